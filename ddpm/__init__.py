@@ -1,0 +1,3 @@
+"""Class-conditional diffusion with adaptive group normalization."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,205 @@
+"""Command lines and configuration files -> dataclasses. Nothing else reads YAML or argv."""
+
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import docstring_parser
+import jsonargparse
+
+from ddpm.config import SECTIONS, Config, SampleConfig
+from ddpm.names import did_you_mean
+
+
+def read_config(path: Path) -> Config:
+    """Reads a configuration file.
+
+    Raises:
+        ValueError: if it is not one.
+    """
+    parser = _Parser(exit_on_error=False)
+    _add_sections(parser)
+    return _to_config(parser.instantiate(parser.parse_path(str(path))))
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """What scripts/train.py was asked to do."""
+
+    config: Config
+    run: Path
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class SampleCommand:
+    """Draw images of chosen classes from a trained model.
+
+    Args:
+        model: a run directory, one of its checkpoints, or an exported pipeline.
+        classes: names or ids, separated by commas; all unless given.
+        per_class: images of each class.
+        seed: of the first image of each class; the next have the numbers that follow.
+        steps: network evaluations per image.
+        guidance: scale of classifier-free guidance; 1 is none.
+        sampler: ddim or ddpm (ancestral).
+        eta: noise of ddim, from 0 (none) to 1.
+        spacing: of the timesteps, trailing, leading or linspace.
+        batch_size: images per network call.
+        out: folder to write to; samples/drawn inside the model unless given.
+        npz: write all images and labels as one samples.npz too.
+    """
+
+    model: Path
+    classes: str | None = None
+    per_class: int | None = None
+    seed: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    sampler: str | None = None
+    eta: float | None = None
+    spacing: str | None = None
+    batch_size: int | None = None
+    out: Path | None = None
+    npz: bool = False
+
+    def settings(self) -> SampleConfig:
+        """The `sample` section of the run that the model is from, if any, with what the command line gives.
+
+        Raises:
+            ValueError: if a value is out of range.
+        """
+        near = [folder / "config.yaml" for folder in (self.model, *self.model.absolute().parents[:2])]
+        defaults = next((read_config(file).sample for file in near if file.is_file()), SampleConfig())
+        names = {f.name for f in dataclasses.fields(SampleConfig)}
+        given = {key: value for key, value in vars(self).items() if key in names and value is not None}
+        return dataclasses.replace(defaults, **given)
+
+    @property
+    def folder(self) -> Path:
+        """Where the images go."""
+        return self.out or self.model / "samples" / "drawn"
+
+
+def parse_train(argv: list[str] | None = None) -> TrainCommand:
+    """Reads the command line of scripts/train.py; prints one line and exits with code 2 on a mistake."""
+    parser = _Parser(
+        prog="train.py",
+        description="Train a class-conditional diffusion model. Without arguments: on scikit-learn's digits.",
+        print_config="--print_config",
+    )
+    parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="YAML file; later options go before it")
+    parser.add_argument("--run", type=Path | None, help="run directory; the same command again resumes it")
+    parser.add_argument("--dry-run", action="store_true", help="say what the run would take, and stop")
+    _add_sections(parser)
+    args = parser.parse_args(argv)
+    config = _to_config(parser.instantiate(args))
+    run = args.run or Path("runs") / (re.sub(r"\W+", "-", Path(config.data.source).name) or "run")
+    return TrainCommand(config, Path(run), args.dry_run)
+
+
+def parse_sample(argv: list[str] | None = None) -> SampleCommand:
+    """Reads the command line of scripts/sample.py; prints one line and exits with code 2 on a mistake."""
+    described = docstring_parser.parse(SampleCommand.__doc__)
+    parser = _Parser(prog="sample.py", description=described.short_description)
+    helps = {p.arg_name: " ".join(p.description.split()) for p in described.params}
+    for f in dataclasses.fields(SampleCommand):
+        if f.name == "model":
+            parser.add_argument("model", type=f.type, help=helps[f.name])
+        elif f.type is bool:
+            parser.add_argument(f"--{f.name}", action="store_true", help=helps[f.name])
+        else:
+            parser.add_argument(f"--{f.name.replace('_', '-')}", type=f.type, default=f.default, help=helps[f.name])
+    args = parser.parse_args(argv)
+    return SampleCommand(**{f.name: getattr(args, f.name) for f in dataclasses.fields(SampleCommand)})
+
+
+def _add_sections(parser: jsonargparse.ArgumentParser) -> None:
+    for name, section in SECTIONS.items():
+        parser.add_class_arguments(section, name)
+
+
+def _to_config(namespace: Any) -> Config:
+    return Config(**{name: namespace[name] for name in SECTIONS})
+
+
+class _Parser(jsonargparse.ArgumentParser):
+    """jsonargparse, with each error in one line that names the key and the nearest option."""
+
+    def parse_args(self, args: list[str] | None = None, *rest: Any, **kw: Any) -> Any:
+        # Both spellings of an option's name are understood: --dry-run and --dry_run.
+        given = sys.argv[1:] if args is None else args
+        known = {option for action in self._actions for option in action.option_strings}
+        return super().parse_args([self._respelled(token, known) for token in given], *rest, **kw)
+
+    @staticmethod
+    def _respelled(token: str, known: set[str]) -> str:
+        name, equals, value = token.partition("=")
+        for other in (name, "--" + name[2:].replace("-", "_"), "--" + name[2:].replace("_", "-")):
+            if name.startswith("--") and other in known:
+                return other + equals + value
+        return token
+
+    def instantiate(self, *args: Any, **kw: Any) -> Any:
+        try:
+            return super().instantiate(*args, **kw)
+        except (ValueError, TypeError) as problem:
+            return self.error(str(problem))
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        line = self._one_line(message)
+        if not self.exit_on_error:
+            raise ValueError(line)
+        fail(line)
+
+    def _one_line(self, message: str) -> str:
+        options = [o.lstrip("-") for action in self._actions for o in action.option_strings if not o.endswith("+")]
+        unknown = (
+            re.search(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'", message)
+            or re.search(r"Option '(?P<key>[\w.]+)' is not accepted", message)
+            or re.search(r"unrecognized arguments: --(?P<key>[\w.-]+)", message)
+        )
+        if unknown:
+            group = unknown.groupdict().get("group")
+            key = f"{group}.{unknown['key']}" if group else unknown["key"]
+            return f"{key} is not an option{did_you_mean(key, options)}"
+        wrong = re.search(r'Parser key "(?P<key>[\w.]+)":(?P<problem>.*)', message, re.DOTALL)
+        if wrong:
+            problem = re.sub(r"<class '(\w+)'>", r"\1", wrong["problem"])
+            return f"{wrong['key']}: {' '.join(problem.split())}"
+        return " ".join(message.split())
+
+
+def fail(line: str) -> NoReturn:
+    """Prints one line to standard error and exits with code 2. Of several processes, only the first prints."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{Path(sys.argv[0]).name}: error: {line}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns an error that the user can put right into one line and exit code 2.
+
+    Those are `ValueError`s raised by this package's own code, and files that cannot be read or written. Anything else
+    is a fault of the program and keeps its traceback.
+    """
+    try:
+        yield
+    except ValueError as problem:
+        frame = problem.__traceback__
+        while frame is not None and frame.tb_next is not None:
+            frame = frame.tb_next
+        if frame is None or not frame.tb_frame.f_globals.get("__name__", "").startswith("ddpm."):
+            raise
+        fail(" ".join(str(problem).split()))
+    except OSError as problem:
+        if problem.strerror is None:
+            raise
+        fail(f"{problem.filename or 'input/output'}: {problem.strerror}")

@@ -1,0 +1,107 @@
+"""One picture of any mode and size -> a square uint8 array."""
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import Image, ImageOps
+
+MODES = {1: "L", 3: "RGB"}
+
+
+class UnreadableImage(ValueError):
+    """An image that cannot be decoded; the message is the reason, without the place."""
+
+
+@contextmanager
+def unreadable_if_it_fails() -> Iterator[None]:
+    """Turns what Pillow raises on bad files (its decoders are not consistent) into `UnreadableImage`."""
+    try:
+        yield
+    except UnreadableImage:
+        raise
+    except Image.UnidentifiedImageError:
+        raise UnreadableImage("not an image that Pillow can identify") from None
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise UnreadableImage(" ".join(str(error).split())) from error
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Returns whether `image` holds brightness only, in any bit depth, with or without transparency."""
+    if image.mode == "P":
+        palette = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+        return bool((palette == palette[:, :1]).all())
+    return image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")
+
+
+def to_pixels(image: Image.Image, resolution: int, channels: int) -> np.ndarray:
+    """Returns `image` upright, centre-cropped to a square and resized.
+
+    EXIF orientation is honoured. Transparent pixels are composited over white, because that is the page that cut-outs
+    and drawings are made for, and because the colour stored under full transparency is arbitrary, most often black.
+    The central square is resized by an antialiasing bicubic filter; pixels are untouched where the size is right.
+    Depths beyond 8 bits are scaled, never clipped: see `_to_8_bits`.
+
+    Args:
+        image: a picture of any Pillow mode.
+        resolution: side of the result in pixels.
+        channels: 1 (luma) or 3 (RGB).
+
+    Returns:
+        uint8 (channels, resolution, resolution), contiguous.
+
+    Raises:
+        UnreadableImage: if the file is truncated or malformed, or if its values have no known scale.
+    """
+    with unreadable_if_it_fails():
+        # getexif first: transposing asks for it anyway, and most images have none
+        if image.getexif():
+            image = ImageOps.exif_transpose(image)
+        image = _square(_flatten(image, MODES[channels]), resolution)
+    pixels = np.array(image)  # a copy: torch wants memory that it may write to
+    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _flatten(image: Image.Image, mode: str) -> Image.Image:
+    """Returns `image` in `mode` (L or RGB), without depth beyond 8 bits and without transparency."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = Image.fromarray(_to_8_bits(np.asarray(image), image.mode))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        page = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(page, image).convert("RGB")
+    elif image.mode == "P":
+        image = image.convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _to_8_bits(values: np.ndarray, mode: str) -> np.ndarray:
+    """Returns grey values of any depth as uint8.
+
+    `I;16*` holds 0..65535. `I` (32 bits) and `F` (float) carry no scale of their own, so it is read off the image: `I`
+    is 0..255 if nothing exceeds 255, else 0..65535; `F` is 0..1 if nothing exceeds 1, else 0..255.
+
+    Raises:
+        UnreadableImage: if values are not finite, negative, or beyond these ranges.
+    """
+    values = values.astype(np.float64)
+    low, high = values.min(), values.max()
+    if mode.startswith("I;16"):
+        limit = 65535
+    elif mode == "I":
+        limit = 255 if high <= 255 else 65535
+    else:
+        limit = 1 if high <= 1 else 255
+    if not (low >= 0 and high <= limit):  # also false for NaN
+        raise UnreadableImage(f"mode {mode} with values {low:g} to {high:g}; allowed are 0 to {limit}")
+    return np.rint(values * (255 / limit)).astype(np.uint8)
+
+
+def _square(image: Image.Image, resolution: int) -> Image.Image:
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    if width != height:
+        image = image.crop((left, top, left + side, top + side))
+    return image if side == resolution else image.resize((resolution, resolution), Image.Resampling.BICUBIC)

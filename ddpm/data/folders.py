@@ -1,0 +1,83 @@
+"""A folder of class folders."""
+
+from pathlib import Path
+
+from ddpm.data.labels import encode_labels
+from ddpm.data.records import FilePictures, Records
+from ddpm.names import did_you_mean
+
+# fmt: off
+IMAGE_SUFFIXES = frozenset((
+    ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
+    ".ppm", ".tga", ".tif", ".tiff", ".webp",
+))
+# fmt: on
+SPLITS = ("train", "training", "validation", "valid", "val", "test")
+
+
+def load_folder(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
+    """Returns the images under `source/CLASS/` or `source/SPLIT/CLASS/`, at any depth below the class.
+
+    Class names are the folder names, sorted. Read here and not by `datasets`' imagefolder, which takes a class or file
+    whose name contains `train` or `test` for a split, and drops the labels of a single class without a word.
+
+    Raises:
+        ValueError: if there is no such split, no class folders, or a class without images.
+    """
+    root = Path(source)
+    splits = _splits(root)
+    if split not in splits:
+        raise ValueError(
+            f"data.split: {split!r} is not a split of {source!r}; it has: {', '.join(splits)}"
+            f"{did_you_mean(split, splits)}"
+        )
+    classes = _folders(splits[split])
+    if not classes:
+        found = "images" if _images(splits[split]) else "no images"
+        raise ValueError(
+            f"data.source: {str(splits[split])!r} has {found} but no class folders; put images in one folder per class"
+        )
+    paths: list[str] = []
+    values: list[int] = []
+    for label, folder in enumerate(classes):
+        images = _images(folder)
+        if not images:
+            raise ValueError(
+                f"data.source: there are no images in class folder {str(folder)!r}; remove it, or add images that end"
+                f" in {', '.join(sorted(IMAGE_SUFFIXES))}"
+            )
+        paths += map(str, images)
+        values += [label] * len(images)
+    pictures = FilePictures(tuple(paths))
+    labels, class_names = encode_labels(values, [folder.name for folder in classes], pictures.where)
+    return Records(pictures, labels, class_names)
+
+
+def _splits(root: Path) -> dict[str, Path]:
+    """Returns split name -> folder of class folders.
+
+    Subfolders are splits only if one has a usual name and all hold folders and no images of their own; otherwise they
+    are classes, `train` (the vehicle) among them.
+    """
+    folders = _folders(root)
+    named = any(folder.name in SPLITS for folder in folders)
+    if named and all(_folders(folder) and not _own_images(folder) for folder in folders):
+        return {folder.name: folder for folder in folders}
+    return {"train": root}
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _own_images(folder: Path) -> bool:
+    return any(_is_image(path) for path in folder.iterdir())
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if _is_image(path))
+
+
+def _is_image(path: Path) -> bool:
+    # a leading dot marks what file managers leave beside images (`._cat.jpg`)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")

@@ -1,0 +1,71 @@
+"""Raw labels -> class ids and class names."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+
+def encode_labels(
+    values: Sequence[int | str | bool | None], names: Sequence[str] | None, where: Callable[[int], str]
+) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """Returns class ids and class names.
+
+    Args:
+        values: N raw labels: ids, or names.
+        names: class names that the ids in `values` refer to; None where the source declares none. Then names (and
+            booleans) become the sorted distinct ones, and ids must be 0..K-1, each occurring.
+        where: place of a row, for messages.
+
+    Returns:
+        int64 (N,) in 0..K-1, and K names.
+
+    Raises:
+        ValueError: if there is no label, one that is missing or out of range, or fewer than two classes.
+    """
+    if not values:
+        raise ValueError("data.source: there are no images in it")
+    for row, value in enumerate(values):
+        if value is None:
+            raise ValueError(f"data.label_column: {where(row)} has no label (None); label it or remove it")
+    if names is None and all(isinstance(value, (str, bool)) for value in values):
+        names = sorted({str(value) for value in values})
+        ids = {name: index for index, name in enumerate(names)}
+        values = [ids[str(value)] for value in values]
+    labels = _integers(values)
+    if names is None:
+        names = _numbered(labels, where)
+    outside = (labels < 0) | (labels >= len(names))
+    if outside.any():
+        row = int(outside.nonzero()[0])
+        raise ValueError(
+            f"data.label_column: {where(row)} has label {int(labels[row])}; allowed are 0 to {len(names) - 1}"
+        )
+    if len(labels.unique()) < 2:
+        raise ValueError(
+            f"data.source: all images have one class, {names[int(labels[0])]!r}; a class-conditional model needs two"
+        )
+    return labels, tuple(names)
+
+
+def _integers(values: Sequence[int | str | bool]) -> torch.Tensor:
+    odd = next((v for v in values if not isinstance(v, int)), None)
+    if odd is not None:
+        raise ValueError(
+            f"data.label_column: a label is {odd!r} ({type(odd).__name__}); allowed are class names or integers"
+        )
+    return torch.tensor(values, dtype=torch.int64)
+
+
+def _numbered(labels: torch.Tensor, where: Callable[[int], str]) -> list[str]:
+    """Returns the names "0".."K-1" of undeclared ids; a gap is refused, since it would train a class of no images."""
+    if labels.min() < 0:
+        row = int(labels.argmin())
+        raise ValueError(f"data.label_column: {where(row)} has label {int(labels[row])}; allowed are 0 to K-1")
+    present = labels.unique()
+    if present[-1] >= len(present):
+        missing = next(i for i, label in enumerate(present.tolist()) if i != label)
+        raise ValueError(
+            f"data.label_column: integer labels must be 0..K-1, each occurring, but {missing} does not"
+            f" (found {len(present)} labels up to {int(present[-1])}); renumber them, or use names"
+        )
+    return [str(i) for i in range(len(present))]

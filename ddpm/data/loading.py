@@ -1,0 +1,154 @@
+"""load_data: source -> ImageData."""
+
+import hashlib
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ddpm.data.decode import UnreadableImage, is_grey, unreadable_if_it_fails
+from ddpm.data.images import ImageData, OnDemand
+from ddpm.data.records import Pictures, refusal
+from ddpm.data.sources import load_records
+from ddpm.names import lookup
+
+ON_BAD_IMAGE = {"error": False, "skip": True}  # whether to leave it out
+CHUNK = 256  # images per task of the thread pool: enough to hide what a task costs
+MAX_HASHED = 65_536  # images read for the fingerprint; of more, that many at even distances
+
+
+def load_data(
+    source: str = "digits",
+    resolution: int | None = None,
+    *,
+    split: str = "train",
+    image_column: str | None = None,
+    label_column: str | None = None,
+    channels: int | None = None,
+    on_bad_image: str = "error",
+    memory_gb: float = 4.0,
+) -> ImageData:
+    """Returns the labelled images of a source, made upright, square, and of one size and channel count.
+
+    The shorter side becomes `resolution` (antialiased), the centre is kept. Images are decoded once into memory where
+    they fit, otherwise when they are asked for. An image that turns out unreadable only then could not be left out
+    without shifting the others, so `skip` decodes all images once beforehand, in either case.
+
+    Args:
+        source: `digits`; a folder of class folders, or of splits with class folders; a parquet file, or a folder with
+            some; a folder written by `save_to_disk`; or the name of a dataset on the Hugging Face Hub.
+        resolution: height and width in pixels, from 1; None for the shorter side of the first image.
+        split: the part of the source to read. A single file, and a folder without splits, is `train`.
+        image_column: the column of images; None to find it.
+        label_column: the column of labels (ids or names); None to find it.
+        channels: 1 (grey) or 3 (RGB); None for 1 if the first image is grey, else 3.
+        on_bad_image: `error`, or `skip` to leave unreadable images out and count them.
+        memory_gb: images are held in memory up to this size, in 1e9 bytes of uint8 pixels; above 0.
+
+    Raises:
+        ValueError: if an option is out of range, the source or a column is not there, a label is unusable, there are
+            fewer than two classes, or an image is unreadable; one line that names the option.
+    """
+    if resolution is not None and resolution < 1:
+        raise ValueError(f"data.resolution: {resolution} is not possible; allowed is 1 or more pixels")
+    if channels not in (None, 1, 3):
+        raise ValueError(f"data.channels: {channels} is not one of 1 (grey), 3 (RGB)")
+    if not memory_gb > 0:
+        raise ValueError(f"data.memory_gb: {memory_gb} is not possible; allowed is more than 0")
+    skip = lookup(ON_BAD_IMAGE, on_bad_image, "data.on_bad_image")
+
+    records = load_records(source, split, image_column, label_column)
+    first = _first_image(records.pictures, source, skip)
+    store = OnDemand(
+        records.pictures,
+        rows=torch.arange(len(records.labels)),
+        channels=channels or (1 if is_grey(first) else 3),
+        resolution=resolution or min(first.size),
+    )
+    fits = math.prod(store.shape) <= memory_gb * 1e9
+    pixels = torch.empty(store.shape, dtype=torch.uint8) if fits else None
+    bad = _decode_all(store, pixels, skip) if fits or skip else []
+    if len(bad) == len(store.rows):
+        raise _all_bad(source, len(bad))
+
+    rows, labels = store.rows, records.labels
+    if bad:
+        good = torch.ones(len(rows), dtype=torch.bool)
+        good[bad] = False
+        rows, labels = rows[good], labels[good]
+        pixels = None if pixels is None else pixels[good]
+    store = replace(store, rows=rows)
+    identity = {"split": split, "classes": records.class_names, "size": [store.channels, store.resolution]}
+    return ImageData(
+        store if pixels is None else pixels,
+        labels,
+        records.class_names,
+        skipped=len(bad),
+        fingerprint=_fingerprint(identity, labels, store),
+    )
+
+
+def _first_image(pictures: Pictures, source: str, skip: bool) -> Image.Image:
+    """Returns the first image, or the first readable one under `skip`; it decides what is left to the data."""
+    for row in range(len(pictures)):
+        try:
+            image = pictures.open(row)
+            with unreadable_if_it_fails():
+                image.load()
+            return image
+        except UnreadableImage as error:
+            if not skip:
+                raise refusal(pictures, row, error) from error
+    raise _all_bad(source, len(pictures))
+
+
+def _decode_all(store: OnDemand, out: torch.Tensor | None, skip: bool) -> list[int]:
+    """Decodes every image into `out` (uint8 (N, C, H, W)), or to see whether it can be.
+
+    Returns:
+        The unreadable rows, in order.
+
+    Raises:
+        ValueError: at an unreadable image, unless `skip`.
+    """
+
+    def decode(rows: range) -> list[int]:
+        bad = []
+        for row in rows:
+            try:
+                pixels = store.decode(row)
+            except UnreadableImage as error:
+                if not skip:
+                    raise refusal(store.pictures, row, error) from error
+                bad.append(row)
+            else:
+                if out is not None:
+                    out[row] = pixels
+        return bad
+
+    count = len(store.rows)
+    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    with ThreadPoolExecutor() as pool:
+        return [row for bad in pool.map(decode, chunks) for row in bad]
+
+
+def _fingerprint(identity: dict[str, Any], labels: torch.Tensor, store: OnDemand) -> str:
+    digest = hashlib.blake2b(json.dumps(identity).encode(), digest_size=16)
+    digest.update(labels.numpy().tobytes())
+    sample = np.linspace(0, len(labels) - 1, min(len(labels), MAX_HASHED)).astype(np.int64)
+    for row in store.rows[sample].tolist():
+        try:
+            data = store.pictures.read(row)
+        except UnreadableImage as error:
+            raise refusal(store.pictures, row, error) from error
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def _all_bad(source: str, count: int) -> ValueError:
+    return ValueError(f"data.source: {source!r} has no readable image; all {count:,} were skipped")

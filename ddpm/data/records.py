@@ -1,0 +1,129 @@
+"""What a source yields: pictures not yet decoded, and their labels."""
+
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ddpm.data.decode import UnreadableImage, unreadable_if_it_fails
+
+if TYPE_CHECKING:
+    import datasets
+
+
+class Pictures(Protocol):
+    """A picklable sequence of pictures not yet decoded; `index` is 0..len-1."""
+
+    def __len__(self) -> int:
+        """Returns the number of pictures."""
+
+    def read(self, index: int) -> bytes:
+        """Returns the stored bytes, which identify the picture; raises `UnreadableImage`."""
+
+    def open(self, index: int) -> Image.Image:
+        """Returns the picture in its own mode and size; raises `UnreadableImage`."""
+
+    def where(self, index: int) -> str:
+        """Returns the place for messages: a path, or a split and row."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """Labelled pictures.
+
+    Attributes:
+        pictures: N pictures.
+        labels: int64 (N,), in 0..K-1.
+        class_names: K names.
+    """
+
+    pictures: Pictures
+    labels: torch.Tensor
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ArrayPictures:
+    """Grey pictures in memory: uint8 (N, H, W)."""
+
+    arrays: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def read(self, index: int) -> bytes:
+        return self.arrays[index].tobytes()
+
+    def open(self, index: int) -> Image.Image:
+        return Image.fromarray(self.arrays[index])
+
+    def where(self, index: int) -> str:
+        return f"row {index}"
+
+
+@dataclass(frozen=True)
+class FilePictures:
+    """Image files, by path."""
+
+    paths: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int) -> bytes:
+        return _read_file(self.paths[index])
+
+    def open(self, index: int) -> Image.Image:
+        return _open_bytes(self.read(index))
+
+    def where(self, index: int) -> str:
+        return self.paths[index]
+
+
+@dataclass(frozen=True)
+class TablePictures:
+    """The image column of a `datasets.Dataset`.
+
+    Attributes:
+        column: a dataset of one column, an `Image(decode=False)`: Pillow decodes here, so that a failure has a place.
+        split: its name, for messages.
+    """
+
+    column: "datasets.Dataset"
+    split: str
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def read(self, index: int) -> bytes:
+        (entry,) = self.column[index].values()
+        if entry is None or (entry["bytes"] is None and entry["path"] is None):
+            raise UnreadableImage("the row has no image")
+        return _read_file(entry["path"]) if entry["bytes"] is None else entry["bytes"]
+
+    def open(self, index: int) -> Image.Image:
+        return _open_bytes(self.read(index))
+
+    def where(self, index: int) -> str:
+        return f"split {self.split!r}, row {index}"
+
+
+def refusal(pictures: Pictures, row: int, error: UnreadableImage) -> ValueError:
+    """Returns the error to raise for an unreadable image: which one it is, why, and what can be done."""
+    return ValueError(
+        f"data.source: unreadable image, {pictures.where(row)}: {error}; data.on_bad_image: skip leaves such images out"
+    )
+
+
+def _read_file(path: str) -> bytes:
+    with unreadable_if_it_fails():
+        return Path(path).read_bytes()
+
+
+def _open_bytes(data: bytes) -> Image.Image:
+    with unreadable_if_it_fails():
+        return Image.open(BytesIO(data))

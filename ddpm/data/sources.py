@@ -1,0 +1,99 @@
+"""Where labelled images come from, and which source a name means. A new source is one function and one entry."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ddpm.data.folders import IMAGE_SUFFIXES, load_folder
+from ddpm.data.records import ArrayPictures, Records
+from ddpm.data.tables import load_hub, load_parquet, load_saved
+from ddpm.names import did_you_mean
+
+
+def load_records(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
+    """Returns the records of `source`, whatever it is; see `load_data` for the arguments and errors."""
+    source = os.path.expanduser(source)
+    kind = kind_of(source)
+    if kind in WITHOUT_COLUMNS:
+        for key, value in (("image_column", image_column), ("label_column", label_column)):
+            if value is not None:
+                raise ValueError(f"data.{key}: {source!r} has no columns; leave it out (got {value!r})")
+    return DATASETS[kind](source, split, image_column, label_column)
+
+
+def kind_of(source: str) -> str:
+    """Returns the entry of `DATASETS` that reads `source`.
+
+    `digits` by name; what exists on disk by what it holds; everything else is taken for a dataset on the Hub, unless
+    it looks like a path.
+
+    Raises:
+        ValueError: if `source` looks like a path where there is nothing, or is a file of an unknown kind.
+    """
+    if source == "digits":
+        return "digits"
+    path = Path(source)
+    if path.is_file():
+        if path.suffix.lower() == ".parquet":
+            return "parquet"
+        raise ValueError(f"data.source: {source!r} is a single file; allowed are a folder or a .parquet file")
+    if path.is_dir():
+        if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+            return "saved"
+        for entry in path.rglob("*"):
+            if entry.suffix == ".parquet":
+                return "parquet"
+            if entry.name in ("metadata.jsonl", "metadata.csv"):
+                return "hub"  # images with a table of labels beside them: `load_dataset` joins the two
+        return "folder"
+    if _looks_like_path(source):
+        raise ValueError(f"data.source: there is no file or folder {source!r}{_near(path)}")
+    return "hub"
+
+
+def _looks_like_path(source: str) -> bool:
+    # `owner/name` is how the Hub names a dataset, so one separator alone says little, unless `owner` is a folder here
+    parts = source.split("/")
+    return (
+        source.startswith((".", "~"))
+        or "" in parts
+        or len(parts) > 2
+        or (len(parts) == 2 and Path(parts[0]).is_dir())
+        or Path(source).suffix.lower() in IMAGE_SUFFIXES | {".parquet"}
+    )
+
+
+def _near(path: Path) -> str:
+    if not path.parent.is_dir():
+        return ""
+    return did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()])
+
+
+def load_digits(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
+    """Returns scikit-learn's 1,797 handwritten digits: 8x8, grey, ten classes, real and always at hand.
+
+    Raises:
+        ValueError: if `split` is not `train`.
+    """
+    from sklearn.datasets import load_digits as load
+
+    if split != "train":
+        raise ValueError(f"data.split: {split!r} is not a split of digits; it has: train")
+    digits = load()
+    arrays = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    labels = torch.from_numpy(digits.target.astype(np.int64))
+    return Records(ArrayPictures(arrays), labels, tuple(str(name) for name in digits.target_names))
+
+
+WITHOUT_COLUMNS = ("digits", "folder")
+
+DATASETS: dict[str, Callable[[str, str, str | None, str | None], Records]] = {
+    "digits": load_digits,
+    "folder": load_folder,
+    "parquet": load_parquet,
+    "saved": load_saved,
+    "hub": load_hub,
+}

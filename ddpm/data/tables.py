@@ -1,0 +1,169 @@
+"""Tables that the `datasets` library reads: parquet, a saved dataset, the Hub."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddpm.data.labels import encode_labels
+from ddpm.data.records import Records, TablePictures
+from ddpm.names import did_you_mean
+
+if TYPE_CHECKING:
+    import datasets
+
+# in order of preference
+IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixels")
+LABEL_COLUMNS = ("label", "labels", "class", "class_label", "fine_label", "target", "targets", "category", "y")
+
+
+def load_parquet(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
+    """Returns the rows of a parquet file, which is the split `train`, or of a folder of parquet files.
+
+    Raises:
+        ValueError: if the file cannot be read, the split or a column is not there, or a label is not usable.
+    """
+    import datasets
+
+    if Path(source).is_dir():
+        return load_hub(source, split, image_column, label_column)
+    with _reading(source):
+        tables = datasets.load_dataset("parquet", data_files={"train": source})
+    return _records(_pick_split(tables, source, split), split, image_column, label_column)
+
+
+def load_saved(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
+    """Returns what `save_to_disk` wrote; a dataset saved without a dictionary of splits is the split `train`.
+
+    Raises:
+        ValueError: as `load_parquet`.
+    """
+    import datasets
+
+    with _reading(source):
+        try:
+            tables = datasets.load_from_disk(source)
+        except IndexError:  # how `datasets` fails on a table that it saved without rows
+            raise ValueError("there are no images in it, or in one of its splits") from None
+    if isinstance(tables, datasets.Dataset):
+        tables = {"train": tables}
+    return _records(_pick_split(tables, source, split), split, image_column, label_column)
+
+
+def load_hub(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
+    """Returns one split of what `datasets.load_dataset` takes: a name on the Hub, or a folder that it understands.
+
+    Raises:
+        ValueError: as `load_parquet`, or if the Hub cannot be reached.
+    """
+    import datasets
+
+    with _reading(source):
+        try:
+            table = datasets.load_dataset(source, split=split)  # one split only: another may be large
+        except ValueError:
+            splits = datasets.get_dataset_split_names(source)
+            if split in splits:
+                raise
+            table = None
+    if table is None:
+        raise _no_split(source, split, splits)
+    return _records(table, split, image_column, label_column)
+
+
+@contextmanager
+def _reading(source: str) -> Iterator[None]:
+    """Silences progress bars, and turns what `datasets` raises on bad input into one line."""
+    import datasets
+
+    bars = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
+        raise ValueError(
+            f"data.source: {source!r} is neither a local path nor a dataset that can be reached on the Hub"
+            f" ({_one_line(error)}){did_you_mean(source, ['digits'])}"
+        ) from error
+    # RuntimeError: a dataset that is a script; ValueError: several configurations, or a malformed file
+    except (datasets.exceptions.DatasetsError, FileNotFoundError, RuntimeError, ValueError) as error:
+        raise ValueError(f"data.source: {source!r} cannot be read: {_one_line(error.__cause__ or error)}") from error
+    finally:
+        if bars:
+            datasets.enable_progress_bars()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _pick_split(tables: "dict[str, datasets.Dataset]", source: str, split: str) -> "datasets.Dataset":
+    if split not in tables:
+        raise _no_split(source, split, tables)
+    return tables[split]
+
+
+def _no_split(source: str, split: str, splits: Iterable[str]) -> ValueError:
+    return ValueError(
+        f"data.split: {split!r} is not a split of {source!r}; it has: {', '.join(splits)}{did_you_mean(split, splits)}"
+    )
+
+
+def _records(table: "datasets.Dataset", split: str, image_column: str | None, label_column: str | None) -> Records:
+    import datasets
+
+    image_column = _image_column(table.features, image_column)
+    label_column = _label_column(table.features, label_column)
+    column = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
+    pictures = TablePictures(column, split)
+    declared = getattr(table.features[label_column], "names", None)
+    values = table.with_format(None)[label_column][:]
+    labels, class_names = encode_labels(values, declared, pictures.where)
+    return Records(pictures, labels, class_names)
+
+
+def _image_column(features: dict[str, Any], given: str | None) -> str:
+    images = [name for name, feature in features.items() if _holds_images(feature)]
+    return _choose("image", features, given, images, IMAGE_COLUMNS)
+
+
+def _label_column(features: dict[str, Any], given: str | None) -> str:
+    import datasets
+
+    declared = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    usable = [
+        name for name, feature in features.items() if isinstance(feature, datasets.Value) and not _holds_images(feature)
+    ]
+    candidates = declared or [name for name in usable if name.lower() in LABEL_COLUMNS]
+    if given in usable:
+        return given
+    return _choose("label", features, given, candidates, LABEL_COLUMNS)
+
+
+def _holds_images(feature: Any) -> bool:
+    """Returns whether a column holds encoded images: declared as such, or binary, alone or beside a path."""
+    import datasets
+
+    if isinstance(feature, dict):
+        return "bytes" in feature and "path" in feature
+    return isinstance(feature, datasets.Image) or getattr(feature, "dtype", None) in ("binary", "large_binary")
+
+
+def _choose(
+    role: str, features: Iterable[str], given: str | None, candidates: list[str], usual: tuple[str, ...]
+) -> str:
+    """Returns the column that is given, the only candidate, or the candidate with the most usual name."""
+    key, columns = f"data.{role}_column", ", ".join(features)
+    if given is not None:
+        if given in candidates:
+            return given
+        problem = "holds no " + role + "s" if given in features else "is not a column"
+        raise ValueError(f"{key}: {given!r} {problem}; the columns are: {columns}{did_you_mean(given, features)}")
+    if len(candidates) == 1:
+        return candidates[0]
+    for name in usual:
+        for candidate in candidates:
+            if candidate.lower() == name:
+                return candidate
+    found = f"{role} column is not clear" if candidates else f"no {role} column found"
+    raise ValueError(f"{key}: {found}; name it as {key} (the columns are: {columns})")

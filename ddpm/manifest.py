@@ -1,0 +1,79 @@
+"""Directories that appear whole or not at all, and that know whether they are still what was written."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+MANIFEST = "MANIFEST.json"
+
+
+def publish(directory: Path, fill: Callable[[Path], None]) -> None:
+    """Makes `directory` with the files that `fill` writes into an empty folder.
+
+    The files are written beside it, flushed to the disk, listed with their SHA-256 in a manifest that is written last,
+    and only then given their name; whatever had that name before is replaced. If anything fails, nothing is left.
+
+    Raises:
+        OSError: if the disk is full or may not be written to.
+    """
+    working = directory.with_name(f".{directory.name}.tmp")
+    replaced = directory.with_name(f".{directory.name}.old")
+    shutil.rmtree(working, ignore_errors=True)
+    try:
+        working.mkdir(parents=True)
+        fill(working)
+        files = sorted(p for p in working.rglob("*") if p.is_file())
+        manifest = {str(p.relative_to(working)): _sha256(p) for p in files}
+        (working / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        for path in [*files, working / MANIFEST, *(p for p in working.rglob("*") if p.is_dir()), working]:
+            _flush(path)
+        if directory.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+            directory.rename(replaced)
+        working.rename(directory)
+        _flush(directory.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(working, ignore_errors=True)
+        raise
+
+
+def damage(directory: Path) -> str | None:
+    """What is wrong with a published directory, in a few words; None if it is as it was written."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text())
+        for name, digest in manifest.items():
+            if _sha256(directory / name) != digest:
+                return f"{name} has changed"
+    except FileNotFoundError as problem:
+        return f"{Path(problem.filename).name} is missing"
+    except (ValueError, AttributeError):
+        return f"{MANIFEST} cannot be read"
+    return None
+
+
+def newest_intact(folder: Path, pattern: str = "step_*") -> tuple[Path | None, dict[Path, str]]:
+    """The last directory by name that is as it was published, and what is wrong with each one after it."""
+    damaged = {}
+    for directory in sorted(folder.glob(pattern), reverse=True):
+        problem = damage(directory)
+        if problem is None:
+            return directory, damaged
+        damaged[directory] = problem
+    return None, damaged
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

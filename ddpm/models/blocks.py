@@ -1,0 +1,119 @@
+"""The U-Net's layers. Each maps (h, emb) -> h, so that the U-Net composes them without asking what they are."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddpm.models.norm import EPS, num_groups
+
+
+class Identity(nn.Module):
+    """h, for a place where no layer stands."""
+
+    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return h
+
+
+def unchanged(h: Tensor) -> Tensor:
+    """h at its own resolution."""
+    return h
+
+
+def halved(h: Tensor) -> Tensor:
+    """h at half the resolution, by 2x2 means: (B, C, H, W) -> (B, C, H/2, W/2)."""
+    return F.avg_pool2d(h, 2)
+
+
+def doubled(h: Tensor) -> Tensor:
+    """h at twice the resolution, by repetition: (B, C, H, W) -> (B, C, 2H, 2W)."""
+    return F.interpolate(h, scale_factor=2.0, mode="nearest")
+
+
+class ResBlock(nn.Module):
+    """Residual block whose second norm is conditioned on the embedding (Dhariwal & Nichol 2021, BigGAN style).
+
+    Args:
+        in_channels: C_in.
+        channels: C_out.
+        emb_channels: D.
+        norm: a member of NORMS, called with (C_out, D, groups).
+        groups: number of groups as a function of the number of channels.
+        dropout: probability, before the second convolution.
+        resample: `unchanged`, `halved` or `doubled`; applied to h before the first convolution, and to the skip.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        emb_channels: int,
+        norm: type[nn.Module],
+        groups: Callable[[int], int] = num_groups,
+        dropout: float = 0.0,
+        resample: Callable[[Tensor], Tensor] = unchanged,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups(in_channels), in_channels, eps=EPS)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.norm2 = norm(channels, emb_channels, groups(channels))
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.skip = nn.Identity() if in_channels == channels else nn.Conv2d(in_channels, channels, 1)
+        self.resample = resample
+
+    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        """(B, C_in, H, W), (B, D) -> (B, C_out, H', W')."""
+        residual = self.conv1(self.resample(F.silu(self.norm1(h))))
+        residual = self.conv2(self.dropout(F.silu(self.norm2(residual, emb))))
+        return self.skip(self.resample(h)) + residual
+
+
+class SelfAttention(nn.Module):
+    """Self-attention with N heads over the pixels, added to h.
+
+    Args:
+        channels: C.
+        num_heads: N, a divisor of C.
+        groups: number of groups of the norm as a function of C.
+    """
+
+    def __init__(self, channels: int, num_heads: int, groups: Callable[[int], int] = num_groups) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = nn.GroupNorm(groups(channels), channels, eps=EPS)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        tokens = self.norm(h).flatten(2).transpose(1, 2)                                                # (B, HW, C)
+        qkv = self.qkv(tokens).unflatten(2, (3, self.num_heads, -1))                                # (B, HW, 3, N, C/N)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)                                                          # (B, N, HW, C/N)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)                      # (B, HW, C)
+        return h + self.proj(mixed).transpose(1, 2).unflatten(2, h.shape[2:])
+
+
+class Downsample(nn.Module):
+    """Convolution of stride 2: (B, C, H, W) -> (B, C, H/2, W/2)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H/2, W/2)."""
+        return self.conv(h)
+
+
+class Upsample(nn.Module):
+    """Repetition, then a convolution: (B, C, H, W) -> (B, C, 2H, 2W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 2H, 2W)."""
+        return self.conv(doubled(h))

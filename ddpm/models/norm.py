@@ -1,0 +1,77 @@
+"""The adaptive-normalization family: how the embedding of timestep and class enters a residual block.
+
+Each member is a module (h, emb) -> h that owns its projection of the embedding. A new member is one class and one entry
+in NORMS.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPS = 1e-5
+
+
+def num_groups(channels: int, max_groups: int = 32, min_group_channels: int = 4) -> int:
+    """The largest divisor of `channels` that is at most `max_groups` and leaves `min_group_channels` in each group.
+
+    With one channel per group, GroupNorm erases whatever is added to a channel before it; four keep three quarters.
+    """
+    limit = max(1, min(max_groups, channels // min_group_channels))
+    return next(g for g in range(limit, 0, -1) if channels % g == 0)
+
+
+class AdaGN(nn.Module):
+    """Adaptive group normalization: (1 + scale(emb)) * GroupNorm(h) + shift(emb).
+
+    Dhariwal & Nichol 2021, arXiv 2105.05233, section 3.1. GroupNorm keeps its own weight and bias.
+
+    Args:
+        channels: C, of h.
+        emb_channels: D, of emb.
+        groups: G, a divisor of C.
+    """
+
+    def __init__(self, channels: int, emb_channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels, eps=EPS)
+        self.proj = nn.Linear(emb_channels, 2 * channels)
+
+    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        """(B, C, H, W), (B, D) -> (B, C, H, W)."""
+        scale, shift = self.proj(emb).chunk(2, dim=1)                                                   # (B, C) each
+        gain = torch.addcmul(self.norm.weight, self.norm.weight, scale)
+        bias = torch.addcmul(torch.addcmul(self.norm.bias, self.norm.bias, scale), torch.ones_like(shift), shift)
+        return group_norm_per_sample(h, self.norm.num_groups, gain, bias)
+
+
+class AdditiveGroupNorm(nn.Module):
+    """Plain GroupNorm of h + shift(emb), the embedding added before the norm (Ho et al. 2020, appendix B).
+
+    GroupNorm subtracts each group's mean, so of the shift only what differs within a group remains.
+
+    Args:
+        channels: C, of h.
+        emb_channels: D, of emb.
+        groups: G, a divisor of C.
+    """
+
+    def __init__(self, channels: int, emb_channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels, eps=EPS)
+        self.proj = nn.Linear(emb_channels, channels)
+
+    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        """(B, C, H, W), (B, D) -> (B, C, H, W)."""
+        return self.norm(h + self.proj(emb)[:, :, None, None])
+
+
+def group_norm_per_sample(h: Tensor, groups: int, gain: Tensor, bias: Tensor) -> Tensor:
+    """GroupNorm with a gain and a bias for each sample: (B, C, H, W), (B, C), (B, C) -> (B, C, H, W).
+
+    Samples are laid beside each other as channels, so that one kernel normalizes and modulates in one pass.
+    """
+    folded = h.reshape(1, -1, *h.shape[2:])                                                             # (1, BC, H, W)
+    return F.group_norm(folded, len(h) * groups, gain.flatten(), bias.flatten(), EPS).view_as(h)
+
+
+NORMS = {"adagn": AdaGN, "groupnorm": AdditiveGroupNorm}

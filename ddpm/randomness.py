@@ -1,0 +1,102 @@
+"""Every random number as a pure function of (seed, purpose, index).
+
+Training draws are indexed by a sample's position in the run (0, 1, 2, ... in the order in which samples are consumed),
+sampling draws by the step of the sampler. So no draw depends on batch size, process count, accumulation, workers or
+interruptions, and a resumed run needs no generator state.
+
+The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), written in int64
+tensor operations: integers are equal on every device; normals agree up to the rounding of log and cos.
+"""
+
+from enum import IntEnum
+from math import pi, prod
+
+import torch
+from torch import Tensor
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+
+
+class Purpose(IntEnum):
+    """What a number is drawn for; draws for different purposes are independent. Values are part of saved runs."""
+
+    ORDER = 0
+    TIMESTEP = 1
+    NOISE = 2
+    LABEL_DROP = 3
+    FLIP = 4
+    INITIAL_NOISE = 5
+    SAMPLER_NOISE = 6
+    WEIGHTS = 7
+    DROPOUT = 8
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Philox4x32-10.
+
+    Args:
+        counter: four int64 tensors of values in [0, 2^32) that broadcast together.
+        key: two more.
+
+    Returns:
+        Four int64 tensors of values in [0, 2^32).
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        # The product of two 32-bit numbers wraps in int64; its low and high halves are right all the same.
+        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = ((p1 >> 32) & _MASK) ^ c1 ^ k0, p1 & _MASK, ((p0 >> 32) & _MASK) ^ c3 ^ k1, p0 & _MASK
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return c0, c1, c2, c3
+
+
+def bits(seed: int | Tensor, purpose: Purpose, index: Tensor, count: int) -> Tensor:
+    """Independent 32-bit integers for each index.
+
+    Args:
+        seed: in [0, 2^63), one for all or a tensor of one per index.
+        purpose: what they are for.
+        index: int64 in [0, 2^63), of shape (B,).
+        count: how many per index.
+
+    Returns:
+        int64 in [0, 2^32), of shape (B, count). The first numbers do not depend on `count`.
+    """
+    seed = torch.as_tensor(seed, dtype=torch.int64, device=index.device).expand(index.shape)[:, None]
+    index = index[:, None]                                                                              # (B, 1)
+    block = torch.arange(-(-count // 4), device=index.device)[None]                                     # (1, count / 4)
+    counter = (block, index & _MASK, index >> 32, torch.full_like(block, int(purpose)))
+    words = philox(counter, (seed & _MASK, seed >> 32))
+    return torch.stack(words, dim=-1).flatten(1)[:, :count]                                             # (B, count)
+
+
+def uniform(seed: int | Tensor, purpose: Purpose, index: Tensor) -> Tensor:
+    """One float64 in the open interval (0, 1) for each index: (B,) -> (B,)."""
+    return (bits(seed, purpose, index, 1)[:, 0].double() + 0.5) * 2.0**-32
+
+
+def normal(seed: int | Tensor, purpose: Purpose, index: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal numbers by Box-Muller in float64: (B,) -> (B, *shape) in float32."""
+    count = prod(shape)
+    u = (bits(seed, purpose, index, count + count % 2).double() + 0.5) * 2.0**-32
+    u_radius, u_angle = u[:, 0::2], u[:, 1::2]
+    radius = torch.log(u_radius).mul_(-2).sqrt_()
+    angle = u_angle.mul(2 * pi)
+    pairs = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
+    return pairs.flatten(1)[:, :count].float().unflatten(1, shape)
+
+
+def permutation(seed: int, epoch: int, n: int) -> Tensor:
+    """The order in which epoch number `epoch` visits n samples: int64 (n,), a function of its arguments alone."""
+    words = bits(seed, Purpose.ORDER, torch.tensor([epoch]), 2 * n)[0].view(n, 2)
+    return torch.argsort((words[:, 0] << 31) ^ words[:, 1], stable=True)
+
+
+def generator(seed: int, purpose: Purpose, index: int) -> torch.Generator:
+    """A CPU generator for draws that torch makes itself, such as a weight tensor's initial values."""
+    high, low = bits(seed, purpose, torch.tensor([index]), 2)[0].tolist()
+    return torch.Generator().manual_seed((high << 31) ^ low)

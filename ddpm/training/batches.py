@@ -1,0 +1,71 @@
+"""Which samples a step sees: a function of (seed, step) alone, divided among processes."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ddpm.config import TrainConfig
+from ddpm.data import ImageData
+from ddpm.randomness import permutation
+
+
+class Stream(Dataset):
+    """The endless sequence of samples that a run consumes; epoch after epoch, each in an order of its own.
+
+    Args:
+        data: the images.
+        seed: of the orders.
+    """
+
+    def __init__(self, data: ImageData, seed: int) -> None:
+        self.data, self.seed = data, seed
+        self._order: tuple[int, Tensor] | None = None
+
+    def index(self, position: int) -> int:
+        """Place in `data` of the sample at a position of the run."""
+        epoch, place = divmod(position, len(self.data))
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, permutation(self.seed, epoch, len(self.data))
+        return int(self._order[1][place])
+
+    def __getitems__(self, positions: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions (B,), images uint8 (B, C, H, W) and labels (B,)."""
+        return torch.tensor(positions), *self.data.__getitems__([self.index(p) for p in positions])
+
+
+def parts(config: TrainConfig, step: int, rank: int, processes: int) -> list[range]:
+    """Positions that a process works on in a step, one range per accumulated part.
+
+    Step s of batch size B consumes positions s B to (s + 1) B - 1; each process has one block of them.
+    """
+    share = config.batch_size // processes
+    size = share // config.accumulation
+    start = step * config.batch_size + rank * share
+    return [range(start + i * size, start + (i + 1) * size) for i in range(config.accumulation)]
+
+
+def local_batches(
+    data: ImageData, config: TrainConfig, step: int, rank: int, processes: int, workers: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """This process's parts of the steps from `step` to the last, read ahead by workers if images are decoded on demand.
+
+    Yields:
+        What Stream.__getitems__ returns.
+    """
+    positions = [part for s in range(step, config.steps) for part in parts(config, s, rank, processes)]
+    return iter(
+        DataLoader(
+            Stream(data, config.seed),
+            batch_sampler=positions,
+            num_workers=0 if data.in_memory else workers,
+            collate_fn=as_is,
+            pin_memory=torch.cuda.is_available(),
+        )
+    )
+
+
+def as_is(batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch that is one already."""
+    return batch

@@ -1,0 +1,116 @@
+"""The run directory: who may write to it, what it was made with, and how it is told from another."""
+
+import fcntl
+import json
+import os
+import platform
+import secrets
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddpm import __version__
+from ddpm.commands import read_config
+from ddpm.config import Config, differences
+
+
+class RunDirectory:
+    """A run's files, held by one process at a time.
+
+    The lock is the kernel's: it ends with the process, however that ends.
+
+    Args:
+        path: the directory; made if it does not exist.
+
+    Raises:
+        ValueError: if another process is using it.
+        OSError: if it may not be written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = (path / ".lock").open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            raise ValueError(
+                f"{path}: in use by {self._lock.read().strip() or 'another process'}; wait for it, or name another "
+                "directory with --run"
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._lock.flush()
+
+    def close(self) -> None:
+        """Lets other processes in."""
+        self._lock.close()
+
+    def begin(self, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+        """Writes config.yaml and run.json, or checks that they are of the same run.
+
+        Args:
+            config: the resolved configuration.
+            facts: what identifies the run beside it; `data` must not change when it goes on.
+
+        Returns:
+            run.json as it stands.
+
+        Raises:
+            ValueError: if the directory holds a run of another configuration, or on other data; names the keys.
+        """
+        config_file, facts_file = self.path / "config.yaml", self.path / "run.json"
+        if facts_file.exists() and config_file.exists():
+            different = differences(read_config(config_file), config)
+            if different:
+                listed = ", ".join(f"{key} ({old} there, {new} now)" for key, (old, new) in different.items())
+                raise ValueError(f"{self.path}: holds a run with other settings: {listed}; name another with --run")
+            known = json.loads(facts_file.read_text())
+            if known["data"] != facts["data"]:
+                raise ValueError(
+                    f"{self.path}: holds a run on other data ({known['data']['summary']} there, "
+                    f"{facts['data']['summary']} now); name another with --run"
+                )
+            return known
+        facts = {"id": secrets.token_hex(4), **facts, "versions": versions(), "git_commit": git_commit()}
+        write_atomically(config_file, f"# scripts/train.py --config {config_file}\n{config.to_yaml()}")
+        write_atomically(facts_file, json.dumps(facts, indent=2) + "\n")
+        return facts
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file's text at once, so that no reader sees half of it."""
+    working = path.with_name(f".{path.name}.tmp")
+    working.write_text(text)
+    working.replace(path)
+
+
+def versions() -> dict[str, str]:
+    """Of everything that a result may depend on."""
+    import accelerate
+    import diffusers
+
+    return {
+        "adagn-ddpm": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "accelerate": accelerate.__version__,
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of the code, with `+changes` where the tree differs from it; None outside a repository."""
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

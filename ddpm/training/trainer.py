@@ -1,0 +1,367 @@
+"""The training loop. Look for "one training step"."""
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor
+from tqdm import tqdm
+
+from ddpm.config import Config, TrainConfig
+from ddpm.data import ImageData
+from ddpm.manifest import publish
+from ddpm.models.unet import UNet
+from ddpm.objective import TIMESTEP_SAMPLERS, diffusion_loss
+from ddpm.pipeline import ClassConditionalPipeline
+from ddpm.processes import device_map, first_on_main, on_main
+from ddpm.randomness import Purpose, bits, normal, uniform
+from ddpm.sampling.files import labelled_grid, plan_seeds
+from ddpm.schedule import NoiseSchedule
+from ddpm.training.batches import local_batches
+from ddpm.training.build import build_data, build_schedule, build_unet
+from ddpm.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from ddpm.training.ema import EMA
+from ddpm.training.interruption import Interruption
+from ddpm.training.launch import start_accelerator
+from ddpm.training.plan import multiply_adds, plan
+from ddpm.training.run import RunDirectory
+from ddpm.training.tracking import Trackers, open_trackers
+
+GRID_CLASSES = 16       # a training grid shows so many classes at most
+
+
+def train(config: Config, run_path: Path, dry_run: bool = False) -> None:
+    """Trains a model into a run directory, or goes on with the run that is there.
+
+    Args:
+        config: what to train.
+        run_path: where.
+        dry_run: say what the run would take, and stop.
+
+    Raises:
+        ValueError: for anything in the configuration, the data, the launch or the directory that cannot work.
+        SystemExit: after an interruption, with 128 plus the signal's number.
+    """
+    accelerator = start_accelerator(config.train)
+    schedule = build_schedule(config)
+    data = first_on_main(accelerator, lambda: build_data(config))
+    unet = build_unet(config, data)
+    if dry_run:
+        lines = plan(config, data, unet, schedule, accelerator)
+        accelerator.print(f"{lines}\nrun directory {run_path} (nothing was written)")
+        return
+
+    facts = {
+        "data": {"summary": data.summary(), "fingerprint": data.fingerprint},
+        "class_names": list(data.class_names),
+        "parameters": sum(p.numel() for p in unet.parameters()),
+        "multiply_adds": multiply_adds(unet),
+        "seed": config.train.seed,
+    }
+    opened = on_main(accelerator, lambda: open_run(run_path, config, facts))
+    devices = device_map(accelerator)
+    accelerator.print(f"run directory {run_path}: {data.summary()}; {facts['parameters']:,} parameters; {devices}")
+    if data.skipped and accelerator.is_main_process:
+        print(f"WARNING: {data.skipped} unreadable images are left out", file=sys.stderr)
+    Trainer(config, accelerator, data, schedule, unet).run(run_path, opened)
+
+
+class Trainer:
+    """Model, averaged model and optimizer, and the loop over them.
+
+    Args:
+        config: what to train.
+        accelerator: the processes and their devices.
+        data: the images.
+        schedule: the forward process.
+        unet: the model.
+    """
+
+    def __init__(
+        self, config: Config, accelerator: Accelerator, data: ImageData, schedule: NoiseSchedule, unet: UNet
+    ) -> None:
+        self.config, self.accelerator, self.data, self.schedule = config, accelerator, data, schedule
+        self.unet = unet.to(accelerator.device)
+        if config.model.gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+        self.ema = EMA(self.unet, config.train.ema_half_life, config.train.ema_warmup)
+        optimizer = torch.optim.AdamW(
+            self.unet.parameters(),
+            lr=config.train.learning_rate,
+            betas=(0.9, config.train.beta2),
+            weight_decay=config.train.weight_decay,
+            fused=accelerator.device.type in ("cpu", "cuda"),
+        )
+        self.model, self.optimizer = accelerator.prepare(self.unet, optimizer)
+        self.pipeline = ClassConditionalPipeline.from_parts(
+            self.ema.model, schedule, config.diffusion.prediction, data.class_names
+        )
+        self.step = 0                   # optimizer steps so far, skipped ones included
+        self.skipped = 0                # of them, those whose update was skipped
+        self.skipped_in_a_row = 0
+        self.sums = {"loss": 0.0, "grad_norm": 0.0, "steps": 0}      # since the last line of metrics.jsonl
+
+    def run(self, path: Path, opened: tuple[RunDirectory, dict[str, Any]] | None) -> None:
+        """Trains from where the run stands to its end.
+
+        Args:
+            path: the run directory.
+            opened: the same, held, and its run.json; on the main process only.
+        """
+        config, accelerator = self.config.train, self.accelerator
+        main = accelerator.is_main_process
+        checkpoint = broadcast_object_list([on_main(accelerator, lambda: find_checkpoint(path / "checkpoints"))])[0]
+        if checkpoint is not None:
+            self.restore(checkpoint)
+            accelerator.print(f"going on from {checkpoint}")
+        if self.step >= config.steps:
+            accelerator.print(f"{path} is complete at step {self.step}. Draw from it: python scripts/sample.py {path}")
+            return
+        trackers = on_main(accelerator, lambda: open_trackers(self.config, path, self.step, opened[1]["id"]))
+        interruption = Interruption()
+        progress = tqdm(
+            total=config.steps, initial=self.step, unit="step", disable=not main, dynamic_ncols=True, mininterval=0.5
+        )
+        batches = local_batches(
+            self.data, config, self.step, accelerator.process_index, accelerator.num_processes, self.config.data.workers
+        )
+        logged_at, logged_step = time.perf_counter(), self.step
+        grid = None
+        while self.step < config.steps:
+            stop = self.train_step(batches, interruption.requested != 0)
+
+            progress.update()
+            if self.step % config.log_every == 0 or self.step == config.steps:
+                elapsed = time.perf_counter() - logged_at
+                record = self.metrics_since_last((self.step - logged_step) * config.batch_size / elapsed)
+                logged_at, logged_step = time.perf_counter(), self.step
+                if main:
+                    trackers.log(record)
+                    progress.set_postfix(loss=f"{record['loss']:.4f}", images_per_s=f"{record['images_per_s']:.0f}")
+            if stop or self.step % config.checkpoint_every == 0 or self.step == config.steps:
+                self.save(path)
+            if self.step == config.steps or (config.sample_every and self.step % config.sample_every == 0):
+                pause = time.perf_counter()
+                grid = self.draw_grid(path, trackers)
+                logged_at += time.perf_counter() - pause
+            if stop:
+                progress.close()
+                if main:
+                    trackers.close()
+                accelerator.print(
+                    f"interrupted after step {self.step} of {config.steps}; everything is saved in {path}; "
+                    "the same command goes on from here"
+                )
+                raise SystemExit(128 + (interruption.requested or signal.SIGTERM))
+        progress.close()
+        on_main(accelerator, lambda: publish(path / "pipeline", self.pipeline.save_pretrained))
+        if main:
+            trackers.close()
+        interruption.close()
+        accelerator.print(
+            f"done: {config.steps} steps. Model {path / 'pipeline'}, samples {grid or path / 'samples'}, "
+            f"metrics {path / 'metrics.jsonl'}.\nDraw more: python scripts/sample.py {path}"
+        )
+
+    # ------------------------------------------------------------------------------------------ one training step
+
+    def train_step(self, batches: Iterator[tuple[Tensor, Tensor, Tensor]], interrupted: bool = False) -> bool:
+        """One optimizer step on one global batch.
+
+        Args:
+            batches: (positions, uint8 images, labels), the parts of this process's share.
+            interrupted: whether this process was asked to stop.
+
+        Returns:
+            Whether any process was.
+
+        Raises:
+            ValueError: after too many updates in a row that had to be skipped.
+        """
+        config, accelerator = self.config.train, self.accelerator
+        seed_dropout(config.seed, self.step, accelerator.process_index)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, self.step)
+        self.model.train()
+        self.optimizer.zero_grad()
+
+        loss = torch.zeros((), device=accelerator.device)
+        for part in range(config.accumulation):
+            inputs = self.training_inputs(*next(batches))
+            last = part == config.accumulation - 1
+            with nullcontext() if last else accelerator.no_sync(self.model):
+                # The sum over the share, divided by the global batch: the gradient of the undivided batch's mean.
+                share = self.loss(*inputs).sum() / config.batch_size
+                accelerator.backward(share * accelerator.num_processes)      # which DDP then averages over processes
+            loss += share.detach()
+        grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+
+        # Every process learns the whole batch's loss; the norm is of the averaged gradient and the same on all.
+        status = torch.stack([loss, torch.full_like(loss, interrupted)])
+        loss, stop = accelerator.reduce(status, "sum").tolist()
+        grad_norm = grad_norm.item()
+        self.step += 1
+        if math.isfinite(loss) and math.isfinite(grad_norm):
+            self.optimizer.step()
+            self.ema.update(self.unet, self.step * config.batch_size, config.batch_size)
+            self.skipped_in_a_row = 0
+            self.sums["loss"] += loss
+            self.sums["grad_norm"] += grad_norm
+            self.sums["steps"] += 1
+        else:
+            self.skip()
+        return stop > 0
+
+    # ------------------------------------------------------------------------------------------------------------
+
+    def loss(self, x_0: Tensor, labels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """The objective of this run, (B,)."""
+        kind = self.config.diffusion
+        return diffusion_loss(self.model, self.schedule, x_0, labels, t, noise, kind.prediction, kind.weighting)
+
+    def training_inputs(
+        self, position: Tensor, images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Everything random about samples, as a function of (seed, their positions in the run).
+
+        Args:
+            position: int64 (B,).
+            images: uint8 (B, C, H, W).
+            labels: int64 (B,).
+
+        Returns:
+            x_0 in [-1, 1] (B, C, H, W), labels (B,), t (B,), noise (B, C, H, W), on the device.
+        """
+        config, device = self.config, self.accelerator.device
+        seed, diffusion = config.train.seed, config.diffusion
+        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        # MPS has no float64, which the draws need.
+        position = position.to("cpu" if device.type == "mps" else device)
+        x_0 = images.float() / 127.5 - 1
+        if config.data.flip:
+            mirrored = (uniform(seed, Purpose.FLIP, position) < 0.5).to(device)
+            x_0 = torch.where(mirrored[:, None, None, None], x_0.flip(3), x_0)
+        if self.unet.null_label is not None:
+            dropped = (uniform(seed, Purpose.LABEL_DROP, position) < diffusion.label_dropout).to(device)
+            labels = torch.where(dropped, self.unet.null_label, labels)
+        t = TIMESTEP_SAMPLERS[diffusion.timestep_sampler](seed, position, self.schedule.num_timesteps).to(device)
+        noise = normal(seed, Purpose.NOISE, position, tuple(x_0.shape[1:])).to(device)
+        return x_0, labels, t, noise
+
+    def skip(self) -> None:
+        """Leaves the weights as they are after a loss or gradient that is not finite."""
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.update()        # fp16: a smaller loss scale next time
+        if self.skipped_in_a_row > self.config.train.max_skipped:
+            raise ValueError(
+                f"train.max_skipped: the loss or its gradient was not finite in {self.skipped_in_a_row} steps in a row "
+                f"(now at step {self.step}); lower train.learning_rate, or use train.precision bf16 or fp32; "
+                "the checkpoints from before are kept"
+            )
+
+    def metrics_since_last(self, images_per_s: float) -> dict[str, Any]:
+        """One record: means over the steps since the last one."""
+        steps = self.sums["steps"]
+        record = {
+            "step": self.step,
+            "samples": self.step * self.config.train.batch_size,
+            "loss": self.sums["loss"] / steps if steps else None,
+            "grad_norm": self.sums["grad_norm"] / steps if steps else None,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "skipped": self.skipped,
+            "images_per_s": round(images_per_s, 1),
+        }
+        self.sums = dict.fromkeys(self.sums, 0)
+        return record
+
+    def save(self, path: Path) -> None:
+        """Publishes a checkpoint."""
+        scaler = self.accelerator.scaler
+        state = {
+            "step": self.step,
+            "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "sums": self.sums,
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+        on_main(
+            self.accelerator,
+            lambda: save_checkpoint(
+                path / "checkpoints",
+                self.pipeline,
+                self.unet,
+                self.optimizer.optimizer,
+                state,
+                self.config.train.keep_checkpoints,
+            ),
+        )
+
+    def restore(self, checkpoint: Path) -> None:
+        """Puts everything where the checkpoint left it."""
+        state = load_checkpoint(checkpoint, self.unet, self.ema.model, self.optimizer.optimizer)
+        self.step, self.skipped, self.skipped_in_a_row = state["step"], state["skipped"], state["skipped_in_a_row"]
+        self.sums = state["sums"]
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def draw_grid(self, path: Path, trackers: Trackers | None) -> Path:
+        """Draws the fixed seeds of each class with the averaged model, over all processes, into samples/."""
+        accelerator, settings = self.accelerator, self.config.sample
+        num_classes = self.data.num_classes
+        shown = min(num_classes, GRID_CLASSES)
+        labels, seeds = plan_seeds(range(shown), settings.per_class, settings.seed, num_classes)
+        draw_part = self.pipeline.drawer(
+            labels,
+            seeds,
+            guidance=settings.guidance,
+            sampler=settings.sampler,
+            num_steps=settings.steps,
+            eta=settings.eta,
+            spacing=settings.spacing,
+            batch_size=settings.batch_size,
+        )
+        drawn = gather_object(list(draw_part((accelerator.process_index, accelerator.num_processes))))
+        target = path / "samples" / f"step_{self.step:08d}.png"
+        if accelerator.is_main_process:
+            images = torch.cat([images for _, images in sorted(drawn, key=lambda batch: batch[0])])
+            target.parent.mkdir(exist_ok=True)
+            rows = images.unflatten(0, (shown, settings.per_class))
+            labelled_grid(rows, self.data.class_names[:shown]).save(target)
+            trackers.image(target, self.step)
+        return target
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Of the optimizer step number `step` (from 0): linear warm-up, then constant or a cosine down to 0."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.decay == "constant":
+        return config.learning_rate
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Seeds torch's generators, which dropout draws from, as a function of (seed, step, rank)."""
+    low, high = bits(seed, Purpose.DROPOUT, torch.tensor([step]), 2 * (rank + 1))[0, -2:].tolist()
+    torch.manual_seed((high << 31) ^ low)
+
+
+def open_run(path: Path, config: Config, facts: dict[str, Any]) -> tuple[RunDirectory, dict[str, Any]]:
+    """Takes the run directory, and checks that it is this run's."""
+    directory = RunDirectory(path)
+    try:
+        return directory, directory.begin(config, facts)
+    except BaseException:
+        directory.close()
+        raise

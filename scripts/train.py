@@ -1,0 +1,15 @@
+"""Train a class-conditional diffusion model: `python scripts/train.py --help`."""
+
+from ddpm.commands import one_line_errors, parse_train
+
+
+def main() -> None:
+    with one_line_errors():
+        command = parse_train()
+        from ddpm.training.trainer import train  # after the options are read: importing takes seconds
+
+        train(command.config, command.run, dry_run=command.dry_run)
+
+
+if __name__ == "__main__":
+    main()
