@@ -45,7 +45,7 @@ class SampleCommand:
         model: a run directory, one of its checkpoints, or an exported pipeline.
         classes: names or ids, separated by commas; all unless given.
         per_class: images of each class.
-        seed: of the first image of each class; the next have the numbers that follow.
+        seed: the j-th image of class c has the seed `seed + j * number of classes + c`.
         steps: network evaluations per image.
         guidance: scale of classifier-free guidance; 1 is none.
         sampler: ddim or ddpm (ancestral).
@@ -131,6 +131,9 @@ def _to_config(namespace: Any) -> Config:
 
 class _Parser(jsonargparse.ArgumentParser):
     """jsonargparse, with each error in one line that names the key and the nearest option."""
+
+    def __init__(self, **kw: Any) -> None:
+        super().__init__(allow_abbrev=False, **kw)
 
     def parse_args(self, args: list[str] | None = None, *rest: Any, **kw: Any) -> Any:
         # Both spellings of an option's name are understood: --dry-run and --dry_run.

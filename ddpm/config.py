@@ -189,7 +189,7 @@ class SampleConfig:
         eta: noise of ddim, from 0 (none) to 1.
         guidance: scale of classifier-free guidance; 1 is none.
         per_class: images of each class in a training grid.
-        seed: of the first image of each class; the next have the numbers that follow.
+        seed: the j-th image of class c has the seed `seed + j * number of classes + c`.
         batch_size: images per network call.
     """
 

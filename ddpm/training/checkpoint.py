@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -57,13 +58,15 @@ def save_checkpoint(
     target = checkpoints / f"step_{state['step']:08d}"
     try:
         publish(target, fill)
-    except (OSError, RuntimeError) as problem:      # safetensors wraps the operating system's error in its own
+    except (OSError, SafetensorError) as problem:
+        # safetensors wraps the operating system's error in its own; any other of its errors is a fault of this program.
         if not isinstance(problem, OSError) and "os error" not in str(problem):
             raise
-        good = sorted(p.name for p in checkpoints.glob("step_*"))
+        reason = getattr(problem, "strerror", None) or str(problem).removeprefix("Error while serializing: ")
+        good = max((p.name for p in checkpoints.glob("step_*")), default="none yet")
         raise ValueError(
-            f"{target}: could not be written ({getattr(problem, 'strerror', None) or problem}); "
-            f"the newest good checkpoint is {good[-1] if good else 'none yet'}; put it right, then run the same command"
+            f"{target}: could not be written ({reason}); the newest good checkpoint is {good}; "
+            "put it right, then run the same command again"
         ) from problem
     for old in sorted(checkpoints.glob("step_*"))[:-keep]:
         shutil.rmtree(old)

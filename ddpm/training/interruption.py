@@ -3,10 +3,11 @@
 import signal
 import sys
 from types import FrameType
+from typing import Self
 
 
 class Interruption:
-    """Remembers the first signal that asks this process to stop; a second one ends it at once.
+    """While it is open, remembers the first signal that asks this process to stop; a second one ends it at once.
 
     Attributes:
         requested: number of the signal, or 0.
@@ -18,10 +19,15 @@ class Interruption:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.requested = number
-        self.close()
+        self._restore()
         print(f"\n{signal.Signals(number).name}: finishing this step and saving", file=sys.stderr, flush=True)
 
-    def close(self) -> None:
-        """Puts back the handlers from before."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)

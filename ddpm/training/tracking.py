@@ -4,6 +4,9 @@ import json
 import os
 import socket
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlparse
@@ -202,3 +205,22 @@ def open_trackers(config: Config, run: Path, step: int, run_id: str) -> Trackers
         except Exception as problem:            # as above
             print(f"warning: wandb is not used: {problem}", file=sys.stderr)
     return Trackers(trackers)
+
+
+class Stopwatch:
+    """Seconds since the last restart, pauses aside."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def restart(self) -> float:
+        """Returns the seconds and starts again."""
+        start, self._start = self._start, time.perf_counter()
+        return self._start - start
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Does not count what is done inside."""
+        start = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - start

@@ -3,7 +3,6 @@
 import math
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,21 +18,21 @@ from ddpm.config import Config, TrainConfig
 from ddpm.data import ImageData
 from ddpm.manifest import publish
 from ddpm.models.unet import UNet
-from ddpm.objective import TIMESTEP_SAMPLERS, diffusion_loss
+from ddpm.objective import diffusion_loss
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import device_map, first_on_main, on_main
-from ddpm.randomness import Purpose, bits, normal, uniform
 from ddpm.sampling.files import labelled_grid, plan_seeds
 from ddpm.schedule import NoiseSchedule
 from ddpm.training.batches import local_batches
 from ddpm.training.build import build_data, build_schedule, build_unet
 from ddpm.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from ddpm.training.ema import EMA
+from ddpm.training.inputs import seed_dropout, training_inputs
 from ddpm.training.interruption import Interruption
 from ddpm.training.launch import start_accelerator
 from ddpm.training.plan import multiply_adds, plan
 from ddpm.training.run import RunDirectory
-from ddpm.training.tracking import Trackers, open_trackers
+from ddpm.training.tracking import Stopwatch, Trackers, open_trackers
 
 GRID_CLASSES = 16       # a training grid shows so many classes at most
 
@@ -104,10 +103,12 @@ class Trainer:
         self.pipeline = ClassConditionalPipeline.from_parts(
             self.ema.model, schedule, config.diffusion.prediction, data.class_names
         )
+        self.input_facts = (schedule.num_timesteps, unet.null_label, accelerator.device)
         self.step = 0                   # optimizer steps so far, skipped ones included
         self.skipped = 0                # of them, those whose update was skipped
         self.skipped_in_a_row = 0
-        self.sums = {"loss": 0.0, "grad_norm": 0.0, "steps": 0}      # since the last line of metrics.jsonl
+        self.sums = {"loss": 0, "grad_norm": 0, "steps": 0}     # since the last line of metrics.jsonl
+        self.timed_from = 0             # first step of this process that no line has told of
 
     def run(self, path: Path, opened: tuple[RunDirectory, dict[str, Any]] | None) -> None:
         """Trains from where the run stands to its end.
@@ -126,49 +127,41 @@ class Trainer:
             accelerator.print(f"{path} is complete at step {self.step}. Draw from it: python scripts/sample.py {path}")
             return
         trackers = on_main(accelerator, lambda: open_trackers(self.config, path, self.step, opened[1]["id"]))
-        interruption = Interruption()
-        progress = tqdm(
-            total=config.steps, initial=self.step, unit="step", disable=not main, dynamic_ncols=True, mininterval=0.5
-        )
         batches = local_batches(
             self.data, config, self.step, accelerator.process_index, accelerator.num_processes, self.config.data.workers
         )
-        logged_at, logged_step = time.perf_counter(), self.step
-        grid = None
-        while self.step < config.steps:
-            stop = self.train_step(batches, interruption.requested != 0)
-
-            progress.update()
-            if self.step % config.log_every == 0 or self.step == config.steps:
-                elapsed = time.perf_counter() - logged_at
-                record = self.metrics_since_last((self.step - logged_step) * config.batch_size / elapsed)
-                logged_at, logged_step = time.perf_counter(), self.step
-                if main:
-                    trackers.log(record)
-                    progress.set_postfix(loss=f"{record['loss']:.4f}", images_per_s=f"{record['images_per_s']:.0f}")
-            if stop or self.step % config.checkpoint_every == 0 or self.step == config.steps:
-                self.save(path)
-            if self.step == config.steps or (config.sample_every and self.step % config.sample_every == 0):
-                pause = time.perf_counter()
-                grid = self.draw_grid(path, trackers)
-                logged_at += time.perf_counter() - pause
-            if stop:
-                progress.close()
-                if main:
-                    trackers.close()
-                accelerator.print(
-                    f"interrupted after step {self.step} of {config.steps}; everything is saved in {path}; "
-                    "the same command goes on from here"
-                )
-                raise SystemExit(128 + (interruption.requested or signal.SIGTERM))
-        progress.close()
-        on_main(accelerator, lambda: publish(path / "pipeline", self.pipeline.save_pretrained))
+        bar = tqdm(total=config.steps, initial=self.step, unit="step", disable=not main, dynamic_ncols=True)
+        with bar as progress, Interruption() as interruption:
+            clock = Stopwatch()
+            while self.step < config.steps:
+                stop = self.train_step(batches, interruption.requested != 0)
+                last = self.step == config.steps
+                progress.update()
+                if last or self.step % config.log_every == 0:
+                    record = self.metrics_since_last(clock.restart())
+                    if main:
+                        trackers.log(record)
+                        progress.set_postfix({"loss": record["loss"], "images/s": record["images_per_s"]})
+                with clock.paused():
+                    if last or stop or self.step % config.checkpoint_every == 0:
+                        self.save(path)
+                    if last or (config.sample_every and self.step % config.sample_every == 0):
+                        grid = self.draw_grid(path, trackers)
+                if stop:
+                    break
+        if self.step == config.steps:
+            on_main(accelerator, lambda: publish(path / "pipeline", self.pipeline.save_pretrained))
         if main:
             trackers.close()
-        interruption.close()
+        if self.step < config.steps:
+            accelerator.print(
+                f"interrupted after step {self.step} of {config.steps}; everything is saved in {path}; "
+                "the same command goes on from here"
+            )
+            raise SystemExit(128 + (interruption.requested or signal.SIGTERM))
         accelerator.print(
-            f"done: {config.steps} steps. Model {path / 'pipeline'}, samples {grid or path / 'samples'}, "
-            f"metrics {path / 'metrics.jsonl'}.\nDraw more: python scripts/sample.py {path}"
+            f"done: {config.steps} steps. Model {path / 'pipeline'}, samples {grid}, metrics {path / 'metrics.jsonl'}\n"
+            f"Draw more: python scripts/sample.py {path}"
         )
 
     # ------------------------------------------------------------------------------------------ one training step
@@ -195,7 +188,7 @@ class Trainer:
 
         loss = torch.zeros((), device=accelerator.device)
         for part in range(config.accumulation):
-            inputs = self.training_inputs(*next(batches))
+            inputs = training_inputs(*next(batches), self.config, *self.input_facts)
             last = part == config.accumulation - 1
             with nullcontext() if last else accelerator.no_sync(self.model):
                 # The sum over the share, divided by the global batch: the gradient of the undivided batch's mean.
@@ -227,35 +220,6 @@ class Trainer:
         kind = self.config.diffusion
         return diffusion_loss(self.model, self.schedule, x_0, labels, t, noise, kind.prediction, kind.weighting)
 
-    def training_inputs(
-        self, position: Tensor, images: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Everything random about samples, as a function of (seed, their positions in the run).
-
-        Args:
-            position: int64 (B,).
-            images: uint8 (B, C, H, W).
-            labels: int64 (B,).
-
-        Returns:
-            x_0 in [-1, 1] (B, C, H, W), labels (B,), t (B,), noise (B, C, H, W), on the device.
-        """
-        config, device = self.config, self.accelerator.device
-        seed, diffusion = config.train.seed, config.diffusion
-        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-        # MPS has no float64, which the draws need.
-        position = position.to("cpu" if device.type == "mps" else device)
-        x_0 = images.float() / 127.5 - 1
-        if config.data.flip:
-            mirrored = (uniform(seed, Purpose.FLIP, position) < 0.5).to(device)
-            x_0 = torch.where(mirrored[:, None, None, None], x_0.flip(3), x_0)
-        if self.unet.null_label is not None:
-            dropped = (uniform(seed, Purpose.LABEL_DROP, position) < diffusion.label_dropout).to(device)
-            labels = torch.where(dropped, self.unet.null_label, labels)
-        t = TIMESTEP_SAMPLERS[diffusion.timestep_sampler](seed, position, self.schedule.num_timesteps).to(device)
-        noise = normal(seed, Purpose.NOISE, position, tuple(x_0.shape[1:])).to(device)
-        return x_0, labels, t, noise
-
     def skip(self) -> None:
         """Leaves the weights as they are after a loss or gradient that is not finite."""
         self.skipped += 1
@@ -269,8 +233,8 @@ class Trainer:
                 "the checkpoints from before are kept"
             )
 
-    def metrics_since_last(self, images_per_s: float) -> dict[str, Any]:
-        """One record: means over the steps since the last one."""
+    def metrics_since_last(self, seconds: float) -> dict[str, Any]:
+        """One record: means over the steps since the last one, of which this process made the latest in `seconds`."""
         steps = self.sums["steps"]
         record = {
             "step": self.step,
@@ -279,8 +243,9 @@ class Trainer:
             "grad_norm": self.sums["grad_norm"] / steps if steps else None,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "skipped": self.skipped,
-            "images_per_s": round(images_per_s, 1),
+            "images_per_s": round((self.step - self.timed_from) * self.config.train.batch_size / seconds, 1),
         }
+        self.timed_from = self.step
         self.sums = dict.fromkeys(self.sums, 0)
         return record
 
@@ -310,7 +275,7 @@ class Trainer:
         """Puts everything where the checkpoint left it."""
         state = load_checkpoint(checkpoint, self.unet, self.ema.model, self.optimizer.optimizer)
         self.step, self.skipped, self.skipped_in_a_row = state["step"], state["skipped"], state["skipped_in_a_row"]
-        self.sums = state["sums"]
+        self.sums, self.timed_from = state["sums"], state["step"]
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
@@ -349,12 +314,6 @@ def learning_rate(config: TrainConfig, step: int) -> float:
         return config.learning_rate
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def seed_dropout(seed: int, step: int, rank: int) -> None:
-    """Seeds torch's generators, which dropout draws from, as a function of (seed, step, rank)."""
-    low, high = bits(seed, Purpose.DROPOUT, torch.tensor([step]), 2 * (rank + 1))[0, -2:].tolist()
-    torch.manual_seed((high << 31) ^ low)
 
 
 def open_run(path: Path, config: Config, facts: dict[str, Any]) -> tuple[RunDirectory, dict[str, Any]]:

@@ -1,0 +1,435 @@
+"""The U-Net against diffusers' own with equal weights, and by its properties for every norm."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+
+from ddpm.models.norm import NORMS, AdaGN, num_groups
+from ddpm.models.unet import UNet
+
+SMALL = {
+    "resolution": 8,
+    "in_channels": 3,
+    "out_channels": 3,
+    "num_classes": 4,
+    "channels": 16,
+    "channel_mult": (1, 2),
+    "num_res_blocks": 1,
+    "attention_resolutions": (4,),
+    "head_channels": 8,
+}
+
+# ------------------------------------------------------------------------------------------ diffusers' UNet2DModel
+
+RES_BLOCK = {
+    "norm1": "norm1",
+    "conv1": "conv1",
+    "norm2.proj": "time_emb_proj",
+    "norm2.norm": "norm2",
+    "conv2": "conv2",
+    "skip": "conv_shortcut",
+}
+OUTSIDE = {
+    "time_embed.linear1": "time_embedding.linear_1",
+    "time_embed.linear2": "time_embedding.linear_2",
+    "class_embed": "class_embedding",
+    "conv_in": "conv_in",
+    "norm_out": "conv_norm_out",
+    "conv_out": "conv_out",
+}
+PLACE = re.compile(r"(down|mid|up)\.(?:(\d)\.)?(blocks|attentions|resample)\.(\d)\.(.+)")
+
+
+def their_names(ours: str) -> list[str]:
+    """Names in UNet2DModel of what our layer `ours` holds; three for the rows of q, k and v."""
+    if ours in OUTSIDE:
+        return [OUTSIDE[ours]]
+    side, level, role, index, layer = PLACE.fullmatch(ours).groups()
+    parent = "mid_block" if side == "mid" else f"{side}_blocks.{level}"
+    if role == "attentions":
+        inner = {"norm": ["group_norm"], "qkv": ["to_q", "to_k", "to_v"], "proj": ["to_out.0"]}[layer]
+        return [f"{parent}.attentions.{index}.{name}" for name in inner]
+    if role == "blocks":
+        return [f"{parent}.resnets.{index}.{RES_BLOCK[layer]}"]
+    return [f"{parent}.{side}samplers.{index}.{RES_BLOCK.get(layer, layer)}"]       # a res-block or one convolution
+
+
+def as_theirs(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    renamed = {}
+    for name, tensor in tensors.items():
+        layer, _, kind = name.rpartition(".")
+        theirs = their_names(layer)
+        renamed.update({f"{other}.{kind}": part for other, part in zip(theirs, tensor.chunk(len(theirs)), strict=True)})
+    return renamed
+
+
+def pair(conditioning: str, resample: str) -> tuple[UNet, UNet2DModel]:
+    """The same function twice, with equal random weights."""
+    ours = UNet(
+        resolution=16,
+        in_channels=3,
+        out_channels=6,
+        num_classes=5,
+        channels=32,
+        channel_mult=(1, 2, 2),
+        num_res_blocks=2,
+        attention_resolutions=(8,),
+        head_channels=16,
+        norm={"scale_shift": "adagn", "default": "groupnorm"}[conditioning],
+        norm_groups=8,
+        resample=resample,
+    )
+    plain, kind = ("Resnet{}sampleBlock2D", "resnet") if resample == "resblock" else ("{}Block2D", "conv")
+    theirs = UNet2DModel(
+        sample_size=16,
+        in_channels=3,
+        out_channels=6,
+        block_out_channels=(32, 64, 64),
+        layers_per_block=2,
+        down_block_types=(plain.format("Down"), "AttnDownBlock2D", plain.format("Down")),
+        up_block_types=(plain.format("Up"), "AttnUpBlock2D", plain.format("Up")),
+        downsample_type=kind,
+        upsample_type=kind,
+        resnet_time_scale_shift=conditioning,
+        attention_head_dim=16,
+        norm_num_groups=8,
+        attn_norm_num_groups=8,     # without it, the middle attention has no norm where scale_shift is set
+        norm_eps=1e-5,
+        flip_sin_to_cos=True,
+        freq_shift=0,
+        num_class_embeds=6,         # five and the null class
+    )
+    randomise(ours, seed=0)
+    theirs.load_state_dict(as_theirs(ours.state_dict()), strict=True)
+    return ours, theirs
+
+
+PAIRS = [(c, r) for c in ("scale_shift", "default") for r in ("resblock", "conv")]
+
+
+# Relative to the largest number of a tensor: float32 and float64 sums in another order; gradients are sums over batch
+# and pixels that cancel in part, which takes another digit.
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-13)])
+@pytest.mark.parametrize(("conditioning", "resample"), PAIRS)
+def test_equals_diffusers_with_equal_weights(
+    conditioning: str, resample: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    ours, theirs = (model.type(dtype) for model in pair(conditioning, resample))
+    count = sum(p.numel() for p in ours.parameters())
+    assert count == sum(p.numel() for p in theirs.parameters()) == ours.num_parameters()
+    x, t, y = inputs(4, 3, 16, 6)
+    given, other = (x.type(dtype).requires_grad_() for _ in range(2))
+    a, b = ours(given, t, y).sample, theirs(other, t, y).sample
+    assert relative(a, b) < tolerance
+    direction = torch.randn(a.shape, generator=torch.Generator().manual_seed(3))
+    (a * direction).mean().backward()
+    (b * direction).mean().backward()
+    assert relative(given.grad, other.grad) < tolerance
+    found = as_theirs({name: p.grad for name, p in ours.named_parameters()})
+    expected = {name: p.grad for name, p in theirs.named_parameters()}
+    for name, gradient in expected.items():
+        # A softmax does not feel the bias of its keys: that gradient is 0, and the queries' says what is small.
+        scale = expected[name.replace("to_k.bias", "to_q.bias")].abs().max()
+        assert float((found[name] - gradient).abs().max() / scale) < 10 * tolerance, name
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return float((a - b).detach().abs().max() / b.detach().abs().max())
+
+
+# -------------------------------------------------------------------------------------------- for every norm, shape
+
+SHAPES = {
+    "colour, two levels": {},
+    "odd: 28 with three levels": {"resolution": 28, "channel_mult": (1, 1, 2), "attention_resolutions": (7,)},
+    "grey": {"in_channels": 1, "out_channels": 1},
+    "learned variance": {"out_channels": 6},
+    "convolutions": {"resample": "conv"},
+    "no attention but the middle": {"attention_resolutions": ()},
+    "attention everywhere": {"attention_resolutions": (8, 4)},
+    "one level": {"channel_mult": (2,), "attention_resolutions": ()},
+    "three blocks": {"num_res_blocks": 3},
+    "fractional widths": {"channel_mult": (0.5, 1.5)},
+    "odd width": {"channels": 15, "channel_mult": (1, 2), "head_channels": 5},
+    "two heads": {"num_heads": 2},
+    "one pixel": {"resolution": 1, "channel_mult": (1,), "attention_resolutions": ()},
+    "no null class": {"null_class": False},
+}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_and_zero_output_at_the_start(norm: str, shape: str) -> None:
+    unet = UNet(**{**SMALL, "norm": norm, **SHAPES[shape]})
+    x, t, y = inputs(2, unet.config.in_channels, unet.config.resolution, 4)
+    expected = (2, unet.config.out_channels, unet.config.resolution, unet.config.resolution)
+    assert torch.equal(unet(x, t, y).sample, torch.zeros(expected))
+    randomise(unet, seed=1)
+    output = unet(x, t, y)
+    assert output.sample.shape == expected and output.sample.isfinite().all() and output.sample.std() > 1e-3
+    assert torch.equal(unet(x, t, y, return_dict=False)[0], output.sample)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_everything_learns(norm: str) -> None:
+    unet = UNet(**SMALL, norm=norm)
+    randomise(unet, seed=2)
+    x, t, y = inputs(4, 3, 8, 4)
+    unet(x, t, y).sample.square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in unet.parameters())
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_timestep_and_class_reach_the_output(norm: str) -> None:
+    unet = UNet(**SMALL, norm=norm)
+    randomise(unet, seed=3)
+    x, _, _ = inputs(2, 3, 8, 4)
+    x = x[:1].expand(2, -1, -1, -1)
+    with torch.no_grad():
+        by_t = unet(x, torch.tensor([10, 700]), torch.tensor([1, 1])).sample
+        by_class = unet(x, torch.tensor([10, 10]), torch.tensor([1, 4])).sample      # 4 is the null class
+    assert (by_t[0] - by_t[1]).abs().max() > 1e-3 and (by_class[0] - by_class[1]).abs().max() > 1e-3
+
+
+def test_norms_start_from_equal_shared_tensors() -> None:
+    states = {norm: UNet(**SMALL, norm=norm, seed=5).state_dict() for norm in NORMS}
+    first = next(iter(states.values()))
+    for norm, state in states.items():
+        shared = [name for name, t in state.items() if name in first and first[name].shape == t.shape]
+        assert {"conv_in.weight", "time_embed.linear1.weight", "class_embed.weight", "conv_out.bias"} <= {*shared}, norm
+        assert all(torch.equal(state[name], first[name]) for name in shared), norm
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_weights_are_a_function_of_the_seed(norm: str) -> None:
+    a, b, c = (UNet(**SMALL, norm=norm, seed=seed).state_dict() for seed in (0, 0, 1))
+    torch.randn(3)      # nor does the global generator matter
+    drawn = [name for name, t in a.items() if t.std() > 0]
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert drawn and all(not torch.equal(a[name], c[name]) for name in drawn)
+
+
+def test_initial_values_have_the_documented_spread() -> None:
+    unet = UNet(**{**SMALL, "channels": 64, "head_channels": 32, "num_classes": 99})
+    weight = unet.mid.blocks[0].conv1.weight
+    bound = 1 / math.sqrt(weight[0].numel())
+    assert weight.abs().max() <= bound
+    # 147 456 draws: the standard error of a uniform's standard deviation is 0.12 % of it; five of them.
+    assert float(weight.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=6e-3)
+    # 25 600 draws: more than six standard errors.
+    assert float(unet.class_embed.weight.detach().std()) == pytest.approx(1, rel=0.03)
+    zero = [name for name, p in unet.named_parameters() if not p.any() and not name.endswith("norm.bias")]
+    assert all(re.search(r"conv2|proj|conv_out|norm", name) for name in zero)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_gradient_checkpointing_gives_equal_gradients(norm: str) -> None:
+    unet = UNet(**SMALL, norm=norm).double()
+    randomise(unet, seed=4)
+    x, t, y = inputs(3, 3, 8, 4)
+    gradients = []
+    for enable in (False, True):
+        if enable:
+            unet.enable_gradient_checkpointing()
+        unet.zero_grad()
+        output = unet(x.double(), t, y).sample
+        output.square().mean().backward()
+        gradients.append([output.detach(), *(p.grad.clone() for p in unet.parameters())])
+    assert unet.gradient_checkpointing
+    for plain, recomputed in zip(*gradients, strict=True):
+        # float64; contributions to the embedding may be added in another order.
+        torch.testing.assert_close(plain, recomputed, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_samples_do_not_mix(norm: str) -> None:
+    unet = UNet(**SMALL, norm=norm).double()
+    randomise(unet, seed=6)
+    x, t, y = inputs(4, 3, 8, 4)
+    x = x.double()
+    with torch.no_grad():
+        whole = unet(x, t, y).sample
+        for i in range(4):
+            # float64: only the rounding of other kernels for another batch size remains, on outputs of order 1.
+            torch.testing.assert_close(unet(x[i : i + 1], t[i : i + 1], y[i : i + 1]).sample[0], whole[i], atol=1e-12,
+                                       rtol=0)
+        changed = x.clone()
+        changed[1] = 100.0
+        torch.testing.assert_close(unet(changed, t, y).sample[[0, 2, 3]], whole[[0, 2, 3]], atol=1e-12, rtol=0)
+        order = torch.tensor([2, 0, 3, 1])
+        torch.testing.assert_close(unet(x[order], t[order], y[order]).sample, whole[order], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_saved_and_loaded_bit_for_bit(norm: str, tmp_path: Path) -> None:
+    unet = UNet(**SMALL, norm=norm, seed=7)
+    randomise(unet, seed=7)
+    unet.save_pretrained(tmp_path)
+    again = UNet.from_pretrained(tmp_path)
+    state = unet.state_dict()
+    assert again.state_dict().keys() == state.keys()
+    assert all(torch.equal(t, state[name]) for name, t in again.state_dict().items())
+    for key, value in {**SMALL, "norm": norm, "seed": 7}.items():
+        assert again.config[key] == (list(value) if isinstance(value, tuple) else value)     # JSON has no tuples
+    x, t, y = inputs(2, 3, 8, 4)
+    with torch.no_grad():
+        assert torch.equal(unet.eval()(x, t, y).sample, again.eval()(x, t, y).sample)
+    assert not any(path.suffix in (".bin", ".pt", ".pkl") for path in tmp_path.iterdir())
+
+
+def test_one_timestep_for_all() -> None:
+    unet = UNet(**SMALL)
+    randomise(unet, seed=8)
+    x, _, y = inputs(3, 3, 8, 4)
+    with torch.no_grad():
+        expected = unet(x, torch.tensor([250, 250, 250]), y).sample
+        assert all(torch.equal(unet(x, t, y).sample, expected) for t in (250, torch.tensor(250), 250.0))
+
+
+def test_without_labels() -> None:
+    x, t, _ = inputs(2, 3, 8, 4)
+    with pytest.raises(ValueError, match=r"class_labels: missing.*0\.\.3"):
+        UNet(**SMALL)(x, t)
+    unconditional = UNet(**{**SMALL, "num_classes": 0})
+    randomise(unconditional, seed=9)
+    assert unconditional.null_label == 0
+    with torch.no_grad():
+        assert torch.equal(
+            unconditional(x, t).sample, unconditional(x, t, torch.zeros(2, dtype=torch.int64)).sample
+        )
+
+
+def test_null_label() -> None:
+    assert UNet(**SMALL).null_label == 4 and UNet(**SMALL, null_class=False).null_label is None
+
+
+# --------------------------------------------------------------------------------------------------- one-line errors
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"resolution": 28, "channel_mult": (1, 1, 1, 1)}, r"data\.resolution: 28 .*by 8.*24 or 32.*at most 3 levels"),
+        ({"resolution": 4, "channel_mult": (1, 1, 1, 1)}, r"data\.resolution: 4 .*use 8, or at most 3 levels"),
+        ({"resolution": 9}, r"data\.resolution: 9 .*8 or 10.*at most 1 level$"),
+        ({"attention_resolutions": (5,)}, r"model\.attention_resolutions: 5 never occurs.*8, 4"),
+        ({"attention_resolutions": (4, 16)}, r"model\.attention_resolutions: 16 never occurs.*8, 4"),
+        ({"head_channels": 24}, r"model\.head_channels: 24 does not divide.*32.*one of 1, 2, 4, 8, 16, 32$"),
+        ({"head_channels": 64}, r"model\.head_channels: 64 does not divide.*32"),
+        ({"num_heads": 3}, r"model\.num_heads: 3 does not divide"),
+        ({"channel_mult": ()}, r"model\.channel_mult: at least one level"),
+        ({"norm": "adagm"}, r"model\.norm: 'adagm' is not one of .*did you mean adagn\?"),
+        ({"resample": "resblok"}, r"model\.resample: 'resblok' is not one of .*did you mean resblock\?"),
+        ({"channels": 1, "channel_mult": (1,), "attention_resolutions": (), "head_channels": 1}, r"model\.channels: 1"),
+        ({"channels": 2, "channel_mult": (1, 0.25)}, r"model\.channel_mult"),
+        ({"num_classes": 0, "null_class": False}, r"num_classes"),
+    ],
+)
+def test_numbers_that_do_not_fit(wrong: dict, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected) as error:
+        UNet(**{**SMALL, **wrong})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "fitting",
+    [
+        {"resolution": 24, "channel_mult": (1, 1, 1, 1)},
+        {"resolution": 32, "channel_mult": (1, 1, 1, 1)},
+        {"resolution": 28, "channel_mult": (1, 1, 1)},
+        {"resolution": 9, "channel_mult": (1,)},
+    ],
+)
+def test_what_the_error_recommends_works(fitting: dict) -> None:
+    unet = UNet(**{**SMALL, "attention_resolutions": (), **fitting})
+    x, t, y = inputs(1, 3, fitting["resolution"], 4)
+    assert unet(x, t, y).sample.shape == x.shape
+
+
+# ---------------------------------------------------------------------------------------------------------- the norm
+
+
+def plain_adagn(norm: AdaGN, h: Tensor, emb: Tensor) -> Tensor:
+    """(1 + scale) * GroupNorm(h) + shift, written out."""
+    projected = emb @ norm.proj.weight.T + norm.proj.bias
+    scale, shift = projected[:, : h.shape[1], None, None], projected[:, h.shape[1] :, None, None]
+    groups = h.reshape(len(h), norm.norm.num_groups, -1)
+    centred = groups - groups.mean(dim=2, keepdim=True)
+    normalised = (centred / (centred.square().mean(dim=2, keepdim=True) + 1e-5).sqrt()).reshape(h.shape)
+    normalised = normalised * norm.norm.weight[:, None, None] + norm.norm.bias[:, None, None]
+    return (1 + scale) * normalised + shift
+
+
+# Rounding of sums over a group: 24 bits, and 53.
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("shape", [(3, 12, 5, 7), (1, 8, 4, 4), (2, 8, 2, 1)])
+def test_adagn_is_its_formula(shape: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
+    draws = torch.Generator().manual_seed(0)
+    norm = AdaGN(shape[1], 10, 4).to(dtype)
+    randomise(norm, seed=11)
+    results = []
+    for formula in (norm, lambda h, emb: plain_adagn(norm, h, emb)):
+        draws.manual_seed(1)
+        h = torch.randn(shape, generator=draws, dtype=dtype).mul(3).add(2).requires_grad_()
+        emb = torch.randn(shape[0], 10, generator=draws, dtype=dtype).requires_grad_()
+        direction = torch.randn(shape, generator=draws, dtype=dtype)
+        norm.zero_grad()
+        output = formula(h, emb)
+        (output * direction).sum().backward()
+        results.append([output.detach(), h.grad, emb.grad, *(p.grad.clone() for p in norm.parameters())])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * float(expected.abs().max().clamp(min=1)))
+
+
+def test_adagn_takes_images_in_any_memory_format() -> None:
+    norm = AdaGN(8, 10, 2)
+    randomise(norm, seed=12)
+    h, emb = torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(2)), torch.ones(2, 10)
+    expected = norm(h, emb)
+    for other in (h.to(memory_format=torch.channels_last), h.transpose(2, 3).contiguous().transpose(2, 3)):
+        torch.testing.assert_close(norm(other, emb), expected, rtol=0, atol=1e-5)       # rounding of float32 sums
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_norm_takes_and_gives_the_same_shape(norm: str) -> None:
+    layer = NORMS[norm](12, 10, 3)
+    h, emb = torch.randn(2, 12, 3, 5, generator=torch.Generator().manual_seed(3)), torch.ones(2, 10)
+    assert layer(h, emb).shape == h.shape
+
+
+def test_num_groups() -> None:
+    for channels in range(1, 300):
+        groups = num_groups(channels)
+        assert channels % groups == 0 and 1 <= groups <= 32
+        assert channels // groups >= 4 or groups == 1
+        better = [g for g in range(groups + 1, 33) if channels % g == 0 and channels // g >= 4]
+        assert not better, channels
+    assert [num_groups(c) for c in (128, 96, 32, 3, 1)] == [32, 24, 8, 1, 1]
+    assert num_groups(128, max_groups=8) == 8 and num_groups(32, min_group_channels=1) == 32
+
+
+# ------------------------------------------------------------------------------------------------------------- tools
+
+
+def inputs(batch: int, channels: int, resolution: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    draws = torch.Generator().manual_seed(100)
+    x = torch.randn(batch, channels, resolution, resolution, generator=draws)
+    t = torch.tensor([0, 999, 10, 421])[:batch]
+    return x, t, torch.arange(batch) % classes
+
+
+@torch.no_grad()
+def randomise(module: nn.Module, seed: int) -> None:
+    """Weights that leave nothing at zero and keep activations of order 1."""
+    draws = torch.Generator().manual_seed(seed)
+    for name, p in module.named_parameters():
+        noise = torch.randn(p.shape, generator=draws, dtype=torch.float64).to(p.dtype)
+        if p.ndim > 1:
+            p.copy_(noise / math.sqrt(p[0].numel()))
+        else:
+            p.copy_(0.2 * noise + (1.0 if "norm" in name and name.endswith("weight") else 0.0))

@@ -1,0 +1,58 @@
+"""Started by test_processes.py, by one process or several: trains some steps and records what they saw and made.
+
+Usage: record_steps.py OUT [options of scripts/train.py]
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from ddpm.commands import parse_train
+from ddpm.training import trainer as trainer_module
+from ddpm.training.batches import local_batches
+from ddpm.training.build import build_data, build_schedule, build_unet
+from ddpm.training.launch import start_accelerator
+from ddpm.training.trainer import Trainer
+
+
+def main() -> None:
+    out, config = Path(sys.argv[1]), parse_train(sys.argv[2:]).config
+    accelerator = start_accelerator(config.train)
+    data = build_data(config)
+    trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data))
+    rank, processes = accelerator.process_index, accelerator.num_processes
+
+    seen: dict[str, list[torch.Tensor]] = {"position": [], "x_0": [], "labels": [], "t": [], "noise": []}
+    made_by = trainer_module.training_inputs
+
+    def recorded(position, *rest):
+        made = made_by(position, *rest)
+        for name, value in zip(seen, (position, *made), strict=True):
+            seen[name].append(value.clone())
+        return made
+
+    trainer_module.training_inputs = recorded
+    gradient, losses = {}, []
+    clip = accelerator.clip_grad_norm_
+
+    def clipped(parameters, *args):
+        if not gradient:
+            gradient.update({name: p.grad.clone() for name, p in trainer.unet.named_parameters()})
+        return clip(parameters, *args)
+
+    accelerator.clip_grad_norm_ = clipped
+    batches = local_batches(data, config.train, 0, rank, processes, 0)
+    for _ in range(config.train.steps):
+        before = trainer.sums["loss"]
+        trainer.train_step(batches)
+        losses.append(trainer.sums["loss"] - before)
+    tensors = {f"seen.{name}": torch.cat(values) for name, values in seen.items()}
+    tensors |= {f"gradient.{name}": value for name, value in gradient.items()}
+    tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
+    save_file(tensors, out / f"rank{rank}.safetensors")
+
+
+if __name__ == "__main__":
+    main()

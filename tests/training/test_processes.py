@@ -1,0 +1,82 @@
+"""One process, two processes and accumulation train the same model."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = [
+    *("--model.channels", "16", "--model.head_channels", "16", "--data.flip", "true"),
+    *("--train.steps", "20", "--train.batch_size", "32", "--train.learning_rate", "1e-3"),
+]
+TWO = [
+    *("launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
+    *("--mixed_precision", "no", "--dynamo_backend", "no"),
+]
+
+
+def accelerate(*args: str, cpu: bool = True) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"} | ({"ACCELERATE_USE_CPU": "true"} if cpu else {})
+    environment |= {} if cpu else {"CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *args]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def record(out: Path, processes: int, *extra: str) -> list[dict[str, torch.Tensor]]:
+    out.mkdir()
+    script = [str(Path(__file__).with_name("record_steps.py")), str(out), *OPTIONS, *extra]
+    if processes == 1:
+        done = subprocess.run([sys.executable, *script], capture_output=True, text=True, timeout=300)
+    else:
+        done = accelerate(*TWO, *script)
+    assert done.returncode == 0, done.stderr
+    return [load_file(out / f"rank{rank}.safetensors") for rank in range(processes)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("processes")
+
+
+@pytest.fixture(scope="module")
+def alone(folder) -> dict[str, torch.Tensor]:
+    return record(folder / "alone", 1)[0]
+
+
+@pytest.mark.parametrize("processes, accumulation", [(2, 1), (1, 2), (2, 2)])
+def test_equals_one_process(alone, folder, processes, accumulation):
+    records = record(
+        folder / f"{processes}x{accumulation}", processes, "--train.accumulation", str(accumulation)
+    )
+    # The same samples, classes, timesteps and noise in every step, bit for bit.
+    steps = len(alone["losses"])
+    for name in ("position", "x_0", "labels", "t", "noise"):
+        whole = alone[f"seen.{name}"].unflatten(0, (steps, -1))
+        shares = torch.cat([r[f"seen.{name}"].unflatten(0, (steps, -1)) for r in records], dim=1)
+        assert torch.equal(whole, shares), name
+
+    # The first gradient, within 1e-6 of its largest entry: float32 sums in another order.
+    largest = max(g.abs().max() for name, g in alone.items() if name.startswith("gradient."))
+    for r in records:
+        for name, gradient in alone.items():
+            if name.startswith("gradient."):
+                assert (gradient - r[name]).abs().max() <= 1e-6 * largest, name
+
+    # The losses of 20 steps, within 1e-5: what is left of those rounding errors after 20 updates.
+    for r in records:
+        torch.testing.assert_close(r["losses"], alone["losses"], rtol=1e-5, atol=0)
+
+
+def test_a_launch_of_independent_runs_is_refused(tmp_path):
+    """`--multi_gpu` on a machine without GPUs starts processes that do not know of each other."""
+    script = [str(ROOT / "scripts" / "train.py"), "--run", str(tmp_path / "run"), *OPTIONS]
+    done = accelerate(*TWO, *script, cpu=False)
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if "train.py: error:" in line]
+    assert len(lines) == 1 and "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2" in lines[0]
+    assert not (tmp_path / "run").exists()
