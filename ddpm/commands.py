@@ -25,7 +25,10 @@ def read_config(path: Path) -> Config:
     """
     parser = _Parser(exit_on_error=False)
     _add_sections(parser)
-    return _to_config(parser.instantiate(parser.parse_path(str(path))))
+    try:
+        return _to_config(parser.instantiate(parser.parse_path(str(path))))
+    except (ValueError, jsonargparse.ArgumentError) as problem:
+        raise ValueError(f"{path}: cannot be read as a configuration: {' '.join(str(problem).split())}") from problem
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,10 @@ class _Parser(jsonargparse.ArgumentParser):
         # Both spellings of an option's name are understood: --dry-run and --dry_run.
         given = sys.argv[1:] if args is None else args
         known = {option for action in self._actions for option in action.option_strings}
-        return super().parse_args([self._respelled(token, known) for token in given], *rest, **kw)
+        try:
+            return super().parse_args([self._respelled(token, known) for token in given], *rest, **kw)
+        except UnicodeDecodeError:
+            return self.error("config: the file is not text")
 
     @staticmethod
     def _respelled(token: str, known: set[str]) -> str:
@@ -149,9 +155,13 @@ class _Parser(jsonargparse.ArgumentParser):
                 return other + equals + value
         return token
 
-    def instantiate(self, *args: Any, **kw: Any) -> Any:
+    def instantiate(self, namespace: Any, **kw: Any) -> Any:
+        for name in SECTIONS:
+            if not isinstance(namespace[name], jsonargparse.Namespace):
+                options = ", ".join(f.name for f in dataclasses.fields(SECTIONS[name]))
+                return self.error(f"{name}: {namespace[name]!r} is not a section; its options are {options}")
         try:
-            return super().instantiate(*args, **kw)
+            return super().instantiate(namespace, **kw)
         except (ValueError, TypeError) as problem:
             return self.error(str(problem))
 

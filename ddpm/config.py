@@ -78,8 +78,9 @@ class ModelConfig:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.channels >= 1, "model.channels", self.channels, "1 or more")
-        _require(min(self.channel_mult, default=0) > 0, "model.channel_mult", self.channel_mult, "factors above 0")
+        _require(self.channels >= 2, "model.channels", self.channels, "2 or more")
+        fits = len(self.channel_mult) > 0 and all(0 < factor < 1000 for factor in self.channel_mult)
+        _require(fits, "model.channel_mult", self.channel_mult, "one or more factors above 0")
         _require(self.num_res_blocks >= 1, "model.num_res_blocks", self.num_res_blocks, "1 or more")
         _require(self.head_channels >= 1, "model.head_channels", self.head_channels, "1 or more")
         _require(self.norm_groups >= 1, "model.norm_groups", self.norm_groups, "1 or more")
@@ -145,7 +146,7 @@ class TrainConfig:
         sample_every: steps between sample grids; 0 draws one at the end only.
     """
 
-    steps: int = 700
+    steps: int = 600
     batch_size: int = 64
     accumulation: int = 1
     learning_rate: float = 3e-3
@@ -160,9 +161,9 @@ class TrainConfig:
     seed: int = 0
     max_skipped: int = 20
     log_every: int = 10
-    checkpoint_every: int = 250
+    checkpoint_every: int = 200
     keep_checkpoints: int = 2
-    sample_every: int = 350
+    sample_every: int = 300
 
     def __post_init__(self) -> None:
         for key in ("steps", "batch_size", "accumulation", "max_skipped", "log_every", "checkpoint_every"):

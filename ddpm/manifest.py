@@ -38,6 +38,8 @@ def publish(directory: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(replaced, ignore_errors=True)
     except BaseException:
         shutil.rmtree(working, ignore_errors=True)
+        if replaced.exists() and not directory.exists():
+            replaced.rename(directory)
         raise
 
 
@@ -50,6 +52,8 @@ def damage(directory: Path) -> str | None:
                 return f"{name} has changed"
     except FileNotFoundError as problem:
         return f"{Path(problem.filename).name} is missing"
+    except OSError as problem:
+        return f"{Path(problem.filename or directory).name} cannot be read: {problem.strerror}"
     except (ValueError, AttributeError):
         return f"{MANIFEST} cannot be read"
     return None
@@ -58,7 +62,7 @@ def damage(directory: Path) -> str | None:
 def newest_intact(folder: Path, pattern: str = "step_*") -> tuple[Path | None, dict[Path, str]]:
     """The last directory by name that is as it was published, and what is wrong with each one after it."""
     damaged = {}
-    for directory in sorted(folder.glob(pattern), reverse=True):
+    for directory in sorted((path for path in folder.glob(pattern) if path.is_dir()), reverse=True):
         problem = damage(directory)
         if problem is None:
             return directory, damaged

@@ -55,7 +55,7 @@ MISTAKES = {
     ),
     "resolution not divisible": (
         ["--data.resolution", "10", "--model.channel_mult", "[1, 2, 2]"],
-        "data.resolution: 10 is not divisible by 4, as the 3 levels of model.channel_mult need; use 8 or 12, or at most",
+        "data.resolution: 10 is not divisible by 4, as the 3 levels of model.channel_mult need; use 8 or 12, or at",
     ),
     "attention nowhere": (
         ["--model.attention_resolutions", "[16]"],

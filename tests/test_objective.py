@@ -316,7 +316,7 @@ def test_low_discrepancy_covers() -> None:
             for length in (10, 50, 1000):
                 run = torch.arange(first, first + math.ceil(2.62 * length))
                 assert len(low_discrepancy_timesteps(seed, run, length).unique()) == length
-    # The mean timestep of 64 independent draws has a standard deviation of 289 / 8 = 36; here it is less than a quarter.
+    # The mean timestep of 64 independent draws has a standard deviation of 289 / 8 = 36; here less than a quarter.
     batches = low_discrepancy_timesteps(0, torch.arange(64 * 500), 1000).double().view(500, 64).mean(dim=1)
     assert float(batches.std()) < 9
 

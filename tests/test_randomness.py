@@ -123,6 +123,15 @@ def test_normal_is_normal(by: str) -> None:
     assert stats.kstest(x.numpy(), "norm").pvalue > 1e-4        # of a fixed seed: not a matter of luck
 
 
+def test_normal_by_box_and_muller() -> None:
+    index = torch.arange(1000)
+    u = ((bits(3, Purpose.NOISE, index, 2).double() + 0.5) / 2**32).T
+    x = normal(3, Purpose.NOISE, index, (2,)).double().T
+    torch.testing.assert_close(x[0] ** 2 + x[1] ** 2, -2 * u[0].log(), rtol=1e-6, atol=0)       # float32
+    turns = torch.atan2(x[1], x[0]) / (2 * math.pi) % 1
+    torch.testing.assert_close(turns, u[1], rtol=0, atol=1e-7)      # float32
+
+
 def test_normal_in_its_shape() -> None:
     index = torch.arange(4)
     image, flat = normal(2, Purpose.NOISE, index, (3, 5, 7)), normal(2, Purpose.NOISE, index, (105,))

@@ -145,8 +145,8 @@ def test_log_variance_between_its_bounds() -> None:
 # -------------------------------------------------------------------------------------------------------- conversions
 
 
-# Rounding of float32 and float64, a few times over. x_0 is read off signal x_0 and eps off noise_level eps, and signal may
-# be as small as 1e-9; so these products are compared.
+# Rounding of float32 and float64, a few times over. x_0 is read off signal x_0 and eps off noise_level eps, and signal
+# may be as small as 1e-9; so these products are compared.
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 4e-15)])
 @pytest.mark.parametrize("T", LENGTHS)
 @pytest.mark.parametrize("name", SCHEDULES)

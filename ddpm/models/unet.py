@@ -90,6 +90,8 @@ class UNet(ModelMixin, ConfigMixin):
         super().__init__()
         check_shape(resolution, channels, channel_mult, attention_resolutions, head_channels, num_heads)
         lookup(dict.fromkeys(RESAMPLERS), resample, "model.resample")
+        if num_classes + null_class < 1:
+            raise ValueError("num_classes: 0 is an unconditional model, which needs null_class")
         self.gradient_checkpointing = False
         emb_channels = 4 * channels
         groups = partial(num_groups, max_groups=norm_groups, min_group_channels=min_group_channels)
@@ -206,7 +208,8 @@ class UNet(ModelMixin, ConfigMixin):
         timestep = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
         emb = F.silu(self.time_embed(timestep) + self.class_embed(self._labels(class_labels, sample)))  # (B, D)
 
-        h = self.conv_in(sample)
+        # Convolutions run faster on this layout, and every layer keeps it.
+        h = self.conv_in(sample.contiguous(memory_format=torch.channels_last))
         skips = [h]
         for level in self.down:
             for block, attention in zip(level.blocks, level.attentions, strict=True):
@@ -254,8 +257,11 @@ def check_shape(
         ValueError: names the option, what is wrong and what would fit.
     """
     levels = len(channel_mult)
-    if levels == 0:
-        raise ValueError("model.channel_mult: at least one level is needed, such as [1, 2, 2, 2]")
+    widths = [int(channels * factor) for factor in channel_mult]
+    if channels < 2:
+        raise ValueError(f"model.channels: {channels} is out of range; allowed: 2 or more")
+    if min(widths, default=0) < 1:
+        raise ValueError("model.channel_mult: at least one level is needed, and a channel in each, as [1, 2, 2, 2]")
     divisor = 2 ** (levels - 1)
     if resolution % divisor or resolution < divisor:
         below, above = resolution // divisor * divisor, (resolution // divisor + 1) * divisor
@@ -272,7 +278,6 @@ def check_shape(
                 f"model.attention_resolutions: {size} never occurs; at data.resolution {resolution} the levels are at "
                 f"{', '.join(map(str, sizes))}"
             )
-    widths = [int(channels * factor) for factor in channel_mult]
     attended = {width for width, size in zip(widths, sizes, strict=True) if size in attention_resolutions}
     attended.add(widths[-1])        # the middle
     for width in sorted(attended):

@@ -4,6 +4,7 @@ An image is a function of its seed, its class and the settings. Batches have one
 so that the network sees the same shapes whatever is asked for.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -28,7 +29,7 @@ def label_ids(labels: Sequence[str | int], class_names: Sequence[str]) -> list[i
     for label in labels:
         if isinstance(label, str) and label in ids:
             found.append(ids[label])
-        elif isinstance(label, int) or label.lstrip("-").isdigit():
+        elif isinstance(label, int) or re.fullmatch(r"-?[0-9]+", label):
             if not 0 <= int(label) < len(class_names):
                 raise ValueError(f"classes: id {label} is out of range; allowed are 0 to {len(class_names) - 1}")
             found.append(int(label))

@@ -25,8 +25,8 @@ def leading(num_timesteps: int, num_steps: int) -> list[int]:
 
 
 def linspace(num_timesteps: int, num_steps: int) -> list[int]:
-    """From T-1 down to 0, both included; needs two steps or more to reach 0."""
-    return [round(i * (num_timesteps - 1) / max(1, num_steps - 1)) for i in reversed(range(num_steps))][:num_steps]
+    """From T-1 down to 0, both included; one step is T-1 alone."""
+    return [round((num_timesteps - 1) * (1 - i / max(1, num_steps - 1))) for i in range(num_steps)]
 
 
 SPACINGS = {"trailing": trailing, "leading": leading, "linspace": linspace}

@@ -1,6 +1,7 @@
 """The U-Net against outputs of the published reference code."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,15 @@ from ddpm.models.convert import from_adm
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 FAMILIES = ("adm_scale_shift_32", "improved_additive_16")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads cost such small networks more than they save, most of all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

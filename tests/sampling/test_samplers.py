@@ -266,10 +266,20 @@ def test_an_image_is_its_seed_and_class() -> None:
     assert torch.equal(same[0], same[1])
 
 
-def test_initial_noise_and_step_noise_differ() -> None:
-    seed, zero = torch.tensor([4]), torch.tensor([0])
-    first = normal(seed, Purpose.INITIAL_NOISE, zero, SHAPE)
-    assert not torch.equal(first, normal(seed, Purpose.SAMPLER_NOISE, zero, SHAPE))
+def test_noise_is_that_of_seed_and_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def spy(denoiser, schedule, x_T, labels, timesteps, noise, **options) -> Tensor:
+        seen.extend([x_T, *(noise(i) for i in range(len(timesteps)))])
+        return x_T
+
+    monkeypatch.setitem(SAMPLERS, "spy", spy)
+    list(draw(Toy(COSINE), COSINE, [0, 1], [4, 9], SHAPE, "cpu", sampler="spy", num_steps=3, batch_size=2))
+    seeds = torch.tensor([4, 9])
+    expected = [normal(seeds, Purpose.INITIAL_NOISE, torch.zeros(2, dtype=torch.int64), SHAPE)]
+    expected += [normal(seeds, Purpose.SAMPLER_NOISE, torch.tensor([i, i]), SHAPE) for i in range(3)]
+    assert all(torch.equal(found, x) for found, x in zip(seen, expected, strict=True))
+    assert len({tuple(row.flatten().tolist()) for x in seen for row in x}) == 8     # none of them twice
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 5])

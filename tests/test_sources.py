@@ -1,0 +1,88 @@
+"""CIFAR-10, a folder of images and 28x28 grey images: train, go on, sample, over one process and two."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+CIFAR = ROOT.parent / "shared" / "data" / "cifar10" / "test.parquet"
+SMALL = ["--train.batch_size", "8", "--train.decay", "constant", "--train.checkpoint_every", "2", "--sample.steps", "3"]
+SMALL += ["--sample.per_class", "2", "--tracking.wandb", "off", "--model.channels", "16", "--model.head_channels", "16"]
+
+
+def script(name: str, *args: str) -> str:
+    command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *args]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def cifar10(tmp_path: Path) -> list[str]:
+    if not CIFAR.exists():
+        pytest.skip("CIFAR-10 is not here")
+    return ["--data.source", str(CIFAR), "--data.flip", "true", "--model.attention_resolutions", "[16]"]
+
+
+def folder(tmp_path: Path) -> list[str]:
+    """Photograph-like RGB files of several sizes."""
+    draws = np.random.default_rng(0)
+    for name in ("apple", "pear", "plum"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = draws.integers(0, 256, (20 + 3 * i, 30, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.jpg")
+    return ["--data.source", str(tmp_path / "images"), "--data.resolution", "16"]
+
+
+def grey28(tmp_path: Path) -> list[str]:
+    """28x28 grey, as MNIST; three levels: 28, 14, 7."""
+    draws = np.random.default_rng(0)
+    for name in ("zero", "one"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = draws.integers(0, 256, (28, 28), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.png")
+    levels = ["--model.channel_mult", "[1, 2, 2]", "--model.attention_resolutions", "[7]"]
+    return ["--data.source", str(tmp_path / "images"), *levels]
+
+
+SHAPES = {cifar10: (3, 32, 32, 10), folder: (3, 16, 16, 3), grey28: (1, 28, 28, 2)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", SHAPES)
+def test_train_go_on_sample(source, tmp_path):
+    run = tmp_path / "run"
+    options = [*source(tmp_path), *SMALL, "--run", str(run)]
+    script("train", *options, "--train.steps", "3")
+    assert "going on from" in script("train", *options, "--train.steps", "5")
+    channels, height, width, classes = SHAPES[source]
+    script("sample", str(run), "--per-class", "3", "--npz", "--out", str(tmp_path / "out"))
+    drawn = np.load(tmp_path / "out" / "samples.npz")
+    assert drawn["images"].shape == (3 * classes, height, width, channels) and drawn["images"].dtype == np.uint8
+    assert drawn["labels"].tolist() == [c for c in range(classes) for _ in range(3)]
+    assert len(list((tmp_path / "out").glob("*_seed*.png"))) == 3 * classes
+
+    # The run, its checkpoint and its exported pipeline draw the same; so do two processes.
+    last = run / "checkpoints" / "step_00000005"
+    images = {p.name: p.read_bytes() for p in (tmp_path / "out").glob("*_seed*.png")}
+    for i, model in enumerate((last, run / "pipeline")):
+        script("sample", str(model), "--per-class", "3", "--out", str(tmp_path / f"out{i}"))
+        assert images == {p.name: p.read_bytes() for p in (tmp_path / f"out{i}").glob("*_seed*.png")}
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu"]
+    command += ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += [str(ROOT / "scripts" / "sample.py"), str(run), "--per-class", "3", "--batch-size", "4"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "two")], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "two" / "grid.png").exists()
+    for name in images:
+        alone, together = (np.asarray(Image.open(tmp_path / d / name)).astype(int) for d in ("out", "two"))
+        assert abs(alone - together).max() <= 1, name       # other batch shape and threads: one grey level

@@ -1,0 +1,195 @@
+"""The trainer's promises that one process can show."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from ddpm.config import Config, DataConfig, DiffusionConfig, ModelConfig, SampleConfig, TrackingConfig, TrainConfig
+from ddpm.data import load_data
+from ddpm.models.norm import NORMS
+from ddpm.training.batches import Stream, local_batches, parts
+from ddpm.training.build import build_schedule, build_unet
+from ddpm.training.tracking import MetricsFile
+from ddpm.training.trainer import Trainer, learning_rate, train
+
+SMALL = Config(
+    model=ModelConfig(channels=8, head_channels=8),
+    train=TrainConfig(
+        steps=6, batch_size=8, warmup_steps=2, log_every=2, checkpoint_every=3, sample_every=3, max_skipped=2
+    ),
+    sample=SampleConfig(steps=2, per_class=2),
+    tracking=TrackingConfig(wandb="off"),
+)
+
+
+def trainer_of(config: Config) -> Trainer:
+    data = load_data("digits")
+    return Trainer(config, Accelerator(cpu=True), data, build_schedule(config), build_unet(config, data))
+
+
+def one_step(trainer: Trainer) -> None:
+    trainer.train_step(local_batches(trainer.data, trainer.config.train, trainer.step, 0, 1, 0))
+
+
+def test_every_sample_is_seen_once_an_epoch_whatever_the_batch():
+    data = load_data("digits")
+    stream = Stream(data, seed=3)
+    n = len(data)
+    first = [stream.index(p) for p in range(n)]
+    second = [stream.index(p) for p in range(n, 2 * n)]
+    assert sorted(first) == sorted(second) == list(range(n))
+    assert first != second
+
+
+@pytest.mark.parametrize("processes, accumulation", [(1, 1), (2, 1), (4, 2), (1, 8)])
+def test_parts_cover_a_step(processes, accumulation):
+    config = TrainConfig(batch_size=16, accumulation=accumulation)
+    covered = [p for rank in range(processes) for part in parts(config, 5, rank, processes) for p in part]
+    assert sorted(covered) == list(range(80, 96))
+
+
+@pytest.mark.parametrize("decay", ["cosine", "constant"])
+def test_learning_rate(decay):
+    config = TrainConfig(steps=1000, warmup_steps=100, learning_rate=2.0, decay=decay)
+    rates = [learning_rate(config, step) for step in range(1000)]
+    assert rates[0] == pytest.approx(2.0 / 100) and rates[99] == pytest.approx(2.0)
+    assert max(rates) == pytest.approx(2.0)
+    if decay == "cosine":
+        assert rates[550] == pytest.approx(1.0)         # half-way through the cosine
+        assert rates[-1] < 1e-4
+        assert all(a > b for a, b in pairwise(rates[100:]))
+    else:
+        assert set(rates[99:]) == {2.0}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("learned_variance", [False, True])
+def test_every_norm_learns(norm, learned_variance):
+    """The loss falls to less than two thirds within 40 steps."""
+    config = replace(
+        SMALL,
+        model=replace(SMALL.model, norm=norm, channels=16),
+        diffusion=DiffusionConfig(learned_variance=learned_variance),
+        train=replace(SMALL.train, steps=41, batch_size=64, learning_rate=3e-3),
+    )
+    trainer = trainer_of(config)
+    losses = []
+    for _ in range(41):
+        trainer.sums = dict.fromkeys(trainer.sums, 0)
+        one_step(trainer)
+        losses.append(trainer.sums["loss"])
+    assert sum(losses[-5:]) / 5 < 2 / 3 * losses[0]
+
+
+def test_a_loss_that_is_not_finite_changes_nothing_and_is_counted():
+    trainer = trainer_of(SMALL)
+    one_step(trainer)
+
+    def everything() -> list[torch.Tensor]:
+        moments = [value for state in trainer.optimizer.optimizer.state.values() for value in state.values()]
+        return [t.clone() for t in [*trainer.unet.parameters(), *trainer.ema.model.parameters(), *moments]]
+
+    before = everything()
+    healthy = trainer.loss
+    trainer.loss = lambda *inputs: healthy(*inputs) * math.nan
+    one_step(trainer)
+    assert all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
+    assert trainer.skipped == trainer.skipped_in_a_row == 1
+    trainer.loss = healthy
+    one_step(trainer)
+    assert trainer.skipped == 1 and trainer.skipped_in_a_row == 0
+    trainer.loss = lambda *inputs: healthy(*inputs) * math.inf
+    one_step(trainer)
+    one_step(trainer)
+    with pytest.raises(ValueError, match=r"train\.max_skipped: .* not finite in 3 steps in a row"):
+        one_step(trainer)
+
+
+def test_bf16_trains():
+    command = [sys.executable, "scripts/train.py", "--train.precision", "bf16", "--train.steps", "3", "--dry-run"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0 and "bf16" in done.stdout, done.stderr
+
+
+def test_a_run_directory_holds_what_it_should(tmp_path):
+    run = tmp_path / "run"
+    train(SMALL, run)
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == [2, 4, 6]
+    assert [r["samples"] for r in records] == [16, 32, 48]
+    assert all({"loss", "learning_rate", "grad_norm", "images_per_s", "skipped"} <= r.keys() for r in records)
+    assert sorted(p.name for p in (run / "samples").iterdir()) == ["step_00000003.png", "step_00000006.png"]
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step_00000003", "step_00000006"]
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["class_names"] == [str(i) for i in range(10)]
+    assert (run / "pipeline" / "model_index.json").is_file()
+
+
+def test_tensorboard_on_request(tmp_path):
+    pytest.importorskip("tensorboard")
+    train(replace(SMALL, tracking=TrackingConfig(wandb="off", tensorboard=True)), tmp_path / "run")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert [e.step for e in events.Scalars("loss")] == [2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        pytest.param({"WANDB_MODE": "online"}, marks=pytest.mark.slow),
+        pytest.param({"WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40}, marks=pytest.mark.slow),
+    ],
+)
+def test_wandb_never_stops_a_run(environment, tmp_path):
+    """Offline by default; online without a key or a server falls back, within seconds."""
+    command = [sys.executable, "scripts/train.py", "--run", str(tmp_path / "run"), "--train.steps", "2"]
+    command += ["--model.channels", "8", "--model.head_channels", "8", "--sample.steps", "2", "--sample.per_class", "1"]
+    # A port of this machine where nothing answers.
+    environment = {**os.environ, "WANDB_BASE_URL": "http://127.0.0.1:9", **environment}
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    assert ("wandb goes offline" in done.stderr) == (environment.get("WANDB_MODE") == "online")
+
+
+def test_metrics_after_the_checkpoint_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    metrics = MetricsFile(path, step=2)
+    metrics.log({"step": 3, "loss": 0.5})
+    metrics.close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
+
+
+def test_on_demand_data_trains_the_same(tmp_path):
+    """Images decoded by workers while training give the run that images in memory give."""
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for i in range(60):
+        folder = tmp_path / "images" / str(digits.target[i])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((digits.images[i] * 15.9).astype(np.uint8)).save(folder / f"{i}.png")
+    source = DataConfig(source=str(tmp_path / "images"))
+    for name, data in {"memory": source, "demand": replace(source, memory_gb=1e-9)}.items():
+        train(replace(SMALL, data=data), tmp_path / name)
+    metrics = [
+        [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("memory", "demand")
+    ]
+    assert metrics[0] == metrics[1]
