@@ -1,8 +1,11 @@
 """One process, two processes and accumulation train the same model."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -80,3 +83,31 @@ def test_a_launch_of_independent_runs_is_refused(tmp_path):
     lines = [line for line in done.stderr.splitlines() if "train.py: error:" in line]
     assert len(lines) == 1 and "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2" in lines[0]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_process_saves_for_all(tmp_path):
+    """A signal that reaches one process only stops all of them after the same step; the same command goes on."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *TWO, str(ROOT / "scripts" / "train.py")]
+    command += ["--run", str(run), *OPTIONS, "--train.steps", "60", "--train.log_every", "1", "--tracking.wandb", "off"]
+    command += ["--train.sample_every", "0", "--sample.steps", "2", "--sample.per_class", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    launched = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < 5:
+        assert launched.poll() is None and time.monotonic() < deadline, "the run did not get under way"
+        time.sleep(0.05)
+    holder = int((run / ".lock").read_text().split()[1])        # the main process
+    children = Path(f"/proc/{launched.pid}/task/{launched.pid}/children").read_text().split()
+    (other,) = (int(child) for child in children if int(child) != holder)
+    os.kill(other, signal.SIGTERM)
+    out, _ = launched.communicate(timeout=120)
+    assert "everything is saved" in out
+    (saved,) = (run / "checkpoints").iterdir()
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert int(saved.name.removeprefix("step_")) == len(lines) < 60
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert f"going on from {saved}" in again.stdout
+    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == list(range(1, 61))
