@@ -124,7 +124,8 @@ class Trainer:
             self.restore(checkpoint)
             accelerator.print(f"going on from {checkpoint}")
         if self.step >= config.steps:
-            accelerator.print(f"{path} is complete at step {self.step}. Draw from it: python scripts/sample.py {path}")
+            accelerator.print(f"{path} is complete at step {self.step}")
+            self.export(path)
             return
         trackers = on_main(accelerator, lambda: open_trackers(self.config, path, self.step, opened[1]["id"]))
         batches = local_batches(
@@ -143,14 +144,13 @@ class Trainer:
                         trackers.log(record)
                         progress.set_postfix({"loss": record["loss"], "images/s": record["images_per_s"]})
                 with clock.paused():
+                    # The grid first: killed between the two, the run comes by here again and draws it once more.
+                    if last or (config.sample_every and self.step % config.sample_every == 0):
+                        self.draw_grid(path, trackers)
                     if last or stop or self.step % config.checkpoint_every == 0:
                         self.save(path)
-                    if last or (config.sample_every and self.step % config.sample_every == 0):
-                        grid = self.draw_grid(path, trackers)
                 if stop:
                     break
-        if self.step == config.steps:
-            on_main(accelerator, lambda: publish(path / "pipeline", self.pipeline.save_pretrained))
         if main:
             trackers.close()
         if self.step < config.steps:
@@ -159,10 +159,7 @@ class Trainer:
                 "the same command goes on from here"
             )
             raise SystemExit(128 + (interruption.requested or signal.SIGTERM))
-        accelerator.print(
-            f"done: {config.steps} steps. Model {path / 'pipeline'}, samples {grid}, metrics {path / 'metrics.jsonl'}\n"
-            f"Draw more: python scripts/sample.py {path}"
-        )
+        self.export(path)
 
     # ------------------------------------------------------------------------------------------ one training step
 
@@ -279,7 +276,17 @@ class Trainer:
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
-    def draw_grid(self, path: Path, trackers: Trackers | None) -> Path:
+    def export(self, path: Path) -> None:
+        """Publishes the averaged model of a complete run, unless that is done, and says where everything is."""
+        pipeline = path / "pipeline"
+        if not pipeline.exists():
+            on_main(self.accelerator, lambda: publish(pipeline, self.pipeline.save_pretrained))
+        self.accelerator.print(
+            f"samples {path / 'samples' / grid_name(self.step)}, model {pipeline}, metrics {path / 'metrics.jsonl'}\n"
+            f"draw more: python scripts/sample.py {path}"
+        )
+
+    def draw_grid(self, path: Path, trackers: Trackers | None) -> None:
         """Draws the fixed seeds of each class with the averaged model, over all processes, into samples/."""
         accelerator, settings = self.accelerator, self.config.sample
         num_classes = self.data.num_classes
@@ -296,14 +303,18 @@ class Trainer:
             batch_size=settings.batch_size,
         )
         drawn = gather_object(list(draw_part((accelerator.process_index, accelerator.num_processes))))
-        target = path / "samples" / f"step_{self.step:08d}.png"
+        target = path / "samples" / grid_name(self.step)
         if accelerator.is_main_process:
             images = torch.cat([images for _, images in sorted(drawn, key=lambda batch: batch[0])])
             target.parent.mkdir(exist_ok=True)
             rows = images.unflatten(0, (shown, settings.per_class))
             labelled_grid(rows, self.data.class_names[:shown]).save(target)
             trackers.image(target, self.step)
-        return target
+
+
+def grid_name(step: int) -> str:
+    """File name of the sample grid of a step."""
+    return f"step_{step:08d}.png"
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -1,0 +1,38 @@
+"""What a step's random draws cost beside the step.
+
+python tests/benchmarks/draws.py [options of scripts/train.py]
+"""
+
+import statistics
+import time
+
+import torch
+
+from ddpm.commands import parse_train
+from ddpm.training.batches import local_batches
+from ddpm.training.build import build_data, build_schedule, build_unet
+from ddpm.training.inputs import training_inputs
+from ddpm.training.launch import start_accelerator
+from ddpm.training.trainer import Trainer
+
+
+def main() -> None:
+    config = parse_train().config
+    accelerator, data = start_accelerator(config.train), build_data(config)
+    trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data))
+    batches = local_batches(data, config.train, 0, 0, 1, 0)
+    batch = next(batches)
+    seconds: dict[str, list[float]] = {"draws": [], "step": []}
+    for _ in range(20):
+        start = time.perf_counter()
+        training_inputs(*batch, config, *trainer.input_facts)
+        middle = time.perf_counter()
+        trainer.train_step(batches)
+        seconds["draws"].append(middle - start)
+        seconds["step"].append(time.perf_counter() - middle)
+    draws, step = (statistics.median(values[5:]) * 1e3 for values in seconds.values())
+    print(f"draws {draws:.2f} ms, step {step:.1f} ms: {draws / step:.1%} (medians of 15; {torch.get_num_threads()} threads)")
+
+
+if __name__ == "__main__":
+    main()
