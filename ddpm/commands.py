@@ -79,7 +79,8 @@ class SampleCommand:
             ValueError: if a value is out of range.
         """
         near = [folder / "config.yaml" for folder in (self.model, *self.model.absolute().parents[:2])]
-        defaults = next((read_config(file).sample for file in near if file.is_file()), SampleConfig())
+        ours = (file for file in near if file.is_file() and file.with_name("run.json").is_file())
+        defaults = next((read_config(file).sample for file in ours), SampleConfig())
         names = {f.name for f in dataclasses.fields(SampleConfig)}
         given = {key: value for key, value in vars(self).items() if key in names and value is not None}
         return dataclasses.replace(defaults, **given)
@@ -169,6 +170,8 @@ class _Parser(jsonargparse.ArgumentParser):
         line = self._one_line(message)
         if not self.exit_on_error:
             raise ValueError(line)
+        if os.environ.get("RANK", "0") != "0":
+            raise SystemExit(2)         # every process reads the same command line; one message is enough
         fail(line)
 
     def _one_line(self, message: str) -> str:
@@ -190,9 +193,10 @@ class _Parser(jsonargparse.ArgumentParser):
 
 
 def fail(line: str) -> NoReturn:
-    """Prints one line to standard error and exits with code 2. Of several processes, only the first prints."""
-    if os.environ.get("RANK", "0") == "0":
-        print(f"{Path(sys.argv[0]).name}: error: {line}", file=sys.stderr)
+    """Prints one line to standard error and exits with code 2."""
+    rank = os.environ.get("RANK", "0")
+    origin = "" if rank == "0" else f" in process {rank}"
+    print(f"{Path(sys.argv[0]).name}: error{origin}: {line}", file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -212,6 +216,8 @@ def one_line_errors() -> Iterator[None]:
         if frame is None or not frame.tb_frame.f_globals.get("__name__", "").startswith("ddpm."):
             raise
         fail(" ".join(str(problem).split()))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     except OSError as problem:
         if problem.strerror is None:
             raise

@@ -131,7 +131,7 @@ class TrainConfig:
         accumulation: parts into which each process divides its share of the batch, to save memory.
         learning_rate: its highest value.
         warmup_steps: optimizer steps of linear warm-up.
-        decay: what follows the warm-up, cosine (down to 0 at the last step) or constant.
+        decay: what follows the warm-up, cosine (towards 0 at the last step) or constant.
         weight_decay: of AdamW.
         beta2: of AdamW.
         clip_norm: largest norm of the gradient.

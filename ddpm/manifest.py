@@ -1,11 +1,15 @@
 """Directories that appear whole or not at all, and that know whether they are still what was written."""
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 MANIFEST = "MANIFEST.json"
 
@@ -36,10 +40,13 @@ def publish(directory: Path, fill: Callable[[Path], None]) -> None:
         working.rename(directory)
         _flush(directory.parent)
         shutil.rmtree(replaced, ignore_errors=True)
-    except BaseException:
+    except BaseException as problem:
         shutil.rmtree(working, ignore_errors=True)
         if replaced.exists() and not directory.exists():
             replaced.rename(directory)
+        if isinstance(problem, SafetensorError) and "os error" in str(problem):     # it wraps the system's own error
+            reason = str(problem).removeprefix("Error while serializing: ")
+            raise OSError(errno.EIO, reason, str(directory)) from problem
         raise
 
 
@@ -68,6 +75,15 @@ def newest_intact(folder: Path, pattern: str = "step_*") -> tuple[Path | None, d
             return directory, damaged
         damaged[directory] = problem
     return None, damaged
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives an error of the operating system the name of the file that is being written."""
+    try:
+        yield
+    except OSError as problem:
+        raise OSError(problem.errno, problem.strerror or str(problem), str(path)) from problem
 
 
 def _sha256(path: Path) -> str:

@@ -95,8 +95,8 @@ def diffusion_loss(
         weighting: an entry of WEIGHTINGS.
 
     Returns:
-        (B,). The hybrid term is L_vlb T / 1000 nats per dimension, in which the mean is held fixed so that it trains
-        the variance alone (Nichol & Dhariwal 2021, equation 16, with the factor of the published code).
+        (B,). The hybrid term is L_vlb T / 1000 in bits per dimension, in which the mean is held fixed so that it trains
+        the variance alone (Nichol & Dhariwal 2021, equation 16, with unit and factor of the published code).
 
     Raises:
         ValueError: for a name that is in neither dict.
@@ -111,7 +111,7 @@ def diffusion_loss(
     if variance is not None:
         frozen = parameterization.decode(schedule, output.detach().float(), x_t, t)
         bound = variational_bound(schedule, x_0, x_t, t, frozen._replace(variance=variance.float()))
-        loss = loss + bound * math.log(2) * schedule.num_timesteps / 1000
+        loss = loss + bound * schedule.num_timesteps / 1000
     return loss
 
 

@@ -5,10 +5,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import PartialState
 from diffusers import DDIMScheduler, DiffusionPipeline
 from torch import Tensor
 
@@ -16,6 +14,7 @@ from ddpm.config import SampleConfig
 from ddpm.manifest import MANIFEST, damage, newest_intact
 from ddpm.models.unet import UNet
 from ddpm.names import lookup
+from ddpm.processes import check_launch, first_on_main, join_processes
 from ddpm.sampling.files import plan_seeds, write_samples
 from ddpm.sampling.guidance import unet_denoiser, with_guidance
 from ddpm.sampling.images import draw, label_ids, timestep_grid
@@ -120,27 +119,20 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """
         labels = label_ids([class_labels] if isinstance(class_labels, (str, int)) else class_labels, self.class_names)
         seeds = list(range(seeds, seeds + len(labels)) if isinstance(seeds, int) else seeds)
-        draw_part = self.drawer(
-            labels,
-            seeds,
-            guidance=guidance_scale,
+        if len(seeds) != len(labels):
+            raise ValueError(f"seeds: {len(seeds)} were given for {len(labels)} labels; give one each, or the first")
+        settings = SampleConfig(
             sampler=sampler,
-            num_steps=num_inference_steps,
-            eta=eta,
+            steps=num_inference_steps,
             spacing=spacing,
+            eta=eta,
+            guidance=guidance_scale,
             batch_size=batch_size,
         )
-        return torch.cat([images for _, images in draw_part((0, 1))])
+        return torch.cat([images for _, images in self.drawer(labels, seeds, settings)((0, 1))])
 
     def drawer(
-        self,
-        labels: Sequence[int],
-        seeds: Sequence[int],
-        *,
-        guidance: float,
-        sampler: str,
-        num_steps: int,
-        **settings: Any,
+        self, labels: Sequence[int], seeds: Sequence[int], settings: SampleConfig
     ) -> Callable[[tuple[int, int]], Iterator[tuple[list[int], Tensor]]]:
         """Prepares `ddpm.sampling.images.draw` for this model.
 
@@ -151,19 +143,21 @@ class ClassConditionalPipeline(DiffusionPipeline):
             ValueError: for settings that do not fit the model, before anything is drawn.
         """
         config = self.unet.config
-        lookup(SAMPLERS, sampler, "sample.sampler")
-        timestep_grid(self.schedule.num_timesteps, num_steps, settings["spacing"])
+        lookup(SAMPLERS, settings.sampler, "sample.sampler")
+        timestep_grid(self.schedule.num_timesteps, settings.steps, settings.spacing)
         return partial(
             draw,
-            self.denoiser(guidance),
+            self.denoiser(settings.guidance),
             self.schedule,
             labels,
             seeds,
             (config.in_channels, config.resolution, config.resolution),
             self.unet.device,
-            sampler=sampler,
-            num_steps=num_steps,
-            **settings,
+            sampler=settings.sampler,
+            num_steps=settings.steps,
+            eta=settings.eta,
+            spacing=settings.spacing,
+            batch_size=settings.batch_size,
         )
 
 
@@ -180,24 +174,21 @@ def sample_to_folder(model: Path, classes: str | None, settings: SampleConfig, o
     Raises:
         ValueError: for a model that cannot be loaded, an unknown class, or a setting that does not fit the model.
     """
-    pipeline = load_pipeline(model).to(PartialState().device)
-    names = pipeline.class_names
-    ids = list(range(len(names))) if classes is None else label_ids([c.strip() for c in classes.split(",") if c], names)
-    ids = list(dict.fromkeys(ids))
-    labels, seeds = plan_seeds(ids, settings.per_class, settings.seed, len(names))
-    draw_part = pipeline.drawer(
-        labels,
-        seeds,
-        guidance=settings.guidance,
-        sampler=settings.sampler,
-        num_steps=settings.steps,
-        eta=settings.eta,
-        spacing=settings.spacing,
-        batch_size=settings.batch_size,
-    )
+    processes = join_processes()
+    check_launch(processes.num_processes, "sample.py")
+
+    def prepare() -> tuple[list[int], list[int], list[str], Callable]:
+        pipeline = load_pipeline(model).to(processes.device)
+        names = pipeline.class_names
+        asked = range(len(names)) if classes is None else [c.strip() for c in classes.split(",") if c.strip()]
+        ids = list(dict.fromkeys(label_ids(asked, names)))
+        labels, seeds = plan_seeds(ids, settings.per_class, settings.seed, len(names))
+        return labels, seeds, names, pipeline.drawer(labels, seeds, settings)
+
+    labels, seeds, names, draw_part = first_on_main(processes, prepare)
     grid = write_samples(out, draw_part, labels, seeds, names, npz)
-    if PartialState().is_main_process:
-        print(f"{len(labels)} images of {len(ids)} classes in {out}; all together: {grid}")
+    if processes.is_main_process:
+        print(f"{len(labels)} images of {len(set(labels))} classes in {out}; all together: {grid}")
 
 
 def load_pipeline(path: Path) -> ClassConditionalPipeline:
@@ -211,6 +202,9 @@ def load_pipeline(path: Path) -> ClassConditionalPipeline:
         print(f"WARNING: {directory} is damaged ({problem}); using the one before it", file=sys.stderr)
     if newest is not None:
         return _load(newest)
+    if (path / "pipeline").is_dir():
+        print(f"WARNING: {path} has no good checkpoint; using {path / 'pipeline'}", file=sys.stderr)
+        return load_pipeline(path / "pipeline")
     if damaged:
         raise ValueError(f"{path}: every checkpoint is damaged; restore one, or train again")
     if not path.is_dir():
@@ -224,7 +218,13 @@ def load_pipeline(path: Path) -> ClassConditionalPipeline:
 
 
 def _load(path: Path) -> ClassConditionalPipeline:
-    index = json.loads((path / "model_index.json").read_text())
+    try:
+        index = json.loads((path / "model_index.json").read_text())
+        kind = index["_class_name"]
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f"{path / 'model_index.json'}: cannot be read") from None
+    if kind != ClassConditionalPipeline.__name__:
+        raise ValueError(f"{path}: holds a {kind}, not a {ClassConditionalPipeline.__name__}")
     unet = UNet.from_pretrained(path, subfolder="unet", use_safetensors=True)
     scheduler = DDIMScheduler.from_pretrained(path, subfolder="scheduler")
     pipeline = ClassConditionalPipeline(unet.eval(), scheduler, index.get("id2label"))

@@ -5,7 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
+
+
+def join_processes() -> PartialState:
+    """Joins the processes that were launched together: on CPUs where the launch says so, else on the devices found."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 def check_launch(num_processes: int, script: str) -> None:
@@ -20,6 +25,8 @@ def check_launch(num_processes: int, script: str) -> None:
     """
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if num_processes != launched:
+        if os.environ.get("RANK", "0") != "0":
+            raise SystemExit(2)         # one message is enough
         raise ValueError(
             f"{launched} processes were launched, but each would work alone on the same files; on CPUs launch with: "
             f"ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {launched} --num_machines 1 "
@@ -43,7 +50,7 @@ def on_main(processes: Accelerator | PartialState, act: Callable[[], Any]) -> An
     if processes.is_main_process:
         try:
             result = act()
-        except (ValueError, OSError) as error:
+        except BaseException as error:      # whatever it is, the others must not wait for it
             problem = error
     failed = broadcast_object_list([problem is not None])[0]
     if problem is not None:

@@ -87,6 +87,23 @@ def test_training_mistakes(mistake, monkeypatch, capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("memory", ["4", "1e-9"], ids=["in memory", "on demand"])
+def test_unreadable_image(memory, images, tmp_path):
+    """Named by its path, also where a worker finds it while training; or skipped and counted."""
+    (images / "cat" / "2.png").write_bytes(b"no picture")
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--run", str(tmp_path / "run"), *SMALL]
+    command += ["--data.source", str(images), "--data.memory_gb", memory, "--model.attention_resolutions", "[]"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("train.py: error:") and str(images / "cat" / "2.png") in last
+    assert "Traceback" not in done.stderr
+    command += ["--run", str(tmp_path / "skipping"), "--data.on_bad_image", "skip"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING: 1 unreadable images are left out" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """A run of two steps on two classes, cat and dog."""

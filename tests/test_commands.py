@@ -267,6 +267,7 @@ def test_sample_settings_are_those_of_the_run_unless_given() -> None:
     Path("run/checkpoints/step_1").mkdir(parents=True)
     config = dataclasses.replace(Config(), sample=SampleConfig(steps=7, guidance=3.0, per_class=2))
     Path("run/config.yaml").write_text(config.to_yaml())
+    Path("run/run.json").write_text("{}")
     for model in ("run", "run/checkpoints/step_1"):
         settings = parse_sample([model, "--guidance", "1.5", "--sampler", "ddpm"]).settings()
         assert settings == SampleConfig(steps=7, guidance=1.5, per_class=2, sampler="ddpm")

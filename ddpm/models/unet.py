@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ddpm.models.blocks import Downsample, Identity, ResBlock, SelfAttention, Upsample, doubled, halved
 from ddpm.models.embedding import TimestepEmbedding
-from ddpm.models.norm import NORMS, num_groups
+from ddpm.models.norm import EPS, NORMS, num_groups
 from ddpm.names import lookup
 from ddpm.randomness import Purpose, generator
 
@@ -148,7 +148,7 @@ class UNet(ModelMixin, ConfigMixin):
             )
             above = width
 
-        self.norm_out = nn.GroupNorm(groups(widths[0]), widths[0], eps=1e-5)
+        self.norm_out = nn.GroupNorm(groups(widths[0]), widths[0], eps=EPS)
         self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
         self.initialize(seed)
 
@@ -209,7 +209,7 @@ class UNet(ModelMixin, ConfigMixin):
         emb = F.silu(self.time_embed(timestep) + self.class_embed(self._labels(class_labels, sample)))  # (B, D)
 
         # Convolutions run faster on this layout, and every layer keeps it.
-        h = self.conv_in(sample.contiguous(memory_format=torch.channels_last))
+        h = self.conv_in(sample).contiguous(memory_format=torch.channels_last)
         skips = [h]
         for level in self.down:
             for block, attention in zip(level.blocks, level.attentions, strict=True):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ddpm.processes import check_launch
+from ddpm.manifest import naming
+from ddpm.processes import join_processes
 
 GRID_COLUMNS = 50       # a grid shows so many images of a class at most
 
@@ -45,16 +45,15 @@ def write_samples(
         Path of the grid.
 
     Raises:
-        ValueError: if the launch would start independent programs.
         OSError: if the folder may not be written to.
     """
-    state = PartialState()
-    check_launch(state.num_processes, "sample.py")
+    state = join_processes()
     out.mkdir(parents=True, exist_ok=True)
     names = [f"{_as_file_name(class_names[c])}_seed{s:06d}.png" for c, s in zip(labels, seeds, strict=True)]
     for places, images in draw_part((state.process_index, state.num_processes)):
         for place, image in zip(places, images, strict=True):
-            to_pil(image).save(out / names[place])
+            with naming(out / names[place]):
+                to_pil(image).save(out / names[place])
     state.wait_for_everyone()
     grid = out / "grid.png"
     if state.is_main_process:

@@ -26,12 +26,11 @@ def unet_denoiser(unet: nn.Module, schedule: NoiseSchedule, prediction: str) -> 
     return denoise
 
 
-def classifier_free(denoiser: Denoiser, schedule: NoiseSchedule, null_label: int, scale: float) -> Denoiser:
+def classifier_free(denoiser: Denoiser, null_label: int, scale: float) -> Denoiser:
     """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598): null + scale * (class - null).
 
     Args:
         denoiser: the one to guide.
-        schedule: its schedule.
         null_label: id of the null class.
         scale: 1 leaves the denoiser as it is, and costs nothing; larger follows the class more.
     """
@@ -40,9 +39,9 @@ def classifier_free(denoiser: Denoiser, schedule: NoiseSchedule, null_label: int
 
     def denoise(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
         both = denoiser(x_t.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([labels, torch.full_like(labels, null_label)]))
-        (given, null), variance = both.eps.chunk(2), both.variance
-        eps = null + scale * (given - null)
-        return schedule.from_eps(eps, x_t, t)._replace(variance=None if variance is None else variance.chunk(2)[0])
+        # Both views are guided, for one cannot be had from the other where the signal or the noise vanishes.
+        x_0, eps = (null + scale * (given - null) for given, null in (both.x_0.chunk(2), both.eps.chunk(2)))
+        return Prediction(x_0, eps, None if both.variance is None else both.variance.chunk(2)[0])
 
     return denoise
 
@@ -70,5 +69,5 @@ def with_guidance(
             "sample.guidance: the model was trained without a null class, so only 1 is possible; "
             "train with diffusion.label_dropout above 0"
         )
-    guided = classifier_free(denoiser, schedule, null_label, scale)
+    guided = classifier_free(denoiser, null_label, scale)
     return clipped(guided, schedule) if clip else guided

@@ -1,5 +1,6 @@
 """Which samples a step sees: a function of (seed, step) alone, divided among processes."""
 
+import signal
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -9,6 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 from ddpm.config import TrainConfig
 from ddpm.data import ImageData
 from ddpm.randomness import permutation
+
+GRACE_SECONDS = 20      # a data worker that is told to stop stays so long
 
 
 class Stream(Dataset):
@@ -53,17 +56,34 @@ def local_batches(
 
     Yields:
         What Stream.__getitems__ returns.
+
+    Raises:
+        ValueError: for an image that cannot be read.
     """
     positions = [part for s in range(step, config.steps) for part in parts(config, s, rank, processes)]
-    return iter(
-        DataLoader(
-            Stream(data, config.seed),
-            batch_sampler=positions,
-            num_workers=0 if data.in_memory else workers,
-            collate_fn=as_is,
-            pin_memory=torch.cuda.is_available(),
-        )
+    loader = DataLoader(
+        Stream(data, config.seed),
+        batch_sampler=positions,
+        num_workers=0 if data.in_memory else workers,
+        collate_fn=as_is,
+        worker_init_fn=outlive_signals,
+        generator=torch.Generator(),        # else it draws from the generator that dropout uses
+        pin_memory=torch.cuda.is_available(),
     )
+    batches = iter(loader)
+    try:
+        yield from batches
+    except ValueError as problem:       # a worker's comes with its traceback as text; the last line is the message
+        raise ValueError(str(problem).strip().splitlines()[-1].removeprefix("ValueError: ")) from problem
+    finally:
+        if loader.num_workers > 0:
+            batches._shutdown_workers()     # else they stay until nothing refers to the iterator, as this error does
+
+
+def outlive_signals(worker: int) -> None:
+    """Lets the process that asked for the data finish its step when both are told to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE_SECONDS))
 
 
 def as_is(batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,7 +2,8 @@
 
 from ddpm.config import Config
 from ddpm.data import ImageData, load_data
-from ddpm.models.unet import UNet
+from ddpm.models.norm import NORMS
+from ddpm.models.unet import RESAMPLERS, UNet
 from ddpm.names import lookup
 from ddpm.objective import PREDICTIONS, TIMESTEP_SAMPLERS, WEIGHTINGS
 from ddpm.sampling.images import timestep_grid
@@ -25,13 +26,16 @@ def build_data(config: Config) -> ImageData:
     )
 
 
-def build_schedule(config: Config) -> NoiseSchedule:
-    """The configured forward process, once every name in the diffusion and sample sections is known to exist.
+def check_names(config: Config) -> None:
+    """Refuses unknown names, and sampling settings that do not fit, before anything takes time.
 
     Raises:
-        ValueError: for an unknown name, or sampling settings that do not fit the schedule.
+        ValueError: names the option and the nearest entry.
     """
     diffusion, sample = config.diffusion, config.sample
+    lookup(NORMS, config.model.norm, "model.norm")
+    lookup(dict.fromkeys(RESAMPLERS), config.model.resample, "model.resample")
+    lookup(SCHEDULES, diffusion.schedule, "diffusion.schedule")
     lookup(PREDICTIONS, diffusion.prediction, "diffusion.prediction")
     lookup(WEIGHTINGS, diffusion.weighting, "diffusion.weighting")
     lookup(TIMESTEP_SAMPLERS, diffusion.timestep_sampler, "diffusion.timestep_sampler")
@@ -39,7 +43,12 @@ def build_schedule(config: Config) -> NoiseSchedule:
     timestep_grid(diffusion.num_timesteps, sample.steps, sample.spacing)
     if sample.guidance != 1 and diffusion.label_dropout == 0:
         raise ValueError("sample.guidance: only 1 is possible where diffusion.label_dropout is 0; raise that to 0.1")
-    betas = lookup(SCHEDULES, diffusion.schedule, "diffusion.schedule")(diffusion.num_timesteps)
+
+
+def build_schedule(config: Config) -> NoiseSchedule:
+    """The configured forward process."""
+    diffusion = config.diffusion
+    betas = SCHEDULES[diffusion.schedule](diffusion.num_timesteps)
     return NoiseSchedule(with_zero_terminal_snr(betas) if diffusion.zero_terminal_snr else betas)
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -58,14 +57,10 @@ def save_checkpoint(
     target = checkpoints / f"step_{state['step']:08d}"
     try:
         publish(target, fill)
-    except (OSError, SafetensorError) as problem:
-        # safetensors wraps the operating system's error in its own; any other of its errors is a fault of this program.
-        if not isinstance(problem, OSError) and "os error" not in str(problem):
-            raise
-        reason = getattr(problem, "strerror", None) or str(problem).removeprefix("Error while serializing: ")
+    except OSError as problem:
         good = max((p.name for p in checkpoints.glob("step_*")), default="none yet")
         raise ValueError(
-            f"{target}: could not be written ({reason}); the newest good checkpoint is {good}; "
+            f"{target}: could not be written ({problem.strerror}); the newest good checkpoint is {good}; "
             "put it right, then run the same command again"
         ) from problem
     for old in sorted(checkpoints.glob("step_*"))[:-keep]:
@@ -75,11 +70,15 @@ def save_checkpoint(
 
 def find_checkpoint(checkpoints: Path) -> Path | None:
     """The newest good checkpoint; damaged ones that are newer are set aside, loudly."""
+    for leftover in checkpoints.glob(".step_*"):        # of a process that was killed while it saved
+        shutil.rmtree(leftover)
     newest, damaged = newest_intact(checkpoints)
     for directory, problem in damaged.items():
-        directory.rename(directory.with_name(f"damaged_{directory.name}"))
+        aside = directory.with_name(f"damaged_{directory.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        directory.rename(aside)
         print(
-            f"WARNING: {directory} is damaged ({problem}) and was renamed to damaged_{directory.name}; "
+            f"WARNING: {directory} is damaged ({problem}) and was renamed to {aside.name}; "
             f"going on from {newest.name if newest else 'the beginning'}",
             file=sys.stderr,
         )

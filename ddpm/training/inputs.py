@@ -20,7 +20,7 @@ def training_inputs(
     """What the objective takes, from stored images.
 
     Args:
-        position: of the samples in the run, int64 (B,).
+        position: of the samples in the run, int64 (B,), on the CPU.
         images: uint8 (B, C, H, W).
         labels: int64 (B,).
         config: for the seed, the flip and the label dropout.
@@ -33,7 +33,6 @@ def training_inputs(
     """
     seed, diffusion = config.train.seed, config.diffusion
     images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-    position = position.to("cpu" if device.type == "mps" else device)       # MPS has no float64, which draws need
     x_0 = images.float() / 127.5 - 1
     if config.data.flip:
         mirrored = (uniform(seed, Purpose.FLIP, position) < 0.5).to(device)
@@ -42,8 +41,9 @@ def training_inputs(
         dropped = (uniform(seed, Purpose.LABEL_DROP, position) < diffusion.label_dropout).to(device)
         labels = torch.where(dropped, null_label, labels)
     t = TIMESTEP_SAMPLERS[diffusion.timestep_sampler](seed, position, num_timesteps).to(device)
-    noise = normal(seed, Purpose.NOISE, position, tuple(x_0.shape[1:])).to(device)
-    return x_0, labels, t, noise
+    # The noise is large and is drawn where it is used, but for MPS, which lacks the float64 that this takes.
+    noise = normal(seed, Purpose.NOISE, position.to("cpu" if device.type == "mps" else device), tuple(x_0.shape[1:]))
+    return x_0, labels, t, noise.to(device)
 
 
 def seed_dropout(seed: int, step: int, rank: int) -> None:

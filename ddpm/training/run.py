@@ -7,14 +7,18 @@ import platform
 import secrets
 import socket
 import subprocess
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from ddpm import __version__
 from ddpm.commands import read_config
 from ddpm.config import Config, differences
+
+# The data workers of a process that was killed hold its lock until they notice, which takes them up to five seconds.
+PATIENCE_SECONDS = 6.0
 
 
 class RunDirectory:
@@ -34,20 +38,31 @@ class RunDirectory:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
         self._lock = (path / ".lock").open("a+")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._acquired():
             self._lock.seek(0)
             raise ValueError(
                 f"{path}: in use by {self._lock.read().strip() or 'another process'}; wait for it, or name another "
                 "directory with --run"
-            ) from None
+            )
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._lock.flush()
 
-    def close(self) -> None:
-        """Lets other processes in."""
+    def _acquired(self) -> bool:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.2)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         self._lock.close()
 
     def begin(self, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
@@ -70,12 +85,15 @@ class RunDirectory:
                 listed = ", ".join(f"{key} ({old} there, {new} now)" for key, (old, new) in different.items())
                 raise ValueError(f"{self.path}: holds a run with other settings: {listed}; name another with --run")
             known = json.loads(facts_file.read_text())
-            if known["data"] != facts["data"]:
+            if known["data"]["fingerprint"] != facts["data"]["fingerprint"]:
                 raise ValueError(
                     f"{self.path}: holds a run on other data ({known['data']['summary']} there, "
                     f"{facts['data']['summary']} now); name another with --run"
                 )
             return known
+        if any((self.path / "checkpoints").glob("step_*")):
+            missing = config_file.name if facts_file.exists() else facts_file.name
+            raise ValueError(f"{self.path}: holds checkpoints but no {missing}; restore it, or name another with --run")
         facts = {"id": secrets.token_hex(4), **facts, "versions": versions(), "git_commit": git_commit()}
         write_atomically(config_file, f"# scripts/train.py --config {config_file}\n{config.to_yaml()}")
         write_atomically(facts_file, json.dumps(facts, indent=2) + "\n")
@@ -85,7 +103,10 @@ class RunDirectory:
 def write_atomically(path: Path, text: str) -> None:
     """Replaces a file's text at once, so that no reader sees half of it."""
     working = path.with_name(f".{path.name}.tmp")
-    working.write_text(text)
+    with working.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     working.replace(path)
 
 

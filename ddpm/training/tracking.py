@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from urllib.parse import urlparse
 
 from ddpm.config import Config, TrackingConfig
+from ddpm.manifest import naming
 
 
 class Tracker(Protocol):
@@ -41,11 +42,13 @@ class MetricsFile:
             working = path.with_suffix(".tmp")
             working.write_text("".join(line + "\n" for line in kept))
             working.replace(path)
+        self._path = path
         self._file = path.open("a", buffering=1)
 
     def log(self, record: dict[str, Any]) -> None:
         """Writes one line."""
-        self._file.write(json.dumps(record) + "\n")
+        with naming(self._path):
+            self._file.write(json.dumps(record) + "\n")
 
     def image(self, path: Path, step: int) -> None:
         """Grids are files in the run directory already."""
@@ -76,7 +79,7 @@ class Wandb:
         import wandb
 
         self._wandb = wandb
-        mode = os.environ.get("WANDB_MODE", config.wandb)
+        mode = os.environ.get("WANDB_MODE") or config.wandb
         if mode == "online":
             mode = self._reachable_mode()
         self._run = wandb.init(
@@ -139,7 +142,7 @@ class TensorBoard:
     def log(self, record: dict[str, Any]) -> None:
         """Writes one record."""
         for key, value in record.items():
-            if key != "step":
+            if key != "step" and value is not None:
                 self._writer.add_scalar(key, value, record["step"])
 
     def image(self, path: Path, step: int) -> None:
@@ -199,7 +202,7 @@ def open_trackers(config: Config, run: Path, step: int, run_id: str) -> Trackers
     trackers: list[Tracker] = [MetricsFile(run / "metrics.jsonl", step)]
     if tracking.tensorboard:
         trackers.append(TensorBoard(run / "tensorboard"))
-    if os.environ.get("WANDB_MODE", tracking.wandb) not in ("off", "disabled"):
+    if (os.environ.get("WANDB_MODE") or tracking.wandb) not in ("off", "disabled"):
         try:
             trackers.append(Wandb(tracking, run, run_id, config.to_dict()))
         except Exception as problem:            # as above

@@ -4,7 +4,7 @@ import math
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ddpm.config import Config, TrainConfig
 from ddpm.data import ImageData
-from ddpm.manifest import publish
+from ddpm.manifest import naming, publish
 from ddpm.models.unet import UNet
 from ddpm.objective import diffusion_loss
 from ddpm.pipeline import ClassConditionalPipeline
@@ -24,7 +24,7 @@ from ddpm.processes import device_map, first_on_main, on_main
 from ddpm.sampling.files import labelled_grid, plan_seeds
 from ddpm.schedule import NoiseSchedule
 from ddpm.training.batches import local_batches
-from ddpm.training.build import build_data, build_schedule, build_unet
+from ddpm.training.build import build_data, build_schedule, build_unet, check_names
 from ddpm.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from ddpm.training.ema import EMA
 from ddpm.training.inputs import seed_dropout, training_inputs
@@ -49,10 +49,10 @@ def train(config: Config, run_path: Path, dry_run: bool = False) -> None:
         ValueError: for anything in the configuration, the data, the launch or the directory that cannot work.
         SystemExit: after an interruption, with 128 plus the signal's number.
     """
+    check_names(config)
     accelerator = start_accelerator(config.train)
-    schedule = build_schedule(config)
     data = first_on_main(accelerator, lambda: build_data(config))
-    unet = build_unet(config, data)
+    schedule, unet = build_schedule(config), first_on_main(accelerator, lambda: build_unet(config, data))
     if dry_run:
         lines = plan(config, data, unet, schedule, accelerator)
         accelerator.print(f"{lines}\nrun directory {run_path} (nothing was written)")
@@ -65,12 +65,14 @@ def train(config: Config, run_path: Path, dry_run: bool = False) -> None:
         "multiply_adds": multiply_adds(unet),
         "seed": config.train.seed,
     }
-    opened = on_main(accelerator, lambda: open_run(run_path, config, facts))
-    devices = device_map(accelerator)
-    accelerator.print(f"run directory {run_path}: {data.summary()}; {facts['parameters']:,} parameters; {devices}")
-    if data.skipped and accelerator.is_main_process:
-        print(f"WARNING: {data.skipped} unreadable images are left out", file=sys.stderr)
-    Trainer(config, accelerator, data, schedule, unet).run(run_path, opened)
+    directory = on_main(accelerator, lambda: RunDirectory(run_path))
+    with directory or nullcontext():
+        run_id = on_main(accelerator, lambda: directory.begin(config, facts)["id"])
+        devices = device_map(accelerator)
+        accelerator.print(f"run directory {run_path}: {data.summary()}; {facts['parameters']:,} parameters; {devices}")
+        if data.skipped and accelerator.is_main_process:
+            print(f"WARNING: {data.skipped} unreadable images are left out", file=sys.stderr)
+        Trainer(config, accelerator, data, schedule, unet, run_path).run(run_id)
 
 
 class Trainer:
@@ -82,12 +84,19 @@ class Trainer:
         data: the images.
         schedule: the forward process.
         unet: the model.
+        path: the run directory, which the main process holds.
     """
 
     def __init__(
-        self, config: Config, accelerator: Accelerator, data: ImageData, schedule: NoiseSchedule, unet: UNet
+        self,
+        config: Config,
+        accelerator: Accelerator,
+        data: ImageData,
+        schedule: NoiseSchedule,
+        unet: UNet,
+        path: Path,
     ) -> None:
-        self.config, self.accelerator, self.data, self.schedule = config, accelerator, data, schedule
+        self.config, self.accelerator, self.data, self.schedule, self.path = config, accelerator, data, schedule, path
         self.unet = unet.to(accelerator.device)
         if config.model.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
@@ -110,65 +119,64 @@ class Trainer:
         self.sums = {"loss": 0, "grad_norm": 0, "steps": 0}     # since the last line of metrics.jsonl
         self.timed_from = 0             # first step of this process that no line has told of
 
-    def run(self, path: Path, opened: tuple[RunDirectory, dict[str, Any]] | None) -> None:
+    def run(self, run_id: str | None) -> None:
         """Trains from where the run stands to its end.
 
         Args:
-            path: the run directory.
-            opened: the same, held, and its run.json; on the main process only.
+            run_id: what the run is called elsewhere, the same across resumes; on the main process only.
+
+        Raises:
+            SystemExit: after an interruption, with 128 plus the signal's number.
         """
-        config, accelerator = self.config.train, self.accelerator
-        main = accelerator.is_main_process
+        config, accelerator, path = self.config.train, self.accelerator, self.path
         checkpoint = broadcast_object_list([on_main(accelerator, lambda: find_checkpoint(path / "checkpoints"))])[0]
         if checkpoint is not None:
             self.restore(checkpoint)
             accelerator.print(f"going on from {checkpoint}")
-        if self.step >= config.steps:
-            accelerator.print(f"{path} is complete at step {self.step}")
-            self.export(path)
-            return
-        trackers = on_main(accelerator, lambda: open_trackers(self.config, path, self.step, opened[1]["id"]))
+        trackers = on_main(accelerator, lambda: open_trackers(self.config, path, self.step, run_id))
         batches = local_batches(
             self.data, config, self.step, accelerator.process_index, accelerator.num_processes, self.config.data.workers
         )
-        bar = tqdm(total=config.steps, initial=self.step, unit="step", disable=not main, dynamic_ncols=True)
-        with bar as progress, Interruption() as interruption:
+        bar = tqdm(
+            total=config.steps, initial=self.step, unit="step", disable=trackers is None, dynamic_ncols=True
+        )
+        stop = False
+        with bar as progress, Interruption() as interruption, closing(batches):
             clock = Stopwatch()
-            while self.step < config.steps:
-                stop = self.train_step(batches, interruption.requested != 0)
-                last = self.step == config.steps
-                progress.update()
-                if last or self.step % config.log_every == 0:
-                    record = self.metrics_since_last(clock.restart())
-                    if main:
-                        trackers.log(record)
-                        progress.set_postfix({"loss": record["loss"], "images/s": record["images_per_s"]})
+            while True:
                 with clock.paused():
-                    # The grid first: killed between the two, the run comes by here again and draws it once more.
-                    if last or (config.sample_every and self.step % config.sample_every == 0):
-                        self.draw_grid(path, trackers)
-                    if last or stop or self.step % config.checkpoint_every == 0:
-                        self.save(path)
-                if stop:
+                    if not stop and self.grid_is_due():
+                        self.draw_grid(trackers)
+                if stop or self.step >= config.steps:
                     break
-        if main:
-            trackers.close()
+                stop = self.train_step(batches, interruption)
+                progress.update()
+                if self.step % config.log_every == 0 or self.step == config.steps:
+                    record = self.metrics_since_last(clock.restart())
+                    on_main(accelerator, lambda record=record: trackers.log(record))
+                    progress.set_postfix({"loss": record["loss"], "images/s": record["images_per_s"]})
+                if stop or self.step % config.checkpoint_every == 0 or self.step == config.steps:
+                    with clock.paused():
+                        self.save()
+        on_main(accelerator, lambda: trackers.close())
         if self.step < config.steps:
             accelerator.print(
                 f"interrupted after step {self.step} of {config.steps}; everything is saved in {path}; "
                 "the same command goes on from here"
             )
             raise SystemExit(128 + (interruption.requested or signal.SIGTERM))
-        self.export(path)
+        self.export()
 
     # ------------------------------------------------------------------------------------------ one training step
 
-    def train_step(self, batches: Iterator[tuple[Tensor, Tensor, Tensor]], interrupted: bool = False) -> bool:
+    def train_step(
+        self, batches: Iterator[tuple[Tensor, Tensor, Tensor]], interruption: Interruption | None = None
+    ) -> bool:
         """One optimizer step on one global batch.
 
         Args:
             batches: (positions, uint8 images, labels), the parts of this process's share.
-            interrupted: whether this process was asked to stop.
+            interruption: knows whether this process was asked to stop.
 
         Returns:
             Whether any process was.
@@ -195,6 +203,7 @@ class Trainer:
         grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), config.clip_norm)
 
         # Every process learns the whole batch's loss; the norm is of the averaged gradient and the same on all.
+        interrupted = interruption is not None and interruption.requested != 0
         status = torch.stack([loss, torch.full_like(loss, interrupted)])
         loss, stop = accelerator.reduce(status, "sum").tolist()
         grad_norm = grad_norm.item()
@@ -246,7 +255,7 @@ class Trainer:
         self.sums = dict.fromkeys(self.sums, 0)
         return record
 
-    def save(self, path: Path) -> None:
+    def save(self) -> None:
         """Publishes a checkpoint."""
         scaler = self.accelerator.scaler
         state = {
@@ -259,7 +268,7 @@ class Trainer:
         on_main(
             self.accelerator,
             lambda: save_checkpoint(
-                path / "checkpoints",
+                self.path / "checkpoints",
                 self.pipeline,
                 self.unet,
                 self.optimizer.optimizer,
@@ -276,62 +285,55 @@ class Trainer:
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
-    def export(self, path: Path) -> None:
+    def export(self) -> None:
         """Publishes the averaged model of a complete run, unless that is done, and says where everything is."""
-        pipeline = path / "pipeline"
-        if not pipeline.exists():
-            on_main(self.accelerator, lambda: publish(pipeline, self.pipeline.save_pretrained))
+        pipeline = self.path / "pipeline"
+
+        def publish_once() -> None:
+            if not pipeline.exists():
+                publish(pipeline, self.pipeline.save_pretrained)
+
+        on_main(self.accelerator, publish_once)
         self.accelerator.print(
-            f"samples {path / 'samples' / grid_name(self.step)}, model {pipeline}, metrics {path / 'metrics.jsonl'}\n"
-            f"draw more: python scripts/sample.py {path}"
+            f"{self.path} is complete at step {self.step}: samples {self.grid}, model {pipeline}, "
+            f"metrics {self.path / 'metrics.jsonl'}\ndraw more: python scripts/sample.py {self.path}"
         )
 
-    def draw_grid(self, path: Path, trackers: Trackers | None) -> None:
-        """Draws the fixed seeds of each class with the averaged model, over all processes, into samples/."""
+    @property
+    def grid(self) -> Path:
+        """File of the sample grid of this step."""
+        return self.path / "samples" / f"step_{self.step:08d}.png"
+
+    def grid_is_due(self) -> bool:
+        """Whether this step should have a grid and has none yet, as the main process sees it."""
+        every = self.config.train.sample_every
+        due = self.step == self.config.train.steps or (every > 0 and self.step > 0 and self.step % every == 0)
+        return due and not broadcast_object_list([self.grid.exists()])[0]
+
+    def draw_grid(self, trackers: Trackers | None) -> None:
+        """Draws the fixed seeds of each class with the averaged model, over all processes."""
         accelerator, settings = self.accelerator, self.config.sample
-        num_classes = self.data.num_classes
-        shown = min(num_classes, GRID_CLASSES)
-        labels, seeds = plan_seeds(range(shown), settings.per_class, settings.seed, num_classes)
-        draw_part = self.pipeline.drawer(
-            labels,
-            seeds,
-            guidance=settings.guidance,
-            sampler=settings.sampler,
-            num_steps=settings.steps,
-            eta=settings.eta,
-            spacing=settings.spacing,
-            batch_size=settings.batch_size,
-        )
+        shown = min(self.data.num_classes, GRID_CLASSES)
+        labels, seeds = plan_seeds(range(shown), settings.per_class, settings.seed, self.data.num_classes)
+        draw_part = self.pipeline.drawer(labels, seeds, settings)
         drawn = gather_object(list(draw_part((accelerator.process_index, accelerator.num_processes))))
-        target = path / "samples" / grid_name(self.step)
-        if accelerator.is_main_process:
+
+        def write() -> None:
             images = torch.cat([images for _, images in sorted(drawn, key=lambda batch: batch[0])])
-            target.parent.mkdir(exist_ok=True)
             rows = images.unflatten(0, (shown, settings.per_class))
-            labelled_grid(rows, self.data.class_names[:shown]).save(target)
-            trackers.image(target, self.step)
+            self.grid.parent.mkdir(exist_ok=True)
+            with naming(self.grid):
+                labelled_grid(rows, self.data.class_names[:shown]).save(self.grid)
+            trackers.image(self.grid, self.step)
 
-
-def grid_name(step: int) -> str:
-    """File name of the sample grid of a step."""
-    return f"step_{step:08d}.png"
+        on_main(accelerator, write)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Of the optimizer step number `step` (from 0): linear warm-up, then constant or a cosine down to 0."""
+    """Of the optimizer step number `step` (from 0): linear warm-up, then constant or a cosine towards 0."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     if config.decay == "constant":
         return config.learning_rate
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def open_run(path: Path, config: Config, facts: dict[str, Any]) -> tuple[RunDirectory, dict[str, Any]]:
-    """Takes the run directory, and checks that it is this run's."""
-    directory = RunDirectory(path)
-    try:
-        return directory, directory.begin(config, facts)
-    except BaseException:
-        directory.close()
-        raise

@@ -5,8 +5,7 @@ python tests/benchmarks/draws.py [options of scripts/train.py]
 
 import statistics
 import time
-
-import torch
+from pathlib import Path
 
 from ddpm.commands import parse_train
 from ddpm.training.batches import local_batches
@@ -19,7 +18,7 @@ from ddpm.training.trainer import Trainer
 def main() -> None:
     config = parse_train().config
     accelerator, data = start_accelerator(config.train), build_data(config)
-    trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data))
+    trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), Path())
     batches = local_batches(data, config.train, 0, 0, 1, 0)
     batch = next(batches)
     seconds: dict[str, list[float]] = {"draws": [], "step": []}
@@ -31,7 +30,7 @@ def main() -> None:
         seconds["draws"].append(middle - start)
         seconds["step"].append(time.perf_counter() - middle)
     draws, step = (statistics.median(values[5:]) * 1e3 for values in seconds.values())
-    print(f"draws {draws:.2f} ms, step {step:.1f} ms: {draws / step:.1%} (medians of 15; {torch.get_num_threads()} threads)")
+    print(f"draws {draws:.2f} ms, step {step:.1f} ms: {draws / step:.1%} (medians of 15)")
 
 
 if __name__ == "__main__":

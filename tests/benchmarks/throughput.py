@@ -45,7 +45,7 @@ def configure(source: Path, batch: int, width: int, precision: str) -> Config:
 def ours(config: Config, data: ImageData) -> tuple[Callable[[], None], int]:
     unet = build_unet(config, data)
     precision = "no" if config.train.precision == "fp32" else config.train.precision
-    trainer = Trainer(config, Accelerator(mixed_precision=precision), data, build_schedule(config), unet)
+    trainer = Trainer(config, Accelerator(mixed_precision=precision), data, build_schedule(config), unet, Path())
     batches = local_batches(data, config.train, 0, 0, 1, 0)
     return lambda: trainer.train_step(batches), sum(p.numel() for p in unet.parameters())
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -357,7 +358,7 @@ COSINE = NoiseSchedule(SCHEDULES["cosine"](1000))
 
 def test_guidance_of_1_is_the_denoiser_itself() -> None:
     denoiser = unet_denoiser(TwoAnswers(), COSINE, "eps")
-    assert classifier_free(denoiser, COSINE, 3, 1.0) is denoiser
+    assert classifier_free(denoiser, 3, 1.0) is denoiser
     assert with_guidance(denoiser, COSINE, None, 1, clip=False) is denoiser
 
 
@@ -442,3 +443,17 @@ def test_seeds_are_unique_and_know_nothing_of_other_classes() -> None:
     alone, few = plan_seeds([4], 3, 1000, 10), plan_seeds([8, 4], 7, 1000, 10)
     assert alone[1] == seeds[28:31] and few == ([8] * 7 + [4] * 7, seeds[56:63] + seeds[28:35])
     assert plan_seeds([0], 2, 5, 1) == ([0, 0], [5, 6])
+
+
+def test_guidance_where_nothing_of_the_signal_is_left() -> None:
+    """At zero terminal SNR, eps cannot be turned into x_0; guidance goes on."""
+    process = NoiseSchedule(with_zero_terminal_snr(SCHEDULES["cosine"](10)))
+
+    class Answers(torch.nn.Module):
+        def forward(self, x_t, t, labels):
+            return SimpleNamespace(sample=0.1 * x_t + 0.2 * labels[:, None, None, None])
+
+    denoiser = with_guidance(unet_denoiser(Answers(), process, "v"), process, 3, 2.0)
+    x_T = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    x_0 = ddim(denoiser, process, x_T, torch.tensor([0, 1]), list(range(9, -1, -1)))
+    assert x_0.isfinite().all()

@@ -21,7 +21,7 @@ def main() -> None:
     out, config = Path(sys.argv[1]), parse_train(sys.argv[2:]).config
     accelerator = start_accelerator(config.train)
     data = build_data(config)
-    trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data))
+    trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), out)
     rank, processes = accelerator.process_index, accelerator.num_processes
 
     seen: dict[str, list[torch.Tensor]] = {"position": [], "x_0": [], "labels": [], "t": [], "noise": []}

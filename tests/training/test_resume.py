@@ -130,10 +130,11 @@ def test_other_settings_are_refused_by_name(uninterrupted):
 
 def test_a_directory_in_use_is_refused(tmp_path):
     run = tmp_path / "run"
-    first = subprocess.Popen(command(run), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    long = {"train.steps": 5000}
+    first = subprocess.Popen(command(run, **long), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for_step(run, 1, first)
-        second = train(run)
+        second = train(run, **long)
         assert second.returncode == 2
         assert f"in use by process {first.pid}" in second.stderr
     finally:

@@ -33,7 +33,7 @@ SMALL = Config(
 
 def trainer_of(config: Config) -> Trainer:
     data = load_data("digits")
-    return Trainer(config, Accelerator(cpu=True), data, build_schedule(config), build_unet(config, data))
+    return Trainer(config, Accelerator(cpu=True), data, build_schedule(config), build_unet(config, data), Path())
 
 
 def one_step(trainer: Trainer) -> None:
