@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -47,8 +48,12 @@ def low_discrepancy_timesteps(seed: int, position: Tensor, num_timesteps: int) -
     Uniform for each sample, and any run of consecutive positions covers 0..T-1 evenly, so that a batch's loss varies
     less (the aim of Kingma et al. 2021, arXiv 2107.00630, appendix I.1, without a dependence on the batch size).
     """
-    start = bits(seed, Purpose.TIMESTEP, torch.zeros_like(position[:1]), 1)[:, 0]
-    return (((start + position * 0x9E3779B9) & 0xFFFFFFFF) * num_timesteps) >> 32
+    return (((_sequence_start(seed) + position * 0x9E3779B9) & 0xFFFFFFFF) * num_timesteps) >> 32
+
+
+@cache
+def _sequence_start(seed: int) -> int:
+    return int(bits(seed, Purpose.TIMESTEP, torch.tensor([0]), 1))
 
 
 PREDICTIONS = {

@@ -34,11 +34,13 @@ class Purpose(IntEnum):
     DROPOUT = 8
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+def philox(
+    counter: tuple[Tensor, Tensor, Tensor | int, Tensor | int], key: tuple[Tensor | int, Tensor | int]
+) -> tuple[Tensor, ...]:
     """Philox4x32-10.
 
     Args:
-        counter: four int64 tensors of values in [0, 2^32) that broadcast together.
+        counter: four int64 tensors, or numbers, of values in [0, 2^32), that broadcast together.
         key: two more.
 
     Returns:
@@ -66,10 +68,11 @@ def bits(seed: int | Tensor, purpose: Purpose, index: Tensor, count: int) -> Ten
     Returns:
         int64 in [0, 2^32), of shape (B, count). The first numbers do not depend on `count`.
     """
-    seed = torch.as_tensor(seed, dtype=torch.int64, device=index.device).expand(index.shape)[:, None]
+    if isinstance(seed, Tensor):
+        seed = seed.to(index.device)[:, None]                                                           # (B, 1)
     index = index[:, None]                                                                              # (B, 1)
     block = torch.arange(-(-count // 4), device=index.device)[None]                                     # (1, count / 4)
-    counter = (block, index & _MASK, index >> 32, torch.full_like(block, int(purpose)))
+    counter = (block, index & _MASK, index >> 32, int(purpose))
     words = philox(counter, (seed & _MASK, seed >> 32))
     return torch.stack(words, dim=-1).flatten(1)[:, :count]                                             # (B, count)
 
