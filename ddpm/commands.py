@@ -95,10 +95,11 @@ def parse_train(argv: list[str] | None = None) -> TrainCommand:
     """Reads the command line of scripts/train.py; prints one line and exits with code 2 on a mistake."""
     parser = _Parser(
         prog="train.py",
+        usage="train.py [--config FILE] [--run DIR] [--dry-run] [--print_config] [--section.key VALUE ...]",
         description="Train a class-conditional diffusion model. Without arguments: on scikit-learn's digits.",
         print_config="--print_config",
     )
-    parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="YAML file; later options go before it")
+    parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="YAML file; options after it override it")
     parser.add_argument("--run", type=Path | None, help="run directory; the same command again resumes it")
     parser.add_argument("--dry-run", action="store_true", help="say what the run would take, and stop")
     _add_sections(parser)
