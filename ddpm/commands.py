@@ -99,7 +99,7 @@ def parse_train(argv: list[str] | None = None) -> TrainCommand:
         description="Train a class-conditional diffusion model. Without arguments: on scikit-learn's digits.",
         print_config="--print_config",
     )
-    parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="YAML file; options after it override it")
+    parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="YAML file; what follows overrides it")
     parser.add_argument("--run", type=Path | None, help="run directory; the same command again resumes it")
     parser.add_argument("--dry-run", action="store_true", help="say what the run would take, and stop")
     _add_sections(parser)

@@ -50,6 +50,12 @@ def publish(directory: Path, fill: Callable[[Path], None]) -> None:
         raise
 
 
+def digests(directory: Path) -> dict[str, str]:
+    """SHA-256 of each file as it was published; empty where nothing was."""
+    file = directory / MANIFEST
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
 def damage(directory: Path) -> str | None:
     """What is wrong with a published directory, in a few words; None if it is as it was written."""
     try:

@@ -36,7 +36,8 @@ def folder(tmp_path: Path) -> list[str]:
         for i in range(6):
             pixels = draws.integers(0, 256, (20 + 3 * i, 30, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.jpg")
-    return ["--data.source", str(tmp_path / "images"), "--data.resolution", "16"]
+    size = ["--data.resolution", "16", "--model.attention_resolutions", "[8]"]
+    return ["--data.source", str(tmp_path / "images"), *size]
 
 
 def grey28(tmp_path: Path) -> list[str]:

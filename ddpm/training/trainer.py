@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ddpm.config import Config, TrainConfig
 from ddpm.data import ImageData
-from ddpm.manifest import naming, publish
+from ddpm.manifest import digests, naming, publish
 from ddpm.models.unet import UNet
 from ddpm.objective import diffusion_loss
 from ddpm.pipeline import ClassConditionalPipeline
@@ -287,10 +287,11 @@ class Trainer:
 
     def export(self) -> None:
         """Publishes the averaged model of a complete run, unless that is done, and says where everything is."""
-        pipeline = self.path / "pipeline"
+        pipeline, checkpoint = self.path / "pipeline", self.path / "checkpoints" / f"step_{self.step:08d}"
+        weights = "unet/diffusion_pytorch_model.safetensors"
 
         def publish_once() -> None:
-            if not pipeline.exists():
+            if digests(pipeline).get(weights) != digests(checkpoint).get(weights):
                 publish(pipeline, self.pipeline.save_pretrained)
 
         on_main(self.accelerator, publish_once)
