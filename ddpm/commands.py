@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import docstring_parser
 import jsonargparse
+import yaml
 
 from ddpm.config import SECTIONS, Config, SampleConfig
 from ddpm.names import did_you_mean
+
+Command = TypeVar("Command")
 
 
 def read_config(path: Path) -> Config:
@@ -42,21 +45,27 @@ class TrainCommand:
 
 @dataclass(frozen=True)
 class SampleCommand:
-    """Draw images of chosen classes from a trained model.
+    """Draw images of chosen classes from a trained model; the same command again goes on where it was interrupted.
 
     Args:
-        model: a run directory, one of its checkpoints, or an exported pipeline.
-        classes: names or ids, separated by commas; all unless given.
+        model: a run directory, one of its checkpoints, or a pipeline.
+        classes: names or ids, separated by commas; all unless given; none is the null class.
         per_class: images of each class.
         seed: the j-th image of class c has the seed `seed + j * number of classes + c`.
-        steps: network evaluations per image.
-        guidance: scale of classifier-free guidance; 1 is none.
-        sampler: ddim or ddpm (ancestral).
+        steps: network evaluations per image, at most.
+        guidance: scale of guidance; 1 is none.
+        guidance_interval: noise levels [low, high] between which there is guidance; all unless given.
+        guidance_rescale: from 0 to 1, how far the contrast of guided images is set back.
+        guide: a weaker model (an earlier checkpoint, a smaller run) to be guided by instead of the null class.
+        sampler: ddim, ddpm (ancestral), dpmpp, unipc, euler or heun.
         eta: noise of ddim, from 0 (none) to 1.
-        spacing: of the timesteps, trailing, leading or linspace.
+        spacing: of the timesteps, trailing, leading, linspace, logsnr or karras.
         batch_size: images per network call.
-        out: folder to write to; samples/drawn inside the model unless given.
-        npz: write all images and labels as one samples.npz too.
+        blend: so many images from each class to the next, their embeddings blended.
+        walk: so many images of each class from one seed to the next.
+        swap: rows in which the next class takes over level by level, from the finest resolution to the coarsest.
+        format: png, parquet or npz; several separated by commas.
+        out: folder to write to; one of its own in samples/ inside the model unless given.
     """
 
     model: Path
@@ -65,12 +74,26 @@ class SampleCommand:
     seed: int | None = None
     steps: int | None = None
     guidance: float | None = None
+    guidance_interval: list[float] | None = None
+    guidance_rescale: float | None = None
+    guide: Path | None = None
     sampler: str | None = None
     eta: float | None = None
     spacing: str | None = None
     batch_size: int | None = None
+    blend: int | None = None
+    walk: int | None = None
+    swap: bool = False
+    format: str = "png"
     out: Path | None = None
-    npz: bool = False
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("blend", "walk", "swap") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"{given[1]}: cannot be had together with {given[0]}; give one of them")
+        for name in ("blend", "walk"):
+            if getattr(self, name) is not None and getattr(self, name) < 2:
+                raise ValueError(f"{name}: {getattr(self, name)} is out of range; allowed: 2 or more")
 
     def settings(self) -> SampleConfig:
         """The `sample` section of the run that the model is from, if any, with what the command line gives.
@@ -85,10 +108,70 @@ class SampleCommand:
         given = {key: value for key, value in vars(self).items() if key in names and value is not None}
         return dataclasses.replace(defaults, **given)
 
-    @property
-    def folder(self) -> Path:
-        """Where the images go."""
-        return self.out or self.model / "samples" / "drawn"
+
+@dataclass(frozen=True)
+class ConvertCommand:
+    """Convert weights of OpenAI's ADM and improved-diffusion, and diffusers' UNet2DModel; or a model to that class.
+
+    Args:
+        model: a .pt file, a folder of a UNet2DModel, or a diffusers pipeline with one; or a model of this program.
+        out: directory of the result.
+        to: what to convert to, ddpm or diffusers.
+        preset: which released model a .pt file is, imagenet64, imagenet128, imagenet256, imagenet256_uncond,
+            imagenet512, lsun256, improved_imagenet64 or improved_lsun256.
+        flags: YAML or JSON file of the flags that the model of a .pt file was trained with, by the reference's names.
+        class_names: file of one class name per line; ids unless given.
+        null_class: the last class embedding of the UNet2DModel stands for no class.
+        schedule: noise schedule of a UNet2DModel that has no scheduler, linear, cosine or sigmoid.
+        num_timesteps: its number of steps; 1000 unless given.
+        prediction: what a UNet2DModel that has no scheduler predicts, eps, v or x_0.
+    """
+
+    model: Path
+    out: Path
+    to: str = "ddpm"
+    preset: str | None = None
+    flags: Path | None = None
+    class_names: Path | None = None
+    null_class: bool = False
+    schedule: str | None = None
+    num_timesteps: int | None = None
+    prediction: str | None = None
+
+    def reference_flags(self) -> dict[str, Any] | None:
+        """What the file of flags holds; None where none was given.
+
+        Raises:
+            ValueError: if it holds something else than names and values.
+        """
+        if self.flags is None:
+            return None
+        try:
+            content = yaml.safe_load(self.flags.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as problem:
+            raise ValueError(f"flags: {self.flags} cannot be read: {' '.join(str(problem).split())}") from None
+        if not isinstance(content, dict):
+            raise ValueError(f"flags: {self.flags} holds no names and values, as image_size: 64")
+        return {str(name): value for name, value in content.items()}
+
+
+@dataclass(frozen=True)
+class PushCommand:
+    """Share a trained model on the Hugging Face hub: weights, code and a card; without a token a dry run.
+
+    Args:
+        model: a run directory, one of its checkpoints, or a pipeline.
+        to: name of the repository, owner/name; made if it does not exist.
+        license: of the weights, an identifier as the hub knows them, such as apache-2.0 or cc-by-4.0.
+        private: make the repository private.
+        dry_run: only say what would be uploaded.
+    """
+
+    model: Path
+    to: str
+    license: str | None = None
+    private: bool = False
+    dry_run: bool = False
 
 
 def parse_train(argv: list[str] | None = None) -> TrainCommand:
@@ -111,18 +194,37 @@ def parse_train(argv: list[str] | None = None) -> TrainCommand:
 
 def parse_sample(argv: list[str] | None = None) -> SampleCommand:
     """Reads the command line of scripts/sample.py; prints one line and exits with code 2 on a mistake."""
-    described = docstring_parser.parse(SampleCommand.__doc__)
-    parser = _Parser(prog="sample.py", description=described.short_description)
+    return _parse(SampleCommand, "sample.py", argv)
+
+
+def parse_convert(argv: list[str] | None = None) -> ConvertCommand:
+    """Reads the command line of scripts/convert.py; prints one line and exits with code 2 on a mistake."""
+    return _parse(ConvertCommand, "convert.py", argv)
+
+
+def parse_push(argv: list[str] | None = None) -> PushCommand:
+    """Reads the command line of scripts/push.py; prints one line and exits with code 2 on a mistake."""
+    return _parse(PushCommand, "push.py", argv)
+
+
+def _parse(command: type[Command], prog: str, argv: list[str] | None) -> Command:
+    """Reads a command line into a dataclass, whose docstring is the help; the field `model` has no option's name."""
+    described = docstring_parser.parse(command.__doc__)
+    parser = _Parser(prog=prog, description=described.short_description)
     helps = {p.arg_name: " ".join(p.description.split()) for p in described.params}
-    for f in dataclasses.fields(SampleCommand):
+    fields = dataclasses.fields(command)
+    for f in fields:
+        option = f"--{f.name.replace('_', '-')}"
         if f.name == "model":
             parser.add_argument("model", type=f.type, help=helps[f.name])
         elif f.type is bool:
-            parser.add_argument(f"--{f.name}", action="store_true", help=helps[f.name])
+            parser.add_argument(option, action="store_true", help=helps[f.name])
+        elif f.default is dataclasses.MISSING:
+            parser.add_argument(option, type=f.type, required=True, help=helps[f.name])
         else:
-            parser.add_argument(f"--{f.name.replace('_', '-')}", type=f.type, default=f.default, help=helps[f.name])
+            parser.add_argument(option, type=f.type, default=f.default, help=helps[f.name])
     args = parser.parse_args(argv)
-    return SampleCommand(**{f.name: getattr(args, f.name) for f in dataclasses.fields(SampleCommand)})
+    return command(**{f.name: getattr(args, f.name) for f in fields})
 
 
 def _add_sections(parser: jsonargparse.ArgumentParser) -> None:

@@ -64,6 +64,8 @@ class ModelConfig:
         dropout: probability in the residual blocks.
         resample: where the resolution changes, resblock or conv.
         gradient_checkpointing: recompute activations in the backward pass, which takes time and saves memory.
+        pretrained: a run, checkpoint or pipeline whose weights training starts from; its architecture goes before the
+            options above, of which only dropout and gradient_checkpointing then count.
     """
 
     channels: int = 32
@@ -76,6 +78,7 @@ class ModelConfig:
     dropout: float = 0.0
     resample: str = "resblock"
     gradient_checkpointing: bool = False
+    pretrained: str | None = None
 
     def __post_init__(self) -> None:
         _require(self.channels >= 2, "model.channels", self.channels, "2 or more")
@@ -184,11 +187,13 @@ class SampleConfig:
     """Sample grids while training; also what scripts/sample.py does unless told otherwise.
 
     Args:
-        sampler: ddim or ddpm (ancestral).
-        steps: network evaluations per image.
-        spacing: of the timesteps, trailing, leading or linspace.
+        sampler: ddim, ddpm (ancestral), dpmpp, unipc, euler or heun.
+        steps: network evaluations per image, at most.
+        spacing: of the timesteps, trailing, leading, linspace, logsnr or karras.
         eta: noise of ddim, from 0 (none) to 1.
-        guidance: scale of classifier-free guidance; 1 is none.
+        guidance: scale of guidance; 1 is none.
+        guidance_interval: noise levels [low, high] between which there is guidance; null is all.
+        guidance_rescale: from 0 to 1, how far the contrast of guided images is set back.
         per_class: images of each class in a training grid.
         seed: the j-th image of class c has the seed `seed + j * number of classes + c`.
         batch_size: images per network call.
@@ -199,6 +204,8 @@ class SampleConfig:
     spacing: str = "trailing"
     eta: float = 0.0
     guidance: float = 1.0
+    guidance_interval: list[float] | None = None
+    guidance_rescale: float = 0.0
     per_class: int = 8
     seed: int = 0
     batch_size: int = 100
@@ -208,7 +215,15 @@ class SampleConfig:
             _require(getattr(self, key) >= 1, f"sample.{key}", getattr(self, key), "1 or more")
         _require(0 <= self.eta <= 1, "sample.eta", self.eta, "0 to 1")
         _require(self.guidance >= 0, "sample.guidance", self.guidance, "0 or more")
+        interval = self.guidance_interval
+        ordered = interval is None or (len(interval) == 2 and 0 <= interval[0] < interval[1])
+        _require(ordered, "sample.guidance_interval", interval, "two rising noise levels, as [0.3, 3], or null")
+        _require(0 <= self.guidance_rescale <= 1, "sample.guidance_rescale", self.guidance_rescale, "0 to 1")
         _require(0 <= self.seed < 2**62, "sample.seed", self.seed, "0 to 2^62 - 1")
+
+    def drawing(self) -> dict[str, Any]:
+        """What says how an image is drawn, beside its label and seed: keyword arguments of the pipeline's `drawer`."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("per_class", "seed")}
 
 
 @dataclass(frozen=True)

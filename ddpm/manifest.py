@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from safetensors import SafetensorError
 
@@ -30,7 +31,7 @@ def publish(directory: Path, fill: Callable[[Path], None]) -> None:
         working.mkdir(parents=True)
         fill(working)
         files = sorted(p for p in working.rglob("*") if p.is_file())
-        manifest = {str(p.relative_to(working)): _sha256(p) for p in files}
+        manifest = {str(p.relative_to(working)): sha256(p) for p in files}
         (working / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         for path in [*files, working / MANIFEST, *(p for p in working.rglob("*") if p.is_dir()), working]:
             _flush(path)
@@ -61,7 +62,7 @@ def damage(directory: Path) -> str | None:
     try:
         manifest = json.loads((directory / MANIFEST).read_text())
         for name, digest in manifest.items():
-            if _sha256(directory / name) != digest:
+            if sha256(directory / name) != digest:
                 return f"{name} has changed"
     except FileNotFoundError as problem:
         return f"{Path(problem.filename).name} is missing"
@@ -92,7 +93,33 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(problem.errno, problem.strerror or str(problem), str(path)) from problem
 
 
-def _sha256(path: Path) -> str:
+@contextmanager
+def appearing(path: Path, flushed: bool = True) -> Iterator[IO[bytes]]:
+    """A file to write to, which gets the name `path` when it is whole; if anything fails, nothing is left.
+
+    Args:
+        path: its name; what is there is replaced.
+        flushed: whether it is on the disk before it gets its name.
+
+    Raises:
+        OSError: if the disk is full or may not be written to; names `path`.
+    """
+    working = path.with_name(f".{path.name}.tmp")
+    with naming(path):
+        try:
+            with working.open("wb") as file:
+                yield file
+                file.flush()
+                if flushed:
+                    os.fsync(file.fileno())
+            working.replace(path)
+        except BaseException:
+            working.unlink(missing_ok=True)
+            raise
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

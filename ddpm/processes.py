@@ -1,16 +1,28 @@
 """Several processes of one program: started together, failing together."""
 
+import fcntl
 import os
+import time
 from collections.abc import Callable
-from typing import Any
+from datetime import timedelta
+from typing import IO, Any
 
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 
+# Other processes of a killed command hold its lock until they notice, which takes up to five seconds.
+PATIENCE_SECONDS = 6.0
 
-def join_processes() -> PartialState:
-    """Joins the processes that were launched together: on CPUs where the launch says so, else on the devices found."""
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+
+def join_processes(patience: timedelta | None = None) -> PartialState:
+    """Joins the processes that were launched together: on CPUs where the launch says so, else on the devices found.
+
+    Args:
+        patience: how long they wait for each other before that counts as a fault; torch's default unless given. Where
+            shares of the work are unequal, more is needed.
+    """
+    options = {} if patience is None else {"timeout": patience}
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), **options)
 
 
 def check_launch(num_processes: int, script: str) -> None:
@@ -64,3 +76,38 @@ def first_on_main(processes: Accelerator | PartialState, act: Callable[[], Any])
     """Acts on the main process, and then on the others if it did not fail."""
     result = on_main(processes, act)
     return result if processes.is_main_process else act()
+
+
+def acquired(lock: IO[str], kind: int) -> bool:
+    """Takes the kernel's lock of an open file, which ends with the process, however that ends.
+
+    Args:
+        lock: the file.
+        kind: `fcntl.LOCK_EX`, alone, or `fcntl.LOCK_SH`, together with others of this kind.
+
+    Returns:
+        Whether it could be had within PATIENCE_SECONDS.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.2)
+
+
+def all_together(processes: Accelerator | PartialState, act: Callable[[], None]) -> None:
+    """Acts on every process, and ends all of them if one fails."""
+    problem = None
+    try:
+        act()
+    except BaseException as error:          # whatever it is, the others must not wait for it
+        problem = error
+    failed = any(gather_object([problem is not None]))
+    if problem is not None:
+        raise problem
+    if failed:
+        raise SystemExit(2)

@@ -1,6 +1,7 @@
 """The noise schedule of a discrete-time diffusion process: q(x_t | x_0), its posterior, and what follows from them."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,10 @@ class Prediction(NamedTuple):
     x_0: Tensor
     eps: Tensor
     variance: Tensor | None = None
+
+
+# (x_t, t, labels) -> Prediction. Labels are class ids or class weights, as UNet.forward takes them.
+Denoiser = Callable[[Tensor, Tensor, Tensor], Prediction]
 
 
 class NoiseSchedule:
@@ -62,6 +67,14 @@ class NoiseSchedule:
     def num_timesteps(self) -> int:
         """T."""
         return len(self.betas)
+
+    @property
+    def noise_levels(self) -> Tensor:
+        """Noise per signal, sqrt((1 - alphas_cumprod) / alphas_cumprod), float64 (T,); infinite at zero SNR.
+
+        The sigma of Karras et al. 2022, arXiv 2206.00364, for images in [-1, 1].
+        """
+        return ((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt()
 
     def _at(self, table: str, t: Tensor, dtype: torch.dtype) -> Tensor:
         values = self._tables[table]

@@ -6,9 +6,20 @@ from ddpm.commands import one_line_errors, parse_sample
 def main() -> None:
     with one_line_errors():
         command = parse_sample()
-        from ddpm.pipeline import sample_to_folder  # after the options are read: importing takes seconds
+        settings = command.settings()
+        from ddpm.exchange.samples import sample_to_folder  # after the options are read: importing takes seconds
 
-        sample_to_folder(command.model, command.classes, command.settings(), command.folder, npz=command.npz)
+        sample_to_folder(
+            command.model,
+            command.classes,
+            settings,
+            command.out,
+            command.format,
+            command.guide,
+            command.blend,
+            command.walk,
+            command.swap,
+        )
 
 
 if __name__ == "__main__":

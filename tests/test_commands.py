@@ -9,7 +9,7 @@ import docstring_parser
 import pytest
 import yaml
 
-from ddpm.commands import SampleCommand, one_line_errors, parse_sample, parse_train, read_config
+from ddpm.commands import ConvertCommand, SampleCommand, one_line_errors, parse_sample, parse_train, read_config
 from ddpm.config import (
     CHANGEABLE,
     SECTIONS,
@@ -22,10 +22,13 @@ from ddpm.config import (
     TrainConfig,
     differences,
 )
+from ddpm.exchange.conversion import FORMATS
+from ddpm.models.adm_flags import PRESETS
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import RESAMPLERS
 from ddpm.objective import PREDICTIONS, TIMESTEP_SAMPLERS, WEIGHTINGS
-from ddpm.sampling.samplers import SAMPLERS, SPACINGS
+from ddpm.sampling.samplers import SAMPLERS
+from ddpm.sampling.timesteps import SPACINGS
 from ddpm.schedule import SCHEDULES
 
 
@@ -49,6 +52,10 @@ CHOICES = [
     (SampleConfig, "spacing", SPACINGS),
     (SampleCommand, "sampler", SAMPLERS),
     (SampleCommand, "spacing", SPACINGS),
+    (ConvertCommand, "to", FORMATS),
+    (ConvertCommand, "preset", PRESETS),
+    (ConvertCommand, "schedule", SCHEDULES),
+    (ConvertCommand, "prediction", PREDICTIONS),
 ]
 
 
@@ -60,7 +67,7 @@ def test_documented_choices_are_those_of_the_dict(section: type, key: str, table
     assert not [item for item in items[: -len(list(table))] if re.fullmatch(r"\w+", item)], text    # no further names
 
 
-@pytest.mark.parametrize("section", [*SECTIONS.values(), SampleCommand])
+@pytest.mark.parametrize("section", [*SECTIONS.values(), SampleCommand, ConvertCommand])
 def test_every_option_is_documented(section: type) -> None:
     assert list(described(section)) == [f.name for f in dataclasses.fields(section)]
     assert all(text and "\n\n" not in text for text in described(section).values())
@@ -147,6 +154,9 @@ def test_mistakes_are_one_line_and_exit_code_2(mistake: str, capsys: pytest.Capt
     (["run", "--steps", "many"], r"steps: .*int.*many"),
     (["run", "--per-clas", "2"], r"per-clas is not an option; did you mean per-class\?"),
     (["run", "other"], r"other"),
+    (["run", "--blend", "1"], r"blend: 1 is out of range; allowed: 2 or more"),
+    (["run", "--walk", "3", "--swap"], r"swap: cannot be had together with walk"),
+    (["run", "--guidance-interval", "3"], r"guidance_interval: .*3"),
 ])
 def test_sampling_mistakes(argv: list[str], expected: str, capsys: pytest.CaptureFixture) -> None:
     line = refused(lambda: parse_sample(argv), capsys)
@@ -272,10 +282,11 @@ def test_sample_settings_are_those_of_the_run_unless_given() -> None:
         settings = parse_sample([model, "--guidance", "1.5", "--sampler", "ddpm"]).settings()
         assert settings == SampleConfig(steps=7, guidance=1.5, per_class=2, sampler="ddpm")
     assert parse_sample(["elsewhere"]).settings() == SampleConfig()
-    assert parse_sample(["run"]).folder == Path("run/samples/drawn")
-    assert parse_sample(["run", "--out", "x"]).folder == Path("x")
     with pytest.raises(ValueError, match=r"sample\.eta: 2\.0 is out of range"):
         parse_sample(["run", "--eta", "2"]).settings()
+    with pytest.raises(ValueError, match=r"sample\.guidance_interval: \[3\.0, 1\.0\] is out of range"):
+        parse_sample(["run", "--guidance-interval", "[3, 1]"]).settings()
+    assert parse_sample(["run", "--guidance-interval", "[0.3, 3]"]).settings().guidance_interval == [0.3, 3]
 
 
 # -------------------------------------------------------------------------------------------------------- differences

@@ -22,19 +22,14 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.slow
-def test_digits(tmp_path):
+def test_digits(digits_run, tmp_path):
     """At least 98 % of 500 samples are read as their class, at a Fréchet distance in pixels of at most 0.5.
 
     The judge, trained on 1,500 real images, reads 98 to 99 % of the other 297; those 297 are at a distance of 0.4 to
-    0.45 from the 1,500. Uses runs/digits where the first command has made it, else makes it.
+    0.45 from the 1,500.
     """
-    run = ROOT / "runs" / "digits"
-    if not (run / "pipeline").exists():
-        run = tmp_path / "digits"
-        train = [sys.executable, "scripts/train.py", "--run", str(run), "--tracking.wandb", "off"]
-        subprocess.run(train, cwd=ROOT, check=True)
-    sample = [sys.executable, "scripts/sample.py", str(run), "--per-class", "50", "--guidance", "1", "--npz"]
-    subprocess.run([*sample, "--out", str(tmp_path / "out")], cwd=ROOT, check=True)
+    sample = [sys.executable, "scripts/sample.py", str(digits_run), "--per-class", "50", "--guidance", "1"]
+    subprocess.run([*sample, "--format", "npz", "--out", str(tmp_path / "out")], cwd=ROOT, check=True)
 
     drawn = np.load(tmp_path / "out" / "samples.npz")
     samples, asked = drawn["images"].reshape(500, 64) / 127.5 - 1, drawn["labels"]

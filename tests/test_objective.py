@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from ddpm.models.convert import from_adm
+from ddpm.models.adm import from_adm
 from ddpm.objective import (
     PREDICTIONS,
     TIMESTEP_SAMPLERS,

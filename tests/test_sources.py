@@ -63,18 +63,19 @@ def test_train_go_on_sample(source, tmp_path):
     script("train", *options, "--train.steps", "3")
     assert "going on from" in script("train", *options, "--train.steps", "5")
     channels, height, width, classes = SHAPES[source]
-    script("sample", str(run), "--per-class", "3", "--npz", "--out", str(tmp_path / "out"))
+    script("sample", str(run), "--per-class", "3", "--format", "png,npz", "--out", str(tmp_path / "out"))
     drawn = np.load(tmp_path / "out" / "samples.npz")
     assert drawn["images"].shape == (3 * classes, height, width, channels) and drawn["images"].dtype == np.uint8
     assert drawn["labels"].tolist() == [c for c in range(classes) for _ in range(3)]
-    assert len(list((tmp_path / "out").glob("*_seed*.png"))) == 3 * classes
+    assert len(list((tmp_path / "out").glob("*/seed*.png"))) == 3 * classes
 
     # The run, its checkpoint and its exported pipeline draw the same; so do two processes.
     last = run / "checkpoints" / "step_00000005"
-    images = {p.name: p.read_bytes() for p in (tmp_path / "out").glob("*_seed*.png")}
+    images = {str(p.relative_to(tmp_path / "out")): p.read_bytes() for p in (tmp_path / "out").glob("*/seed*.png")}
     for i, model in enumerate((last, run / "pipeline")):
         script("sample", str(model), "--per-class", "3", "--out", str(tmp_path / f"out{i}"))
-        assert images == {p.name: p.read_bytes() for p in (tmp_path / f"out{i}").glob("*_seed*.png")}
+        again = tmp_path / f"out{i}"
+        assert images == {str(p.relative_to(again)): p.read_bytes() for p in again.glob("*/seed*.png")}
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu"]
     command += ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command += [str(ROOT / "scripts" / "sample.py"), str(run), "--per-class", "3", "--batch-size", "4"]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.models.norm import EPS, num_groups
+from ddpm.models.norm import EPS, GroupNorm, num_groups
 
 
 class Identity(nn.Module):
@@ -55,7 +55,7 @@ class ResBlock(nn.Module):
         resample: Callable[[Tensor], Tensor] = unchanged,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups(in_channels), in_channels, eps=EPS)
+        self.norm1 = GroupNorm(groups(in_channels), in_channels, eps=EPS)
         self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
         self.norm2 = norm(channels, emb_channels, groups(channels))
         self.dropout = nn.Dropout(dropout)
@@ -82,7 +82,7 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, num_heads: int, groups: Callable[[int], int] = num_groups) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.norm = nn.GroupNorm(groups(channels), channels, eps=EPS)
+        self.norm = GroupNorm(groups(channels), channels, eps=EPS)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
 

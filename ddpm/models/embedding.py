@@ -13,7 +13,7 @@ def sinusoid(t: Tensor, channels: int) -> Tensor:
     Cosines come first, as in the released ADM models; an odd last channel is zero.
     """
     half = channels // 2
-    frequencies = torch.exp(-math.log(10000) / half * torch.arange(half, dtype=torch.float32, device=t.device))
+    frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
     angles = t.float()[:, None] * frequencies                                                           # (B, half)
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, channels % 2))
 

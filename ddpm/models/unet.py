@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ddpm.models.blocks import Downsample, Identity, ResBlock, SelfAttention, Upsample, doubled, halved
 from ddpm.models.embedding import TimestepEmbedding
-from ddpm.models.norm import EPS, NORMS, num_groups
+from ddpm.models.norm import EPS, NORMS, GroupNorm, num_groups
 from ddpm.names import lookup
 from ddpm.randomness import Purpose, generator
 
@@ -148,7 +148,7 @@ class UNet(ModelMixin, ConfigMixin):
             )
             above = width
 
-        self.norm_out = nn.GroupNorm(groups(widths[0]), widths[0], eps=EPS)
+        self.norm_out = GroupNorm(groups(widths[0]), widths[0], eps=EPS)
         self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
         self.initialize(seed)
 
@@ -196,22 +196,24 @@ class UNet(ModelMixin, ConfigMixin):
         Args:
             sample: noisy images, (B, in_channels, H, W).
             timestep: in 0..T-1, (B,) or one for all.
-            class_labels: ids, (B,); may be left out of an unconditional model only.
+            class_labels: ids (B,), or weights of the class embeddings (B, K or K + 1); with one more dimension, (B, L)
+                or (B, L, K or K + 1), one for each of the L resolutions from the finest to the coarsest. May be left
+                out of an unconditional model only.
             return_dict: whether to return an object with `.sample` or a tuple.
 
         Returns:
             (B, out_channels, H, W).
 
         Raises:
-            ValueError: if labels are missing.
+            ValueError: if labels are missing, or of a shape that is none of these.
         """
         timestep = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
-        emb = F.silu(self.time_embed(timestep) + self.class_embed(self._labels(class_labels, sample)))  # (B, D)
+        embs = self._embeddings(self.time_embed(timestep), self._labels(class_labels, sample))
 
         # Convolutions run faster on this layout, and every layer keeps it.
         h = self.conv_in(sample).contiguous(memory_format=torch.channels_last)
         skips = [h]
-        for level in self.down:
+        for level, emb in zip(self.down, embs, strict=True):
             for block, attention in zip(level.blocks, level.attentions, strict=True):
                 h = self._run(attention, self._run(block, h, emb), emb)
                 skips.append(h)
@@ -219,8 +221,8 @@ class UNet(ModelMixin, ConfigMixin):
                 h = self._run(resample, h, emb)
                 skips.append(h)
         for block, attention in zip(self.mid.blocks, self.mid.attentions, strict=True):
-            h = self._run(attention, self._run(block, h, emb), emb)
-        for level in self.up:
+            h = self._run(attention, self._run(block, h, embs[-1]), embs[-1])
+        for level, emb in zip(self.up, reversed(embs), strict=True):
             for block, attention in zip(level.blocks, level.attentions, strict=True):
                 h = torch.cat([h, skips.pop()], dim=1)
                 h = self._run(attention, self._run(block, h, emb), emb)
@@ -229,6 +231,23 @@ class UNet(ModelMixin, ConfigMixin):
 
         output = self.conv_out(F.silu(self.norm_out(h)))
         return UNetOutput(sample=output) if return_dict else (output,)
+
+    def _embeddings(self, time: Tensor, labels: Tensor) -> list[Tensor]:
+        """What each level is conditioned on, from the finest to the coarsest: L times (B, D)."""
+        levels, rows = len(self.down), len(self.class_embed.weight)
+        weighted = labels.is_floating_point()
+        shape = labels.shape[: labels.ndim - weighted]
+        fits = len(shape) == 1 or (len(shape) == 2 and shape[1] == levels)
+        if not fits or (weighted and labels.shape[-1] != rows):
+            raise ValueError(
+                f"class_labels: {'weights' if weighted else 'ids'} of shape {tuple(labels.shape)}; allowed are ids "
+                f"(B,) or (B, {levels}), and weights (B, {rows}) or (B, {levels}, {rows})"
+            )
+        table = self.class_embed.weight
+        classes = labels.to(table.dtype) @ table if weighted else self.class_embed(labels)      # (B, D) or (B, L, D)
+        if len(shape) == 1:
+            return [F.silu(time + classes)] * levels
+        return list(F.silu(time[:, None] + classes).unbind(1))
 
     def _labels(self, class_labels: Tensor | None, sample: Tensor) -> Tensor:
         if class_labels is not None:

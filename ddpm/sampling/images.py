@@ -1,118 +1,150 @@
-"""From seeds and class names to images, over any number of processes.
+"""From seeds and labels to images.
 
-An image is a function of its seed, its class and the settings. Batches have one fixed size, the last being filled up,
-so that the network sees the same shapes whatever is asked for.
+An image is a function of its seed, its label and the settings. A batch has one fixed size, being filled up where fewer
+images are asked for, so that the network sees the same shapes whatever is asked for.
 """
 
-import re
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ddpm.names import did_you_mean, lookup
+from ddpm.names import lookup
 from ddpm.randomness import Purpose, normal
-from ddpm.sampling.samplers import SAMPLERS, SPACINGS, Denoiser, ddim
-from ddpm.schedule import NoiseSchedule
+from ddpm.sampling.samplers import SAMPLERS
+from ddpm.sampling.timesteps import timestep_grid
+from ddpm.schedule import Denoiser, NoiseSchedule
 
 
-def label_ids(labels: Sequence[str | int], class_names: Sequence[str]) -> list[int]:
-    """Class ids of names, ids, or ids as text; a name goes before an id.
+class Walk(NamedTuple):
+    """A place between two seeds.
+
+    Attributes:
+        start: seed at fraction 0.
+        end: seed at fraction 1.
+        fraction: in [0, 1].
+    """
+
+    start: int
+    end: int
+    fraction: float
+
+
+Seed = int | Walk
+
+
+def seeded_noise(seeds: Sequence[Seed], purpose: Purpose, step: int, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise, (N, *shape) on the CPU: each image's is a function of its seed, purpose and step.
+
+    Between two seeds it is cos(u pi/2) of one and sin(u pi/2) of the other: standard normal at each fraction u.
+    """
+    walks = [seed if isinstance(seed, Walk) else Walk(seed, seed, 0.0) for seed in seeds]
+
+    def noise(ends: list[int]) -> Tensor:
+        index = torch.full((len(ends),), step, dtype=torch.int64)
+        return normal(torch.tensor(ends), purpose, index, shape)
+
+    drawn = noise([w.start for w in walks])
+    moved = [i for i, w in enumerate(walks) if w.start != w.end]
+    if moved:
+        other = noise([walks[i].end for i in moved])
+        angle = torch.tensor([walks[i].fraction for i in moved], dtype=torch.float64) * (math.pi / 2)
+        angle = angle.view(-1, *[1] * len(shape))
+        drawn[moved] = (angle.cos() * drawn[moved].double() + angle.sin() * other.double()).float()
+    return drawn
+
+
+def plan_seeds(classes: Sequence[int], per_class: int, seed: int, num_classes: int) -> tuple[list[int], list[int]]:
+    """Labels and seeds of some images of each class: all seeds differ, and none depends on what else is asked for.
+
+    The j-th image of class c has the seed `seed + j * num_classes + c`.
+    """
+    labels = [c for c in classes for _ in range(per_class)]
+    return labels, [seed + j * num_classes + c for c in classes for j in range(per_class)]
+
+
+def check_drawing(schedule: NoiseSchedule, sampler: str, steps: int, spacing: str, eta: float) -> list[int]:
+    """The timesteps that a sampler visits with a budget of `steps` evaluations.
 
     Raises:
-        ValueError: for an unknown name (the nearest is named) or an id out of range.
+        ValueError: for a name that is not known, or numbers that do not fit the sampler or the schedule.
     """
-    if len(labels) == 0:
-        raise ValueError(f"classes: none given; known are {_listed(class_names)}")
-    ids = {name: i for i, name in enumerate(class_names)}
-    found = []
-    for label in labels:
-        if isinstance(label, str) and label in ids:
-            found.append(ids[label])
-        elif isinstance(label, int) or re.fullmatch(r"-?[0-9]+", label):
-            if not 0 <= int(label) < len(class_names):
-                raise ValueError(f"classes: id {label} is out of range; allowed are 0 to {len(class_names) - 1}")
-            found.append(int(label))
-        else:
-            raise ValueError(
-                f"classes: {label!r} is not a class{did_you_mean(label, class_names)}; known are {_listed(class_names)}"
-            )
-    return found
-
-
-def _listed(names: Sequence[str], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def timestep_grid(num_timesteps: int, num_steps: int, spacing: str) -> list[int]:
-    """The timesteps that a sampler visits, falling.
-
-    Raises:
-        ValueError: for an unknown spacing, or more steps than there are timesteps.
-    """
-    space = lookup(SPACINGS, spacing, "sample.spacing")
-    if not 1 <= num_steps <= num_timesteps:
-        raise ValueError(f"sample.steps: {num_steps} is out of range; the model has timesteps for 1 to {num_timesteps}")
-    return space(num_timesteps, num_steps)
+    entry = lookup(SAMPLERS, sampler, "sample.sampler")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"sample.eta: {eta} is out of range; allowed: 0 to 1")
+    if eta != 0 and not entry.takes_eta:
+        able = ", ".join(name for name, other in SAMPLERS.items() if other.takes_eta)
+        raise ValueError(f"sample.eta: {sampler} has none, so only 0 is possible; {able} takes it")
+    timestep_grid(schedule, steps, spacing)         # the budget may not be larger than T either
+    return timestep_grid(schedule, entry.points(steps), spacing)
 
 
 @torch.no_grad()
 def draw(
     denoiser: Denoiser,
     schedule: NoiseSchedule,
-    labels: Sequence[int],
-    seeds: Sequence[int],
+    labels: Tensor,
+    seeds: Sequence[Seed],
     shape: tuple[int, int, int],
     device: torch.device | str,
-    part: tuple[int, int] = (0, 1),
     *,
     sampler: str = "ddim",
-    num_steps: int = 50,
-    eta: float = 0.0,
+    steps: int = 50,
     spacing: str = "trailing",
+    eta: float = 0.0,
     batch_size: int = 100,
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Draws images, batch by batch.
+    x_T: Tensor | None = None,
+) -> Tensor:
+    """Draws one batch of images.
 
     Args:
         denoiser: guided and clipped as wanted.
         schedule: its schedule.
-        labels: class id of each image.
-        seeds: seed of each image, in [0, 2^63).
+        labels: of N images, N at most `batch_size`, as the denoiser takes them.
+        seeds: of each image, in [0, 2^63) or between two of these.
         shape: (C, H, W) of an image.
         device: of the network.
-        part: (i, n) draws every n-th batch from the i-th on: the share of process i of n.
         sampler: an entry of SAMPLERS.
-        num_steps: network evaluations per image.
-        eta: noise of ddim, 0 to 1.
+        steps: network evaluations per image, at most.
         spacing: an entry of SPACINGS.
-        batch_size: images per network call.
+        eta: noise of ddim, 0 to 1.
+        batch_size: images per network call; what is missing is filled up with the last image.
+        x_T: (N, C, H, W), starts there instead of at the seeds' noise.
 
-    Yields:
-        The images' places in `labels`, and the images, uint8 (B, C, H, W) on the CPU.
+    Returns:
+        (N, C, H, W) on the device, in [-1, 1] if the denoiser clips.
 
     Raises:
         ValueError: for an unknown setting, before anything is drawn.
     """
-    run = lookup(SAMPLERS, sampler, "sample.sampler")
-    options = {"eta": eta} if run is ddim else {}
-    timesteps = timestep_grid(schedule.num_timesteps, num_steps, spacing)
-    assert len(labels) == len(seeds), (len(labels), len(seeds))
-    starts = range(0, len(labels), batch_size)[part[0] :: part[1]]
-    for start in starts:
-        places = list(range(start, min(start + batch_size, len(labels))))
-        filled = places + [places[-1]] * (batch_size - len(places))
-        seed = torch.tensor([seeds[i] for i in filled])
-        label = torch.tensor([labels[i] for i in filled], device=device)
-        x_T = normal(seed, Purpose.INITIAL_NOISE, torch.zeros_like(seed), shape).to(device)
+    timesteps = check_drawing(schedule, sampler, steps, spacing, eta)
+    assert 0 < len(labels) == len(seeds) <= batch_size, (len(labels), len(seeds), batch_size)
+    filled = [*range(len(labels)), *[len(labels) - 1] * (batch_size - len(labels))]
+    all_seeds = [seeds[i] for i in filled]
 
-        def noise(step: int, seed: Tensor = seed) -> Tensor:
-            return normal(seed, Purpose.SAMPLER_NOISE, torch.full_like(seed, step), shape).to(device)
+    def noise(step: int) -> Tensor:
+        return seeded_noise(all_seeds, Purpose.SAMPLER_NOISE, step, shape).to(device)
 
-        x_0 = run(denoiser, schedule, x_T, label, timesteps, noise=noise, **options)
-        yield places, to_uint8(x_0[: len(places)]).cpu()
+    start = seeded_noise(all_seeds, Purpose.INITIAL_NOISE, 0, shape) if x_T is None else x_T[filled]
+    entry = SAMPLERS[sampler]
+    options = {"eta": eta} if entry.takes_eta else {}
+    x_0 = entry.run(denoiser, schedule, start.to(device), labels[filled].to(device), timesteps, noise=noise, **options)
+    return x_0[: len(labels)]
+
+
+def batches(count: int, batch_size: int, part: tuple[int, int] = (0, 1)) -> list[list[int]]:
+    """Places 0..count-1 in batches of a fixed size, of which part (i, n) takes every n-th from the i-th on."""
+    starts = range(0, count, batch_size)[part[0] :: part[1]]
+    return [list(range(start, min(start + batch_size, count))) for start in starts]
 
 
 def to_uint8(images: Tensor) -> Tensor:
     """Images in [-1, 1] as grey levels 0..255."""
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def from_uint8(images: Tensor) -> Tensor:
+    """Grey levels 0..255 as images in [-1, 1]."""
+    return images.float() / 127.5 - 1

@@ -5,31 +5,13 @@ A sampler knows a denoiser, a schedule and a list of timesteps, and nothing of n
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ddpm.schedule import NoiseSchedule, Prediction
-
-Denoiser = Callable[[Tensor, Tensor, Tensor], Prediction]
-
-
-def trailing(num_timesteps: int, num_steps: int) -> list[int]:
-    """From T-1 down in equal strides, so that sampling starts at full noise (Lin et al. 2023, table 2)."""
-    return [round((i + 1) * num_timesteps / num_steps) - 1 for i in reversed(range(num_steps))]
-
-
-def leading(num_timesteps: int, num_steps: int) -> list[int]:
-    """Down to 0 in equal whole strides, as ADM's `ddimN`; starts well short of T-1 for few steps."""
-    return [i * (num_timesteps // num_steps) for i in reversed(range(num_steps))]
-
-
-def linspace(num_timesteps: int, num_steps: int) -> list[int]:
-    """From T-1 down to 0, both included; one step is T-1 alone."""
-    return [round((num_timesteps - 1) * (1 - i / max(1, num_steps - 1))) for i in range(num_steps)]
-
-
-SPACINGS = {"trailing": trailing, "leading": leading, "linspace": linspace}
+from ddpm.sampling.solvers import dpm_solver, euler, heun, unipc
+from ddpm.schedule import Denoiser, NoiseSchedule, Prediction
 
 
 @torch.no_grad()
@@ -51,7 +33,7 @@ def ddim(
         denoiser: (x_t, t, labels) -> Prediction; if it clips x_0, it re-derives eps.
         schedule: the forward process.
         x_T: standard normal, (B, C, H, W).
-        labels: class ids, (B,).
+        labels: as the denoiser takes them.
         timesteps: falling, each in 0..T-1.
         eta: 0 is deterministic, 1 has the posterior's variance.
         noise: i -> standard normal of x_T's shape for step i; needed where eta > 0.
@@ -84,4 +66,71 @@ def ddim(
 ddpm = partial(ddim, eta=1.0, learned_variance=True)
 ddpm.__doc__ = "Ancestral sampling (Ho et al. 2020, algorithm 2): DDIM with eta 1, with the learned variance if any."
 
-SAMPLERS = {"ddim": ddim, "ddpm": ddpm}
+
+@torch.no_grad()
+def invert(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    x_0: Tensor,
+    labels: Tensor,
+    timesteps: list[int],
+    iterations: int = 3,
+) -> Tensor:
+    """The noise from which `ddim` with eta 0 draws an image: its steps, solved backwards by fixed-point iteration.
+
+    One iteration is the usual DDIM inversion (Song et al. 2021, section 5.4), which takes the noise of a step to be
+    that of the point before it; each further one (Pan et al. 2023, arXiv 2309.04907) brings it closer to its own.
+
+    Args:
+        denoiser: one that does not clip, for clipping cannot be undone.
+        schedule: the forward process.
+        x_0: images, (B, C, H, W).
+        labels: as the denoiser takes them.
+        timesteps: those that `ddim` visits, falling.
+        iterations: evaluations for each timestep.
+
+    Returns:
+        x_T, (B, C, H, W).
+    """
+    x = x_0
+    for before, t in zip([-1, *reversed(timesteps[1:])], reversed(timesteps), strict=True):
+        step = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
+        alpha_bar, alpha_bar_before = (float(schedule.alphas_cumprod[s]) if s >= 0 else 1.0 for s in (t, before))
+        signal, signal_before = alpha_bar**0.5, alpha_bar_before**0.5
+        noise, noise_before = (1 - alpha_bar) ** 0.5, (1 - alpha_bar_before) ** 0.5
+        x_t = x
+        for _ in range(iterations):
+            # Of x_0 and eps, one is the denoiser's and the other follows from x; the iteration contracts fastest if the
+            # denoiser's is the one that x_t hardly changes: eps where there is little noise, x_0 where there is much.
+            x_0_t, eps, _ = denoiser(x_t, step, labels)
+            if signal_before > noise_before:
+                x_0_t = (x - noise_before * eps) / signal_before
+            else:
+                eps = (x - signal_before * x_0_t) / noise_before
+            x_t = signal * x_0_t + noise * eps
+        x = x_t
+    return x
+
+
+class Sampler(NamedTuple):
+    """A sampler and its cost.
+
+    Attributes:
+        run: the function.
+        points: the largest number of timesteps whose run takes at most so many evaluations of the denoiser.
+        takes_eta: whether it has the option `eta`.
+    """
+
+    run: Callable[..., Tensor]
+    points: Callable[[int], int] = lambda evaluations: evaluations
+    takes_eta: bool = False
+
+
+SAMPLERS = {
+    "ddim": Sampler(ddim, takes_eta=True),
+    "ddpm": Sampler(ddpm),
+    "dpmpp": Sampler(dpm_solver),
+    "unipc": Sampler(unipc),
+    "euler": Sampler(euler),
+    "heun": Sampler(heun, points=lambda evaluations: (evaluations + 1) // 2),
+}

@@ -1,13 +1,16 @@
 """From the configuration to the things that it names. Unknown names and numbers that do not fit are refused here."""
 
+from pathlib import Path
+
 from ddpm.config import Config
 from ddpm.data import ImageData, load_data
+from ddpm.exchange.loading import load_pipeline
+from ddpm.exchange.pretrained import started_from, training_options
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import RESAMPLERS, UNet
 from ddpm.names import lookup
 from ddpm.objective import PREDICTIONS, TIMESTEP_SAMPLERS, WEIGHTINGS
-from ddpm.sampling.images import timestep_grid
-from ddpm.sampling.samplers import SAMPLERS
+from ddpm.sampling.images import check_drawing
 from ddpm.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
 
 
@@ -39,8 +42,7 @@ def check_names(config: Config) -> None:
     lookup(PREDICTIONS, diffusion.prediction, "diffusion.prediction")
     lookup(WEIGHTINGS, diffusion.weighting, "diffusion.weighting")
     lookup(TIMESTEP_SAMPLERS, diffusion.timestep_sampler, "diffusion.timestep_sampler")
-    lookup(SAMPLERS, sample.sampler, "sample.sampler")
-    timestep_grid(diffusion.num_timesteps, sample.steps, sample.spacing)
+    check_drawing(build_schedule(config), sample.sampler, sample.steps, sample.spacing, sample.eta)
     if sample.guidance != 1 and diffusion.label_dropout == 0:
         raise ValueError("sample.guidance: only 1 is possible where diffusion.label_dropout is 0; raise that to 0.1")
 
@@ -59,6 +61,8 @@ def build_unet(config: Config, data: ImageData) -> UNet:
         ValueError: if they do not fit together.
     """
     model = config.model
+    if model.pretrained is not None:
+        return _build_pretrained(config, data)
     return UNet(
         resolution=data.resolution,
         in_channels=data.channels,
@@ -76,3 +80,33 @@ def build_unet(config: Config, data: ImageData) -> UNet:
         resample=model.resample,
         seed=config.train.seed,
     )
+
+
+def _build_pretrained(config: Config, data: ImageData) -> UNet:
+    """The pretrained model, for the data's classes.
+
+    Raises:
+        ValueError: if it is not there, is damaged, or was trained for other images or another process; names the
+            options that it needs.
+    """
+    path = Path(config.model.pretrained)
+    if not path.exists():
+        raise ValueError(
+            f"model.pretrained: {path} is not there; a run needs it whenever it starts or goes on, for its architecture"
+        )
+    try:
+        pipeline = load_pipeline(path)
+        needed = training_options(pipeline)
+    except ValueError as problem:
+        raise ValueError(f"model.pretrained: {problem}") from None
+    given = {f"diffusion.{key}": value for key, value in config.to_dict()["diffusion"].items()}
+    given |= {"data.resolution": data.resolution, "data.channels": data.channels}
+    wrong = [key for key, value in needed.items() if given[key] != value]
+    if wrong:
+        settings = " ".join(f"--{key} {str(needed[key]).lower()}" for key in wrong)
+        raise ValueError(
+            f"{wrong[0]}: {given[wrong[0]]} here, but model.pretrained {path} was trained with {needed[wrong[0]]}; set "
+            f"{settings}"
+        )
+    null_class = config.diffusion.label_dropout > 0
+    return started_from(pipeline, data.class_names, null_class, config.model.dropout, config.train.seed)

@@ -7,7 +7,6 @@ import platform
 import secrets
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,9 +15,8 @@ import torch
 from ddpm import __version__
 from ddpm.commands import read_config
 from ddpm.config import Config, differences
-
-# The data workers of a process that was killed hold its lock until they notice, which takes them up to five seconds.
-PATIENCE_SECONDS = 6.0
+from ddpm.manifest import appearing
+from ddpm.processes import acquired
 
 
 class RunDirectory:
@@ -38,7 +36,7 @@ class RunDirectory:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
         self._lock = (path / ".lock").open("a+")
-        if not self._acquired():
+        if not acquired(self._lock, fcntl.LOCK_EX):
             self._lock.seek(0)
             raise ValueError(
                 f"{path}: in use by {self._lock.read().strip() or 'another process'}; wait for it, or name another "
@@ -47,17 +45,6 @@ class RunDirectory:
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._lock.flush()
-
-    def _acquired(self) -> bool:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return True
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    return False
-                time.sleep(0.2)
 
     def __enter__(self) -> Self:
         return self
@@ -95,19 +82,11 @@ class RunDirectory:
             missing = config_file.name if facts_file.exists() else facts_file.name
             raise ValueError(f"{self.path}: holds checkpoints but no {missing}; restore it, or name another with --run")
         facts = {"id": secrets.token_hex(4), **facts, "versions": versions(), "git_commit": git_commit()}
-        write_atomically(config_file, f"# scripts/train.py --config {config_file}\n{config.to_yaml()}")
-        write_atomically(facts_file, json.dumps(facts, indent=2) + "\n")
+        with appearing(config_file) as file:
+            file.write(f"# scripts/train.py --config {config_file}\n{config.to_yaml()}".encode())
+        with appearing(facts_file) as file:
+            file.write((json.dumps(facts, indent=2) + "\n").encode())
         return facts
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file's text at once, so that no reader sees half of it."""
-    working = path.with_name(f".{path.name}.tmp")
-    with working.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    working.replace(path)
 
 
 def versions() -> dict[str, str]:

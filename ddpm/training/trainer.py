@@ -16,12 +16,14 @@ from tqdm import tqdm
 
 from ddpm.config import Config, TrainConfig
 from ddpm.data import ImageData
+from ddpm.exchange.card import write_card
+from ddpm.exchange.pictures import labelled_grid
 from ddpm.manifest import digests, naming, publish
 from ddpm.models.unet import UNet
 from ddpm.objective import diffusion_loss
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import device_map, first_on_main, on_main
-from ddpm.sampling.files import labelled_grid, plan_seeds
+from ddpm.sampling.images import batches, plan_seeds
 from ddpm.schedule import NoiseSchedule
 from ddpm.training.batches import local_batches
 from ddpm.training.build import build_data, build_schedule, build_unet, check_names
@@ -53,9 +55,11 @@ def train(config: Config, run_path: Path, dry_run: bool = False) -> None:
     accelerator = start_accelerator(config.train)
     data = first_on_main(accelerator, lambda: build_data(config))
     schedule, unet = build_schedule(config), first_on_main(accelerator, lambda: build_unet(config, data))
+    pretrained = config.model.pretrained
+    origin = f", architecture and weights of {pretrained}" if pretrained is not None else ""
     if dry_run:
         lines = plan(config, data, unet, schedule, accelerator)
-        accelerator.print(f"{lines}\nrun directory {run_path} (nothing was written)")
+        accelerator.print(f"{lines}\nrun directory {run_path} (nothing was written){origin}")
         return
 
     facts = {
@@ -69,7 +73,8 @@ def train(config: Config, run_path: Path, dry_run: bool = False) -> None:
     with directory or nullcontext():
         run_id = on_main(accelerator, lambda: directory.begin(config, facts)["id"])
         devices = device_map(accelerator)
-        accelerator.print(f"run directory {run_path}: {data.summary()}; {facts['parameters']:,} parameters; {devices}")
+        size = f"{facts['parameters']:,} parameters"
+        accelerator.print(f"run directory {run_path}: {data.summary()}; {size}{origin}; {devices}")
         if data.skipped and accelerator.is_main_process:
             print(f"WARNING: {data.skipped} unreadable images are left out", file=sys.stderr)
         Trainer(config, accelerator, data, schedule, unet, run_path).run(run_id)
@@ -290,9 +295,13 @@ class Trainer:
         pipeline, checkpoint = self.path / "pipeline", self.path / "checkpoints" / f"step_{self.step:08d}"
         weights = "unet/diffusion_pytorch_model.safetensors"
 
+        def fill(folder: Path) -> None:
+            self.pipeline.save_pretrained(folder)
+            write_card(folder, self.path)
+
         def publish_once() -> None:
             if digests(pipeline).get(weights) != digests(checkpoint).get(weights):
-                publish(pipeline, self.pipeline.save_pretrained)
+                publish(pipeline, fill)
 
         on_main(self.accelerator, publish_once)
         self.accelerator.print(
@@ -316,8 +325,10 @@ class Trainer:
         accelerator, settings = self.accelerator, self.config.sample
         shown = min(self.data.num_classes, GRID_CLASSES)
         labels, seeds = plan_seeds(range(shown), settings.per_class, settings.seed, self.data.num_classes)
-        draw_part = self.pipeline.drawer(labels, seeds, settings)
-        drawn = gather_object(list(draw_part((accelerator.process_index, accelerator.num_processes))))
+        draw_batch = self.pipeline.drawer(torch.tensor(labels), seeds, **settings.drawing())
+        part = (accelerator.process_index, accelerator.num_processes)
+        mine = [(places, draw_batch(places)) for places in batches(len(labels), settings.batch_size, part)]
+        drawn = gather_object(mine)
 
         def write() -> None:
             images = torch.cat([images for _, images in sorted(drawn, key=lambda batch: batch[0])])

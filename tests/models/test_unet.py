@@ -2,25 +2,18 @@
 
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from ddpm.models.norm import NORMS, AdaGN, num_groups
+from ddpm.models.norm import EPS, NORMS, AdaGN, GroupNorm, group_norm, num_groups
 from ddpm.models.unet import UNet
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads cost such small networks more than they save, most of all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 SMALL = {
@@ -319,6 +312,55 @@ def test_null_label() -> None:
     assert UNet(**SMALL).null_label == 4 and UNet(**SMALL, null_class=False).null_label is None
 
 
+def test_labels_as_weights_and_for_each_level() -> None:
+    unet = UNet(**SMALL)
+    randomise(unet, seed=10)
+    x, t, y = inputs(3, 3, 8, 4)
+    one_hot = F.one_hot(y, 5).float()
+    with torch.no_grad():
+        expected = unet(x, t, y).sample
+        # The sum of a row of zeros and one entry is that entry: equal up to the layout of the product.
+        for same in (one_hot, one_hot[:, None].repeat(1, 2, 1), y[:, None].repeat(1, 2)):
+            torch.testing.assert_close(unet(x, t, same).sample, expected, rtol=0, atol=1e-5)
+        half = 0.5 * one_hot + 0.5 * one_hot.roll(1, 0)
+        table = unet.class_embed.weight
+        blended = UNet(**SMALL)
+        blended.load_state_dict(unet.state_dict())
+        blended.class_embed.weight[:3] = half @ table
+        torch.testing.assert_close(
+            unet(x, t, half).sample, blended(x, t, torch.arange(3)).sample, rtol=0, atol=1e-5
+        )
+
+
+def test_each_level_has_its_own_label() -> None:
+    """The label of a level reaches the norms of that level, in encoder and decoder; the middle is of the coarsest."""
+    unet = UNet(**SMALL)
+    randomise(unet, seed=11)
+    x, t, _ = inputs(1, 3, 8, 4)
+    seen: dict[str, Tensor] = {}
+    for name, module in unet.named_modules():
+        if name.endswith("norm2"):
+            module.register_forward_hook(lambda module, args, output, name=name: seen.update({name: args[1]}))
+    with torch.no_grad():
+        unet(x, t, torch.tensor([[1, 2]]))
+        time = unet.time_embed(t)
+        of = {level: F.silu(time + unet.class_embed.weight[label]) for level, label in ((0, 1), (1, 2))}
+    assert seen
+    for name, emb in seen.items():
+        finest = name.startswith(("down.0", "up.1"))
+        assert torch.equal(emb, of[0 if finest else 1]), name
+
+
+@pytest.mark.parametrize("labels", [
+    torch.zeros(3, 4), torch.zeros(3, 3, 5), torch.zeros(3, 3, dtype=torch.int64), torch.tensor(1), torch.tensor(0.5),
+    torch.zeros(3, 2, 4), torch.zeros(3, 2, 2, dtype=torch.int64), torch.zeros(5),
+])
+def test_labels_of_a_shape_that_is_none(labels: Tensor) -> None:
+    x, t, _ = inputs(3, 3, 8, 4)
+    with pytest.raises(ValueError, match=r"^class_labels: (ids|weights) of shape .*allowed are ids \(B,\) or \(B, 2\)"):
+        UNet(**SMALL)(x, t, labels)
+
+
 # --------------------------------------------------------------------------------------------------- one-line errors
 
 
@@ -404,6 +446,41 @@ def test_adagn_takes_images_in_any_memory_format() -> None:
     expected = norm(h, emb)
     for other in (h.to(memory_format=torch.channels_last), h.transpose(2, 3).contiguous().transpose(2, 3)):
         torch.testing.assert_close(norm(other, emb), expected, rtol=0, atol=1e-5)       # rounding of float32 sums
+
+
+# Rounding of sums over a group; the plain formula is in double precision.
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("shape", [(3, 32, 8, 8), (2, 96, 4, 4), (1, 64, 16, 16), (5, 8, 2, 2)])
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@torch.no_grad()
+def test_sums_equal_the_kernel(groups: int, shape: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
+    """Without gradients, on a CPU and in channels-last layout, group_norm takes another way to the same result."""
+    draws = torch.Generator().manual_seed(4)
+    h = torch.randn(shape, generator=draws, dtype=torch.float64) * 3 + 20       # the mean is far from 0
+    channels = shape[1]
+    gain, offset = torch.randn(2, shape[0], channels, 1, 1, generator=draws, dtype=torch.float64)
+    plain = gain * F.group_norm(h, groups, eps=EPS) + offset
+    last = h.to(dtype).contiguous(memory_format=torch.channels_last)
+    found = group_norm(last, groups, gain.to(dtype), offset.to(dtype))
+    assert found.is_contiguous(memory_format=torch.channels_last) and torch.equal(last, h.to(dtype))
+    torch.testing.assert_close(found.double(), plain, rtol=0, atol=tolerance * 10)
+    layer = GroupNorm(groups, channels, eps=EPS).to(dtype)
+    randomise(layer, seed=14)
+    expected = F.group_norm(h, groups, layer.weight.double(), layer.bias.double(), EPS)
+    for given in (last, last.contiguous()):
+        torch.testing.assert_close(layer(given).double(), expected, rtol=0, atol=tolerance * 10)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_norm_gives_the_same_with_and_without_gradients(norm: str) -> None:
+    layer = NORMS[norm](16, 10, 4)
+    randomise(layer, seed=15)
+    draws = torch.Generator().manual_seed(5)
+    h = torch.randn(3, 16, 6, 6, generator=draws).contiguous(memory_format=torch.channels_last)
+    emb = torch.randn(3, 10, generator=draws)
+    with torch.no_grad():
+        without = layer(h, emb)
+    torch.testing.assert_close(without, layer(h, emb).detach(), rtol=0, atol=2e-5)      # rounding of float32 sums
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from ddpm.models.convert import from_adm
+from ddpm.models.adm import from_adm
 from ddpm.sampling.guidance import unet_denoiser, with_guidance
-from ddpm.sampling.samplers import ddim, leading
+from ddpm.sampling.samplers import ddim
+from ddpm.sampling.timesteps import leading
 from ddpm.schedule import NoiseSchedule, linear
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
@@ -22,11 +23,11 @@ pytestmark = pytest.mark.skipif(not TRAJECTORY.is_file(), reason="the golden fil
 def test_ten_steps_equal_the_reference() -> None:
     metadata, expected = read(TRAJECTORY)
     timesteps = json.loads(metadata["timesteps"])[::-1]
-    assert leading(1000, 10) == timesteps
     metadata, tensors = read(NETWORK)
     weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
     unet = from_adm(weights, **json.loads(metadata["unet_config"]))
     schedule = NoiseSchedule(linear(1000))
+    assert leading(schedule, 10) == timesteps
     denoiser = with_guidance(unet_denoiser(unet, schedule, "eps"), schedule, unet.null_label, 1.0)
     x_0 = ddim(denoiser, schedule, expected["x_T"], expected["y"], timesteps)
     # What the golden files promise: float32 rounding of ten evaluations, each fed with the one before.

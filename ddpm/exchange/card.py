@@ -1,0 +1,111 @@
+"""The model card of an exported pipeline: a README.md that the hub shows, written from the run itself."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+GRID = "samples.png"
+_USE = """```python
+from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained("{name}", trust_remote_code=True)
+image = pipeline({label!r}, seeds=0, num_inference_steps=50).images[0]
+```
+
+The code that this runs is `ddpm_pipeline.py` and `unet/ddpm_unet.py` here. With the package `adagn-ddpm`,
+`ddpm.pipeline.ClassConditionalPipeline.from_pretrained` loads the same without `trust_remote_code`."""
+
+
+def write_card(
+    folder: Path,
+    run: Path,
+    name: str = "path/to/this/folder",
+    licence: str | None = None,
+    step: int | None = None,
+) -> Path:
+    """Writes README.md, and the run's newest sample grid, into a pipeline directory.
+
+    Args:
+        folder: the pipeline directory.
+        run: the run directory that it is from; what it lacks is left out.
+        name: what the pipeline is loaded by, a folder or `owner/name`.
+        licence: of the weights, an identifier as the hub knows them; None says that none is stated.
+        step: of training that the weights are from; None means the last.
+
+    Returns:
+        Path of the card.
+    """
+    facts = json.loads((run / "run.json").read_text()) if (run / "run.json").is_file() else {}
+    index = json.loads((folder / "model_index.json").read_text())
+    names = index.get("id2label") or {}
+    class_names = [names.get(str(i), str(i)) for i in range(len(names))]
+    metrics = _last_metrics(run, step)
+    grids = (run / "samples").glob("step_*.png")
+    grid = max((g for g in grids if step is None or g.stem <= f"step_{step:08d}"), default=None)
+    if grid is not None:
+        shutil.copyfile(grid, folder / GRID)
+    sections = [
+        _front_matter(licence),
+        f"# {name.rpartition('/')[2] if '/' in name and licence else 'Class-conditional diffusion model'}",
+        f"A class-conditional diffusion model of {_listed(class_names)}.",
+        f"![One row per class]({GRID})" if grid is not None else "",
+        "## Use\n\n" + _USE.format(name=name, label=class_names[0] if class_names else None),
+        _training(facts, metrics, step),
+        _configuration(run),
+        f"## Licence\n\nOf the weights: {licence or 'not stated by their author; ask before you use them'}. "
+        "Of the code in this folder: Apache-2.0.",
+    ]
+    card = folder / "README.md"
+    card.write_text("\n\n".join(section for section in sections if section) + "\n")
+    return card
+
+
+def _front_matter(licence: str | None) -> str:
+    tags = ["diffusers", "unconditional-image-generation", "class-conditional", "adagn"]
+    lines = [f"license: {licence or 'other'}", "library_name: diffusers", "tags:", *(f"- {tag}" for tag in tags)]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _listed(class_names: list[str], most: int = 30) -> str:
+    if not class_names:
+        return "images without classes"
+    shown = ", ".join(class_names[:most])
+    rest = f" and {len(class_names) - most} more" if len(class_names) > most else ""
+    return f"{len(class_names)} classes: {shown}{rest}"
+
+
+def _last_metrics(run: Path, step: int | None) -> dict[str, Any]:
+    """The last line up to a step; one that a power cut left unfinished does not count."""
+    file = run / "metrics.jsonl"
+    for line in reversed(file.read_text().splitlines() if file.is_file() else []):
+        try:
+            metrics = json.loads(line)
+        except ValueError:
+            continue
+        if step is None or metrics["step"] <= step:
+            return metrics
+    return {}
+
+
+def _training(facts: dict[str, Any], metrics: dict[str, Any], step: int | None) -> str:
+    rows = {
+        "data": facts.get("data", {}).get("summary"),
+        "fingerprint of the data": facts.get("data", {}).get("fingerprint"),
+        "parameters": f"{facts['parameters']:,}" if "parameters" in facts else None,
+        "multiply-adds per image and step": f"{facts['multiply_adds']:,}" if "multiply_adds" in facts else None,
+        "steps": metrics.get("step") if step is None else step,
+        "images seen": f"{metrics['samples']:,}" if "samples" in metrics else None,
+        "last training loss": f"{metrics['loss']:.4g}" if metrics.get("loss") is not None else None,
+        "seed": facts.get("seed"),
+        "versions": ", ".join(f"{package} {v}" for package, v in facts.get("versions", {}).items()) or None,
+        "commit": facts.get("git_commit"),
+    }
+    known = [f"| {key} | {value} |" for key, value in rows.items() if value is not None]
+    return "## Training\n\n| | |\n| --- | --- |\n" + "\n".join(known) if known else ""
+
+
+def _configuration(run: Path) -> str:
+    file = run / "config.yaml"
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("#")] if file.is_file() else []
+    return "\n".join(["## Configuration", "", "```yaml", *lines, "```"]) if lines else ""

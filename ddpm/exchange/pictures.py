@@ -1,0 +1,54 @@
+"""Images as Pillow has them, and many of them as one labelled grid."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+
+def decoded(file: Path | BytesIO) -> Tensor:
+    """An image file as uint8 (1 or 3, H, W)."""
+    with Image.open(file) as image:
+        pixels = torch.from_numpy(np.array(image))
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+
+
+def encoded(image: Tensor) -> bytes:
+    """uint8 (1 or 3, H, W) as a PNG."""
+    file = BytesIO()
+    to_pil(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """uint8 (1 or 3, H, W) as a Pillow image."""
+    return Image.fromarray(image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).contiguous().numpy())
+
+
+def labelled_grid(rows: Sequence[Sequence[Tensor]], names: Sequence[str], min_pixels: int = 48) -> Image.Image:
+    """One row of images below the other, the name of each on its left.
+
+    Args:
+        rows: images of each row, uint8 (C, H, W) of one size.
+        names: one per row; a long one is cut off.
+        min_pixels: small images are enlarged by a whole factor to at least so many pixels.
+    """
+    height, width = rows[0][0].shape[1:]
+    factor = max(1, -(-min_pixels // height))
+    gap = 2
+    cell_h, cell_w = height * factor + gap, width * factor + gap
+    font = ImageFont.load_default(size=max(12, min(24, cell_h // 3)))
+    captions = ["".join(x if x.isprintable() else " " for x in name)[:60] for name in names]
+    margin = round(max(font.getlength(caption) for caption in captions)) + 16
+    sheet = Image.new("RGB", (margin + max(map(len, rows)) * cell_w, len(rows) * cell_h + gap), "white")
+    pen = ImageDraw.Draw(sheet)
+    for r, (row, caption) in enumerate(zip(rows, captions, strict=True)):
+        pen.text((margin - 8, gap + r * cell_h + cell_h // 2), caption, fill="black", font=font, anchor="rm")
+        for c, image in enumerate(row):
+            cell = to_pil(image).resize((width * factor, height * factor), Image.Resampling.NEAREST)
+            sheet.paste(cell, (margin + c * cell_w, gap + r * cell_h))
+    return sheet

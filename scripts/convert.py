@@ -1,0 +1,27 @@
+"""Convert models of other programs to this one, and back to diffusers: `python scripts/convert.py --help`."""
+
+from ddpm.commands import one_line_errors, parse_convert
+
+
+def main() -> None:
+    with one_line_errors():
+        command = parse_convert()
+        flags = command.reference_flags()
+        from ddpm.exchange.conversion import convert  # after the options are read: importing takes seconds
+
+        convert(
+            command.model,
+            command.out,
+            command.to,
+            preset=command.preset,
+            flags=flags,
+            class_names=command.class_names,
+            null_class=command.null_class,
+            schedule=command.schedule,
+            num_timesteps=command.num_timesteps,
+            prediction=command.prediction,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""Share a trained model on the Hugging Face hub: `python scripts/push.py --help`."""
+
+from ddpm.commands import one_line_errors, parse_push
+
+
+def main() -> None:
+    with one_line_errors():
+        command = parse_push()
+        from ddpm.exchange.hub import push  # after the options are read: importing takes seconds
+
+        push(command.model, command.to, command.license, command.private, command.dry_run)
+
+
+if __name__ == "__main__":
+    main()
