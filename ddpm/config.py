@@ -48,6 +48,10 @@ class DataConfig:
         _require(self.memory_gb > 0, "data.memory_gb", self.memory_gb, "above 0")
         _require(self.workers >= 0, "data.workers", self.workers, "0 or more")
 
+    def reading(self) -> dict[str, Any]:
+        """What says which images are read, and how: keyword arguments of `ddpm.data.load_data`."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("flip", "workers")}
+
 
 @dataclass(frozen=True)
 class ModelConfig:

@@ -1,12 +1,15 @@
 """Several processes of one program: started together, failing together."""
 
+import atexit
 import fcntl
 import os
+import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import IO, Any
 
+import torch.distributed
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 
@@ -23,6 +26,14 @@ def join_processes(patience: timedelta | None = None) -> PartialState:
     """
     options = {} if patience is None else {"timeout": patience}
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), **options)
+
+
+@atexit.register
+def _leave() -> None:
+    """Ends the process group: its threads abort a process that ends before them."""
+    # After an error that nobody expected the others may still be at work, and leaving could wait for them.
+    if not hasattr(sys, "last_value") and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def check_launch(num_processes: int, script: str) -> None:

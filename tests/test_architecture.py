@@ -13,7 +13,8 @@ PACKAGE = ROOT / "ddpm"
 ORDER = [
     {"scripts", "notebooks", "tests"},
     {"analysis"},
-    {"evaluation", "training"},
+    {"training"},
+    {"evaluation"},
     {"exchange"},
     {"pipeline"},
     {"sampling"},
@@ -22,13 +23,13 @@ ORDER = [
 ]
 # Leaves: what each may import, and from which row of ORDER upwards it may be imported.
 LEAVES = {
-    "names": (set(), 7),
-    "bundle": (set(), 4),
-    "manifest": (set(), 3),
-    "processes": (set(), 3),
-    "config": (set(), 3),
-    "commands": ({"config", "names"}, 2),
-    "data": ({"names"}, 2),
+    "names": (set(), 8),
+    "bundle": (set(), 5),
+    "manifest": (set(), 4),
+    "processes": (set(), 4),
+    "config": (set(), 4),
+    "commands": ({"config", "names"}, 3),
+    "data": ({"names"}, 3),
 }
 OUTSIDERS = {
     "jsonargparse": {"ddpm/commands.py"},
@@ -96,7 +97,7 @@ def test_the_order_itself() -> None:
     assert may_import("models") == {"models", "schedule", "randomness", "names"}
     assert not [name for name in ("models", "schedule", "objective", "sampling") if "config" in may_import(name)]
     assert may_import("data") == {"data", "names"} and may_import("config") == {"config"}
-    assert "evaluation" not in may_import("training") and "training" not in may_import("evaluation")
+    assert "training" not in may_import("evaluation")
     assert not [leaf for leaf in LEAVES if leaf not in may_import("scripts")]
 
 

@@ -188,7 +188,6 @@ def sample_to_folder(
     grid = write_samples(out, plan.requests, draw, settings.batch_size, names, record, kinds)
     if processes.is_main_process:
         print(f"{len(plan.requests)} images in {out}; all together: {grid}")
-    processes.destroy_process_group()       # threads of its own that are left at the end of a process abort it
 
 
 def _process_digest(pipeline: ClassConditionalPipeline) -> str:

@@ -16,17 +16,7 @@ from ddpm.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
 
 def build_data(config: Config) -> ImageData:
     """The configured images."""
-    data = config.data
-    return load_data(
-        data.source,
-        data.resolution,
-        split=data.split,
-        image_column=data.image_column,
-        label_column=data.label_column,
-        channels=data.channels,
-        on_bad_image=data.on_bad_image,
-        memory_gb=data.memory_gb,
-    )
+    return load_data(**config.data.reading())
 
 
 def check_names(config: Config) -> None:
