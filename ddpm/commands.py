@@ -43,14 +43,12 @@ class TrainCommand:
     dry_run: bool
 
 
-@dataclass(frozen=True)
-class SampleCommand:
-    """Draw images of chosen classes from a trained model; the same command again goes on where it was interrupted.
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """How images are drawn.
 
     Args:
         model: a run directory, one of its checkpoints, or a pipeline.
-        classes: names or ids, separated by commas; all unless given; none is the null class.
-        per_class: images of each class.
         seed: the j-th image of class c has the seed `seed + j * number of classes + c`.
         steps: network evaluations per image, at most.
         guidance: scale of guidance; 1 is none.
@@ -61,16 +59,9 @@ class SampleCommand:
         eta: noise of ddim, from 0 (none) to 1.
         spacing: of the timesteps, trailing, leading, linspace, logsnr or karras.
         batch_size: images per network call.
-        blend: so many images from each class to the next, their embeddings blended.
-        walk: so many images of each class from one seed to the next.
-        swap: rows in which the next class takes over level by level, from the finest resolution to the coarsest.
-        format: png, parquet or npz; several separated by commas.
-        out: folder to write to; one of its own in samples/ inside the model unless given.
     """
 
     model: Path
-    classes: str | None = None
-    per_class: int | None = None
     seed: int | None = None
     steps: int | None = None
     guidance: float | None = None
@@ -81,6 +72,42 @@ class SampleCommand:
     eta: float | None = None
     spacing: str | None = None
     batch_size: int | None = None
+
+    def settings(self) -> SampleConfig:
+        """The `sample` section of the run that the model is from, if any, with what the command line gives.
+
+        Raises:
+            ValueError: if a value is out of range.
+        """
+        run = run_of(self.model)
+        defaults = SampleConfig() if run is None else read_config(run / "config.yaml").sample
+        names = {f.name for f in dataclasses.fields(SampleConfig)}
+        given = {key: value for key, value in vars(self).items() if key in names and value is not None}
+        return dataclasses.replace(defaults, **given)
+
+
+def run_of(path: Path) -> Path | None:
+    """The run directory that a path is, or is in, such as that of a checkpoint; None if it is in none."""
+    near = (path, *path.absolute().parents[:2])
+    return next((f for f in near if (f / "config.yaml").is_file() and (f / "run.json").is_file()), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleCommand(Drawing):
+    """Draw images of chosen classes from a trained model; the same command again goes on where it was interrupted.
+
+    Args:
+        classes: names or ids, separated by commas; all unless given; none is the null class.
+        per_class: images of each class.
+        blend: so many images from each class to the next, their embeddings blended.
+        walk: so many images of each class from one seed to the next.
+        swap: rows in which the next class takes over level by level, from the finest resolution to the coarsest.
+        format: png, parquet or npz; several separated by commas.
+        out: folder to write to; one of its own in samples/ inside the model unless given.
+    """
+
+    classes: str | None = None
+    per_class: int | None = None
     blend: int | None = None
     walk: int | None = None
     swap: bool = False
@@ -95,18 +122,43 @@ class SampleCommand:
             if getattr(self, name) is not None and getattr(self, name) < 2:
                 raise ValueError(f"{name}: {getattr(self, name)} is out of range; allowed: 2 or more")
 
-    def settings(self) -> SampleConfig:
-        """The `sample` section of the run that the model is from, if any, with what the command line gives.
 
-        Raises:
-            ValueError: if a value is out of range.
-        """
-        near = [folder / "config.yaml" for folder in (self.model, *self.model.absolute().parents[:2])]
-        ours = (file for file in near if file.is_file() and file.with_name("run.json").is_file())
-        defaults = next((read_config(file).sample for file in ours), SampleConfig())
-        names = {f.name for f in dataclasses.fields(SampleConfig)}
-        given = {key: value for key, value in vars(self).items() if key in names and value is not None}
-        return dataclasses.replace(defaults, **given)
+@dataclass(frozen=True, kw_only=True)
+class EvaluateCommand(Drawing):
+    """Measure how good a model's images are, or somebody else's, each figure with an error bar and a floor.
+
+    Args:
+        model: a run directory, one of its checkpoints, or a pipeline; or images, as a folder, parquet or .npz.
+        reference: real images to compare with, as data.source, or a run directory for its data; the data of the
+            model's run unless given.
+        held_out: real images that the model was not trained on, as data.source.
+        held_out_split: the split of them; test unless given, train where held_out is given too.
+        count: number of images to draw, in the reference's proportions of classes; as many as it has unless given, but
+            at most 10,000.
+        extractor: of features, judge, inception, dinov2, package.module:Name, or a folder of a saved judge.
+        metrics: which, separated by commas; all that apply unless given.
+        bootstrap: resamples for the intervals.
+        bound_images: held-out images for the denoising error and the variational bound.
+        bound_steps: timesteps of the bound that are evaluated for each of them; all of them make it exact.
+        out: folder to write to; one of its own in evaluations/ inside the model unless given.
+    """
+
+    reference: str | None = None
+    held_out: str | None = None
+    held_out_split: str | None = None
+    count: int | None = None
+    extractor: str = "judge"
+    metrics: str | None = None
+    bootstrap: int = 200
+    bound_images: int = 128
+    bound_steps: int = 20
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("count", 2), ("bootstrap", 20), ("bound_images", 2), ("bound_steps", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}: {value} is out of range; allowed: {least} or more")
 
 
 @dataclass(frozen=True)
@@ -197,6 +249,11 @@ def parse_sample(argv: list[str] | None = None) -> SampleCommand:
     return _parse(SampleCommand, "sample.py", argv)
 
 
+def parse_evaluate(argv: list[str] | None = None) -> EvaluateCommand:
+    """Reads the command line of scripts/evaluate.py; prints one line and exits with code 2 on a mistake."""
+    return _parse(EvaluateCommand, "evaluate.py", argv)
+
+
 def parse_convert(argv: list[str] | None = None) -> ConvertCommand:
     """Reads the command line of scripts/convert.py; prints one line and exits with code 2 on a mistake."""
     return _parse(ConvertCommand, "convert.py", argv)
@@ -209,9 +266,9 @@ def parse_push(argv: list[str] | None = None) -> PushCommand:
 
 def _parse(command: type[Command], prog: str, argv: list[str] | None) -> Command:
     """Reads a command line into a dataclass, whose docstring is the help; the field `model` has no option's name."""
-    described = docstring_parser.parse(command.__doc__)
-    parser = _Parser(prog=prog, description=described.short_description)
-    helps = {p.arg_name: " ".join(p.description.split()) for p in described.params}
+    described = [docstring_parser.parse(kind.__doc__) for kind in reversed(command.__mro__[:-1])]
+    parser = _Parser(prog=prog, description=described[-1].short_description)
+    helps = {p.arg_name: " ".join(p.description.split()) for document in described for p in document.params}
     fields = dataclasses.fields(command)
     for f in fields:
         option = f"--{f.name.replace('_', '-')}"

@@ -79,7 +79,8 @@ def test_defaults_are_entries() -> None:
 
 
 def described(section: type) -> dict[str, str]:
-    return {p.arg_name: " ".join(p.description.split()) for p in docstring_parser.parse(section.__doc__).params}
+    documents = [docstring_parser.parse(kind.__doc__) for kind in reversed(section.__mro__[:-1])]
+    return {p.arg_name: " ".join(p.description.split()) for document in documents for p in document.params}
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes

@@ -1,0 +1,16 @@
+"""Measure how good a model's images are, with error bars: `python scripts/evaluate.py --help`."""
+
+from ddpm.commands import one_line_errors, parse_evaluate
+
+
+def main() -> None:
+    with one_line_errors():
+        command = parse_evaluate()
+        settings = command.settings()
+        from ddpm.evaluation.evaluate import evaluate  # after the options are read: importing takes seconds
+
+        evaluate(command, settings)
+
+
+if __name__ == "__main__":
+    main()
