@@ -132,7 +132,7 @@ class EvaluateCommand(Drawing):
         reference: real images to compare with, as data.source, or a run directory for its data; the data of the
             model's run unless given.
         held_out: real images that the model was not trained on, as data.source.
-        held_out_split: the split of them; test unless given, train where held_out is given too.
+        held_out_split: the split of them, train unless given; without held_out a split of the run's own source.
         count: number of images to draw, in the reference's proportions of classes; as many as it has unless given, but
             at most 10,000.
         extractor: of features, judge, inception, dinov2, package.module:Name, or a folder of a saved judge.

@@ -1,8 +1,8 @@
 """Numbers of many images, on disk: computed once, in batches, by any number of processes.
 
-Every batch is a file of its own that appears when it is whole. What was killed goes on from the files that are there, over as
-many processes as there are then, and ends with the same numbers: a batch is computed alike whoever does it. Nothing is
-ever held for all images, and what is read again is read from the disk a part at a time.
+Every batch is a file of its own that appears when it is whole. What was killed goes on from the files that are there,
+over as many processes as there are then, and ends with the same numbers: a batch is computed alike whoever does it.
+Nothing is ever held for all images, and what is read again is read from the disk a part at a time.
 """
 
 from collections.abc import Callable, Sequence

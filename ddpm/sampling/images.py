@@ -117,7 +117,7 @@ def draw(
         (N, C, H, W) on the device, in [-1, 1] if the denoiser clips.
 
     Raises:
-        ValueError: for an unknown setting, before anything is drawn.
+        ValueError: for an unknown setting, before anything is drawn; or if what is drawn is not finite.
     """
     timesteps = check_drawing(schedule, sampler, steps, spacing, eta)
     assert 0 < len(labels) == len(seeds) <= batch_size, (len(labels), len(seeds), batch_size)
@@ -131,7 +131,14 @@ def draw(
     entry = SAMPLERS[sampler]
     options = {"eta": eta} if entry.takes_eta else {}
     x_0 = entry.run(denoiser, schedule, start.to(device), labels[filled].to(device), timesteps, noise=noise, **options)
-    return x_0[: len(labels)]
+    x_0 = x_0[: len(labels)]
+    finite = x_0.flatten(1).isfinite().all(dim=1)
+    if not finite.all():
+        raise ValueError(
+            f"the model draws values that are not finite (of {int((~finite).sum())} of {len(x_0)} images, seed "
+            f"{seeds[int(finite.int().argmin())]} first); its weights may be damaged: use an earlier checkpoint"
+        )
+    return x_0
 
 
 def batches(count: int, batch_size: int, part: tuple[int, int] = (0, 1)) -> list[list[int]]:

@@ -3,18 +3,14 @@
 import fcntl
 import json
 import os
-import platform
 import secrets
 import socket
-import subprocess
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-
-from ddpm import __version__
 from ddpm.commands import read_config
 from ddpm.config import Config, differences
+from ddpm.exchange.provenance import git_commit, versions
 from ddpm.manifest import appearing
 from ddpm.processes import acquired
 
@@ -87,30 +83,3 @@ class RunDirectory:
         with appearing(facts_file) as file:
             file.write((json.dumps(facts, indent=2) + "\n").encode())
         return facts
-
-
-def versions() -> dict[str, str]:
-    """Of everything that a result may depend on."""
-    import accelerate
-    import diffusers
-
-    return {
-        "adagn-ddpm": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "accelerate": accelerate.__version__,
-    }
-
-
-def git_commit() -> str | None:
-    """Commit of the code, with `+changes` where the tree differs from it; None outside a repository."""
-
-    def git(*args: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *args]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -122,6 +122,18 @@ def test_unknown_settings_draw_nothing(options: dict, expected: str) -> None:
     assert not toy.seen
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_refused(value: float) -> None:
+    schedule = NoiseSchedule(SCHEDULES["cosine"](1000))
+
+    def broken(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
+        x_0 = torch.where(labels.view(-1, 1, 1, 1) == 2, value, 0.1) * torch.ones_like(x_t)
+        return schedule.from_x_0(x_0, x_t, t)
+
+    with pytest.raises(ValueError, match=r"not finite \(of 1 of 3 images, seed 8 first\)"):
+        draw(broken, schedule, torch.tensor([0, 2, 1]), [7, 8, 9], SHAPE, "cpu", sampler="ddim", steps=3, batch_size=4)
+
+
 def test_grey_levels() -> None:
     levels = torch.arange(256).view(1, 1, 16, 16)
     assert torch.equal(to_uint8(levels / 127.5 - 1), levels.to(torch.uint8))

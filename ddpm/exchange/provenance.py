@@ -1,0 +1,36 @@
+"""What made a result: versions and the commit of the code."""
+
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+from ddpm import __version__
+
+
+def versions() -> dict[str, str]:
+    """Of everything that a result may depend on."""
+    import accelerate
+    import diffusers
+
+    return {
+        "adagn-ddpm": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "accelerate": accelerate.__version__,
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of the code, with `+changes` where the tree differs from it; None outside a repository."""
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
