@@ -10,33 +10,30 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm.config import Config, TrainConfig
+from ddpm.config import Config
 from ddpm.data import ImageData
-from ddpm.exchange.card import write_card
-from ddpm.exchange.pictures import labelled_grid
-from ddpm.manifest import digests, naming, publish
 from ddpm.models.unet import UNet
 from ddpm.objective import diffusion_loss
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import device_map, first_on_main, on_main
-from ddpm.sampling.images import batches, plan_seeds
 from ddpm.schedule import NoiseSchedule
 from ddpm.training.batches import local_batches
 from ddpm.training.build import build_data, build_schedule, build_unet, check_names
 from ddpm.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from ddpm.training.ema import EMA
+from ddpm.training.export import export
+from ddpm.training.grid import Grid
 from ddpm.training.inputs import seed_dropout, training_inputs
 from ddpm.training.interruption import Interruption
 from ddpm.training.launch import start_accelerator
+from ddpm.training.optimizer import build_optimizer, learning_rate
 from ddpm.training.plan import multiply_adds, plan
 from ddpm.training.run import RunDirectory
-from ddpm.training.tracking import Stopwatch, Trackers, open_trackers
-
-GRID_CLASSES = 16       # a training grid shows so many classes at most
+from ddpm.training.tracking import Stopwatch, open_trackers
 
 
 def train(config: Config, run_path: Path, dry_run: bool = False) -> None:
@@ -106,17 +103,12 @@ class Trainer:
         if config.model.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         self.ema = EMA(self.unet, config.train.ema_half_life, config.train.ema_warmup)
-        optimizer = torch.optim.AdamW(
-            self.unet.parameters(),
-            lr=config.train.learning_rate,
-            betas=(0.9, config.train.beta2),
-            weight_decay=config.train.weight_decay,
-            fused=accelerator.device.type in ("cpu", "cuda"),
-        )
+        optimizer = build_optimizer(self.unet.parameters(), config.train)
         self.model, self.optimizer = accelerator.prepare(self.unet, optimizer)
         self.pipeline = ClassConditionalPipeline.from_parts(
             self.ema.model, schedule, config.diffusion.prediction, data.class_names
         )
+        self.grid = Grid(config, accelerator, self.pipeline, path)
         self.input_facts = (schedule.num_timesteps, unet.null_label, accelerator.device)
         self.step = 0                   # optimizer steps so far, skipped ones included
         self.skipped = 0                # of them, those whose update was skipped
@@ -150,8 +142,8 @@ class Trainer:
             clock = Stopwatch()
             while True:
                 with clock.paused():
-                    if not stop and self.grid_is_due():
-                        self.draw_grid(trackers)
+                    if not stop:
+                        self.grid.observe(self.step, trackers)
                 if stop or self.step >= config.steps:
                     break
                 stop = self.train_step(batches, interruption)
@@ -170,7 +162,7 @@ class Trainer:
                 "the same command goes on from here"
             )
             raise SystemExit(128 + (interruption.requested or signal.SIGTERM))
-        self.export()
+        self.finish()
 
     # ------------------------------------------------------------------------------------------ one training step
 
@@ -290,62 +282,10 @@ class Trainer:
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
-    def export(self) -> None:
-        """Publishes the averaged model of a complete run, unless that is done, and says where everything is."""
-        pipeline, checkpoint = self.path / "pipeline", self.path / "checkpoints" / f"step_{self.step:08d}"
-        weights = "unet/diffusion_pytorch_model.safetensors"
-
-        def fill(folder: Path) -> None:
-            self.pipeline.save_pretrained(folder)
-            write_card(folder, self.path)
-
-        def publish_once() -> None:
-            if digests(pipeline).get(weights) != digests(checkpoint).get(weights):
-                publish(pipeline, fill)
-
-        on_main(self.accelerator, publish_once)
+    def finish(self) -> None:
+        """Exports the averaged model of a complete run, and says where everything is."""
+        pipeline = on_main(self.accelerator, lambda: export(self.path, self.step, self.pipeline))
         self.accelerator.print(
-            f"{self.path} is complete at step {self.step}: samples {self.grid}, model {pipeline}, "
+            f"{self.path} is complete at step {self.step}: samples {self.grid.file(self.step)}, model {pipeline}, "
             f"metrics {self.path / 'metrics.jsonl'}\ndraw more: python scripts/sample.py {self.path}"
         )
-
-    @property
-    def grid(self) -> Path:
-        """File of the sample grid of this step."""
-        return self.path / "samples" / f"step_{self.step:08d}.png"
-
-    def grid_is_due(self) -> bool:
-        """Whether this step should have a grid and has none yet, as the main process sees it."""
-        every = self.config.train.sample_every
-        due = self.step == self.config.train.steps or (every > 0 and self.step > 0 and self.step % every == 0)
-        return due and not broadcast_object_list([self.grid.exists()])[0]
-
-    def draw_grid(self, trackers: Trackers | None) -> None:
-        """Draws the fixed seeds of each class with the averaged model, over all processes."""
-        accelerator, settings = self.accelerator, self.config.sample
-        shown = min(self.data.num_classes, GRID_CLASSES)
-        labels, seeds = plan_seeds(range(shown), settings.per_class, settings.seed, self.data.num_classes)
-        draw_batch = self.pipeline.drawer(torch.tensor(labels), seeds, **settings.drawing())
-        part = (accelerator.process_index, accelerator.num_processes)
-        mine = [(places, draw_batch(places)) for places in batches(len(labels), settings.batch_size, part)]
-        drawn = gather_object(mine)
-
-        def write() -> None:
-            images = torch.cat([images for _, images in sorted(drawn, key=lambda batch: batch[0])])
-            rows = images.unflatten(0, (shown, settings.per_class))
-            self.grid.parent.mkdir(exist_ok=True)
-            with naming(self.grid):
-                labelled_grid(rows, self.data.class_names[:shown]).save(self.grid)
-            trackers.image(self.grid, self.step)
-
-        on_main(accelerator, write)
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Of the optimizer step number `step` (from 0): linear warm-up, then constant or a cosine towards 0."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    if config.decay == "constant":
-        return config.learning_rate
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))

@@ -18,8 +18,9 @@ from ddpm.data import load_data
 from ddpm.models.norm import NORMS
 from ddpm.training.batches import Stream, local_batches, parts
 from ddpm.training.build import build_schedule, build_unet
+from ddpm.training.optimizer import learning_rate
 from ddpm.training.tracking import MetricsFile
-from ddpm.training.trainer import Trainer, learning_rate, train
+from ddpm.training.trainer import Trainer, train
 
 SMALL = Config(
     model=ModelConfig(channels=8, head_channels=8),

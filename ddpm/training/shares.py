@@ -1,0 +1,30 @@
+"""Work on many images, divided among the processes."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from ddpm.sampling.images import batches
+
+Result = TypeVar("Result")
+
+
+def in_shares(
+    accelerator: Accelerator, count: int, batch_size: int, compute: Callable[[list[int]], Result]
+) -> list[Result]:
+    """Computes batches of images, each process every n-th of them; all processes call this.
+
+    Args:
+        accelerator: the processes.
+        count: number of images.
+        batch_size: images in a batch; the last one has what is left.
+        compute: places of a batch in 0..count-1 -> anything that can be sent to another process.
+
+    Returns:
+        What was computed of each batch, in their order, on every process.
+    """
+    part = (accelerator.process_index, accelerator.num_processes)
+    mine = [(places[0], compute(places)) for places in batches(count, batch_size, part)]
+    return [result for _, result in sorted(gather_object(mine), key=lambda batch: batch[0])]
