@@ -1,0 +1,77 @@
+"""Memorisation: 1 % of new images, all copies, and data that have duplicates themselves."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.evaluation import memorisation
+from ddpm.evaluation.memorisation import memorised, nearest_pairs
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def images(n: int, seed: int) -> Tensor:
+    """(n, 12), around a few centres."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(5, 12, generator=torch.Generator().manual_seed(0)) * 3
+    return centres[torch.randint(5, (n,), generator=generator)] + torch.randn(n, 12, generator=generator)
+
+
+TRAINING = images(3000, 1)
+
+
+@pytest.mark.parametrize("held_out", [None, images(2000, 2)], ids=["leave-one-out", "held-out"])
+def test_new_images_are_at_1_percent_and_copies_at_100(held_out: Tensor | None) -> None:
+    # 40 of 4,000 are expected; the threshold's level has a standard deviation of 0.2 % and the share one of 0.16 %.
+    assert 0.003 < memorised(images(4000, 3), TRAINING, held_out).value < 0.018
+    assert memorised(TRAINING[::3], TRAINING, held_out).value == 1
+    half = memorised(torch.cat([TRAINING[:500], images(500, 4)]), TRAINING, held_out)
+    assert half.low < 0.505 < half.high
+
+
+def test_expected_share_is_exactly_the_level_of_the_rank() -> None:
+    # 199 held-out images make the second smallest distance the threshold: 2 / 200 of new images are expected below.
+    found = [memorised(images(50, 100 + i), TRAINING, images(199, 500 + i)).value for i in range(200)]
+    assert 0.007 < sum(found) / 200 < 0.013     # standard error 0.0009
+
+
+@pytest.mark.parametrize(
+    "held_out", [None, torch.cat([images(1000, 2), TRAINING[:200]])], ids=["leave-one-out", "held-out"]
+)
+def test_duplicates_in_the_data_do_not_blind_it(held_out: Tensor | None) -> None:
+    training = torch.cat([TRAINING, TRAINING[:300]])
+    assert memorised(TRAINING[:500], training, held_out).value == 1
+    near = TRAINING[:500] + 1e-3
+    assert memorised(near, training, held_out).value == 1       # as are copies with hardly a change
+    assert 0.002 < memorised(images(4000, 3), training, held_out).value < 0.02
+
+
+def test_nothing_to_compare_with_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^memorisation: every real image is a copy of a training image"):
+        memorised(images(10, 3), TRAINING, TRAINING[:100])
+
+
+def test_bytes_are_pixels_too() -> None:
+    training = torch.randint(256, (300, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    samples = torch.randint(256, (300, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(6))
+    assert memorised(samples, training) == memorised(samples.float(), training.float())
+    assert memorised(training, training).value == 1
+
+
+def test_baseline_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memorisation, "BASELINE_IMAGES", 700)
+    assert 0.002 < memorised(images(4000, 3), TRAINING).value < 0.022
+    assert memorised(TRAINING[:50], TRAINING).value == 1
+
+
+def test_nearest_pairs_come_nearest_first() -> None:
+    samples = images(50, 7)
+    samples[20], samples[7] = TRAINING[2345], TRAINING[11] + 0.01
+    found = nearest_pairs(samples, TRAINING, 5)
+    assert found.samples[:2].tolist() == [20, 7] and found.training[:2].tolist() == [2345, 11]
+    expected = (samples[found.samples] - TRAINING[found.training]).double().square().mean(1).sqrt()
+    torch.testing.assert_close(found.distances, expected, rtol=1e-6, atol=1e-9)     # float32 differences
+    assert found.distances.tolist() == sorted(found.distances.tolist())
+    everything = torch.cdist(samples.double(), TRAINING.double()).min(1).values.sort().values[:5] / 12**0.5
+    torch.testing.assert_close(found.distances, everything, rtol=1e-6, atol=1e-7)
+    assert len(nearest_pairs(samples, TRAINING, 80).samples) == 50

@@ -1,0 +1,144 @@
+"""What holds for every metric, and the refusals."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.evaluation import metrics
+from ddpm.evaluation.figures import Described
+from ddpm.evaluation.metrics import METRICS, Options, check_count
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+WIDTH, CLASSES = 6, 4
+
+
+def described(n: int, seed: int, shift: float = 0.0) -> Described:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % CLASSES
+    features = torch.randn(n, WIDTH, generator=generator) * (1 - shift) + 2 * shift
+    read = torch.randn(n, CLASSES, generator=generator)
+    read[torch.arange(n), labels] += 2 - 2 * shift
+    logits = torch.randn(n, 8, generator=generator) * (2 - shift)
+    return Described(features, torch.rand(n, 9, generator=generator), logits, read, labels)
+
+
+SAMPLES, REFERENCE = described(300, 1, 0.5), described(400, 2)
+OPTIONS = Options(seed=0, replicates=30, class_names=["a", "b", "c", "d"])
+
+
+class OnDisk:
+    """Rows that can be had in parts only, as those in files."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self._rows = rows
+        self.shape = tuple(rows.shape)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        assert isinstance(part, slice) and len(range(*part.indices(self.shape[0]))) <= 2048
+        return self._rows[part].clone()
+
+
+def on_disk(images: Described) -> Described:
+    return Described(*(OnDisk(table) for table in images[:4]), images.labels)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_figures_are_those_that_are_named_and_have_intervals(name: str) -> None:
+    metric = METRICS[name]
+    figures = metric.measure(SAMPLES, REFERENCE, OPTIONS)
+    assert figures.keys() == metric.better.keys()
+    assert set(metric.better.values()) <= {"lower", "higher"}
+    for figure in figures.values():
+        assert figure.low <= figure.value <= figure.high and figure.low < figure.high and figure.count is None
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_tables_need_not_be_in_memory(name: str) -> None:
+    samples, reference = on_disk(described(2500, 3)), on_disk(described(2100, 4))
+    expected = METRICS[name].measure(described(2500, 3), described(2100, 4), OPTIONS)
+    assert METRICS[name].measure(samples, reference, OPTIONS) == expected
+
+
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.floor])
+def test_real_images_are_better_than_samples(name: str) -> None:
+    of_samples = METRICS[name].measure(SAMPLES, REFERENCE, OPTIONS)
+    floor = METRICS[name].measure(described(300, 5), REFERENCE, OPTIONS)
+    for key, better in METRICS[name].better.items():
+        sign = 1 if better == "higher" else -1
+        assert sign * floor[key].value > sign * of_samples[key].value, key
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_the_least_number_of_images_is_enough(name: str) -> None:
+    metric = METRICS[name]
+    least = metric.needs(SAMPLES)
+    samples, reference = described(least, 6), described(max(2, least), 7)
+    check_count(name, metric, samples, reference)
+    for figure in metric.measure(samples, reference, OPTIONS).values():
+        assert torch.tensor([figure.value, figure.low, figure.high]).isfinite().all()
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_fewer_images_are_refused(name: str) -> None:
+    metric = METRICS[name]
+    few = metric.needs(SAMPLES) - 1
+    why = f" for {WIDTH} features" if metric.needs(SAMPLES) > WIDTH else ""
+    rest = f"images or more{why}, there are {few};"
+    with pytest.raises(ValueError, match=f"^{name}: needs {few + 1} {rest} raise --count, or choose others") as caught:
+        check_count(name, metric, described(few, 8), REFERENCE)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=f"^{name}: needs {few + 1} real {rest}"):
+        check_count(name, metric, SAMPLES, described(few, 8))
+
+
+def test_message_of_the_frechet_distance() -> None:
+    samples = Described(torch.zeros(64, 112), torch.zeros(64, 3))
+    with pytest.raises(ValueError) as caught:
+        check_count("frechet_distance", METRICS["frechet_distance"], samples, samples)
+    assert str(caught.value) == (
+        "frechet_distance: needs 113 images or more for 112 features, there are 64; "
+        "raise --count, or choose others with --metrics"
+    )
+
+
+def test_what_is_not_there_is_not_measured() -> None:
+    bare = Described(SAMPLES.features, SAMPLES.pixels)
+    reasons = {name: metric.applies(bare) for name, metric in METRICS.items()}
+    assert reasons == dict.fromkeys(METRICS) | {
+        "inception_score": "the extractor has no classes", "accuracy": "there is no judge of the classes",
+    }
+    assert METRICS["accuracy"].applies(bare._replace(read=SAMPLES.read)) == "the images have no labels"
+    assert not any(metric.applies(SAMPLES) for metric in METRICS.values())
+
+
+@pytest.mark.parametrize("name", ["frechet_distance", "kernel_distance", "precision_recall", "inception_score"])
+def test_values_that_are_not_finite_are_named(name: str) -> None:
+    samples = described(300, 1)
+    samples.features[123, 2] = torch.nan
+    samples.logits[123, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"image 123 .counted from 0. has values that are not finite"):
+        METRICS[name].measure(samples, REFERENCE, OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["kernel_distance", "precision_recall"])
+def test_pairs_are_bounded_and_counted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "MANIFOLD_IMAGES", 100)
+    found = METRICS[name].measure(SAMPLES, REFERENCE, OPTIONS)
+    thinned = SAMPLES._replace(features=SAMPLES.features[::3]), REFERENCE._replace(features=REFERENCE.features[::4])
+    expected = METRICS[name].measure(*thinned, OPTIONS)
+    assert found == {key: figure._replace(count=100) for key, figure in expected.items()}
+
+
+def test_infinity_is_left_out_where_images_are_too_few() -> None:
+    few = METRICS["frechet_distance"].measure(described(69, 9), REFERENCE, OPTIONS)
+    enough = METRICS["frechet_distance"].measure(described(70, 9), REFERENCE, OPTIONS)
+    assert few.keys() == {"frechet_distance"} and len(enough) == 2
+
+
+def test_held_out_images_make_the_baseline() -> None:
+    near = REFERENCE._replace(pixels=REFERENCE.pixels + 1e-6)
+    copies = SAMPLES._replace(pixels=REFERENCE.pixels[:300] + 1e-3)
+    measure = METRICS["memorisation"].measure
+    assert measure(copies, REFERENCE, OPTIONS)["memorised"].value == 1
+    assert measure(copies, REFERENCE, OPTIONS._replace(held_out=near))["memorised"].value == 0
