@@ -32,6 +32,9 @@ class Purpose(IntEnum):
     SAMPLER_NOISE = 6
     WEIGHTS = 7
     DROPOUT = 8
+    EVALUATION_TIMESTEP = 9
+    EVALUATION_NOISE = 10
+    SUBSET = 11
 
 
 def philox(
