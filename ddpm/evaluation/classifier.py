@@ -1,0 +1,78 @@
+"""The judge's network: it reads the class of an image, and describes the image on the way."""
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+WIDTHS = (32, 32, 64, 96)       # channels of the stem and of the stages; together the number of features
+CHANNELS_PER_GROUP = 8
+STEM_SIZE = 16                  # the stem leaves images at least so large, and less than twice that
+
+
+class Stage(nn.Module):
+    """Two convolutions beside a shortcut; the first stage keeps the size, others halve it."""
+
+    def __init__(self, in_channels: int, out_channels: int, halve: bool) -> None:
+        super().__init__()
+        self.halve = halve
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.norm1 = nn.GroupNorm(out_channels // CHANNELS_PER_GROUP, out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = nn.GroupNorm(out_channels // CHANNELS_PER_GROUP, out_channels)
+        self.skip = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, h: Tensor) -> Tensor:
+        if self.halve:
+            h = F.max_pool2d(h, 2, ceil_mode=True)                                      # (B, C, H/2, W/2)
+        inner = self.conv2(F.relu(self.norm1(self.conv1(h))))
+        return F.relu(self.skip(h) + self.norm2(inner))                                 # (B, C', H/2, W/2)
+
+
+class Classifier(nn.Module):
+    """A stem and three stages; it reads classes from the means of the last one, and describes by the means of all.
+
+    Means of early activations tell blur and noise, which a classifier learns to overlook. The stem has no norm, so
+    contrast and brightness show as well. The features of each depth are divided by one number, their root mean variance
+    over real images; without it those of the last would be all that a distance sees.
+    """
+
+    def __init__(self, channels: int, resolution: int, classes: int) -> None:
+        super().__init__()
+        stride = max(1, resolution // STEM_SIZE)
+        kernel = 3 if stride == 1 else 2 * stride
+        self.register_buffer("mean", torch.empty(channels, 1, 1))
+        self.register_buffer("deviation", torch.empty(channels, 1, 1))
+        self.register_buffer("spread", torch.empty(len(WIDTHS)))
+        self.stem = nn.Conv2d(channels, WIDTHS[0], kernel, stride, padding=(kernel - stride + 1) // 2)
+        sizes = enumerate(pairwise(WIDTHS))
+        self.stages = nn.ModuleList(Stage(before, after, halve=place > 0) for place, (before, after) in sizes)
+        self.head = nn.Linear(WIDTHS[-1], classes)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (B, C, H, W) -> features (B, D), logits (B, K)."""
+        h = (images.float() - self.mean) / self.deviation
+        h = F.relu(self.stem(h))
+        means = [h.mean(dim=(2, 3))]
+        for stage in self.stages:
+            h = stage(h)
+            means.append(h.mean(dim=(2, 3)))
+        scaled = [mean / spread for mean, spread in zip(means, self.spread, strict=True)]
+        return torch.cat(scaled, dim=1), self.head(means[-1])
+
+
+def initialise(network: Classifier, draws: torch.Generator) -> None:
+    """Sets all parameters, drawing in the order of modules."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=draws)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.GroupNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)

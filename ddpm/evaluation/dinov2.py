@@ -1,0 +1,75 @@
+"""DINOv2 as a feature extractor, through transformers."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddpm.evaluation.extraction import checked, digest_of, in_batches
+
+MODEL = "facebook/dinov2-base"
+SIZE = 224
+MEAN = (0.485, 0.456, 0.406)        # of ImageNet's channels
+DEVIATION = (0.229, 0.224, 0.225)
+BATCH = 32
+
+
+class DinoV2:
+    """A vision transformer that was trained without labels; it is nearer to what people see than Inception.
+
+    Needs the extra `dinov2`. Images of any size are resized to 224x224 (bicubic, antialiased), grey ones repeated as
+    red, green and blue; the features are the class token after the last norm, 768 of ViT-B/14. There are no logits.
+
+    Source: Oquab et al. 2023, arXiv 2304.07193; as a measure, Stein et al. 2023, arXiv 2306.04675. The published
+    FD-DINOv2 is of ViT-L/14: `dinov2:facebook/dinov2-large`.
+
+    Attributes:
+        name: "dinov2".
+        digest: SHA-256 of the weights and of what is done to images.
+        classes: None.
+    """
+
+    name = "dinov2"
+    classes = None
+
+    def __init__(self, device: torch.device | str, model: str = MODEL) -> None:
+        """Loads the weights, downloading them where they are not there yet (346 MB).
+
+        Args:
+            device: where to compute.
+            model: a folder with config.json and model.safetensors, or a name on the Hugging Face Hub.
+
+        Raises:
+            ValueError: if transformers or the weights cannot be had; says what to do.
+        """
+        try:
+            from transformers import Dinov2Model
+        except ImportError as problem:
+            raise ValueError("extractor: dinov2 needs transformers; run pip install 'adagn-ddpm[dinov2]'") from problem
+        try:
+            network, report = Dinov2Model.from_pretrained(model, use_safetensors=True, output_loading_info=True)
+        except OSError as problem:
+            from huggingface_hub.constants import HF_HUB_CACHE
+
+            folder = f"{HF_HUB_CACHE}/models--{MODEL.replace('/', '--')}"
+            raise ValueError(
+                f"extractor: dinov2 cannot load {model} ({str(problem).partition(chr(10))[0]}); fetch config.json and "
+                f"model.safetensors of https://huggingface.co/{MODEL} where there is a network, and name their folder, "
+                f"--extractor dinov2:FOLDER, or copy {folder} from there"
+            ) from problem
+        if report["missing_keys"]:
+            raise ValueError(f"extractor: {model} holds no DINOv2; {len(report['missing_keys'])} tensors are missing")
+        self.network = network.eval().requires_grad_(False).to(device)
+        self.device = torch.device(device)
+        recipe = f"dinov2 1; {SIZE} bicubic antialiased; {MEAN} {DEVIATION}; class token"
+        self.digest = digest_of(recipe, network.state_dict())
+
+    def extract(self, images: Tensor) -> tuple[Tensor, None]:
+        """uint8 (N, 1 or 3, H, W) -> features (N, D), no logits."""
+        images = checked(images).expand(-1, 3, -1, -1)
+        return in_batches(images, self.device, self._describe, BATCH)
+
+    def _describe(self, images: Tensor) -> tuple[Tensor, None]:
+        resized = F.interpolate(images.float() / 255, size=(SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 1)
+        mean, deviation = (resized.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
+        tokens = self.network(pixel_values=(resized - mean) / deviation).last_hidden_state              # (B, L, D)
+        return tokens[:, 0], None

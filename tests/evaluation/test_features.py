@@ -1,0 +1,387 @@
+"""Extractors: what they take, what they are called, and what is said where one cannot be had."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ddpm.data import ImageData
+from ddpm.evaluation import judge as judge_module
+from ddpm.evaluation.extraction import checked, digest_of, in_batches
+from ddpm.evaluation.features import EXTRACTORS, build_extractor
+from ddpm.evaluation.judge import cached_judge
+
+CPU = torch.device("cpu")
+HAS_TORCH_FIDELITY = importlib.util.find_spec("torch_fidelity") is not None
+HAS_TRANSFORMERS = importlib.util.find_spec("transformers") is not None
+
+
+def images_of(count: int, channels: int = 3, size: int = 8) -> Tensor:
+    draws = torch.Generator().manual_seed(count)
+    return torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8, generator=draws)
+
+
+@pytest.fixture
+def data() -> ImageData:
+    return ImageData(images_of(20), torch.arange(20) % 2, ("cat", "dog"), fingerprint="a")
+
+
+# ------------------------------------------------------------------------------------------------------- what goes in
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.full((2, 3, 8, 8), 0.5), "torch.float32 from 0.5 to 0.5; allowed is uint8 .*; multiply by 255"),
+        (torch.full((2, 3, 8, 8), 200.0), "torch.float32 from 200 to 200; allowed is uint8 from 0 to 255; round"),
+        (torch.full((2, 3, 8, 8), -1.0), "torch.float32 from -1 to -1; allowed is uint8 .*; multiply by 127.5"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.int64), "torch.int64 from 0 to 0; allowed is uint8"),
+        (torch.zeros(8, 8, dtype=torch.uint8), r"of shape \(8, 8\); allowed is \(N, C, H, W\)"),
+        (torch.zeros(2, 8, 8, 3, dtype=torch.uint8), r"8 channels .* allowed: 1 or 3; channels come second"),
+        (torch.zeros(2, 4, 8, 8, dtype=torch.uint8), r"4 channels in shape \(2, 4, 8, 8\); allowed: 1 or 3$"),
+        (torch.zeros(2, 3, 0, 8, dtype=torch.uint8), "at least one pixel"),
+        ([1, 2], "list is not a tensor"),
+    ],
+)
+def test_images_of_another_kind(images: object, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^images: .*{message}") as caught:
+        checked(images)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "kind"), [(float("nan"), "NaN"), (float("inf"), "infinity")])
+def test_what_is_not_finite_is_named(value: float, kind: str) -> None:
+    images = torch.rand(5, 3, 8, 8)
+    images[3, 1, 2, 2] = value
+    with pytest.raises(ValueError, match=f"^images: torch.float32 with {kind} at image 3; allowed is uint8"):
+        checked(images)
+
+
+def test_images_that_fit() -> None:
+    for images in (images_of(2), images_of(2, 1), images_of(0)):
+        assert checked(images) is images
+    assert checked(images_of(2, 1), channels=1, size=8).shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9])
+def test_batches_are_joined(count: int) -> None:
+    images, seen = images_of(count), []
+
+    def describe(batch: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(len(batch))
+        return batch.double().mean(dim=(2, 3)), batch.double().amax(dim=(1, 2, 3))[:, None]
+
+    features, logits = in_batches(images, CPU, describe, 4)
+    assert max(seen) <= 4 and features.dtype == logits.dtype == torch.float32
+    torch.testing.assert_close(features, images.double().mean(dim=(2, 3)).float(), rtol=0, atol=0)
+    assert logits.shape == (count, 1)
+
+
+def test_digests_tell_recipes_and_weights_apart() -> None:
+    layer = nn.Linear(2, 3)
+    weights = layer.state_dict()
+    first = digest_of("a", weights)
+    assert first == digest_of("a", dict(reversed(weights.items()))) and re.fullmatch("[0-9a-f]{64}", first)
+    turned = {**weights, "weight": weights["weight"].view(2, 3)}
+    others = [("b", weights), ("a", turned), ("a", None), ("a", layer.double().state_dict())]
+    assert len({first, *(digest_of(*other) for other in others)}) == 5
+
+
+# --------------------------------------------------------------------------------------------------- names and folders
+
+
+def test_the_judge_by_name_and_by_folder(
+    data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    monkeypatch.setattr(judge_module, "STEPS", (2, 2))
+    judge = build_extractor("judge", data, "cpu", tmp_path)
+    [folder] = (path for path in (tmp_path / "judges").iterdir() if path.is_dir())
+    assert judge.name == "judge" and judge.digest == cached_judge(data, CPU, tmp_path).digest
+    assert build_extractor(str(folder), data, CPU, tmp_path / "elsewhere").digest == judge.digest
+    other = ImageData(images_of(4, 1, 9), torch.arange(4) % 2, ("a", "b"))
+    with pytest.raises(ValueError, match=r"reads 8x8 with 3 channels, and the data is 9x9 with 1; use `judge`$"):
+        build_extractor(str(folder), other, CPU, tmp_path)
+    with pytest.raises(ValueError, match=r"holds no judge"):
+        build_extractor(str(tmp_path), data, CPU, tmp_path)
+
+
+def test_unknown_names(data: ImageData, tmp_path: Path) -> None:
+    message = r"^extractor: 'inceptoin' is not one of judge, inception, dinov2, the folder of a saved judge, or "
+    with pytest.raises(ValueError, match=message + r"package\.module:Name of your own; did you mean inception\?$"):
+        build_extractor("inceptoin", data, CPU, tmp_path)
+    assert list(EXTRACTORS) == ["judge", "inception", "dinov2"]
+
+
+# --------------------------------------------------------------------------------------------------- an own extractor
+
+OWN = '''
+import torch
+class Means:
+    def extract(self, images):
+        return images.float().mean(dim=(2, 3)), None
+class Net(torch.nn.Module):
+    classes = 2
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3, 2))
+        self.drop = torch.nn.Dropout(0.5)
+    def extract(self, images):
+        means = images.float().mean(dim=(2, 3))
+        return means.double(), self.drop(means @ self.weight)
+def named():
+    made = Means()
+    made.digest = "0123"
+    return made
+def with_argument(size): return Means()
+def nothing(): return object()
+number = 3
+def answering(answer):
+    made = Means()
+    made.extract = lambda images: answer(images.float().mean(dim=(2, 3)))
+    return lambda: made
+tensor = answering(lambda f: f)
+integers = answering(lambda f: (f.long(), None))
+lists = answering(lambda f: (f.tolist(), None))
+short = answering(lambda f: (f[1:], None))
+flat = answering(lambda f: (f[:, 0], None))
+not_finite = answering(lambda f: (f / (torch.arange(len(f)) != 1)[:, None], None))
+bad_logits = answering(lambda f: (f, f[:, :, None]))
+'''
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Builds what a module in the current directory makes, by name."""
+    (tmp_path / "mine_for_test.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    sys.modules.pop("mine_for_test", None)
+    return lambda name: build_extractor(name if ":" in name else f"mine_for_test:{name}", None, CPU, tmp_path)
+
+
+def test_an_own_extractor(own) -> None:
+    images = images_of(6)
+    means = images.double().mean(dim=(2, 3)).float()
+    features, logits = own("Means").extract(images)
+    torch.testing.assert_close(features, means)
+    assert logits is None and own("Means").name == "mine_for_test:Means" and own("Means").classes is None
+    net = own("Net")
+    features, logits = net.extract(images)
+    assert features.dtype == torch.float32 and net.classes == 2
+    torch.testing.assert_close(logits, means @ torch.ones(3, 2))        # in evaluation: nothing is dropped
+
+
+def test_the_digest_of_an_own_extractor(own, tmp_path: Path) -> None:
+    assert own("named").digest == "0123"
+    before = {name: own(name).digest for name in ("Means", "Net")}
+    assert len(set(before.values())) == 2 and own("Net").digest == before["Net"]
+    sys.modules["mine_for_test"].torch = SimpleNamespace(ones=torch.zeros, nn=nn)       # other weights, the same source
+    assert own("Net").digest != before["Net"] and own("Means").digest == before["Means"]
+    (tmp_path / "mine_for_test.py").write_text(OWN + "# another line\n")
+    assert own("Means").digest != before["Means"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_module_here:Means", r"'no_such_module_here' cannot be imported \(there is none of that name\)"),
+        ("mine_for_test.sub:Means", r"module 'mine_for_test.sub' cannot be imported"),
+        (":Means", "module '' cannot be imported"),
+        ("Mean", r"mine_for_test has no 'Mean'; its classes and functions: Means, Net, "),
+        ("number", "cannot be called without arguments"),
+        ("with_argument", "cannot be called without arguments"),
+        ("nothing", r"makes object, which has no method extract\(images\)"),
+    ],
+)
+def test_what_is_no_extractor(own, name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^extractor: .*{message}") as caught:
+        own(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tensor", "returned Tensor; allowed is a pair"),
+        ("integers", r"returned features of dtype torch.int64; allowed is a float tensor \(4, D\)"),
+        ("lists", "returned features of list; allowed is a float tensor"),
+        ("short", r"returned features of shape \(3, 3\); allowed is a float tensor \(4, D\), a row for each image"),
+        ("flat", r"returned features of shape \(4,\)"),
+        ("not_finite", "returned features that are not finite, first of image 1"),
+        ("bad_logits", r"returned logits of shape \(4, 3, 1\)"),
+    ],
+)
+def test_what_is_no_answer(own, name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^extractor: mine_for_test:{name}.extract {message}") as caught:
+        own(name).extract(images_of(4))
+    assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------------------- inception
+
+
+def test_inception_without_torch_fidelity(data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torch_fidelity"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Missing("torch_fidelity"), *sys.meta_path])
+    message = r"^extractor: inception needs torch-fidelity; run pip install 'adagn-ddpm\[metrics\]'$"
+    with pytest.raises(ValueError, match=message):
+        build_extractor("inception", data, CPU, tmp_path)
+
+
+class Missing:
+    """An importer for which a package is not installed."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name.partition(".")[0] == self.package:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+@pytest.fixture
+def fake_fidelity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A torch-fidelity of three lines, and the path of its weights, which are not there."""
+
+    class Network(nn.Module):
+        def __init__(self, name: str, features: list[str], feature_extractor_weights_path: str) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 4)
+            self.load_state_dict(torch.load(feature_extractor_weights_path, weights_only=True))
+
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            assert images.dtype == torch.uint8 and images.shape[1] == 3
+            values = self.layer(images.float().mean(dim=(2, 3)))
+            return values, -values
+
+    package, module = ModuleType("torch_fidelity"), ModuleType("torch_fidelity.feature_extractor_inceptionv3")
+    module.FeatureExtractorInceptionV3 = Network
+    module.URL_INCEPTION_V3 = "http://127.0.0.1:1/weights-0123abcd.pth"
+    package.feature_extractor_inceptionv3 = module
+    monkeypatch.setitem(sys.modules, "torch_fidelity", package)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    return tmp_path / "hub/checkpoints/weights-0123abcd.pth"
+
+
+def test_inception_without_network(data: ImageData, tmp_path: Path, fake_fidelity: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot be downloaded") as caught:
+        build_extractor("inception", data, CPU, tmp_path)
+    message = str(caught.value)
+    assert "\n" not in message and message.endswith(f"put it at {fake_fidelity}")
+    assert "fetch http://127.0.0.1:1/weights-0123abcd.pth where there is a network" in message
+    fake_fidelity.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"weights-0123abcd.pth does not hold Inception's weights .*; delete it"):
+        build_extractor("inception", data, CPU, tmp_path)
+
+
+def test_inception_with_its_weights_in_place(data: ImageData, tmp_path: Path, fake_fidelity: Path) -> None:
+    layer = nn.Linear(3, 4)
+    fake_fidelity.parent.mkdir(parents=True)
+    torch.save({f"layer.{name}": values for name, values in layer.state_dict().items()}, fake_fidelity)
+    extractor = build_extractor("inception", data, CPU, tmp_path)
+    grey = images_of(40, 1)
+    features, logits = extractor.extract(grey)
+    expected = layer(grey.float().mean(dim=(2, 3)).expand(-1, 3)).detach()
+    torch.testing.assert_close(features, expected)
+    torch.testing.assert_close(logits, -expected)
+
+
+@pytest.mark.skipif(not HAS_TORCH_FIDELITY, reason="torch-fidelity is not installed")
+def test_inception_of_torch_fidelity(data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network itself with random weights; torchvision, which it imports and does not use, may be missing."""
+    if importlib.util.find_spec("torchvision") is None:
+        stand_in = MagicMock(__path__=[], __spec__=None)
+        for name in ("", ".transforms", ".transforms.functional", ".datasets", ".models", ".utils"):
+            monkeypatch.setitem(sys.modules, f"torchvision{name}", stand_in)
+    from torch_fidelity import feature_extractor_inceptionv3 as module
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(module.FeatureExtractorInceptionV3, "load_state_dict", lambda self, weights: None)
+    file = tmp_path / "checkpoints" / module.URL_INCEPTION_V3.rpartition("/")[2]
+    file.parent.mkdir()
+    torch.save({}, file)
+    torch.manual_seed(0)
+    network = module.FeatureExtractorInceptionV3("a", ["2048"], feature_extractor_weights_path=str(file))
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    torch.save(network.state_dict(), file)
+    extractor = build_extractor("inception", data, CPU, tmp_path)
+    images = images_of(3)
+    features, logits = extractor.extract(images)
+    assert features.shape == (3, 2048) and logits.shape == (3, extractor.classes)
+    torch.testing.assert_close(features, network(images)[0])
+    torch.testing.assert_close(logits, features @ network.fc.weight.T, rtol=1e-4, atol=1e-5)    # float32 sums
+
+
+# ------------------------------------------------------------------------------------------------------------- dinov2
+
+
+def test_dinov2_without_transformers(data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    message = r"^extractor: dinov2 needs transformers; run pip install 'adagn-ddpm\[dinov2\]'$"
+    with pytest.raises(ValueError, match=message):
+        build_extractor("dinov2", data, CPU, tmp_path)
+
+
+class FakeDino(nn.Module):
+    """Answers with the corners and the mean of what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    @classmethod
+    def from_pretrained(cls, model: str, **options: object) -> tuple["FakeDino", dict]:
+        if model == "absent":
+            raise OSError("We couldn't connect to 'https://huggingface.co'\nand more")
+        return cls(), {"missing_keys": ["a"] if model == "other" else []}
+
+    def forward(self, pixel_values: Tensor) -> SimpleNamespace:
+        assert pixel_values.shape[1:] == (3, 224, 224)
+        tokens = torch.stack([pixel_values.mean(dim=(2, 3)), pixel_values[:, :, 0, 0]], dim=1)
+        return SimpleNamespace(last_hidden_state=self.scale * tokens)
+
+
+@pytest.mark.parametrize("size", [8, 224, 300])
+def test_dinov2_is_given_normalised_images(
+    data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(Dinov2Model=FakeDino))
+    extractor = build_extractor("dinov2", data, CPU, tmp_path)
+    grey = (torch.arange(33) * 7).to(torch.uint8)[:, None, None, None].expand(-1, 1, size, size)
+    features, logits = extractor.extract(grey)
+    values = torch.arange(33)[:, None] * 7 / 255
+    expected = (values - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)        # float32 means of 50,176 pixels
+    assert logits is None and extractor.classes is None
+
+
+def test_dinov2_that_is_not_there(data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(Dinov2Model=FakeDino))
+    message = r"^extractor: dinov2 cannot load absent .*--extractor dinov2:FOLDER"
+    with pytest.raises(ValueError, match=message) as caught:
+        build_extractor("dinov2:absent", data, CPU, tmp_path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"^extractor: other holds no DINOv2; 1 tensors are missing$"):
+        build_extractor("dinov2:other", data, CPU, tmp_path)
+
+
+@pytest.mark.skipif(not HAS_TRANSFORMERS, reason="transformers is not installed")
+def test_dinov2_of_transformers(data: ImageData, tmp_path: Path) -> None:
+    from transformers import Dinov2Config, Dinov2Model
+
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 14, "image_size": 518}
+    Dinov2Model(Dinov2Config(**size)).save_pretrained(tmp_path / "dino")
+    extractor = build_extractor(f"dinov2:{tmp_path / 'dino'}", data, CPU, tmp_path)
+    images = images_of(3, 1, 28)
+    features, _ = extractor.extract(images)
+    assert features.shape == (3, 32) and features.isfinite().all()
+    torch.testing.assert_close(extractor.extract(images[1:2])[0], features[1:2], rtol=1e-4, atol=1e-5)  # float32 sums
