@@ -162,6 +162,19 @@ class EvaluateCommand(Drawing):
 
 
 @dataclass(frozen=True)
+class CompareCommand:
+    """Set runs side by side: figures with intervals, curves, samples and settings, as a table and one HTML page.
+
+    Args:
+        runs: run directories; the first is what the others are compared with, and one alone gets a page of its own.
+        out: the page.
+    """
+
+    runs: list[Path]
+    out: Path = Path("comparison.html")
+
+
+@dataclass(frozen=True)
 class ConvertCommand:
     """Convert weights of OpenAI's ADM and improved-diffusion, and diffusers' UNet2DModel; or a model to that class.
 
@@ -254,6 +267,11 @@ def parse_evaluate(argv: list[str] | None = None) -> EvaluateCommand:
     return _parse(EvaluateCommand, "evaluate.py", argv)
 
 
+def parse_compare(argv: list[str] | None = None) -> CompareCommand:
+    """Reads the command line of scripts/compare.py; prints one line and exits with code 2 on a mistake."""
+    return _parse(CompareCommand, "compare.py", argv)
+
+
 def parse_convert(argv: list[str] | None = None) -> ConvertCommand:
     """Reads the command line of scripts/convert.py; prints one line and exits with code 2 on a mistake."""
     return _parse(ConvertCommand, "convert.py", argv)
@@ -265,7 +283,7 @@ def parse_push(argv: list[str] | None = None) -> PushCommand:
 
 
 def _parse(command: type[Command], prog: str, argv: list[str] | None) -> Command:
-    """Reads a command line into a dataclass, whose docstring is the help; the field `model` has no option's name."""
+    """Reads a command line into a dataclass, whose docstring is the help; `model` and `runs` have no option's name."""
     described = [docstring_parser.parse(kind.__doc__) for kind in reversed(command.__mro__[:-1])]
     parser = _Parser(prog=prog, description=described[-1].short_description)
     helps = {p.arg_name: " ".join(p.description.split()) for document in described for p in document.params}
@@ -274,6 +292,8 @@ def _parse(command: type[Command], prog: str, argv: list[str] | None) -> Command
         option = f"--{f.name.replace('_', '-')}"
         if f.name == "model":
             parser.add_argument("model", type=f.type, help=helps[f.name])
+        elif f.name == "runs":
+            parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help=helps[f.name])
         elif f.type is bool:
             parser.add_argument(option, action="store_true", help=helps[f.name])
         elif f.default is dataclasses.MISSING:

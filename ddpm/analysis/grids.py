@@ -1,0 +1,114 @@
+"""Images of equal seeds and classes, one strip for each run, as data URIs."""
+
+import base64
+import re
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from ddpm.analysis.runs import Evaluation
+from ddpm.exchange.formats import folder_names
+
+CLASSES, SEEDS = 10, 8      # that are shown at most
+SHOWN_PIXELS = 48           # smaller images are enlarged to about so many,
+MOST_PIXELS = 96            # larger ones reduced
+
+
+class Strip(NamedTuple):
+    """Images of one run and class in a row.
+
+    Attributes:
+        run: its name.
+        uri: of the PNG.
+        width: as shown, in pixels.
+        height: as shown, in pixels.
+    """
+
+    run: str
+    uri: str
+    width: int
+    height: int
+
+
+class ClassStrips(NamedTuple):
+    """One class of all runs.
+
+    Attributes:
+        name: of the class.
+        seeds: of the images, from left to right.
+        strips: one per run.
+    """
+
+    name: str
+    seeds: Sequence[int]
+    strips: Sequence[Strip]
+
+
+def shared_samples(evaluations: dict[str, Evaluation]) -> tuple[list[ClassStrips], list[str]]:
+    """The images that runs have drawn with equal seeds and classes.
+
+    Args:
+        evaluations: by the name of the run.
+
+    Returns:
+        At most CLASSES classes with at most SEEDS images each; and a sentence for each run whose images are gone.
+
+    Raises:
+        ValueError: if an image cannot be read.
+    """
+    folders = {run: evaluation.images for run, evaluation in evaluations.items()}
+    notes = [f"{run}: its drawn images are gone, so none are shown" for run, folder in folders.items() if not folder]
+    present = {run: folder for run, folder in folders.items() if folder}
+    names = list(dict.fromkeys(n for e in evaluations.values() for n in e.content.get("class_names") or ()))
+    found = []
+    for name, folder in folder_names([*names, "none"]).items():
+        files = shared_files([path / folder for path in present.values()])[:SEEDS]
+        if files and len(found) < CLASSES:
+            strips = [_strip(run, [path / folder / file for file in files]) for run, path in present.items()]
+            found.append(ClassStrips(name, [_seed(file) for file in files], strips))
+    if present and not found:
+        notes.append(f"{', '.join(present)}: no images of equal seeds and classes, so none are shown")
+    return found, notes
+
+
+def shared_files(folders: Sequence[Path]) -> list[str]:
+    """Names of the PNGs that are in all of the folders, by rising seed."""
+    if not folders:
+        return []
+    names = [{path.name for path in folder.glob("seed*.png")} for folder in folders]
+    return sorted(filter(re.compile(r"seed\d+\.png").fullmatch, set.intersection(*names)), key=_seed)
+
+
+def picture(file: Path) -> str:
+    """A PNG as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
+
+
+def _seed(file: str) -> int:
+    return int(file.removeprefix("seed").removesuffix(".png"))
+
+
+def _strip(run: str, files: Sequence[Path]) -> Strip:
+    images = [_opened(file) for file in files]
+    width, height = images[0].size
+    gap = max(1, width // 24)
+    sheet = Image.new("RGBA", (len(images) * (width + gap) - gap, height))      # clear between the images
+    for i, image in enumerate(images):
+        sheet.paste(image, (i * (width + gap), 0))
+    file = BytesIO()
+    sheet.save(file, "PNG", optimize=True)
+    factor = max(1, round(SHOWN_PIXELS / height))
+    uri = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return Strip(run, uri, sheet.width * factor, sheet.height * factor)
+
+
+def _opened(file: Path) -> Image.Image:
+    try:
+        with Image.open(file) as image:
+            image.thumbnail((MOST_PIXELS, MOST_PIXELS))
+            return image.convert("RGB")
+    except OSError as problem:
+        raise ValueError(f"{file}: cannot be read as an image: {problem}; run scripts/evaluate.py again") from None

@@ -1,0 +1,28 @@
+"""What scripts/compare.py does: runs side by side, printed and as a page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ddpm.analysis.comparison import compare
+from ddpm.analysis.page import page
+from ddpm.analysis.runs import read_runs
+from ddpm.analysis.table import as_table
+from ddpm.manifest import appearing
+
+
+def report(paths: Sequence[Path], out: Path) -> None:
+    """Prints the comparison of runs, and writes it as one HTML file that needs nothing else.
+
+    Args:
+        paths: run directories, one or more; the first is what the others are compared with.
+        out: the file; replaced if it is there.
+
+    Raises:
+        ValueError: if a path is no run directory or given twice, or evaluations have no settings in common.
+        OSError: if the file cannot be written; names it.
+    """
+    comparison = compare(read_runs(paths))
+    content = page(comparison)
+    with appearing(out) as file:
+        file.write(content.encode())
+    print(f"{as_table(comparison)}\n\n{out}")

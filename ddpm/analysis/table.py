@@ -1,0 +1,87 @@
+"""A comparison as lines for a terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ddpm.analysis.comparison import Comparison, Difference
+from ddpm.analysis.runs import Run
+from ddpm.evaluation.table import interval, number
+
+
+def as_table(comparison: Comparison) -> str:
+    """Runs, settings that differ, figures with differences, and notes."""
+    parts = [_aligned([("run", *_FACTS), *((run.name, *facts(run).values()) for run in comparison.runs)])]
+    if comparison.settings:
+        heads = ("setting", *(run.name for run in comparison.runs))
+        rows = [(key, *map(setting, values)) for key, values in comparison.settings.items()]
+        parts.append(_aligned([heads, *rows]))
+    if comparison.rows:
+        parts.append(_aligned(_figures(comparison), left=2))
+    if comparison.notes:
+        parts.append("\n".join(comparison.notes))
+    return "\n\n".join(parts)
+
+
+_FACTS = ("steps", "images seen", "parameters", "multiply-adds", "seed", "last loss")
+
+
+def facts(run: Run) -> dict[str, str]:
+    """What is said of a run in a line, by column."""
+    last = run.records[-1] if run.records else None
+    losses = run.curve("loss")
+    values = (
+        "0" if last is None else f"{last['step']:,}",
+        "0" if last is None else f"{run.seen(last):,}",
+        f"{run.facts['parameters']:,}",
+        f"{run.facts['multiply_adds']:,}",
+        str(run.facts["seed"]),
+        number(losses[-1][1]) if losses else "",
+    )
+    return dict(zip(_FACTS, values, strict=True))
+
+
+def setting(value: Any) -> str:
+    """A value of config.yaml as it stands there."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def signed(value: float) -> str:
+    """Four digits with a sign."""
+    return ("+" if value >= 0 else "-") + number(abs(value))
+
+
+def span(found: Difference) -> str:
+    """The interval of a difference."""
+    return "" if found.low is None else f"{signed(found.low)} to {signed(found.high)}"
+
+
+def _figures(comparison: Comparison) -> list[tuple[str, ...]]:
+    first = next(iter(comparison.evaluations))
+    versus = (f"against {first}", "95 % interval", "") if len(comparison.evaluations) > 1 else ()
+    rows = [("figure", "run", "value", "95 % interval", "images", *versus)]
+    for row in comparison.rows:
+        title = f"{row.name} ({row.better} is better)"
+        for entry in row.entries:
+            figure, found = entry.figure, entry.difference
+            cells = ("none", "", "") if figure is None else (
+                number(figure["value"]), interval(figure), f"{figure['count']:,}"
+            )
+            apart = () if not versus else ("", "", "") if found is None else (
+                signed(found.value), span(found), found.verdict
+            )
+            rows.append((title, entry.run, *cells, *apart))
+            title = ""
+        if row.floor is not None:
+            cells = (number(row.floor["value"]), interval(row.floor), f"{row.floor['count']:,}")
+            rows.append(("", "real images", *cells, *("" for _ in versus)))
+    return rows
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Columns of equal width, the first `left` of them to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        .rstrip()
+        for row in rows
+    )
