@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,3 +30,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for judges and described images that all tests share, and the commands that they start."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["DDPM_CACHE"] = str(folder)
+    return folder

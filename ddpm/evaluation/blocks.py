@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ddpm.evaluation.figures import Table
-from ddpm.evaluation.rows import evenly_spaced
+from ddpm.evaluation.rows import some_places
 
 BLOCK = 2048        # rows; of two tables, a block of each and their distances take 32 MiB
 
@@ -37,15 +37,14 @@ def blocks(table: Table, name: str = "features") -> Iterator[tuple[int, Tensor]]
         yield first, block
 
 
-def evenly_spaced_rows(table: Table, most: int) -> tuple[Tensor, Tensor]:
-    """`most` rows of a table at even distances, or all where there are no more.
+def some_rows(table: Table, most: int) -> tuple[Tensor, Tensor]:
+    """`most` rows of a table at random, the same whenever asked, or all where there are no more.
 
     Returns:
         (min(N, most), D), as they are stored; and int64 (min(N, most),), their places.
     """
     total = table.shape[0]
-    places = evenly_spaced(total, min(total, most))
-    # Rows at even distances are in all blocks, so there is none to leave out.
+    places = some_places(total, min(total, most))
     rows = []
     for first in range(0, total, BLOCK):
         block = table[first : first + BLOCK]

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ddpm.evaluation.blocks import evenly_spaced_rows
+from ddpm.evaluation.blocks import some_rows
 from ddpm.evaluation.figures import Figure, Table
 from ddpm.evaluation.intervals import share
 from ddpm.evaluation.neighbours import nearest
@@ -44,8 +44,8 @@ def memorised(samples: Table, training: Table, held_out: Table | None = None) ->
     """Share of the samples that are nearer to the training images than 99 % of new real images are.
 
     Distances are Euclidean. New real images are those that were held out of training. Without them, each training image
-    stands for one that is new to all the others: its distance is that to the nearest other. Of either, 10,000 at even
-    places give the threshold, at most. A model that makes new images like the data is at 1 %, and exact copies of
+    stands for one that is new to all the others: its distance is that to the nearest other. Of either, 10,000 at
+    random give the threshold, at most. A model that makes new images like the data is at 1 %, and exact copies of
     training images are at 100 %.
 
     Real images that equal a training image are left out of the baseline, since they say nothing of how near new images
@@ -66,9 +66,9 @@ def memorised(samples: Table, training: Table, held_out: Table | None = None) ->
     """
     squared, _ = nearest(samples, training, 1)
     if held_out is not None:
-        real, _ = nearest(evenly_spaced_rows(held_out, BASELINE_IMAGES)[0], training, 1)
+        real, _ = nearest(some_rows(held_out, BASELINE_IMAGES)[0], training, 1)
     else:
-        queries, own = evenly_spaced_rows(training, BASELINE_IMAGES)
+        queries, own = some_rows(training, BASELINE_IMAGES)
         real, _ = nearest(queries, training, 1, own=own)
     new = real[real > 0].sort().values
     if not len(new):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ddpm.evaluation.blocks import evenly_spaced_rows
+from ddpm.evaluation.blocks import some_rows
 from ddpm.evaluation.classes import accuracy, confusion, inception_score
 from ddpm.evaluation.figures import Described, Figure, Table
 from ddpm.evaluation.frechet import PER_FEATURE, distance_to, frechet_at_infinity, frechet_bootstrap, moments
@@ -91,8 +91,8 @@ def _frechet(samples: Described, reference: Described, options: Options) -> dict
 def _on_manifold(
     measure: Callable[[Table, Table], dict[str, Figure]], samples: Described, reference: Described
 ) -> dict[str, Figure]:
-    """Measures on MANIFOLD_IMAGES rows at even distances, where there are more; `count` is then how many samples."""
-    tables = [evenly_spaced_rows(described.features, MANIFOLD_IMAGES)[0] for described in (samples, reference)]
+    """Measures on MANIFOLD_IMAGES rows at random, where there are more; `count` is then how many samples."""
+    tables = [some_rows(described.features, MANIFOLD_IMAGES)[0] for described in (samples, reference)]
     figures = measure(*tables)
     if max(samples.features.shape[0], reference.features.shape[0]) <= MANIFOLD_IMAGES:
         return figures

@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -11,16 +12,8 @@ from ddpm import __version__
 
 def versions() -> dict[str, str]:
     """Of everything that a result may depend on."""
-    import accelerate
-    import diffusers
-
-    return {
-        "adagn-ddpm": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "accelerate": accelerate.__version__,
-    }
+    packages = {name: version(name) for name in ("diffusers", "accelerate")}
+    return {"adagn-ddpm": __version__, "python": platform.python_version(), "torch": torch.__version__, **packages}
 
 
 def git_commit() -> str | None:

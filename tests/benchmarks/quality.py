@@ -23,6 +23,7 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from ddpm.commands import read_config
+from ddpm.evaluation.frechet import frechet_distance, moments
 from ddpm.exchange.loading import load_pipeline
 from ddpm.sampling.images import batches
 from ddpm.sampling.samplers import SAMPLERS
@@ -45,17 +46,14 @@ class Judge:
         return self.model.predict(images.flatten(1).numpy() / 127.5 - 1)
 
 
-def features(images: Tensor) -> np.ndarray:
+def features(images: Tensor) -> Tensor:
     """uint8 (N, C, H, W) -> float64 (N, D)."""
     size = min(8, images.shape[2])
-    return F.adaptive_avg_pool2d(images.double() / 127.5 - 1, size).flatten(1).numpy()
+    return F.adaptive_avg_pool2d(images.double() / 127.5 - 1, size).flatten(1)
 
 
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    difference = a.mean(0) - b.mean(0)
-    c_a, c_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    root_trace = np.sqrt(np.clip(np.linalg.eigvals(c_a @ c_b).real, 0, None)).sum()
-    return float(difference @ difference + np.trace(c_a) + np.trace(c_b) - 2 * root_trace)
+def distance_between(a: Tensor, b: Tensor) -> float:
+    return frechet_distance(moments(a), moments(b))
 
 
 class Bench:
@@ -81,7 +79,7 @@ class Bench:
         return None if self.judge is None else float((self.judge(images) == self.labels.numpy()).mean())
 
     def distance(self, images: Tensor) -> float:
-        return frechet_distance(features(images), self.real)
+        return distance_between(features(images), self.real)
 
 
 def solvers(bench: Bench, out: Path) -> dict:
@@ -89,7 +87,7 @@ def solvers(bench: Bench, out: Path) -> dict:
     ancestral = bench.draw(sampler="ddpm", steps=250)
     rows = [{"sampler": "ddpm", "spacing": "trailing", "steps": 250, "accuracy": bench.accuracy(ancestral),
              "distance": bench.distance(ancestral), "difference": None}]
-    floor = frechet_distance(bench.real[: len(bench.labels)], bench.real[len(bench.labels) :])
+    floor = distance_between(bench.real[: len(bench.labels)], bench.real[len(bench.labels) :])
     print(rows[0], "; as many real images against the other real ones:", floor, flush=True)
     for sampler in (name for name in SAMPLERS if name != "ddpm"):
         for spacing in ("trailing", "logsnr"):

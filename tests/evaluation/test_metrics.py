@@ -7,6 +7,7 @@ from torch import Tensor
 from ddpm.evaluation import metrics
 from ddpm.evaluation.figures import Described
 from ddpm.evaluation.metrics import METRICS, Options, check_count
+from ddpm.evaluation.rows import some_places
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -125,7 +126,8 @@ def test_values_that_are_not_finite_are_named(name: str) -> None:
 def test_pairs_are_bounded_and_counted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "MANIFOLD_IMAGES", 100)
     found = METRICS[name].measure(SAMPLES, REFERENCE, OPTIONS)
-    thinned = SAMPLES._replace(features=SAMPLES.features[::3]), REFERENCE._replace(features=REFERENCE.features[::4])
+    sets = (SAMPLES, REFERENCE)
+    thinned = [s._replace(features=s.features[some_places(len(s.features), 100)]) for s in sets]
     expected = METRICS[name].measure(*thinned, OPTIONS)
     assert found == {key: figure._replace(count=100) for key, figure in expected.items()}
 

@@ -1,0 +1,106 @@
+"""What scripts/evaluate.py does: images, described by an extractor, measured against real ones."""
+
+import json
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from ddpm.commands import EvaluateCommand
+from ddpm.config import SampleConfig
+from ddpm.evaluation.bench import Bench, identify, prepare
+from ddpm.evaluation.held_out import measure_denoiser
+from ddpm.evaluation.record import Tables, finish
+from ddpm.evaluation.reference import cache_directory, described, described_data
+from ddpm.evaluation.subject import Read, digest_of, output_folder
+from ddpm.evaluation.table import as_table
+from ddpm.manifest import appearing
+from ddpm.processes import check_launch, first_on_main, join_processes, on_main
+
+
+class Clock:
+    """Seconds of each stage, and the most memory that was held."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timing(self, stage: str) -> Iterator[None]:
+        """Counts what is done inside as `stage`."""
+        start = time.perf_counter()
+        yield
+        self._seconds[stage] = time.perf_counter() - start
+
+    def __str__(self) -> str:
+        stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in self._seconds.items())
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        return f"{stages}; peak memory {peak:.2f} GiB"
+
+
+def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
+    """Draws or reads images, measures them, and writes evaluation.json and pictures; goes on where it was interrupted.
+
+    Args:
+        command: what to evaluate, and how.
+        settings: how images are drawn.
+
+    Returns:
+        Path of evaluation.json.
+
+    Raises:
+        ValueError: for anything in the command, the data or the images that cannot work.
+    """
+    processes = join_processes(timedelta(hours=12))
+    check_launch(processes.num_processes, "evaluate.py")
+    clock, cache = Clock(), cache_directory()
+    with clock.timing("preparing"):
+        bench = first_on_main(processes, lambda: prepare(command, settings, processes, cache))
+    identity = identify(command, bench)
+    kind = "images" if bench.subject.pipeline is None else f"{settings.sampler}{settings.steps}"
+    out = output_folder(command, f"{kind}-{bench.extractor.name}-{digest_of(identity)[:6]}")
+    on_main(processes, lambda: check_folder(out, identity))
+    result = out / "evaluation.json"
+    if not broadcast_object_list([result.exists()])[0]:
+        with clock.timing("images"):
+            read = bench.subject.get()
+        with clock.timing("features"):
+            tables = describe_all(bench, read, out, cache, processes)
+        with clock.timing("likelihood"):
+            model = measure_denoiser(command, bench, out, processes)
+        with clock.timing("metrics"):
+            on_main(processes, lambda: finish(command, bench, tables, model, out, read))
+    if processes.is_main_process:
+        print(as_table(json.loads(result.read_text())))
+        print(f"{clock}\n{result}")
+    return result
+
+
+def check_folder(out: Path, identity: dict[str, Any]) -> None:
+    """Makes the folder, or refuses one that holds another evaluation."""
+    out.mkdir(parents=True, exist_ok=True)
+    file, text = out / "identity.json", json.dumps(identity, indent=2) + "\n"
+    if file.exists() and file.read_text() != text:
+        old = json.loads(file.read_text())
+        different = ", ".join(key for key in identity if old.get(key) != identity[key])
+        raise ValueError(f"{out}: holds another evaluation ({different} differ); name another folder with --out")
+    with appearing(file) as stream:
+        stream.write(text.encode())
+
+
+def describe_all(bench: Bench, read: Read, out: Path, cache: Path, processes: PartialState) -> Tables:
+    """The samples in a folder of their own, real images in the cache."""
+    extractor, judge, subject = bench.extractor, bench.judge, bench.subject
+    samples = described(
+        out / "features", subject.count, subject.batch_size, read, subject.labels, extractor, judge, processes, "images"
+    )
+    real = [
+        None if data is None else described_data(data, extractor, judge, cache, processes)
+        for data in (bench.data, bench.held_out)
+    ]
+    return Tables(samples, *real)

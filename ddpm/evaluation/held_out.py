@@ -1,0 +1,50 @@
+"""What is measured on the denoiser itself: its error, and its variational bound."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from torch import Tensor
+
+from ddpm.commands import EvaluateCommand
+from ddpm.evaluation.bench import OF_THE_DENOISER, Bench
+from ddpm.evaluation.likelihood import bits_per_dim, bound_terms, denoising_curve, denoising_errors, error_timesteps
+from ddpm.evaluation.rows import Rows, some_places, tabulate
+
+IMAGES_PER_CALL = 16    # whose errors are computed at a time
+
+
+def measure_denoiser(command: EvaluateCommand, bench: Bench, out: Path, processes: PartialState) -> dict[str, Any]:
+    """The denoising error and the bound, of held-out images where there are any and else of the reference's."""
+    pipeline = bench.subject.pipeline
+    wanted = [name for name in OF_THE_DENOISER if name in bench.metrics]
+    if pipeline is None or not wanted:
+        return {}
+    data = bench.data if bench.held_out is None else bench.held_out
+    places = some_places(len(data), min(len(data), command.bound_images))
+    schedule, found = pipeline.schedule, {"images": {"count": len(places), "held_out": bench.held_out is not None}}
+    timesteps = error_timesteps(schedule)
+    steps = min(command.bound_steps, schedule.num_timesteps)
+
+    def errors(images: Tensor, labels: Tensor, places: Tensor) -> Tensor:
+        return denoising_errors(pipeline.denoiser(clip=False), schedule, images, labels, places, timesteps, seed=0)
+
+    def terms(images: Tensor, labels: Tensor, places: Tensor) -> Tensor:
+        return bound_terms(pipeline.denoiser(), schedule, images, labels, places, steps, seed=0)
+
+    def rows(name: str, measure: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Rows:
+        def compute(some: list[int]) -> dict[str, Tensor]:
+            images, classes = data.__getitems__(places[some])
+            labels = pipeline.labels([data.class_names[c] if pipeline.class_names else None for c in classes.tolist()])
+            move = [x.to(processes.device) for x in (images, labels, places[some])]
+            return {name: measure(*move).cpu()}
+
+        return tabulate(out / name, len(places), IMAGES_PER_CALL, compute, processes, OF_THE_DENOISER[name])[name]
+
+    if "denoising" in wanted:
+        curve = denoising_curve(rows("denoising", errors), schedule, timesteps)
+        found["denoising"] = [point._asdict() for point in curve]
+    if "bits_per_dim" in wanted:
+        found["bits_per_dim"] = bits_per_dim(rows("bits_per_dim", terms))
+    return found

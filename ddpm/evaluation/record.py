@@ -1,0 +1,169 @@
+"""The record of an evaluation: its figures with their floors, pictures, and evaluation.json."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ddpm.commands import EvaluateCommand
+from ddpm.data import ImageData
+from ddpm.evaluation.bench import OF_THE_DENOISER, Bench
+from ddpm.evaluation.classes import class_accuracies, confusion
+from ddpm.evaluation.figures import Described, Figure
+from ddpm.evaluation.judge import Judge
+from ddpm.evaluation.memorisation import nearest_pairs
+from ddpm.evaluation.metrics import METRICS, Metric, Options, check_count
+from ddpm.evaluation.pictures import confusion_picture, neighbours_picture
+from ddpm.evaluation.reference import part_of
+from ddpm.evaluation.rows import some_places
+from ddpm.evaluation.subject import Read, digest_of, relative
+from ddpm.exchange.provenance import versions
+from ddpm.manifest import appearing
+
+PAIRS = 10              # nearest neighbours that are shown
+
+
+class Tables(NamedTuple):
+    """Images as the extractor describes them.
+
+    Attributes:
+        samples: those that are evaluated.
+        reference: the real ones.
+        held_out: other real ones, if there are any.
+    """
+
+    samples: Described
+    reference: Described
+    held_out: Described | None
+
+    def floor(self, judge: Judge | None, of_classes: bool) -> tuple[Described, Described]:
+        """Real images in place of the samples, as many where there are as many, and what they are measured against.
+
+        Held-out images against the reference; without any, half of the reference at most against the rest of it, and
+        for their classes those that the judge was not trained on.
+        """
+        count, reference = self.samples.features.shape[0], self.reference
+        total = reference.features.shape[0]
+        if self.held_out is not None:
+            there = self.held_out.features.shape[0]
+            return part_of(self.held_out, some_places(there, min(count, there))), reference
+        if of_classes:
+            return part_of(reference, judge.held_out_places.sort().values), reference
+        chosen = some_places(total, min(count, total // 2))
+        rest = torch.ones(total, dtype=torch.bool)
+        rest[chosen] = False
+        return part_of(reference, chosen), part_of(reference, rest.nonzero()[:, 0])
+
+
+def measure(command: EvaluateCommand, bench: Bench, tables: Tables) -> tuple[dict[str, Any], dict[str, str]]:
+    """The figures of all metrics that apply, each with the floor, and why others do not."""
+    figures: dict[str, Any] = {}
+    skipped: dict[str, str] = {}
+    options = Options(0, command.bootstrap, bench.data.class_names, tables.held_out)
+    for name in bench.metrics:
+        metric = METRICS.get(name)
+        if metric is None:
+            continue
+        reason = metric.applies(tables.samples)
+        if reason is not None:
+            skipped[name] = reason
+            continue
+        check_count(name, metric, tables.samples, tables.reference)
+        found = metric.measure(tables.samples, tables.reference, options)
+        floor = measure_floor(metric, name, found, bench, tables, options) if metric.floor else {}
+        for key, figure in found.items():
+            own = as_json(figure, bench.subject.count)
+            figures[key] = {**own, "better": metric.better[key], "floor": floor.get(key)}
+    return figures, skipped
+
+
+def measure_floor(
+    metric: Metric, name: str, found: dict[str, Figure], bench: Bench, tables: Tables, options: Options
+) -> dict[str, dict[str, Any]]:
+    """What real images get in place of the samples, by figure.
+
+    Where there are not as many real images, `samples` is what equally many samples get against the same real images:
+    distances are larger the fewer images there are, so only these two may be set against each other.
+    """
+    real, rest = tables.floor(bench.judge, of_classes=name == "accuracy")
+    count, total = real.features.shape[0], tables.samples.features.shape[0]
+    if count < metric.needs(real) or rest.features.shape[0] < metric.needs(rest):
+        return {}
+    floor = metric.measure(real, rest, options)
+    if name != "accuracy" and (count != total or rest is not tables.reference):
+        found = metric.measure(part_of(tables.samples, some_places(total, count)), rest, options)
+    return {
+        key: {**as_json(figure, count), "samples": found[key].value} for key, figure in floor.items() if key in found
+    }
+
+
+def as_json(figure: Figure, count: int) -> dict[str, Any]:
+    """A figure with the number of images that it was made from."""
+    return {**figure._asdict(), "count": figure.count or count}
+
+
+def finish(
+    command: EvaluateCommand, bench: Bench, tables: Tables, model: dict[str, Any], out: Path, read: Read
+) -> None:
+    """Measures, and writes the pictures and at last evaluation.json."""
+    figures, skipped = measure(command, bench, tables)
+    if "bits_per_dim" in model:
+        own = as_json(model["bits_per_dim"], model["images"]["count"])
+        figures["bits_per_dim"] = {**own, "better": "lower", "floor": None}
+    if bench.subject.pipeline is None:
+        skipped |= {name: "there is no model" for name in OF_THE_DENOISER if name in bench.metrics}
+    matrix, classes = None, None
+    if "accuracy" in figures:
+        matrix = confusion(tables.samples.read, tables.samples.labels)
+        of_class = class_accuracies(matrix, bench.data.class_names)
+        asked = matrix.sum(dim=1).tolist()
+        classes = {name: as_json(of_class[name], n) for name, n in zip(of_class, asked, strict=True)}
+        with appearing(out / "confusion.png") as file:
+            confusion_picture(matrix, bench.data.class_names).save(file, "PNG")
+    if "memorised" in figures:
+        pairs = nearest_pairs(tables.samples.pixels, tables.reference.pixels, PAIRS)
+        images, real = read(pairs.samples.tolist()), bench.data.__getitems__(pairs.training)[0]
+        with appearing(out / "neighbours.png") as file:
+            neighbours_picture(images, real, pairs.distances.tolist()).save(file, "PNG")
+    subject, judge = bench.subject, bench.judge
+    result = {
+        "model": None if subject.pipeline is None else {"name": subject.name, "weights": subject.identity["weights"]},
+        "samples": {
+            "count": subject.count,
+            "digest": digest_of(subject.identity),
+            "source": subject.name,
+            "settings": subject.identity.get("settings"),
+            "guide": subject.identity.get("guide"),
+            "folder": None if subject.folder is None else relative(subject.folder, out),
+        },
+        "reference": described_as(bench.data),
+        "held_out": None if bench.held_out is None else described_as(bench.held_out),
+        "extractor": {
+            "name": bench.extractor.name,
+            "digest": bench.extractor.digest,
+            "features": tables.samples.features.shape[1],
+        },
+        "judge": None if judge is None else {
+            "digest": judge.digest,
+            **{key: value for key, value in judge.accuracy._asdict().items() if key != "count"},
+            "held_out": judge.held_out,
+        },
+        "figures": figures,
+        "skipped": skipped,
+        "class_names": list(bench.data.class_names),
+        "class_accuracies": classes,
+        "confusion": None if matrix is None else matrix.tolist(),
+        "denoising": model.get("denoising"),
+        "likelihood_images": model.get("images"),
+        "bootstrap": command.bootstrap,
+        "bound_steps": command.bound_steps,
+        "versions": versions(),
+    }
+    with appearing(out / "evaluation.json") as file:
+        file.write((json.dumps(result, indent=2) + "\n").encode())
+
+
+def described_as(data: ImageData) -> dict[str, Any]:
+    """Real images, for the record."""
+    return {"summary": data.summary(), "fingerprint": data.fingerprint, "count": len(data)}

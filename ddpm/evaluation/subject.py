@@ -1,0 +1,217 @@
+"""What is evaluated: images that a model draws, or somebody else's."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm.commands import EvaluateCommand, read_config, run_of
+from ddpm.config import DataConfig, SampleConfig
+from ddpm.data import ImageData, load_data
+from ddpm.evaluation.images import read_images
+from ddpm.evaluation.labels import proportional_labels
+from ddpm.exchange.files import write_samples
+from ddpm.exchange.formats import Plan, Request
+from ddpm.exchange.loading import load_pipeline, locate, weights_digest
+from ddpm.exchange.pictures import decoded
+from ddpm.names import did_you_mean
+from ddpm.pipeline import ClassConditionalPipeline
+
+MOST = 10_000           # images that are drawn unless told otherwise
+
+Read = Callable[[list[int]], Tensor]        # places -> uint8 (B, C, H, W)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Images to be evaluated, not drawn or read yet.
+
+    Attributes:
+        name: for people.
+        count: number of images.
+        batch_size: images that are read at a time.
+        labels: int64 (N,), the class of the reference that each should show; None where that is not known.
+        identity: JSON-able facts that decide what the images are.
+        get: makes the images, on all processes, and returns how they are read.
+        folder: where drawn images are kept; None for somebody else's.
+        pipeline: the model that draws them; None for somebody else's.
+    """
+
+    name: str
+    count: int
+    batch_size: int
+    labels: Tensor | None
+    identity: dict[str, Any]
+    get: Callable[[], Read]
+    folder: Path | None = None
+    pipeline: ClassConditionalPipeline | None = None
+
+
+def is_model(path: Path) -> bool:
+    """Whether a path is a run directory, a checkpoint or a pipeline; anything else should be images."""
+    parts = ("model_index.json", "checkpoints", "pipeline", "run.json")
+    return not path.exists() or any((path / part).exists() for part in parts)
+
+
+def reference_config(command: EvaluateCommand, pipeline: ClassConditionalPipeline | None) -> DataConfig:
+    """Which real images there are to compare with, as large as the model's if there is one.
+
+    Raises:
+        ValueError: if none are named and the model is in no run directory.
+    """
+    if command.reference is None:
+        run = run_of(command.model)
+        if run is None:
+            raise ValueError(
+                f"reference: {command.model} is in no run directory, so there are no real images to compare with; "
+                "name them with --reference (digits, a folder of class folders, a parquet file, a run directory)"
+            )
+        return read_config(run / "config.yaml").data
+    path = Path(command.reference)
+    if (path / "config.yaml").is_file() and (path / "run.json").is_file():
+        return read_config(path / "config.yaml").data
+    if pipeline is None:
+        return DataConfig(source=command.reference)
+    size = pipeline.unet.config
+    return DataConfig(source=command.reference, resolution=size.resolution, channels=size.in_channels)
+
+
+def read_data(config: DataConfig, name: str) -> ImageData:
+    """Real images; an error names the option `name` instead of the configuration's key."""
+    try:
+        return load_data(**config.reading())
+    except ValueError as problem:
+        message = str(problem).replace("data.source", name).replace("data.split", f"{name}_split")
+        raise ValueError(message) from problem
+
+
+def held_out_data(command: EvaluateCommand, config: DataConfig, data: ImageData) -> ImageData | None:
+    """Real images that the model was not trained on, as large as the reference; None where none are named.
+
+    Raises:
+        ValueError: if they are the reference itself, or of other classes.
+    """
+    if command.held_out is None and command.held_out_split is None:
+        return None
+    same_source = command.held_out is None
+    split = command.held_out_split or "train"
+    columns = (config.image_column, config.label_column) if same_source else (None, None)
+    other = dataclasses.replace(
+        config,
+        source=config.source if same_source else command.held_out,
+        split=split,
+        resolution=data.resolution,
+        channels=data.channels,
+        image_column=columns[0],
+        label_column=columns[1],
+    )
+    held_out = read_data(other, "held_out")
+    if held_out.fingerprint == data.fingerprint:
+        raise ValueError("held_out: these are the reference images themselves; name others, or leave it out")
+    if held_out.class_names != data.class_names:
+        raise ValueError(
+            f"held_out: its classes are {_few(held_out.class_names)}, those of the reference are "
+            f"{_few(data.class_names)}; name images of the same classes"
+        )
+    return held_out
+
+
+def drawn(
+    command: EvaluateCommand, settings: SampleConfig, data: ImageData, pipeline: ClassConditionalPipeline
+) -> Subject:
+    """Images that a model draws: as many of each class as the reference's proportions say.
+
+    The j-th image of class c has the seed `seed + j * number of classes + c`, as in scripts/sample.py.
+
+    Raises:
+        ValueError: if the model does not fit the reference, or the settings do not fit the model.
+    """
+    config = pipeline.unet.config
+    ours, theirs = (config.resolution, config.in_channels), (data.resolution, data.channels)
+    if ours != theirs:
+        raise ValueError(
+            f"reference: its images are {theirs[0]}x{theirs[0]} with {theirs[1]} channel(s), the model's "
+            f"{ours[0]}x{ours[0]} with {ours[1]}; name images like those that it was trained on"
+        )
+    names = pipeline.class_names
+    unknown = [name for name in data.class_names if name not in names] if names else []
+    if unknown:
+        raise ValueError(
+            f"reference: the model has no class {unknown[0]!r}{did_you_mean(unknown[0], names)}; its classes are "
+            f"{_few(names)}"
+        )
+    guide = None if command.guide is None else load_pipeline(command.guide).to(pipeline.device)
+    count = command.count or min(len(data), MOST)
+    if names:
+        labels = proportional_labels(data.labels, data.num_classes, count)
+        ids = [names.index(data.class_names[c]) for c in labels.tolist()]
+    else:
+        labels, ids = None, [None] * count
+    requests, seen = [], dict.fromkeys(ids, 0)
+    for c in ids:
+        row, label = ("none", 0) if c is None else (names[c], c)
+        seed = settings.seed + seen[c] * max(1, len(names)) + label
+        requests.append(Request(row, f"seed{seed:06d}", -1 if c is None else c, seed))
+        seen[c] += 1
+    draw = pipeline.drawer(pipeline.labels(ids), [r.seed for r in requests], guide=guide, **settings.drawing())
+    identity = {
+        "weights": weights_digest(locate(command.model)),
+        "guide": None if command.guide is None else weights_digest(locate(command.guide)),
+        "settings": {**settings.drawing(), "seed": settings.seed},
+        "count": count,
+        "classes": digest_of([r.label for r in requests]),
+    }
+    folder = _room(command) / "samples" / f"{settings.sampler}{settings.steps}-{digest_of(identity)[:6]}"
+
+    def get() -> Read:
+        write_samples(folder, requests, draw, settings.batch_size, names, identity, ("png",))
+        plan = Plan(folder, requests, settings.batch_size, names)
+        return lambda places: torch.stack([decoded(folder / plan.png(requests[i])) for i in places])
+
+    return Subject(str(command.model), count, settings.batch_size, labels, identity, get, folder, pipeline)
+
+
+def given(command: EvaluateCommand, data: ImageData) -> Subject:
+    """Somebody else's images.
+
+    Raises:
+        ValueError: if they cannot be read or are not like the reference; or a drawing option is given.
+    """
+    options = ("count", "seed", "steps", "sampler", "guidance", "guide", "eta", "spacing")
+    for name in options:
+        if getattr(command, name) is not None:
+            raise ValueError(f"{name}: {command.model} are images that are there already; leave it out")
+    images = read_images(command.model, data.resolution, data.channels, data.class_names)
+    identity = {"images": images.digest, "count": len(images)}
+    return Subject(images.summary(), len(images), 500, images.labels, identity, lambda: images.read)
+
+
+def output_folder(command: EvaluateCommand, name: str) -> Path:
+    """Where an evaluation is written."""
+    return command.out or _room(command) / name
+
+
+def relative(path: Path, base: Path) -> str:
+    """A path as seen from a folder, so that both can be moved together."""
+    return os.path.relpath(path, base)
+
+
+def digest_of(facts: Any) -> str:
+    """SHA-256 of JSON-able facts."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _room(command: EvaluateCommand) -> Path:
+    path = command.model
+    return path / "evaluations" if is_model(path) else path.with_name(f"{path.stem}-evaluations")
+
+
+def _few(names: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -1,0 +1,140 @@
+"""Whether metrics move the right way: real images that are damaged on purpose, and the floor, with time and memory.
+
+python tests/benchmarks/evaluation.py digits --out quality
+python tests/benchmarks/evaluation.py train.parquet --held-out test.parquet --count 10000 --out quality
+
+The samples are held-out real images (or half of the images, where none are held out), damaged; the reference is the
+other real images. Everything is read by the judge. Writes evaluation.json, and prints a table with a column per metric.
+"""
+
+import argparse
+import json
+import os
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddpm.data import ImageData, load_data
+from ddpm.evaluation.figures import Described
+from ddpm.evaluation.judge import Judge, cached_judge
+from ddpm.evaluation.metrics import METRICS, Options
+from ddpm.evaluation.reference import cache_directory, describe
+from ddpm.evaluation.rows import some_places
+
+FIGURES = ("frechet_distance", "frechet_distance_infinity", "kernel_distance", "precision", "recall", "density",
+           "coverage", "inception_score", "accuracy", "memorised")
+
+
+def blurred(images: Tensor, sigma: float) -> Tensor:
+    """By a Gaussian of `sigma` pixels."""
+    radius = max(1, round(3 * sigma))
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).float()
+    channels = images.shape[1]
+    found = F.pad(images.float(), (radius,) * 4, mode="replicate")
+    found = F.conv2d(found, kernel.view(1, 1, 1, -1).repeat(channels, 1, 1, 1), groups=channels)
+    found = F.conv2d(found, kernel.view(1, 1, -1, 1).repeat(channels, 1, 1, 1), groups=channels)
+    return found.round().clamp(0, 255).to(torch.uint8)
+
+
+def noisy(images: Tensor, sigma: float) -> Tensor:
+    """With Gaussian noise of `sigma` grey levels."""
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    return (images + sigma * noise).round().clamp(0, 255).to(torch.uint8)
+
+
+def damages(
+    images: Tensor, labels: Tensor, known: Tensor, known_labels: Tensor
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name, images and labels of each damage; `known` are the reference images."""
+    chance = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(images), generator=chance)
+    classes = int(labels.max()) + 1
+    yield "none", images, labels
+    for sigma in (0.4, 0.7, 1.0):
+        yield f"blur {sigma:g} pixels", blurred(images, sigma), labels
+    for sigma in (10, 25, 60):
+        yield f"noise {sigma} levels", noisy(images, sigma), labels
+    for share in (0.1, 0.5):
+        swapped = labels.clone()
+        some = order[: round(share * len(labels))]
+        swapped[some] = (labels[some] + 1) % classes
+        yield f"{share:.0%} of the classes swapped", images, swapped
+    for kept in (8, 5, 2):
+        left = torch.nonzero(labels < kept * classes // 10)[:, 0]
+        chosen = left[torch.randint(len(left), (len(images),), generator=chance)]
+        yield f"{kept} of 10 classes only", images[chosen], labels[chosen]
+    for modes in (0.5, 0.05):
+        chosen = order[: round(modes * len(images))].repeat(round(1 / modes))[: len(images)]
+        yield f"{modes:.0%} of the images, repeated", images[chosen], labels[chosen]
+    for share in (0.1, 0.5, 1.0):
+        copied, its = images.clone(), labels.clone()
+        some = order[: min(round(share * len(images)), len(known))]
+        copied[some], its[some] = known[: len(some)], known_labels[: len(some)]
+        yield f"{share:.0%} copies of training images", copied, its
+
+
+def described(images: Tensor, labels: Tensor, judge: Judge) -> Described:
+    """In memory."""
+    parts = [describe(part, judge, judge) for part in images.split(500)]
+    columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return Described(**columns, labels=labels)
+
+
+def read(data: ImageData, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Images and labels."""
+    return data.__getitems__(places)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("reference")
+    parser.add_argument("--held-out")
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--floor-only", action="store_true")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(os.cpu_count() or 1)
+    data = load_data(args.reference)
+    judge = cached_judge(data, torch.device("cpu"), cache_directory())
+    if args.held_out:
+        other = load_data(args.held_out)
+        images, labels = read(other, some_places(len(other), min(len(other), args.count or len(other))))
+        known, known_labels = read(data, some_places(len(data), min(len(data), args.count or len(data))))
+    else:
+        ours = torch.zeros(len(data), dtype=torch.bool)
+        ours[some_places(len(data), len(data) // 2)] = True
+        images, labels = read(data, ours.nonzero()[:, 0])
+        known, known_labels = read(data, (~ours).nonzero()[:, 0])
+    start = time.perf_counter()
+    reference = described(known, known_labels, judge)
+    print(f"{len(images)} images against {len(known)}; features of the reference: {time.perf_counter() - start:.1f} s")
+    options = Options(0, 100, data.class_names, None)
+    rows = {}
+    for name, damaged, its in damages(images, labels, known, known_labels):
+        start = time.perf_counter()
+        samples = described(damaged, its, judge)
+        figures = {}
+        for metric in METRICS.values():
+            if metric.applies(samples) is None:
+                figures |= metric.measure(samples, reference, options)
+        rows[name] = {key: figure._asdict() for key, figure in figures.items()}
+        if name == "none":
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            print(f"features and metrics: {time.perf_counter() - start:.1f} s; peak memory so far {peak:.2f} GiB\n")
+            print("| damage | " + " | ".join(FIGURES) + " |\n|" + " --- |" * (len(FIGURES) + 1))
+        cells = [f"{rows[name][key]['value']:.3g}" if key in rows[name] else "" for key in FIGURES]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+        if args.floor_only:
+            break
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "evaluation.json").write_text(json.dumps({"images": len(images), "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""Evaluation as a whole: from a model, or somebody else's images, to evaluation.json."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpm.commands import EvaluateCommand
+from ddpm.data import load_data
+from ddpm.evaluation.bench import OF_THE_DENOISER
+from ddpm.evaluation.evaluate import evaluate
+from ddpm.evaluation.metrics import METRICS
+from ddpm.models.unet import UNet
+from ddpm.pipeline import ClassConditionalPipeline
+from ddpm.schedule import SCHEDULES, NoiseSchedule
+
+ROOT = Path(__file__).parents[2]
+LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_machines", "1"]
+LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_processes"]
+DIGITS = [str(i) for i in range(10)]
+QUICK = {"reference": "digits", "steps": 2, "count": 300, "bootstrap": 20, "bound_images": 20, "bound_steps": 3}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline of random weights: what it draws is no digit, but different for each seed and class."""
+    unet = UNet(resolution=8, in_channels=1, out_channels=1, num_classes=10, channels=8, channel_mult=(1, 2),
+                num_res_blocks=1, attention_resolutions=(4,), head_channels=8)
+    draws = torch.Generator().manual_seed(0)
+    for p in unet.parameters():
+        p.data = torch.randn(p.shape, generator=draws) / (p[0].numel() ** 0.5 if p.ndim > 1 else 5)
+    folder = tmp_path_factory.mktemp("model") / "pipeline"
+    schedule = NoiseSchedule(SCHEDULES["cosine"](50))
+    ClassConditionalPipeline.from_parts(unet, schedule, "v", DIGITS).save_pretrained(folder)
+    return folder
+
+
+def run(model: Path, **options: object) -> dict:
+    command = EvaluateCommand(model=model, **{**QUICK, **options})
+    return json.loads(evaluate(command, command.settings()).read_text())
+
+
+@pytest.fixture(scope="module")
+def whole(model: Path) -> dict:
+    return run(model)
+
+
+# ------------------------------------------------------------------------------------------------------- what is in it
+
+
+def test_every_metric_is_there(whole: dict) -> None:
+    expected = {figure for metric in METRICS.values() for figure in metric.better} | {"bits_per_dim"}
+    assert whole["figures"].keys() | {"frechet_distance_infinity"} == expected and whole["skipped"] == {}
+    for name, figure in whole["figures"].items():
+        assert np.isfinite(figure["value"]) and figure["count"] > 0 and figure["better"] in ("lower", "higher"), name
+        assert figure["low"] is None or figure["low"] <= figure["value"] <= figure["high"], name
+        floor = name not in ("memorised", "bits_per_dim")
+        assert (figure["floor"] is not None) == floor, name
+    assert len(whole["denoising"]) == 10
+
+
+def test_what_it_was_made_from_is_said(whole: dict, model: Path) -> None:
+    data = load_data("digits")
+    assert whole["reference"]["fingerprint"] == data.fingerprint and whole["reference"]["count"] == len(data)
+    assert whole["samples"]["count"] == 300 and whole["samples"]["settings"].items() >= {
+        "sampler": "ddim", "steps": 2, "guidance": 1.0, "seed": 0,
+    }.items()
+    assert whole["extractor"]["name"] == "judge" and len(whole["extractor"]["digest"]) == 64
+    assert whole["judge"]["value"] > 0.9 and whole["judge"]["held_out"] > 100 and len(whole["model"]["weights"]) == 64
+    assert whole["versions"]["torch"] == torch.__version__
+
+
+def test_random_weights_are_far_from_the_floor(whole: dict) -> None:
+    figures = whole["figures"]
+    assert figures["frechet_distance"]["low"] > 3 * figures["frechet_distance"]["floor"]["value"]
+    assert figures["accuracy"]["high"] < 0.5 < 0.9 < figures["accuracy"]["floor"]["value"]
+    assert figures["coverage"]["high"] < figures["coverage"]["floor"]["low"]
+
+
+def test_classes_are_drawn_as_often_as_in_the_reference(whole: dict, model: Path) -> None:
+    frequencies = torch.bincount(load_data("digits").labels, minlength=10) * 300 / 1797
+    asked = torch.tensor(whole["confusion"]).sum(dim=1)
+    assert int(asked.sum()) == 300 and float((asked - frequencies).abs().max()) < 1
+
+
+def test_pictures_and_samples_are_kept(model: Path, whole: dict) -> None:
+    (folder,) = (path.parent for path in model.glob("evaluations/*/evaluation.json"))
+    assert folder.name.startswith("ddim2-judge-")
+    for name in ("confusion.png", "neighbours.png"):
+        assert len(Image.open(folder / name).convert("L").getcolors(1 << 20)) > 5
+    drawn = folder / whole["samples"]["folder"]
+    assert len([*drawn.glob("*/seed*.png")]) == 300
+
+
+def test_the_table_says_it(model: Path, whole: dict, capsys: pytest.CaptureFixture) -> None:
+    before = {p: p.stat().st_mtime_ns for p in model.rglob("*.png")}
+    assert run(model) == whole                  # again: nothing is measured anew
+    assert before == {p: p.stat().st_mtime_ns for p in model.rglob("*.png")}
+    text = capsys.readouterr().out
+    for name in [*whole["figures"], "judge", "seed 0", "300 images", "real images", "1,797 images", "noise level"]:
+        assert name in text
+    assert max(map(len, text.splitlines()[:-2])) <= 120
+
+
+def test_chosen_metrics_only(model: Path) -> None:
+    found = run(model, metrics="accuracy, bits_per_dim")
+    assert found["figures"].keys() == {"accuracy", "bits_per_dim"} and found["denoising"] is None
+
+
+def test_the_denoiser_is_measured_by_nothing_else(whole: dict) -> None:
+    assert not OF_THE_DENOISER.keys() & METRICS.keys()
+    errors = [point["x_0_error"] for point in whole["denoising"]]
+    assert all(point["eps_error"] > 0 for point in whole["denoising"]) and min(errors) > 0
+
+
+# ----------------------------------------------------------------------------------------------- somebody else's images
+
+
+def test_the_same_images_from_files(model: Path, whole: dict, tmp_path: Path) -> None:
+    """A folder of class folders and an .npz have the figures of the drawn images; a flat folder has no labels."""
+    (folder,) = (path.parent for path in model.glob("evaluations/*/evaluation.json") if "accuracy" in path.read_text()
+                 and json.loads(path.read_text()) == whole)
+    drawn = folder / whole["samples"]["folder"]
+    shutil.copytree(drawn, tmp_path / "classes")
+    files = sorted((tmp_path / "classes").glob("*/seed*.png"))
+    arrays = np.stack([np.asarray(Image.open(file))[..., None] for file in files])
+    labels = np.array([int(file.parent.name) for file in files])
+    np.savez(tmp_path / "images.npz", arrays, labels)
+    (tmp_path / "flat").mkdir()
+    for i, file in enumerate(files):
+        shutil.copy(file, tmp_path / "flat" / f"{i:05d}.png")
+    options = {"steps": None, "count": None}
+    found = {name: run(tmp_path / name, **options) for name in ("classes", "images.npz", "flat")}
+    for name, result in found.items():
+        assert result["model"] is None and result["samples"]["count"] == 300
+        assert result["skipped"].keys() == OF_THE_DENOISER.keys() | ({"accuracy"} if name == "flat" else set())
+        for key, figure in result["figures"].items():
+            # The order of the images differs, and with it the sums' rounding, and which the resampling takes.
+            assert figure["value"] == pytest.approx(whole["figures"][key]["value"], rel=1e-6), (name, key)
+        assert (tmp_path / f"{Path(name).stem}-evaluations").is_dir()
+    assert found["classes"]["confusion"] == found["images.npz"]["confusion"] == whole["confusion"]
+
+
+def test_real_images_are_at_the_floor(tmp_path: Path) -> None:
+    data = load_data("digits")
+    images, labels = data.__getitems__(torch.arange(0, len(data), 2))
+    np.savez(tmp_path / "half.npz", images.permute(0, 2, 3, 1).numpy(), labels.numpy())
+    found = run(tmp_path / "half.npz", steps=None, count=None)["figures"]
+    assert found["memorised"]["value"] == 1.0           # they are the reference's own
+    assert found["frechet_distance"]["value"] < found["frechet_distance"]["floor"]["value"]
+    assert found["accuracy"]["value"] > 0.95
+
+
+# -------------------------------------------------------------------------------------------------------- interruptions
+
+
+def start(model: Path, processes: int, *options: str) -> subprocess.Popen:
+    first = [sys.executable] if processes == 1 else [*LAUNCH, str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment |= {"ACCELERATE_USE_CPU": "true"} if processes > 1 else {}
+    settings = [text for key, value in QUICK.items() for text in (f"--{key}", str(value))]
+    command = [*first, str(ROOT / "scripts" / "evaluate.py"), str(model), *settings, *options]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def end(process: subprocess.Popen) -> str:
+    out, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    return out
+
+
+def test_one_process_and_two(model: Path, tmp_path: Path) -> None:
+    results = []
+    for processes in (1, 2):
+        copy = tmp_path / str(processes) / "pipeline"
+        shutil.copytree(model, copy, ignore=shutil.ignore_patterns("evaluations"))
+        end(start(copy, processes, "--batch-size", "32"))
+        (file,) = copy.glob("evaluations/*/evaluation.json")
+        results.append(json.loads(file.read_text()))
+        results[-1]["samples"].pop("source")
+        results[-1]["model"].pop("name")
+    assert results[0] == results[1]             # not only to 1e-6: the batches are the same, and so are the sums
+
+
+@pytest.mark.slow
+def test_killed_and_resumed(model: Path, tmp_path: Path) -> None:
+    """By SIGKILL, in the middle of the features; the file is equal to the last byte."""
+    copy = tmp_path / "pipeline"
+    shutil.copytree(model, copy, ignore=shutil.ignore_patterns("evaluations"))
+    options = ("--batch-size", "4", "--metrics", "frechet_distance,accuracy,denoising,bits_per_dim")
+    end(start(copy, 1, *options))
+    (file,) = copy.glob("evaluations/*/evaluation.json")
+    expected = file.read_bytes()
+    shutil.rmtree(copy / "evaluations")
+    process = start(copy, 1, *options)
+    deadline = time.monotonic() + 60
+    while not any(copy.glob("evaluations/ddim2-*/features/*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not file.exists()
+    end(start(copy, 1, *options))
+    assert file.read_bytes() == expected
+
+
+@pytest.mark.parametrize("survived", [0, 7, 19, 20, 21, 22, 23, 24])
+def test_killed_before_any_file(survived: int, model: Path, tmp_path: Path) -> None:
+    """Ended without a word before one of the files that an evaluation writes gets its name."""
+    options = {"batch_size": 16, "metrics": "frechet_distance,accuracy,denoising,bits_per_dim", "out": tmp_path / "out"}
+    expected = run(model, **{**options, "out": tmp_path / "whole"})
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.set_num_threads(1)        # the parent's other threads do not survive a fork
+            left = survived
+            replace = Path.replace
+
+            def die(path: Path, target: Path) -> Path:
+                nonlocal left
+                if "out" in path.parts:
+                    if left == 0:
+                        os._exit(7)
+                    left -= 1
+                return replace(path, target)
+
+            Path.replace = die
+            run(model, **options)
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert not (tmp_path / "out" / "evaluation.json").exists()
+    found = run(model, **options)
+    for result in (found, expected):
+        result["samples"].pop("folder")
+    assert found == expected
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(("options", "expected"), [
+    ({"metrics": "frechet"}, r"^metrics: 'frechet' is not one of .*did you mean frechet_distance"),
+    ({"count": 50}, r"^frechet_distance: needs \d+ images or more for \d+ features, there are 50; raise --count"),
+    ({"extractor": "juge"}, r"extractor.*'juge' is not one of .*judge"),
+    ({"reference": None}, r"^reference: .* is in no run directory.*--reference"),
+    ({"reference": "nowhere/at/all"}, r"^reference: there is no file or folder 'nowhere/at/all'"),
+    ({"steps": 51}, r"51"),
+    ({"held_out": "digits"}, r"^held_out: these are the reference images themselves"),
+    ({"held_out_split": "test"}, r"^held_out_split: 'test' is not a split of digits; it has: train"),
+])
+def test_mistakes_with_a_model(options: dict, expected: str, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=expected) as error:
+        run(model, out=tmp_path / "out", **options)
+    assert "\n" not in str(error.value) and not (tmp_path / "out" / "evaluation.json").exists()
+
+
+def test_mistakes_with_images(tmp_path: Path) -> None:
+    data = load_data("digits")
+    images, labels = data.__getitems__(torch.arange(400))
+    arrays = images.permute(0, 2, 3, 1).numpy()
+    kept = labels.numpy() != 3
+    broken = arrays.astype(np.float32) / 255
+    broken[7, 0, 0] = np.nan
+    cases = {
+        "sizes": ({"arr_0": arrays[:, :6, :6]}, r"6x6.*8x8"),
+        "nan": ({"arr_0": broken}, r"NaN|not finite|nan"),
+        "range": ({"arr_0": arrays / 255.0}, r"0.*255"),
+        "class": ({"arr_0": arrays[kept], "arr_1": labels.numpy()[kept]}, r"no images of class '3'"),
+        "few": ({"arr_0": arrays[:20]}, r"needs \d+ images or more"),
+    }
+    for name, (content, expected) in cases.items():
+        np.savez(tmp_path / f"{name}.npz", **content)
+        with pytest.raises(ValueError, match=expected) as error:
+            run(tmp_path / f"{name}.npz", steps=None, count=None)
+        assert "\n" not in str(error.value), name
+    with pytest.raises(ValueError, match=r"^sampler: .*images that are there already"):
+        run(tmp_path / "few.npz", steps=None, count=None, sampler="ddim")
+    with pytest.raises(ValueError, match=r"no such directory"):
+        run(tmp_path / "nothing", steps=None, count=None)
+
+
+def test_another_evaluation_in_the_same_folder(model: Path, tmp_path: Path) -> None:
+    run(model, out=tmp_path / "out", metrics="accuracy")
+    with pytest.raises(ValueError, match=r"out: holds another evaluation \(metrics differ\); name another .*--out"):
+        run(model, out=tmp_path / "out", metrics="accuracy,kernel_distance")
