@@ -249,6 +249,44 @@ class TrackingConfig:
 
 
 @dataclass(frozen=True)
+class EvaluationConfig:
+    """Evaluation while training, with few images and few steps; scripts/evaluate.py measures with many.
+
+    Args:
+        every: steps between evaluations; the last step has one too; 0 is none at all.
+        count: images that are drawn for one, in the proportions of the classes.
+        extractor: of features, judge, inception, dinov2, package.module:Name, or a folder of a saved judge.
+        metric: which figure says what the best model is, frechet_distance, kernel_distance or accuracy.
+        sampler: ddim, ddpm (ancestral), dpmpp, unipc, euler or heun.
+        steps: network evaluations per image, at most.
+        spacing: of the timesteps, trailing, leading, linspace, logsnr or karras.
+        guidance: scale of guidance; 1 is none.
+        seed: the j-th image of class c has the seed `seed + j * number of classes + c`.
+    """
+
+    every: int = 0
+    count: int = 500
+    extractor: str = "judge"
+    metric: str = "frechet_distance"
+    sampler: str = "dpmpp"
+    steps: int = 10
+    spacing: str = "logsnr"
+    guidance: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 0, "evaluation.every", self.every, "0 or more")
+        _require(self.count >= 2, "evaluation.count", self.count, "2 or more")
+        _require(self.steps >= 1, "evaluation.steps", self.steps, "1 or more")
+        _require(self.guidance >= 0, "evaluation.guidance", self.guidance, "0 or more")
+        _require(0 <= self.seed < 2**62, "evaluation.seed", self.seed, "0 to 2^62 - 1")
+
+    def drawing(self) -> dict[str, Any]:
+        """What says how an image is drawn, beside its label and seed: keyword arguments of the pipeline's `drawer`."""
+        return {key: getattr(self, key) for key in ("sampler", "steps", "spacing", "guidance")}
+
+
+@dataclass(frozen=True)
 class Config:
     """All sections of a run's configuration."""
 
@@ -258,6 +296,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Plain dicts, one per section."""
@@ -274,6 +313,7 @@ SECTIONS = {f.name: f.default_factory for f in dataclasses.fields(Config)}
 CHANGEABLE = {
     *(f"sample.{f.name}" for f in dataclasses.fields(SampleConfig)),
     *(f"tracking.{f.name}" for f in dataclasses.fields(TrackingConfig)),
+    *(f"evaluation.{f.name}" for f in dataclasses.fields(EvaluationConfig)),
     "train.accumulation",
     "train.checkpoint_every",
     "train.keep_checkpoints",

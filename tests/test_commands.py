@@ -16,12 +16,14 @@ from ddpm.config import (
     Config,
     DataConfig,
     DiffusionConfig,
+    EvaluationConfig,
     ModelConfig,
     SampleConfig,
     TrackingConfig,
     TrainConfig,
     differences,
 )
+from ddpm.evaluation.monitor import MONITORED
 from ddpm.exchange.conversion import FORMATS
 from ddpm.models.adm_flags import PRESETS
 from ddpm.models.norm import NORMS
@@ -50,6 +52,9 @@ CHOICES = [
     (DiffusionConfig, "timestep_sampler", TIMESTEP_SAMPLERS),
     (SampleConfig, "sampler", SAMPLERS),
     (SampleConfig, "spacing", SPACINGS),
+    (EvaluationConfig, "metric", MONITORED),
+    (EvaluationConfig, "sampler", SAMPLERS),
+    (EvaluationConfig, "spacing", SPACINGS),
     (SampleCommand, "sampler", SAMPLERS),
     (SampleCommand, "spacing", SPACINGS),
     (ConvertCommand, "to", FORMATS),
@@ -74,7 +79,7 @@ def test_every_option_is_documented(section: type) -> None:
 
 
 def test_defaults_are_entries() -> None:
-    for section, key, table in CHOICES[:8]:
+    for section, key, table in CHOICES[:11]:
         assert getattr(section(), key) in table, key
 
 
@@ -314,12 +319,26 @@ def test_what_may_change_does_not_count() -> None:
         model={"gradient_checkpointing": True},
         train={"accumulation": 2, "checkpoint_every": 1, "keep_checkpoints": 9, "sample_every": 0, "max_skipped": 1},
         sample={"steps": 3, "guidance": 2.0},
+        evaluation={"every": 10, "count": 20, "extractor": "dinov2", "metric": "accuracy", "steps": 3, "seed": 1},
         tracking={"wandb": "off"},
     )
     assert differences(Config(), new) == {}
     # What decides the weights may not: the randomness, the data, the model, the objective, the optimizer.
     assert not CHANGEABLE & {"train.seed", "train.batch_size", "train.steps", "data.source", "train.precision"}
     assert not [key for key in CHANGEABLE if key.startswith("diffusion.")]
+
+
+def test_every_key_of_evaluation_may_change() -> None:
+    keys = {f"evaluation.{f.name}" for f in dataclasses.fields(EvaluationConfig)}
+    assert keys == {key for key in CHANGEABLE if key.startswith("evaluation.")}
+
+
+def test_a_file_from_before_a_section_was_there_is_the_same_run() -> None:
+    known = Config().to_dict()
+    for name in ("evaluation", "tracking"):
+        del known[name]
+    Path("old.yaml").write_text(yaml.safe_dump(known))
+    assert differences(read_config(Path("old.yaml")), changed(evaluation={"every": 10})) == {}
 
 
 def test_more_steps_count_unless_the_rate_is_constant() -> None:
@@ -360,6 +379,11 @@ def test_sections_refuse_values_out_of_range() -> None:
         (SampleConfig, "eta", 1.1),
         (SampleConfig, "guidance", -1),
         (SampleConfig, "seed", -1),
+        (EvaluationConfig, "every", -1),
+        (EvaluationConfig, "count", 1),
+        (EvaluationConfig, "steps", 0),
+        (EvaluationConfig, "guidance", -0.5),
+        (EvaluationConfig, "seed", 2**62),
         (TrackingConfig, "wandb", "on"),
     ]:
         name = next(name for name, s in SECTIONS.items() if s is section)

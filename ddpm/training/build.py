@@ -1,6 +1,9 @@
 """From the configuration to the things that it names. Unknown names and numbers that do not fit are refused here."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from accelerate import Accelerator
 
 from ddpm.config import Config
 from ddpm.data import ImageData, load_data
@@ -12,6 +15,9 @@ from ddpm.names import lookup
 from ddpm.objective import PREDICTIONS, TIMESTEP_SAMPLERS, WEIGHTINGS
 from ddpm.sampling.images import check_drawing
 from ddpm.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
+
+if TYPE_CHECKING:
+    from ddpm.evaluation.monitor import Monitor
 
 
 def build_data(config: Config) -> ImageData:
@@ -35,6 +41,36 @@ def check_names(config: Config) -> None:
     check_drawing(build_schedule(config), sample.sampler, sample.steps, sample.spacing, sample.eta)
     if sample.guidance != 1 and diffusion.label_dropout == 0:
         raise ValueError("sample.guidance: only 1 is possible where diffusion.label_dropout is 0; raise that to 0.1")
+    if config.evaluation.every > 0:
+        _check_evaluation(config)
+
+
+def _check_evaluation(config: Config) -> None:
+    # Here, so that training without evaluation does not wait for it.
+    from ddpm.evaluation.monitor import MONITORED
+
+    evaluation = config.evaluation
+    lookup(MONITORED, evaluation.metric, "evaluation.metric")
+    try:
+        check_drawing(build_schedule(config), evaluation.sampler, evaluation.steps, evaluation.spacing, eta=0.0)
+    except ValueError as problem:
+        raise ValueError(str(problem).replace("sample.", "evaluation.")) from None
+    if evaluation.guidance != 1 and config.diffusion.label_dropout == 0:
+        raise ValueError("evaluation.guidance: only 1 is possible where diffusion.label_dropout is 0; leave it at 1")
+
+
+def build_monitor(config: Config, data: ImageData, accelerator: Accelerator) -> "Monitor | None":
+    """What measures while training, on all processes; None where nothing does.
+
+    Raises:
+        ValueError: if the data or the extractor cannot serve.
+    """
+    if config.evaluation.every == 0:
+        return None
+    from ddpm.evaluation.monitor import Monitor
+    from ddpm.evaluation.reference import cache_directory
+
+    return Monitor(config.evaluation, data, accelerator, cache_directory())
 
 
 def build_schedule(config: Config) -> NoiseSchedule:

@@ -17,6 +17,7 @@ from ddpm.schedule import NoiseSchedule
 
 TRIAL_IMAGES = 8
 AFFORDABLE_SECONDS = 10
+FORWARD_PASSES = 3      # that a forward and a backward pass take the time of
 
 
 def multiply_adds(unet: UNet) -> int:
@@ -93,18 +94,31 @@ def plan(config: Config, data: ImageData, unet: UNet, schedule: NoiseSchedule, a
     per_step = per_image * train.batch_size / accelerator.num_processes
     unet.zero_grad(set_to_none=True)
     fixed = 5 * 4 * parameters      # weights, gradient, two moments, average
-    return "\n".join(
-        [
-            f"data         {data.summary()}",
-            f"model        {parameters:,} parameters, {macs / 1e6:,.1f} million multiply-adds per image",
-            f"devices      {device_map(accelerator)}",
-            f"batch        {train.batch_size} = {accelerator.num_processes} process(es) x {train.accumulation} "
-            f"accumulation step(s) x {part} images; {train.precision}",
-            f"memory       about {(fixed + activations) / 1e9:.2f} GB per process: {fixed / 1e9:.2f} for weights, "
-            f"gradient, moments and average, {activations / 1e9:.2f} for activations",
-            f"time         about {per_step:.3f} s per step, {_duration(per_step * train.steps)} for {train.steps} "
-            f"steps ({train.steps * train.batch_size / len(data):.1f} epochs), sample grids aside",
-        ]
+    lines = [
+        f"data         {data.summary()}",
+        f"model        {parameters:,} parameters, {macs / 1e6:,.1f} million multiply-adds per image",
+        f"devices      {device_map(accelerator)}",
+        f"batch        {train.batch_size} = {accelerator.num_processes} process(es) x {train.accumulation} "
+        f"accumulation step(s) x {part} images; {train.precision}",
+        f"memory       about {(fixed + activations) / 1e9:.2f} GB per process: {fixed / 1e9:.2f} for weights, "
+        f"gradient, moments and average, {activations / 1e9:.2f} for activations",
+        f"time         about {per_step:.3f} s per step, {_duration(per_step * train.steps)} for {train.steps} "
+        f"steps ({train.steps * train.batch_size / len(data):.1f} epochs), grids and evaluations aside",
+    ]
+    if config.evaluation.every > 0:
+        lines.append(_evaluations(config, per_image / FORWARD_PASSES / accelerator.num_processes))
+    return "\n".join(lines)
+
+
+def _evaluations(config: Config, seconds: float) -> str:
+    """What evaluations take; `seconds` is what a network call takes per image."""
+    settings, steps = config.evaluation, config.train.steps
+    number = -(-steps // settings.every)
+    calls = settings.steps * (1 if settings.guidance == 1 else 2)
+    each = settings.count * calls * seconds
+    return (
+        f"evaluation   {number}, each of {settings.count} images in {settings.steps} steps, about {each:.1f} s; "
+        f"{_duration(number * each)} in all"
     )
 
 

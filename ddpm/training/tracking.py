@@ -65,6 +65,11 @@ def _step(line: str) -> float:
         return float("inf")         # a line cut short by a crash
 
 
+def has_record(file: Path, step: int, key: str) -> bool:
+    """Whether a line of metrics.jsonl tells `key` of a step."""
+    return any(_step(line) == step and key in json.loads(line) for line in file.read_text().splitlines())
+
+
 class Wandb:
     """Weights & Biases.
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -22,9 +22,10 @@ from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import device_map, first_on_main, on_main
 from ddpm.schedule import NoiseSchedule
 from ddpm.training.batches import local_batches
-from ddpm.training.build import build_data, build_schedule, build_unet, check_names
+from ddpm.training.build import build_data, build_monitor, build_schedule, build_unet, check_names
 from ddpm.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from ddpm.training.ema import EMA
+from ddpm.training.evaluations import Evaluations
 from ddpm.training.export import export
 from ddpm.training.grid import Grid
 from ddpm.training.inputs import seed_dropout, training_inputs
@@ -34,6 +35,9 @@ from ddpm.training.optimizer import build_optimizer, learning_rate
 from ddpm.training.plan import multiply_adds, plan
 from ddpm.training.run import RunDirectory
 from ddpm.training.tracking import Stopwatch, open_trackers
+
+if TYPE_CHECKING:       # only: training without evaluation does not import it
+    from ddpm.evaluation.monitor import Monitor
 
 
 def train(config: Config, run_path: Path, dry_run: bool = False) -> None:
@@ -59,6 +63,7 @@ def train(config: Config, run_path: Path, dry_run: bool = False) -> None:
         accelerator.print(f"{lines}\nrun directory {run_path} (nothing was written){origin}")
         return
 
+    monitor = build_monitor(config, data, accelerator)
     facts = {
         "data": {"summary": data.summary(), "fingerprint": data.fingerprint},
         "class_names": list(data.class_names),
@@ -74,7 +79,7 @@ def train(config: Config, run_path: Path, dry_run: bool = False) -> None:
         accelerator.print(f"run directory {run_path}: {data.summary()}; {size}{origin}; {devices}")
         if data.skipped and accelerator.is_main_process:
             print(f"WARNING: {data.skipped} unreadable images are left out", file=sys.stderr)
-        Trainer(config, accelerator, data, schedule, unet, run_path).run(run_id)
+        Trainer(config, accelerator, data, schedule, unet, run_path, monitor).run(run_id)
 
 
 class Trainer:
@@ -87,6 +92,7 @@ class Trainer:
         schedule: the forward process.
         unet: the model.
         path: the run directory, which the main process holds.
+        monitor: measures while training; None for no evaluation.
     """
 
     def __init__(
@@ -97,6 +103,7 @@ class Trainer:
         schedule: NoiseSchedule,
         unet: UNet,
         path: Path,
+        monitor: "Monitor | None" = None,
     ) -> None:
         self.config, self.accelerator, self.data, self.schedule, self.path = config, accelerator, data, schedule, path
         self.unet = unet.to(accelerator.device)
@@ -109,6 +116,7 @@ class Trainer:
             self.ema.model, schedule, config.diffusion.prediction, data.class_names
         )
         self.grid = Grid(config, accelerator, self.pipeline, path)
+        self.monitor = monitor
         self.input_facts = (schedule.num_timesteps, unet.null_label, accelerator.device)
         self.step = 0                   # optimizer steps so far, skipped ones included
         self.skipped = 0                # of them, those whose update was skipped
@@ -134,16 +142,17 @@ class Trainer:
         batches = local_batches(
             self.data, config, self.step, accelerator.process_index, accelerator.num_processes, self.config.data.workers
         )
-        bar = tqdm(
-            total=config.steps, initial=self.step, unit="step", disable=trackers is None, dynamic_ncols=True
-        )
+        bar = tqdm(total=config.steps, initial=self.step, unit="step", disable=trackers is None, dynamic_ncols=True)
+        observers: list[Grid | Evaluations] = [self.grid]
+        if self.monitor is not None:
+            observers.append(Evaluations(self.config, accelerator, self.pipeline, path, self.monitor, run_id))
         stop = False
         with bar as progress, Interruption() as interruption, closing(batches):
             clock = Stopwatch()
             while True:
                 with clock.paused():
-                    if not stop:
-                        self.grid.observe(self.step, trackers)
+                    for observer in observers if not stop else ():
+                        observer.observe(self.step, trackers)
                 if stop or self.step >= config.steps:
                     break
                 stop = self.train_step(batches, interruption)
@@ -285,7 +294,8 @@ class Trainer:
     def finish(self) -> None:
         """Exports the averaged model of a complete run, and says where everything is."""
         pipeline = on_main(self.accelerator, lambda: export(self.path, self.step, self.pipeline))
+        best = f", best model {self.path / 'best'}" if self.monitor is not None else ""
         self.accelerator.print(
-            f"{self.path} is complete at step {self.step}: samples {self.grid.file(self.step)}, model {pipeline}, "
-            f"metrics {self.path / 'metrics.jsonl'}\ndraw more: python scripts/sample.py {self.path}"
+            f"{self.path} is complete at step {self.step}: samples {self.grid.file(self.step)}, model {pipeline}"
+            f"{best}, metrics {self.path / 'metrics.jsonl'}\ndraw more: python scripts/sample.py {self.path}"
         )

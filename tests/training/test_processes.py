@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,6 +74,30 @@ def test_equals_one_process(alone, folder, processes, accumulation):
     # The losses of 20 steps, within 1e-5: what is left of those rounding errors after 20 updates.
     for r in records:
         torch.testing.assert_close(r["losses"], alone["losses"], rtol=1e-5, atol=0)
+
+
+def test_evaluation_does_not_depend_on_the_number_of_processes(tmp_path):
+    """The same weights, evaluated by one process and by two, whose shares are unequal."""
+    script = [str(ROOT / "scripts" / "train.py"), *OPTIONS, "--train.steps", "4", "--tracking.wandb", "off"]
+    script += ["--sample.steps", "2", "--sample.per_class", "1"]
+    trained = subprocess.run([sys.executable, *script, "--run", str(tmp_path / "1")], capture_output=True, text=True)
+    assert trained.returncode == 0, trained.stderr
+    shutil.copytree(tmp_path / "1", tmp_path / "2")
+    script += ["--evaluation.every", "4", "--evaluation.count", "230", "--evaluation.steps", "3"]
+    figures = {}
+    for processes in (1, 2):
+        command = [*script, "--run", str(tmp_path / str(processes))]
+        if processes == 1:
+            done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=300)
+        else:
+            done = accelerate(*TWO, *command)
+        assert done.returncode == 0, done.stderr
+        last = json.loads((tmp_path / str(processes) / "metrics.jsonl").read_text().splitlines()[-1])
+        figures[processes] = {key: value for key, value in last.items() if key.startswith("evaluation/")}
+        assert (tmp_path / str(processes) / "best" / "best.json").is_file()
+    assert len(figures[1]) == 3
+    # Batches are the same whoever draws them; float64 sums may differ in order.
+    assert figures[2] == pytest.approx(figures[1], rel=1e-6)
 
 
 def test_a_launch_of_independent_runs_is_refused(tmp_path):

@@ -27,6 +27,9 @@ OPTIONS = {
     "train.sample_every": 0,
     "sample.steps": 2,
     "sample.per_class": 1,
+    "evaluation.every": 16,
+    "evaluation.count": 230,
+    "evaluation.steps": 2,
     "tracking.wandb": "off",
 }
 
@@ -53,7 +56,7 @@ def wait_for_step(run: Path, step: int, process: subprocess.Popen) -> None:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Weights, average, optimizer, counters and metrics are equal bit for bit, timings aside."""
+    """Weights, average, optimizer, counters, metrics and best model are equal bit for bit, timings aside."""
     last = f"checkpoints/step_{STEPS:08d}"
     for name in ("training/model", "training/optimizer", "unet/diffusion_pytorch_model"):
         a, b = load_file(one / last / f"{name}.safetensors"), load_file(other / last / f"{name}.safetensors")
@@ -68,6 +71,15 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert metrics(one) == metrics(other)
     samples = f"samples/step_{STEPS:08d}.png"
     assert (one / samples).read_bytes() == (other / samples).read_bytes()
+
+    def best(run: Path) -> dict:
+        facts = json.loads((run / "best" / "best.json").read_text())
+        assert facts["identity"].pop("run") == json.loads((run / "run.json").read_text())["id"]
+        return facts
+
+    assert best(one) == best(other)
+    weights = "best/unet/diffusion_pytorch_model.safetensors"
+    assert (one / weights).read_bytes() == (other / weights).read_bytes()
 
 
 @pytest.fixture(scope="module")
