@@ -31,16 +31,16 @@ def load_folder(source: str, split: str, image_column: str | None, label_column:
             f"data.split: {split!r} is not a split of {source!r}; it has: {', '.join(splits)}"
             f"{did_you_mean(split, splits)}"
         )
-    classes = _folders(splits[split])
+    classes = folders_in(splits[split])
     if not classes:
-        found = "images" if _images(splits[split]) else "no images"
+        found = "images" if images_below(splits[split]) else "no images"
         raise ValueError(
             f"data.source: {str(splits[split])!r} has {found} but no class folders; put images in one folder per class"
         )
     paths: list[str] = []
     values: list[int] = []
     for label, folder in enumerate(classes):
-        images = _images(folder)
+        images = images_below(folder)
         if not images:
             raise ValueError(
                 f"data.source: there are no images in class folder {str(folder)!r}; remove it, or add images that end"
@@ -59,25 +59,29 @@ def _splits(root: Path) -> dict[str, Path]:
     Subfolders are splits only if one has a usual name and all hold folders and no images of their own; otherwise they
     are classes, `train` (the vehicle) among them.
     """
-    folders = _folders(root)
+    folders = folders_in(root)
     named = any(folder.name in SPLITS for folder in folders)
-    if named and all(_folders(folder) and not _own_images(folder) for folder in folders):
+    if named and all(folders_in(folder) and not images_in(folder) for folder in folders):
         return {folder.name: folder for folder in folders}
     return {"train": root}
 
 
-def _folders(root: Path) -> list[Path]:
+def folders_in(root: Path) -> list[Path]:
+    """The folders in a folder, sorted, without hidden ones."""
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _own_images(folder: Path) -> bool:
-    return any(_is_image(path) for path in folder.iterdir())
+def images_in(folder: Path) -> list[Path]:
+    """The image files in a folder itself, sorted."""
+    return sorted(path for path in folder.iterdir() if is_image(path))
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if _is_image(path))
+def images_below(folder: Path) -> list[Path]:
+    """The image files in a folder, at any depth, sorted."""
+    return sorted(path for path in folder.rglob("*") if is_image(path))
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Whether a file is an image by its name."""
     # a leading dot marks what file managers leave beside images (`._cat.jpg`)
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")

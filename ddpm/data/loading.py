@@ -41,7 +41,7 @@ def load_data(
 
     Args:
         source: `digits`; a folder of class folders, or of splits with class folders; a parquet file, or a folder with
-            some; a folder written by `save_to_disk`; or the name of a dataset on the Hugging Face Hub.
+            some; an .npz; a folder written by `save_to_disk`; or the name of a dataset on the Hugging Face Hub.
         resolution: height and width in pixels, from 1; None for the shorter side of the first image.
         split: the part of the source to read. A single file, and a folder without splits, is `train`.
         image_column: the column of images; None to find it.

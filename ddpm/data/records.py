@@ -48,7 +48,7 @@ class Records:
 
 @dataclass(frozen=True)
 class ArrayPictures:
-    """Grey pictures in memory: uint8 (N, H, W)."""
+    """Pictures in memory: uint8, grey (N, H, W) or RGB (N, H, W, 3)."""
 
     arrays: np.ndarray
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ddpm.data.arrays import load_npz
 from ddpm.data.folders import IMAGE_SUFFIXES, load_folder
 from ddpm.data.records import ArrayPictures, Records
 from ddpm.data.tables import load_hub, load_parquet, load_saved
@@ -39,7 +40,9 @@ def kind_of(source: str) -> str:
     if path.is_file():
         if path.suffix.lower() == ".parquet":
             return "parquet"
-        raise ValueError(f"data.source: {source!r} is a single file; allowed are a folder or a .parquet file")
+        if path.suffix.lower() == ".npz":
+            return "npz"
+        raise ValueError(f"data.source: {source!r} is a single file; allowed are an .npz, a folder or a .parquet file")
     if path.is_dir():
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
             return "saved"
@@ -62,7 +65,7 @@ def _looks_like_path(source: str) -> bool:
         or "" in parts
         or len(parts) > 2
         or (len(parts) == 2 and Path(parts[0]).is_dir())
-        or Path(source).suffix.lower() in IMAGE_SUFFIXES | {".parquet"}
+        or Path(source).suffix.lower() in IMAGE_SUFFIXES | {".parquet", ".npz"}
     )
 
 
@@ -88,11 +91,12 @@ def load_digits(source: str, split: str, image_column: str | None, label_column:
     return Records(ArrayPictures(arrays), labels, tuple(str(name) for name in digits.target_names))
 
 
-WITHOUT_COLUMNS = ("digits", "folder")
+WITHOUT_COLUMNS = ("digits", "folder", "npz")
 
 DATASETS: dict[str, Callable[[str, str, str | None, str | None], Records]] = {
     "digits": load_digits,
     "folder": load_folder,
+    "npz": load_npz,
     "parquet": load_parquet,
     "saved": load_saved,
     "hub": load_hub,

@@ -1,6 +1,6 @@
 """Tables that the `datasets` library reads: parquet, a saved dataset, the Hub."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,28 @@ def load_parquet(source: str, split: str, image_column: str | None, label_column
     with _reading(source):
         tables = datasets.load_dataset("parquet", data_files={"train": source})
     return _records(_pick_split(tables, source, split), split, image_column, label_column)
+
+
+def open_parquet(files: Sequence[str]) -> tuple[TablePictures, list[Any] | None, list[str] | None]:
+    """Opens the rows of parquet files, one file after the other, whether they have labels or not.
+
+    Returns:
+        The pictures; the raw labels, ids or names, or None where there is no column of them; and the names that ids
+        refer to, or None where none are declared.
+
+    Raises:
+        ValueError: if a file cannot be read, or it is not clear which column holds the images.
+    """
+    import datasets
+
+    with _reading(files[0]):
+        table = datasets.load_dataset("parquet", data_files={"train": list(files)}, split="train")
+    features = table.features
+    pictures = TablePictures(_stored_images(table, _image_column(features, None)), "train")
+    if not _label_candidates(features):
+        return pictures, None, None
+    label_column = _label_column(features, None)
+    return pictures, table.with_format(None)[label_column][:], getattr(features[label_column], "names", None)
 
 
 def load_saved(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
@@ -110,16 +132,19 @@ def _no_split(source: str, split: str, splits: Iterable[str]) -> ValueError:
 
 
 def _records(table: "datasets.Dataset", split: str, image_column: str | None, label_column: str | None) -> Records:
-    import datasets
-
     image_column = _image_column(table.features, image_column)
     label_column = _label_column(table.features, label_column)
-    column = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
-    pictures = TablePictures(column, split)
+    pictures = TablePictures(_stored_images(table, image_column), split)
     declared = getattr(table.features[label_column], "names", None)
     values = table.with_format(None)[label_column][:]
     labels, class_names = encode_labels(values, declared, pictures.where)
     return Records(pictures, labels, class_names)
+
+
+def _stored_images(table: "datasets.Dataset", image_column: str) -> "datasets.Dataset":
+    import datasets
+
+    return table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
 
 
 def _image_column(features: dict[str, Any], given: str | None) -> str:
@@ -128,16 +153,22 @@ def _image_column(features: dict[str, Any], given: str | None) -> str:
 
 
 def _label_column(features: dict[str, Any], given: str | None) -> str:
+    if given in _usable(features):
+        return given
+    return _choose("label", features, given, _label_candidates(features), LABEL_COLUMNS)
+
+
+def _label_candidates(features: dict[str, Any]) -> list[str]:
     import datasets
 
     declared = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    usable = [
-        name for name, feature in features.items() if isinstance(feature, datasets.Value) and not _holds_images(feature)
-    ]
-    candidates = declared or [name for name in usable if name.lower() in LABEL_COLUMNS]
-    if given in usable:
-        return given
-    return _choose("label", features, given, candidates, LABEL_COLUMNS)
+    return declared or [name for name in _usable(features) if name.lower() in LABEL_COLUMNS]
+
+
+def _usable(features: dict[str, Any]) -> list[str]:
+    import datasets
+
+    return [name for name, kind in features.items() if isinstance(kind, datasets.Value) and not _holds_images(kind)]
 
 
 def _holds_images(feature: Any) -> bool:

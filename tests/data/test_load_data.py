@@ -246,7 +246,7 @@ def test_progress_bars_are_as_before(tmp_path: Path, capfd: pytest.CaptureFixtur
 
 
 def test_one_entry_per_source() -> None:
-    assert list(DATASETS) == ["digits", "folder", "parquet", "saved", "hub"]
+    assert list(DATASETS) == ["digits", "folder", "npz", "parquet", "saved", "hub"]
 
 
 @pytest.mark.skipif(not CIFAR10.is_dir(), reason="CIFAR-10 is not beside the repository")

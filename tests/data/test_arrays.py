@@ -1,0 +1,145 @@
+"""An .npz of images as a source: what is read from it, how little of it, and what is refused."""
+
+import io
+import pickle
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ddpm.data import load_data
+from ddpm.data.arrays import NpzPictures, open_npz
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 9, 3), dtype=np.uint8)
+LABELS = np.array([2, 0, 1, 1, 0, 2])
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("grey", [False, True])
+def test_source(grey: bool, save: Callable, tmp_path: Path) -> None:
+    pixels = PIXELS[..., :1] if grey else PIXELS
+    save(tmp_path / "a.npz", pixels, LABELS)
+    save(tmp_path / "b.npz", labels=LABELS, other=np.zeros(3), images=pixels, class_names=np.array(["x", "y", "z"]))
+    if grey:
+        save(tmp_path / "c.npz", pixels[..., 0], LABELS)
+    for path in tmp_path.glob("*.npz"):
+        data = load_data(str(path))
+        images, labels = data.__getitems__(range(6))
+        assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), pixels) and labels.tolist() == LABELS.tolist()
+        assert data.class_names == (("x", "y", "z") if path.stem == "b" else ("0", "1", "2"))
+        on_demand = load_data(str(path), memory_gb=1e-9)
+        assert not on_demand.in_memory and on_demand.fingerprint == data.fingerprint
+        assert torch.equal(pickle.loads(pickle.dumps(on_demand)).__getitems__([5, 1])[0], images[[5, 1]])
+
+
+def test_names_as_labels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", PIXELS, np.array(["b", "a", "b", "b", "a", "c"]))
+    data = load_data(str(tmp_path / "a.npz"))
+    assert data.class_names == ("a", "b", "c") and data.labels.tolist() == [1, 0, 1, 1, 0, 2]
+
+
+def test_columns_first_in_memory(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", np.asfortranarray(PIXELS), LABELS)
+    assert np.array_equal(np.array(open_npz(tmp_path / "a.npz").pictures.open(4)), PIXELS[4])
+
+
+def test_one_image_is_read_at_a_time(tmp_path: Path) -> None:
+    many = np.broadcast_to(PIXELS[0], (100_000, 9, 9, 3))       # 24 MB
+    np.savez(tmp_path / "a.npz", many, np.zeros(100_000, np.int64))
+    tracemalloc.start()
+    try:
+        arrays = open_npz(tmp_path / "a.npz")
+        assert isinstance(arrays.pictures, NpzPictures) and len(arrays.pictures) == 100_000
+        assert np.array_equal(np.array(arrays.pictures.open(99_999)), PIXELS[0])
+        assert tracemalloc.get_traced_memory()[1] < 4e6         # of which the labels are 0.8 MB, twice
+    finally:
+        tracemalloc.stop()
+
+
+def refuses(path: Path, *fragments: str, **options: object) -> None:
+    with pytest.raises(ValueError) as caught:
+        load_data(str(path), **options)
+    message = str(caught.value)
+    assert "\n" not in message and message.startswith("data.")
+    for fragment in fragments:
+        assert fragment in message, message
+
+
+ODD = PIXELS.astype(np.float32)
+ODD[3, 2, 2] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("arrays", "fragments"),
+    [
+        ({"arr_0": PIXELS / 255}, ["a.npz: arr_0 is float64 from 0 to 1; allowed is uint8 from 0 to 255", "scale"]),
+        ({"arr_0": PIXELS.astype(np.float32) / 127.5 - 1}, ["float32 from -1 to 1; allowed"]),
+        ({"images": ODD}, ["images is float32 with NaN at image 3"]),
+        ({"arr_0": PIXELS.astype(np.int64)}, ["int64 from 0 to 255; allowed is uint8"]),
+        ({"arr_0": PIXELS.astype(np.uint16) * 257}, ["uint16 from 0 to 65535"]),
+        ({"arr_0": PIXELS.transpose(0, 3, 1, 2)}, ["shape (6, 3, 9, 9)", "channels come last, transpose(0, 2, 3, 1)"]),
+        ({"arr_0": PIXELS[..., :2]}, ["shape (6, 9, 9, 2)", "(N, H, W, 3) of RGB"]),
+        ({"arr_0": PIXELS[:0]}, ["shape (0, 9, 9, 3)", "no images"]),
+        ({"mu": np.zeros(8), "sigma": np.eye(8)}, ["no array images or arr_0", "mu (8,), sigma (8, 8)"]),
+        ({"arr_0": PIXELS}, ["no labels", "labels or arr_1"]),
+        ({"arr_0": PIXELS, "arr_1": LABELS[:5]}, ["labels of shape (5,)", "(6,)"]),
+        ({"arr_0": PIXELS, "arr_1": np.eye(6)}, ["labels of shape (6, 6)"]),
+        ({"arr_0": PIXELS, "arr_1": LABELS / 2}, ["1.0 (float); allowed are class names or integers"]),
+        ({"arr_0": PIXELS, "arr_1": LABELS, "class_names": np.array(["a", "b"])}, ["row 0 has label 2", "0 to 1"]),
+        ({"arr_0": np.array([None, {}])}, ["object of shape (2,)"]),
+        ({"arr_0": PIXELS, "arr_1": np.array([None] * 6)}, ["cannot be read as an .npz", "Object arrays"]),
+    ],
+)
+def test_refused(arrays: dict[str, np.ndarray], fragments: list[str], tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)
+    refuses(tmp_path / "a.npz", *fragments)
+
+
+def test_refused_options(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", PIXELS, LABELS)
+    refuses(tmp_path / "a.npz", "data.split: 'test'", "it has: train", split="test")
+    refuses(tmp_path / "a.npz", "has no columns", image_column="arr_0")
+    refuses(tmp_path / "b.npz", "there is no file or folder", "did you mean a.npz?")
+
+
+def test_damaged(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", PIXELS, LABELS)
+    whole = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[:500])
+    (tmp_path / "text.npz").write_bytes(b"no archive")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    with zipfile.ZipFile(tmp_path / "other.npz", "w") as archive:
+        archive.writestr("arr_0.npy", b"no array")
+    for name in ("cut", "text", "empty", "other"):
+        refuses(tmp_path / f"{name}.npz", f"{name}.npz: cannot be read as an .npz")
+    with zipfile.ZipFile(tmp_path / "none.npz", "w"):
+        pass
+    refuses(tmp_path / "none.npz", "it holds nothing")
+
+
+def test_a_file_that_is_cut_off_later(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", PIXELS, LABELS)
+    data = load_data(str(tmp_path / "a.npz"), memory_gb=1e-9)
+    with (tmp_path / "a.npz").open("r+b") as file:
+        file.truncate(800)
+    with pytest.raises(ValueError, match=r"unreadable image, row 5: the file is cut off"):
+        data.__getitems__([0, 5])
+
+
+def test_long_headers_and_names(tmp_path: Path) -> None:
+    """numpy writes its second header format where the first is too short; zip tools add fields of their own."""
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, PIXELS, version=(2, 0))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for name, array in (("labels", LABELS), ("images", None)):
+            entry = zipfile.ZipInfo(f"{name}.npy")
+            entry.extra = b"\x99\x99\x04\x00abcd"
+            with archive.open(entry, "w", force_zip64=True) as member:
+                member.write(stream.getvalue()) if array is None else np.lib.format.write_array(member, array)
+    arrays = open_npz(tmp_path / "a.npz")
+    assert isinstance(arrays.pictures, NpzPictures)
+    assert all(np.array_equal(np.array(arrays.pictures.open(i)), PIXELS[i]) for i in range(6))
