@@ -17,7 +17,7 @@ class DataConfig:
     """Images.
 
     Args:
-        source: digits, a folder of class folders, a parquet file or folder, or any path or hub name that
+        source: digits, a folder of class folders, a parquet file or folder, an .npz, or any path or hub name that
             datasets.load_dataset takes.
         split: which split of the source.
         resolution: height and width in pixels; null is that of the images.

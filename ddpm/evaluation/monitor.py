@@ -5,7 +5,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator, PartialState
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from ddpm.evaluation.labels import proportional_labels
 from ddpm.evaluation.metrics import METRICS
 from ddpm.evaluation.reference import describe, described_data, description
 from ddpm.processes import first_on_main
+from ddpm.sampling.images import class_seeds
 
 KERNEL_IMAGES = 2_000       # real ones, at most, whose pairs are looked at
 
@@ -91,8 +91,7 @@ class Monitor:
         self._device = processes.device
         self.better = METRICS[settings.metric].better[settings.metric]
         self.labels = proportional_labels(data.labels, data.num_classes, settings.count)
-        within = torch.cat([torch.arange(n) for n in self.labels.bincount(minlength=data.num_classes).tolist()])
-        self.seeds = (settings.seed + within * data.num_classes + self.labels).tolist()
+        self.seeds = class_seeds(self.labels.tolist(), settings.seed, data.num_classes)
         self.identity: dict[str, Any] = {
             "metric": settings.metric,
             "count": settings.count,

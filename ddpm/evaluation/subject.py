@@ -23,6 +23,7 @@ from ddpm.exchange.loading import load_pipeline, locate, weights_digest
 from ddpm.exchange.pictures import decoded
 from ddpm.names import did_you_mean
 from ddpm.pipeline import ClassConditionalPipeline
+from ddpm.sampling.images import class_seeds
 
 MOST = 10_000           # images that are drawn unless told otherwise
 
@@ -154,13 +155,12 @@ def drawn(
         ids = [names.index(data.class_names[c]) for c in labels.tolist()]
     else:
         labels, ids = None, [None] * count
-    requests, seen = [], dict.fromkeys(ids, 0)
-    for c in ids:
-        row, label = ("none", 0) if c is None else (names[c], c)
-        seed = settings.seed + seen[c] * max(1, len(names)) + label
-        requests.append(Request(row, f"seed{seed:06d}", -1 if c is None else c, seed))
-        seen[c] += 1
-    draw = pipeline.drawer(pipeline.labels(ids), [r.seed for r in requests], guide=guide, **settings.drawing())
+    seeds = class_seeds([c or 0 for c in ids], settings.seed, max(1, len(names)))
+    requests = [
+        Request("none" if c is None else names[c], f"seed{seed:06d}", -1 if c is None else c, seed)
+        for c, seed in zip(ids, seeds, strict=True)
+    ]
+    draw = pipeline.drawer(pipeline.labels(ids), seeds, guide=guide, **settings.drawing())
     identity = {
         "weights": weights_digest(locate(command.model)),
         "guide": None if command.guide is None else weights_digest(locate(command.guide)),

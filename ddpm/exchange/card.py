@@ -76,14 +76,14 @@ def _listed(class_names: list[str], most: int = 30) -> str:
 
 
 def _last_metrics(run: Path, step: int | None) -> dict[str, Any]:
-    """The last line up to a step; one that a power cut left unfinished does not count."""
+    """The last line of training up to a step; one that a power cut left unfinished does not count."""
     file = run / "metrics.jsonl"
     for line in reversed(file.read_text().splitlines() if file.is_file() else []):
         try:
             metrics = json.loads(line)
         except ValueError:
             continue
-        if step is None or metrics["step"] <= step:
+        if "loss" in metrics and (step is None or metrics["step"] <= step):
             return metrics
     return {}
 

@@ -5,6 +5,7 @@ images are asked for, so that the network sees the same shapes whatever is asked
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -57,12 +58,19 @@ def seeded_noise(seeds: Sequence[Seed], purpose: Purpose, step: int, shape: tupl
 
 
 def plan_seeds(classes: Sequence[int], per_class: int, seed: int, num_classes: int) -> tuple[list[int], list[int]]:
-    """Labels and seeds of some images of each class: all seeds differ, and none depends on what else is asked for.
-
-    The j-th image of class c has the seed `seed + j * num_classes + c`.
-    """
+    """Labels and seeds of some images of each class: all seeds differ, and none depends on what else is asked for."""
     labels = [c for c in classes for _ in range(per_class)]
-    return labels, [seed + j * num_classes + c for c in classes for j in range(per_class)]
+    return labels, class_seeds(labels, seed, num_classes)
+
+
+def class_seeds(labels: Sequence[int], seed: int, num_classes: int) -> list[int]:
+    """The seed of each image: of the j-th of class c, `seed + j * num_classes + c`."""
+    seen: Counter[int] = Counter()
+    seeds = []
+    for c in labels:
+        seeds.append(seed + seen[c] * num_classes + c)
+        seen[c] += 1
+    return seeds
 
 
 def check_drawing(schedule: NoiseSchedule, sampler: str, steps: int, spacing: str, eta: float) -> list[int]:

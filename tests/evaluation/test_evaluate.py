@@ -214,7 +214,7 @@ def test_killed_and_resumed(model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("survived", [0, 7, 19, 20, 21, 22, 23, 24])
-def test_killed_before_any_file(survived: int, model: Path, tmp_path: Path) -> None:
+def test_killed_before_any_file(survived: int, model: Path, tmp_path: Path, one_thread: None) -> None:
     """Ended without a word before one of the files that an evaluation writes gets its name."""
     options = {"batch_size": 16, "metrics": "frechet_distance,accuracy,denoising,bits_per_dim", "out": tmp_path / "out"}
     expected = run(model, **{**options, "out": tmp_path / "whole"})

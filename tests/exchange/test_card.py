@@ -108,6 +108,13 @@ def test_a_card_of_an_earlier_checkpoint_tells_of_it(run: Path, monkeypatch: pyt
     assert "README.md" in capsys.readouterr().out
 
 
+def test_lines_of_evaluations_are_not_lines_of_training(run: Path) -> None:
+    before = write_card(run / "pipeline", run).read_text()
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "samples": 70, "evaluation/accuracy": 0.5}\n')
+    assert write_card(run / "pipeline", run).read_text() == before
+
+
 def test_many_classes_are_listed_in_their_order(tmp_path: Path) -> None:
     names = {str(i): f"c{i}" for i in range(12)}
     (tmp_path / "model_index.json").write_text(json.dumps({"id2label": names}, sort_keys=True))     # as diffusers does
