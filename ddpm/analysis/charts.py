@@ -140,7 +140,7 @@ def interval_strip(values: Sequence[tuple[float, float | None, float | None]], s
         style: of the series.
         floor: marked by an upright line; None for none.
     """
-    width, height, margin = 180, 18, 6
+    width, height, margin = 120, 18, 6
     known = [v for triple in values for v in triple if v is not None] + ([] if floor is None else [floor])
     low, high = _span(known)
     spread = high - low or 1.0

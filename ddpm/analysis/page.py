@@ -21,7 +21,7 @@ from ddpm.analysis.charts import (
 from ddpm.analysis.comparison import Comparison, Entry, Row, differing, short
 from ddpm.analysis.grids import picture, shared_samples
 from ddpm.analysis.runs import Run
-from ddpm.analysis.table import facts, setting, signed, span
+from ddpm.analysis.table import facts, matched, setting, signed, span
 from ddpm.evaluation.intervals import Z
 from ddpm.evaluation.table import interval, number
 
@@ -72,6 +72,7 @@ def page(comparison: Comparison) -> str:
         "setting": setting,
         "signed": signed,
         "span": span,
+        "matched": matched,
         "strip": lambda row, entry: Markup(_strip(row, entry, styles)),
     }
     return environment.get_template("page.html.jinja").render(
@@ -181,7 +182,9 @@ def _most_confused(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> lis
 
 def _strip(row: Row, entry: Entry, styles: dict[str, int]) -> str:
     own = [entry.figure, *(e.figure for e in row.entries if e.figure is not None)]
-    return interval_strip([_ends(figure) for figure in own], styles[entry.run], row.floor and row.floor["value"])
+    floors = [(figure["value"], figure["floor"].get("samples")) for figure in own if figure["floor"] is not None]
+    alike = row.floor is not None and all(samples in (None, value) for value, samples in floors)
+    return interval_strip([_ends(figure) for figure in own], styles[entry.run], row.floor["value"] if alike else None)
 
 
 def _ends(figure: dict[str, Any]) -> tuple[float, float | None, float | None]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ddpm.analysis.comparison import Comparison, Difference
+from ddpm.analysis.comparison import Comparison, Difference, Entry
 from ddpm.analysis.runs import Run
 from ddpm.evaluation.table import interval, number
 
@@ -55,16 +55,22 @@ def span(found: Difference) -> str:
     return "" if found.low is None else f"{signed(found.low)} to {signed(found.high)}"
 
 
+def matched(entry: Entry) -> str:
+    """The figure of as many samples as there are real images in the floor; nothing where there is no floor."""
+    floor = None if entry.figure is None else entry.figure["floor"]
+    return "" if floor is None else number(floor.get("samples", entry.figure["value"]))
+
+
 def _figures(comparison: Comparison) -> list[tuple[str, ...]]:
     first = next(iter(comparison.evaluations))
     versus = (f"against {first}", "95 % interval", "") if len(comparison.evaluations) > 1 else ()
-    rows = [("figure", "run", "value", "95 % interval", "images", *versus)]
+    rows = [("figure", "run", "value", "95 % interval", "images", "as many as real", *versus)]
     for row in comparison.rows:
         title = f"{row.name} ({row.better} is better)"
         for entry in row.entries:
             figure, found = entry.figure, entry.difference
-            cells = ("none", "", "") if figure is None else (
-                number(figure["value"]), interval(figure), f"{figure['count']:,}"
+            cells = ("none", "", "", "") if figure is None else (
+                number(figure["value"]), interval(figure), f"{figure['count']:,}", matched(entry)
             )
             apart = () if not versus else ("", "", "") if found is None else (
                 signed(found.value), span(found), found.verdict
@@ -72,7 +78,8 @@ def _figures(comparison: Comparison) -> list[tuple[str, ...]]:
             rows.append((title, entry.run, *cells, *apart))
             title = ""
         if row.floor is not None:
-            cells = (number(row.floor["value"]), interval(row.floor), f"{row.floor['count']:,}")
+            value = number(row.floor["value"])
+            cells = (value, interval(row.floor), f"{row.floor['count']:,}", value)
             rows.append(("", "real images", *cells, *("" for _ in versus)))
     return rows
 

@@ -91,7 +91,7 @@ def test_strips_share_an_axis() -> None:
     values = [(2.0, 1.0, 3.0), (5.0, 4.0, 6.0)]
     first, second = (interval_strip([own, *values], 0, 0.5) for own in values)
     (a, _), (b, _) = placed(first)[0], placed(second)[0]
-    assert b - a == pytest.approx(3 / 5.5 * (180 - 12), abs=0.11)      # from 0.5 to 6 over 168 pixels, to 0.1
+    assert b - a == pytest.approx(3 / 5.5 * (120 - 12), abs=0.11)      # from 0.5 to 6 over 108 pixels, to 0.1
     assert 'class="floor"' in first and 'class="floor"' not in interval_strip(values, 0, None)
     assert 'class="bar"' not in interval_strip([(1.0, None, None)], 0, None)
 

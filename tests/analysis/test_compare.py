@@ -46,7 +46,7 @@ def a_run(path: Path, steps: int = 30, seed: int = 0, **config: Any) -> Path:
 
 def figure(value: float, half: float | None, better: str = "lower", floor: float | None = None) -> dict[str, Any]:
     ends = {"low": None if half is None else value - half, "high": None if half is None else value + half}
-    real = None if floor is None else {"value": floor, "low": None, "high": None, "count": 250}
+    real = None if floor is None else {"value": floor, "low": None, "high": None, "count": 250, "samples": value + 11}
     return {"value": value, **ends, "count": 500, "better": better, "floor": real}
 
 
@@ -297,9 +297,9 @@ def test_table(runs: tuple[Path, Path]) -> None:
     lines = [re.sub(" +", " ", line) for line in as_table(compare(read_runs(runs))).splitlines()]
     assert "a 30 1,920 827,745 18,767,872 0 0.03333" in lines
     assert "model.norm adagn groupnorm" in lines
-    assert "frechet_distance (lower is better) a 20 17 to 23 500" in lines
-    assert " b 26 22 to 30 500 +6 +1 to +11 worse" in lines
-    assert " real images 1.5 250" in lines
+    assert "frechet_distance (lower is better) a 20 17 to 23 500 31" in lines
+    assert " b 26 22 to 30 500 37 +6 +1 to +11 worse" in lines
+    assert " real images 1.5 250 1.5" in lines
     assert not [line for line in lines if line.startswith("data.")]      # only settings that differ
 
 
