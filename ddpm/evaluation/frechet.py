@@ -11,7 +11,7 @@ from ddpm.evaluation.blocks import blocks
 from ddpm.evaluation.figures import Figure, Table
 from ddpm.evaluation.intervals import with_standard_error
 
-HELD_VALUES = 2**25         # float64 values that replicates hold at once, of moments or of counts: 256 MiB
+HELD_VALUES = 2**22         # float64 values that replicates hold at once, of moments or of counts: 32 MiB
 SIZES = 10                  # of parts, for the distance at infinity
 PER_FEATURE = 10            # so many images for each of D + 1, which makes five parts of the smallest size
 
