@@ -9,7 +9,14 @@ from torch import Tensor
 
 from ddpm.commands import EvaluateCommand
 from ddpm.evaluation.bench import OF_THE_DENOISER, Bench
-from ddpm.evaluation.likelihood import bits_per_dim, bound_terms, denoising_curve, denoising_errors, error_timesteps
+from ddpm.evaluation.likelihood import (
+    bits_per_dim,
+    bound_curve,
+    bound_terms,
+    denoising_curve,
+    denoising_errors,
+    error_timesteps,
+)
 from ddpm.evaluation.rows import Rows, some_places, tabulate
 
 IMAGES_PER_CALL = 16    # whose errors are computed at a time
@@ -46,5 +53,7 @@ def measure_denoiser(command: EvaluateCommand, bench: Bench, out: Path, processe
         curve = denoising_curve(rows("denoising", errors), schedule, timesteps)
         found["denoising"] = [point._asdict() for point in curve]
     if "bits_per_dim" in wanted:
-        found["bits_per_dim"] = bits_per_dim(rows("bits_per_dim", terms))
+        bound = rows("bits_per_dim", terms)
+        found["bits_per_dim"] = bits_per_dim(bound)
+        found["bound"] = [part._asdict() for part in bound_curve(bound, schedule)]
     return found

@@ -155,6 +155,7 @@ def finish(
         "class_accuracies": classes,
         "confusion": None if matrix is None else matrix.tolist(),
         "denoising": model.get("denoising"),
+        "bound": model.get("bound"),
         "likelihood_images": model.get("images"),
         "bootstrap": command.bootstrap,
         "bound_steps": command.bound_steps,
