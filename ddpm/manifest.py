@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -104,7 +105,8 @@ def appearing(path: Path, flushed: bool = True) -> Iterator[IO[bytes]]:
     Raises:
         OSError: if the disk is full or may not be written to; names `path`.
     """
-    working = path.with_name(f".{path.name}.tmp")
+    # A name of its own: several processes may make the same file, and the last to finish replaces it by its equal.
+    working = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with naming(path):
         try:
             with working.open("wb") as file:

@@ -1,20 +1,18 @@
 """All that an evaluation needs, made ready before anything is drawn."""
 
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from accelerate import PartialState
 
 from ddpm import __version__
 from ddpm.commands import EvaluateCommand
 from ddpm.config import SampleConfig
 from ddpm.data import ImageData
-from ddpm.evaluation.features import Extractor, build_extractor
-from ddpm.evaluation.judge import Judge, cached_judge
+from ddpm.evaluation.features import Extractor
+from ddpm.evaluation.judge import Judge
 from ddpm.evaluation.metrics import METRICS
-from ddpm.evaluation.reference import description
+from ddpm.evaluation.reference import description, readers
 from ddpm.evaluation.subject import Subject, drawn, given, held_out_data, is_model, read_data, reference_config
 from ddpm.exchange.loading import load_pipeline
 from ddpm.names import lookup
@@ -53,29 +51,9 @@ def prepare(command: EvaluateCommand, settings: SampleConfig, processes: Partial
     data = read_data(config, "reference")
     subject = given(command, data) if pipeline is None else drawn(command, settings, data, pipeline)
     held_out = held_out_data(command, config, data)
-    extractor = build_extractor(command.extractor, data, processes.device, cache)
-    return Bench(subject, data, held_out, extractor, judge_of(command, data, extractor, processes.device, cache), names)
-
-
-def judge_of(
-    command: EvaluateCommand, data: ImageData, extractor: Extractor, device: torch.device, cache: Path
-) -> Judge | None:
-    """The judge of the data's classes; None where it has no classes, or none can be trained and none was asked for.
-
-    Raises:
-        ValueError: if `accuracy` was asked for, and a class has too few images to train a judge.
-    """
-    if isinstance(extractor, Judge):
-        return extractor
-    if data.num_classes < 2:
-        return None
-    try:
-        return cached_judge(data, device, cache)
-    except ValueError as problem:
-        if "accuracy" in (command.metrics or ""):
-            raise
-        print(f"WARNING: accuracy is left out: {problem}", file=sys.stderr)
-        return None
+    asked = command.metrics is not None and "accuracy" in names
+    extractor, judge = readers(command.extractor, data, processes.device, cache, asked)
+    return Bench(subject, data, held_out, extractor, judge, names)
 
 
 def identify(command: EvaluateCommand, bench: Bench) -> dict[str, Any]:

@@ -12,14 +12,14 @@ from ddpm.config import EvaluationConfig
 from ddpm.data import ImageData
 from ddpm.evaluation.blocks import some_rows
 from ddpm.evaluation.classes import accuracy, confusion
-from ddpm.evaluation.features import Extractor, build_extractor
+from ddpm.evaluation.features import Extractor
 from ddpm.evaluation.figures import Described
 from ddpm.evaluation.frechet import distance_to, moments
-from ddpm.evaluation.judge import Judge, cached_judge
+from ddpm.evaluation.judge import Judge
 from ddpm.evaluation.kernel import kernel_distance
 from ddpm.evaluation.labels import proportional_labels
 from ddpm.evaluation.metrics import METRICS
-from ddpm.evaluation.reference import describe, described_data, description
+from ddpm.evaluation.reference import describe, described_data, description, readers
 from ddpm.processes import first_on_main
 from ddpm.sampling.images import class_seeds
 
@@ -137,9 +137,8 @@ class Monitor:
 def _readers(
     settings: EvaluationConfig, data: ImageData, processes: Accelerator | PartialState, cache: Path
 ) -> tuple[Extractor, Judge | None]:
-    """The extractor, and the judge where there are classes to tell apart."""
+    """The extractor and the judge; an error names the option of the configuration."""
     try:
-        judge = cached_judge(data, processes.device, cache) if data.num_classes > 1 else None
-        return build_extractor(settings.extractor, data, processes.device, cache), judge
+        return readers(settings.extractor, data, processes.device, cache, settings.metric == "accuracy")
     except ValueError as problem:
         raise ValueError(f"evaluation.extractor: {str(problem).removeprefix('extractor: ')}") from problem

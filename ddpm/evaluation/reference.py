@@ -2,17 +2,19 @@
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from accelerate import PartialState
 from torch import Tensor
 
 from ddpm.data import ImageData
-from ddpm.evaluation.features import Extractor
+from ddpm.evaluation.features import Extractor, build_extractor
 from ddpm.evaluation.figures import Described
-from ddpm.evaluation.judge import Judge
+from ddpm.evaluation.judge import Judge, cached_judge
 from ddpm.evaluation.rows import tabulate
 
 BATCH = 500             # images that are described at a time
@@ -24,6 +26,39 @@ def cache_directory() -> Path:
     """Where judges and descriptions of real images are kept: DDPM_CACHE, or a folder of the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("DDPM_CACHE") or Path(base) / "adagn-ddpm")
+
+
+def readers(
+    name: str, data: ImageData, device: torch.device, cache: Path, classes_are_asked_for: bool
+) -> tuple[Extractor, Judge | None]:
+    """The extractor, and the judge of the data's classes.
+
+    Args:
+        name: of the extractor, as in `ddpm.evaluation.features.build_extractor`.
+        data: the real images.
+        device: of both.
+        cache: where judges are kept.
+        classes_are_asked_for: whether what a judge reads is needed.
+
+    Returns:
+        The judge is the extractor itself where that is one; None where the data has no classes to tell apart, or has
+        too few images of one and is not asked for.
+
+    Raises:
+        ValueError: if there is no such extractor, or a judge is needed and cannot be trained.
+    """
+    extractor = build_extractor(name, data, device, cache)
+    if isinstance(extractor, Judge):
+        return extractor, extractor
+    if data.num_classes < 2:
+        return extractor, None
+    try:
+        return extractor, cached_judge(data, device, cache)
+    except ValueError as problem:
+        if classes_are_asked_for:
+            raise
+        print(f"WARNING: accuracy is left out: {problem}", file=sys.stderr)
+        return extractor, None
 
 
 def small(images: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm.manifest import appearing
-from ddpm.processes import on_main
+from ddpm.processes import all_together, on_main
 from ddpm.randomness import Purpose, generator
 
 
@@ -96,6 +96,7 @@ def tabulate(
         Its columns.
 
     Raises:
+        ValueError: if a process does not see the files of another.
         OSError: if a file cannot be written; names it.
     """
     starts = range(0, count, batch_size)
@@ -107,11 +108,23 @@ def tabulate(
     work: Sequence[int] = broadcast_object_list([on_main(processes, missing)])[0]
     mine = work[processes.process_index :: processes.num_processes]
     hidden = not processes.is_main_process or len(work) < 2
-    for batch in tqdm(mine, desc=title, unit="batch", leave=False, disable=True if hidden else None):
-        columns = compute(list(range(starts[batch], min(starts[batch] + batch_size, count))))
-        with appearing(batch_file(folder, batch), flushed=False) as file:
-            file.write(save({name: values.contiguous() for name, values in columns.items()}))
-    processes.wait_for_everyone()
+
+    def work_through() -> None:
+        for batch in tqdm(mine, desc=title, unit="batch", leave=False, disable=True if hidden else None):
+            columns = compute(list(range(starts[batch], min(starts[batch] + batch_size, count))))
+            with appearing(batch_file(folder, batch), flushed=False) as file:
+                file.write(save({name: values.contiguous() for name, values in columns.items()}))
+
+    def look() -> None:
+        there = sum(batch_file(folder, batch).exists() for batch in range(len(starts)))
+        if there < len(starts):
+            raise ValueError(
+                f"{folder}: {there} of {len(starts)} files are there; machines that work together need storage that "
+                "they share: set DDPM_CACHE, or --out, to a folder on it"
+            )
+
+    all_together(processes, work_through)
+    all_together(processes, look)
     with safe_open(batch_file(folder, 0), "pt") as file:
         names = list(file.keys())
     return {name: Rows(folder, name, batch_size, torch.arange(count), processes.device) for name in names}

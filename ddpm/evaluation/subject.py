@@ -209,8 +209,11 @@ def digest_of(facts: Any) -> str:
 
 
 def _room(command: EvaluateCommand) -> Path:
+    """Of a run all its evaluations are together: those of a checkpoint would go with it."""
     path = command.model
-    return path / "evaluations" if is_model(path) else path.with_name(f"{path.stem}-evaluations")
+    if is_model(path):
+        return (run_of(path) or path) / "evaluations"
+    return path.with_name(f"{path.stem}-evaluations")
 
 
 def _few(names: tuple[str, ...] | list[str]) -> str:

@@ -161,14 +161,14 @@ def _begin(plan: Plan, record: dict[str, Any], formats: list[str]) -> None:
     own = {"count": len(plan.requests), "batch_size": plan.batch_size, "formats": formats}
     text = json.dumps({**record, **own, "requests": digest.hexdigest()[:16]}, indent=2) + "\n"
     path = plan.out / "samples.json"
+    for left in (*plan.out.glob(".*.tmp"), *plan.out.glob("*/.*.tmp")):
+        left.unlink()
     if path.exists():
         different = _differences(path, text)
         if different:
             raise ValueError(
                 f"{plan.out}: holds other images: {', '.join(different[:3])}; name another folder with --out"
             )
-        for left in (*plan.out.glob(".*.tmp"), *plan.out.glob("*/.*.tmp")):
-            left.unlink()
         return
     for found in (*plan.out.glob("*"), *plan.out.glob("*/*")):
         if found.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".parquet", ".npz", ".npy"):
