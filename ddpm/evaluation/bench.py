@@ -9,6 +9,7 @@ from ddpm import __version__
 from ddpm.commands import EvaluateCommand
 from ddpm.config import SampleConfig
 from ddpm.data import ImageData
+from ddpm.evaluation.classes import check_classes
 from ddpm.evaluation.features import Extractor
 from ddpm.evaluation.judge import Judge
 from ddpm.evaluation.metrics import METRICS
@@ -50,6 +51,8 @@ def prepare(command: EvaluateCommand, settings: SampleConfig, processes: Partial
     config = reference_config(command, pipeline)
     data = read_data(config, "reference")
     subject = given(command, data) if pipeline is None else drawn(command, settings, data, pipeline)
+    if pipeline is None and subject.labels is not None and "accuracy" in names:
+        check_classes(subject.labels, data.class_names)
     held_out = held_out_data(command, config, data)
     asked = command.metrics is not None and "accuracy" in names
     extractor, judge = readers(command.extractor, data, processes.device, cache, asked)

@@ -75,6 +75,24 @@ def accuracy(confused: Tensor) -> Figure:
     return share(int(confused.trace()), int(confused.sum()))
 
 
+def check_classes(labels: Tensor, class_names: Sequence[str]) -> None:
+    """Refuses images that lack a class, whose accuracy would not be that of all classes.
+
+    Args:
+        labels: int64 (N,).
+        class_names: K names, in the order of ids.
+
+    Raises:
+        ValueError: names the first class without images.
+    """
+    for name, count in zip(class_names, labels.bincount(minlength=len(class_names)).tolist(), strict=True):
+        if not count:
+            raise ValueError(
+                f"accuracy: there are no images of class {name!r}; add some of every class, or choose others with "
+                "--metrics"
+            )
+
+
 def class_accuracies(confused: Tensor, class_names: Sequence[str]) -> dict[str, Figure]:
     """The accuracy of each class.
 
@@ -83,17 +101,8 @@ def class_accuracies(confused: Tensor, class_names: Sequence[str]) -> dict[str, 
         class_names: K names, in the order of ids.
 
     Returns:
-        Class name -> accuracy among the images that were asked to show it, `count` of them.
-
-    Raises:
-        ValueError: if there are no images of a class; names it.
+        Class name -> accuracy among the images that were asked to show it, `count` of them; classes that no image was
+        asked to show are left out.
     """
-    found = {}
-    for name, right, asked in zip(class_names, confused.diag().tolist(), confused.sum(1).tolist(), strict=True):
-        if not asked:
-            raise ValueError(
-                f"class accuracy: there are no images of class {name!r}; draw some of every class, "
-                f"or choose others with --metrics"
-            )
-        found[name] = share(right, asked, asked)
-    return found
+    rows = zip(class_names, confused.diag().tolist(), confused.sum(1).tolist(), strict=True)
+    return {name: share(right, asked, asked) for name, right, asked in rows if asked}

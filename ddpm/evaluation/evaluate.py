@@ -15,7 +15,9 @@ from accelerate.utils import broadcast_object_list
 from ddpm.commands import EvaluateCommand
 from ddpm.config import SampleConfig
 from ddpm.evaluation.bench import Bench, identify, prepare
+from ddpm.evaluation.figures import Described
 from ddpm.evaluation.held_out import measure_denoiser
+from ddpm.evaluation.metrics import METRICS, check_count
 from ddpm.evaluation.record import Tables, finish
 from ddpm.evaluation.reference import cache_directory, described, described_data
 from ddpm.evaluation.subject import Read, digest_of, output_folder
@@ -67,10 +69,13 @@ def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
     on_main(processes, lambda: check_folder(out, identity))
     result = out / "evaluation.json"
     if not broadcast_object_list([result.exists()])[0]:
+        with clock.timing("real images"):
+            reference, held_out = describe_real(bench, cache, processes)
+            on_main(processes, lambda: check_counts(bench, reference))
         with clock.timing("images"):
             read = bench.subject.get()
         with clock.timing("features"):
-            tables = describe_all(bench, read, out, cache, processes)
+            tables = Tables(describe_samples(bench, read, out, processes), reference, held_out)
         with clock.timing("likelihood"):
             model = measure_denoiser(command, bench, out, processes)
         with clock.timing("metrics"):
@@ -93,14 +98,33 @@ def check_folder(out: Path, identity: dict[str, Any]) -> None:
         stream.write(text.encode())
 
 
-def describe_all(bench: Bench, read: Read, out: Path, cache: Path, processes: PartialState) -> Tables:
-    """The samples in a folder of their own, real images in the cache."""
-    extractor, judge, subject = bench.extractor, bench.judge, bench.subject
-    samples = described(
-        out / "features", subject.count, subject.batch_size, read, subject.labels, extractor, judge, processes, "images"
-    )
-    real = [
-        None if data is None else described_data(data, extractor, judge, cache, processes)
+def describe_real(bench: Bench, cache: Path, processes: PartialState) -> tuple[Described, Described | None]:
+    """The reference and what is held out, kept in the cache."""
+    of_data = [
+        None if data is None else described_data(data, bench.extractor, bench.judge, cache, processes)
         for data in (bench.data, bench.held_out)
     ]
-    return Tables(samples, *real)
+    return of_data[0], of_data[1]
+
+
+def check_counts(bench: Bench, reference: Described) -> None:
+    """Refuses too few images before any is drawn."""
+    for name in bench.metrics:
+        if name in METRICS and METRICS[name].applies(reference) is None:
+            check_count(name, METRICS[name], bench.subject.count, reference)
+
+
+def describe_samples(bench: Bench, read: Read, out: Path, processes: PartialState) -> Described:
+    """The images that are evaluated, kept in the evaluation's folder."""
+    subject = bench.subject
+    return described(
+        out / "features",
+        subject.count,
+        subject.batch_size,
+        read,
+        subject.labels,
+        bench.extractor,
+        bench.judge,
+        processes,
+        "features",
+    )

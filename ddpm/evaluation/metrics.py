@@ -41,7 +41,7 @@ class Metric(NamedTuple):
     Attributes:
         measure: samples, reference, options -> figures by name; ValueError for features that are not finite.
         better: name of each figure -> "lower" or "higher". `measure` may leave one out that its images are too few for.
-        needs: samples or reference -> the least number of images there must be of either.
+        needs: images as they are described -> the least number there must be of samples and of real ones.
         floor: whether real images in place of the samples give a figure to compare with.
         applies: samples -> None, or in a few words why they do not have what is measured.
     """
@@ -53,26 +53,25 @@ class Metric(NamedTuple):
     applies: Callable[[Described], str | None] = always
 
 
-def check_count(name: str, metric: Metric, samples: Described, reference: Described) -> None:
+def check_count(name: str, metric: Metric, count: int, reference: Described) -> None:
     """Refuses too few images.
 
     Args:
         name: of the metric.
         metric: the metric.
-        samples: the images to be measured.
-        reference: the real images.
+        count: of the images to be measured.
+        reference: the real images, described as those will be.
 
     Raises:
         ValueError: if there are fewer samples or reference images than the metric needs.
     """
-    for described, kind, remedy in ((samples, "", "raise --count"), (reference, "real ", "use more real images")):
-        count, width = described.features.shape
-        least = metric.needs(described)
-        if count < least:
+    least, (real, width) = metric.needs(reference), reference.features.shape
+    for there, kind, remedy in ((count, "", "raise --count"), (real, "real ", "use more real images")):
+        if there < least:
             # What needs more images than there are features needs them because of the features.
             why = f" for {width} features" if least > width else ""
             raise ValueError(
-                f"{name}: needs {least} {kind}images or more{why}, there are {count}; "
+                f"{name}: needs {least} {kind}images or more{why}, there are {there}; "
                 f"{remedy}, or choose others with --metrics"
             )
 

@@ -13,7 +13,7 @@ from ddpm.evaluation.classes import class_accuracies, confusion
 from ddpm.evaluation.figures import Described, Figure
 from ddpm.evaluation.judge import Judge
 from ddpm.evaluation.memorisation import nearest_pairs
-from ddpm.evaluation.metrics import METRICS, Metric, Options, check_count
+from ddpm.evaluation.metrics import METRICS, Metric, Options
 from ddpm.evaluation.pictures import confusion_picture, neighbours_picture
 from ddpm.evaluation.reference import part_of
 from ddpm.evaluation.rows import some_places
@@ -69,7 +69,6 @@ def measure(command: EvaluateCommand, bench: Bench, tables: Tables) -> tuple[dic
         if reason is not None:
             skipped[name] = reason
             continue
-        check_count(name, metric, tables.samples, tables.reference)
         found = metric.measure(tables.samples, tables.reference, options)
         floor = measure_floor(metric, name, found, bench, tables, options) if metric.floor else {}
         for key, figure in found.items():
@@ -117,8 +116,7 @@ def finish(
     if "accuracy" in figures:
         matrix = confusion(tables.samples.read, tables.samples.labels)
         of_class = class_accuracies(matrix, bench.data.class_names)
-        asked = matrix.sum(dim=1).tolist()
-        classes = {name: as_json(of_class[name], n) for name, n in zip(of_class, asked, strict=True)}
+        classes = {name: figure._asdict() for name, figure in of_class.items()}
         with appearing(out / "confusion.png") as file:
             confusion_picture(matrix, bench.data.class_names).save(file, "PNG")
     if "memorised" in figures:

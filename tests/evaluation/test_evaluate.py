@@ -264,6 +264,17 @@ def test_mistakes_with_a_model(options: dict, expected: str, model: Path, tmp_pa
     assert "\n" not in str(error.value) and not (tmp_path / "out" / "evaluation.json").exists()
 
 
+def test_too_few_are_refused_before_any_is_drawn(model: Path) -> None:
+    with pytest.raises(ValueError, match=r"^frechet_distance: needs"):
+        run(model, count=50, seed=77)
+    assert not any("seed000077" in path.name for path in model.rglob("*.png"))
+
+
+def test_a_rare_class_may_go_without(model: Path) -> None:
+    found = run(model, count=5, metrics="accuracy,kernel_distance")
+    assert len(found["class_accuracies"]) == 5 and found["figures"]["accuracy"]["count"] == 5
+
+
 def test_mistakes_with_images(tmp_path: Path) -> None:
     data = load_data("digits")
     images, labels = data.__getitems__(torch.arange(400))
