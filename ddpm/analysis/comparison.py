@@ -1,11 +1,11 @@
 """Runs beside each other: which evaluations can be compared, and how much their figures differ."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
-from math import hypot
 from typing import Any, NamedTuple
 
-from ddpm.analysis.runs import Evaluation, Run
+from ddpm.analysis.runs import Evaluation, Run, finite
 
 Figures = dict[str, Any]        # a figure as evaluation.json has it: value, low, high, count, better, floor
 
@@ -15,7 +15,7 @@ class Difference(NamedTuple):
 
     Attributes:
         value: its figure minus the first run's.
-        low: lower end of the 95 % interval; None where a figure has none.
+        low: lower end of the 95 % interval; None where a figure has none, or one that is no finite number.
         high: upper end.
         verdict: better, worse or undecided.
     """
@@ -61,7 +61,8 @@ class Comparison(NamedTuple):
 
     Attributes:
         runs: in the order in which they were given; the first is what the others are compared with.
-        evaluations: name of a run -> the evaluation that is compared; runs without one are not in it.
+        evaluations: name of a run -> the evaluation that is compared; runs without one, or with none that can be
+            compared, are not in it.
         rows: figures.
         settings: key of config.yaml -> value of each run, where they differ.
         notes: what a reader has to know, a sentence each.
@@ -90,13 +91,7 @@ ALSO_NEEDED: dict[str, dict[str, Callable[[dict[str, Any]], Any]]] = {
     "bits_per_dim": {**_BOUND, "bound_steps": lambda content: content.get("bound_steps")},
     "denoising": _BOUND,
 }
-# Curves of metrics.jsonl (their keys hold this) -> whether a key of config.yaml decides what they are of.
-_DECIDE: dict[str, Callable[[str], bool]] = {
-    "loss": lambda key: key == "data" or key.startswith("diffusion."),
-    "evaluation/": lambda key: key == "data" or (
-        key.startswith("evaluation.") and key not in ("evaluation.every", "evaluation.metric")
-    ),
-}
+_MISSING = object()
 
 
 def identity(content: dict[str, Any]) -> dict[str, Any]:
@@ -126,19 +121,18 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
     Args:
         runs: one or more; the first is what the others are compared with.
-
-    Raises:
-        ValueError: if runs have evaluations, but none with equal settings.
     """
     evaluated = [run for run in runs if run.evaluations]
     chosen, notes = _shared(evaluated) if evaluated else ({}, [])
     for run in runs:
-        if run.name not in chosen:
+        if not run.evaluations:
             notes.append(f"{run.name}: no evaluation; python scripts/evaluate.py {run.path}")
-        elif run.newest_weights not in (None, chosen[run.name].weights):
+        elif run.name in chosen and run.newest_weights not in (None, chosen[run.name].weights):
             folder = chosen[run.name].folder.name
             notes.append(f"{run.name}: evaluation {folder} is not of its newest checkpoint; run it again")
-    notes += _unlike(runs)
+        if run.left_out:
+            notes.append(f"{run.name}: lines of metrics.jsonl that are no records and left out: {run.left_out}")
+    notes += _unlike_losses(runs) + _unlike_evaluations(runs)
     rows, apart = _rows(chosen)
     return Comparison(runs, chosen, rows, _settings(runs), notes + apart)
 
@@ -151,10 +145,10 @@ def difference(first: Figures, other: Figures) -> Difference:
     squared half widths.
     """
     value = other["value"] - first["value"]
-    if None in (first["low"], other["low"]):
+    if not all(finite(figure[key]) for figure in (first, other) for key in ("value", "low", "high")):
         return Difference(value, None, None, "undecided")
-    low = value - hypot(other["value"] - other["low"], first["high"] - first["value"])
-    high = value + hypot(other["high"] - other["value"], first["value"] - first["low"])
+    low = value - math.hypot(other["value"] - other["low"], first["high"] - first["value"])
+    high = value + math.hypot(other["high"] - other["value"], first["value"] - first["low"])
     if low <= 0 <= high:
         return Difference(value, low, high, "undecided")
     return Difference(value, low, high, "better" if (value < 0) == (other["better"] == "lower") else "worse")
@@ -175,45 +169,76 @@ def short(value: Any) -> str:
 
 
 def _shared(runs: Sequence[Run]) -> tuple[dict[str, Evaluation], list[str]]:
-    """The newest evaluations that all of the runs have with one identity."""
+    """One evaluation of each run that has one like the first run's, and a sentence for all that is not shown."""
     by_run = []
     for run in runs:
-        newest: dict[str, Evaluation] = {}
+        alike: dict[str, Evaluation] = {}
         for evaluation in run.evaluations:
-            newest.setdefault(json.dumps(identity(evaluation.content)), evaluation)
-        by_run.append(newest)
-    shared = [key for key in by_run[0] if all(key in newest for newest in by_run)]
-    if not shared:
-        raise ValueError(_disagreement(runs, by_run))
-    shared.sort(key=lambda key: max(newest[key].written for newest in by_run), reverse=True)
-    chosen = {run.name: newest[shared[0]] for run, newest in zip(runs, by_run, strict=True)}
-    others = [f"not shown, older: evaluation {by_run[0][key].folder.name} of {runs[0].name}" for key in shared[1:]]
-    return chosen, [f"{line}, and its like of the other runs" if len(runs) > 1 else line for line in others]
+            alike.setdefault(json.dumps(identity(evaluation.content)), evaluation)
+        by_run.append(alike)
+
+    def rank(key: str) -> tuple[int, int, float]:
+        """By how many runs have it, how many of these with their newest weights, and the time."""
+        found = [(run, alike[key]) for run, alike in zip(runs, by_run, strict=True) if key in alike]
+        newest = sum(evaluation.weights == run.newest_weights for run, evaluation in found)
+        return len(found), newest, max(evaluation.written for _, evaluation in found)
+
+    best, *others = sorted(by_run[0], key=rank, reverse=True)
+    chosen = {run.name: alike[best] for run, alike in zip(runs, by_run, strict=True) if best in alike}
+    apart = [run for run in runs if run.name not in chosen]
+    alone = len(chosen) == 1 and apart      # nothing to compare the first run with
+    notes = [
+        f"{'all figures are' if alone else f'the figures of {run.name} are'} left out: "
+        f"{_disagreement(runs[0], by_run[0][best], run)}"
+        for run in apart
+    ]
+    if alone:
+        return {}, notes
+    for key in others:
+        if len(runs) == 1:
+            notes.append(f"not shown: evaluation {by_run[0][key].folder.name} of {runs[0].name}")
+        elif rank(key)[0] > 1:
+            folder = by_run[0][key].folder.name
+            notes.append(f"not shown: evaluation {folder} of {runs[0].name}, and its like of the other runs")
+    return chosen, notes
 
 
-def _disagreement(runs: Sequence[Run], by_run: Sequence[dict[str, Evaluation]]) -> str:
-    key = next(iter(by_run[0]))
-    other = next(i for i, newest in enumerate(by_run) if key not in newest)
-    a, b = (identity(run.evaluations[0].content) for run in (runs[0], runs[other]))
-    name = next(name for name in {**a, **b} if a.get(name) != b.get(name))
+def _disagreement(first: Run, evaluation: Evaluation, run: Run) -> str:
+    a, b = identity(evaluation.content), identity(run.evaluations[0].content)
+    pairs = {key: (a.get(key, _MISSING), b.get(key, _MISSING)) for key in {**a, **b}}
+    name, (x, y) = next((key, pair) for key, pair in pairs.items() if pair[0] != pair[1])
+    there, here = ("missing" if value is _MISSING else short(value) for value in (x, y))
     return (
-        f"{runs[0].path} and {runs[other].path} have no evaluation with equal settings: {name} is "
-        f"{short(a.get(name))} there and {short(b.get(name))} here; run scripts/evaluate.py with the same settings"
+        f"{first.name} and {run.name} have no evaluation with equal settings, {name} is {there} there and {here} here; "
+        f"run scripts/evaluate.py with the same settings"
     )
 
 
-def _unlike(runs: Sequence[Run]) -> list[str]:
-    """Which curves of runs are of different quantities."""
-    notes = []
+def _unlike_losses(runs: Sequence[Run]) -> list[str]:
+    """Which losses are other quantities than the first run's."""
+    first, notes = runs[0], []
     for run in runs[1:]:
-        changed = [key for key in run.config if run.config[key] != runs[0].config[key]]
-        if run.facts["data"]["fingerprint"] != runs[0].facts["data"]["fingerprint"]:
+        changed = [key for key in run.config if key.startswith("diffusion.") and run.config[key] != first.config[key]]
+        if run.facts["data"]["fingerprint"] != first.facts["data"]["fingerprint"]:
             changed.insert(0, "data")
-        for curves, decide in _DECIDE.items():
-            keys = [key for key in changed if decide(key)]
-            if keys and all(any(curves in name for record in r.records for name in record) for r in (runs[0], run)):
-                kind = f"its {curves.strip('/')} is of another kind than that of {runs[0].name}"
-                notes.append(f"{run.name}: {kind} ({', '.join(keys)})")
+        if changed and first.curve("loss") and run.curve("loss"):
+            kind = f"its loss is of another kind than that of {first.name}"
+            notes.append(f"{run.name}: {kind} ({', '.join(changed)})")
+    return notes
+
+
+def _unlike_evaluations(runs: Sequence[Run]) -> list[str]:
+    """Which evaluations while training are, or may be, other quantities than those of the first run that has any."""
+    told = {run.name: run.evaluation_settings for run in runs if run.evaluation_settings}
+    if not told:
+        return []
+    (first, settings), *others = told.items()
+    notes = []
+    for name, other in others:
+        if other != settings:
+            notes.append(f"the curves of {first} and {name} are of different evaluation settings")
+        elif None in other:
+            notes.append(f"the curves of {first} and {name} may be of different evaluation settings: they do not tell")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""Images of equal seeds and classes, one strip for each run, as data URIs."""
+"""Images of runs as data URIs: of equal seeds and classes in strips, and the grids that training drew."""
 
 import base64
 import re
@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from ddpm.analysis.runs import Evaluation
+from ddpm.analysis.runs import Evaluation, Run, step_of
+from ddpm.data.decode import UnreadableImage, unreadable_if_it_fails
 from ddpm.exchange.formats import folder_names
 
 CLASSES, SEEDS = 10, 8      # that are shown at most
 SHOWN_PIXELS = 48           # smaller images are enlarged to about so many,
 MOST_PIXELS = 96            # larger ones reduced
+GRID_PIXELS = 1000          # width of a grid at most
 
 
 class Strip(NamedTuple):
@@ -45,6 +47,20 @@ class ClassStrips(NamedTuple):
     name: str
     seeds: Sequence[int]
     strips: Sequence[Strip]
+
+
+class Grid(NamedTuple):
+    """A sample grid of training.
+
+    Attributes:
+        run: its name.
+        step: after which it was drawn.
+        uri: of the PNG.
+    """
+
+    run: str
+    step: int
+    uri: str
 
 
 def shared_samples(evaluations: dict[str, Evaluation]) -> tuple[list[ClassStrips], list[str]]:
@@ -82,9 +98,25 @@ def shared_files(folders: Sequence[Path]) -> list[str]:
     return sorted(filter(re.compile(r"seed\d+\.png").fullmatch, set.intersection(*names)), key=_seed)
 
 
-def picture(file: Path) -> str:
-    """A PNG as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
+def training_grids(runs: Sequence[Run]) -> tuple[list[Grid], list[str]]:
+    """The newest grid of each run that has one, and a sentence for each that cannot be read."""
+    found, notes = [], []
+    for run in runs:
+        file = run.newest_grid
+        if file is None:
+            continue
+        try:
+            found.append(Grid(run.name, int(step_of(file)), as_uri(_opened(file, GRID_PIXELS, None))))
+        except UnreadableImage as problem:
+            notes.append(f"{run.name}: {file.name} cannot be read as an image, {problem}, so it is not shown")
+    return found, notes
+
+
+def as_uri(image: Image.Image) -> str:
+    """A picture as the data URI of a PNG."""
+    file = BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _seed(file: str) -> int:
@@ -92,23 +124,25 @@ def _seed(file: str) -> int:
 
 
 def _strip(run: str, files: Sequence[Path]) -> Strip:
-    images = [_opened(file) for file in files]
+    images = [_sample(file) for file in files]
     width, height = images[0].size
     gap = max(1, width // 24)
     sheet = Image.new("RGBA", (len(images) * (width + gap) - gap, height))      # clear between the images
     for i, image in enumerate(images):
         sheet.paste(image, (i * (width + gap), 0))
-    file = BytesIO()
-    sheet.save(file, "PNG", optimize=True)
     factor = max(1, round(SHOWN_PIXELS / height))
-    uri = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-    return Strip(run, uri, sheet.width * factor, sheet.height * factor)
+    return Strip(run, as_uri(sheet), sheet.width * factor, sheet.height * factor)
 
 
-def _opened(file: Path) -> Image.Image:
+def _sample(file: Path) -> Image.Image:
     try:
-        with Image.open(file) as image:
-            image.thumbnail((MOST_PIXELS, MOST_PIXELS))
-            return image.convert("RGB")
-    except OSError as problem:
+        return _opened(file, MOST_PIXELS, MOST_PIXELS)
+    except UnreadableImage as problem:
         raise ValueError(f"{file}: cannot be read as an image: {problem}; run scripts/evaluate.py again") from None
+
+
+def _opened(file: Path, width: int, height: int | None) -> Image.Image:
+    """A picture, reduced if it is wider or higher than allowed; None allows any height."""
+    with unreadable_if_it_fails(), Image.open(file) as image:
+        image.thumbnail((width, height or image.height))
+        return image.convert("RGB")

@@ -19,8 +19,8 @@ from ddpm.analysis.charts import (
     thinned,
 )
 from ddpm.analysis.comparison import Comparison, Entry, Row, differing, short
-from ddpm.analysis.grids import picture, shared_samples
-from ddpm.analysis.runs import Run
+from ddpm.analysis.grids import shared_samples, training_grids
+from ddpm.analysis.runs import EVALUATED, EVALUATED_BY, Point, Run, finite
 from ddpm.analysis.table import facts, matched, setting, signed, span
 from ddpm.evaluation.intervals import Z
 from ddpm.evaluation.table import interval, number
@@ -57,6 +57,7 @@ def page(comparison: Comparison) -> str:
     styles = {run.name: i % STYLES for i, run in enumerate(comparison.runs)}
     samples, gone = shared_samples(comparison.evaluations)
     shown = {strip.run for of_class in samples for strip in of_class.strips}
+    grids, torn = training_grids([run for run in comparison.runs if run.name not in shown])
     first = next(iter(comparison.evaluations.values()), None)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -80,7 +81,7 @@ def page(comparison: Comparison) -> str:
         styles=styles,
         rows=comparison.rows,
         settings=comparison.settings,
-        notes=[*comparison.notes, *gone],
+        notes=[*comparison.notes, *gone, *torn],
         first=next(iter(comparison.evaluations), None),
         several=len(comparison.evaluations) > 1,
         method=None if first is None else _method(first.content),
@@ -89,11 +90,7 @@ def page(comparison: Comparison) -> str:
         curves=_curves(comparison.runs, styles),
         denoising=_denoising(comparison, styles),
         samples=samples,
-        grids=[
-            (run.name, int(run.newest_grid.stem.removeprefix("step_")), picture(run.newest_grid))
-            for run in comparison.runs
-            if run.name not in shown and run.newest_grid is not None
-        ],
+        grids=grids,
         confusions=_confusions(comparison, styles),
     )
 
@@ -114,22 +111,37 @@ def _method(content: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _curves(runs: Sequence[Run], styles: dict[str, int]) -> list[Chart]:
-    """The loss, and what was evaluated while the runs trained; aligned by the images that were seen."""
-    keys = sorted({key for run in runs for record in run.records for key in record if key.startswith("evaluation/")})
-    charts = []
-    for key in ("loss", *keys):
-        series, most = [], 1
+    """The loss, and what was evaluated while the runs trained; aligned by the images that were seen.
+
+    Figures of different settings are different quantities, so each settings have a chart of their own.
+    """
+    losses = [(run.name, run.curve("loss")) for run in runs]
+    charts = [_curve("loss", [(name, points) for name, points in losses if points], styles, "")]
+    keys = {key for run in runs for record in run.records for key in record if key.startswith(EVALUATED)}
+    for key in sorted(keys - {EVALUATED_BY}):
+        by_settings: dict[str | None, list[tuple[str, list[Point]]]] = {}
         for run in runs:
-            points, together = thinned(run.curve(key))
-            most = max(most, together)
-            if points:
-                series.append(Series(run.name, styles[run.name], points))
-        if series:
-            name = key.removeprefix("evaluation/").replace("_", " ")
-            svg = Markup(line_chart(series, "images seen", name, linear, fitting))
-            caption = f"Each point is the mean of up to {most} logged values." if most > 1 else ""
-            charts.append(Chart(name.capitalize(), svg, _lines(series), caption))
-    return charts
+            for digest, points in run.evaluation_curve(key):
+                by_settings.setdefault(digest, []).append((run.name, points))
+        for digest, curves in by_settings.items():
+            told = "" if len(by_settings) == 1 else f"Evaluation settings {digest or 'not recorded'}."
+            charts.append(_curve(key.removeprefix(EVALUATED).replace("_", " "), curves, styles, told))
+    return [chart for chart in charts if chart is not None]
+
+
+def _curve(
+    name: str, curves: Sequence[tuple[str, list[Point]]], styles: dict[str, int], caption: str
+) -> Chart | None:
+    """Curves of runs, by their names, in one chart."""
+    if not curves:
+        return None
+    parts = [(run, *thinned(points)) for run, points in curves]
+    series = [Series(run, styles[run], points) for run, points, _ in parts]
+    most = max(together for _, _, together in parts)
+    if most > 1:
+        caption = f"{caption} Each point is the mean of up to {most} logged values.".strip()
+    svg = Markup(line_chart(series, "images seen", name, linear, fitting))
+    return Chart(name.capitalize(), svg, _lines(series), caption)
 
 
 def _denoising(comparison: Comparison, styles: dict[str, int]) -> Chart | None:
@@ -145,9 +157,12 @@ def _denoising(comparison: Comparison, styles: dict[str, int]) -> Chart | None:
             left_out.append(f"{name} is left out: {apart}.")
             continue
         points = sorted(content["denoising"], key=lambda point: point["noise_level"])
-        places = [(point["noise_level"], point["x_0_error"]) for point in points if point["x_0_error"] > 0]
-        bars = [Z * point["standard_error"] for point in points if point["x_0_error"] > 0]
-        series.append(Series(name, styles[name], places, bars))
+        drawn = [p for p in points if finite(p["x_0_error"]) and p["x_0_error"] > 0 and finite(p["standard_error"])]
+        places = [(point["noise_level"], point["x_0_error"]) for point in drawn]
+        if places:
+            series.append(Series(name, styles[name], places, [Z * point["standard_error"] for point in drawn]))
+    if not series:
+        return None
     images = first.get("likelihood_images")
     told = "" if not images else (
         f"{images['count']:,} {'held-out images' if images['held_out'] else 'images of the training data'}; "
@@ -181,15 +196,21 @@ def _most_confused(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> lis
 
 
 def _strip(row: Row, entry: Entry, styles: dict[str, int]) -> str:
-    own = [entry.figure, *(e.figure for e in row.entries if e.figure is not None)]
+    """Nothing for a value that is no finite number."""
+    own = [e.figure for e in (entry, *row.entries) if e.figure is not None and finite(e.figure["value"])]
+    if not finite(entry.figure["value"]):
+        return ""
     floors = [(figure["value"], figure["floor"].get("samples")) for figure in own if figure["floor"] is not None]
-    alike = row.floor is not None and all(samples in (None, value) for value, samples in floors)
-    return interval_strip([_ends(figure) for figure in own], styles[entry.run], row.floor["value"] if alike else None)
+    real = None if row.floor is None else row.floor["value"]
+    alike = finite(real) and all(samples in (None, value) for value, samples in floors)
+    return interval_strip([_ends(figure) for figure in own], styles[entry.run], real if alike else None)
 
 
 def _ends(figure: dict[str, Any]) -> tuple[float, float | None, float | None]:
-    return figure["value"], figure["low"], figure["high"]
+    low, high = (figure[key] if finite(figure[key]) else None for key in ("low", "high"))
+    return figure["value"], low, high
 
 
 def _lines(series: Sequence[Series]) -> list[tuple[str, int]]:
-    return [(line.name, line.style) for line in series]
+    """A run's line may be in several parts."""
+    return list(dict.fromkeys((line.name, line.style) for line in series))

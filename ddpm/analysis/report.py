@@ -18,9 +18,11 @@ def report(paths: Sequence[Path], out: Path) -> None:
         out: the file; replaced if it is there.
 
     Raises:
-        ValueError: if a path is no run directory or given twice, or evaluations have no settings in common.
+        ValueError: if a path is no run directory or given twice, or `out` is a directory.
         OSError: if the file cannot be written; names it.
     """
+    if out.is_dir():
+        raise ValueError(f"out: {out} is a directory; name a file, such as comparison.html")
     comparison = compare(read_runs(paths))
     content = page(comparison)
     with appearing(out) as file:

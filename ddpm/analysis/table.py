@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from ddpm.analysis.comparison import Comparison, Difference, Entry
-from ddpm.analysis.runs import Run
-from ddpm.evaluation.table import interval, number
+from ddpm.analysis.runs import Run, finite
+from ddpm.evaluation.table import aligned, interval, number
 
 
 def as_table(comparison: Comparison) -> str:
     """Runs, settings that differ, figures with differences, and notes."""
-    parts = [_aligned([("run", *_FACTS), *((run.name, *facts(run).values()) for run in comparison.runs)])]
+    parts = [_block([("run", *_FACTS), *((run.name, *facts(run).values()) for run in comparison.runs)])]
     if comparison.settings:
         heads = ("setting", *(run.name for run in comparison.runs))
         rows = [(key, *map(setting, values)) for key, values in comparison.settings.items()]
-        parts.append(_aligned([heads, *rows]))
+        parts.append(_block([heads, *rows]))
     if comparison.rows:
-        parts.append(_aligned(_figures(comparison), left=2))
+        parts.append(_block(_figures(comparison), left=2))
     if comparison.notes:
         parts.append("\n".join(comparison.notes))
     return "\n\n".join(parts)
@@ -32,9 +32,9 @@ def facts(run: Run) -> dict[str, str]:
     values = (
         "0" if last is None else f"{last['step']:,}",
         "0" if last is None else f"{run.seen(last):,}",
-        f"{run.facts['parameters']:,}",
-        f"{run.facts['multiply_adds']:,}",
-        str(run.facts["seed"]),
+        _known(run.facts.get("parameters")),
+        _known(run.facts.get("multiply_adds")),
+        _known(run.facts.get("seed"), ""),
         number(losses[-1][1]) if losses else "",
     )
     return dict(zip(_FACTS, values, strict=True))
@@ -47,7 +47,8 @@ def setting(value: Any) -> str:
 
 def signed(value: float) -> str:
     """Four digits with a sign."""
-    return ("+" if value >= 0 else "-") + number(abs(value))
+    sign = "+" if value >= 0 else "-" if value < 0 else ""      # neither for nan
+    return sign + number(abs(value))
 
 
 def span(found: Difference) -> str:
@@ -84,11 +85,9 @@ def _figures(comparison: Comparison) -> list[tuple[str, ...]]:
     return rows
 
 
-def _aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Columns of equal width, the first `left` of them to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        .rstrip()
-        for row in rows
-    )
+def _known(value: Any, form: str = ",") -> str:
+    return format(value, form) if finite(value) else "unknown"
+
+
+def _block(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    return "\n".join(line.rstrip() for line in aligned(rows, left))

@@ -25,7 +25,7 @@ def as_table(result: dict[str, Any]) -> str:
             rows.append((*own, "", "", ""))
         else:
             rows.append((*own, number(floor["samples"]), number(floor["value"]), f"{floor['count']:,}"))
-    lines += ["", *_aligned(rows)]
+    lines += ["", *aligned(rows)]
     for name, reason in result["skipped"].items():
         lines.append(f"{name}: left out, {reason}")
     if result["denoising"]:
@@ -35,7 +35,7 @@ def as_table(result: dict[str, Any]) -> str:
         for point in result["denoising"]:
             error = f"{number(point['x_0_error'])} ± {number(point['standard_error'])}"
             rows.append((str(point["timestep"]), number(point["noise_level"]), error, number(point["eps_error"])))
-        lines += ["", f"denoising, mean squared error on {images['count']:,} images ({kind}):", *_aligned(rows)]
+        lines += ["", f"denoising, mean squared error on {images['count']:,} images ({kind}):", *aligned(rows)]
     return "\n".join(lines)
 
 
@@ -49,6 +49,15 @@ def interval(figure: dict[str, Any]) -> str:
     return "" if figure["low"] is None else f"{number(figure['low'])} to {number(figure['high'])}"
 
 
+def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Rows as lines with columns of equal width, the first `left` of them to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+
+
 def _drawn(samples: dict[str, Any]) -> str:
     how = samples["settings"]
     if how is None:
@@ -59,11 +68,3 @@ def _drawn(samples: dict[str, Any]) -> str:
     if how["guidance_interval"] is not None:
         guidance += f" at noise levels {how['guidance_interval'][0]:g} to {how['guidance_interval'][1]:g}"
     return f" drawn by {how['sampler']} ({how['steps']} evaluations, {how['spacing']}{guidance}), seed {how['seed']}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]

@@ -1,11 +1,15 @@
 """Runs side by side: what is compared with what, by how much they differ, and what the table and the page say."""
 
+import base64
 import json
+import math
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from html.parser import HTMLParser
+from io import BytesIO
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,7 @@ from ddpm.analysis.report import report
 from ddpm.analysis.runs import read_runs
 from ddpm.analysis.table import as_table
 from ddpm.commands import parse_compare
-from ddpm.config import Config, DiffusionConfig, EvaluationConfig, ModelConfig, TrainConfig
+from ddpm.config import Config, DiffusionConfig, ModelConfig, TrainConfig
 from ddpm.evaluation.intervals import share
 
 ROOT = Path(__file__).parents[2]
@@ -91,6 +95,14 @@ def evaluated(run: Path, name: str = "ddim50-judge", written: float = 1e9, **cha
     return folder
 
 
+def checkpoint(run: Path, step: int, digest: str) -> Path:
+    """Adds what is read of a checkpoint."""
+    folder = run / "checkpoints" / f"step_{step:08d}"
+    folder.mkdir(parents=True)
+    (folder / "MANIFEST.json").write_text(json.dumps({"unet/model.safetensors": digest, "training.safetensors": "y"}))
+    return folder
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> tuple[Path, Path]:
     """Two runs that differ in norm and length, evaluated alike; the second has a worse distance, better accuracy."""
@@ -136,6 +148,17 @@ def test_verdicts(better: str, other: float, half: float | None, verdict: str) -
     assert found.value == other - 10 and (found.low is None) == (half is None)
 
 
+@pytest.mark.parametrize("key", ["value", "low", "high"])
+@pytest.mark.parametrize("damage", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_is_no_number_decides_nothing(key: str, damage: float, which: int) -> None:
+    pair = [figure(10, 1.0), figure(20, 1.0)]
+    pair[which][key] = damage
+    found = difference(*pair)
+    assert found.verdict == "undecided" and (found.low, found.high) == (None, None)
+    assert math.isfinite(found.value) == (key != "value")
+
+
 def test_a_difference_turns_its_sign_with_the_order() -> None:
     a, b = figure(0.2, 0.1, "higher"), {**figure(0.5, 0.1, "higher"), "low": 0.3}
     there, back = difference(a, b), difference(b, a)
@@ -171,13 +194,48 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("key", "value", "message"), CHANGES)
-def test_evaluations_that_differ_are_refused(tmp_path: Path, key: str, value: Any, message: str) -> None:
-    a, b = a_run(tmp_path / "a"), a_run(tmp_path / "b")
+def test_evaluations_that_differ_are_left_out(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    a, b = a_run(tmp_path / "a"), a_run(tmp_path / "b", steps=50)
     evaluated(a)
     evaluated(b, **{key: value})
-    with pytest.raises(ValueError, match=f"equal settings: {message}; run scripts/evaluate.py with the same") as error:
-        compare(read_runs([a, b]))
-    assert "\n" not in str(error.value)
+    found = compare(read_runs([a, b]))
+    assert found.rows == [] and found.evaluations == {} and found.settings == {"train.steps": [30, 50]}
+    (note,) = found.notes
+    wanted = f"all figures are left out: a and b have no evaluation with equal settings, {message}; "
+    assert re.fullmatch(f"{wanted}run scripts/evaluate.py with the same settings", note)
+    text = page(found)
+    Page(text)
+    assert "Loss" in text and "Sample grids of training" in text and "Settings that differ" in text
+    assert "Figures" not in text and note in text and note in as_table(found)
+
+
+def test_a_setting_that_is_missing_is_not_null(tmp_path: Path) -> None:
+    a, b = a_run(tmp_path / "a"), a_run(tmp_path / "b")
+    evaluated(a)
+    evaluated(b, samples__settings={k: v for k, v in SETTINGS.items() if k != "guidance_interval"})
+    (note,) = compare(read_runs([a, b])).notes
+    assert "guidance_interval is none there and missing here;" in note
+    assert "guidance_interval is missing there and none here;" in compare(read_runs([b, a])).notes[0]
+
+
+def test_only_what_cannot_be_compared_is_left_out(tmp_path: Path) -> None:
+    a, b, c = (a_run(tmp_path / name) for name in "abc")
+    for run in (a, c):
+        evaluated(run)
+    evaluated(b, samples__settings__seed=7)
+    found = compare(read_runs([a, b, c]))
+    assert list(found.evaluations) == ["a", "c"] and all(len(row.entries) == 2 for row in found.rows)
+    assert found.notes == [
+        "the figures of b are left out: a and b have no evaluation with equal settings, seed is 0 there and 7 here; "
+        "run scripts/evaluate.py with the same settings"
+    ]
+    assert "Sample grids of training" in page(found)        # of b
+    # The settings that most runs share, not the newest.
+    evaluated(a, "other", 2e9, samples__settings__seed=7)
+    evaluated(b, "alike")
+    found = compare(read_runs([a, b, c]))
+    assert list(found.evaluations) == ["a", "b", "c"]
+    assert found.notes == ["not shown: evaluation other of a, and its like of the other runs"]
 
 
 def test_what_may_differ(tmp_path: Path) -> None:
@@ -218,7 +276,7 @@ def test_the_newest_shared_evaluation_is_taken(tmp_path: Path) -> None:
     evaluated(b, "new", 1.5e9, samples__settings__steps=20)
     found = compare(read_runs([a, b]))
     assert [e.folder.name for e in found.evaluations.values()] == ["new", "new"]
-    assert found.notes == ["not shown, older: evaluation old of a, and its like of the other runs"]
+    assert found.notes == ["not shown: evaluation old of a, and its like of the other runs"]
 
 
 def test_a_figure_that_one_run_lacks(tmp_path: Path) -> None:
@@ -242,34 +300,98 @@ def test_a_run_without_evaluation_is_compared_by_the_rest(runs: tuple[Path, Path
     assert "Sample grids of training" in text and "against a" in text and "step 10" in text
 
 
-def test_curves_of_another_kind_are_noted(tmp_path: Path) -> None:
-    a, b = a_run(tmp_path / "a"), a_run(tmp_path / "b", evaluation=EvaluationConfig(every=10, count=300))
-    with (a / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 30, "evaluation/accuracy": 0.5}\n')
-    # b has no such curve yet.
-    assert not [note for note in compare(read_runs([a, b])).notes if "another kind" in note]
-    (b / "metrics.jsonl").write_text('{"step": 30, "evaluation/accuracy": 0.5}\n')
-    notes = compare(read_runs([a, b])).notes
-    assert "b: its evaluation is of another kind than that of a (evaluation.count)" in notes
-    (b / "run.json").write_text((b / "run.json").read_text().replace("f" * 32, "0" * 32))
-    notes = compare(read_runs([a, b])).notes
-    assert "b: its evaluation is of another kind than that of a (data, evaluation.count)" in notes
-    assert not [note for note in notes if "its loss" in note]       # b has logged none
+def monitored(run: Path, *digests: str | None) -> None:
+    """Adds evaluations while training, a record for each digest of settings."""
+    with (run / "metrics.jsonl").open("a") as file:
+        for i, digest in enumerate(digests):
+            told = {} if digest is None else {"evaluation/settings": digest}
+            record = {"step": 100 + i, "samples": 6400 + 64 * i, "evaluation/kernel_distance": 0.5 + i, **told}
+            file.write(json.dumps(record) + "\n" + json.dumps({"step": 100 + i, "loss": 1.0}) + "\n")
+
+
+def kernel_charts(text: str) -> list[str]:
+    """The parts of a page from the title of a chart to its end."""
+    return re.findall(r"<h3>Kernel distance</h3>.*?</figure>", text, re.DOTALL)
+
+
+def drawn_lines(chart: str) -> list[int]:
+    """How many points each line of a chart has."""
+    return [1 + path.count("L") for path in re.findall(r'class="line" d="(M\d+\.[^"]*)"', chart)]
+
+
+def test_a_curve_is_broken_where_its_settings_change(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a")
+    monitored(run, "aa11", "aa11", "aa11", "bb22", "bb22", "aa11")
+    text = page(compare(read_runs([run])))
+    Page(text)
+    first, second = kernel_charts(text)
+    assert drawn_lines(first) == [3, 1] and drawn_lines(second) == [2]
+    assert "settings aa11" in first and "settings bb22" in second and first.count('class="name"') == 1
+    assert "Settings</h3>" not in text
+
+
+def test_runs_share_a_chart_where_they_share_settings(tmp_path: Path) -> None:
+    a, b, c = (a_run(tmp_path / name) for name in "abc")
+    monitored(a, "aa11", "aa11")
+    monitored(b, "aa11", "aa11", "aa11")
+    found = compare(read_runs([a, b]))
+    (chart,) = kernel_charts(page(found))
+    assert drawn_lines(chart) == [2, 3] and "settings" not in chart and found.notes[2:] == []
+    monitored(c, "bb22")
+    found = compare(read_runs([a, b, c]))
+    assert [drawn_lines(chart) for chart in kernel_charts(page(found))] == [[2, 3], [1]]
+    assert "the curves of a and c are of different evaluation settings" in found.notes
+    assert not [note for note in found.notes if "curves of a and b" in note]
+
+
+def test_older_curves_do_not_tell_their_settings(tmp_path: Path) -> None:
+    a, b, c = (a_run(tmp_path / name) for name in "abc")
+    monitored(a, None, None)
+    found = compare(read_runs([a, c]))
+    assert not [note for note in found.notes if "the curves" in note]      # c has none
+    monitored(b, None)
+    monitored(c, "aa11")
+    found = compare(read_runs([a, b, c]))
+    assert "the curves of a and b may be of different evaluation settings: they do not tell" in found.notes
+    assert "the curves of a and c are of different evaluation settings" in found.notes
+    charts = kernel_charts(page(found))
+    assert [drawn_lines(chart) for chart in charts] == [[2, 1], [1]] and "settings not recorded" in charts[0]
 
 
 def test_an_evaluation_of_earlier_weights_is_noted(tmp_path: Path) -> None:
     run = a_run(tmp_path / "a")
     evaluated(run)
-    for step, digest in ((10, "w" * 64), (30, "x" * 64)):
-        checkpoint = run / "checkpoints" / f"step_{step:08d}"
-        checkpoint.mkdir(parents=True)
-        listed = {"unet/model.safetensors": digest, "training.safetensors": "y"}
-        (checkpoint / "MANIFEST.json").write_text(json.dumps(listed))
+    checkpoint(run, 10, "w" * 64)
+    newest = checkpoint(run, 30, "x" * 64)
     assert compare(read_runs([run])).notes == [
         "a: evaluation ddim50-judge is not of its newest checkpoint; run it again"
     ]
-    (checkpoint / "MANIFEST.json").write_text(json.dumps({"unet/model.safetensors": "w" * 64}))
+    (newest / "MANIFEST.json").write_text(json.dumps({"unet/model.safetensors": "w" * 64}))
     assert compare(read_runs([run])).notes == []
+    (newest / "MANIFEST.json").write_text("{")              # the one before is what would be evaluated
+    assert compare(read_runs([run])).notes == []
+
+
+@pytest.mark.parametrize("order", [(1e9, 2e9, 3e9), (3e9, 2e9, 1e9), (2e9, 2e9, 2e9)])
+def test_the_newest_weights_are_taken_whatever_the_times(tmp_path: Path, order: Sequence[float]) -> None:
+    """Copying a run directory changes the times of its files."""
+    a, b = a_run(tmp_path / "a"), a_run(tmp_path / "b")
+    for run in (a, b):
+        checkpoint(run, 10, "o" * 64)
+        checkpoint(run, 30, "n" * 64)
+        for name, weights, written in zip(("early", "last", "zbest"), "onb", order, strict=True):
+            evaluated(run, name, written, model__weights=weights * 64)
+    found = compare(read_runs([a, b]))
+    assert [e.folder.name for e in found.evaluations.values()] == ["last", "last"] and found.notes == []
+
+
+@pytest.mark.parametrize("order", [(1e9, 2e9), (2e9, 1e9)])
+def test_settings_of_the_newest_weights_are_preferred(tmp_path: Path, order: Sequence[float]) -> None:
+    a = a_run(tmp_path / "a")
+    checkpoint(a, 30, "n" * 64)
+    evaluated(a, "early", order[0], samples__settings__seed=3)
+    evaluated(a, "last", order[1], model__weights="n" * 64)
+    assert compare(read_runs([a])).evaluations["a"].folder.name == "last"
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
@@ -285,12 +407,65 @@ def test_curves_are_by_images_seen(tmp_path: Path) -> None:
     assert [record["step"] for record in read.records] == [10, 20, 30, 40, 50, 60]
 
 
+def test_lines_that_are_no_records_are_left_out(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a")
+    whole = (run / "metrics.jsonl").read_bytes()
+    odd = [b"5", b"null", b"[]", b'{"loss": 1}', b'{"step": null}', b'{"step": "x"}', b'{"step": true}',
+           b'{"step": NaN}', b"\xff\xfe", b'{"ste', b""]
+    (run / "metrics.jsonl").write_bytes(whole + b"\n".join(odd) + b'\n{"step": 60, "samples": null, "loss": 0.5}\n')
+    found = compare(read_runs([run]))
+    assert [record["step"] for record in found.runs[0].records] == [10, 20, 30, 60]
+    assert found.runs[0].curve("loss")[-1] == (60 * 64, 0.5)
+    assert f"a: lines of metrics.jsonl that are no records and left out: {len(odd)}" in found.notes
+    Page(page(found))
+    assert "3,840" in as_table(found)
+
+
+def test_facts_that_are_missing_are_unknown(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a")
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({"data": facts["data"], "parameters": None}))
+    found = compare(read_runs([run]))
+    assert as_table(found).splitlines()[1].split() == ["a", "30", "1,920", *["unknown"] * 3, "0.03333"]
+    assert page(found).count("unknown") == 3
+
+
 def test_directories_of_one_name_keep_apart(tmp_path: Path) -> None:
     a, b = a_run(tmp_path / "x" / "run"), a_run(tmp_path / "y" / "run")
     assert [run.name for run in read_runs([a, b])] == [str(a), str(b)]
 
 
 # ---------------------------------------------------------------------------------------------------- table and page
+
+
+def test_figures_that_are_no_numbers_are_shown_without_a_mark(runs: tuple[Path, Path]) -> None:
+    file = runs[1] / "evaluations" / "ddim50-judge" / "evaluation.json"
+    content = json.loads(file.read_text())
+    content["figures"]["frechet_distance"] |= {"value": math.nan, "low": math.nan, "high": math.nan}
+    content["figures"]["accuracy"] |= {"high": math.inf}
+    content["figures"]["bits_per_dim"] |= {"floor": {**content["figures"]["accuracy"]["floor"], "value": math.nan}}
+    content["denoising"][0] |= {"x_0_error": math.inf}
+    content["denoising"][1] |= {"standard_error": math.nan}
+    file.write_text(json.dumps(content))
+    found = compare(read_runs(runs))
+    text = page(found)
+    Page(text)
+    # All coordinates are numbers.
+    assert not re.findall(r' (?:d|cx|cy|x|y)="[^"]*(?:nan|inf)[^"]*"', text)
+    rows = {row.name: row.entries[1].difference for row in found.rows}
+    assert (rows["frechet_distance"].verdict, rows["accuracy"].verdict) == ("undecided", "undecided")
+    (line,) = (line for line in as_table(found).splitlines() if line.split()[:2] == ["b", "nan"])
+    assert line.split()[-2:] == ["nan", "undecided"]
+
+
+def test_denoising_errors_that_are_no_numbers(runs: tuple[Path, Path]) -> None:
+    for run in runs:
+        file = run / "evaluations" / "ddim50-judge" / "evaluation.json"
+        content = json.loads(file.read_text())
+        for point in content["denoising"]:
+            point["x_0_error"] = math.nan
+        file.write_text(json.dumps(content))
+    assert "Denoising error" not in page(compare(read_runs(runs)))
 
 
 def test_table(runs: tuple[Path, Path]) -> None:
@@ -377,6 +552,35 @@ def test_images_that_are_gone_are_noted(runs: tuple[Path, Path]) -> None:
     assert Page(text).tags.count("img") == 3    # two classes of a, and b's grid of training
 
 
+def test_grids_are_reduced(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a")
+    noise = np.random.default_rng(0).integers(0, 256, (600, 2400, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(run / "samples" / "step_00000040.png", compress_level=1)
+    (uri,) = (r for r in Page(page(compare(read_runs([run])))).references if r.startswith("data:image/png"))
+    with Image.open(BytesIO(base64.b64decode(uri.split(",")[1]))) as image:
+        assert image.size == (1000, 250)
+        # Reducing by 2.4 averages the noise.
+        assert np.asarray(image).std() < 0.7 * noise.std()
+
+
+@pytest.mark.parametrize("kept", [0, 20, 60, -40])
+def test_a_torn_grid_is_left_out(tmp_path: Path, kept: int) -> None:
+    a, b = a_run(tmp_path / "a"), a_run(tmp_path / "b")
+    file = a / "samples" / "step_00000030.png"
+    noise = np.random.default_rng(0).integers(0, 256, (20, 40), dtype=np.uint8)
+    Image.fromarray(noise).save(file)
+    file.write_bytes(file.read_bytes()[:kept])
+    text = page(compare(read_runs([a, b])))
+    assert Page(text).tags.count("img") == 1 and "sample grid of b" in text
+    assert "a: step_00000030.png cannot be read as an image" in text
+
+
+def test_only_grids_of_steps_are_grids(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a")
+    (run / "samples" / "step_last.png").write_bytes(b"")
+    assert "<small>step 30</small>" in page(compare(read_runs([run])))
+
+
 def test_names_are_escaped(tmp_path: Path) -> None:
     run = a_run(tmp_path / "<img src=x onerror=alert(1)>")
     evaluated(run)
@@ -425,6 +629,9 @@ def test_mistakes_are_one_line(runs: tuple[Path, Path], tmp_path: Path) -> None:
         ([a, b / ".." / "a"], "a: given twice; name each run once"),
         ([a, b, "--out", tmp_path / "no" / "page.html"], "page.html: No such file or directory"),
         ([a, "--ot", "x"], "ot is not an option; did you mean out?"),
+        ([a, "--out", ""], "out: . is a directory; name a file, such as comparison.html"),
+        ([a, "--out", "."], "out: . is a directory; name a file"),
+        ([a, "--out", b], "b is a directory; name a file"),
     ):
         done = compared(*args, cwd=tmp_path)
         assert done.returncode == 2 and done.stdout == "" and not (tmp_path / "comparison.html").exists(), args
@@ -433,9 +640,10 @@ def test_mistakes_are_one_line(runs: tuple[Path, Path], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "text", "message"), [
     ("evaluations/ddim50-judge/evaluation.json", '{"samples": ', r"evaluation\.json: cannot be read as JSON"),
-    ("evaluations/ddim50-judge/evaluation.json", "{}", r"evaluation\.json: has no extractor; run scripts/evaluate"),
+    ("evaluations/ddim50-judge/evaluation.json", "{}", r"evaluation\.json: samples is missing; run scripts/evaluate"),
     ("run.json", "[]", r"run\.json: holds no names and values"),
-    ("metrics.jsonl", '{"step": 1}\n{"ste\n{}\n', r"metrics\.jsonl: line 2 cannot be read"),
+    ("run.json", "{}", r"run\.json: data is missing; restore it"),
+    ("run.json", '{"data": {"summary": "x"}}', r"run\.json: data\.fingerprint is missing; restore it"),
     ("evaluations/samples/ddim50-judge/cat/seed000000.png", "no image", r"seed000000\.png: cannot be read as an image"),
 ])
 def test_damaged_files_are_named(runs: tuple[Path, Path], tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -443,3 +651,35 @@ def test_damaged_files_are_named(runs: tuple[Path, Path], tmp_path: Path, name: 
     with pytest.raises(ValueError, match=message) as error:
         report(runs, tmp_path / "page.html")
     assert "\n" not in str(error.value) and not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize("key", ["value", "low", "high", "count", "better", "floor"])
+def test_a_figure_without_a_key_is_named(runs: tuple[Path, Path], key: str) -> None:
+    file = runs[1] / "evaluations" / "ddim50-judge" / "evaluation.json"
+    content = json.loads(file.read_text())
+    del content["figures"]["recall"][key]
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError) as error:
+        read_runs(runs)
+    assert str(error.value) == f"{file}: figures.recall.{key} is missing; run scripts/evaluate.py again"
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("samples", 5, "samples is '5'"),
+    ("samples__settings", [], r"samples\.settings is '\[\]'"),
+    ("samples__folder", 5, r"samples\.folder is '5'"),
+    ("reference", {"summary": ""}, r"reference\.fingerprint is missing"),
+    ("figures__recall", None, r"figures\.recall is 'None'"),
+    ("figures__recall__value", "0.5", r"figures\.recall\.value is '0\.5'"),
+    ("figures__accuracy__floor__count", None, r"figures\.accuracy\.floor\.count is 'None'"),
+    ("model", {"name": "x"}, r"model\.weights is missing"),
+    ("judge", {"digest": "x"}, r"judge\.value is missing"),
+    ("held_out", {"summary": "x"}, r"held_out\.fingerprint is missing"),
+    ("likelihood_images", {"held_out": False}, r"likelihood_images\.count is missing"),
+    ("denoising", [{"noise_level": 1.0}], r"denoising\.0\.x_0_error is missing"),
+])
+def test_an_evaluation_is_checked_when_it_is_read(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    run = a_run(tmp_path / "a")
+    evaluated(run, **{key: value})
+    with pytest.raises(ValueError, match=f"evaluation\\.json: {message}; run scripts/evaluate.py again"):
+        read_runs([run])
