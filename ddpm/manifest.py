@@ -25,9 +25,8 @@ def publish(directory: Path, fill: Callable[[Path], None]) -> None:
     Raises:
         OSError: if the disk is full or may not be written to.
     """
-    working = directory.with_name(f".{directory.name}.tmp")
-    replaced = directory.with_name(f".{directory.name}.old")
-    shutil.rmtree(working, ignore_errors=True)
+    working, replaced = _beside(directory)
+    recover(directory)
     try:
         working.mkdir(parents=True)
         fill(working)
@@ -37,19 +36,36 @@ def publish(directory: Path, fill: Callable[[Path], None]) -> None:
         for path in [*files, working / MANIFEST, *(p for p in working.rglob("*") if p.is_dir()), working]:
             _flush(path)
         if directory.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
             directory.rename(replaced)
         working.rename(directory)
         _flush(directory.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     except BaseException as problem:
-        shutil.rmtree(working, ignore_errors=True)
-        if replaced.exists() and not directory.exists():
-            replaced.rename(directory)
+        recover(directory)
         if isinstance(problem, SafetensorError) and "os error" in str(problem):     # it wraps the system's own error
             reason = str(problem).removeprefix("Error while serializing: ")
             raise OSError(errno.EIO, reason, str(directory)) from problem
         raise
+
+
+def recover(directory: Path) -> None:
+    """Puts right what a process left that was killed in `publish`: what it had set aside has its name again.
+
+    Nothing whole is lost, and nothing else is left beside the directory.
+
+    Raises:
+        OSError: if it may not be renamed.
+    """
+    working, replaced = _beside(directory)
+    shutil.rmtree(working, ignore_errors=True)
+    if replaced.exists() and not directory.exists():
+        replaced.rename(directory)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _beside(directory: Path) -> tuple[Path, Path]:
+    """Where `publish` works, and where it sets aside what is to be replaced."""
+    return directory.with_name(f".{directory.name}.tmp"), directory.with_name(f".{directory.name}.old")
 
 
 def digests(directory: Path) -> dict[str, str]:

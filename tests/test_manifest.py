@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.manifest import MANIFEST, damage, newest_intact, publish
+from ddpm.manifest import MANIFEST, damage, newest_intact, publish, recover
 
 
 def fill_with(**files: bytes) -> Callable[[Path], None]:
@@ -97,6 +97,37 @@ def test_a_failure_while_renaming_leaves_what_was_there(
     monkeypatch.undo()
     assert published.is_dir() and contents(published) == before
     assert [p.name for p in published.parent.iterdir()] == ["step_1"]
+
+
+def test_killed_between_the_two_renames(published: Path) -> None:
+    """What was to be replaced is whole under another name; it has its own again before anything else is done."""
+    before = contents(published)
+    published.rename(published.with_name(".step_1.old"))
+
+    def fill(folder: Path) -> None:
+        assert contents(published) == before
+        (folder / "other").write_bytes(b"new")
+
+    publish(published, fill)
+    assert contents(published).keys() == {"other", MANIFEST} and damage(published) is None
+    assert [p.name for p in published.parent.iterdir()] == ["step_1"]
+
+
+@pytest.mark.parametrize("names", [[], [".step_1.tmp"], [".step_1.old"], [".step_1.tmp", ".step_1.old"]], ids=str)
+@pytest.mark.parametrize("there", [True, False])
+def test_recover(there: bool, names: list[str], published: Path) -> None:
+    before = contents(published)
+    if not there:
+        published.rename(published.with_name("whole"))
+    for name in names:
+        left = published.with_name(name)
+        publish(left, fill_with(**FILES) if name.endswith("old") else fill_with(half=b"half"))
+    recover(published)
+    if there or ".step_1.old" in names:
+        assert contents(published) == before
+    else:
+        assert not published.exists()
+    assert not list(published.parent.glob(".*"))
 
 
 def test_leftovers_of_a_killed_process_do_not_matter(published: Path) -> None:

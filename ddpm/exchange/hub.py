@@ -1,5 +1,6 @@
 """Sharing an exported pipeline on the Hugging Face hub."""
 
+import json
 import re
 import shutil
 import tempfile
@@ -52,8 +53,7 @@ def push(model: Path, name: str, licence: str | None = None, private: bool = Fal
                 if file.is_file():
                     shutil.copyfile(file, folder / file.name)
         else:
-            step = re.fullmatch(r"step_(\d+)", directory.name)
-            write_card(folder, run or model, name, licence, int(step[1]) if step else None)
+            write_card(folder, run or model, name, licence, _step(directory))
         files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
         for file in files:
             print(f"{file.stat().st_size / 1e6:10.3f} MB  {file.relative_to(folder)}")
@@ -68,3 +68,11 @@ def push(model: Path, name: str, licence: str | None = None, private: bool = Fal
         except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as problem:
             raise ValueError(f"{name}: the hub refused: {' '.join(str(problem).split())[:300]}") from problem
         print(f"uploaded to {address}")
+
+
+def _step(directory: Path) -> int | None:
+    """Of training that the weights are from, where the directory tells: a run's best model or a checkpoint."""
+    best, checkpoint = directory / "best.json", re.fullmatch(r"step_(\d+)", directory.name)
+    if best.is_file():
+        return json.loads(best.read_text())["step"]
+    return int(checkpoint[1]) if checkpoint else None

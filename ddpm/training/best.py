@@ -1,11 +1,13 @@
 """RUN/best: the averaged model of the step whose evaluation was best so far, a pipeline directory with best.json."""
 
 import json
-import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
-from ddpm.manifest import damage, publish
+from tqdm import tqdm
+
+from ddpm.manifest import damage, publish, recover
 from ddpm.pipeline import ClassConditionalPipeline
 
 FACTS = "best.json"
@@ -21,18 +23,18 @@ class Best:
     Args:
         folder: where it is published.
         better: "lower" or "higher".
-        identity: JSON-able facts that must be equal for two values to be compared; a model of others is replaced.
+        identity: JSON-able facts that must be equal for two values to be compared; a model of others is replaced,
+            and that is said.
     """
 
     def __init__(self, folder: Path, better: str, identity: dict[str, Any]) -> None:
         self._folder, self._better, self._identity = folder, BETTER[better], identity
 
     def facts(self) -> dict[str, Any] | None:
-        """best.json of the model that is there: step, samples, value, identity; None if there is none that counts."""
+        """best.json of the model that is there: step, samples, value, identity; None if there is no whole one."""
         if not self._folder.is_dir() or damage(self._folder) is not None:
             return None
-        facts = json.loads((self._folder / FACTS).read_text())
-        return facts if facts["identity"] == self._identity else None
+        return json.loads((self._folder / FACTS).read_text())
 
     def offer(self, value: float, step: int, samples: int, pipeline: ClassConditionalPipeline) -> None:
         """Publishes a model if it is better than the one that is there; of equal ones the first stays.
@@ -46,10 +48,10 @@ class Best:
         Raises:
             OSError: if it cannot be written.
         """
-        for leftover in self._folder.parent.glob(f".{self._folder.name}.*"):       # of a process that was killed here
-            shutil.rmtree(leftover)
+        recover(self._folder)
         known = self.facts()
-        if known is not None and not self._better(value, known["value"]):
+        changes = [] if known is None else self._changes(known["identity"])
+        if known is not None and not changes and not self._better(value, known["value"]):
             return
         facts = {"step": step, "samples": samples, "value": value, "identity": self._identity}
 
@@ -58,3 +60,14 @@ class Best:
             (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
 
         publish(self._folder, fill)
+        if changes:
+            tqdm.write(         # not into the line of the progress bar
+                f"WARNING: {self._folder}: the model of step {known['step']} was chosen by other settings: "
+                f"{', '.join(changes)}; that of step {step} is there now",
+                file=sys.stderr,
+            )
+
+    def _changes(self, identity: dict[str, Any]) -> list[str]:
+        """What makes values of another identity incomparable, key by key."""
+        pairs = {key: (identity.get(key), self._identity.get(key)) for key in identity | self._identity}
+        return [f"{key} ({there} there, {now} now)" for key, (there, now) in pairs.items() if there != now]

@@ -1,5 +1,6 @@
 """From the configuration to the things that it names. Unknown names and numbers that do not fit are refused here."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from ddpm.exchange.loading import load_pipeline
 from ddpm.exchange.pretrained import started_from, training_options
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import RESAMPLERS, UNet
-from ddpm.names import lookup
+from ddpm.names import did_you_mean, lookup
 from ddpm.objective import PREDICTIONS, TIMESTEP_SAMPLERS, WEIGHTINGS
 from ddpm.sampling.images import check_drawing
 from ddpm.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
@@ -50,6 +51,7 @@ def _check_evaluation(config: Config) -> None:
     from ddpm.evaluation.monitor import MONITORED
 
     evaluation = config.evaluation
+    _check_extractor(evaluation.extractor)
     lookup(MONITORED, evaluation.metric, "evaluation.metric")
     try:
         check_drawing(build_schedule(config), evaluation.sampler, evaluation.steps, evaluation.spacing, eta=0.0)
@@ -57,6 +59,17 @@ def _check_evaluation(config: Config) -> None:
         raise ValueError(str(problem).replace("sample.", "evaluation.")) from None
     if evaluation.guidance != 1 and config.diffusion.label_dropout == 0:
         raise ValueError("evaluation.guidance: only 1 is possible where diffusion.label_dropout is 0; leave it at 1")
+
+
+def _check_extractor(name: str) -> None:
+    """Refuses what cannot be one by its name alone; what only building it shows comes later, before training."""
+    from ddpm.evaluation.features import EXTRACTORS
+
+    if name not in EXTRACTORS and not re.fullmatch(r"dinov2:.+|[\w.]+:\w+", name) and not Path(name).is_dir():
+        raise ValueError(
+            f"evaluation.extractor: {name!r} is not one of {', '.join(EXTRACTORS)}, dinov2:MODEL, the folder of a "
+            f"saved judge, or package.module:Name of your own{did_you_mean(name, EXTRACTORS)}"
+        )
 
 
 def build_monitor(config: Config, data: ImageData, accelerator: Accelerator) -> "Monitor | None":

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ddpm.manifest import newest_intact, publish
+from ddpm.manifest import newest_intact, publish, recover
 from ddpm.pipeline import ClassConditionalPipeline
 
 
@@ -70,8 +70,8 @@ def save_checkpoint(
 
 def find_checkpoint(checkpoints: Path) -> Path | None:
     """The newest good checkpoint; damaged ones that are newer are set aside, loudly."""
-    for leftover in checkpoints.glob(".step_*"):        # of a process that was killed while it saved
-        shutil.rmtree(leftover)
+    for leftover in list(checkpoints.glob(".step_*")):      # of a process that was killed while it saved
+        recover(checkpoints / leftover.stem.removeprefix("."))
     newest, damaged = newest_intact(checkpoints)
     for directory, problem in damaged.items():
         aside = directory.with_name(f"damaged_{directory.name}")

@@ -1,5 +1,7 @@
 """Evaluations while training: a few images of the averaged model, measured, and the best model kept."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +19,15 @@ from ddpm.training.tracking import Trackers, has_record
 if TYPE_CHECKING:       # only: training without evaluation does not import it
     from ddpm.evaluation.monitor import Monitor
 
+SETTINGS = "evaluation/settings"        # in a record: a short digest of what decides the meaning of its figures
+
 
 class Evaluations:
     """Draws the same seeds with the averaged model, over all processes, and measures them.
 
-    A step's record is written after its model was published, and a step that has a record is not evaluated again. So a
-    run that was killed at any point does what is missing, once.
+    A step's record is written after its model was published, and a step that has a record of the same settings is not
+    evaluated again. So a run that was killed at any point does what is missing, once; and one that goes on with other
+    settings evaluates the step where it stands with those too.
 
     Args:
         config: the run's.
@@ -44,6 +49,8 @@ class Evaluations:
     ) -> None:
         self._config, self._accelerator, self._pipeline, self._path = config, accelerator, pipeline, path
         self._monitor = monitor
+        # Eight digits: they tell apart the few settings that one run is ever evaluated with.
+        self._settings = hashlib.sha256(json.dumps(monitor.identity, sort_keys=True).encode()).hexdigest()[:8]
         self._best = Best(path / "best", monitor.better, {"run": run_id, **monitor.identity})
 
     def observe(self, step: int, trackers: Trackers | None) -> None:
@@ -56,8 +63,9 @@ class Evaluations:
         due = step == self._config.train.steps or (step > 0 and step % self._config.evaluation.every == 0)
         if not due:
             return False
-        file, key = self._path / "metrics.jsonl", f"evaluation/{self._config.evaluation.metric}"
-        return not broadcast_object_list([on_main(self._accelerator, lambda: has_record(file, step, key))])[0]
+        file = self._path / "metrics.jsonl"
+        done = on_main(self._accelerator, lambda: has_record(file, step, SETTINGS, self._settings))
+        return not broadcast_object_list([done])[0]
 
     def _evaluate(self, step: int, trackers: Trackers | None) -> None:
         monitor, settings = self._monitor, self._config.evaluation
@@ -72,8 +80,7 @@ class Evaluations:
             figures = monitor.measure(columns)
             samples = step * self._config.train.batch_size
             self._best.offer(figures[settings.metric], step, samples, self._pipeline)
-            trackers.log(
-                {"step": step, "samples": samples} | {f"evaluation/{name}": value for name, value in figures.items()}
-            )
+            record = {"step": step, "samples": samples, SETTINGS: self._settings}
+            trackers.log(record | {f"evaluation/{name}": value for name, value in figures.items()})
 
         on_main(self._accelerator, finish)

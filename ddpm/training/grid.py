@@ -8,7 +8,7 @@ from accelerate.utils import broadcast_object_list
 
 from ddpm.config import Config
 from ddpm.exchange.pictures import labelled_grid
-from ddpm.manifest import naming
+from ddpm.manifest import appearing
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import on_main
 from ddpm.sampling.images import plan_seeds
@@ -60,8 +60,8 @@ class Grid:
             rows = torch.cat(drawn).unflatten(0, (len(class_names), settings.per_class))
             file = self.file(step)
             file.parent.mkdir(exist_ok=True)
-            with naming(file):
-                labelled_grid(rows, class_names).save(file)
+            with appearing(file) as stream:
+                labelled_grid(rows, class_names).save(stream, format="PNG")
             trackers.image(file, step)
 
         on_main(self._accelerator, write)

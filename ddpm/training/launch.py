@@ -1,19 +1,28 @@
 """The processes of a run."""
 
+from datetime import timedelta
+
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from ddpm.config import TrainConfig
 from ddpm.processes import check_launch, join_processes, on_main
 
+# With evaluation the main process may train a judge, which takes long without a GPU, while the others wait.
+EVALUATION_PATIENCE = timedelta(hours=12)
 
-def start_accelerator(config: TrainConfig) -> Accelerator:
+
+def start_accelerator(config: TrainConfig, patience: timedelta | None = None) -> Accelerator:
     """Joins the processes that were launched together.
+
+    Args:
+        config: for the precision, and for what a batch is divided into.
+        patience: how long they wait for each other, as `join_processes` takes it.
 
     Raises:
         ValueError: if the launch would start independent runs, or the device or batch cannot do what is asked.
     """
-    processes = join_processes()
+    processes = join_processes(patience)
     check_launch(processes.num_processes, "train.py")
     on_main(processes, lambda: check_fit(config, processes))
     return Accelerator(

@@ -6,6 +6,7 @@ from typing import TypeVar
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from ddpm.processes import all_together
 from ddpm.sampling.images import batches
 
 Result = TypeVar("Result")
@@ -14,7 +15,7 @@ Result = TypeVar("Result")
 def in_shares(
     accelerator: Accelerator, count: int, batch_size: int, compute: Callable[[list[int]], Result]
 ) -> list[Result]:
-    """Computes batches of images, each process every n-th of them; all processes call this.
+    """Computes batches of images, each process every n-th of them; all processes call this, and fail together.
 
     Args:
         accelerator: the processes.
@@ -25,6 +26,11 @@ def in_shares(
     Returns:
         What was computed of each batch, in their order, on every process.
     """
-    part = (accelerator.process_index, accelerator.num_processes)
-    mine = [(places[0], compute(places)) for places in batches(count, batch_size, part)]
+    mine: list[tuple[int, Result]] = []
+
+    def work() -> None:
+        for places in batches(count, batch_size, (accelerator.process_index, accelerator.num_processes)):
+            mine.append((places[0], compute(places)))
+
+    all_together(accelerator, work)
     return [result for _, result in sorted(gather_object(mine), key=lambda batch: batch[0])]

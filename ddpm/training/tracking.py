@@ -19,7 +19,7 @@ class Tracker(Protocol):
     """Receives what a run has to tell."""
 
     def log(self, record: dict[str, Any]) -> None:
-        """Takes one record of numbers, with its `step`."""
+        """Takes one record of numbers and texts, with its `step`; None is a number that is not known."""
 
     def image(self, path: Path, step: int) -> None:
         """Takes a sample grid."""
@@ -65,9 +65,9 @@ def _step(line: str) -> float:
         return float("inf")         # a line cut short by a crash
 
 
-def has_record(file: Path, step: int, key: str) -> bool:
-    """Whether a line of metrics.jsonl tells `key` of a step."""
-    return any(_step(line) == step and key in json.loads(line) for line in file.read_text().splitlines())
+def has_record(file: Path, step: int, key: str, value: float | str) -> bool:
+    """Whether a line of metrics.jsonl says of a step that `key` is `value`."""
+    return any(_step(line) == step and json.loads(line).get(key) == value for line in file.read_text().splitlines())
 
 
 class Wandb:
@@ -118,7 +118,7 @@ class Wandb:
 
     def image(self, path: Path, step: int) -> None:
         """Sends a grid."""
-        self._run.log({"samples": self._wandb.Image(str(path)), "step": step})
+        self._run.log({"grid": self._wandb.Image(str(path)), "step": step})
 
     def close(self) -> None:
         """Finishes the run there."""
@@ -145,9 +145,9 @@ class TensorBoard:
         self._writer = SummaryWriter(str(folder))
 
     def log(self, record: dict[str, Any]) -> None:
-        """Writes one record."""
+        """Writes the numbers of one record."""
         for key, value in record.items():
-            if key != "step" and value is not None:
+            if key != "step" and isinstance(value, int | float):
                 self._writer.add_scalar(key, value, record["step"])
 
     def image(self, path: Path, step: int) -> None:
@@ -155,7 +155,7 @@ class TensorBoard:
         import numpy as np
         from PIL import Image
 
-        self._writer.add_image("samples", np.asarray(Image.open(path)), step, dataformats="HWC")
+        self._writer.add_image("grid", np.asarray(Image.open(path)), step, dataformats="HWC")
 
     def close(self) -> None:
         """Flushes and closes."""

@@ -30,7 +30,7 @@ from ddpm.training.export import export
 from ddpm.training.grid import Grid
 from ddpm.training.inputs import seed_dropout, training_inputs
 from ddpm.training.interruption import Interruption
-from ddpm.training.launch import start_accelerator
+from ddpm.training.launch import EVALUATION_PATIENCE, start_accelerator
 from ddpm.training.optimizer import build_optimizer, learning_rate
 from ddpm.training.plan import multiply_adds, plan
 from ddpm.training.run import RunDirectory
@@ -53,7 +53,7 @@ def train(config: Config, run_path: Path, dry_run: bool = False) -> None:
         SystemExit: after an interruption, with 128 plus the signal's number.
     """
     check_names(config)
-    accelerator = start_accelerator(config.train)
+    accelerator = start_accelerator(config.train, EVALUATION_PATIENCE if config.evaluation.every > 0 else None)
     data = first_on_main(accelerator, lambda: build_data(config))
     schedule, unet = build_schedule(config), first_on_main(accelerator, lambda: build_unet(config, data))
     pretrained = config.model.pretrained
@@ -146,14 +146,14 @@ class Trainer:
         observers: list[Grid | Evaluations] = [self.grid]
         if self.monitor is not None:
             observers.append(Evaluations(self.config, accelerator, self.pipeline, path, self.monitor, run_id))
-        stop = False
+        stop = False            # a process was told to: the run is not complete, even if its last step is done
         with bar as progress, Interruption() as interruption, closing(batches):
             clock = Stopwatch()
-            while True:
+            while not stop:
                 with clock.paused():
-                    for observer in observers if not stop else ():
+                    for observer in observers:
                         observer.observe(self.step, trackers)
-                if stop or self.step >= config.steps:
+                if self.step >= config.steps:
                     break
                 stop = self.train_step(batches, interruption)
                 progress.update()
@@ -165,7 +165,7 @@ class Trainer:
                     with clock.paused():
                         self.save()
         on_main(accelerator, lambda: trackers.close())
-        if self.step < config.steps:
+        if stop:
             accelerator.print(
                 f"interrupted after step {self.step} of {config.steps}; everything is saved in {path}; "
                 "the same command goes on from here"
@@ -271,17 +271,9 @@ class Trainer:
             "sums": self.sums,
             "scaler": None if scaler is None else scaler.state_dict(),
         }
-        on_main(
-            self.accelerator,
-            lambda: save_checkpoint(
-                self.path / "checkpoints",
-                self.pipeline,
-                self.unet,
-                self.optimizer.optimizer,
-                state,
-                self.config.train.keep_checkpoints,
-            ),
-        )
+        folder, keep = self.path / "checkpoints", self.config.train.keep_checkpoints
+        parts = self.pipeline, self.unet, self.optimizer.optimizer
+        on_main(self.accelerator, lambda: save_checkpoint(folder, *parts, state, keep))
 
     def restore(self, checkpoint: Path) -> None:
         """Puts everything where the checkpoint left it."""

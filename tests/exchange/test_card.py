@@ -108,6 +108,16 @@ def test_a_card_of_an_earlier_checkpoint_tells_of_it(run: Path, monkeypatch: pyt
     assert "README.md" in capsys.readouterr().out
 
 
+def test_a_card_of_the_best_model_tells_of_its_step(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards, write = [], hub.write_card
+    monkeypatch.setattr(hub, "get_token", lambda: None)
+    monkeypatch.setattr(hub, "write_card", lambda *args: cards.append(write(*args).read_text()))
+    (run / "pipeline").rename(run / "best")
+    (run / "best" / "best.json").write_text('{"step": 6, "samples": 60, "value": 1.5, "identity": {}}')
+    push(run / "best", "somebody/cats")
+    assert "| steps | 6 |" in cards[0] and "| images seen | 60 |" in cards[0] and "samples.png" not in cards[0]
+
+
 def test_lines_of_evaluations_are_not_lines_of_training(run: Path) -> None:
     before = write_card(run / "pipeline", run).read_text()
     with (run / "metrics.jsonl").open("a") as file:

@@ -62,13 +62,22 @@ def test_going_on_from_before_the_best(pipeline: ClassConditionalPipeline, tmp_p
     assert step_of(tmp_path / "best") == 2
 
 
-@pytest.mark.parametrize("change", [{"run": "b"}, {"metric": "accuracy"}, {"count": 4}])
+@pytest.mark.parametrize("change", [{"run": "b"}, {"metric": "accuracy"}, {"count": 4, "seed": 1}], ids=str)
 def test_what_cannot_be_compared_is_replaced(
-    change: dict, pipeline: ClassConditionalPipeline, tmp_path: Path
+    change: dict, pipeline: ClassConditionalPipeline, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
+    """Which is said, with what is different, once."""
     offer(tmp_path / "best", pipeline, 1.0, 1)
+    offer(tmp_path / "best", pipeline, 0.5, 1)
+    assert capsys.readouterr().err == ""
     offer(tmp_path / "best", pipeline, 2.0, 2, **change)
     assert step_of(tmp_path / "best") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"WARNING: {tmp_path / 'best'}: ")
+    for key, value in {**IDENTITY, **change}.items():
+        assert (f"{key} ({IDENTITY.get(key)} there, {value} now)" in line) == (key in change)
+    offer(tmp_path / "best", pipeline, 3.0, 3, **change)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("file", ["best.json", "unet/diffusion_pytorch_model.safetensors", "MANIFEST.json"])
@@ -97,6 +106,14 @@ def test_killed_while_it_is_published(stage: str, pipeline: ClassConditionalPipe
         working.rename(best)
     offer(best, pipeline, 1.0, 2)
     assert step_of(best) == 2
+
+
+def test_one_set_aside_by_a_killed_process_still_counts(pipeline: ClassConditionalPipeline, tmp_path: Path) -> None:
+    """A kill between the two renames of a replacement; what is offered next is worse."""
+    offer(tmp_path / "best", pipeline, 2.0, 1)
+    (tmp_path / "best").rename(tmp_path / ".best.old")
+    offer(tmp_path / "best", pipeline, 3.0, 2)
+    assert step_of(tmp_path / "best") == 1
 
 
 def test_a_full_disk_leaves_the_one_before(

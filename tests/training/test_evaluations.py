@@ -1,12 +1,16 @@
 """Evaluation while training: what it writes, what it costs, and that no interruption loses or doubles it."""
 
 import json
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +25,10 @@ from ddpm.config import (
     TrackingConfig,
     TrainConfig,
 )
+from ddpm.evaluation.features import EXTRACTORS
 from ddpm.evaluation.monitor import MONITORED
+from ddpm.training import grid as grid_module
+from ddpm.training import launch
 from ddpm.training import trainer as trainer_module
 from ddpm.training.best import Best
 from ddpm.training.build import build_data, build_schedule, build_unet, check_names
@@ -68,7 +75,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_curve_and_the_best_model(run: Path) -> None:
     lines = evaluations(run)
     assert [(line["step"], line["samples"]) for line in lines] == [(20, 160), (40, 320)]
-    assert all(line.keys() == {"step", "samples", *(f"evaluation/{name}" for name in MONITORED)} for line in lines)
+    keys = {"step", "samples", *(f"evaluation/{name}" for name in (*MONITORED, "settings"))}
+    assert all(line.keys() == keys for line in lines)
+    (settings,) = {line["evaluation/settings"] for line in lines}
+    assert re.fullmatch("[0-9a-f]{8}", settings)
     facts, key = best(run), "evaluation/frechet_distance"
     (chosen,) = (line for line in lines if line[key] == min(line[key] for line in lines))
     assert (facts["step"], facts["samples"], facts["value"]) == (chosen["step"], chosen["samples"], chosen[key])
@@ -137,10 +147,9 @@ class Brightness:
 
     labels, seeds = torch.arange(10), list(range(10))
     better = "lower"
-    identity = {"metric": "frechet_distance"}       # noqa: RUF012
 
-    def __init__(self, wanted: float) -> None:
-        self.wanted = wanted
+    def __init__(self, wanted: float, **identity: Any) -> None:
+        self.wanted, self.identity = wanted, {"metric": "frechet_distance", **identity}
 
     def describe(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"levels": images.flatten(1).double().mean(dim=1)}
@@ -149,8 +158,8 @@ class Brightness:
         return {"frechet_distance": abs(float(columns["levels"].mean()) - self.wanted)}
 
 
-def watched_by(patch: pytest.MonkeyPatch, wanted: float) -> None:
-    patch.setattr(trainer_module, "build_monitor", lambda *parts: Brightness(wanted))
+def watched_by(patch: pytest.MonkeyPatch, wanted: float, **identity: Any) -> None:
+    patch.setattr(trainer_module, "build_monitor", lambda *parts: Brightness(wanted, **identity))
 
 
 def counted(patch: pytest.MonkeyPatch, event: Callable[[], None]) -> None:
@@ -244,9 +253,97 @@ def test_killed_again_and_again(
 
 def test_a_line_cut_short_is_no_record(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
-    file.write_text('{"step": 2, "loss": 1.0}\n{"step": 4, "evaluation/accuracy": 0.5}\n{"step": 2, "evaluation/accu')
-    assert has_record(file, 4, "evaluation/accuracy") and has_record(file, 2, "loss")
-    assert not has_record(file, 2, "evaluation/accuracy") and not has_record(file, 4, "loss")
+    file.write_text('{"step": 2, "loss": 1.0}\n{"step": 4, "evaluation/settings": "a"}\n{"step": 2, "evaluation/setti')
+    assert has_record(file, 4, "evaluation/settings", "a") and has_record(file, 2, "loss", 1.0)
+    assert not has_record(file, 2, "evaluation/settings", "a") and not has_record(file, 4, "loss", 1.0)
+    assert not has_record(file, 4, "evaluation/settings", "b") and not has_record(file, 4, "evaluation/other", "a")
+
+
+def test_other_settings_evaluate_the_last_step_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """However often the settings go back and forth; earlier steps keep the records that they have."""
+    run = tmp_path / "run"
+    for seed in (0, 1, 1, 0, 1, 2):
+        watched_by(monkeypatch, 0.0, seed=seed)
+        train(SHORT, run)
+    found = [(line["step"], line["evaluation/settings"]) for line in evaluations(run)]
+    first, second, third = dict.fromkeys(settings for _, settings in found)
+    assert found == [(2, first), (4, first), (6, first), (8, first), (8, second), (8, third)]
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("WARNING")]
+    assert [re.search(r"seed \(. there, . now\)", line)[0] for line in warnings] == [
+        "seed (0 there, 1 now)", "seed (1 there, 2 now)"
+    ]
+
+
+def test_a_signal_at_any_moment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """In each step, evaluation and grid, the last ones too: a run that says it is complete has all its parts."""
+    config = replace(
+        SHORT,
+        train=replace(SHORT.train, steps=3, sample_every=2),
+        evaluation=replace(SHORT.evaluation, every=2),
+    )
+    left = -1       # moments until the signal; none below 0
+
+    def moment(act: Callable) -> Callable:
+        def acted(*args, **kw):
+            nonlocal left
+            if left == 0:
+                signal.raise_signal(signal.SIGTERM)
+            left -= 1
+            return act(*args, **kw)
+
+        return acted
+
+    watched_by(monkeypatch, 0.0)
+    monkeypatch.setattr(Brightness, "describe", moment(Brightness.describe))
+    monkeypatch.setattr(trainer_module, "training_inputs", moment(trainer_module.training_inputs))
+    monkeypatch.setattr(grid_module, "labelled_grid", moment(grid_module.labelled_grid))
+
+    def parts(run: Path) -> tuple:
+        grids = {file.name: file.read_bytes() for file in (run / "samples").iterdir()}
+        return state(run), grids, (run / "pipeline" / WEIGHTS).read_bytes()
+
+    train(config, tmp_path / "whole")
+    moments = -1 - left
+    whole = parts(tmp_path / "whole")
+    assert moments == 3 + 2 + 2 and len(whole[1]) == 2         # steps, evaluations, grids
+    capsys.readouterr()
+    ends = []
+    for number in range(moments):
+        run, left = tmp_path / str(number), number
+        try:
+            train(config, run)
+        except SystemExit as end:
+            assert end.code == 128 + signal.SIGTERM
+            told = capsys.readouterr().out
+            assert "the same command goes on from here" in told and "is complete" not in told
+            ends.append("interrupted")
+            train(config, run)
+        else:
+            ends.append("complete")
+        assert "is complete" in capsys.readouterr().out
+        assert parts(run) == whole, number
+    # A signal after the last step changes nothing; before that there is something left to do.
+    assert ends == ["interrupted"] * 5 + ["complete"] * 2
+
+
+# ------------------------------------------------------------------------------------------------------ the launch
+
+@pytest.mark.parametrize(("every", "patience"), [(0, None), (20, timedelta(hours=12))])
+def test_processes_wait_while_one_trains_a_judge(
+    every: int, patience: timedelta | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+
+    def join(patience: timedelta | None = None) -> None:
+        asked.append(patience)
+        raise Killed
+
+    monkeypatch.setattr(launch, "join_processes", join)
+    with pytest.raises(Killed):
+        train(replace(CONFIG, evaluation=replace(CONFIG.evaluation, every=every)), tmp_path / "run")
+    assert asked == [patience]
 
 
 # --------------------------------------------------------------------------------------------- before a run is begun
@@ -257,6 +354,12 @@ REFUSED = {
     "sampler": ({"sampler": "unipcc"}, "evaluation.sampler: 'unipcc' is not one of .*did you mean unipc?"),
     "spacing": ({"spacing": "leeding"}, "spacing: 'leeding' is not one of .*did you mean leading?"),
     "steps": ({"steps": 1001}, "evaluation.steps: 1001 is out of range"),
+    "extractor": ({"extractor": "inceptoin"}, "evaluation.extractor: 'inceptoin' is not .*did you mean inception?"),
+    "no folder": ({"extractor": "runs/no/judge"}, "evaluation.extractor: 'runs/no/judge' is not one of judge, .*"),
+    "no model": ({"extractor": "dinov2:"}, "evaluation.extractor: 'dinov2:' is not one of .*dinov2:MODEL.*"),
+    "no class": ({"extractor": "mine:"}, "evaluation.extractor: 'mine:' is not one of .*package.module:Name.*"),
+    "no module": ({"extractor": ":Mine"}, "evaluation.extractor: ':Mine' is not one of .*"),
+    "no name": ({"extractor": "a b:c"}, "evaluation.extractor: 'a b:c' is not one of .*"),
 }
 
 
@@ -268,6 +371,18 @@ def test_names_that_are_not_known(case: str) -> None:
         check_names(replace(CONFIG, evaluation=evaluation))
     assert "\n" not in str(why.value) and "sample." not in str(why.value)
     check_names(replace(CONFIG, evaluation=replace(evaluation, every=0)))
+
+
+def test_extractors_that_may_be_there(tmp_path: Path) -> None:
+    """Whether they are is seen when they are built."""
+    for name in (*EXTRACTORS, "dinov2:some/model-1", "dinov2:/a folder", "a.b:C", "mine:make_it", str(tmp_path)):
+        check_names(replace(CONFIG, evaluation=replace(CONFIG.evaluation, extractor=name)))
+
+
+def test_a_dry_run_refuses_an_extractor_that_is_not_known(tmp_path: Path) -> None:
+    unknown = replace(CONFIG, evaluation=replace(CONFIG.evaluation, extractor="judgee"))
+    with pytest.raises(ValueError, match=r"evaluation\.extractor: 'judgee' is not one of .*; did you mean judge\?"):
+        train(unknown, tmp_path / "run", dry_run=True)
 
 
 def test_guidance_needs_a_null_class() -> None:

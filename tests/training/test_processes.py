@@ -24,11 +24,11 @@ TWO = [
 ]
 
 
-def accelerate(*args: str, cpu: bool = True) -> subprocess.CompletedProcess:
+def accelerate(*args: str, cpu: bool = True, folder: Path | None = None) -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"} | ({"ACCELERATE_USE_CPU": "true"} if cpu else {})
     environment |= {} if cpu else {"CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *args]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=folder)
 
 
 def record(out: Path, processes: int, *extra: str) -> list[dict[str, torch.Tensor]]:
@@ -95,9 +95,37 @@ def test_evaluation_does_not_depend_on_the_number_of_processes(tmp_path):
         last = json.loads((tmp_path / str(processes) / "metrics.jsonl").read_text().splitlines()[-1])
         figures[processes] = {key: value for key, value in last.items() if key.startswith("evaluation/")}
         assert (tmp_path / str(processes) / "best" / "best.json").is_file()
-    assert len(figures[1]) == 3
+    assert len(figures[1]) == 4 and figures[1].pop("evaluation/settings") == figures[2].pop("evaluation/settings")
     # Batches are the same whoever draws them; float64 sums may differ in order.
     assert figures[2] == pytest.approx(figures[1], rel=1e-6)
+
+
+EXTRACTOR = """
+import os
+import torch
+
+class Mine:
+    classes = None
+
+    def extract(self, images):
+        drawn = len(images.unique()) > 17       # real digits have 17 grey levels
+        value = float("nan") if drawn and os.environ.get("RANK") == "1" else 1.0
+        return torch.cat([images.flatten(1)[:, :2] / 255, torch.full((len(images), 1), value)], dim=1), None
+"""
+
+
+def test_a_fault_of_one_process_while_it_describes_is_one_line(tmp_path):
+    (tmp_path / "mine.py").write_text(EXTRACTOR)
+    script = [str(ROOT / "scripts" / "train.py"), *OPTIONS, "--run", str(tmp_path / "run"), "--tracking.wandb", "off"]
+    script += ["--train.steps", "1", "--sample.steps", "1", "--sample.per_class", "1", "--sample.batch_size", "10"]
+    script += ["--evaluation.every", "1", "--evaluation.count", "40", "--evaluation.steps", "3"]
+    done = accelerate(*TWO, *script, "--evaluation.extractor", "mine:Mine", folder=tmp_path)
+    assert done.returncode != 0
+    (line,) = (line for line in done.stderr.splitlines() if "train.py: error" in line)
+    assert "error in process 1: extractor: mine:Mine.extract returned features that are not finite" in line
+    # The launcher has a traceback of its own, and its table tells the exit code of the process that failed first.
+    assert "gloo" not in done.stderr.lower() and done.stderr.count("Traceback") <= 1
+    assert "exitcode  : 2 " in done.stderr
 
 
 def test_a_launch_of_independent_runs_is_refused(tmp_path):

@@ -8,18 +8,23 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
+from PIL import Image
 
 from ddpm.config import Config, DataConfig, DiffusionConfig, ModelConfig, SampleConfig, TrackingConfig, TrainConfig
 from ddpm.data import load_data
+from ddpm.manifest import publish
 from ddpm.models.norm import NORMS
 from ddpm.training.batches import Stream, local_batches, parts
 from ddpm.training.build import build_schedule, build_unet
+from ddpm.training.checkpoint import find_checkpoint
+from ddpm.training.grid import Grid
 from ddpm.training.optimizer import learning_rate
-from ddpm.training.tracking import MetricsFile
+from ddpm.training.tracking import MetricsFile, TensorBoard, Wandb
 from ddpm.training.trainer import Trainer, train
 
 SMALL = Config(
@@ -142,6 +147,33 @@ def test_tensorboard_on_request(tmp_path):
 
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     assert [e.step for e in events.Scalars("loss")] == [2, 4, 6]
+    assert events.Tags()["images"] == ["grid"]      # `samples` is a number
+
+
+def test_tensorboard_takes_numbers(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tracker = TensorBoard(tmp_path)
+    tracker.log({"step": 3, "samples": 24, "loss": None, "evaluation/settings": "0123abcd", "evaluation/accuracy": 0.5})
+    tracker.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert sorted(events.Tags()["scalars"]) == ["evaluation/accuracy", "samples"]
+    assert [(e.step, e.value) for e in events.Scalars("evaluation/accuracy")] == [(3, 0.5)]
+
+
+def test_wandb_tells_grids_from_numbers(tmp_path, monkeypatch):
+    """A key of wandb has one type; `samples` is a number."""
+    logged = []
+    run = SimpleNamespace(log=logged.append, define_metric=lambda *args, **kw: None)
+    client = SimpleNamespace(init=lambda **kw: run, Settings=lambda **kw: None, Image=lambda path: ("image", path))
+    monkeypatch.setitem(sys.modules, "wandb", client)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    tracker = Wandb(TrackingConfig(wandb="offline"), tmp_path, "id", {})
+    record = {"step": 3, "samples": 24, "evaluation/settings": "0123abcd"}
+    tracker.log(record)
+    tracker.image(tmp_path / "x.png", 3)
+    assert logged == [record, {"grid": ("image", str(tmp_path / "x.png")), "step": 3}]
 
 
 @pytest.mark.parametrize(
@@ -173,6 +205,41 @@ def test_metrics_after_the_checkpoint_are_dropped(tmp_path):
     metrics.log({"step": 3, "loss": 0.5})
     metrics.close()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
+
+
+def test_a_grid_appears_whole(tmp_path, monkeypatch):
+    """A process that is killed while it writes leaves no grid, so that it is drawn when the run goes on."""
+    seen = []
+
+    class Torn:
+        def save(self, target, *args, **kw):
+            with target.open("wb") if isinstance(target, Path) else target as file:
+                file.write(b"half")
+                file.flush()
+                seen.append([p.name for p in tmp_path.glob("samples/*.png")])
+                raise KeyboardInterrupt
+
+    trainer = trainer_of(SMALL)
+    grid = Grid(SMALL, trainer.accelerator, trainer.pipeline, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("ddpm.training.grid.labelled_grid", lambda *parts: Torn())
+        with pytest.raises(KeyboardInterrupt):
+            grid.observe(3, None)
+    assert seen == [[]] and not list((tmp_path / "samples").iterdir())
+    told = []
+    grid.observe(3, SimpleNamespace(image=lambda path, step: told.append((path, step))))
+    assert told == [(grid.file(3), 3)]
+    with Image.open(grid.file(3)) as picture:
+        assert picture.format == "PNG" and picture.width > 8
+
+
+def test_a_checkpoint_that_was_being_replaced_is_found(tmp_path):
+    checkpoint = tmp_path / "step_00000003"
+    publish(checkpoint, lambda folder: (folder / "weights").write_bytes(b"1"))
+    checkpoint.rename(tmp_path / ".step_00000003.old")
+    (tmp_path / ".step_00000006.tmp").mkdir()
+    assert find_checkpoint(tmp_path) == checkpoint
+    assert list(tmp_path.iterdir()) == [checkpoint]
 
 
 def test_on_demand_data_trains_the_same(tmp_path):
