@@ -88,7 +88,7 @@ class Drawing:
 
 def run_of(path: Path) -> Path | None:
     """The run directory that a path is, or is in, such as that of a checkpoint; None if it is in none."""
-    near = (path, *path.absolute().parents[:2])
+    near = (path, *path.absolute().parents[:3])
     return next((f for f in near if (f / "config.yaml").is_file() and (f / "run.json").is_file()), None)
 
 
@@ -131,6 +131,7 @@ class EvaluateCommand(Drawing):
         model: a run directory, one of its checkpoints, or a pipeline; or images, as a folder, parquet or .npz.
         reference: real images to compare with, as data.source, or a run directory for its data; the data of the
             model's run unless given.
+        reference_split: the split of a reference that is no run directory; train unless given.
         held_out: real images that the model was not trained on, as data.source.
         held_out_split: the split of them, train unless given; without held_out a split of the run's own source.
         count: number of images to draw, in the reference's proportions of classes; as many as it has unless given, but
@@ -144,6 +145,7 @@ class EvaluateCommand(Drawing):
     """
 
     reference: str | None = None
+    reference_split: str | None = None
     held_out: str | None = None
     held_out_split: str | None = None
     count: int | None = None

@@ -1,20 +1,22 @@
 """All that an evaluation needs, made ready before anything is drawn."""
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from accelerate import PartialState
 
 from ddpm import __version__
-from ddpm.commands import EvaluateCommand
+from ddpm.commands import EvaluateCommand, run_of
 from ddpm.config import SampleConfig
 from ddpm.data import ImageData
-from ddpm.evaluation.classes import check_classes
+from ddpm.evaluation.classes import class_without_images
 from ddpm.evaluation.features import Extractor
+from ddpm.evaluation.figures import Described
 from ddpm.evaluation.judge import Judge
-from ddpm.evaluation.metrics import METRICS
+from ddpm.evaluation.metrics import METRICS, shortage
 from ddpm.evaluation.reference import description, readers
-from ddpm.evaluation.subject import Subject, drawn, given, held_out_data, is_model, read_data, reference_config
+from ddpm.evaluation.subject import Located, Subject, drawn, given, held_out_data, read_data, reference_config
 from ddpm.exchange.loading import load_pipeline
 from ddpm.names import lookup
 
@@ -31,6 +33,8 @@ class Bench(NamedTuple):
         extractor: of the features.
         judge: that reads classes; None where the data has none.
         metrics: which.
+        asked: whether they were named, so that one that cannot be had is an error.
+        trained_on_reference: whether the model was trained on these real images; None where that is not known.
     """
 
     subject: Subject
@@ -39,24 +43,51 @@ class Bench(NamedTuple):
     extractor: Extractor
     judge: Judge | None
     metrics: list[str]
+    asked: bool
+    trained_on_reference: bool | None
+
+    @property
+    def of_images(self) -> list[str]:
+        """The metrics that look at the images."""
+        return [name for name in self.metrics if name in METRICS]
+
+    def lack(self, name: str, reference: Described) -> str | None:
+        """Why a metric of the images cannot be had, in a few words, as far as that is known before there are any."""
+        labels, names = self.subject.labels, self.data.class_names
+        missing = None if labels is None else class_without_images(labels, names)
+        if name == "accuracy" and missing is not None and self.subject.pipeline is None:
+            return f"there are no images of class {missing!r}"
+        if name == "memorisation" and self.trained_on_reference is False:
+            return "the reference is not what the model was trained on"
+        return shortage(METRICS[name], self.subject.count, reference)
 
 
-def prepare(command: EvaluateCommand, settings: SampleConfig, processes: PartialState, cache: Path) -> Bench:
+def prepare(
+    command: EvaluateCommand, settings: SampleConfig, processes: PartialState, cache: Path, directories: Located
+) -> Bench:
     """Reads the real images, loads the model or looks at the images, and has a judge trained where there is none."""
     known = {**METRICS, **OF_THE_DENOISER}
     names = list(known) if command.metrics is None else [n.strip() for n in command.metrics.split(",") if n.strip()]
+    if not names:
+        raise ValueError(f"metrics: none is named; allowed are {', '.join(known)}")
     for name in names:
         lookup(known, name, "metrics")
-    pipeline = load_pipeline(command.model).to(processes.device) if is_model(command.model) else None
+    pipeline = None if directories.model is None else load_pipeline(directories.model).to(processes.device)
     config = reference_config(command, pipeline)
     data = read_data(config, "reference")
-    subject = given(command, data) if pipeline is None else drawn(command, settings, data, pipeline)
-    if pipeline is None and subject.labels is not None and "accuracy" in names:
-        check_classes(subject.labels, data.class_names)
+    subject = given(command, data) if pipeline is None else drawn(command, settings, data, pipeline, directories)
     held_out = held_out_data(command, config, data)
-    asked = command.metrics is not None and "accuracy" in names
-    extractor, judge = readers(command.extractor, data, processes.device, cache, asked)
-    return Bench(subject, data, held_out, extractor, judge, names)
+    asked = command.metrics is not None
+    extractor, judge = readers(command.extractor, data, processes.device, cache, asked and "accuracy" in names)
+    return Bench(subject, data, held_out, extractor, judge, names, asked, _trained_on(command, data))
+
+
+def _trained_on(command: EvaluateCommand, data: ImageData) -> bool | None:
+    """Whether the run that the model is from was trained on these images; None without a run."""
+    run = run_of(command.model)
+    if run is None:
+        return None
+    return json.loads((run / "run.json").read_text())["data"]["fingerprint"] == data.fingerprint
 
 
 def identify(command: EvaluateCommand, bench: Bench) -> dict[str, Any]:

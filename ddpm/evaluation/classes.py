@@ -75,22 +75,15 @@ def accuracy(confused: Tensor) -> Figure:
     return share(int(confused.trace()), int(confused.sum()))
 
 
-def check_classes(labels: Tensor, class_names: Sequence[str]) -> None:
-    """Refuses images that lack a class, whose accuracy would not be that of all classes.
+def class_without_images(labels: Tensor, class_names: Sequence[str]) -> str | None:
+    """The first class that no image is of; None where each has some.
 
     Args:
         labels: int64 (N,).
         class_names: K names, in the order of ids.
-
-    Raises:
-        ValueError: names the first class without images.
     """
-    for name, count in zip(class_names, labels.bincount(minlength=len(class_names)).tolist(), strict=True):
-        if not count:
-            raise ValueError(
-                f"accuracy: there are no images of class {name!r}; add some of every class, or choose others with "
-                "--metrics"
-            )
+    counts = labels.bincount(minlength=len(class_names)).tolist()
+    return next((name for name, count in zip(class_names, counts, strict=True) if not count), None)
 
 
 def class_accuracies(confused: Tensor, class_names: Sequence[str]) -> dict[str, Figure]:

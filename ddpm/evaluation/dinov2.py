@@ -50,10 +50,10 @@ class DinoV2:
         except OSError as problem:
             from huggingface_hub.constants import HF_HUB_CACHE
 
-            folder = f"{HF_HUB_CACHE}/models--{MODEL.replace('/', '--')}"
+            folder = f"{HF_HUB_CACHE}/models--{model.replace('/', '--')}"
             raise ValueError(
                 f"extractor: dinov2 cannot load {model} ({str(problem).partition(chr(10))[0]}); fetch config.json and "
-                f"model.safetensors of https://huggingface.co/{MODEL} where there is a network, and name their folder, "
+                f"model.safetensors of https://huggingface.co/{model} where there is a network, and name their folder, "
                 f"--extractor dinov2:FOLDER, or copy {folder} from there"
             ) from problem
         if report["missing_keys"]:

@@ -17,10 +17,9 @@ from ddpm.config import SampleConfig
 from ddpm.evaluation.bench import Bench, identify, prepare
 from ddpm.evaluation.figures import Described
 from ddpm.evaluation.held_out import measure_denoiser
-from ddpm.evaluation.metrics import METRICS, check_count
 from ddpm.evaluation.record import Tables, finish
-from ddpm.evaluation.reference import cache_directory, described, described_data
-from ddpm.evaluation.subject import Read, digest_of, output_folder
+from ddpm.evaluation.reference import cache_directory, described, described_data, description
+from ddpm.evaluation.subject import Read, digest_of, features_folder, located, output_folder
 from ddpm.evaluation.table import as_table
 from ddpm.manifest import appearing
 from ddpm.processes import check_launch, first_on_main, join_processes, on_main
@@ -62,20 +61,23 @@ def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
     check_launch(processes.num_processes, "evaluate.py")
     clock, cache = Clock(), cache_directory()
     with clock.timing("preparing"):
-        bench = first_on_main(processes, lambda: prepare(command, settings, processes, cache))
+        directories = broadcast_object_list([on_main(processes, lambda: located(command))])[0]
+        bench = first_on_main(processes, lambda: prepare(command, settings, processes, cache, directories))
     identity = identify(command, bench)
     kind = "images" if bench.subject.pipeline is None else f"{settings.sampler}{settings.steps}"
     out = output_folder(command, f"{kind}-{bench.extractor.name}-{digest_of(identity)[:6]}")
     on_main(processes, lambda: check_folder(out, identity))
     result = out / "evaluation.json"
     if not broadcast_object_list([result.exists()])[0]:
-        with clock.timing("real images"):
-            reference, held_out = describe_real(bench, cache, processes)
-            on_main(processes, lambda: check_counts(bench, reference))
-        with clock.timing("images"):
-            read = bench.subject.get()
-        with clock.timing("features"):
-            tables = Tables(describe_samples(bench, read, out, processes), reference, held_out)
+        tables, read = None, None
+        if bench.of_images:
+            with clock.timing("real images"):
+                reference, held_out = describe_real(bench, cache, processes)
+                on_main(processes, lambda: check_asked(bench, reference))
+            with clock.timing("images"):
+                read = bench.subject.get()
+            with clock.timing("features"):
+                tables = Tables(describe_samples(command, bench, read, processes), reference, held_out)
         with clock.timing("likelihood"):
             model = measure_denoiser(command, bench, out, processes)
         with clock.timing("metrics"):
@@ -88,12 +90,14 @@ def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
 
 def check_folder(out: Path, identity: dict[str, Any]) -> None:
     """Makes the folder, or refuses one that holds another evaluation."""
-    out.mkdir(parents=True, exist_ok=True)
     file, text = out / "identity.json", json.dumps(identity, indent=2) + "\n"
-    if file.exists() and file.read_text() != text:
-        old = json.loads(file.read_text())
-        different = ", ".join(key for key in identity if old.get(key) != identity[key])
-        raise ValueError(f"{out}: holds another evaluation ({different} differ); name another folder with --out")
+    if file.exists():
+        if file.read_text() != text:
+            old = json.loads(file.read_text())
+            different = ", ".join(key for key in identity if old.get(key) != identity[key])
+            raise ValueError(f"{out}: holds another evaluation ({different} differ); name another folder with --out")
+        return
+    out.mkdir(parents=True, exist_ok=True)
     with appearing(file) as stream:
         stream.write(text.encode())
 
@@ -107,18 +111,22 @@ def describe_real(bench: Bench, cache: Path, processes: PartialState) -> tuple[D
     return of_data[0], of_data[1]
 
 
-def check_counts(bench: Bench, reference: Described) -> None:
-    """Refuses too few images before any is drawn."""
-    for name in bench.metrics:
-        if name in METRICS and METRICS[name].applies(reference) is None:
-            check_count(name, METRICS[name], bench.subject.count, reference)
+def check_asked(bench: Bench, reference: Described) -> None:
+    """Refuses a metric that was asked for and cannot be had, before any image is drawn."""
+    for name in bench.of_images if bench.asked else ():
+        lack = bench.lack(name, reference)
+        if lack is not None:
+            more = "use more images" if bench.subject.pipeline is None else "raise --count"
+            remedy = f"{more}, or choose" if lack.startswith("needs") and " real " not in lack else "choose"
+            raise ValueError(f"{name}: {lack}; {remedy} others with --metrics")
 
 
-def describe_samples(bench: Bench, read: Read, out: Path, processes: PartialState) -> Described:
-    """The images that are evaluated, kept in the evaluation's folder."""
+def describe_samples(command: EvaluateCommand, bench: Bench, read: Read, processes: PartialState) -> Described:
+    """The images that are evaluated, kept for other evaluations of them."""
     subject = bench.subject
+    key = digest_of([subject.identity, subject.batch_size, description(bench.extractor, bench.judge)])[:16]
     return described(
-        out / "features",
+        features_folder(command, key),
         subject.count,
         subject.batch_size,
         read,

@@ -54,6 +54,7 @@ class Judge:
         accuracy: share of the held-out images that it reads as their class, with Wilson's interval.
         held_out: number of images that it was not trained on.
         held_out_places: int64 (held_out,), which of the data these are, rising.
+        fingerprint: of the data that it was trained on; of other data it reads no classes.
     """
 
     name = "judge"
@@ -65,6 +66,7 @@ class Judge:
         resolution: int,
         accuracy: Figure,
         held_out_places: Tensor,
+        fingerprint: str,
     ) -> None:
         """Takes what `train_judge` found."""
         self.network = network.eval().requires_grad_(False)
@@ -75,6 +77,7 @@ class Judge:
         self.accuracy = accuracy
         self.held_out = len(held_out_places)
         self.held_out_places = held_out_places
+        self.fingerprint = fingerprint
         self.digest = digest_of(f"{RECIPE}; {self.channels}x{resolution}x{resolution}", network.state_dict())
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,6 +95,7 @@ class Judge:
         save_file(weights | {"held_out_places": self.held_out_places}, folder / "judge.safetensors")
         about = {
             "recipe": RECIPE,
+            "data": self.fingerprint,
             "class_names": list(self.class_names),
             "channels": self.channels,
             "resolution": self.resolution,
@@ -139,7 +143,8 @@ def train_judge(data: ImageData, device: torch.device | str) -> Judge:
     _measure_spread(network, data, mine)
     read = [_read(network, data, places)[1].argmax(dim=1).cpu() for places in held_out.split(BATCH)]
     right = int((torch.cat(read) == data.labels[held_out]).sum())
-    return Judge(network, data.class_names, data.resolution, share(right, len(held_out), len(held_out)), held_out)
+    accuracy = share(right, len(held_out), len(held_out))
+    return Judge(network, data.class_names, data.resolution, accuracy, held_out, data.fingerprint)
 
 
 def _check(data: ImageData) -> None:
@@ -274,6 +279,6 @@ def load_judge(directory: Path, device: torch.device | str = "cpu") -> Judge:
     weights = load_file(directory / "judge.safetensors")
     places = weights.pop("held_out_places")
     network.load_state_dict({name.removeprefix("network."): v for name, v in weights.items()}, assign=True)
-    return Judge(
-        network.to(device), tuple(about["class_names"]), about["resolution"], Figure(**about["accuracy"]), places
-    )
+    accuracy = Figure(**about["accuracy"])
+    network, names = network.to(device), tuple(about["class_names"])
+    return Judge(network, names, about["resolution"], accuracy, places, about["data"])

@@ -4,13 +4,14 @@ Timesteps and noise are functions of (seed, place of the image), so the numbers 
 and two models of equally many timesteps are shown the same.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import sqrt
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ddpm.evaluation.blocks import blocks
 from ddpm.evaluation.figures import Figure, Table
 from ddpm.evaluation.intervals import with_standard_error
 from ddpm.objective import prior_bound, variational_bound
@@ -20,7 +21,6 @@ from ddpm.sampling.timesteps import MAX_NOISE_LEVEL, logsnr
 from ddpm.schedule import Denoiser, NoiseSchedule, Prediction
 
 ROWS = 256      # images that the denoiser is shown at once
-BLOCK = 2048    # rows of a table that are read at once
 
 # (x_0, x_t, t, the denoiser's prediction) -> a number for each image
 Score = Callable[[Tensor, Tensor, Tensor, Prediction], Tensor]
@@ -202,7 +202,7 @@ def bound_terms(
 
 def bits_per_dim(terms: Table) -> Figure:
     """The mean over images of what `bound_terms` gave, (N, S + 1), with an interval over them; N is 2 or more."""
-    of_image = torch.cat([block.sum(dim=1) for block in _blocks(terms)])                        # (N,)
+    of_image = torch.cat([block.sum(dim=1) for _, block in blocks(terms, "terms")])                        # (N,)
     standard_error = float(of_image.std()) / sqrt(len(of_image))
     return with_standard_error(float(of_image.mean()), standard_error)
 
@@ -248,15 +248,9 @@ def _scores(
     return torch.cat(found).view(timesteps.shape)
 
 
-def _blocks(table: Table) -> Iterator[Tensor]:
-    """The rows of a table in float64, a block at a time."""
-    for first in range(0, table.shape[0], BLOCK):
-        yield table[first : first + BLOCK].double()
-
-
 def _columns(table: Table) -> tuple[list[float], list[float]]:
     """Mean of each column over N rows, and its standard error."""
     count = table.shape[0]
-    mean = sum(block.sum(dim=0) for block in _blocks(table)) / count                            # (S,)
-    squares = sum((block - mean).square().sum(dim=0) for block in _blocks(table))
+    mean = sum(block.sum(dim=0) for _, block in blocks(table, "errors")) / count                            # (S,)
+    squares = sum((block - mean).square().sum(dim=0) for _, block in blocks(table, "errors"))
     return mean.tolist(), (squares / (count - 1) / count).sqrt().tolist()

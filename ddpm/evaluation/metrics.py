@@ -19,7 +19,7 @@ class Options(NamedTuple):
 
     Attributes:
         seed: of resampling.
-        replicates: number of resamplings for intervals.
+        replicates: number of resamplings for intervals; 0 for no such interval.
         class_names: of the data, in the order of ids.
         held_out: real images that the model was not trained on; None where there are none.
     """
@@ -53,34 +53,28 @@ class Metric(NamedTuple):
     applies: Callable[[Described], str | None] = always
 
 
-def check_count(name: str, metric: Metric, count: int, reference: Described) -> None:
-    """Refuses too few images.
+def shortage(metric: Metric, count: int, reference: Described) -> str | None:
+    """Why there are too few images for a metric, in a few words; None where there are enough.
 
     Args:
-        name: of the metric.
         metric: the metric.
         count: of the images to be measured.
         reference: the real images, described as those will be.
-
-    Raises:
-        ValueError: if there are fewer samples or reference images than the metric needs.
     """
     least, (real, width) = metric.needs(reference), reference.features.shape
-    for there, kind, remedy in ((count, "", "raise --count"), (real, "real ", "use more real images")):
+    for there, kind in ((count, ""), (real, "real ")):
         if there < least:
             # What needs more images than there are features needs them because of the features.
             why = f" for {width} features" if least > width else ""
-            raise ValueError(
-                f"{name}: needs {least} {kind}images or more{why}, there are {there}; "
-                f"{remedy}, or choose others with --metrics"
-            )
+            return f"needs {least} {kind}images or more{why}, there are {there}"
+    return None
 
 
 def _frechet(samples: Described, reference: Described, options: Options) -> dict[str, Figure]:
     real = moments(reference.features)
     value = distance_to(real)(moments(samples.features))
-    low, high = frechet_bootstrap(samples.features, real, options.replicates, options.seed)
-    figures = {"frechet_distance": Figure(value, low, high)}
+    ends = frechet_bootstrap(samples.features, real, options.replicates, options.seed) if options.replicates else ()
+    figures = {"frechet_distance": Figure(value, *ends)}
     count, width = samples.features.shape
     if count >= PER_FEATURE * (width + 1):
         figures["frechet_distance_infinity"] = frechet_at_infinity(samples.features, real, options.seed)

@@ -37,19 +37,19 @@ class Tables(NamedTuple):
     reference: Described
     held_out: Described | None
 
-    def floor(self, judge: Judge | None, of_classes: bool) -> tuple[Described, Described]:
+    def floor(self, judge: Judge | None, as_the_judge_reads: bool) -> tuple[Described, Described]:
         """Real images in place of the samples, as many where there are as many, and what they are measured against.
 
-        Held-out images against the reference; without any, half of the reference at most against the rest of it, and
-        for their classes those that the judge was not trained on.
+        Held-out images against the reference; without any, half of the reference at most against the rest of it. What
+        the judge reads is told from images that it was not trained on: those that it was are read better.
         """
         count, reference = self.samples.features.shape[0], self.reference
         total = reference.features.shape[0]
         if self.held_out is not None:
             there = self.held_out.features.shape[0]
             return part_of(self.held_out, some_places(there, min(count, there))), reference
-        if of_classes:
-            return part_of(reference, judge.held_out_places.sort().values), reference
+        if as_the_judge_reads:
+            return part_of(reference, judge.held_out_places), reference
         chosen = some_places(total, min(count, total // 2))
         rest = torch.ones(total, dtype=torch.bool)
         rest[chosen] = False
@@ -61,11 +61,9 @@ def measure(command: EvaluateCommand, bench: Bench, tables: Tables) -> tuple[dic
     figures: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     options = Options(0, command.bootstrap, bench.data.class_names, tables.held_out)
-    for name in bench.metrics:
-        metric = METRICS.get(name)
-        if metric is None:
-            continue
-        reason = metric.applies(tables.samples)
+    for name in bench.of_images:
+        metric = METRICS[name]
+        reason = metric.applies(tables.samples) or bench.lack(name, tables.reference)
         if reason is not None:
             skipped[name] = reason
             continue
@@ -85,13 +83,15 @@ def measure_floor(
     Where there are not as many real images, `samples` is what equally many samples get against the same real images:
     distances are larger the fewer images there are, so only these two may be set against each other.
     """
-    real, rest = tables.floor(bench.judge, of_classes=name == "accuracy")
+    read = name == "accuracy" or (name == "inception_score" and bench.extractor is bench.judge)
+    real, rest = tables.floor(bench.judge, as_the_judge_reads=read)
     count, total = real.features.shape[0], tables.samples.features.shape[0]
-    if count < metric.needs(real) or rest.features.shape[0] < metric.needs(rest):
+    if min(count, rest.features.shape[0]) < metric.needs(real):
         return {}
     floor = metric.measure(real, rest, options)
-    if name != "accuracy" and (count != total or rest is not tables.reference):
-        found = metric.measure(part_of(tables.samples, some_places(total, count)), rest, options)
+    if name != "accuracy" and (count != total or rest is not tables.reference):     # a share is not biased
+        as_many = part_of(tables.samples, some_places(total, min(count, total)))
+        found = metric.measure(as_many, rest, options._replace(replicates=0))
     return {
         key: {**as_json(figure, count), "samples": found[key].value} for key, figure in floor.items() if key in found
     }
@@ -103,10 +103,15 @@ def as_json(figure: Figure, count: int) -> dict[str, Any]:
 
 
 def finish(
-    command: EvaluateCommand, bench: Bench, tables: Tables, model: dict[str, Any], out: Path, read: Read
+    command: EvaluateCommand,
+    bench: Bench,
+    tables: Tables | None,
+    model: dict[str, Any],
+    out: Path,
+    read: Read | None,
 ) -> None:
-    """Measures, and writes the pictures and at last evaluation.json."""
-    figures, skipped = measure(command, bench, tables)
+    """Measures, and writes the pictures and at last evaluation.json; without tables only what the denoiser gave."""
+    figures, skipped = ({}, {}) if tables is None else measure(command, bench, tables)
     if "bits_per_dim" in model:
         own = as_json(model["bits_per_dim"], model["images"]["count"])
         figures["bits_per_dim"] = {**own, "better": "lower", "floor": None}
@@ -135,12 +140,12 @@ def finish(
             "guide": subject.identity.get("guide"),
             "folder": None if subject.folder is None else relative(subject.folder, out),
         },
-        "reference": described_as(bench.data),
+        "reference": {**described_as(bench.data), "trained_on": bench.trained_on_reference},
         "held_out": None if bench.held_out is None else described_as(bench.held_out),
         "extractor": {
             "name": bench.extractor.name,
             "digest": bench.extractor.digest,
-            "features": tables.samples.features.shape[1],
+            "features": None if tables is None else tables.samples.features.shape[1],
         },
         "judge": None if judge is None else {
             "digest": judge.digest,
@@ -160,7 +165,14 @@ def finish(
         "versions": versions(),
     }
     with appearing(out / "evaluation.json") as file:
-        file.write((json.dumps(result, indent=2) + "\n").encode())
+        file.write(_as_text(result).encode())
+
+
+def _as_text(result: dict[str, Any]) -> str:
+    """JSON to be read, but for the confusions: a row of them is a line."""
+    rows = ",\n    ".join(map(json.dumps, result["confusion"] or []))
+    text = json.dumps({**result, "confusion": None if result["confusion"] is None else "HERE"}, indent=2)
+    return text.replace('"confusion": "HERE"', f'"confusion": [\n    {rows}\n  ]') + "\n"
 
 
 def described_as(data: ImageData) -> dict[str, Any]:

@@ -41,14 +41,14 @@ def readers(
         classes_are_asked_for: whether what a judge reads is needed.
 
     Returns:
-        The judge is the extractor itself where that is one; None where the data has no classes to tell apart, or has
-        too few images of one and is not asked for.
+        The judge is the extractor itself where that was trained on these images; None where the data has no classes to
+        tell apart, or has too few images of one and is not asked for.
 
     Raises:
         ValueError: if there is no such extractor, or a judge is needed and cannot be trained.
     """
     extractor = build_extractor(name, data, device, cache)
-    if isinstance(extractor, Judge):
+    if isinstance(extractor, Judge) and extractor.fingerprint == data.fingerprint:
         return extractor, extractor
     if data.num_classes < 2:
         return extractor, None

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
@@ -103,7 +103,7 @@ def tabulate(
 
     def missing() -> list[int]:
         folder.mkdir(parents=True, exist_ok=True)
-        return [batch for batch in range(len(starts)) if not batch_file(folder, batch).exists()]
+        return [batch for batch in range(len(starts)) if not _is_whole(batch_file(folder, batch))]
 
     work: Sequence[int] = broadcast_object_list([on_main(processes, missing)])[0]
     mine = work[processes.process_index :: processes.num_processes]
@@ -128,6 +128,15 @@ def tabulate(
     with safe_open(batch_file(folder, 0), "pt") as file:
         names = list(file.keys())
     return {name: Rows(folder, name, batch_size, torch.arange(count), processes.device) for name in names}
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file is there and as long as it says: after a power cut it may be there and cut off."""
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except (FileNotFoundError, SafetensorError):
+        return False
 
 
 def batch_file(folder: Path, batch: int) -> Path:

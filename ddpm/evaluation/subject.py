@@ -4,15 +4,16 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ddpm.commands import EvaluateCommand, read_config, run_of
+from ddpm.commands import Drawing, EvaluateCommand, read_config, run_of
 from ddpm.config import DataConfig, SampleConfig
 from ddpm.data import ImageData, load_data
 from ddpm.evaluation.images import read_images
@@ -21,6 +22,7 @@ from ddpm.exchange.files import write_samples
 from ddpm.exchange.formats import Plan, Request
 from ddpm.exchange.loading import load_pipeline, locate, weights_digest
 from ddpm.exchange.pictures import decoded
+from ddpm.exchange.samples import process_digest
 from ddpm.names import did_you_mean
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.sampling.images import class_seeds
@@ -57,8 +59,8 @@ class Subject:
 
 def is_model(path: Path) -> bool:
     """Whether a path is a run directory, a checkpoint or a pipeline; anything else should be images."""
-    parts = ("model_index.json", "checkpoints", "pipeline", "run.json")
-    return not path.exists() or any((path / part).exists() for part in parts)
+    parts = ("model_index.json", "pipeline/model_index.json", "run.json")
+    return not path.exists() or any((path / part).exists() for part in parts) or any(path.glob("checkpoints/step_*"))
 
 
 def reference_config(command: EvaluateCommand, pipeline: ClassConditionalPipeline | None) -> DataConfig:
@@ -75,22 +77,30 @@ def reference_config(command: EvaluateCommand, pipeline: ClassConditionalPipelin
                 "name them with --reference (digits, a folder of class folders, a parquet file, a run directory)"
             )
         return read_config(run / "config.yaml").data
-    path = Path(command.reference)
-    if (path / "config.yaml").is_file() and (path / "run.json").is_file():
-        return read_config(path / "config.yaml").data
-    if pipeline is None:
-        return DataConfig(source=command.reference)
-    size = pipeline.unet.config
-    return DataConfig(source=command.reference, resolution=size.resolution, channels=size.in_channels)
+    source, path = command.reference, Path(command.reference)
+    if source != "digits" and path.is_dir() and is_model(path) and run_of(path) is not None:
+        return read_config(run_of(path) / "config.yaml").data
+    size = {} if pipeline is None else {
+        "resolution": pipeline.unet.config.resolution, "channels": pipeline.unet.config.in_channels
+    }
+    return DataConfig(source=source, split=command.reference_split or "train", **size)
 
 
 def read_data(config: DataConfig, name: str) -> ImageData:
     """Real images; an error names the option `name` instead of the configuration's key."""
     try:
-        return load_data(**config.reading())
+        data = load_data(**config.reading())
     except ValueError as problem:
         message = str(problem).replace("data.source", name).replace("data.split", f"{name}_split")
         raise ValueError(message) from problem
+    _check_distinct(data.class_names, name)
+    return data
+
+
+def _check_distinct(names: Sequence[str], option: str) -> None:
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"{option}: two classes are called {twice!r}; give every class a name of its own")
 
 
 def held_out_data(command: EvaluateCommand, config: DataConfig, data: ImageData) -> ImageData | None:
@@ -124,8 +134,34 @@ def held_out_data(command: EvaluateCommand, config: DataConfig, data: ImageData)
     return held_out
 
 
+class Located(NamedTuple):
+    """The pipeline directories that a command means, the same for all processes though a run may go on meanwhile.
+
+    Attributes:
+        model: None for somebody else's images.
+        guide: None without one.
+    """
+
+    model: Path | None
+    guide: Path | None
+
+
+def located(command: EvaluateCommand) -> Located:
+    """Looks them up.
+
+    Raises:
+        ValueError: if there is no good one.
+    """
+    model = locate(command.model) if is_model(command.model) else None
+    return Located(model, None if command.guide is None else locate(command.guide))
+
+
 def drawn(
-    command: EvaluateCommand, settings: SampleConfig, data: ImageData, pipeline: ClassConditionalPipeline
+    command: EvaluateCommand,
+    settings: SampleConfig,
+    data: ImageData,
+    pipeline: ClassConditionalPipeline,
+    directories: Located,
 ) -> Subject:
     """Images that a model draws: as many of each class as the reference's proportions say.
 
@@ -142,13 +178,14 @@ def drawn(
             f"{ours[0]}x{ours[0]} with {ours[1]}; name images like those that it was trained on"
         )
     names = pipeline.class_names
+    _check_distinct(names, str(command.model))
     unknown = [name for name in data.class_names if name not in names] if names else []
     if unknown:
         raise ValueError(
             f"reference: the model has no class {unknown[0]!r}{did_you_mean(unknown[0], names)}; its classes are "
             f"{_few(names)}"
         )
-    guide = None if command.guide is None else load_pipeline(command.guide).to(pipeline.device)
+    guide = None if directories.guide is None else load_pipeline(directories.guide).to(pipeline.device)
     count = command.count or min(len(data), MOST)
     if names:
         labels = proportional_labels(data.labels, data.num_classes, count)
@@ -162,8 +199,9 @@ def drawn(
     ]
     draw = pipeline.drawer(pipeline.labels(ids), seeds, guide=guide, **settings.drawing())
     identity = {
-        "weights": weights_digest(locate(command.model)),
-        "guide": None if command.guide is None else weights_digest(locate(command.guide)),
+        "weights": weights_digest(directories.model),
+        "process": process_digest(pipeline),
+        "guide": None if guide is None else f"{weights_digest(directories.guide)} {process_digest(guide)}",
         "settings": {**settings.drawing(), "seed": settings.seed},
         "count": count,
         "classes": digest_of([r.label for r in requests]),
@@ -184,8 +222,8 @@ def given(command: EvaluateCommand, data: ImageData) -> Subject:
     Raises:
         ValueError: if they cannot be read or are not like the reference; or a drawing option is given.
     """
-    options = ("count", "seed", "steps", "sampler", "guidance", "guide", "eta", "spacing")
-    for name in options:
+    options = [f.name for f in dataclasses.fields(Drawing) if f.name != "model"]
+    for name in ("count", *options):
         if getattr(command, name) is not None:
             raise ValueError(f"{name}: {command.model} are images that are there already; leave it out")
     images = read_images(command.model, data.resolution, data.channels, data.class_names)
@@ -196,6 +234,11 @@ def given(command: EvaluateCommand, data: ImageData) -> Subject:
 def output_folder(command: EvaluateCommand, name: str) -> Path:
     """Where an evaluation is written."""
     return command.out or _room(command) / name
+
+
+def features_folder(command: EvaluateCommand, key: str) -> Path:
+    """Where descriptions of images are kept, of images and extractor by the name `key`."""
+    return (command.out or _room(command)) / "features" / key
 
 
 def relative(path: Path, base: Path) -> str:
@@ -213,6 +256,7 @@ def _room(command: EvaluateCommand) -> Path:
     path = command.model
     if is_model(path):
         return (run_of(path) or path) / "evaluations"
+    path = path.absolute()
     return path.with_name(f"{path.stem}-evaluations")
 
 

@@ -9,11 +9,12 @@ def as_table(result: dict[str, Any]) -> str:
     samples, extractor, judge = result["samples"], result["extractor"], result["judge"]
     lines = [
         f"{samples['source']}: {samples['count']:,} images{_drawn(samples)}",
-        f"real images: {result['reference']['summary']} ({result['reference']['fingerprint'][:8]})",
+        f"real images: {result['reference']['summary']} ({result['reference']['fingerprint'][:8]}){_role(result)}",
     ]
     if result["held_out"] is not None:
         lines.append(f"held out: {result['held_out']['summary']} ({result['held_out']['fingerprint'][:8]})")
-    lines.append(f"features: {extractor['features']} of {extractor['name']} ({extractor['digest'][:8]})")
+    if extractor["features"] is not None:
+        lines.append(f"features: {extractor['features']} of {extractor['name']} ({extractor['digest'][:8]})")
     if judge is not None:
         read = f"{judge['value']:.1%} ({judge['low']:.1%} to {judge['high']:.1%})"
         lines.append(f"judge ({judge['digest'][:8]}): reads {read} of {judge['held_out']:,} real images new to it")
@@ -28,14 +29,18 @@ def as_table(result: dict[str, Any]) -> str:
     lines += ["", *aligned(rows)]
     for name, reason in result["skipped"].items():
         lines.append(f"{name}: left out, {reason}")
+    images = result["likelihood_images"]
+    if images is not None:
+        trained_on = result["reference"]["trained_on"]
+        kind = "held out" if images["held_out"] else "of the training images" if trained_on else "of the reference"
+    if "bits_per_dim" in result["figures"]:
+        lines.append(f"bits_per_dim: of {images['count']:,} images, {kind}, at {result['bound_steps']} timesteps each")
     if result["denoising"]:
-        images = result["likelihood_images"]
-        kind = "held-out" if images["held_out"] else "of the reference, none is held out"
         rows = [("timestep", "noise level", "error of x_0", "error of eps")]
         for point in result["denoising"]:
             error = f"{number(point['x_0_error'])} ± {number(point['standard_error'])}"
             rows.append((str(point["timestep"]), number(point["noise_level"]), error, number(point["eps_error"])))
-        lines += ["", f"denoising, mean squared error on {images['count']:,} images ({kind}):", *aligned(rows)]
+        lines += ["", f"denoising, mean squared error on {images['count']:,} images, {kind}:", *aligned(rows)]
     return "\n".join(lines)
 
 
@@ -56,6 +61,11 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
         "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
         for row in rows
     ]
+
+
+def _role(result: dict[str, Any]) -> str:
+    trained_on = result["reference"]["trained_on"]
+    return "" if trained_on is None else "; the model was trained on them" if trained_on else "; not trained on"
 
 
 def _drawn(samples: dict[str, Any]) -> str:

@@ -161,7 +161,8 @@ def _begin(plan: Plan, record: dict[str, Any], formats: list[str]) -> None:
     own = {"count": len(plan.requests), "batch_size": plan.batch_size, "formats": formats}
     text = json.dumps({**record, **own, "requests": digest.hexdigest()[:16]}, indent=2) + "\n"
     path = plan.out / "samples.json"
-    for left in (*plan.out.glob(".*.tmp"), *plan.out.glob("*/.*.tmp")):
+    own = (".*.tmp", "*/.*.tmp") if path.exists() else (f".{path.name}.*.tmp",)
+    for left in (left for pattern in own for left in plan.out.glob(pattern)):
         left.unlink()
     if path.exists():
         different = _differences(path, text)

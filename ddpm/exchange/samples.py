@@ -174,7 +174,7 @@ def sample_to_folder(
         plan = make_plan(_asked(pipeline, classes, settings))
         record = {
             "model": weights_digest(directory),
-            "process": _process_digest(pipeline),
+            "process": process_digest(pipeline),
             "guide": None if guide is None else weights_digest(locate(guide)),
             **dataclasses.asdict(settings),
         }
@@ -190,7 +190,7 @@ def sample_to_folder(
         print(f"{len(plan.requests)} images in {out}; all together: {grid}")
 
 
-def _process_digest(pipeline: ClassConditionalPipeline) -> str:
+def process_digest(pipeline: ClassConditionalPipeline) -> str:
     """Of what decides beside the weights what they draw: the schedule, the prediction, the architecture."""
     facts = [pipeline.schedule.betas.tolist(), pipeline.prediction, dict(pipeline.unet.config), pipeline.class_names]
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:16]

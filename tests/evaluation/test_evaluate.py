@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,10 +16,12 @@ import torch
 from PIL import Image
 
 from ddpm.commands import EvaluateCommand
-from ddpm.data import load_data
+from ddpm.data import ImageData, load_data
 from ddpm.evaluation.bench import OF_THE_DENOISER
 from ddpm.evaluation.evaluate import evaluate
+from ddpm.evaluation.judge import train_judge
 from ddpm.evaluation.metrics import METRICS
+from ddpm.manifest import sha256
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.schedule import SCHEDULES, NoiseSchedule
@@ -203,7 +206,7 @@ def test_killed_and_resumed(model: Path, tmp_path: Path) -> None:
     shutil.rmtree(copy / "evaluations")
     process = start(copy, 1, *options)
     deadline = time.monotonic() + 60
-    while not any(copy.glob("evaluations/ddim2-*/features/*")):
+    while not any(copy.glob("evaluations/features/*/*.safetensors")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
@@ -250,7 +253,8 @@ def test_killed_before_any_file(survived: int, model: Path, tmp_path: Path, one_
 
 @pytest.mark.parametrize(("options", "expected"), [
     ({"metrics": "frechet"}, r"^metrics: 'frechet' is not one of .*did you mean frechet_distance"),
-    ({"count": 50}, r"^frechet_distance: needs \d+ images or more for \d+ features, there are 50; raise --count"),
+    ({"count": 50, "metrics": "frechet_distance"}, r"^frechet_distance: needs \d+ images .* are 50; raise --count"),
+    ({"metrics": " , "}, r"^metrics: none is named; allowed are frechet_distance"),
     ({"extractor": "juge"}, r"extractor.*'juge' is not one of .*judge"),
     ({"reference": None}, r"^reference: .* is in no run directory.*--reference"),
     ({"reference": "nowhere/at/all"}, r"^reference: there is no file or folder 'nowhere/at/all'"),
@@ -266,8 +270,8 @@ def test_mistakes_with_a_model(options: dict, expected: str, model: Path, tmp_pa
 
 def test_too_few_are_refused_before_any_is_drawn(model: Path) -> None:
     with pytest.raises(ValueError, match=r"^frechet_distance: needs"):
-        run(model, count=50, seed=77)
-    assert not any("seed000077" in path.name for path in model.rglob("*.png"))
+        run(model, count=50, seed=1_000_000, metrics="accuracy,frechet_distance")
+    assert not any(path.name.startswith("seed1000") for path in model.rglob("*.png"))
 
 
 def test_a_rare_class_may_go_without(model: Path) -> None:
@@ -282,6 +286,7 @@ def test_mistakes_with_images(tmp_path: Path) -> None:
     kept = labels.numpy() != 3
     broken = arrays.astype(np.float32) / 255
     broken[7, 0, 0] = np.nan
+    chosen = {"class": "accuracy", "few": "frechet_distance"}
     cases = {
         "sizes": ({"arr_0": arrays[:, :6, :6]}, r"6x6.*8x8"),
         "nan": ({"arr_0": broken}, r"NaN|not finite|nan"),
@@ -292,12 +297,79 @@ def test_mistakes_with_images(tmp_path: Path) -> None:
     for name, (content, expected) in cases.items():
         np.savez(tmp_path / f"{name}.npz", **content)
         with pytest.raises(ValueError, match=expected) as error:
-            run(tmp_path / f"{name}.npz", steps=None, count=None)
+            run(tmp_path / f"{name}.npz", steps=None, count=None, metrics=chosen.get(name))
         assert "\n" not in str(error.value), name
     with pytest.raises(ValueError, match=r"^sampler: .*images that are there already"):
         run(tmp_path / "few.npz", steps=None, count=None, sampler="ddim")
     with pytest.raises(ValueError, match=r"no such directory"):
         run(tmp_path / "nothing", steps=None, count=None)
+
+
+def test_what_cannot_be_had_is_left_out(model: Path) -> None:
+    found = run(model, count=50)
+    reason = found["skipped"]["frechet_distance"]
+    assert re.fullmatch(r"needs \d+ images or more for \d+ features, there are 50", reason)
+    assert "frechet_distance" not in found["figures"] and "accuracy" in found["figures"]
+
+
+def test_metrics_of_the_denoiser_draw_nothing(model: Path) -> None:
+    found = run(model, seed=1_000_000, metrics="bits_per_dim")
+    assert found["figures"].keys() == {"bits_per_dim"} and found["extractor"]["features"] is None
+    assert not any(path.name.startswith("seed1000") for path in model.rglob("*.png"))
+
+
+def test_a_judge_of_other_images_reads_no_classes(model: Path, cache: Path, tmp_path: Path) -> None:
+    """It gives features; classes are read by a judge of the reference, whatever order the other one had them in."""
+    data = load_data("digits")
+    images, labels = data.__getitems__(torch.arange(0, len(data), 3))
+    turned = ImageData(images, 9 - labels, tuple(reversed(DIGITS)), fingerprint="turned")
+    train_judge(turned, "cpu").save(tmp_path)
+    files = {file.name: sha256(file) for file in tmp_path.iterdir()}
+    (tmp_path / "MANIFEST.json").write_text(json.dumps(files))
+    found, usual = (run(model, extractor=e, metrics="accuracy,kernel_distance") for e in (str(tmp_path), "judge"))
+    assert found["figures"]["accuracy"] == usual["figures"]["accuracy"] and found["judge"] == usual["judge"]
+    assert found["figures"]["kernel_distance"] != usual["figures"]["kernel_distance"]
+
+
+def test_another_schedule_is_another_model(model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "pipeline"
+    shutil.copytree(model, copy, ignore=shutil.ignore_patterns("evaluations", "MANIFEST.json"))
+    first = run(copy, metrics="kernel_distance")
+    file = copy / "scheduler" / "scheduler_config.json"
+    file.write_text(file.read_text().replace("v_prediction", "sample"))
+    second = run(copy, metrics="kernel_distance")
+    assert first["samples"]["digest"] != second["samples"]["digest"]
+    assert first["figures"] != second["figures"]
+
+
+def test_files_that_a_power_cut_left_are_made_again(model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "pipeline"
+    shutil.copytree(model, copy, ignore=shutil.ignore_patterns("evaluations"))
+    first = run(copy, metrics="accuracy")
+    for i, file in enumerate(copy.glob("evaluations/features/*/*.safetensors")):
+        file.write_bytes(file.read_bytes()[: 50 * i])
+    found = run(copy, metrics="accuracy,kernel_distance")
+    assert found["figures"]["accuracy"] == first["figures"]["accuracy"]
+
+
+def test_two_classes_of_one_name(model: Path, tmp_path: Path) -> None:
+    data = load_data("digits")
+    images, labels = data.__getitems__(torch.arange(400))
+    names = ["0", "1", "2", "3", "4", "5", "6", "1", "8", "9"]
+    arrays = images.permute(0, 2, 3, 1).numpy()
+    np.savez(tmp_path / "twice.npz", images=arrays, labels=labels.numpy(), class_names=np.array(names))
+    with pytest.raises(ValueError, match=r"^reference: two classes are called '1'"):
+        run(model, reference=str(tmp_path / "twice.npz"))
+
+
+def test_the_folder_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = load_data("digits")
+    (tmp_path / "images").mkdir()
+    for i, image in enumerate(data.__getitems__(torch.arange(20))[0]):
+        Image.fromarray(image[0].numpy()).save(tmp_path / "images" / f"{i}.png")
+    monkeypatch.chdir(tmp_path / "images")
+    run(Path("."), steps=None, count=None, metrics="precision_recall")
+    assert (tmp_path / "images-evaluations").is_dir() and len([*Path().iterdir()]) == 20
 
 
 def test_another_evaluation_in_the_same_folder(model: Path, tmp_path: Path) -> None:
