@@ -94,12 +94,13 @@ class Own:
         return values.float().cpu()
 
 
-def own_extractor(path: str) -> Own:
+def own_extractor(path: str, data: ImageData) -> Own:
     """The extractor that a class or function of the user's makes.
 
     Args:
         path: `package.module:Name`; modules of the current directory are found. What has this name is called without
             arguments and must answer with an object that has `extract`, as `Extractor` says.
+        data: images of the size that it will be shown.
 
     Raises:
         ValueError: if there is no such thing, or it is none.
@@ -119,7 +120,13 @@ def own_extractor(path: str) -> Own:
     extractor = make()
     if not callable(getattr(extractor, "extract", None)):
         raise ValueError(f"extractor: {path} makes {type(extractor).__name__}, which has no method extract(images)")
-    return Own(path, extractor, _digest(path, module, extractor))
+    own = Own(path, extractor, _digest(path, module, extractor))
+    if getattr(extractor, "digest", None) is None:
+        # Its weights may be where no state dict tells of them, so what it answers counts too.
+        probe = torch.arange(4 * data.channels * data.resolution**2) * 97 % 256
+        answers = own.extract(probe.to(torch.uint8).view(4, data.channels, data.resolution, data.resolution))[0]
+        own.digest = digest_of(own.digest, {"answers": answers.half()})
+    return own
 
 
 def _module(name: str) -> ModuleType:
@@ -195,12 +202,7 @@ def build_extractor(name: str, data: ImageData, device: torch.device | str, cach
     if kind == DinoV2.name and rest:
         return DinoV2(device, rest)
     if colon:
-        own = own_extractor(name)
-        # Its weights may be where no state dict tells of them, so what it answers counts too.
-        probe = torch.arange(4 * data.channels * data.resolution**2) * 97 % 256
-        answers = own.extract(probe.to(torch.uint8).view(4, data.channels, data.resolution, -1))[0]
-        own.digest = digest_of(own.digest, {"answers": answers.half()})
-        return own
+        return own_extractor(name, data)
     raise ValueError(
         f"extractor: {name!r} is not one of {', '.join(EXTRACTORS)}, the folder of a saved judge, or "
         f"package.module:Name of your own{did_you_mean(name, EXTRACTORS)}"

@@ -192,7 +192,8 @@ def sample_to_folder(
 
 def process_digest(pipeline: ClassConditionalPipeline) -> str:
     """Of what decides beside the weights what they draw: the schedule, the prediction, the architecture."""
-    facts = [pipeline.schedule.betas.tolist(), pipeline.prediction, dict(pipeline.unet.config), pipeline.class_names]
+    network = {key: value for key, value in pipeline.unet.config.items() if not key.startswith("_")}     # not its path
+    facts = [pipeline.schedule.betas.tolist(), pipeline.prediction, network, pipeline.class_names]
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:16]
 
 

@@ -21,6 +21,8 @@ CPU = torch.device("cpu")
 HAS_TORCH_FIDELITY = importlib.util.find_spec("torch_fidelity") is not None
 HAS_TRANSFORMERS = importlib.util.find_spec("transformers") is not None
 
+COLOURED = SimpleNamespace(channels=3, resolution=8)
+
 
 def images_of(count: int, channels: int = 3, size: int = 8) -> Tensor:
     draws = torch.Generator().manual_seed(count)
@@ -162,7 +164,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     sys.modules.pop("mine_for_test", None)
-    return lambda name: build_extractor(name if ":" in name else f"mine_for_test:{name}", None, CPU, tmp_path)
+    return lambda name: build_extractor(name if ":" in name else f"mine_for_test:{name}", COLOURED, CPU, tmp_path)
 
 
 def test_an_own_extractor(own) -> None:
@@ -203,6 +205,13 @@ def test_what_is_no_extractor(own, name: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^extractor: .*{message}") as caught:
         own(name)
     assert "\n" not in str(caught.value)
+
+
+def test_what_it_answers_is_in_the_digest(own) -> None:
+    """For weights that a plain class has in a file of its own."""
+    before = own("Means").digest
+    sys.modules["mine_for_test"].Means.extract = lambda self, images: (images.float().amax(dim=(2, 3)), None)
+    assert own("Means").digest != before and own("named").digest == "0123"
 
 
 @pytest.mark.parametrize(
