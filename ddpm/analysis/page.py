@@ -106,7 +106,7 @@ def _method(content: dict[str, Any]) -> list[tuple[str, str]]:
         ("images", f"{samples['count']:,} per run{f'; {how}' if how else ''}"),
         ("real images", f"{real['summary']} ({short(real['fingerprint'])})"),
         ("held out", f"{held_out['summary']} ({short(held_out['fingerprint'])})" if held_out else "none"),
-        ("features", f"{extractor['features']} of {extractor['name']} ({short(extractor['digest'])})"),
+        ("features", f"{extractor['features'] or 'none'} of {extractor['name']} ({short(extractor['digest'])})"),
     ]
 
 

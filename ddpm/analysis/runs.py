@@ -22,7 +22,7 @@ _EVALUATION: Kinds = {"samples": dict, "reference": dict, "extractor": dict, "fi
 _PARTS: dict[str, Kinds] = {
     "samples": {"count": int},
     "reference": {"fingerprint": str, "summary": str},
-    "extractor": {"name": str, "digest": str, "features": int},
+    "extractor": {"name": str, "digest": str, "features": int | None},
     "model": {"weights": str},
     "held_out": {"fingerprint": str, "summary": str},
     "judge": {"digest": str, "value": float | int, "low": float | int, "high": float | int, "held_out": int},
@@ -75,7 +75,7 @@ class Run:
         records: of metrics.jsonl, in order; each has a number `step`.
         left_out: whole lines of metrics.jsonl that are no records.
         newest_weights: what evaluations call the weights of the newest checkpoint; None where there is none.
-        evaluations: those of the newest weights first, and the latest written first.
+        evaluations: those of the newest weights first, then those with most figures, then the latest written.
     """
 
     name: str
@@ -170,7 +170,9 @@ def read_run(path: Path, name: str) -> Run:
     records, left_out = _records(path / "metrics.jsonl")
     weights = _newest_weights(path / "checkpoints")
     evaluations = [_evaluation(file) for file in (path / "evaluations").glob("*/evaluation.json")]
-    evaluations.sort(key=lambda e: (e.weights == weights, e.written, str(e.folder)), reverse=True)
+    evaluations.sort(
+        key=lambda e: (e.weights == weights, len(e.content["figures"]), e.written, str(e.folder)), reverse=True
+    )
     return Run(name, path, config, facts, records, left_out, weights, evaluations)
 
 

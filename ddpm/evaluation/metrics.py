@@ -1,6 +1,6 @@
 """The metrics: what each measures of described images. A new one is a function and an entry in METRICS."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ddpm.evaluation.blocks import some_rows
@@ -20,13 +20,11 @@ class Options(NamedTuple):
     Attributes:
         seed: of resampling.
         replicates: number of resamplings for intervals; 0 for no such interval.
-        class_names: of the data, in the order of ids.
         held_out: real images that the model was not trained on; None where there are none.
     """
 
     seed: int = 0
     replicates: int = 200
-    class_names: Sequence[str] = ()
     held_out: Described | None = None
 
 

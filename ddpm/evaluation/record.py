@@ -60,7 +60,7 @@ def measure(command: EvaluateCommand, bench: Bench, tables: Tables) -> tuple[dic
     """The figures of all metrics that apply, each with the floor, and why others do not."""
     figures: dict[str, Any] = {}
     skipped: dict[str, str] = {}
-    options = Options(0, command.bootstrap, bench.data.class_names, tables.held_out)
+    options = Options(replicates=command.bootstrap, held_out=tables.held_out)
     for name in bench.of_images:
         metric = METRICS[name]
         reason = metric.applies(tables.samples) or bench.lack(name, tables.reference)

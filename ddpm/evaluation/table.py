@@ -7,8 +7,9 @@ from typing import Any
 def as_table(result: dict[str, Any]) -> str:
     """The content of evaluation.json in lines: what was compared with what, and each figure beside its floor."""
     samples, extractor, judge = result["samples"], result["extractor"], result["judge"]
+    images = "" if extractor["features"] is None else f": {samples['count']:,} images{_drawn(samples)}"
     lines = [
-        f"{samples['source']}: {samples['count']:,} images{_drawn(samples)}",
+        f"{samples['source']}{images}",
         f"real images: {result['reference']['summary']} ({result['reference']['fingerprint'][:8]}){_role(result)}",
     ]
     if result["held_out"] is not None:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -466,6 +467,20 @@ def test_denoising_errors_that_are_no_numbers(runs: tuple[Path, Path]) -> None:
             point["x_0_error"] = math.nan
         file.write_text(json.dumps(content))
     assert "Denoising error" not in page(compare(read_runs(runs)))
+
+
+def test_an_evaluation_of_the_denoiser_alone(tmp_path: Path) -> None:
+    """It describes no images; and written later, it does not hide one that has more to say."""
+    a = a_run(tmp_path / "a")
+    evaluated(a, "ddim50-judge", 1e9)
+    evaluated(a, "ddim50-bound", 2e9, extractor__features=None, figures={"bits_per_dim": figure(3.0, 0.1)})
+    (run,) = read_runs([a])
+    assert [e.folder.name for e in run.evaluations] == ["ddim50-judge", "ddim50-bound"]
+    assert "frechet_distance" in as_table(compare([run]))
+    shutil.rmtree(a / "evaluations" / "ddim50-judge")
+    alone = compare(read_runs([a]))
+    assert [row.name for row in alone.rows] == ["bits_per_dim"]
+    assert "None" not in page(alone)
 
 
 def test_table(runs: tuple[Path, Path]) -> None:

@@ -114,7 +114,7 @@ def main() -> None:
     start = time.perf_counter()
     reference = described(known, known_labels, judge)
     print(f"{len(images)} images against {len(known)}; features of the reference: {time.perf_counter() - start:.1f} s")
-    options = Options(0, 100, data.class_names, None)
+    options = Options(replicates=100)
     rows = {}
     for name, damaged, its in damages(images, labels, known, known_labels):
         start = time.perf_counter()

@@ -312,9 +312,10 @@ def test_what_cannot_be_had_is_left_out(model: Path) -> None:
     assert "frechet_distance" not in found["figures"] and "accuracy" in found["figures"]
 
 
-def test_metrics_of_the_denoiser_draw_nothing(model: Path) -> None:
+def test_metrics_of_the_denoiser_draw_nothing(model: Path, capsys: pytest.CaptureFixture) -> None:
     found = run(model, seed=1_000_000, metrics="bits_per_dim")
     assert found["figures"].keys() == {"bits_per_dim"} and found["extractor"]["features"] is None
+    assert "drawn by" not in capsys.readouterr().out
     assert not any(path.name.startswith("seed1000") for path in model.rglob("*.png"))
 
 

@@ -25,7 +25,7 @@ def described(n: int, seed: int, shift: float = 0.0) -> Described:
 
 
 SAMPLES, REFERENCE = described(300, 1, 0.5), described(400, 2)
-OPTIONS = Options(seed=0, replicates=30, class_names=["a", "b", "c", "d"])
+OPTIONS = Options(seed=0, replicates=30)
 
 
 class OnDisk:
