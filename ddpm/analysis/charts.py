@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from markupsafe import Markup
+
 WIDTH, HEIGHT = 550, 300                        # pixels; the page scales them
 LEFT, RIGHT, TOP, BOTTOM = 68, 14, 12, 44       # of the frame
 STYLES = 8                                      # series that the page tells apart
@@ -27,6 +29,22 @@ class Series(NamedTuple):
     style: int
     points: Sequence[Point]
     half_widths: Sequence[float] | None = None
+
+
+class Chart(NamedTuple):
+    """A chart with its words, as the macro `chart` of base.html.jinja shows it.
+
+    Attributes:
+        title: for people.
+        svg: the chart.
+        lines: (name, style) of each series; empty where no key is needed.
+        caption: a sentence; empty for none.
+    """
+
+    title: str
+    svg: Markup
+    lines: Sequence[tuple[str, int]] = ()
+    caption: str = ""
 
 
 class Scale(NamedTuple):
@@ -79,6 +97,11 @@ def logarithmic(low: float, high: float) -> Scale:
 def fitting(low: float, high: float) -> Scale:
     """Logarithmic where all is above 0 and spans a factor of 3 or more, else linear."""
     return logarithmic(low, high) if low > 0 and high / low >= 3 else linear(low, high)
+
+
+def legend(series: Sequence[Series]) -> list[tuple[str, int]]:
+    """Name and style of each line, once where a line is in several parts."""
+    return list(dict.fromkeys((line.name, line.style) for line in series))
 
 
 def thinned(points: Sequence[Point], most: int = 250) -> tuple[list[Point], int]:

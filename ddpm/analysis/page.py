@@ -1,24 +1,25 @@
 """A comparison as one HTML page that needs nothing else: no script, no other file, no network."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ddpm.analysis.charts import (
     STYLES,
+    Chart,
     Series,
     confusion_chart,
     fitting,
     interval_strip,
+    legend,
     line_chart,
     linear,
     logarithmic,
     thinned,
 )
 from ddpm.analysis.comparison import Comparison, Entry, Row, differing, short
+from ddpm.analysis.environment import environment
 from ddpm.analysis.grids import shared_samples, training_grids
 from ddpm.analysis.runs import EVALUATED, EVALUATED_BY, Point, Run, finite
 from ddpm.analysis.table import facts, matched, setting, signed, span
@@ -27,22 +28,6 @@ from ddpm.evaluation.table import interval, number
 
 SHOWN_CLASSES = 20      # of a confusion matrix; of more only the most frequent confusions are listed
 LISTED = 10             # of them
-
-
-class Chart(NamedTuple):
-    """A chart with its words.
-
-    Attributes:
-        title: for people.
-        svg: the chart.
-        lines: (name, style) of each series.
-        caption: a sentence; empty for none.
-    """
-
-    title: str
-    svg: Markup
-    lines: Sequence[tuple[str, int]]
-    caption: str = ""
 
 
 def page(comparison: Comparison) -> str:
@@ -59,14 +44,8 @@ def page(comparison: Comparison) -> str:
     shown = {strip.run for of_class in samples for strip in of_class.strips}
     grids, torn = training_grids([run for run in comparison.runs if run.name not in shown])
     first = next(iter(comparison.evaluations.values()), None)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {
+    templates = environment()
+    templates.globals |= {
         "facts": facts,
         "interval": interval,
         "number": number,
@@ -76,7 +55,7 @@ def page(comparison: Comparison) -> str:
         "matched": matched,
         "strip": lambda row, entry: Markup(_strip(row, entry, styles)),
     }
-    return environment.get_template("page.html.jinja").render(
+    return templates.get_template("page.html.jinja").render(
         runs=comparison.runs,
         styles=styles,
         rows=comparison.rows,
@@ -141,7 +120,7 @@ def _curve(
     if most > 1:
         caption = f"{caption} Each point is the mean of up to {most} logged values.".strip()
     svg = Markup(line_chart(series, "images seen", name, linear, fitting))
-    return Chart(name.capitalize(), svg, _lines(series), caption)
+    return Chart(name.capitalize(), svg, legend(series), caption)
 
 
 def _denoising(comparison: Comparison, styles: dict[str, int]) -> Chart | None:
@@ -169,7 +148,7 @@ def _denoising(comparison: Comparison, styles: dict[str, int]) -> Chart | None:
     )
     svg = line_chart(series, "noise level", "mean squared error of x_0", logarithmic, fitting)
     return Chart(
-        "Denoising error", Markup(svg), _lines(series), " ".join([f"{told}bars are 95 % intervals.", *left_out])
+        "Denoising error", Markup(svg), legend(series), " ".join([f"{told}bars are 95 % intervals.", *left_out])
     )
 
 
@@ -209,8 +188,3 @@ def _strip(row: Row, entry: Entry, styles: dict[str, int]) -> str:
 def _ends(figure: dict[str, Any]) -> tuple[float, float | None, float | None]:
     low, high = (figure[key] if finite(figure[key]) else None for key in ("low", "high"))
     return figure["value"], low, high
-
-
-def _lines(series: Sequence[Series]) -> list[tuple[str, int]]:
-    """A run's line may be in several parts."""
-    return list(dict.fromkeys((line.name, line.style) for line in series))
