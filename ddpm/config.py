@@ -1,4 +1,4 @@
-"""Configuration: plain dataclasses that refuse values out of range. `ddpm.commands` reads them from files and argv."""
+"""Configuration: plain dataclasses that refuse values out of range. `ddpm.parsing` reads them from files and argv."""
 
 import dataclasses
 from dataclasses import dataclass, field

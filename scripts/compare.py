@@ -1,6 +1,6 @@
 """Set runs side by side, as a table and one HTML page: `python scripts/compare.py --help`."""
 
-from ddpm.commands import one_line_errors, parse_compare
+from ddpm.parsing import one_line_errors, parse_compare
 
 
 def main() -> None:

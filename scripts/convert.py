@@ -1,12 +1,12 @@
 """Convert models of other programs to this one, and back to diffusers: `python scripts/convert.py --help`."""
 
-from ddpm.commands import one_line_errors, parse_convert
+from ddpm.parsing import one_line_errors, parse_convert, read_flags
 
 
 def main() -> None:
     with one_line_errors():
         command = parse_convert()
-        flags = command.reference_flags()
+        flags = None if command.flags is None else read_flags(command.flags)
         from ddpm.exchange.conversion import convert  # after the options are read: importing takes seconds
 
         convert(

@@ -1,12 +1,12 @@
 """Measure how good a model's images are, with error bars: `python scripts/evaluate.py --help`."""
 
-from ddpm.commands import one_line_errors, parse_evaluate
+from ddpm.parsing import one_line_errors, parse_evaluate, sample_settings
 
 
 def main() -> None:
     with one_line_errors():
         command = parse_evaluate()
-        settings = command.settings()
+        settings = sample_settings(command)
         from ddpm.evaluation.evaluate import evaluate  # after the options are read: importing takes seconds
 
         evaluate(command, settings)

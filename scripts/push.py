@@ -1,6 +1,6 @@
 """Share a trained model on the Hugging Face hub: `python scripts/push.py --help`."""
 
-from ddpm.commands import one_line_errors, parse_push
+from ddpm.parsing import one_line_errors, parse_push
 
 
 def main() -> None:

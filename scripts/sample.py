@@ -1,12 +1,12 @@
 """Draw images of chosen classes from a trained model: `python scripts/sample.py --help`."""
 
-from ddpm.commands import one_line_errors, parse_sample
+from ddpm.parsing import one_line_errors, parse_sample, sample_settings
 
 
 def main() -> None:
     with one_line_errors():
         command = parse_sample()
-        settings = command.settings()
+        settings = sample_settings(command)
         from ddpm.exchange.samples import sample_to_folder  # after the options are read: importing takes seconds
 
         sample_to_folder(

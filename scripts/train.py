@@ -1,6 +1,6 @@
 """Train a class-conditional diffusion model: `python scripts/train.py --help`."""
 
-from ddpm.commands import one_line_errors, parse_train
+from ddpm.parsing import one_line_errors, parse_train
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import docstring_parser
 import pytest
 import yaml
 
-from ddpm.commands import ConvertCommand, SampleCommand, one_line_errors, parse_sample, parse_train, read_config
+from ddpm.commands import AblateCommand, ConvertCommand, ProbeCommand, SampleCommand
 from ddpm.config import (
     CHANGEABLE,
     SECTIONS,
@@ -29,6 +29,15 @@ from ddpm.models.adm_flags import PRESETS
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import RESAMPLERS
 from ddpm.objective import PREDICTIONS, TIMESTEP_SAMPLERS, WEIGHTINGS
+from ddpm.parsing import (
+    one_line_errors,
+    parse_ablate,
+    parse_probe,
+    parse_sample,
+    parse_train,
+    read_config,
+    sample_settings,
+)
 from ddpm.sampling.samplers import SAMPLERS
 from ddpm.sampling.timesteps import SPACINGS
 from ddpm.schedule import SCHEDULES
@@ -72,7 +81,7 @@ def test_documented_choices_are_those_of_the_dict(section: type, key: str, table
     assert not [item for item in items[: -len(list(table))] if re.fullmatch(r"\w+", item)], text    # no further names
 
 
-@pytest.mark.parametrize("section", [*SECTIONS.values(), SampleCommand, ConvertCommand])
+@pytest.mark.parametrize("section", [*SECTIONS.values(), SampleCommand, ConvertCommand, AblateCommand, ProbeCommand])
 def test_every_option_is_documented(section: type) -> None:
     assert list(described(section)) == [f.name for f in dataclasses.fields(section)]
     assert all(text and "\n\n" not in text for text in described(section).values())
@@ -285,14 +294,32 @@ def test_sample_settings_are_those_of_the_run_unless_given() -> None:
     Path("run/config.yaml").write_text(config.to_yaml())
     Path("run/run.json").write_text("{}")
     for model in ("run", "run/checkpoints/step_1"):
-        settings = parse_sample([model, "--guidance", "1.5", "--sampler", "ddpm"]).settings()
+        settings = sample_settings(parse_sample([model, "--guidance", "1.5", "--sampler", "ddpm"]))
         assert settings == SampleConfig(steps=7, guidance=1.5, per_class=2, sampler="ddpm")
-    assert parse_sample(["elsewhere"]).settings() == SampleConfig()
+    assert sample_settings(parse_sample(["elsewhere"])) == SampleConfig()
     with pytest.raises(ValueError, match=r"sample\.eta: 2\.0 is out of range"):
-        parse_sample(["run", "--eta", "2"]).settings()
+        sample_settings(parse_sample(["run", "--eta", "2"]))
     with pytest.raises(ValueError, match=r"sample\.guidance_interval: \[3\.0, 1\.0\] is out of range"):
-        parse_sample(["run", "--guidance-interval", "[3, 1]"]).settings()
-    assert parse_sample(["run", "--guidance-interval", "[0.3, 3]"]).settings().guidance_interval == [0.3, 3]
+        sample_settings(parse_sample(["run", "--guidance-interval", "[3, 1]"]))
+    assert sample_settings(parse_sample(["run", "--guidance-interval", "[0.3, 3]"])).guidance_interval == [0.3, 3]
+
+
+def test_a_shard_is_a_part_of_a_study(capsys: pytest.CaptureFixture) -> None:
+    assert parse_ablate(["--study", "s.yaml"]).part == (1, 1)
+    command = parse_ablate(["--study", "s.yaml", "--shard", "2/3", "--dry-run"])
+    assert command.part == (2, 3) and command.dry_run and command.run is None
+    for shard in ("0/2", "3/2", "1", "1/", "/2", "a/b", "1/0", "-1/2", "1/2/3", "1.0/2", ""):
+        line = refused(lambda: parse_ablate(["--study", "s.yaml", f"--shard={shard}"]), capsys)  # noqa: B023
+        assert re.search(rf"shard: '{shard}' is no part of a study; give i/n", line), line
+    assert "study" in refused(lambda: parse_ablate([]), capsys)
+
+
+def test_what_a_probe_measures_is_in_range(capsys: pytest.CaptureFixture) -> None:
+    command = parse_probe(["run", "--images", "64", "--out", "page.html"])
+    assert command == ProbeCommand(Path("run"), out=Path("page.html"), images=64)
+    for option, value in (("images", "1"), ("timesteps", "1"), ("samples", "0"), ("seed", "-1")):
+        line = refused(lambda: parse_probe(["run", f"--{option}", value]), capsys)  # noqa: B023
+        assert re.search(rf"{option}: {value} is out of range; allowed: ", line), line
 
 
 # -------------------------------------------------------------------------------------------------------- differences

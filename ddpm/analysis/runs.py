@@ -8,8 +8,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
-from ddpm.commands import read_config
 from ddpm.manifest import digests
+from ddpm.parsing import read_config
 
 EVALUATED = "evaluation/"               # what the keys of figures in metrics.jsonl begin with
 EVALUATED_BY = "evaluation/settings"    # digest of what decides those of a record

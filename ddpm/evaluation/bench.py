@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from accelerate import PartialState
 
 from ddpm import __version__
-from ddpm.commands import EvaluateCommand, run_of
+from ddpm.commands import EvaluateCommand
 from ddpm.config import SampleConfig
 from ddpm.data import ImageData
 from ddpm.evaluation.classes import class_without_images
@@ -19,6 +19,7 @@ from ddpm.evaluation.reference import description, readers
 from ddpm.evaluation.subject import Located, Subject, drawn, given, held_out_data, read_data, reference_config
 from ddpm.exchange.loading import load_pipeline
 from ddpm.names import lookup
+from ddpm.parsing import run_of
 
 OF_THE_DENOISER = {"denoising": "denoising error", "bits_per_dim": "variational bound"}
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.commands import Drawing, EvaluateCommand, read_config, run_of
+from ddpm.commands import Drawing, EvaluateCommand
 from ddpm.config import DataConfig, SampleConfig
 from ddpm.data import ImageData, load_data
 from ddpm.evaluation.images import read_images
@@ -24,6 +24,7 @@ from ddpm.exchange.loading import load_pipeline, locate, weights_digest
 from ddpm.exchange.pictures import decoded
 from ddpm.exchange.samples import process_digest
 from ddpm.names import did_you_mean
+from ddpm.parsing import read_config, run_of
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.sampling.images import class_seeds
 

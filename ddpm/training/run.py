@@ -8,10 +8,10 @@ import socket
 from pathlib import Path
 from typing import Any, Self
 
-from ddpm.commands import read_config
 from ddpm.config import Config, differences
 from ddpm.exchange.provenance import git_commit, versions
 from ddpm.manifest import appearing
+from ddpm.parsing import read_config
 from ddpm.processes import acquired
 
 

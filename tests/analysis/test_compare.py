@@ -24,9 +24,9 @@ from ddpm.analysis.page import page
 from ddpm.analysis.report import report
 from ddpm.analysis.runs import read_runs
 from ddpm.analysis.table import as_table
-from ddpm.commands import parse_compare
 from ddpm.config import Config, DiffusionConfig, ModelConfig, TrainConfig
 from ddpm.evaluation.intervals import share
+from ddpm.parsing import parse_compare
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["cat", "dog & <co>"]

@@ -22,9 +22,9 @@ from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 from torch import Tensor
 
-from ddpm.commands import read_config
 from ddpm.evaluation.frechet import frechet_distance, moments
 from ddpm.exchange.loading import load_pipeline
+from ddpm.parsing import read_config
 from ddpm.sampling.images import batches
 from ddpm.sampling.samplers import SAMPLERS
 from ddpm.training.build import build_data

@@ -23,6 +23,7 @@ from ddpm.evaluation.judge import train_judge
 from ddpm.evaluation.metrics import METRICS
 from ddpm.manifest import sha256
 from ddpm.models.unet import UNet
+from ddpm.parsing import sample_settings
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.schedule import SCHEDULES, NoiseSchedule
 
@@ -49,7 +50,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(model: Path, **options: object) -> dict:
     command = EvaluateCommand(model=model, **{**QUICK, **options})
-    return json.loads(evaluate(command, command.settings()).read_text())
+    return json.loads(evaluate(command, sample_settings(command)).read_text())
 
 
 @pytest.fixture(scope="module")
