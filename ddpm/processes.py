@@ -17,6 +17,22 @@ from accelerate.utils import broadcast_object_list, gather_object, parse_flag_fr
 PATIENCE_SECONDS = 6.0
 
 
+class InUse(ValueError):
+    """Another process holds what this one wants to write to."""
+
+
+class FailedElsewhere(SystemExit):
+    """Ends a process in silence after another one has failed, which tells why.
+
+    Args:
+        kind: class of its error.
+    """
+
+    def __init__(self, kind: type[BaseException]) -> None:
+        super().__init__(2)
+        self.kind = kind
+
+
 def join_processes(patience: timedelta | None = None) -> PartialState:
     """Joins the processes that were launched together: on CPUs where the launch says so, else on the devices found.
 
@@ -75,11 +91,11 @@ def on_main(processes: Accelerator | PartialState, act: Callable[[], Any]) -> An
             result = act()
         except BaseException as error:      # whatever it is, the others must not wait for it
             problem = error
-    failed = broadcast_object_list([problem is not None])[0]
+    failed = broadcast_object_list([None if problem is None else type(problem)])[0]
     if problem is not None:
         raise problem
-    if failed:
-        raise SystemExit(2)
+    if failed is not None:
+        raise FailedElsewhere(failed)
     return result
 
 
@@ -117,8 +133,8 @@ def all_together(processes: Accelerator | PartialState, act: Callable[[], None])
         act()
     except BaseException as error:          # whatever it is, the others must not wait for it
         problem = error
-    failed = any(gather_object([problem is not None]))
+    failed = next((kind for kind in gather_object([None if problem is None else type(problem)]) if kind), None)
     if problem is not None:
         raise problem
-    if failed:
-        raise SystemExit(2)
+    if failed is not None:
+        raise FailedElsewhere(failed)

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from ddpm.config import TrainConfig
@@ -25,6 +26,8 @@ def start_accelerator(config: TrainConfig, patience: timedelta | None = None) ->
     processes = join_processes(patience)
     check_launch(processes.num_processes, "train.py")
     on_main(processes, lambda: check_fit(config, processes))
+    # A process may train several runs, one after the other; accelerate keeps the precision of the first otherwise.
+    AcceleratorState._reset_state()
     return Accelerator(
         mixed_precision="no" if config.precision == "fp32" else config.precision,
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],

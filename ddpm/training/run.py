@@ -12,7 +12,7 @@ from ddpm.config import Config, differences
 from ddpm.exchange.provenance import git_commit, versions
 from ddpm.manifest import appearing
 from ddpm.parsing import read_config
-from ddpm.processes import acquired
+from ddpm.processes import InUse, acquired
 
 
 class RunDirectory:
@@ -24,7 +24,7 @@ class RunDirectory:
         path: the directory; made if it does not exist.
 
     Raises:
-        ValueError: if another process is using it.
+        InUse: if another process is using it.
         OSError: if it may not be written to.
     """
 
@@ -34,7 +34,7 @@ class RunDirectory:
         self._lock = (path / ".lock").open("a+")
         if not acquired(self._lock, fcntl.LOCK_EX):
             self._lock.seek(0)
-            raise ValueError(
+            raise InUse(
                 f"{path}: in use by {self._lock.read().strip() or 'another process'}; wait for it, or name another "
                 "directory with --run"
             )

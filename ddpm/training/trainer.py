@@ -31,6 +31,7 @@ from ddpm.training.grid import Grid
 from ddpm.training.inputs import seed_dropout, training_inputs
 from ddpm.training.interruption import Interruption
 from ddpm.training.launch import EVALUATION_PATIENCE, start_accelerator
+from ddpm.training.modulation import watch
 from ddpm.training.optimizer import build_optimizer, learning_rate
 from ddpm.training.plan import multiply_adds, plan
 from ddpm.training.run import RunDirectory
@@ -147,7 +148,8 @@ class Trainer:
         if self.monitor is not None:
             observers.append(Evaluations(self.config, accelerator, self.pipeline, path, self.monitor, run_id))
         stop = False            # a process was told to: the run is not complete, even if its last step is done
-        with bar as progress, Interruption() as interruption, closing(batches):
+        tracking = nullcontext() if trackers is None else closing(trackers)
+        with tracking, bar as progress, Interruption() as interruption, closing(batches):
             clock = Stopwatch()
             while not stop:
                 with clock.paused():
@@ -164,7 +166,6 @@ class Trainer:
                 if stop or self.step % config.checkpoint_every == 0 or self.step == config.steps:
                     with clock.paused():
                         self.save()
-        on_main(accelerator, lambda: trackers.close())
         if stop:
             accelerator.print(
                 f"interrupted after step {self.step} of {config.steps}; everything is saved in {path}; "
