@@ -7,6 +7,9 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
+from ddpm.analysis.axes import Scale, compact, fitting, linear, span
+from ddpm.analysis.svg import as_text, child, drawing, write
+
 WIDTH, HEIGHT = 550, 300                        # pixels; the page scales them
 LEFT, RIGHT, TOP, BOTTOM = 68, 14, 12, 44       # of the frame
 STYLES = 8                                      # series that the page tells apart
@@ -23,12 +26,14 @@ class Series(NamedTuple):
         style: 0 to STYLES - 1, its colour and dashes.
         points: (x, y), x rising.
         half_widths: of the 95 % interval of each y; None for lines without.
+        band: (low, high) at each x, shaded; None for lines without.
     """
 
     name: str
     style: int
     points: Sequence[Point]
     half_widths: Sequence[float] | None = None
+    band: Sequence[Point] | None = None
 
 
 class Chart(NamedTuple):
@@ -45,58 +50,6 @@ class Chart(NamedTuple):
     svg: Markup
     lines: Sequence[tuple[str, int]] = ()
     caption: str = ""
-
-
-class Scale(NamedTuple):
-    """An axis.
-
-    Attributes:
-        place: value -> 0 to 1.
-        ticks: values that are marked.
-        low: at 0.
-        high: at 1.
-    """
-
-    place: Callable[[float], float]
-    ticks: Sequence[float]
-    low: float
-    high: float
-
-
-def linear(low: float, high: float) -> Scale:
-    """Equal steps; the ends are widened to ticks."""
-    if low == high:
-        margin = abs(low) / 2 or 1.0
-        low, high = low - margin, high + margin
-    step = _round_step((high - low) / 5)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    low, high = first * step, last * step
-    ticks = [i * step for i in range(first, last + 1)]
-    return Scale(lambda value: (value - low) / (high - low), ticks, low, high)
-
-
-def logarithmic(low: float, high: float) -> Scale:
-    """Equal factors; `low` must be above 0."""
-    assert low > 0
-    if low == high:
-        low, high = low / 2, high * 2
-    margin = (high / low) ** 0.04
-    low, high = low / margin, high * margin
-    a, b = math.log(low), math.log(high)
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for digits in ((1,), (1, 3), (1, 2, 5)):
-        ticks = [d * 10.0**k for k in decades for d in digits if low <= d * 10.0**k <= high]
-        if len(ticks) >= 3:
-            break
-    else:
-        ticks = [tick for tick in linear(low, high).ticks if low <= tick <= high]
-    ticks = ticks[:: -(-len(ticks) // 8)]
-    return Scale(lambda value: (math.log(value) - a) / (b - a), ticks, low, high)
-
-
-def fitting(low: float, high: float) -> Scale:
-    """Logarithmic where all is above 0 and spans a factor of 3 or more, else linear."""
-    return logarithmic(low, high) if low > 0 and high / low >= 3 else linear(low, high)
 
 
 def legend(series: Sequence[Series]) -> list[tuple[str, int]]:
@@ -131,9 +84,9 @@ def line_chart(
     Returns:
         An <svg> element.
     """
-    x = x_scale(*_span(x for line in series for x, _ in line.points))
-    y = y_scale(*_span(y for line in series for _, y in line.points))
-    svg = _svg(WIDTH, HEIGHT, f"{y_label} over {x_label}: {', '.join(line.name for line in series)}")
+    x = x_scale(*span(x for line in series for x, _ in line.points))
+    y = y_scale(*span([*(y for line in series for _, y in line.points), *_ends(series)]))
+    svg = drawing(WIDTH, HEIGHT, f"{y_label} over {x_label}: {', '.join(line.name for line in series)}")
     _frame(svg, x, y, x_label, y_label)
 
     def place(point: Point) -> Point:
@@ -141,18 +94,24 @@ def line_chart(
         return LEFT + x.place(point[0]) * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - inside * (HEIGHT - TOP - BOTTOM)
 
     for line in series:
-        group = _child(svg, "g", {"class": f"series-{line.style}"})
+        group = child(svg, "g", {"class": f"series-{line.style}"})
         for (at, value), half in zip(line.points, line.half_widths or (), strict=line.half_widths is not None):
             (across, bottom), (_, top) = place((at, value - half)), place((at, value + half))
             shape = f"M{across:.1f} {bottom:.1f}V{top:.1f}M{across - 3:.1f} {top:.1f}h6M{across - 3:.1f} {bottom:.1f}h6"
-            _child(group, "path", {"class": "bar", "d": shape})
+            child(group, "path", {"class": "bar", "d": shape})
         placed = [place(point) for point in line.points]
-        _child(group, "path", {"class": "line", "d": "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in placed)})
+        if line.band is not None:
+            ends = list(zip(line.points, line.band, strict=True))
+            around = [place((at, low)) for (at, _), (low, _) in ends]
+            around += [place((at, high)) for (at, _), (_, high) in reversed(ends)]
+            shape = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in around) + "Z"
+            child(group, "path", {"class": "band", "d": shape})
+        child(group, "path", {"class": "line", "d": "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in placed)})
         if len(placed) <= MARKED:
             for (a, b), point in zip(placed, line.points, strict=True):
-                mark = _child(group, "circle", {"cx": f"{a:.1f}", "cy": f"{b:.1f}", "r": "2.6"})
-                _child(mark, "title").text = f"{line.name}: {point[1]:.4g} at {compact(point[0])}"
-    return _text(svg)
+                mark = child(group, "circle", {"cx": f"{a:.1f}", "cy": f"{b:.1f}", "r": "2.6"})
+                child(mark, "title").text = f"{line.name}: {point[1]:.4g} at {compact(point[0])}"
+    return as_text(svg)
 
 
 def interval_strip(values: Sequence[tuple[float, float | None, float | None]], style: int, floor: float | None) -> str:
@@ -165,25 +124,25 @@ def interval_strip(values: Sequence[tuple[float, float | None, float | None]], s
     """
     width, height, margin = 120, 18, 6
     known = [v for triple in values for v in triple if v is not None] + ([] if floor is None else [floor])
-    low, high = _span(known)
+    low, high = span(known)
     spread = high - low or 1.0
-    svg = _svg(width, height, "value and interval")
+    svg = drawing(width, height, "value and interval")
     svg.set("class", "strip")
 
     def place(value: float) -> str:
         return f"{margin + (value - low) / spread * (width - 2 * margin):.1f}"
 
     middle = height / 2
-    _child(svg, "path", {"class": "grid", "d": f"M{margin} {middle}H{width - margin}"})
+    child(svg, "path", {"class": "grid", "d": f"M{margin} {middle}H{width - margin}"})
     if floor is not None:
-        _child(svg, "path", {"class": "floor", "d": f"M{place(floor)} 1V{height - 1}"})
-    group = _child(svg, "g", {"class": f"series-{style}"})
+        child(svg, "path", {"class": "floor", "d": f"M{place(floor)} 1V{height - 1}"})
+    group = child(svg, "g", {"class": f"series-{style}"})
     value, left, right = values[0]
     if left is not None and right is not None:
         shape = f"M{place(left)} {middle}H{place(right)}M{place(left)} 5v8M{place(right)} 5v8"
-        _child(group, "path", {"class": "bar", "d": shape})
-    _child(group, "circle", {"cx": place(value), "cy": str(middle), "r": "3.4"})
-    return _text(svg)
+        child(group, "path", {"class": "bar", "d": shape})
+    child(group, "circle", {"cx": place(value), "cy": str(middle), "r": "3.4"})
+    return as_text(svg)
 
 
 def confusion_chart(matrix: Sequence[Sequence[int]], names: Sequence[str], style: int) -> str:
@@ -192,77 +151,139 @@ def confusion_chart(matrix: Sequence[Sequence[int]], names: Sequence[str], style
     captions = [name if len(name) <= 12 else f"{name[:11]}…" for name in names]
     margin = gap + letter * max(map(len, captions)) + 8
     size = len(names) * cell
-    svg = _svg(round(margin + size + 4), round(margin + size + 4), "confusion matrix")
+    svg = drawing(round(margin + size + 4), round(margin + size + 4), "confusion matrix")
     svg.set("class", f"confusion series-{style}")
-    _label(svg, margin + size / 2, 12, "read as", "middle", "axis")
-    turned = _label(svg, 12, margin + size / 2, "asked for", "middle", "axis")
+    write(svg, margin + size / 2, 12, "read as", "middle", "axis")
+    turned = write(svg, 12, margin + size / 2, "asked for", "middle", "axis")
     turned.set("transform", f"rotate(-90 12 {margin + size / 2:.0f})")
     for i, (row, caption) in enumerate(zip(matrix, captions, strict=True)):
         middle = margin + (i + 0.5) * cell
-        _label(svg, margin - 6, middle + 4, caption, "end")
-        above = _label(svg, middle + 4, margin - 6, caption, "start")
+        write(svg, margin - 6, middle + 4, caption, "end")
+        above = write(svg, middle + 4, margin - 6, caption, "start")
         above.set("transform", f"rotate(-90 {middle + 4:.1f} {margin - 6:.1f})")
         for j, count in enumerate(row):
             share = count / max(1, sum(row))
             left, top = margin + j * cell, margin + i * cell
             box = {"x": f"{left:.1f}", "y": f"{top:.1f}", "width": str(cell - 1), "height": str(cell - 1)}
-            shade = _child(svg, "rect", {**box, "class": "cell", "fill-opacity": f"{0.04 + 0.6 * share:.3f}"})
-            _child(shade, "title").text = f"{names[i]} read as {names[j]}: {count} of {sum(row)}"
+            shade = child(svg, "rect", {**box, "class": "cell", "fill-opacity": f"{0.04 + 0.6 * share:.3f}"})
+            child(shade, "title").text = f"{names[i]} read as {names[j]}: {count} of {sum(row)}"
             if count:
-                _label(svg, left + (cell - 1) / 2, top + cell / 2 + 4, compact(count), "middle")
-    return _text(svg)
+                write(svg, left + (cell - 1) / 2, top + cell / 2 + 4, compact(count), "middle")
+    return as_text(svg)
 
 
-def compact(value: float) -> str:
-    """A number as short as it goes: 25k, 1.5M, 0.02."""
-    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= limit:
-            return f"{value / (1e3 if letter == 'k' else limit):.3g}{letter}"
-    return f"{value:.4g}"
+def heat_map(
+    values: Sequence[Sequence[float | None]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    label: str,
+    diverging: bool = False,
+    low: float | None = None,
+    high: float | None = None,
+) -> str:
+    """A table as shades. A page shows it inside `.wide`, where it keeps its size and scrolls.
+
+    Args:
+        values: a row of cells for each name in `rows`; None and nan are left blank.
+        rows: names, from the top.
+        columns: names, from the left.
+        label: what the values are, with their unit.
+        diverging: one colour below 0 and another above it, with equal shades at equal distances.
+        low: value of the faintest shade, 0 if diverging; None for the least there is.
+        high: value of the strongest; None for the greatest there is. Values beyond the ends are shaded as the ends.
+
+    Returns:
+        An <svg> element: numbers in the cells where there is room for them, and a scale below.
+    """
+    width = min(46.0, max(10.0, 560 / len(columns)))
+    height = min(26.0, max(13.0, 480 / len(rows)))
+    letter, gap, head = 6.8, 6, 24
+    left = gap + letter * max(map(len, rows))
+    flat = all(letter * len(name) <= width for name in columns)
+    top = head + (14 if flat else letter * max(map(len, columns)))
+    every = 1 if flat else math.ceil(14 / width)
+    right, bottom = left + gap + width * len(columns), top + gap + height * len(rows)
+    known = [value for row in values for value in row if _known(value)]
+    shade, least, greatest = _shades(known, diverging, low, high)
+    svg = drawing(math.ceil(max(right + 14, left + 240)), math.ceil(bottom + 56), label)
+    svg.set("class", "map")
+    write(svg, left + gap, 14, label, "start", "axis")
+    for j, name in enumerate(columns):
+        middle = left + gap + (j + 0.5) * width
+        if flat:
+            write(svg, middle, top, name, "middle")
+        elif j % every == 0:
+            write(svg, middle + 4, top, name, "start").set("transform", f"rotate(-90 {middle + 4:.1f} {top:.1f})")
+    for i, (row, name) in enumerate(zip(values, rows, strict=True)):
+        y = top + gap + i * height
+        write(svg, left, y + height / 2 + 4, name, "end")
+        for j, (value, column) in enumerate(zip(row, columns, strict=True)):
+            if not _known(value):
+                continue
+            x, kind, strength = left + gap + j * width, *shade(value)
+            _cell(svg, x, y, width - 1, height - 1, kind, strength, f"{name}, {column}: {value:.4g}")
+            if width >= 34 and height >= 16:
+                text = write(svg, x + (width - 1) / 2, y + height / 2 + 4, f"{value:.2g}", "middle", "number")
+                text.set("class", "number strong" if strength > 0.6 else "number")
+    for i in range(24 if known else 0):
+        value = least + (i + 0.5) / 24 * (greatest - least)
+        _cell(svg, left + gap + 9 * i, bottom + 14, 9, 12, *shade(value))
+    for at in (0.0, 0.5, 1.0) if known else ():
+        anchor = {0.0: "start", 0.5: "middle", 1.0: "end"}[at]
+        write(svg, left + gap + 216 * at, bottom + 42, compact(least + at * (greatest - least)), anchor)
+    return as_text(svg)
+
+
+def _shades(
+    known: Sequence[float], diverging: bool, low: float | None, high: float | None
+) -> tuple[Callable[[float], tuple[str, float]], float, float]:
+    """Value -> kind and strength (0 to 1) of its shade, and the values at the ends of the scale."""
+    ends = [*known, *(end for end in (low, high) if end is not None)] or [0.0]
+    if diverging:
+        given = [abs(end) for end in (low, high) if end is not None]
+        limit = max(given or map(abs, ends)) or 1.0
+        return lambda value: ("below" if value < 0 else "above", min(1.0, abs(value) / limit)), -limit, limit
+    least, greatest = min(ends) if low is None else low, max(ends) if high is None else high
+    spread = (greatest - least) or 1.0
+    return lambda value: ("above", min(1.0, max(0.0, (value - least) / spread))), least, least + spread
+
+
+def _cell(
+    svg: ElementTree.Element,
+    x: float,
+    y: float,
+    width: float,
+    height: float,
+    kind: str,
+    strength: float,
+    title: str | None = None,
+) -> None:
+    box = {"x": f"{x:.1f}", "y": f"{y:.1f}", "width": f"{width:.1f}", "height": f"{height:.1f}"}
+    cell = child(svg, "rect", {**box, "class": kind, "fill-opacity": f"{0.05 + 0.95 * strength:.3f}"})
+    if title is not None:
+        child(cell, "title").text = title
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _ends(series: Sequence[Series]) -> Iterator[float]:
+    """What the bands of some lines reach to."""
+    return (end for line in series for ends in line.band or () for end in ends)
 
 
 def _frame(svg: ElementTree.Element, x: Scale, y: Scale, x_label: str, y_label: str) -> None:
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     for tick in y.ticks:
         height = bottom - y.place(tick) * (bottom - TOP)
-        _child(svg, "path", {"class": "grid", "d": f"M{LEFT} {height:.1f}H{right}"})
-        _label(svg, LEFT - 6, height + 4, compact(tick), "end")
+        child(svg, "path", {"class": "grid", "d": f"M{LEFT} {height:.1f}H{right}"})
+        write(svg, LEFT - 6, height + 4, compact(tick), "end")
     for tick in x.ticks:
         across = LEFT + x.place(tick) * (right - LEFT)
-        _child(svg, "path", {"class": "grid", "d": f"M{across:.1f} {TOP}V{bottom}"})
-        _label(svg, across, bottom + 16, compact(tick), "middle")
-    _child(svg, "path", {"class": "frame", "d": f"M{LEFT} {TOP}V{bottom}H{right}"})
-    _label(svg, (LEFT + right) / 2, HEIGHT - 8, x_label, "middle", "axis")
+        child(svg, "path", {"class": "grid", "d": f"M{across:.1f} {TOP}V{bottom}"})
+        write(svg, across, bottom + 16, compact(tick), "middle")
+    child(svg, "path", {"class": "frame", "d": f"M{LEFT} {TOP}V{bottom}H{right}"})
+    write(svg, (LEFT + right) / 2, HEIGHT - 8, x_label, "middle", "axis")
     middle = (TOP + bottom) / 2
-    _label(svg, 12, middle, y_label, "middle", "axis").set("transform", f"rotate(-90 12 {middle:.0f})")
-
-
-def _round_step(step: float) -> float:
-    power = 10.0 ** math.floor(math.log10(step))
-    return next(digit * power for digit in (1, 2, 2.5, 5, 10) if digit * power >= step * (1 - 1e-9))
-
-
-def _span(values: Sequence[float] | Iterator[float]) -> Point:
-    known = list(values)
-    return min(known), max(known)
-
-
-def _svg(width: int, height: int, label: str) -> ElementTree.Element:
-    size = {"viewBox": f"0 0 {width} {height}", "width": str(width), "height": str(height)}
-    return ElementTree.Element("svg", {**size, "role": "img", "aria-label": label})
-
-
-def _child(parent: ElementTree.Element, tag: str, attributes: dict[str, str] | None = None) -> ElementTree.Element:
-    return ElementTree.SubElement(parent, tag, attributes or {})
-
-
-def _label(
-    svg: ElementTree.Element, x: float, y: float, text: str, anchor: str, kind: str = "tick"
-) -> ElementTree.Element:
-    label = _child(svg, "text", {"class": kind, "x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor})
-    label.text = text
-    return label
-
-
-def _text(svg: ElementTree.Element) -> str:
-    return ElementTree.tostring(svg, encoding="unicode")
+    write(svg, 12, middle, y_label, "middle", "axis").set("transform", f"rotate(-90 12 {middle:.0f})")

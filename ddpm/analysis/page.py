@@ -5,17 +5,15 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ddpm.analysis.axes import fitting, linear, logarithmic
 from ddpm.analysis.charts import (
     STYLES,
     Chart,
     Series,
     confusion_chart,
-    fitting,
     interval_strip,
     legend,
     line_chart,
-    linear,
-    logarithmic,
     thinned,
 )
 from ddpm.analysis.comparison import Comparison, Entry, Row, differing, short
