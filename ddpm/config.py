@@ -63,7 +63,12 @@ class ModelConfig:
         num_res_blocks: residual blocks per level.
         attention_resolutions: pixels at which there is self-attention (the middle always has it).
         head_channels: channels of an attention head.
-        norm: how timestep and class enter a residual block, adagn or groupnorm (additive).
+        norm: how timestep and class enter a residual block, adagn, groupnorm (additive), groupnorm_matched (additive,
+            the embedding widened to the parameters of adagn), adain, adaln, adarms, adagn_scale (no shift) or
+            adagn_shift (no scale).
+        conditioning: what enters, both, timestep, class, none, or cross_attention (the timestep enters, and after each
+            block there is attention to the class).
+        conditioned_depths: at which levels, all, encoder, middle, decoder, or a list of resolutions in pixels.
         norm_groups: at most so many groups in a norm; each keeps at least 4 channels.
         dropout: probability in the residual blocks.
         resample: where the resolution changes, resblock or conv.
@@ -78,6 +83,8 @@ class ModelConfig:
     attention_resolutions: list[int] = field(default_factory=lambda: [4])
     head_channels: int = 32
     norm: str = "adagn"
+    conditioning: str = "both"
+    conditioned_depths: list[int] | str = "all"
     norm_groups: int = 32
     dropout: float = 0.0
     resample: str = "resblock"

@@ -95,6 +95,42 @@ class SelfAttention(nn.Module):
         return h + self.proj(mixed).transpose(1, 2).unflatten(2, h.shape[2:])
 
 
+class CrossAttention(nn.Module):
+    """Attention with N heads from the pixels to tokens of the class, added to h.
+
+    The class embedding is read as TOKENS tokens. With one alone the softmax would be over a single key, which is
+    constantly 1: the layer would add the same vector at every pixel, whatever h is.
+
+    Args:
+        channels: C.
+        emb_channels: D, of the class embedding; divisible by TOKENS.
+        num_heads: N, a divisor of C.
+        groups: number of groups of the norm as a function of C.
+    """
+
+    TOKENS = 4
+
+    def __init__(
+        self, channels: int, emb_channels: int, num_heads: int, groups: Callable[[int], int] = num_groups
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = GroupNorm(groups(channels), channels, eps=EPS)
+        self.q = nn.Linear(channels, channels)
+        self.kv = nn.Linear(emb_channels // self.TOKENS, 2 * channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, h: Tensor, classes: Tensor) -> Tensor:
+        """(B, C, H, W), (B, D) -> (B, C, H, W)."""
+        pixels = self.norm(h).flatten(2).transpose(1, 2)                                                # (B, HW, C)
+        q = self.q(pixels).unflatten(2, (self.num_heads, -1)).transpose(1, 2)                         # (B, N, HW, C/N)
+        tokens = classes.unflatten(1, (self.TOKENS, -1))                                                # (B, 4, D/4)
+        kv = self.kv(tokens).unflatten(2, (2, self.num_heads, -1))                                   # (B, 4, 2, N, C/N)
+        k, v = kv.permute(2, 0, 3, 1, 4)                                                               # (B, N, 4, C/N)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)                      # (B, HW, C)
+        return h + self.proj(mixed).transpose(1, 2).unflatten(2, h.shape[2:])
+
+
 class Downsample(nn.Module):
     """Convolution of stride 2: (B, C, H, W) -> (B, C, H/2, W/2)."""
 

@@ -1,6 +1,11 @@
-"""Embedding of the timestep. The class embedding is a plain nn.Embedding, whose last row is the null class."""
+"""Embedding of the timestep, and what of timestep and class reaches the layers.
+
+The class embedding is a plain nn.Embedding, whose last row is the null class.
+"""
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,3 +41,56 @@ class TimestepEmbedding(nn.Module):
         """(B,) -> (B, D)."""
         features = sinusoid(t, self.channels).to(self.linear1.weight.dtype)
         return self.linear2(F.silu(self.linear1(features)))
+
+
+class Conditioning(NamedTuple):
+    """Which way timestep and class take.
+
+    Attributes:
+        to_norms: embeddings of timestep and class -> what reaches the adaptive norms, before its SiLU; shapes that
+            broadcast to (..., D).
+        cross_attention: whether layers of cross-attention read the class embedding.
+    """
+
+    to_norms: Callable[[Tensor, Tensor], Tensor]
+    cross_attention: bool = False
+
+
+def _both(time: Tensor, classes: Tensor) -> Tensor:
+    return time + classes
+
+
+# What is left out is multiplied by 0, not left away: training on several processes wants a gradient for each parameter.
+
+
+def _timestep(time: Tensor, classes: Tensor) -> Tensor:
+    return time + 0 * classes
+
+
+def _class(time: Tensor, classes: Tensor) -> Tensor:
+    return 0 * time + classes
+
+
+def _none(time: Tensor, classes: Tensor) -> Tensor:
+    return 0 * time + 0 * classes
+
+
+CONDITIONINGS = {
+    "both": Conditioning(_both),
+    "timestep": Conditioning(_timestep),
+    "class": Conditioning(_class),
+    "none": Conditioning(_none),
+    "cross_attention": Conditioning(_timestep, cross_attention=True),
+}
+
+
+class LevelEmbedding(NamedTuple):
+    """What the layers of one level are conditioned on.
+
+    Attributes:
+        norms: what the projections of its adaptive norms get, (B, D).
+        classes: the class embedding, which its cross-attention reads, (B, D).
+    """
+
+    norms: Tensor
+    classes: Tensor

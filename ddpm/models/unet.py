@@ -2,6 +2,8 @@
 
 import math
 import zlib
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,13 +14,15 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
-from ddpm.models.blocks import Downsample, Identity, ResBlock, SelfAttention, Upsample, doubled, halved
-from ddpm.models.embedding import TimestepEmbedding
+from ddpm.models.blocks import CrossAttention, Downsample, Identity, ResBlock, SelfAttention, Upsample, doubled, halved
+from ddpm.models.embedding import CONDITIONINGS, LevelEmbedding, TimestepEmbedding
 from ddpm.models.norm import EPS, NORMS, GroupNorm, num_groups
+from ddpm.models.shape import check_depths, check_shape, is_conditioned
 from ddpm.names import lookup
 from ddpm.randomness import Purpose, generator
 
 RESAMPLERS = ("resblock", "conv")
+MATCHED_WITHIN = 0.01       # a share; only in tiny networks is one unit of width more than a tenth of it
 
 
 @dataclass
@@ -29,12 +33,35 @@ class UNetOutput(BaseOutput):
 
 
 class Level(nn.Module):
-    """The layers of one resolution; `resample` holds the one that leads to the next, or none at the last level."""
+    """The layers of one resolution on one side of the U-Net.
 
-    def __init__(self, blocks: list[nn.Module], attentions: list[nn.Module], resample: list[nn.Module]) -> None:
+    Args:
+        depth: an entry of DEPTHS, where it is.
+        size: H = W in pixels.
+        conditioned: whether timestep and class reach it.
+        blocks: residual blocks.
+        attentions: one after each of them, or an Identity.
+        cross_attentions: one after each of these, or an Identity.
+        resample: the layer that leads to the next level, or none at the last.
+    """
+
+    def __init__(
+        self,
+        depth: str,
+        size: int,
+        conditioned: bool,
+        blocks: list[nn.Module],
+        attentions: list[nn.Module],
+        cross_attentions: list[nn.Module],
+        resample: list[nn.Module],
+    ) -> None:
         super().__init__()
+        self.depth = depth
+        self.size = size
+        self.conditioned = conditioned
         self.blocks = nn.ModuleList(blocks)
         self.attentions = nn.ModuleList(attentions)
+        self.cross_attentions = nn.ModuleList(cross_attentions)
         self.resample = nn.ModuleList(resample)
 
 
@@ -54,6 +81,9 @@ class UNet(ModelMixin, ConfigMixin):
         head_channels: channels per attention head.
         num_heads: heads at every width, instead of head_channels.
         norm: an entry of NORMS.
+        conditioning: an entry of CONDITIONINGS, what of timestep and class reaches the layers, and by which way.
+        conditioned_depths: which levels it reaches, `all`, an entry of DEPTHS, or resolutions of levels in pixels. The
+            others have the same norms, whose embedding is zero, and no cross-attention.
         norm_groups: at most so many groups in each norm,
         min_group_channels: and at least so many channels in each group.
         dropout: probability in the residual blocks.
@@ -81,6 +111,8 @@ class UNet(ModelMixin, ConfigMixin):
         head_channels: int = 64,
         num_heads: int | None = None,
         norm: str = "adagn",
+        conditioning: str = "both",
+        conditioned_depths: str | Sequence[int] = "all",
         norm_groups: int = 32,
         min_group_channels: int = 4,
         dropout: float = 0.0,
@@ -88,69 +120,110 @@ class UNet(ModelMixin, ConfigMixin):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_shape(resolution, channels, channel_mult, attention_resolutions, head_channels, num_heads)
+        crossed = lookup(CONDITIONINGS, conditioning, "model.conditioning").cross_attention
+        crossed_depths = conditioned_depths if crossed else ()
+        check_shape(
+            resolution, channels, channel_mult, attention_resolutions, head_channels, num_heads, crossed_depths
+        )
+        check_depths(conditioned_depths, [resolution // 2**level for level in range(len(channel_mult))])
         lookup(dict.fromkeys(RESAMPLERS), resample, "model.resample")
         if num_classes + null_class < 1:
             raise ValueError("num_classes: 0 is an unconditional model, which needs null_class")
         self.gradient_checkpointing = False
-        emb_channels = 4 * channels
-        groups = partial(num_groups, max_groups=norm_groups, min_group_channels=min_group_channels)
-        block = partial(
-            ResBlock, emb_channels=emb_channels, norm=lookup(NORMS, norm, "model.norm"), groups=groups, dropout=dropout
-        )
+        self._build(norm, self._emb_channels(lookup(NORMS, norm, "model.norm").parameters_of))
+        self.initialize(seed)
 
-        def attention(width: int) -> nn.Module:
-            return SelfAttention(width, num_heads or width // head_channels, groups)
+    def _emb_channels(self, parameters_of: str | None) -> int:
+        """D: 4 times the width, or where the number of parameters is nearest to that of another norm at that D."""
+        usual = 4 * self.config.channels
+        if parameters_of is None:
+            return usual
 
-        def attention_at(size: int, width: int) -> nn.Module:
-            return attention(width) if size in attention_resolutions else Identity()
+        def parameters(norm: str, emb_channels: int) -> int:
+            with torch.device("meta"):
+                self._build(norm, emb_channels)
+            return sum(p.numel() for p in self.parameters())
+
+        norm, target = self.config.norm, parameters(parameters_of, usual)
+        step = CrossAttention.TOKENS if CONDITIONINGS[self.config.conditioning].cross_attention else 1
+        # The number rises with D, and is more than its square.
+        candidates = range(step, math.isqrt(target) + 2 * step, step)
+        above = bisect_left(candidates, target, key=lambda emb_channels: parameters(norm, emb_channels))
+        off = {d: abs(parameters(norm, d) - target) / target for d in candidates[max(0, above - 1) : above + 1]}
+        nearest = min(off, key=off.__getitem__)
+        if off[nearest] > MATCHED_WITHIN:
+            raise ValueError(
+                f"model.norm: {norm} comes no nearer than {100 * off[nearest]:.2g} % to the {target:,} parameters of "
+                f"{parameters_of}, and {MATCHED_WITHIN:.0%} is allowed; raise model.channels"
+            )
+        return nearest
+
+    def _build(self, norm: str, emb_channels: int) -> None:
+        """Makes all layers.
+
+        Args:
+            norm: an entry of NORMS.
+            emb_channels: D, of the embeddings.
+        """
+        c = self.config
+        groups = partial(num_groups, max_groups=c.norm_groups, min_group_channels=c.min_group_channels)
+        block = partial(ResBlock, emb_channels=emb_channels, norm=NORMS[norm], groups=groups, dropout=c.dropout)
+
+        def heads(width: int) -> int:
+            return c.num_heads or width // c.head_channels
+
+        def level(
+            depth: str, size: int, inputs: list[int], width: int, attends: list[bool], resample: list[nn.Module]
+        ) -> Level:
+            conditioned = is_conditioned(c.conditioned_depths, depth, size)
+            crossed = conditioned and CONDITIONINGS[c.conditioning].cross_attention
+            return Level(
+                depth,
+                size,
+                conditioned,
+                blocks=[block(channels, width) for channels in inputs],
+                attentions=[SelfAttention(width, heads(width), groups) if yes else Identity() for yes in attends],
+                cross_attentions=[
+                    CrossAttention(width, emb_channels, heads(width), groups) if crossed else Identity() for _ in inputs
+                ],
+                resample=resample,
+            )
 
         def down(width: int) -> nn.Module:
-            return block(width, width, resample=halved) if resample == "resblock" else Downsample(width)
+            return block(width, width, resample=halved) if c.resample == "resblock" else Downsample(width)
 
         def up(width: int) -> nn.Module:
-            return block(width, width, resample=doubled) if resample == "resblock" else Upsample(width)
+            return block(width, width, resample=doubled) if c.resample == "resblock" else Upsample(width)
 
-        widths = [int(channels * factor) for factor in channel_mult]
-        sizes = [resolution // 2**level for level in range(len(widths))]
+        widths = [int(c.channels * factor) for factor in c.channel_mult]
+        sizes = [c.resolution // 2**i for i in range(len(widths))]
         last = len(widths) - 1
 
-        self.time_embed = TimestepEmbedding(channels, emb_channels)
-        self.class_embed = nn.Embedding(num_classes + null_class, emb_channels)
+        self.time_embed = TimestepEmbedding(c.channels, emb_channels)
+        self.class_embed = nn.Embedding(c.num_classes + c.null_class, emb_channels)
         # ADM starts at the width of the first level, whose factor may differ from 1.
-        self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(c.in_channels, widths[0], 3, padding=1)
 
         self.down = nn.ModuleList()
         skips = [widths[0]]
-        for level, (width, size) in enumerate(zip(widths, sizes, strict=True)):
-            inputs = [skips[-1]] + [width] * (num_res_blocks - 1)
-            self.down.append(
-                Level(
-                    blocks=[block(c, width) for c in inputs],
-                    attentions=[attention_at(size, width) for _ in inputs],
-                    resample=[down(width)] if level < last else [],
-                )
-            )
-            skips += [width] * (num_res_blocks + (level < last))
+        for i, (width, size) in enumerate(zip(widths, sizes, strict=True)):
+            inputs = [skips[-1]] + [width] * (c.num_res_blocks - 1)
+            attends = [size in c.attention_resolutions] * len(inputs)
+            self.down.append(level("encoder", size, inputs, width, attends, [down(width)] if i < last else []))
+            skips += [width] * (c.num_res_blocks + (i < last))
 
-        self.mid = Level([block(widths[-1], widths[-1]) for _ in range(2)], [attention(widths[-1]), Identity()], [])
+        self.mid = level("middle", sizes[-1], [widths[-1]] * 2, widths[-1], [True, False], [])
 
         self.up = nn.ModuleList()
         above = widths[-1]
-        for level, width, size in reversed(list(zip(range(len(widths)), widths, sizes, strict=True))):
-            inputs = [above] + [width] * num_res_blocks
-            self.up.append(
-                Level(
-                    blocks=[block(c + skips.pop(), width) for c in inputs],
-                    attentions=[attention_at(size, width) for _ in inputs],
-                    resample=[up(width)] if level > 0 else [],
-                )
-            )
+        for i, width, size in reversed(list(zip(range(len(widths)), widths, sizes, strict=True))):
+            inputs = [channels + skips.pop() for channels in [above] + [width] * c.num_res_blocks]
+            attends = [size in c.attention_resolutions] * len(inputs)
+            self.up.append(level("decoder", size, inputs, width, attends, [up(width)] if i > 0 else []))
             above = width
 
         self.norm_out = GroupNorm(groups(widths[0]), widths[0], eps=EPS)
-        self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
-        self.initialize(seed)
+        self.conv_out = nn.Conv2d(widths[0], c.out_channels, 3, padding=1)
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
@@ -158,7 +231,7 @@ class UNet(ModelMixin, ConfigMixin):
 
         | tensor                                               | initial value                            |
         | ---------------------------------------------------- | ---------------------------------------- |
-        | `conv2`, `proj` (attention and norms), `conv_out`     | 0: each block starts as the identity     |
+        | `conv2`, `proj` (attentions and norms), `conv_out`    | 0: each block starts as the identity     |
         | other convolutions and linear layers                 | uniform in +-1 / sqrt(fan_in)            |
         | class embedding                                      | standard normal                          |
         | GroupNorm                                            | weight 1, bias 0                         |
@@ -208,32 +281,66 @@ class UNet(ModelMixin, ConfigMixin):
             ValueError: if labels are missing, or of a shape that is none of these.
         """
         timestep = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
-        embs = self._embeddings(self.time_embed(timestep), self._labels(class_labels, sample))
+        embs = self.embeddings(timestep, class_labels)
 
         # Convolutions run faster on this layout, and every layer keeps it.
         h = self.conv_in(sample).contiguous(memory_format=torch.channels_last)
         skips = [h]
-        for level, emb in zip(self.down, embs, strict=True):
-            for block, attention in zip(level.blocks, level.attentions, strict=True):
-                h = self._run(attention, self._run(block, h, emb), emb)
-                skips.append(h)
+        for name, level in self.levels.items():
+            emb = embs[name]
+            for layers in zip(level.blocks, level.attentions, level.cross_attentions, strict=True):
+                if level.depth == "decoder":
+                    h = torch.cat([h, skips.pop()], dim=1)
+                block, attention, cross_attention = layers
+                h = self._run(attention, self._run(block, h, emb.norms), emb.norms)
+                h = self._run(cross_attention, h, emb.classes)
+                if level.depth == "encoder":
+                    skips.append(h)
             for resample in level.resample:
-                h = self._run(resample, h, emb)
-                skips.append(h)
-        for block, attention in zip(self.mid.blocks, self.mid.attentions, strict=True):
-            h = self._run(attention, self._run(block, h, embs[-1]), embs[-1])
-        for level, emb in zip(self.up, reversed(embs), strict=True):
-            for block, attention in zip(level.blocks, level.attentions, strict=True):
-                h = torch.cat([h, skips.pop()], dim=1)
-                h = self._run(attention, self._run(block, h, emb), emb)
-            for resample in level.resample:
-                h = self._run(resample, h, emb)
+                h = self._run(resample, h, emb.norms)
+                if level.depth == "encoder":
+                    skips.append(h)
 
         output = self.conv_out(F.silu(self.norm_out(h)))
         return UNetOutput(sample=output) if return_dict else (output,)
 
-    def _embeddings(self, time: Tensor, labels: Tensor) -> list[Tensor]:
-        """What each level is conditioned on, from the finest to the coarsest: L times (B, D)."""
+    @property
+    def levels(self) -> dict[str, Level]:
+        """All levels by their names as modules, in the order of the forward pass."""
+        return {
+            **{f"down.{i}": level for i, level in enumerate(self.down)},
+            "mid": self.mid,
+            **{f"up.{i}": level for i, level in enumerate(self.up)},
+        }
+
+    def embeddings(self, timestep: Tensor, class_labels: Tensor | None = None) -> dict[str, LevelEmbedding]:
+        """What each level is conditioned on.
+
+        Args:
+            timestep: (B,).
+            class_labels: as in `forward`.
+
+        Returns:
+            By the names of `levels`.
+
+        Raises:
+            ValueError: as `forward` does.
+        """
+        time, classes = self.time_embed(timestep), self._class_embeddings(self._labels(class_labels, timestep))
+        if classes.ndim == 3:
+            time = time[:, None]                                                                        # (B, 1, D)
+        norms = F.silu(CONDITIONINGS[self.config.conditioning].to_norms(time, classes))       # (B, D) or (B, L, D)
+        nothing = torch.zeros_like(norms if norms.ndim == 2 else norms[:, 0])                           # (B, D)
+        finest_first = {level.size: i for i, level in enumerate(self.down)}
+
+        def at(level: Level) -> LevelEmbedding:
+            own = [emb if emb.ndim == 2 else emb[:, finest_first[level.size]] for emb in (norms, classes)]
+            return LevelEmbedding(own[0] if level.conditioned else nothing, own[1])
+
+        return {name: at(level) for name, level in self.levels.items()}
+
+    def _class_embeddings(self, labels: Tensor) -> Tensor:
+        """(B, D), or for labels of each level (B, L, D)."""
         levels, rows = len(self.down), len(self.class_embed.weight)
         weighted = labels.is_floating_point()
         shape = labels.shape[: labels.ndim - weighted]
@@ -244,66 +351,16 @@ class UNet(ModelMixin, ConfigMixin):
                 f"(B,) or (B, {levels}), and weights (B, {rows}) or (B, {levels}, {rows})"
             )
         table = self.class_embed.weight
-        classes = labels.to(table.dtype) @ table if weighted else self.class_embed(labels)      # (B, D) or (B, L, D)
-        if len(shape) == 1:
-            return [F.silu(time + classes)] * levels
-        return list(F.silu(time[:, None] + classes).unbind(1))
+        return labels.to(table.dtype) @ table if weighted else self.class_embed(labels)
 
-    def _labels(self, class_labels: Tensor | None, sample: Tensor) -> Tensor:
+    def _labels(self, class_labels: Tensor | None, timestep: Tensor) -> Tensor:
         if class_labels is not None:
             return class_labels
         if self.config.num_classes > 0:
             raise ValueError(f"class_labels: missing; give ids in 0..{self.config.num_classes - 1}, one for each image")
-        return torch.zeros(len(sample), dtype=torch.int64, device=sample.device)
+        return torch.zeros(len(timestep), dtype=torch.int64, device=timestep.device)
 
     def _run(self, layer: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return self._gradient_checkpointing_func(layer, h, emb)
         return layer(h, emb)
-
-
-def check_shape(
-    resolution: int,
-    channels: int,
-    channel_mult: tuple[float, ...],
-    attention_resolutions: tuple[int, ...],
-    head_channels: int,
-    num_heads: int | None,
-) -> None:
-    """Refuses numbers that make no U-Net.
-
-    Raises:
-        ValueError: names the option, what is wrong and what would fit.
-    """
-    levels = len(channel_mult)
-    widths = [int(channels * factor) for factor in channel_mult]
-    if channels < 2:
-        raise ValueError(f"model.channels: {channels} is out of range; allowed: 2 or more")
-    if min(widths, default=0) < 1:
-        raise ValueError("model.channel_mult: at least one level is needed, and a channel in each, as [1, 2, 2, 2]")
-    divisor = 2 ** (levels - 1)
-    if resolution % divisor or resolution < divisor:
-        below, above = resolution // divisor * divisor, (resolution // divisor + 1) * divisor
-        fitting = f"{below} or {above}" if below else f"{above}"
-        most = max(n for n in range(1, levels) if resolution % 2 ** (n - 1) == 0)
-        raise ValueError(
-            f"data.resolution: {resolution} is not divisible by {divisor}, as the {levels} levels of "
-            f"model.channel_mult need; use {fitting}, or at most {most} level{'s' * (most > 1)}"
-        )
-    sizes = [resolution // 2**level for level in range(levels)]
-    for size in attention_resolutions:
-        if size not in sizes:
-            raise ValueError(
-                f"model.attention_resolutions: {size} never occurs; at data.resolution {resolution} the levels are at "
-                f"{', '.join(map(str, sizes))}"
-            )
-    attended = {width for width, size in zip(widths, sizes, strict=True) if size in attention_resolutions}
-    attended.add(widths[-1])        # the middle
-    for width in sorted(attended):
-        if width % (num_heads or head_channels):
-            option = "num_heads" if num_heads else "head_channels"
-            fitting = [n for n in range(1, width + 1) if all(w % n == 0 for w in attended)]
-            raise ValueError(
-                f"model.{option}: {num_heads or head_channels} does not divide the {width} channels of an attention "
-                f"layer; use one of {', '.join(map(str, fitting))}"
-            )

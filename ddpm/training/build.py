@@ -10,6 +10,7 @@ from ddpm.config import Config
 from ddpm.data import ImageData, load_data
 from ddpm.exchange.loading import load_pipeline
 from ddpm.exchange.pretrained import started_from, training_options
+from ddpm.models.embedding import CONDITIONINGS
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import RESAMPLERS, UNet
 from ddpm.names import did_you_mean, lookup
@@ -34,6 +35,7 @@ def check_names(config: Config) -> None:
     """
     diffusion, sample = config.diffusion, config.sample
     lookup(NORMS, config.model.norm, "model.norm")
+    lookup(CONDITIONINGS, config.model.conditioning, "model.conditioning")
     lookup(dict.fromkeys(RESAMPLERS), config.model.resample, "model.resample")
     lookup(SCHEDULES, diffusion.schedule, "diffusion.schedule")
     lookup(PREDICTIONS, diffusion.prediction, "diffusion.prediction")
@@ -114,6 +116,8 @@ def build_unet(config: Config, data: ImageData) -> UNet:
         attention_resolutions=tuple(model.attention_resolutions),
         head_channels=model.head_channels,
         norm=model.norm,
+        conditioning=model.conditioning,
+        conditioned_depths=model.conditioned_depths,
         norm_groups=model.norm_groups,
         dropout=model.dropout,
         resample=model.resample,

@@ -205,7 +205,9 @@ def test_norms_start_from_equal_shared_tensors() -> None:
     first = next(iter(states.values()))
     for norm, state in states.items():
         shared = [name for name, t in state.items() if name in first and first[name].shape == t.shape]
-        assert {"conv_in.weight", "time_embed.linear1.weight", "class_embed.weight", "conv_out.bias"} <= {*shared}, norm
+        assert {"conv_in.weight", "mid.blocks.0.conv1.weight", "mid.attentions.0.qkv.weight"} <= {*shared}, norm
+        if NORMS[norm].parameters_of is None:
+            assert {"time_embed.linear1.weight", "class_embed.weight", "mid.blocks.0.norm2.norm.weight"} <= {*shared}, norm
         assert all(torch.equal(state[name], first[name]) for name in shared), norm
 
 

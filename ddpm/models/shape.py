@@ -1,0 +1,93 @@
+"""Numbers that make a U-Net, and which of its levels are conditioned."""
+
+from collections.abc import Sequence
+
+from ddpm.names import lookup
+
+DEPTHS = ("encoder", "middle", "decoder")
+
+
+def is_conditioned(depths: str | Sequence[int], depth: str, size: int) -> bool:
+    """Whether timestep and class reach a level.
+
+    Args:
+        depths: `all`, an entry of DEPTHS, or sizes of levels.
+        depth: an entry of DEPTHS, where the level is.
+        size: H = W of the level in pixels.
+    """
+    return depths in ("all", depth) if isinstance(depths, str) else size in depths
+
+
+def check_depths(depths: str | Sequence[int], sizes: Sequence[int]) -> None:
+    """Refuses depths that are none of a U-Net with levels of these sizes.
+
+    Raises:
+        ValueError: names the option, what is wrong and what would fit.
+    """
+    at = f"the levels are at {', '.join(map(str, sizes))}"
+    if isinstance(depths, str):
+        try:
+            lookup(dict.fromkeys(("all", *DEPTHS)), depths, "model.conditioned_depths")
+        except ValueError as problem:
+            raise ValueError(f"{problem}; or a list of resolutions, as [{sizes[-1]}]; {at}") from None
+    elif not depths:
+        raise ValueError(f"model.conditioned_depths: names no level; {at}; model.conditioning none conditions none")
+    else:
+        for size in depths:
+            if size not in sizes:
+                raise ValueError(f"model.conditioned_depths: {size} never occurs; {at}")
+
+
+def check_shape(
+    resolution: int,
+    channels: int,
+    channel_mult: Sequence[float],
+    attention_resolutions: Sequence[int],
+    head_channels: int,
+    num_heads: int | None,
+    cross_attention_depths: str | Sequence[int] = (),
+) -> None:
+    """Refuses numbers that make no U-Net.
+
+    Args:
+        resolution, channels, channel_mult, attention_resolutions, head_channels, num_heads: as in UNet.
+        cross_attention_depths: depths at which there is cross-attention, as in `is_conditioned`.
+
+    Raises:
+        ValueError: names the option, what is wrong and what would fit.
+    """
+    levels = len(channel_mult)
+    widths = [int(channels * factor) for factor in channel_mult]
+    if channels < 2:
+        raise ValueError(f"model.channels: {channels} is out of range; allowed: 2 or more")
+    if min(widths, default=0) < 1:
+        raise ValueError("model.channel_mult: at least one level is needed, and a channel in each, as [1, 2, 2, 2]")
+    divisor = 2 ** (levels - 1)
+    if resolution % divisor or resolution < divisor:
+        below, above = resolution // divisor * divisor, (resolution // divisor + 1) * divisor
+        fitting = f"{below} or {above}" if below else f"{above}"
+        most = max(n for n in range(1, levels) if resolution % 2 ** (n - 1) == 0)
+        raise ValueError(
+            f"data.resolution: {resolution} is not divisible by {divisor}, as the {levels} levels of "
+            f"model.channel_mult need; use {fitting}, or at most {most} level{'s' * (most > 1)}"
+        )
+    sizes = [resolution // 2**level for level in range(levels)]
+    for size in attention_resolutions:
+        if size not in sizes:
+            raise ValueError(
+                f"model.attention_resolutions: {size} never occurs; at data.resolution {resolution} the levels are at "
+                f"{', '.join(map(str, sizes))}"
+            )
+    attended = {widths[-1]}         # the middle
+    for width, size in zip(widths, sizes, strict=True):
+        crossed = any(is_conditioned(cross_attention_depths, depth, size) for depth in ("encoder", "decoder"))
+        if crossed or size in attention_resolutions:
+            attended.add(width)
+    for width in sorted(attended):
+        if width % (num_heads or head_channels):
+            option = "num_heads" if num_heads else "head_channels"
+            fitting = [n for n in range(1, width + 1) if all(w % n == 0 for w in attended)]
+            raise ValueError(
+                f"model.{option}: {num_heads or head_channels} does not divide the {width} channels of an attention "
+                f"layer; use one of {', '.join(map(str, fitting))}"
+            )
