@@ -36,9 +36,9 @@ LEAVES = {
     "data": ({"names"}, 4),
 }
 OUTSIDERS = {
-    "jsonargparse": {"ddpm/parsing.py"},
-    "docstring_parser": {"ddpm/parsing.py"},
-    "yaml": {"ddpm/parsing.py", "ddpm/config.py"},
+    "jsonargparse": {"ddpm/parsing/"},
+    "docstring_parser": {"ddpm/parsing/"},
+    "yaml": {"ddpm/parsing/", "ddpm/config.py"},
     "accelerate": {
         "ddpm/training/",
         "ddpm/evaluation/",
