@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ddpm.config import Config
 from ddpm.data import ImageData
+from ddpm.divergence import Diverged
 from ddpm.models.unet import UNet
 from ddpm.objective import diffusion_loss
 from ddpm.pipeline import ClassConditionalPipeline
@@ -161,7 +162,7 @@ class Trainer:
                 progress.update()
                 if self.step % config.log_every == 0 or self.step == config.steps:
                     record = self.metrics_since_last(clock.restart())
-                    on_main(accelerator, lambda record=record: trackers.log(record))
+                    on_main(accelerator, lambda record=record: trackers.log(record | self.watched()))
                     progress.set_postfix({"loss": record["loss"], "images/s": record["images_per_s"]})
                 if stop or self.step % config.checkpoint_every == 0 or self.step == config.steps:
                     with clock.paused():
@@ -189,7 +190,7 @@ class Trainer:
             Whether any process was.
 
         Raises:
-            ValueError: after too many updates in a row that had to be skipped.
+            Diverged: after too many updates in a row that had to be skipped.
         """
         config, accelerator = self.config.train, self.accelerator
         seed_dropout(config.seed, self.step, accelerator.process_index)
@@ -240,10 +241,11 @@ class Trainer:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.update()        # fp16: a smaller loss scale next time
         if self.skipped_in_a_row > self.config.train.max_skipped:
-            raise ValueError(
+            raise Diverged(
                 f"train.max_skipped: the loss or its gradient was not finite in {self.skipped_in_a_row} steps in a row "
                 f"(now at step {self.step}); lower train.learning_rate, or use train.precision bf16 or fp32; "
-                "the checkpoints from before are kept"
+                "the checkpoints from before are kept",
+                self.step,
             )
 
     def metrics_since_last(self, seconds: float) -> dict[str, Any]:
@@ -261,6 +263,10 @@ class Trainer:
         self.timed_from = self.step
         self.sums = dict.fromkeys(self.sums, 0)
         return record
+
+    def watched(self) -> dict[str, float | None]:
+        """What the modulation of the model does, not of its average: a fault shows there first."""
+        return watch(self.unet, self.schedule.num_timesteps)
 
     def save(self) -> None:
         """Publishes a checkpoint."""

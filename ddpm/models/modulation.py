@@ -1,0 +1,117 @@
+"""What the modulated layers of a U-Net are, and what timestep and class make them do; no image is needed for it."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ddpm.models.norm import NORMS
+from ddpm.models.unet import UNet
+
+# A channel whose gain |1 + scale| stays below this is as good as switched off: a twentieth of the feature is left.
+DEAD = 0.05
+
+
+class ModulatedLayer(NamedTuple):
+    """A layer whose norm is modulated.
+
+    Attributes:
+        name: as in `named_modules`, such as "down.0.blocks.0.norm2".
+        depth: "encoder", "middle" or "decoder".
+        resolution: of its output in pixels.
+        norm: the module, a member of NORMS.
+    """
+
+    name: str
+    depth: str
+    resolution: int
+    norm: nn.Module
+
+
+class Effects(NamedTuple):
+    """Values over timestep and class as a sum: mean + timestep + class_ + interaction.
+
+    Attributes:
+        mean: (1, 1, C), over everything.
+        timestep: (T, 1, C), what a timestep adds on average over classes.
+        class_: (1, K, C), what a class adds on average over timesteps.
+        interaction: (T, K, C), the rest.
+    """
+
+    mean: Tensor
+    timestep: Tensor
+    class_: Tensor
+    interaction: Tensor
+
+
+def modulated_layers(unet: UNet) -> list[ModulatedLayer]:
+    """All members of NORMS in a U-Net, in the order of the forward pass; those of resampling blocks too."""
+    return [layer for layers in _by_level(unet).values() for layer in layers]
+
+
+@torch.no_grad()
+def projection_inputs(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """What the projection of each modulated layer is given in a forward pass.
+
+    Args:
+        unet: the model.
+        timesteps: (B,).
+        labels: of classes, as the U-Net takes them, (B, ...).
+
+    Returns:
+        Layer name -> (B, D); layers that are given the same share one tensor.
+    """
+    embeddings = unet.embeddings(timesteps, labels)
+    return {layer.name: embeddings[level].norms for level, layers in _by_level(unet).items() for layer in layers}
+
+
+@torch.no_grad()
+def modulations(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str, dict[str, Tensor]]:
+    """Scale and shift of each modulated layer, as it has them, at some timesteps and classes.
+
+    Args:
+        unet: the model.
+        timesteps: (T,).
+        labels: (K,) class ids, the null class among them if it is wanted; or weights of the class embeddings (K, rows).
+
+    Returns:
+        Layer name -> "scale" or "shift" -> (T, K, C). A scale enters as 1 + scale, a shift is added.
+    """
+    T, K = len(timesteps), len(labels)
+    inputs = projection_inputs(unet, timesteps.repeat_interleave(K), labels.repeat(T, *[1] * (labels.ndim - 1)))
+    found = {}
+    for layer in modulated_layers(unet):
+        parts = layer.norm.proj(inputs[layer.name]).view(T, K, -1).chunk(len(layer.norm.parts), dim=2)  # (T, K, C)
+        found[layer.name] = dict(zip(layer.norm.parts, parts, strict=True))
+    return found
+
+
+def effects(values: Tensor) -> Effects:
+    """Takes values apart into what timestep and class do alone, and what only both together explain.
+
+    The four terms are orthogonal, so their sums of squares add up (two-way analysis of variance, one value to a cell;
+    Fisher 1925).
+
+    Args:
+        values: (T, K, C).
+    """
+    mean = values.mean(dim=(0, 1), keepdim=True)                                                        # (1, 1, C)
+    timestep = values.mean(dim=1, keepdim=True) - mean                                                  # (T, 1, C)
+    class_ = values.mean(dim=0, keepdim=True) - mean                                                    # (1, K, C)
+    return Effects(mean, timestep, class_, values - mean - timestep - class_)
+
+
+def _by_level(unet: UNet) -> dict[str, list[ModulatedLayer]]:
+    """The modulated layers of each of `unet.levels`."""
+    found = {}
+    for level_name, level in unet.levels.items():
+        # A layer that changes the resolution already works at the next one.
+        resampled = 2 * level.size if level.depth == "decoder" else level.size // 2
+        found[level_name] = [
+            ModulatedLayer(
+                f"{level_name}.{name}", level.depth, resampled if name.startswith("resample.") else level.size, module
+            )
+            for name, module in level.named_modules()
+            if isinstance(module, tuple(NORMS.values()))
+        ]
+    return found
