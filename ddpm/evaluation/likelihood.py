@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm.divergence import Diverged
 from ddpm.evaluation.blocks import blocks
 from ddpm.evaluation.figures import Figure, Table
 from ddpm.evaluation.intervals import with_standard_error
@@ -104,7 +105,7 @@ def denoising_errors(
         float64 (B, S), for images in [-1, 1].
 
     Raises:
-        ValueError: if what the denoiser answers is not finite; names the first image and timestep.
+        Diverged: if what the denoiser answers is not finite; names the first image and timestep.
     """
 
     def error(x_0: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
@@ -184,7 +185,8 @@ def bound_terms(
         float64 (B, S + 1): the strata from the first timesteps to the last, and the divergence of the prior.
 
     Raises:
-        ValueError: if there are not as many timesteps, or what the denoiser answers is not finite.
+        ValueError: if there are not as many timesteps.
+        Diverged: if what the denoiser answers is not finite.
     """
     starts = strata(schedule, evaluations).to(images.device)
     width = starts.diff()                                                                       # (S,)
@@ -240,7 +242,7 @@ def _scores(
         bad = ~values.isfinite()
         if bad.any():
             first = int(bad.int().argmax())
-            raise ValueError(
+            raise Diverged(
                 f"the denoiser's answer for image {int(places[i][first])} at timestep {int(t[first])} is not finite; "
                 "its weights may be damaged, or it predicts eps where nothing of the signal is left: use another model"
             )

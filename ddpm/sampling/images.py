@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm.divergence import Diverged
 from ddpm.names import lookup
 from ddpm.randomness import Purpose, normal
 from ddpm.sampling.samplers import SAMPLERS
@@ -125,7 +126,8 @@ def draw(
         (N, C, H, W) on the device, in [-1, 1] if the denoiser clips.
 
     Raises:
-        ValueError: for an unknown setting, before anything is drawn; or if what is drawn is not finite.
+        ValueError: for an unknown setting, before anything is drawn.
+        Diverged: if what is drawn is not finite.
     """
     timesteps = check_drawing(schedule, sampler, steps, spacing, eta)
     assert 0 < len(labels) == len(seeds) <= batch_size, (len(labels), len(seeds), batch_size)
@@ -142,7 +144,7 @@ def draw(
     x_0 = x_0[: len(labels)]
     finite = x_0.flatten(1).isfinite().all(dim=1)
     if not finite.all():
-        raise ValueError(
+        raise Diverged(
             f"the model draws values that are not finite (of {int((~finite).sum())} of {len(x_0)} images, seed "
             f"{seeds[int(finite.int().argmin())]} first); its weights may be damaged: use an earlier checkpoint"
         )

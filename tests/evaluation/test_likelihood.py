@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from ddpm.data import load_data
+from ddpm.divergence import Diverged
 from ddpm.evaluation import likelihood
 from ddpm.evaluation.likelihood import (
     bits_per_dim,
@@ -299,7 +300,7 @@ def test_answers_that_are_not_finite(value: float) -> None:
         x_0[t == 8, 0, 0, 0] = value
         return Prediction(x_0, x_t)
 
-    with pytest.raises(ValueError, match=r"^the denoiser's answer for image 3 at timestep 8 is not finite; [^\n]*$"):
+    with pytest.raises(Diverged, match=r"^the denoiser's answer for image 3 at timestep 8 is not finite; [^\n]*$"):
         denoising_errors(denoiser, schedule, images, labels, places, [2, 8], seed=0)
     if math.isnan(value):
         with pytest.raises(ValueError, match=r"image 3 at timestep 8 "):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm.divergence import Diverged
 from ddpm.models.unet import UNet
 from ddpm.randomness import Purpose, normal
 from ddpm.sampling.guidance import unet_denoiser, with_guidance
@@ -130,7 +131,7 @@ def test_what_is_not_finite_is_refused(value: float) -> None:
         x_0 = torch.where(labels.view(-1, 1, 1, 1) == 2, value, 0.1) * torch.ones_like(x_t)
         return schedule.from_x_0(x_0, x_t, t)
 
-    with pytest.raises(ValueError, match=r"not finite \(of 1 of 3 images, seed 8 first\)"):
+    with pytest.raises(Diverged, match=r"not finite \(of 1 of 3 images, seed 8 first\)"):
         draw(broken, schedule, torch.tensor([0, 2, 1]), [7, 8, 9], SHAPE, "cpu", sampler="ddim", steps=3, batch_size=4)
 
 

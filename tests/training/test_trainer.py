@@ -17,6 +17,7 @@ from PIL import Image
 
 from ddpm.config import Config, DataConfig, DiffusionConfig, ModelConfig, SampleConfig, TrackingConfig, TrainConfig
 from ddpm.data import load_data
+from ddpm.divergence import Diverged
 from ddpm.manifest import publish
 from ddpm.models.norm import NORMS
 from ddpm.training.batches import Stream, local_batches, parts
@@ -116,8 +117,9 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_is_counted():
     trainer.loss = lambda *inputs: healthy(*inputs) * math.inf
     one_step(trainer)
     one_step(trainer)
-    with pytest.raises(ValueError, match=r"train\.max_skipped: .* not finite in 3 steps in a row"):
+    with pytest.raises(Diverged, match=r"train\.max_skipped: .* not finite in 3 steps in a row") as given_up:
         one_step(trainer)
+    assert given_up.value.step == trainer.step == 6
 
 
 def test_bf16_trains():
