@@ -1,0 +1,227 @@
+"""What the numbers of a probe bear, in sentences for somebody who has never met the code."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from ddpm.evaluation.figures import Figure
+from ddpm.probe.probed import Erasure, Freezing, Layer, Probed, Swap, SwapPoint, Variance
+
+SIGNIFICANT = 0.05          # p-values up to here are counted
+
+FROZEN = {"class": "the class averaged away", "timestep": "the timestep averaged away", "all": "both averaged away"}
+SIGNS = {
+    "flips": "1 + scale below 0, so that channels change their sign",
+    "dead": "channels that the scale switches off for good",
+    "exploding": "channels with a very large scale or shift",
+    "unmoved": "channels that neither timestep nor class moves",
+}
+
+
+def verdict(probed: Probed) -> list[str]:
+    """The findings, most general first; what was not measured is not spoken of."""
+    found = [_variance(probed), _separability(probed), _freezing(probed), _depth(probed), _sensitivity(probed)]
+    return [sentence for sentence in [*found, _erasure(probed), failure(probed)] if sentence]
+
+
+def numbered(layers: Sequence[Layer]) -> dict[str, str]:
+    """Name of each layer -> a short name for people, counted in the order of the forward pass."""
+    return {layer.name: f"{i} {layer.depth} {layer.resolution} px" for i, layer in enumerate(layers, 1)}
+
+
+def shares(probed: Probed, part: str) -> Variance | None:
+    """Analysis of variance of all layers' channels together; None where no layer has this part.
+
+    Each layer counts with its variance and its number of channels.
+    """
+    channels = {layer.name: layer.channels for layer in probed.layers}
+    own = [(channels[row.layer] * row.total, row) for row in probed.variance if row.part == part]
+    if not own:
+        return None
+    whole = sum(weight for weight, _ in own)
+    timestep, class_, interaction = (
+        sum(weight * getattr(row, name) for weight, row in own) / (whole or 1.0)
+        for name in ("timestep", "class_", "interaction")
+    )
+    return Variance("", part, whole / sum(channels[row.layer] for _, row in own), timestep, class_, interaction)
+
+
+def relative(freezing: Freezing) -> Figure:
+    """The mean rise and its interval, per mean error of the model as it is."""
+    error = fmean(rise.error for rise in freezing.rises)
+    value, low, high, count = freezing.mean
+    return Figure(value / error, None if low is None else low / error, None if high is None else high / error, count)
+
+
+def per_cent(share: float) -> str:
+    """A share, with a digit after the point below 10 %."""
+    if 0 < share < 0.0005:
+        return "less than 0.1 %"
+    return f"{100 * share:.1f} %" if 0 < abs(share) < 0.0995 else f"{100 * share:,.0f} %"
+
+
+def change(figure: Figure) -> str:
+    """A relative change and its interval."""
+    if figure.low is None or figure.high is None:
+        return _signed(figure.value)
+    return f"{_signed(figure.value)} ({_signed(figure.low)} to {_signed(figure.high)})"
+
+
+def failing(probed: Probed) -> dict[str, list[tuple[str, float]]]:
+    """Sign of failure -> the layers that show it and the share there, worst first; without those that none shows."""
+    found = {
+        sign: sorted(((row.layer, value) for row in probed.signs if (value := getattr(row, sign))), key=lambda p: -p[1])
+        for sign in SIGNS
+    }
+    return {sign: layers for sign, layers in found.items() if layers}
+
+
+def failure(probed: Probed) -> str:
+    """The signs of failure that were found, or that none was; empty where nothing was looked at."""
+    if not probed.signs:
+        return ""
+    names, found = numbered(probed.layers), failing(probed)
+    if not found:
+        return f"Signs of failure: none found in {_layers(len(probed.signs))}."
+    told = [
+        f"{SIGNS[sign]} ({_layers(len(layers))}, most in {names[layers[0][0]]}: {per_cent(layers[0][1])})"
+        for sign, layers in found.items()
+    ]
+    return f"Signs of failure: {'; '.join(told)}."
+
+
+def _variance(probed: Probed) -> str:
+    rows = [row for part in ("scale", "shift") if (row := shares(probed, part)) is not None]
+    if not rows:
+        return ""
+    where = f"over {len(probed.grid.timesteps)} timesteps and {_classes(len(probed.grid.classes))}"
+    still = [row.part for row in rows if row.total == 0]
+    told = [
+        f"of the variance of the {row.part} {where}, {per_cent(row.timestep)} follows the timestep, "
+        f"{per_cent(row.class_)} the class and {per_cent(row.interaction)} their interaction (classes that differ in "
+        "another way at other timesteps)"
+        if not i else
+        f"of that of the {row.part}, {per_cent(row.timestep)}, {per_cent(row.class_)} and {per_cent(row.interaction)}"
+        for i, row in enumerate(row for row in rows if row.total > 0)
+    ]
+    told += [f"the {part} is the same {where}: it does nothing that a constant could not" for part in still]
+    return _sentence("; ".join(told))
+
+
+def _separability(probed: Probed) -> str:
+    rows = probed.separability
+    if not rows:
+        return ""
+    told = sum(row.p_value <= SIGNIFICANT for row in rows)
+    return (
+        f"The class can be told from the modulation alone in {told} of {_layers(len(rows))} (p at most {SIGNIFICANT} "
+        f"against permuted labels, which chance alone reaches in one layer of {round(1 / SIGNIFICANT)})."
+    )
+
+
+def _freezing(probed: Probed) -> str:
+    whole = {(f.part, f.over): relative(f) for f in probed.freezing if f.layer is None}
+    told = [
+        f"{words} by {change(figure)}{_doubt(figure)}" if i else
+        f"With {words} in all layers, the denoising error changes by {change(figure)}{_doubt(figure)}"
+        for i, (words, figure) in enumerate(
+            (FROZEN[over], whole["both", over]) for over in FROZEN if ("both", over) in whole
+        )
+    ]
+    return f"{'; with '.join(told)}." if told else ""
+
+
+def _depth(probed: Probed) -> str:
+    if probed.swap is not None:
+        return _swapped(probed.swap)
+    names = numbered(probed.layers)
+    rows = [f for f in probed.freezing if f.layer is not None and f.part == "both" and f.over == "class"]
+    felt = [f for f in rows if f.mean.low is not None and f.mean.low > 0]
+    if not rows:
+        return ""
+    if not felt:
+        return "No single layer misses the class: averaged away in one of them, no rise can be told from 0."
+    worst = max(felt, key=lambda f: f.mean.value)
+    return (
+        f"The class acts most in layer {names[worst.layer]}: with the class averaged away there alone, the error "
+        f"changes by {change(relative(worst))}."
+    )
+
+
+def _swapped(swap: Swap) -> str:
+    levels = [point for point in swap.points if point.kind == "levels"]
+    sections = [point for point in swap.points if point.kind == "section"]
+    told = []
+    turned = next((point for point in levels if _reads_second(point)), None)
+    if turned is not None:
+        told.append(
+            f"of images that are told another class {turned.where}, it reads {per_cent(turned.second.value)} as that "
+            "class"
+        )
+    elif levels:
+        last = levels[-1]
+        told.append(
+            "no number of resolutions that are told another class makes it read that class more often than the first "
+            f"(told {last.where}: {per_cent(last.second.value)})"
+        )
+    if sections:
+        strongest = max(sections, key=lambda point: point.second.value)
+        told.append(
+            f"of the sections alone, the {strongest.where} counts most ({per_cent(strongest.second.value)} are read as "
+            "the class that it is told)"
+        )
+    judge = f"a judge that reads {per_cent(swap.judge_accuracy.value)} of new real images"
+    return f"Where the class acts, by {judge}: {'; '.join(told)}." if told else ""
+
+
+def _reads_second(point: SwapPoint) -> bool:
+    """Whether more images are read as B than as A, with intervals that are apart."""
+    if point.second.low is None or point.first.high is None:
+        return point.second.value > point.first.value
+    return point.second.low > point.first.high
+
+
+def _sensitivity(probed: Probed) -> str:
+    if not probed.sensitivity:
+        return ""
+    most = max(probed.sensitivity, key=lambda point: point.difference.value / point.error)
+    return (
+        f"The class matters most at noise level {most.noise_level:.3g}: told another class, the network changes its "
+        f"answer by {per_cent(most.difference.value / most.error)} of its error there."
+    )
+
+
+def _erasure(probed: Probed) -> str:
+    known = [row for row in probed.erasure if row.total is not None]
+    if not known:
+        return ""
+    most = max(known, key=_total)
+    names = numbered(probed.layers)
+    return (
+        f"The shift is added before the norm, which erases {per_cent(fmean(map(_total, known)))} of its variation on "
+        f"average over {_layers(len(known))} ({per_cent(fmean(row.expected for row in known))} expected for shifts "
+        f"that are independent from channel to channel); most in {names[most.layer]}: {per_cent(_total(most))}."
+    )
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+.1f} %" if abs(share) < 0.0995 else f"{100 * share:+,.0f} %"
+
+
+def _total(row: Erasure) -> float:
+    return row.total or 0.0
+
+
+def _doubt(figure: Figure) -> str:
+    return " (not told from 0)" if figure.low is not None and figure.low <= 0 <= figure.high else ""
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'s' * (count != 1)}"
+
+
+def _classes(count: int) -> str:
+    return f"{count} class{'es' * (count != 1)}"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
