@@ -61,6 +61,7 @@ def started_from(
     trained = pipeline.unet
     config = {name: value for name, value in trained.config.items() if not name.startswith("_")}
     config |= {"num_classes": len(class_names), "null_class": null_class, "dropout": dropout, "seed": seed}
+    config["emb_channels"] = trained.class_embed.embedding_dim      # other classes might lead to another width
     unet = UNet(**config)
     weights = trained.state_dict()
     known = {name: row for row, name in enumerate(pipeline.class_names)}

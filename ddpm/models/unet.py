@@ -86,6 +86,8 @@ class UNet(ModelMixin, ConfigMixin):
             others have the same norms, whose embedding is zero, and no cross-attention.
         norm_groups: at most so many groups in each norm,
         min_group_channels: and at least so many channels in each group.
+        emb_channels: width D of the embeddings; 4 times `channels`, or for a norm with `parameters_of` what it needs to
+            have as many parameters as that, unless given. Divisible by 4 where there is cross-attention.
         dropout: probability in the residual blocks.
         resample: `resblock` (resolution changes inside residual blocks) or `conv` (a convolution of its own).
         seed: of the initial weights.
@@ -115,6 +117,7 @@ class UNet(ModelMixin, ConfigMixin):
         conditioned_depths: str | Sequence[int] = "all",
         norm_groups: int = 32,
         min_group_channels: int = 4,
+        emb_channels: int | None = None,
         dropout: float = 0.0,
         resample: str = "resblock",
         seed: int = 0,
@@ -129,23 +132,30 @@ class UNet(ModelMixin, ConfigMixin):
         lookup(dict.fromkeys(RESAMPLERS), resample, "model.resample")
         if num_classes + null_class < 1:
             raise ValueError("num_classes: 0 is an unconditional model, which needs null_class")
+        step = CrossAttention.TOKENS if crossed else 1
+        if emb_channels is not None and (emb_channels < 1 or emb_channels % step):
+            raise ValueError(f"emb_channels: {emb_channels} is no multiple of {step}, as model.conditioning needs it")
         self.gradient_checkpointing = False
-        self._build(norm, self._emb_channels(lookup(NORMS, norm, "model.norm").parameters_of))
+        model = lookup(NORMS, norm, "model.norm").parameters_of
+        if emb_channels is None:
+            emb_channels = 4 * channels if model is None else self._matched_emb_channels(model, step)
+        self._build(norm, emb_channels)
         self.initialize(seed)
 
-    def _emb_channels(self, parameters_of: str | None) -> int:
-        """D: 4 times the width, or where the number of parameters is nearest to that of another norm at that D."""
-        usual = 4 * self.config.channels
-        if parameters_of is None:
-            return usual
+    def _matched_emb_channels(self, model: str, step: int) -> int:
+        """D for which the number of parameters is nearest to that with another norm at the usual D.
+
+        Args:
+            model: the other norm, an entry of NORMS.
+            step: of which D is a multiple.
+        """
 
         def parameters(norm: str, emb_channels: int) -> int:
             with torch.device("meta"):
                 self._build(norm, emb_channels)
             return sum(p.numel() for p in self.parameters())
 
-        norm, target = self.config.norm, parameters(parameters_of, usual)
-        step = CrossAttention.TOKENS if CONDITIONINGS[self.config.conditioning].cross_attention else 1
+        norm, target = self.config.norm, parameters(model, 4 * self.config.channels)
         # The number rises with D, and is more than its square.
         candidates = range(step, math.isqrt(target) + 2 * step, step)
         above = bisect_left(candidates, target, key=lambda emb_channels: parameters(norm, emb_channels))
@@ -153,8 +163,8 @@ class UNet(ModelMixin, ConfigMixin):
         nearest = min(off, key=off.__getitem__)
         if off[nearest] > MATCHED_WITHIN:
             raise ValueError(
-                f"model.norm: {norm} comes no nearer than {100 * off[nearest]:.2g} % to the {target:,} parameters of "
-                f"{parameters_of}, and {MATCHED_WITHIN:.0%} is allowed; raise model.channels"
+                f"model.norm: {norm} comes no nearer than {off[nearest]:.2%} to the {target:,} parameters of {model}, "
+                f"and {MATCHED_WITHIN:.0%} is allowed; raise model.channels"
             )
         return nearest
 

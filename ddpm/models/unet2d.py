@@ -18,7 +18,8 @@ from ddpm.models.blocks import SelfAttention
 from ddpm.models.norm import EPS
 from ddpm.models.unet import UNet
 
-_CONDITIONING = {"adagn": "scale_shift", "groupnorm": "default"}
+_CONDITIONING = {"groupnorm_matched": "default", "groupnorm": "default", "adagn": "scale_shift"}
+_NORMS = {"default": "groupnorm", "scale_shift": "adagn"}
 _RESAMPLE = {"resblock": "resnet", "conv": "conv"}
 _BLOCKS = {         # side -> resample -> a level without attention
     "down": {"resblock": "ResnetDownsampleBlock2D", "conv": "DownBlock2D"},
@@ -39,7 +40,7 @@ _ONLY = {           # values that lead to what this U-Net computes
     "mid_block_scale_factor": (1,),
     "act_fn": ("silu", "swish"),
     "norm_eps": (EPS,),
-    "resnet_time_scale_shift": tuple(_CONDITIONING.values()),
+    "resnet_time_scale_shift": tuple(_NORMS),
     "add_attention": (True,),
     "class_embed_type": (None,),
 }
@@ -72,6 +73,7 @@ def to_unet2d(unet: UNet) -> UNet2DModel:
             out_channels=config.out_channels,
             freq_shift=0,
             flip_sin_to_cos=True,
+            time_embedding_dim=unet.class_embed.embedding_dim,
             down_block_types=_block_types(unet, "down"),
             up_block_types=_block_types(unet, "up"),
             block_out_channels=tuple(widths),
@@ -136,9 +138,14 @@ def _head_channels(unet: UNet) -> int | None:
 
 
 def _conditioning(unet: UNet) -> str:
-    norm = unet.config.norm
+    config, norm = unet.config, unet.config.norm
     if norm not in _CONDITIONING:
-        raise ValueError(f"model.norm: {norm} cannot be held by UNet2DModel; only {' and '.join(_CONDITIONING)} can")
+        raise ValueError(f"model.norm: {norm} cannot be held by UNet2DModel; only {', '.join(_CONDITIONING)} can")
+    if config.conditioning != "both":
+        raise ValueError(f"model.conditioning: {config.conditioning} cannot be held by UNet2DModel; only both can")
+    if not all(level.conditioned for level in unet.levels.values()):
+        depths = config.conditioned_depths
+        raise ValueError(f"model.conditioned_depths: {depths} cannot be held by UNet2DModel; only all can")
     return _CONDITIONING[norm]
 
 
@@ -191,8 +198,6 @@ def unet_options(config: Mapping[str, Any], null_class: bool = False) -> dict[st
             raise _refusal(config, key, f"only {' or '.join(map(repr, allowed))} can")
     widths = list(config["block_out_channels"])
     channels = widths[0]
-    if config["time_embedding_dim"] not in (None, 4 * channels):
-        raise _refusal(config, "time_embedding_dim", f"only {4 * channels}, 4 times the first width, can")
     attention, resample = _attention(config), _resample(config)
     resolution = _resolution(config, len(widths))
     head_channels = config["attention_head_dim"]
@@ -215,9 +220,10 @@ def unet_options(config: Mapping[str, Any], null_class: bool = False) -> dict[st
         "attention_resolutions": tuple(resolution // 2**i for i, attends in enumerate(attention) if attends),
         "head_channels": head_channels or channels,
         "num_heads": 1 if head_channels is None else None,
-        "norm": {theirs: ours for ours, theirs in _CONDITIONING.items()}[config["resnet_time_scale_shift"]],
+        "norm": _NORMS[config["resnet_time_scale_shift"]],
         "norm_groups": _one_number_of_groups(config),
         "min_group_channels": 1,
+        "emb_channels": config["time_embedding_dim"],
         "dropout": config["dropout"],
         "resample": resample,
     }

@@ -8,6 +8,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
+from ddpm.models.embedding import CONDITIONINGS
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import UNet
 from ddpm.models.unet2d import from_unet2d, to_unet2d, unet_options
@@ -47,6 +48,8 @@ HELD = {
     "two heads at one width": {"num_heads": 2},
     "one channel per group": {"norm_groups": 32, "min_group_channels": 1},
     "dropout": {"dropout": 0.3},
+    "embeddings of another width": {"emb_channels": 50},
+    "conditioned at all resolutions by name": {"conditioned_depths": (8, 4)},
 }
 
 
@@ -137,11 +140,33 @@ def test_the_recommended_number_of_groups_is_the_largest_that_works(
 def test_every_norm_is_held_or_refused_by_name() -> None:
     for norm in NORMS:
         unet = UNet(**SMALL, norm=norm)
-        if norm in ("adagn", "groupnorm"):
-            to_unet2d(unet)
+        if norm in ("adagn", "groupnorm", "groupnorm_matched"):
+            assert to_unet2d(unet).num_parameters() == unet.num_parameters()
         else:
             with pytest.raises(ValueError, match=rf"model\.norm: {norm} cannot be held by UNet2DModel"):
                 to_unet2d(unet)
+
+
+def test_a_widened_embedding_comes_back_as_it_is() -> None:
+    unet = drawn(UNet(**SMALL, norm="groupnorm_matched").double(), seed=9)
+    back = from_unet2d(to_unet2d(unet), null_class=True)
+    assert back.config.norm == "groupnorm" and back.config.emb_channels == unet.class_embed.embedding_dim > 128
+    x, t, y = inputs(unet)
+    with torch.no_grad():
+        assert torch.equal(back(x, t, y).sample, unet(x, t, y).sample)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        *(({"conditioning": c}, rf"^model\.conditioning: {c} .*only both can$") for c in CONDITIONINGS if c != "both"),
+        ({"conditioned_depths": "decoder"}, r"^model\.conditioned_depths: decoder .*only all can$"),
+        ({"conditioned_depths": (4,)}, r"^model\.conditioned_depths: \(4,\) .*only all can$"),
+    ],
+)
+def test_other_conditionings_are_refused_by_name(options: dict, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        to_unet2d(UNet(**SMALL, **options))
 
 
 # --------------------------------------------------------------------------------------- models that diffusers made
@@ -174,7 +199,7 @@ RESNET = {
         {"act_fn": "swish", "sample_size": [16, 16], "attn_norm_num_groups": 8, "time_embedding_dim": 64},
         {**RESNET, "up_block_types": ("ResnetUpsampleBlock2D", "AttnUpBlock2D", "UpBlock2D")},
         {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 8, "out_channels": 6, "in_channels": 3},
-        {"downsample_type": None, "upsample_type": None},
+        {"downsample_type": None, "upsample_type": None, "time_embedding_dim": 50},
         {
             "downsample_type": "resnet", "upsample_type": "resnet", "downsample_padding": 0,
             "down_block_types": ("AttnDownBlock2D",) * 3, "up_block_types": ("AttnUpBlock2D",) * 3,
@@ -201,7 +226,6 @@ def test_an_old_configuration_has_the_defaults() -> None:
     ("options", "expected"),
     [
         ({"time_embedding_type": "fourier"}, r"time_embedding_type: 'fourier' .*only 'positional' can"),
-        ({"time_embedding_dim": 32}, r"time_embedding_dim: 32 .*only 64, 4 times"),
         ({"freq_shift": 1}, r"freq_shift: 1 .*only 0 can"),
         ({"flip_sin_to_cos": False}, r"flip_sin_to_cos: False .*only True can"),
         ({"norm_eps": 1e-6}, r"norm_eps: 1e-06 .*only 1e-05 can"),
