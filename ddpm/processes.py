@@ -26,11 +26,12 @@ class FailedElsewhere(SystemExit):
 
     Args:
         kind: class of its error.
+        message: of it.
     """
 
-    def __init__(self, kind: type[BaseException]) -> None:
+    def __init__(self, kind: type[BaseException], message: str) -> None:
         super().__init__(2)
-        self.kind = kind
+        self.kind, self.message = kind, message
 
 
 def join_processes(patience: timedelta | None = None) -> PartialState:
@@ -91,11 +92,11 @@ def on_main(processes: Accelerator | PartialState, act: Callable[[], Any]) -> An
             result = act()
         except BaseException as error:      # whatever it is, the others must not wait for it
             problem = error
-    failed = broadcast_object_list([None if problem is None else type(problem)])[0]
+    failed = broadcast_object_list([_told(problem)])[0]
     if problem is not None:
         raise problem
     if failed is not None:
-        raise FailedElsewhere(failed)
+        raise FailedElsewhere(*failed)
     return result
 
 
@@ -133,8 +134,13 @@ def all_together(processes: Accelerator | PartialState, act: Callable[[], None])
         act()
     except BaseException as error:          # whatever it is, the others must not wait for it
         problem = error
-    failed = next((kind for kind in gather_object([None if problem is None else type(problem)]) if kind), None)
+    failed = next((told for told in gather_object([_told(problem)]) if told is not None), None)
     if problem is not None:
         raise problem
     if failed is not None:
-        raise FailedElsewhere(failed)
+        raise FailedElsewhere(*failed)
+
+
+def _told(problem: BaseException | None) -> tuple[type[BaseException], str] | None:
+    """What the others learn of an error."""
+    return None if problem is None else (type(problem), str(problem))

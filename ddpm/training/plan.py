@@ -102,7 +102,7 @@ def plan(config: Config, data: ImageData, unet: UNet, schedule: NoiseSchedule, a
         f"accumulation step(s) x {part} images; {train.precision}",
         f"memory       about {(fixed + activations) / 1e9:.2f} GB per process: {fixed / 1e9:.2f} for weights, "
         f"gradient, moments and average, {activations / 1e9:.2f} for activations",
-        f"time         about {per_step:.3f} s per step, {_duration(per_step * train.steps)} for {train.steps} "
+        f"time         about {per_step:.3f} s per step, {duration(per_step * train.steps)} for {train.steps} "
         f"steps ({train.steps * train.batch_size / len(data):.1f} epochs), grids and evaluations aside",
     ]
     if config.evaluation.every > 0:
@@ -118,11 +118,12 @@ def _evaluations(config: Config, seconds: float) -> str:
     each = settings.count * calls * seconds
     return (
         f"evaluation   {number}, each of {settings.count} images in {settings.steps} steps, about {each:.1f} s; "
-        f"{_duration(number * each)} in all"
+        f"{duration(number * each)} in all"
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds for people."""
     minutes, s = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {s} s"

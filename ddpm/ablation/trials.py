@@ -1,0 +1,152 @@
+"""The runs of a study: which there are, where they are, and how each stands."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ddpm.analysis.runs import Evaluation, Run, read_run
+from ddpm.commands import EvaluateCommand
+from ddpm.config import Config, differences
+from ddpm.evaluation.features import EXTRACTORS
+from ddpm.manifest import appearing
+from ddpm.parsing import read_config, sample_settings
+from ddpm.study import FIGURES, Study
+
+SWEEP_SEED = 1_000_000      # plus the first seed of the study; the runs that choose a learning rate are no runs of it
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a study.
+
+    Attributes:
+        arm: name of its arm.
+        seed: as the study numbers it; an arm may shift it.
+        learning_rate: that a sweep tries; None for a run of the study itself.
+        config: what it trains.
+        path: its run directory.
+    """
+
+    arm: str
+    seed: int
+    learning_rate: float | None
+    config: Config
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        rate = "" if self.learning_rate is None else f" with learning rate {self.learning_rate:g}"
+        return f"{self.arm}, seed {self.seed}{rate}"
+
+
+def trials(study: Study, path: Path, rates: Mapping[str, float]) -> list[Trial]:
+    """The runs of a study, arms varying fastest, so that whatever part of them is there has all arms in it.
+
+    Args:
+        study: what is studied.
+        path: its directory.
+        rates: arm -> learning rate that a sweep chose; empty without one.
+    """
+    return [
+        Trial(arm.name, seed, None, study.config(arm, seed, rates.get(arm.name)), path / arm.name / f"seed_{seed}")
+        for seed in study.seeds
+        for arm in study.arms
+    ]
+
+
+def sweep_trials(study: Study, path: Path) -> list[Trial]:
+    """The runs that choose each arm's learning rate, in the same order."""
+    seed = SWEEP_SEED + study.seeds[0]
+    return [
+        Trial(arm.name, seed, rate, study.config(arm, seed, rate), path / arm.name / f"lr_{rate:g}" / f"seed_{seed}")
+        for rate in study.learning_rates
+        for arm in study.arms
+    ]
+
+
+def part_of(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
+    """Part i of n: every n-th from the i-th on."""
+    return list(items[shard[0] - 1 :: shard[1]])
+
+
+def evaluate_command(study: Study, run: Path) -> EvaluateCommand:
+    """How the study has a run evaluated."""
+    return EvaluateCommand(model=run, **study.evaluation)
+
+
+def check_metric(study: Study, result: Path) -> None:
+    """Refuses an evaluation that has not the figure that decides.
+
+    Args:
+        study: with the metric.
+        result: an evaluation.json.
+
+    Raises:
+        ValueError: names the figures that there are, and why this is not among them.
+    """
+    content = json.loads(result.read_text())
+    if study.metric not in content["figures"]:
+        why = content["skipped"].get(FIGURES[study.metric])
+        raise ValueError(
+            f"metric: the evaluation has no {study.metric}{f' ({why})' if why else ''}; its figures are "
+            f"{', '.join(content['figures']) or 'none'}"
+        )
+
+
+def divergence(path: Path) -> str | None:
+    """Where and how the numbers of a run stopped being finite; None if they did not."""
+    file = path / "diverged.json"
+    return json.loads(file.read_text())["message"] if file.is_file() else None
+
+
+def note_divergence(path: Path, step: int | None, message: str) -> None:
+    """Writes that down; the run is not trained again, and is counted."""
+    with appearing(path / "diverged.json") as file:
+        file.write((json.dumps({"step": step, "message": message}, indent=2) + "\n").encode())
+
+
+def is_settled(trial: Trial, study: Study) -> bool:
+    """Whether nothing of a run is left to do: it is trained and evaluated, or has diverged.
+
+    A run of other settings is not: training refuses it, and says why.
+    """
+    if divergence(trial.path) is not None:
+        return True
+    last = trial.path / "checkpoints" / f"step_{trial.config.train.steps:08d}"
+    if not ((trial.path / "run.json").is_file() and last.is_dir() and (trial.path / "pipeline").is_dir()):
+        return False
+    if differences(read_config(trial.path / "config.yaml"), trial.config):
+        return False
+    return evaluation_of(read_run(trial.path, trial.name), study) is not None
+
+
+def evaluation_of(run: Run, study: Study) -> Evaluation | None:
+    """The latest evaluation of a run's newest weights that was made as the study says; None if there is none."""
+    command = evaluate_command(study, run.path)
+    settings = sample_settings(command)
+    wanted = json.loads(json.dumps({**settings.drawing(), "seed": settings.seed}))
+    metrics = None if command.metrics is None else [name.strip() for name in command.metrics.split(",") if name.strip()]
+
+    def is_it(evaluation: Evaluation) -> bool:
+        file = evaluation.folder / "identity.json"
+        if evaluation.weights != run.newest_weights or not file.is_file():
+            return False
+        identity: dict[str, Any] = json.loads(file.read_text())
+        same = [identity[name] == getattr(command, name) for name in ("bootstrap", "bound_images", "bound_steps")]
+        held_out = command.held_out is not None or command.held_out_split is not None
+        return (
+            all(same)
+            and identity["samples"].get("settings") == wanted
+            and command.count in (None, identity["samples"]["count"])
+            and metrics in (None, identity["metrics"])
+            and (identity["held_out"] is not None) == held_out
+            and (command.extractor not in EXTRACTORS or evaluation.content["extractor"]["name"] == command.extractor)
+        )
+
+    found = [evaluation for evaluation in run.evaluations if is_it(evaluation)]
+    return max(found, key=lambda evaluation: evaluation.written, default=None)

@@ -1,0 +1,19 @@
+"""Run a study, arms x seeds, and report what it says: `python scripts/ablate.py --help`."""
+
+from pathlib import Path
+
+from ddpm.parsing import one_line_errors, parse_ablate, read_study
+
+
+def main() -> None:
+    with one_line_errors():
+        command = parse_ablate()
+        study = read_study(command.study)
+        text = command.study.read_text(encoding="utf-8")
+        from ddpm.ablation.runner import ablate  # after the options are read: importing takes seconds
+
+        ablate(study, text, command.run or Path("runs") / command.study.stem, command.part, command.dry_run)
+
+
+if __name__ == "__main__":
+    main()
