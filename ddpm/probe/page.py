@@ -79,15 +79,14 @@ def _overview(probed: Probed, names: dict[str, str]) -> list[Chart]:
         rows = [names[row.layer] for row in own]
         over_time = [[_rms(at) for at in row.rms] for row in own]
         label = f"{part}, root mean square over channels and classes"
-        caption = f"How strong the {part} is, layer by layer: the darker, the further from no change."
+        caption = f"How strong the {part} is, layer by layer: the stronger the colour, the further from no change."
         svg = heat_map(over_time, rows, timesteps, label, low=0)
         charts.append(Chart(f"{part.capitalize()} over timesteps", Markup(svg), caption=caption))
         if len(probed.grid.classes) > 1:
-            label = f"{part}, strength beside the layer's mean over classes"
+            label = f"{part}, strength beside the layer's mean over classes, %"
             svg = heat_map([_beside_mean(row) for row in own], rows, probed.grid.classes, label, diverging=True)
             caption = (
-                f"Which classes get a stronger (first colour) or weaker {part} than the layer's classes on average: "
-                "0.1 is 10 %."
+                f"Which classes get a stronger (blue) or weaker (orange) {part} than the layer's classes on average."
             )
             charts.append(Chart(f"{part.capitalize()} over classes", Markup(svg), caption=caption))
     return charts
@@ -96,7 +95,7 @@ def _overview(probed: Probed, names: dict[str, str]) -> list[Chart]:
 def _beside_mean(row: Strength) -> list[float | None]:
     by_class = [_rms(of_class) for of_class in zip(*row.rms, strict=True)]
     mean = fmean(by_class)
-    return [value / mean - 1 if mean else None for value in by_class]
+    return [100 * (value / mean - 1) if mean else None for value in by_class]
 
 
 def _rms(values: Iterable[float]) -> float:

@@ -83,7 +83,7 @@ def dots(rows: Sequence[Dots], label: str, low: float | None = None, high: float
     def place(value: float) -> float:
         return left + scale.place(value) * (WIDTH - RIGHT - left)
 
-    every = -(-len(scale.ticks) // max(2, (WIDTH - RIGHT - left) // 34))
+    every = -(-len(scale.ticks) // max(2, (WIDTH - RIGHT - left) // 32))
     for tick in scale.ticks[::every]:
         child(svg, "path", {"class": "grid", "d": f"M{place(tick):.1f} {TOP}V{height - BOTTOM}"})
         write(svg, place(tick), height - BOTTOM + 15, compact(tick), "middle")
