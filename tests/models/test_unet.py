@@ -166,7 +166,8 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("norm", NORMS)
+# What the shape of a network meets in a norm is its number of groups: all of its own, one, or as many as channels.
+@pytest.mark.parametrize("norm", ["adagn", "groupnorm", "adain", "adaln"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shapes_and_zero_output_at_the_start(norm: str, shape: str) -> None:
     unet = UNet(**{**SMALL, "norm": norm, **SHAPES[shape]})
