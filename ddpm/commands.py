@@ -85,9 +85,11 @@ class EvaluateCommand(Drawing):
         model: a run directory, one of its checkpoints, or a pipeline; or images, as a folder, parquet or .npz.
         reference: real images to compare with, as data.source, or a run directory for its data; the data of the
             model's run unless given.
-        reference_split: the split of a reference that is no run directory; train unless given.
+        reference_split: the split of a reference that is no run directory, or rows of one, as train[:80%]; train unless
+            given.
         held_out: real images that the model was not trained on, as data.source.
-        held_out_split: the split of them, train unless given; without held_out a split of the run's own source.
+        held_out_split: the split of them, or rows of one, as train[80%:]; train unless given; without held_out a split
+            of the run's own source.
         count: number of images to draw, in the reference's proportions of classes; as many as it has unless given, but
             at most 10,000.
         extractor: of features, judge, inception, dinov2, package.module:Name, or a folder of a saved judge.
@@ -218,6 +220,10 @@ class ProbeCommand:
         images: real images for what is measured on them.
         timesteps: timesteps at which the modulation is looked at, nearly even in the log signal-to-noise ratio.
         samples: images of each class that are drawn with the class swapped at some depths.
+        reference: real images to measure on, as data.source, or a run directory for its data; the data of the model's
+            run unless given.
+        reference_split: the split of a reference that is no run directory; train unless given.
+        batch_size: images per network call.
         seed: of the images that are chosen and drawn, and of permutations.
     """
 
@@ -226,10 +232,13 @@ class ProbeCommand:
     images: int = 128
     timesteps: int = 20
     samples: int = 8
+    reference: str | None = None
+    reference_split: str | None = None
+    batch_size: int = 100
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("images", 2), ("timesteps", 2), ("samples", 1)):
+        for name, least in (("images", 2), ("timesteps", 2), ("samples", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: {getattr(self, name)} is out of range; allowed: {least} or more")
         if not 0 <= self.seed < 2**62:

@@ -19,7 +19,7 @@ class DataConfig:
     Args:
         source: digits, a folder of class folders, a parquet file or folder, an .npz, or any path or hub name that
             datasets.load_dataset takes.
-        split: which split of the source.
+        split: which split of the source, or rows of one, as train[:1500], train[-500:] or train[10%:20%].
         resolution: height and width in pixels; null is that of the images.
         channels: 1 (grey) or 3 (RGB); null is that of the images.
         image_column: column of the images; null finds it.

@@ -7,6 +7,7 @@ import torch
 
 from ddpm.data.decode import UnreadableImage, to_pixels
 from ddpm.data.records import Pictures, refusal
+from ddpm.data.slices import Part
 
 
 class ImageData:
@@ -21,6 +22,7 @@ class ImageData:
         fingerprint: hex digest of the content: stored bytes, labels, class names, split, resolution, channels. The
             same on every machine and wherever the data lies. Of more than 65,536 images that many are read for it, at
             even distances.
+        part: which rows of which split these are, unreadable ones included; None where that is not known.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class ImageData:
         *,
         skipped: int = 0,
         fingerprint: str = "",
+        part: Part | None = None,
     ) -> None:
         """Wraps decoded images, or a store that decodes them.
 
@@ -40,12 +43,14 @@ class ImageData:
             class_names: K names.
             skipped: number of images left out.
             fingerprint: hex digest of the content.
+            part: which rows of which split.
         """
         self._pixels = pixels
         self.labels = labels
         self.class_names = class_names
         self.skipped = skipped
         self.fingerprint = fingerprint
+        self.part = part
         _, self.channels, self.resolution, _ = pixels.shape
 
     @property

@@ -14,6 +14,7 @@ from PIL import Image
 from ddpm.data.decode import UnreadableImage, is_grey, unreadable_if_it_fails
 from ddpm.data.images import ImageData, OnDemand
 from ddpm.data.records import Pictures, refusal
+from ddpm.data.slices import parse_split
 from ddpm.data.sources import load_records
 from ddpm.names import lookup
 
@@ -43,7 +44,9 @@ def load_data(
         source: `digits`; a folder of class folders, or of splits with class folders; a parquet file, or a folder with
             some; an .npz; a folder written by `save_to_disk`; or the name of a dataset on the Hugging Face Hub.
         resolution: height and width in pixels, from 1; None for the shorter side of the first image.
-        split: the part of the source to read. A single file, and a folder without splits, is `train`.
+        split: the part of the source to read. A single file, and a folder without splits, is `train`. Rows of a split
+            are taken as `train[:1500]`, `train[-500:]` or `train[10%:20%]`, in the order in which the source has them;
+            classes are those of the whole split.
         image_column: the column of images; None to find it.
         label_column: the column of labels (ids or names); None to find it.
         channels: 1 (grey) or 3 (RGB); None for 1 if the first image is grey, else 3.
@@ -62,11 +65,20 @@ def load_data(
         raise ValueError(f"data.memory_gb: {memory_gb} is not possible; allowed is more than 0")
     skip = lookup(ON_BAD_IMAGE, on_bad_image, "data.on_bad_image")
 
-    records = load_records(source, split, image_column, label_column)
-    first = _first_image(records.pictures, source, skip)
+    asked = parse_split(split)
+    records = load_records(source, asked.split, image_column, label_column)
+    part = asked.part(len(records.labels))
+    labels = records.labels[part.start : part.stop]
+    if len(labels.unique()) < 2:
+        raise ValueError(
+            f"data.split: all images of {split!r} have one class, {records.class_names[int(labels[0])]!r}; a "
+            "class-conditional model needs two"
+        )
+    rows = torch.arange(part.start, part.stop)
+    first = _first_image(records.pictures, rows, source, skip)
     store = OnDemand(
         records.pictures,
-        rows=torch.arange(len(records.labels)),
+        rows=rows,
         channels=channels or (1 if is_grey(first) else 3),
         resolution=resolution or min(first.size),
     )
@@ -76,26 +88,26 @@ def load_data(
     if len(bad) == len(store.rows):
         raise _all_bad(source, len(bad))
 
-    rows, labels = store.rows, records.labels
     if bad:
         good = torch.ones(len(rows), dtype=torch.bool)
         good[bad] = False
         rows, labels = rows[good], labels[good]
         pixels = None if pixels is None else pixels[good]
     store = replace(store, rows=rows)
-    identity = {"split": split, "classes": records.class_names, "size": [store.channels, store.resolution]}
+    identity = {"split": str(part), "classes": records.class_names, "size": [store.channels, store.resolution]}
     return ImageData(
         store if pixels is None else pixels,
         labels,
         records.class_names,
         skipped=len(bad),
         fingerprint=_fingerprint(identity, labels, store),
+        part=part,
     )
 
 
-def _first_image(pictures: Pictures, source: str, skip: bool) -> Image.Image:
+def _first_image(pictures: Pictures, rows: torch.Tensor, source: str, skip: bool) -> Image.Image:
     """Returns the first image, or the first readable one under `skip`; it decides what is left to the data."""
-    for row in range(len(pictures)):
+    for row in rows.tolist():
         try:
             image = pictures.open(row)
             with unreadable_if_it_fails():
@@ -104,31 +116,32 @@ def _first_image(pictures: Pictures, source: str, skip: bool) -> Image.Image:
         except UnreadableImage as error:
             if not skip:
                 raise refusal(pictures, row, error) from error
-    raise _all_bad(source, len(pictures))
+    raise _all_bad(source, len(rows))
 
 
 def _decode_all(store: OnDemand, out: torch.Tensor | None, skip: bool) -> list[int]:
     """Decodes every image into `out` (uint8 (N, C, H, W)), or to see whether it can be.
 
     Returns:
-        The unreadable rows, in order.
+        The places of the unreadable ones, in order.
 
     Raises:
         ValueError: at an unreadable image, unless `skip`.
     """
 
-    def decode(rows: range) -> list[int]:
+    def decode(places: range) -> list[int]:
         bad = []
-        for row in rows:
+        for place in places:
+            row = int(store.rows[place])
             try:
                 pixels = store.decode(row)
             except UnreadableImage as error:
                 if not skip:
                     raise refusal(store.pictures, row, error) from error
-                bad.append(row)
+                bad.append(place)
             else:
                 if out is not None:
-                    out[row] = pixels
+                    out[place] = pixels
         return bad
 
     count = len(store.rows)

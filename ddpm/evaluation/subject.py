@@ -127,6 +127,12 @@ def held_out_data(command: EvaluateCommand, config: DataConfig, data: ImageData)
     held_out = read_data(other, "held_out")
     if held_out.fingerprint == data.fingerprint:
         raise ValueError("held_out: these are the reference images themselves; name others, or leave it out")
+    shared = held_out.part.shared(data.part) if other.source == config.source else 0
+    if shared:
+        raise ValueError(
+            f"held_out_split: {held_out.part} has {shared:,} images that are in the reference too, {data.part}; name "
+            "other rows"
+        )
     if held_out.class_names != data.class_names:
         raise ValueError(
             f"held_out: its classes are {_few(held_out.class_names)}, those of the reference are "

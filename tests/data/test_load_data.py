@@ -114,6 +114,34 @@ def test_every_source_gives_the_same_data(write, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", WRITERS)
+def test_rows_of_a_split_are_cut_in_every_source(write, tmp_path: Path) -> None:
+    source = str(write(tmp_path / "data", damage=5))        # an image that is cut away is never looked at
+    whole = load_data(source, on_bad_image="skip")
+    for memory_gb in (4, 1e-9):
+        first, rest = (load_data(source, split=s, memory_gb=memory_gb) for s in ("train[:3]", "train[1:-1]"))
+        np.testing.assert_array_equal(everything(first)[0].permute(0, 2, 3, 1).numpy(), PIXELS[:3])
+        np.testing.assert_array_equal(everything(rest)[0].permute(0, 2, 3, 1).numpy(), PIXELS[1:5])
+        assert first.labels.tolist() == LABELS[:3] and rest.labels.tolist() == LABELS[1:5]
+        # The third class has no image in the first part, and keeps its id.
+        assert first.class_names == rest.class_names == tuple(NAMES)
+        assert len({data.fingerprint for data in (whole, first, rest)}) == 3
+    with pytest.raises(ValueError, match=r"unreadable image") as refused:
+        load_data(source, split="train[2:]")
+    skipped = load_data(source, split="train[2:]", on_bad_image="skip")
+    assert len(skipped) == 3 and skipped.skipped == 1
+    assert everything(skipped)[1].tolist() == LABELS[2:5] and "\n" not in str(refused.value)
+
+
+def test_the_same_rows_are_the_same_data_however_they_are_written() -> None:
+    for split in ("train[:]", "train[0:1797]", "train[:100%]"):
+        assert load_data(split=split).fingerprint == load_data().fingerprint
+    half = load_data(split="train[:898]")
+    assert load_data(split="train[0%:-899]").fingerprint == half.fingerprint
+    assert load_data(split="train[1:899]").fingerprint != half.fingerprint
+    np.testing.assert_array_equal(everything(half)[0][:, 0].numpy(), everything(load_data())[0][:898, 0].numpy())
+
+
+@pytest.mark.parametrize("write", WRITERS)
 def test_on_demand_equals_in_memory_and_can_be_pickled(write, tmp_path: Path) -> None:
     source = str(write(tmp_path / "data", damage=2))
     in_memory = load_data(source, 4, on_bad_image="skip")

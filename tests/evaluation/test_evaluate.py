@@ -262,6 +262,8 @@ def test_killed_before_any_file(survived: int, model: Path, tmp_path: Path, one_
     ({"steps": 51}, r"51"),
     ({"held_out": "digits"}, r"^held_out: these are the reference images themselves"),
     ({"held_out_split": "test"}, r"^held_out_split: 'test' is not a split of digits; it has: train"),
+    ({"held_out_split": "train[1500:]"}, r"^held_out_split: train\[1500:1797\] has 297 images .* the reference too"),
+    ({"reference_split": "train[1500"}, r"^reference_split: 'train\[1500' is no part of a split"),
 ])
 def test_mistakes_with_a_model(options: dict, expected: str, model: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=expected) as error:

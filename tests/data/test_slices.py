@@ -1,0 +1,85 @@
+"""Rows of a split: as the `datasets` library takes them, and refused where it would be guessing."""
+
+import datasets
+import pytest
+
+from ddpm.data import load_data
+from ddpm.data.slices import Part, parse_split
+
+BOUNDS = ["", "0", "1", "7", "40", "-1", "-12", "0%", "1%", "33%", "50%", "67%", "100%", "-10%", "-50%"]
+
+
+@pytest.mark.parametrize("count", [10, 37, 40, 1797])
+def test_rows_are_those_of_the_datasets_library(count: int) -> None:
+    compared = 0
+    for start in BOUNDS:
+        for stop in BOUNDS:
+            if ("%" in start) != ("%" in stop) and start and stop:
+                continue        # which it reads as two percentages
+            text = f"train[{start}:{stop}]"
+            if any("%" not in bound and abs(int(bound or 0)) > count for bound in (start, stop)):
+                with pytest.raises(ValueError, match=r"goes beyond"):       # where it takes fewer rows in silence
+                    parse_split(text).part(count)
+                continue
+            (absolute,) = datasets.ReadInstruction.from_spec(text).to_absolute({"train": count})
+            if absolute.from_ >= absolute.to:
+                with pytest.raises(ValueError, match=r"which is none"):
+                    parse_split(text).part(count)
+                continue
+            assert parse_split(text).part(count) == Part("train", absolute.from_, absolute.to, count), text
+            compared += 1
+    assert compared > 50
+
+
+@pytest.mark.parametrize("percent", range(0, 101, 7))
+def test_neighbouring_parts_share_nothing_and_leave_nothing_out(percent: int) -> None:
+    for count in (3, 10, 999, 1797):
+        bound = parse_split(f"train[:{percent}%]")
+        rest = parse_split(f"train[{percent}%:]")
+        try:
+            low, high = bound.part(count), rest.part(count)
+        except ValueError:
+            continue            # one of them is all of it
+        assert low.stop == high.start and low.shared(high) == 0
+        assert low.stop - low.start + high.stop - high.start == count
+
+
+def test_bounds_of_both_kinds_may_stand_together() -> None:
+    assert parse_split("train[3:50%]").part(20) == Part("train", 3, 10, 20)
+
+
+def test_shared_rows() -> None:
+    a, b = parse_split("train[:1500]").part(1797), parse_split("train[1400:]").part(1797)
+    assert a.shared(b) == b.shared(a) == 100 and a.shared(a) == 1500
+    assert a.shared(parse_split("test[:1500]").part(1797)) == 0
+
+
+def test_sums_are_left_to_the_datasets_library() -> None:
+    for text in ("train+test", "train[:10]+test[:5]", "train[:50%](pct1_dropremainder)"):
+        assert parse_split(text).split == text
+
+
+@pytest.mark.parametrize("split", [
+    "train[", "train[]", "train[5]", "train[a:b]", "train[1:2:3]", "train[:5", "train[:5]x", "[:5]", "train[1.5:]",
+    "train[:12.5%]", "train[: 5]", "train[%:]", "train[--1:]", "train[:5] ",
+])
+def test_malformed_slices_are_one_line(split: str) -> None:
+    with pytest.raises(ValueError, match=r"data\.split: .* is no part of a split; write it as train\[:15") as refused:
+        load_data(split=split)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("split", "expected"), [
+    ("train[5:5]", r"takes rows 5 to 5 of 1,797, which is none"),
+    ("train[10:5]", r"takes rows 10 to 5 of 1,797, which is none"),
+    ("train[:0%]", r"which is none"),
+    ("train[:1798]", r"goes beyond 'train', which has 1,797 rows; allowed are bounds up to 1797"),
+    ("train[-1798:]", r"goes beyond 'train'"),
+    ("train[:101%]", r"goes beyond 'train', .* up to 100%"),
+    ("train[5:6]", r"all images of 'train\[5:6\]' have one class, '5'; a class-conditional model needs two"),
+    ("test[:10]", r"'test' is not a split of digits; it has: train"),
+])
+def test_parts_that_cannot_be_had_are_one_line(split: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=rf"^data\.split: .*{expected}") as refused:
+        load_data(split=split)
+    assert "\n" not in str(refused.value)
