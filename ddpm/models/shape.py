@@ -18,24 +18,33 @@ def is_conditioned(depths: str | Sequence[int], depth: str, size: int) -> bool:
     return depths in ("all", depth) if isinstance(depths, str) else size in depths
 
 
-def check_depths(depths: str | Sequence[int], sizes: Sequence[int]) -> None:
-    """Refuses depths that are none of a U-Net with levels of these sizes.
+def check_depth_names(depths: str | Sequence[int]) -> None:
+    """Refuses depths that no U-Net has.
 
     Raises:
-        ValueError: names the option, what is wrong and what would fit.
+        ValueError: names the option, what is wrong and what is allowed.
     """
-    at = f"the levels are at {', '.join(map(str, sizes))}"
     if isinstance(depths, str):
         try:
             lookup(dict.fromkeys(("all", *DEPTHS)), depths, "model.conditioned_depths")
         except ValueError as problem:
-            raise ValueError(f"{problem}; or a list of resolutions, as [{sizes[-1]}]; {at}") from None
+            raise ValueError(f"{problem}; or a list of resolutions in pixels, as [8]") from None
     elif not depths:
-        raise ValueError(f"model.conditioned_depths: names no level; {at}; model.conditioning none conditions none")
-    else:
-        for size in depths:
-            if size not in sizes:
-                raise ValueError(f"model.conditioned_depths: {size} never occurs; {at}")
+        raise ValueError("model.conditioned_depths: [] names no level; to condition none, set model.conditioning none")
+
+
+def check_depths(depths: str | Sequence[int], sizes: Sequence[int]) -> None:
+    """Refuses depths that a U-Net with levels of these sizes does not have.
+
+    Raises:
+        ValueError: names the option, what is wrong and what would fit.
+    """
+    check_depth_names(depths)
+    for size in () if isinstance(depths, str) else depths:
+        if size not in sizes:
+            raise ValueError(
+                f"model.conditioned_depths: {size} never occurs; the levels are at {', '.join(map(str, sizes))}"
+            )
 
 
 def check_shape(

@@ -12,6 +12,7 @@ from ddpm.exchange.loading import load_pipeline
 from ddpm.exchange.pretrained import started_from, training_options
 from ddpm.models.embedding import CONDITIONINGS
 from ddpm.models.norm import NORMS
+from ddpm.models.shape import check_depth_names
 from ddpm.models.unet import RESAMPLERS, UNet
 from ddpm.names import did_you_mean, lookup
 from ddpm.objective import PREDICTIONS, TIMESTEP_SAMPLERS, WEIGHTINGS
@@ -36,6 +37,7 @@ def check_names(config: Config) -> None:
     diffusion, sample = config.diffusion, config.sample
     lookup(NORMS, config.model.norm, "model.norm")
     lookup(CONDITIONINGS, config.model.conditioning, "model.conditioning")
+    check_depth_names(config.model.conditioned_depths)
     lookup(dict.fromkeys(RESAMPLERS), config.model.resample, "model.resample")
     lookup(SCHEDULES, diffusion.schedule, "diffusion.schedule")
     lookup(PREDICTIONS, diffusion.prediction, "diffusion.prediction")

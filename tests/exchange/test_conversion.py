@@ -454,6 +454,32 @@ def test_a_run_starts_from_the_pretrained_weights() -> None:
     assert torch.equal(unet.class_embed.weight[:10], fresh[:10])
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm": "groupnorm_matched"},
+        {"norm": "groupnorm_matched", "conditioning": "cross_attention"},
+        {"norm": "adarms", "conditioning": "timestep", "conditioned_depths": [4]},
+    ],
+)
+def test_a_run_keeps_the_pretrained_architecture(options: dict) -> None:
+    """With other classes the embedding would be widened to another number."""
+    pretrained = load_pipeline(ours(Path("pretrained"), num_classes=300, **options)).unet
+    unet = build_unet(config_of(Path("pretrained")), load_data("digits"))
+    assert {key: unet.config[key] for key in options} == options
+    assert unet.class_embed.weight.shape == (11, pretrained.class_embed.embedding_dim)
+    for (name, p), q in zip(unet.named_parameters(), pretrained.parameters(), strict=True):
+        assert name == "class_embed.weight" or torch.equal(p, q), name
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("norm", "adaln"), ("conditioning", "cross_attention"), ("conditioned_depths", "decoder")]
+)
+def test_what_diffusers_cannot_hold_is_refused_by_name(run: Run, option: str, value: str) -> None:
+    line = refused(run, ours(Path("ours"), **{option: value}), "--to", "diffusers", "--out", "theirs")
+    assert f"model.{option}: {value} cannot be held by UNet2DModel" in line and not Path("theirs").exists()
+
+
 def test_class_embeddings_follow_their_names(tmp_path: Path) -> None:
     unet = random_weights(UNet(**{**OURS, "num_classes": 3, "null_class": False}), seed=3)
     schedule = NoiseSchedule(SCHEDULES["cosine"](1000))

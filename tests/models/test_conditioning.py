@@ -331,10 +331,10 @@ def test_matched_parameters_with_class_tokens() -> None:
         ({"conditioning": "time"}, r"^model\.conditioning: 'time' is not one of both, .*did you mean timestep\?"),
         ({"conditioned_depths": "decodr"},
          r"^model\.conditioned_depths: 'decodr' is not one of .*did you mean decoder\?; "
-         r"or a list of resolutions, as \[4\]; the levels are at 8, 4$"),
-        ({"conditioned_depths": "8"}, r"^model\.conditioned_depths: '8' is not one of .*as \[4\]"),
+         r"or a list of resolutions in pixels, as \[8\]$"),
+        ({"conditioned_depths": "8"}, r"^model\.conditioned_depths: '8' is not one of .*as \[8\]$"),
         ({"conditioned_depths": [16]}, r"^model\.conditioned_depths: 16 never occurs; the levels are at 8, 4$"),
-        ({"conditioned_depths": []}, r"^model\.conditioned_depths: names no level"),
+        ({"conditioned_depths": []}, r"^model\.conditioned_depths: \[\] names no level"),
         ({"conditioning": "cross_attention", "head_channels": 32, "attention_resolutions": ()},
          r"^model\.head_channels: 32 does not divide the 16 channels .* use one of 1, 2, 4, 8, 16$"),
         ({"conditioning": "cross_attention", "emb_channels": 30}, r"^emb_channels: 30 is no multiple of 4"),
