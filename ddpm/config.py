@@ -66,7 +66,7 @@ class ModelConfig:
         norm: how timestep and class enter a residual block, adagn, groupnorm (additive), groupnorm_matched (additive,
             the embedding widened to the parameters of adagn), adain, adaln, adarms, adagn_scale (no shift) or
             adagn_shift (no scale).
-        conditioning: what enters, both, timestep, class, none, or cross_attention (the timestep enters, and after each
+        conditioning: what enters, both, timestep, class, none or cross_attention (the timestep enters, and after each
             block there is attention to the class).
         conditioned_depths: at which levels, all, encoder, middle, decoder, or a list of resolutions in pixels.
         norm_groups: at most so many groups in a norm; each keeps at least 4 channels.

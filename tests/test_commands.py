@@ -26,6 +26,7 @@ from ddpm.config import (
 from ddpm.evaluation.monitor import MONITORED
 from ddpm.exchange.conversion import FORMATS
 from ddpm.models.adm_flags import PRESETS
+from ddpm.models.embedding import CONDITIONINGS
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import RESAMPLERS
 from ddpm.objective import PREDICTIONS, TIMESTEP_SAMPLERS, WEIGHTINGS
@@ -54,6 +55,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 CHOICES = [
     (ModelConfig, "norm", NORMS),
+    (ModelConfig, "conditioning", CONDITIONINGS),
     (ModelConfig, "resample", RESAMPLERS),
     (DiffusionConfig, "schedule", SCHEDULES),
     (DiffusionConfig, "prediction", PREDICTIONS),
@@ -88,7 +90,7 @@ def test_every_option_is_documented(section: type) -> None:
 
 
 def test_defaults_are_entries() -> None:
-    for section, key, table in CHOICES[:11]:
+    for section, key, table in CHOICES[:12]:
         assert getattr(section(), key) in table, key
 
 

@@ -72,6 +72,20 @@ def test_the_package_loads_what_it_saved(small: ClassConditionalPipeline, saved:
     assert len(set(images(small).flatten(1).sum(1).tolist())) == 2
 
 
+def test_another_way_of_conditioning_comes_back(tmp_path: Path) -> None:
+    """Also with blends, and classes of their own at each level."""
+    unet = small_unet(norm="groupnorm_matched", conditioning="cross_attention", conditioned_depths=(4,))
+    pipeline = quiet(ClassConditionalPipeline.from_parts(unet, SCHEDULE, "v", NAMES))
+    pipeline.save_pretrained(tmp_path / "pipeline")
+    loaded = quiet(ClassConditionalPipeline.from_pretrained(tmp_path / "pipeline"))
+    labels = ["cat", {"cat": 0.5, "dog": 0.5}, ["dog", "cat"], ["cat", "dog"]]
+    drawn = images(pipeline, labels, seeds=[0] * 4)
+    assert torch.equal(images(loaded, labels, seeds=[0] * 4), drawn)
+    cat, blend, cat_below, dog_below = drawn
+    # The class acts at 4 pixels only: what is said of the finer level does not matter.
+    assert torch.equal(cat, cat_below) and not torch.equal(cat, dog_below) and not torch.equal(cat, blend)
+
+
 STRANGER = """
 import sys
 
