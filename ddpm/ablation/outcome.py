@@ -20,7 +20,7 @@ from ddpm.config import differences
 from ddpm.evaluation.intervals import Z
 from ddpm.evaluation.scores import image_scores
 from ddpm.parsing import read_config
-from ddpm.study import Study
+from ddpm.study import FIGURES, Study
 
 LEVEL = 0.95
 
@@ -194,7 +194,7 @@ def _read(trial: Trial, study: Study) -> RunOutcome:
         listed = ", ".join(f"{key} ({old} there, {new} in the study)" for key, (old, new) in different.items())
         raise ValueError(f"{trial.path}: holds a run with other settings: {listed}; remove it, or restore the study's")
     run = read_run(trial.path, trial.name)
-    evaluation = None if diverged is not None else evaluation_of(run, study)
+    evaluation = None if diverged is not None else evaluation_of(run, study, trial.config)
     return RunOutcome(trial.arm, trial.seed, trial.path, run, evaluation, diverged, None)
 
 
@@ -226,7 +226,7 @@ def _figures(
         content = None if run.evaluation is None else run.evaluation.content
         if content is None:
             continue
-        apart = differing(reference, content, name)
+        apart = differing(reference, content, name) or differing(reference, content, FIGURES.get(name, name))
         if apart is not None:
             notes.append(f"{name} of {run.arm}, seed {run.seed}, is left out: {apart}")
         elif name not in content["figures"]:

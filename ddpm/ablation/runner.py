@@ -20,6 +20,7 @@ from ddpm.ablation.timing import read_timing, step_seconds, write_timing
 from ddpm.ablation.trials import (
     Trial,
     check_metric,
+    drawing_settings,
     evaluate_command,
     is_settled,
     note_divergence,
@@ -31,7 +32,6 @@ from ddpm.data import ImageData
 from ddpm.divergence import Diverged
 from ddpm.evaluation.evaluate import evaluate
 from ddpm.evaluation.table import aligned
-from ddpm.parsing import sample_settings
 from ddpm.processes import FailedElsewhere, InUse, check_launch, first_on_main, join_processes, on_main
 from ddpm.study import Study
 from ddpm.training.build import build_data
@@ -108,13 +108,14 @@ def _announce(
     sweep = f" and {len(study.learning_rates)} learning rates" if study.learning_rates else ""
     part = "" if shard == (1, 1) else f", {len(mine)} of them in part {shard[0]}/{shard[1]}"
     time = duration(sum(seconds[trial.arm] * trial.config.train.steps for trial in left))
+    takes = f"about {time} on this machine, evaluations aside" if left else "none to train"
     print(
         f"question   {study.question}\n"
         f"data       {data.summary()}\n"
         f"runs       {len(study.arms)} arms x {len(study.seeds)} seeds{sweep}: {total} runs of {steps} steps{part}; "
         f"{len(left)} to train\n"
         f"decides    {study.metric}\n"
-        f"time       about {time} on this machine, evaluations aside\n"
+        f"time       {takes}\n"
         f"directory  {path}\n\n" + "\n".join(aligned(rows)) + "\n",
         flush=True,
     )
@@ -155,7 +156,7 @@ def _attempt(trial: Trial, study: Study) -> tuple[type[BaseException] | None, st
     command = evaluate_command(study, trial.path)
     try:
         train(trial.config, trial.path)
-        result = evaluate(command, sample_settings(command))
+        result = evaluate(command, drawing_settings(study, trial.config))
         check_metric(study, result)
     except (Diverged, InUse) as problem:
         return type(problem), str(problem), getattr(problem, "step", None)

@@ -1,5 +1,6 @@
 """The runs of a study: which there are, where they are, and how each stands."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,10 +9,10 @@ from typing import Any, TypeVar
 
 from ddpm.analysis.runs import Evaluation, Run, read_run
 from ddpm.commands import EvaluateCommand
-from ddpm.config import Config, differences
+from ddpm.config import Config, SampleConfig, differences
 from ddpm.evaluation.features import EXTRACTORS
 from ddpm.manifest import appearing
-from ddpm.parsing import read_config, sample_settings
+from ddpm.parsing import read_config
 from ddpm.study import FIGURES, Study
 
 SWEEP_SEED = 1_000_000      # plus the first seed of the study; the runs that choose a learning rate are no runs of it
@@ -79,6 +80,13 @@ def evaluate_command(study: Study, run: Path) -> EvaluateCommand:
     return EvaluateCommand(model=run, **study.evaluation)
 
 
+def drawing_settings(study: Study, config: Config) -> SampleConfig:
+    """How its evaluation draws images: the options of the study, and for the others the run's own section `sample`."""
+    names = {f.name for f in dataclasses.fields(SampleConfig)}
+    given = {key: value for key, value in study.evaluation.items() if key in names and value is not None}
+    return dataclasses.replace(config.sample, **given)
+
+
 def check_metric(study: Study, result: Path) -> None:
     """Refuses an evaluation that has not the figure that decides.
 
@@ -106,6 +114,7 @@ def divergence(path: Path) -> str | None:
 
 def note_divergence(path: Path, step: int | None, message: str) -> None:
     """Writes that down; the run is not trained again, and is counted."""
+    path.mkdir(parents=True, exist_ok=True)
     with appearing(path / "diverged.json") as file:
         file.write((json.dumps({"step": step, "message": message}, indent=2) + "\n").encode())
 
@@ -113,7 +122,7 @@ def note_divergence(path: Path, step: int | None, message: str) -> None:
 def is_settled(trial: Trial, study: Study) -> bool:
     """Whether nothing of a run is left to do: it is trained and evaluated, or has diverged.
 
-    A run of other settings is not: training refuses it, and says why.
+    A run of other settings, or without the deciding figure, is not: to make it again tells what is wrong.
     """
     if divergence(trial.path) is not None:
         return True
@@ -122,13 +131,20 @@ def is_settled(trial: Trial, study: Study) -> bool:
         return False
     if differences(read_config(trial.path / "config.yaml"), trial.config):
         return False
-    return evaluation_of(read_run(trial.path, trial.name), study) is not None
+    evaluation = evaluation_of(read_run(trial.path, trial.name), study, trial.config)
+    return evaluation is not None and study.metric in evaluation.content["figures"]
 
 
-def evaluation_of(run: Run, study: Study) -> Evaluation | None:
-    """The latest evaluation of a run's newest weights that was made as the study says; None if there is none."""
+def evaluation_of(run: Run, study: Study, config: Config) -> Evaluation | None:
+    """The latest evaluation of a run's newest weights that was made as the study says; None if there is none.
+
+    Args:
+        run: as it is read back.
+        study: that it belongs to.
+        config: of the run.
+    """
     command = evaluate_command(study, run.path)
-    settings = sample_settings(command)
+    settings = drawing_settings(study, config)
     wanted = json.loads(json.dumps({**settings.drawing(), "seed": settings.seed}))
     metrics = None if command.metrics is None else [name.strip() for name in command.metrics.split(",") if name.strip()]
 
