@@ -230,7 +230,7 @@ def heat_map(
         _cell(svg, left + gap + 9 * i, bottom + 14, 9, 12, *shade(value))
     for at in (0.0, 0.5, 1.0) if known else ():
         anchor = {0.0: "start", 0.5: "middle", 1.0: "end"}[at]
-        write(svg, left + gap + 216 * at, bottom + 42, compact(least + at * (greatest - least)), anchor)
+        write(svg, left + gap + 216 * at, bottom + 42, f"{least + at * (greatest - least):.3g}", anchor)
     return as_text(svg)
 
 

@@ -105,7 +105,8 @@ def an_outcome(
                 read = a_run(f"{arm.name}, seed {seed}", place, study.config(arm, seed), value, images)
                 run = RunOutcome(arm.name, seed, place, read, read.evaluations[0], None, Measured(value))
             runs.setdefault(arm.name, []).append(run)
-    better = {"denoising_error": "lower", "accuracy": "higher"}
+    done = [run for of_arm in runs.values() for run in of_arm if run.evaluation is not None]
+    better = {"denoising_error": "lower", "accuracy": "higher"} if done else {}
     values = {
         name: {
             arm: {r.seed: r.evaluation.content["figures"][name]["value"] for r in of_arm if r.evaluation is not None}
@@ -115,10 +116,10 @@ def an_outcome(
     }
 
     def against(name: str, arm: str, level: float) -> Any:
-        ours, theirs = values[name][arm], values[name][arms[0].name]
+        ours, theirs = (values[name][of] if done else {} for of in (arm, arms[0].name))
         both = [seed for seed in theirs if seed in ours]
         pairs = [[Measured(figures[seed]) for seed in both] for figures in (theirs, ours)]
-        return contrast(*pairs, better[name], level, replicates=200)
+        return contrast(*pairs, better.get(name, "lower"), level, replicates=200)
 
     others = [arm.name for arm in arms[1:]]
     primary = {arm: against("denoising_error", arm, simultaneous(0.95, len(others))) for arm in others}
@@ -134,14 +135,13 @@ def an_outcome(
                     "versions": {"torch": "2.9.9"}, "git_commit": "c0ffee+changes"},
         runs=runs,
         primary=primary,
-        exploratory={"accuracy": {arm: against("accuracy", arm, 0.95) for arm in others}},
+        exploratory={name: {arm: against(name, arm, 0.95) for arm in others} for name in list(better)[1:]},
         better=better,
         means=means,
         step_seconds=dict(seconds or {}),
         verdicts=[sentence(arm, arms[0].name, "denoising_error", primary[arm], seeds, lost) for arm in others],
         notes=list(notes),
-        provenance=[{"arm": run.arm, "seed": str(run.seed), "weights": run.evaluation.weights}
-                    for of_arm in runs.values() for run in of_arm if run.run is not None],
+        provenance=[{"arm": run.arm, "seed": str(run.seed), "weights": run.evaluation.weights} for run in done],
     )
 
 
@@ -336,7 +336,9 @@ def test_an_arm_of_which_every_run_diverged(tmp_path: Path) -> None:
 @pytest.mark.parametrize("whose", [("plain",), ("plain", "adaptive", "matched")])
 def test_without_a_baseline_and_without_anything(tmp_path: Path, whose: tuple[str, ...]) -> None:
     text = page(an_outcome(tmp_path / "it", seeds=3, diverged=lambda arm, seed: arm in whose))
-    Page(text)
+    read = Page(text)
+    assert read.row("verdict", "adaptive")["verdict"] == "too few seeds"
+    assert ("lower is better" in text) == ("matched" not in whose)
     assert "Differences by seed" not in charts(text) and "Denoising error beside plain" not in charts(text)
     assert ("Denoising error" in charts(text)) == ("matched" not in whose)
 
@@ -359,6 +361,7 @@ def test_losses_of_another_kind_are_told(tmp_path: Path) -> None:
 def test_a_shift_of_seeds_is_told(tmp_path: Path) -> None:
     arms = (Arm("a", {}, CONFIG), Arm("again", {}, CONFIG, seed_shift=1000))
     text = page(an_outcome(tmp_path / "it", arms, seeds=3))
+    assert "arms whose seeds are moved" in text
     assert Page(text).row("parameters", "again")["differs from the base in"].startswith("every seed moved by 1,000")
 
 
@@ -372,7 +375,7 @@ def test_a_sweep_and_the_machine_are_told(tmp_path: Path) -> None:
     row = read.row("chosen", "matched")
     assert row["chosen"] == "0.01" and row["denoising_error at 0.001"] == "0.25"
     assert row["denoising_error at 0.01"] == "diverged" and "lie beyond" in row[""]
-    assert "on a <small> one, 2 processes" in read.words
+    assert "on a <small> one, 2 processes" in read.words and "found best for each" in read.words
 
 
 @pytest.mark.parametrize("name", FIGURES)
