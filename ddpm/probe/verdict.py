@@ -19,8 +19,17 @@ SIGNS = {
 
 def verdict(probed: Probed) -> list[str]:
     """The findings, most general first; what was not measured is not spoken of."""
-    found = [_variance(probed), _separability(probed), _freezing(probed), _depth(probed), _sensitivity(probed)]
-    return [sentence for sentence in [*found, _erasure(probed), failure(probed)] if sentence]
+    found = [
+        _variance(probed),
+        _freezing(probed),
+        _one_layer(probed),
+        _separability(probed),
+        _swapped(probed.swap),
+        _sensitivity(probed),
+        _erasure(probed),
+        failure(probed),
+    ]
+    return [sentence for sentence in found if sentence]
 
 
 def numbered(layers: Sequence[Layer]) -> dict[str, str]:
@@ -130,24 +139,24 @@ def _freezing(probed: Probed) -> str:
     return f"{'; with '.join(told)}." if told else ""
 
 
-def _depth(probed: Probed) -> str:
-    if probed.swap is not None:
-        return _swapped(probed.swap)
+def _one_layer(probed: Probed) -> str:
     names = numbered(probed.layers)
-    rows = [f for f in probed.freezing if f.layer is not None and f.part == "both" and f.over == "class"]
-    felt = [f for f in rows if f.mean.low is not None and f.mean.low > 0]
+    rows = [f for f in probed.freezing if f.layer is not None and f.part == "both" and f.over in FROZEN]
     if not rows:
         return ""
+    felt = [f for f in rows if f.mean.low is not None and f.mean.low > 0]
     if not felt:
-        return "No single layer misses the class: averaged away in one of them, no rise can be told from 0."
+        return "No single layer is missed: averaged away in one of them alone, no rise of the error can be told from 0."
     worst = max(felt, key=lambda f: f.mean.value)
     return (
-        f"The class acts most in layer {names[worst.layer]}: with the class averaged away there alone, the error "
+        f"Of single layers, {names[worst.layer]} is worth most: with {FROZEN[worst.over]} there alone, the error "
         f"changes by {change(relative(worst))}."
     )
 
 
-def _swapped(swap: Swap) -> str:
+def _swapped(swap: Swap | None) -> str:
+    if swap is None:
+        return ""
     levels = [point for point in swap.points if point.kind == "levels"]
     sections = [point for point in swap.points if point.kind == "section"]
     told = []

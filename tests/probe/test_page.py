@@ -179,10 +179,11 @@ def test_a_modulation_that_does_not_vary_is_called_so() -> None:
     assert "The scale is the same over 3 timesteps and 2 classes" in text and "follows" not in text
 
 
-def test_without_a_swap_the_layers_tell_where_the_class_acts() -> None:
-    assert "acts most in layer 3 decoder 4 px" in said(probed()._replace(swap=None))
-    none = [freezing(name, "both", "class", 0.001) for name in NAMES]
-    assert "No single layer misses the class" in said(probed()._replace(swap=None, freezing=none))
+def test_the_layer_that_is_worth_most_is_named() -> None:
+    text = said(probed())
+    assert "3 decoder 4 px is worth most: with the class averaged away there alone, the error changes by +8.0 %" in text
+    none = [freezing(name, "both", "all", 0.001) for name in NAMES]
+    assert "No single layer is missed" in said(probed()._replace(freezing=none))
 
 
 def test_a_swap_that_changes_nothing_is_called_so() -> None:
