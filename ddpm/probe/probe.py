@@ -1,0 +1,85 @@
+"""What scripts/probe.py does: looks at the modulation of a trained model, and writes a page and the numbers."""
+
+import dataclasses
+import shlex
+from pathlib import Path
+
+from ddpm import __version__
+from ddpm.commands import ProbeCommand
+from ddpm.exchange.provenance import git_commit
+from ddpm.manifest import appearing
+from ddpm.parsing import run_of
+from ddpm.probe.measure import measure
+from ddpm.probe.page import page
+from ddpm.probe.probed import Model, to_json
+from ddpm.probe.subject import Subject, read_subject
+from ddpm.probe.verdict import verdict
+from ddpm.processes import check_launch, join_processes
+
+
+def probe(command: ProbeCommand) -> Path:
+    """Measures, writes the page and, beside it, its numbers as JSON, and prints what they say.
+
+    Args:
+        command: which model, and how much of it.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        ValueError: for a model or images that cannot be used.
+        OSError: if a file cannot be written; names it.
+    """
+    processes = join_processes()
+    check_launch(processes.num_processes, "probe.py")
+    if processes.num_processes > 1:
+        raise ValueError("probe.py works as one process; start it with python alone, without accelerate launch")
+    out = command.out or (run_of(command.model) or command.model) / "probe.html"
+    _check(out)
+    subject = read_subject(command, processes.device)
+    probed = measure(command, subject, _model(command, subject))
+    for file, content in ((out.with_suffix(".json"), to_json(probed)), (out, page(probed))):
+        with appearing(file) as stream:
+            stream.write(content.encode())
+    left_out = [f"left out: {name}, {reason}" for name, reason in probed.left_out.items()]
+    print("\n".join([probed.model.name, "", *verdict(probed), *left_out, "", str(out)]))
+    return out
+
+
+def command_line(command: ProbeCommand) -> str:
+    """What to type to get the same again; only what is not the default is said."""
+    words = ["python", "scripts/probe.py", str(command.model)]
+    for field in dataclasses.fields(command):
+        value = getattr(command, field.name)
+        if field.name != "model" and value != field.default:
+            words += [f"--{field.name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
+
+
+def _check(out: Path) -> None:
+    if out.is_dir():
+        raise ValueError(f"out: {out} is a directory; name a file, such as probe.html")
+    if out.suffix == ".json":
+        raise ValueError(f"out: {out} is where the numbers beside the page would be; name the page, as probe.html")
+
+
+def _model(command: ProbeCommand, subject: Subject) -> Model:
+    unet, images = subject.pipeline.unet, subject.images
+    depths = unet.config.conditioned_depths
+    return Model(
+        name=subject.name,
+        weights=subject.weights,
+        parameters=sum(p.numel() for p in unet.parameters()),
+        norm=unet.config.norm,
+        conditioning=unet.config.conditioning,
+        conditioned_depths=depths if isinstance(depths, str) else ", ".join(f"{size} px" for size in depths),
+        resolution=unet.config.resolution,
+        class_names=list(subject.pipeline.class_names),
+        data=None if images is None else images.data.summary(),
+        fingerprint=None if images is None else images.data.fingerprint,
+        images=0 if images is None else len(images.pixels),
+        held_out=None if images is None else images.held_out,
+        command=command_line(command),
+        version=__version__,
+        commit=git_commit(),
+    )

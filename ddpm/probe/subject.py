@@ -1,0 +1,108 @@
+"""What is probed: a model, and the real images that it is measured on."""
+
+import json
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm.commands import EvaluateCommand, ProbeCommand
+from ddpm.data import ImageData
+from ddpm.evaluation.judge import Judge, cached_judge
+from ddpm.evaluation.reference import cache_directory
+from ddpm.evaluation.subject import read_data, reference_config
+from ddpm.exchange.loading import load_pipeline, locate, weights_digest
+from ddpm.parsing import run_of
+from ddpm.pipeline import ClassConditionalPipeline
+from ddpm.randomness import Purpose, generator
+
+
+class Images(NamedTuple):
+    """Real images.
+
+    Attributes:
+        data: all of them.
+        pixels: uint8 (N, C, H, W), some of them.
+        labels: int64 (N,), their classes as the model knows them.
+        places: int64 (N,), which of all they are.
+        held_out: whether the model was trained on other images; None where that is not known.
+    """
+
+    data: ImageData
+    pixels: Tensor
+    labels: Tensor
+    places: Tensor
+    held_out: bool | None
+
+
+class Subject(NamedTuple):
+    """A model to be probed.
+
+    Attributes:
+        name: the directory that it was loaded from.
+        weights: SHA-256 of its weights.
+        pipeline: the model, on its device.
+        images: None where none are known.
+    """
+
+    name: str
+    weights: str
+    pipeline: ClassConditionalPipeline
+    images: Images | None
+
+
+def read_subject(command: ProbeCommand, device: torch.device) -> Subject:
+    """Loads the model, and reads the real images where it is known which.
+
+    Raises:
+        ValueError: if there is no such model, or the images cannot be read or do not fit it.
+    """
+    directory = locate(command.model)
+    pipeline = load_pipeline(directory).to(device)
+    images = None
+    if command.reference is not None or run_of(command.model) is not None:
+        images = _read_images(command, pipeline, device)
+    return Subject(str(directory), weights_digest(directory), pipeline, images)
+
+
+def read_judge(images: Images, device: torch.device) -> Judge:
+    """A classifier of the data's classes, trained on real images alone, kept from the last time.
+
+    Raises:
+        ValueError: if the data has too few images or classes for one.
+    """
+    if images.data.num_classes < 2:
+        raise ValueError("the real images have no classes to tell apart")
+    return cached_judge(images.data, device, cache_directory())
+
+
+def _read_images(command: ProbeCommand, pipeline: ClassConditionalPipeline, device: torch.device) -> Images:
+    named = EvaluateCommand(
+        model=command.model, reference=command.reference, reference_split=command.reference_split
+    )
+    data = read_data(reference_config(named, pipeline), "reference")
+    config, names = pipeline.unet.config, pipeline.class_names
+    ours, theirs = (config.resolution, config.in_channels), (data.resolution, data.channels)
+    if ours != theirs:
+        raise ValueError(
+            f"reference: its images are {theirs[0]}x{theirs[0]} with {theirs[1]} channel(s), the model's "
+            f"{ours[0]}x{ours[0]} with {ours[1]}; name images like those that it was trained on"
+        )
+    unknown = next((name for name in data.class_names if names and name not in names), None)
+    if unknown is not None or (names and not data.class_names):
+        lack = "they have no classes" if unknown is None else f"the model has no class {unknown!r}"
+        raise ValueError(f"reference: {lack}; name images of its classes, {', '.join(names[:5])}")
+    if len(data) < 2:
+        raise ValueError("reference: it has a single image, and two are needed for an interval; name more")
+    draws = generator(command.seed, Purpose.SUBSET, 0)
+    places = torch.randperm(len(data), generator=draws)[: command.images].sort().values                 # (N,)
+    pixels, classes = data.__getitems__(places)
+    labels = pipeline.labels([data.class_names[c] if names else None for c in classes.tolist()])
+    return Images(data, pixels.to(device), labels.to(device), places.to(device), _held_out(command, data))
+
+
+def _held_out(command: ProbeCommand, data: ImageData) -> bool | None:
+    run = run_of(command.model)
+    if run is None:
+        return None
+    return json.loads((run / "run.json").read_text())["data"]["fingerprint"] != data.fingerprint
