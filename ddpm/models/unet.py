@@ -2,7 +2,6 @@
 
 import math
 import zlib
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,13 +15,14 @@ from torch import Tensor, nn
 
 from ddpm.models.blocks import CrossAttention, Downsample, Identity, ResBlock, SelfAttention, Upsample, doubled, halved
 from ddpm.models.embedding import CONDITIONINGS, LevelEmbedding, TimestepEmbedding
+from ddpm.models.level import Level
+from ddpm.models.matching import matched_width
 from ddpm.models.norm import EPS, NORMS, GroupNorm, num_groups
 from ddpm.models.shape import check_depths, check_shape, is_conditioned
 from ddpm.names import lookup
 from ddpm.randomness import Purpose, generator
 
 RESAMPLERS = ("resblock", "conv")
-MATCHED_WITHIN = 0.01       # a share; only in tiny networks is one unit of width more than a tenth of it
 
 
 @dataclass
@@ -30,39 +30,6 @@ class UNetOutput(BaseOutput):
     """What UNet.forward returns: `sample`, (B, out_channels, H, W)."""
 
     sample: Tensor
-
-
-class Level(nn.Module):
-    """The layers of one resolution on one side of the U-Net.
-
-    Args:
-        depth: an entry of DEPTHS, where it is.
-        size: H = W in pixels.
-        conditioned: whether timestep and class reach it.
-        blocks: residual blocks.
-        attentions: one after each of them, or an Identity.
-        cross_attentions: one after each of these, or an Identity.
-        resample: the layer that leads to the next level, or none at the last.
-    """
-
-    def __init__(
-        self,
-        depth: str,
-        size: int,
-        conditioned: bool,
-        blocks: list[nn.Module],
-        attentions: list[nn.Module],
-        cross_attentions: list[nn.Module],
-        resample: list[nn.Module],
-    ) -> None:
-        super().__init__()
-        self.depth = depth
-        self.size = size
-        self.conditioned = conditioned
-        self.blocks = nn.ModuleList(blocks)
-        self.attentions = nn.ModuleList(attentions)
-        self.cross_attentions = nn.ModuleList(cross_attentions)
-        self.resample = nn.ModuleList(resample)
 
 
 class UNet(ModelMixin, ConfigMixin):
@@ -134,39 +101,22 @@ class UNet(ModelMixin, ConfigMixin):
             raise ValueError("num_classes: 0 is an unconditional model, which needs null_class")
         step = CrossAttention.TOKENS if crossed else 1
         if emb_channels is not None and (emb_channels < 1 or emb_channels % step):
-            raise ValueError(f"emb_channels: {emb_channels} is no multiple of {step}, as model.conditioning needs it")
+            raise ValueError(f"emb_channels: {emb_channels} is out of range; allowed: multiples of {step} above 0")
         self.gradient_checkpointing = False
-        model = lookup(NORMS, norm, "model.norm").parameters_of
-        if emb_channels is None:
-            emb_channels = 4 * channels if model is None else self._matched_emb_channels(model, step)
+        equal = lookup(NORMS, norm, "model.norm").parameters_of
+        if emb_channels is None and equal is None:
+            emb_channels = 4 * channels
+        elif emb_channels is None:
+            target = self._parameters_with(equal, 4 * channels)
+            emb_channels = matched_width(partial(self._parameters_with, norm), target, step)
         self._build(norm, emb_channels)
         self.initialize(seed)
 
-    def _matched_emb_channels(self, model: str, step: int) -> int:
-        """D for which the number of parameters is nearest to that with another norm at the usual D.
-
-        Args:
-            model: the other norm, an entry of NORMS.
-            step: of which D is a multiple.
-        """
-
-        def parameters(norm: str, emb_channels: int) -> int:
-            with torch.device("meta"):
-                self._build(norm, emb_channels)
-            return sum(p.numel() for p in self.parameters())
-
-        norm, target = self.config.norm, parameters(model, 4 * self.config.channels)
-        # The number rises with D, and is more than its square.
-        candidates = range(step, math.isqrt(target) + 2 * step, step)
-        above = bisect_left(candidates, target, key=lambda emb_channels: parameters(norm, emb_channels))
-        off = {d: abs(parameters(norm, d) - target) / target for d in candidates[max(0, above - 1) : above + 1]}
-        nearest = min(off, key=off.__getitem__)
-        if off[nearest] > MATCHED_WITHIN:
-            raise ValueError(
-                f"model.norm: {norm} comes no nearer than {off[nearest]:.2%} to the {target:,} parameters of {model}, "
-                f"and {MATCHED_WITHIN:.0%} is allowed; raise model.channels"
-            )
-        return nearest
+    def _parameters_with(self, norm: str, emb_channels: int) -> int:
+        """Their number with another norm and width of the embeddings; leaves layers without memory behind."""
+        with torch.device("meta"):
+            self._build(norm, emb_channels)
+        return sum(p.numel() for p in self.parameters())
 
     def _build(self, norm: str, emb_channels: int) -> None:
         """Makes all layers.

@@ -337,11 +337,12 @@ def test_matched_parameters_with_class_tokens() -> None:
         ({"conditioned_depths": []}, r"^model\.conditioned_depths: \[\] names no level"),
         ({"conditioning": "cross_attention", "head_channels": 32, "attention_resolutions": ()},
          r"^model\.head_channels: 32 does not divide the 16 channels .* use one of 1, 2, 4, 8, 16$"),
-        ({"conditioning": "cross_attention", "emb_channels": 30}, r"^emb_channels: 30 is no multiple of 4"),
-        ({"emb_channels": 0}, r"^emb_channels: 0"),
+        ({"conditioning": "cross_attention", "emb_channels": 30},
+         r"^emb_channels: 30 is out of range; allowed: multiples of 4 above 0$"),
+        ({"emb_channels": 0}, r"^emb_channels: 0 is out of range"),
         ({"norm": "groupnorm_matched", "channels": 2, "channel_mult": (1,), "attention_resolutions": (),
           "head_channels": 2, "conditioning": "cross_attention"},
-         r"^model\.norm: groupnorm_matched comes no nearer than .*raise model\.channels$"),
+         r"^model\.norm: parameters can be matched no nearer than .* 1% is allowed; raise model\.channels$"),
     ],
 )
 def test_what_does_not_fit_is_refused(wrong: dict, expected: str) -> None:
