@@ -38,6 +38,7 @@ from ddpm.probe.variance import variance
 
 CLASSES = 20            # at most so many, at even distances, are looked at
 NOISE_LEVELS = 10       # at which errors are measured
+NOTHING = 1e-9          # a share of the variance; the rounding of float32 is below it
 ONE_CLASS = "the model has fewer than two classes"
 SAME_FOR_ALL = "the modulation is the same for every class, for none of it depends on the class"
 NO_IMAGES = "the model is in no run directory, so there are no real images to measure on; name them with --reference"
@@ -220,7 +221,7 @@ class Measures:
 
     def _by_class(self) -> bool:
         """Whether the modulation differs from class to class."""
-        return any(row.class_ + row.interaction > 0 for row in self.variance())
+        return any(row.class_ + row.interaction > NOTHING for row in self.variance())
 
 
 def some_classes(count: int, most: int = CLASSES) -> list[int]:
