@@ -26,6 +26,8 @@ class DataConfig:
         label_column: column of the labels; null finds it.
         on_bad_image: what an unreadable image does, error or skip.
         flip: mirror half of the training images left to right.
+        shuffle_labels: train on labels that are permuted among the images, so that they tell nothing; evaluation sees
+            the true ones.
         memory_gb: images are decoded once into memory if they take at most so many GB, else on demand.
         workers: processes that decode on demand.
     """
@@ -38,6 +40,7 @@ class DataConfig:
     label_column: str | None = None
     on_bad_image: str = "error"
     flip: bool = False
+    shuffle_labels: bool = False
     memory_gb: float = 4.0
     workers: int = 2
 
@@ -50,7 +53,8 @@ class DataConfig:
 
     def reading(self) -> dict[str, Any]:
         """What says which images are read, and how: keyword arguments of `ddpm.data.load_data`."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("flip", "workers")}
+        of_training = ("flip", "shuffle_labels", "workers")
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in of_training}
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class Purpose(IntEnum):
     EVALUATION_TIMESTEP = 9
     EVALUATION_NOISE = 10
     SUBSET = 11
+    LABEL_SHUFFLE = 12
 
 
 def philox(
@@ -96,9 +97,9 @@ def normal(seed: int | Tensor, purpose: Purpose, index: Tensor, shape: tuple[int
     return pairs.flatten(1)[:, :count].float().unflatten(1, shape)
 
 
-def permutation(seed: int, epoch: int, n: int) -> Tensor:
+def permutation(seed: int, epoch: int, n: int, purpose: Purpose = Purpose.ORDER) -> Tensor:
     """The order in which epoch number `epoch` visits n samples: int64 (n,), a function of its arguments alone."""
-    words = bits(seed, Purpose.ORDER, torch.tensor([epoch]), 2 * n)[0].view(n, 2)
+    words = bits(seed, purpose, torch.tensor([epoch]), 2 * n)[0].view(n, 2)
     return torch.argsort((words[:, 0] << 31) ^ words[:, 1], stable=True)
 
 

@@ -93,6 +93,11 @@ def test_anchors_and_arms_without_overrides(tmp_path: Path) -> None:
     ]
 
 
+def test_what_an_arm_may_say_of_the_data(tmp_path: Path) -> None:
+    study = read(tmp_path, GOOD, arms={"true": {}, "shuffled": {"data.shuffle_labels": True, "data.flip": True}})
+    assert study.arms[1].config.data.shuffle_labels and not study.baseline.config.data.shuffle_labels
+
+
 def test_fewer_than_three_seeds_are_allowed(tmp_path: Path) -> None:
     assert read(tmp_path, GOOD, seeds=[5]).seeds == (5,)
 
@@ -146,6 +151,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "data of its own": (
         {"arms": arms(b={"data.split": "test"})}, r"arms\.b: data\.split gives the arms unequal data; set it in base",
     ),
+    "source of its own": ({"arms": arms(b={"data.source": "x"})}, r"data\.source gives the arms unequal data; .*flip"),
     "steps of its own": ({"arms": arms(b={"train.steps": 9})}, r"arms\.b: train\.steps gives the arms unequal budgets"),
     "batch of its own": ({"arms": arms(b={"train.batch_size": 9})}, r"arms\.b: train\.batch_size .* unequal budgets"),
     "seed of an arm": ({"arms": arms(b={"train.seed": 9})}, r"arms\.b: train\.seed comes from seeds; remove it"),

@@ -1,6 +1,7 @@
 """ImageData: labelled images as tensors, in memory or decoded on demand."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +83,12 @@ class ImageData:
         """
         indices = torch.as_tensor(indices, dtype=torch.int64)
         return self._pixels[indices], self.labels[indices]
+
+    def with_labels(self, labels: torch.Tensor) -> "ImageData":
+        """Returns the same images under other labels, int64 (N,); the fingerprint stays that of the true ones."""
+        other = copy(self)
+        other.labels = labels
+        return other
 
     def summary(self) -> str:
         """Returns a few words, such as `1,797 images, 8x8, 1 channel, 10 classes, in memory (0.1 MB)`."""

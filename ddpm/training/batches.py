@@ -7,11 +7,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ddpm.config import TrainConfig
+from ddpm.config import Config, TrainConfig
 from ddpm.data import ImageData
-from ddpm.randomness import permutation
+from ddpm.randomness import Purpose, permutation
 
 GRACE_SECONDS = 20      # a data worker that is told to stop stays so long
+
+
+def as_trained_on(data: ImageData, config: Config) -> ImageData:
+    """The images with the labels that training sees: the true ones, or, to see what those are worth, permuted ones.
+
+    The permutation is a function of train.seed and the number of images alone; every class keeps its number of images.
+    """
+    if not config.data.shuffle_labels:
+        return data
+    return data.with_labels(data.labels[permutation(config.train.seed, 0, len(data), Purpose.LABEL_SHUFFLE)])
 
 
 class Stream(Dataset):

@@ -22,7 +22,7 @@ from ddpm.objective import diffusion_loss
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import device_map, first_on_main, on_main
 from ddpm.schedule import NoiseSchedule
-from ddpm.training.batches import local_batches
+from ddpm.training.batches import as_trained_on, local_batches
 from ddpm.training.build import build_data, build_monitor, build_schedule, build_unet, check_names
 from ddpm.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from ddpm.training.ema import EMA
@@ -107,7 +107,8 @@ class Trainer:
         path: Path,
         monitor: "Monitor | None" = None,
     ) -> None:
-        self.config, self.accelerator, self.data, self.schedule, self.path = config, accelerator, data, schedule, path
+        self.config, self.accelerator, self.schedule, self.path = config, accelerator, schedule, path
+        self.data = as_trained_on(data, config)
         self.unet = unet.to(accelerator.device)
         if config.model.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()

@@ -16,11 +16,11 @@ from accelerate import Accelerator
 from PIL import Image
 
 from ddpm.config import Config, DataConfig, DiffusionConfig, ModelConfig, SampleConfig, TrackingConfig, TrainConfig
-from ddpm.data import load_data
+from ddpm.data import ImageData, load_data
 from ddpm.divergence import Diverged
 from ddpm.manifest import publish
 from ddpm.models.norm import NORMS
-from ddpm.training.batches import Stream, local_batches, parts
+from ddpm.training.batches import Stream, as_trained_on, local_batches, parts
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.checkpoint import find_checkpoint
 from ddpm.training.grid import Grid
@@ -55,6 +55,41 @@ def test_every_sample_is_seen_once_an_epoch_whatever_the_batch():
     second = [stream.index(p) for p in range(n, 2 * n)]
     assert sorted(first) == sorted(second) == list(range(n))
     assert first != second
+
+
+def test_shuffled_labels_are_a_permutation_that_only_training_sees(tmp_path, monkeypatch):
+    def shuffled(**options: object) -> Config:
+        return replace(SMALL, data=replace(SMALL.data, shuffle_labels=True), train=replace(SMALL.train, **options))
+
+    data = load_data("digits")
+    seen = as_trained_on(data, shuffled(seed=5))
+    assert torch.equal(seen.labels.bincount(), data.labels.bincount())
+    # Of independent labels about a tenth are right: 1797 / 10 with a standard deviation of 12.7.
+    assert 120 < int((seen.labels == data.labels).sum()) < 240
+    assert torch.equal(seen.__getitems__([0, 9])[0], data.__getitems__([0, 9])[0])
+    assert (seen.fingerprint, seen.class_names, len(seen)) == (data.fingerprint, data.class_names, len(data))
+    # A function of the seed, and of no other number.
+    again = as_trained_on(data, shuffled(seed=5, steps=99, batch_size=3, learning_rate=1.0, accumulation=3))
+    assert torch.equal(seen.labels, again.labels)
+    assert not torch.equal(seen.labels, as_trained_on(data, shuffled(seed=6)).labels)
+    assert torch.equal(as_trained_on(data, SMALL).labels, data.labels)
+    assert "shuffle_labels" not in shuffled().data.reading()
+    # What is trained on, and what measures while training.
+    trainer = trainer_of(shuffled(seed=5))
+    position, images, labels = next(local_batches(trainer.data, trainer.config.train, 0, 0, 1, 0))
+    places = [Stream(data, seed=5).index(p) for p in position.tolist()]
+    assert torch.equal(images, data.__getitems__(places)[0]) and torch.equal(labels, seen.labels[places])
+
+    class Stop(Exception):
+        pass
+
+    def monitor(config: Config, given: ImageData, accelerator: Accelerator) -> None:
+        assert torch.equal(given.labels, data.labels)
+        raise Stop
+
+    monkeypatch.setattr("ddpm.training.trainer.build_monitor", monitor)
+    with pytest.raises(Stop):
+        train(shuffled(seed=5), tmp_path)
 
 
 @pytest.mark.parametrize("processes, accumulation", [(1, 1), (2, 1), (4, 2), (1, 8)])
