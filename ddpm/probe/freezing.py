@@ -92,10 +92,10 @@ class Freezer:
         return found
 
     def plan(self) -> Iterator[tuple[str | None, str, str]]:
-        """Layer, part and mean of each of `all`; only parts that there are, and no mean over a single class."""
+        """Layer, part and mean of each of `all`; a single part is all that there is, and one class has no mean."""
         parts = dict.fromkeys(part for layer in self.layers for part in layer.norm.parts)
         overs = OVERS if len(self.classes) > 1 else ("timestep",)
-        for part in [*parts, "both"] if len(parts) > 1 else parts:
+        for part in [*parts, "both"] if len(parts) > 1 else ["both"]:
             for over in overs:
                 yield None, part, over
         for layer in self.layers:

@@ -102,7 +102,10 @@ class Measures:
         self.labels = (torch.tensor(classes) if classes else self.pipeline.labels([None])).to(device)       # (K,)
         self.timesteps = torch.tensor(self.steps, device=device)                                            # (T,)
         self.layers = modulated_layers(self.unet)
-        self.values = modulations(self.unet, self.timesteps, self.labels)
+        self.values = {
+            layer: {part: values.cpu() for part, values in parts.items()}
+            for layer, parts in modulations(self.unet, self.timesteps, self.labels).items()
+        }
 
     @property
     def images(self) -> Images:

@@ -172,4 +172,4 @@ def test_what_is_measured() -> None:
     overs = "class", "timestep", "all"
     assert plan[:9] == [(None, part, over) for part in ("scale", "shift", "both") for over in overs]
     assert plan[9:] == [(layer, "both", "all") for layer in layers]
-    assert [part for _, part, _ in freezer(build("groupnorm"), count=2).plan()][:3] == ["shift"] * 3
+    assert {part for _, part, _ in freezer(build("groupnorm"), count=2).plan()} == {"both"}

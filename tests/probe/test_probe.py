@@ -26,7 +26,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def saved(folder: Path, names: tuple[str, ...], **options: object) -> Path:
     """A small model of 8x8 grey images, with weights as after training, as a pipeline."""
     shape = {"resolution": 8, "in_channels": 1, "out_channels": 1, "num_classes": len(names), "channels": 8}
-    unet = UNet(**shape, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(), head_channels=8, **options)
+    levels = {"channel_mult": (1, 2), "num_res_blocks": 1, "attention_resolutions": (), "head_channels": 8}
+    unet = UNet(**{**shape, **levels, **options})
     draws = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for layer in modulated_layers(unet):
@@ -38,7 +39,7 @@ def saved(folder: Path, names: tuple[str, ...], **options: object) -> Path:
 
 def probed(model: Path, **options: object) -> Probed:
     page = probe(ProbeCommand(model, timesteps=4, images=6, samples=1, **options))
-    assert page.read_text().startswith("<!doctype html>") or page.read_text().lower().startswith("<!doctype")
+    assert page.read_text().lower().startswith("<!doctype html>")
     return from_json(page.with_suffix(".json").read_text())
 
 
@@ -57,14 +58,15 @@ def test_a_model_without_images_or_classes(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_model_on_digits(tmp_path: Path) -> None:
-    """All but the class swap, whose judge takes long to train: its classes are not those that the class reaches."""
+    """All but what the class does, as it reaches no layer of this model."""
     names = tuple(str(digit) for digit in range(10))
-    found = probed(saved(tmp_path, names, conditioning="timestep"), reference="digits", reference_split="train[:50]")
+    model = saved(tmp_path, names, conditioning="timestep", channel_mult=(1,))
+    found = probed(model, reference="digits", reference_split="train[:50]")
     assert {*found.left_out} == {"erased shift", "class separability", "class swap"}
     assert found.left_out["class swap"] == found.left_out["class separability"]
     assert "the same for every class" in found.left_out["class swap"]
     assert found.model.images == 6 and found.model.held_out is None
-    assert len(found.freezing) == 9 + 10 and len(found.sensitivity) == 10
+    assert len(found.freezing) == 9 + 5 and len(found.sensitivity) == 10
     # What does not depend on the class does not miss it, and does not answer to it.
     by_class = [one for one in found.freezing if one.over == "class"]
     assert all(one.mean.value == pytest.approx(0, abs=1e-6) for one in by_class)
