@@ -36,7 +36,7 @@ from ddpm.exchange.formats import FORMATS, BatchFormat, Format, Parts, Plan, Rea
 from ddpm.exchange.pictures import labelled_grid
 from ddpm.manifest import appearing
 from ddpm.names import lookup
-from ddpm.processes import acquired, all_together, first_on_main, join_processes, on_main
+from ddpm.processes import InUse, acquired, all_together, first_on_main, join_processes, on_main
 
 GRID_COLUMNS = 50               # a grid shows so many images of a row at most,
 GRID_ROWS = 32                  # so many rows,
@@ -142,7 +142,7 @@ def _held(out: Path, state: PartialState) -> Iterator[None]:
             if not acquired(lock, kind):
                 lock.seek(0)
                 holders = ", ".join(lock.read().split("\n")[:-1]) or "another process"
-                raise ValueError(f"{out}: in use by {holders}; wait for it, or name another folder with --out")
+                raise InUse(f"{out}: in use by {holders}; wait for it, or name another folder with --out")
             if kind == fcntl.LOCK_EX:
                 lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
