@@ -68,6 +68,7 @@ def measure(command: ProbeCommand, subject: Subject, model: Model) -> Probed:
             return otherwise
 
     attempt("sign flips and dead channels", measures.check_scale, None)
+    attempt("class swap by encoder, middle and decoder", measures.check_sections, None)
     return Probed(
         model=model,
         grid=measures.grid(),
@@ -118,6 +119,11 @@ class Measures:
         """Refuses a model without a scale."""
         if not any("scale" in parts for parts in self.values.values()):
             raise Lacking(f"the norm {self.unet.config.norm} has no scale")
+
+    def check_sections(self) -> None:
+        """Refuses a model whose class takes another way than by the norms; where it takes none, `swap` refuses."""
+        if len(self.names) > 1 and self._crossed and not self._by_class():
+            raise Lacking("they are told the class by their norms, and here it comes by cross-attention")
 
     def grid(self) -> Grid:
         """Timesteps and classes that the modulation is looked at."""
@@ -192,7 +198,7 @@ class Measures:
         """By level, and by section where the class reaches the norms."""
         self._check_classes()
         by_section = self._by_class()
-        if not by_section and not CONDITIONINGS[self.unet.config.conditioning].cross_attention:
+        if not by_section and not self._crossed:
             raise Lacking(SAME_FOR_ALL)
         read = self.images.data.class_names
         classes = [c for c in self.labels.tolist() if self.names[c] in read]
@@ -217,6 +223,10 @@ class Measures:
 
     def _parts(self) -> list[tuple[str, str, Tensor]]:
         return [(layer, part, values) for layer, parts in self.values.items() for part, values in parts.items()]
+
+    @property
+    def _crossed(self) -> bool:
+        return CONDITIONINGS[self.unet.config.conditioning].cross_attention
 
     def _check_classes(self) -> None:
         if len(self.names) < 2:

@@ -74,6 +74,12 @@ def test_a_model_on_digits(tmp_path: Path) -> None:
     assert all(row.class_ + row.interaction == 0 for row in found.variance)
 
 
+def test_cross_attention_has_no_sections_to_swap(tmp_path: Path) -> None:
+    found = probed(saved(tmp_path, ("cat", "dog"), conditioning="cross_attention"))
+    assert "cross-attention" in found.left_out["class swap by encoder, middle and decoder"]
+    assert "--reference" in found.left_out["class swap"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
