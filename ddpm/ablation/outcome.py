@@ -104,6 +104,11 @@ def read_outcome(path: Path, study: Study) -> Outcome:
         if found["at_an_end"]
     ]
     read = [_read(trial, study) for trial in trials(study, path, rates)]
+    notes += [
+        f"{run.arm}, seed {run.seed}, is not evaluated yet"
+        for run in read
+        if run.run is not None and run.evaluation is None and run.diverged is None
+    ]
     reference = next((run.evaluation.content for run in read if run.evaluation is not None), None)
     read = [_comparable(run, reference, facts, notes) for run in read]
     contents = [run.evaluation.content for run in read if run.evaluation is not None]

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from ddpm.ablation import outcome, trials
+from ddpm.analysis import runs
 from ddpm.commands import EvaluateCommand
 from ddpm.config import Config, SampleConfig, TrackingConfig, TrainConfig
+from ddpm.parsing import read_config
 from ddpm.study import Arm, Study
 
 
@@ -84,6 +87,24 @@ def write_evaluation(
     (folder / "identity.json").write_text(json.dumps(identity))
     (folder / "evaluation.json").write_text(json.dumps(content))
     return folder / "evaluation.json"
+
+
+_known: dict[str, Config] = {}
+
+
+@pytest.fixture
+def read_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Config]:
+    """`read_config`, which takes a while for each of the many equal files here, reads each content once."""
+
+    def read(file: Path) -> Config:
+        text = file.read_text()
+        if text not in _known:
+            _known[text] = read_config(file)
+        return _known[text]
+
+    for module in (outcome, runs, trials):
+        monkeypatch.setattr(module, "read_config", read)
+    return read
 
 
 @pytest.fixture
