@@ -52,6 +52,7 @@ def page(probed: Probed) -> str:
         probed=probed,
         names=names,
         styles=STYLES,
+        parts=_parts(probed),
         signs=SIGNS,
         verdict=verdict(probed),
         overview=_overview(probed, names),
@@ -166,13 +167,16 @@ def _frozen(probed: Probed) -> list[Chart]:
         own = [f for f in probed.freezing if f.layer is None and f.over == over]
         if not own:
             continue
-        series = []
+        series, ends = [], []
         for freezing in own:
             rises = sorted(freezing.rises, key=lambda rise: rise.noise_level)
             points = [(rise.noise_level, 100 * rise.rise.value / rise.error) for rise in rises]
             halves = [100 * _half(rise.rise) / rise.error for rise in rises]
-            series.append(Series(_part(freezing), STYLES[_part(freezing)], points, halves))
-        svg = Markup(line_chart(series, "noise level", "rise of the error, %", logarithmic, linear))
+            ends += [value + sign * half for (_, value), half in zip(points, halves, strict=True) for sign in (-1, 1)]
+            name = _part(freezing, probed)
+            series.append(Series(name, STYLES[name], points, halves))
+        scale = linear(min(ends), max(ends))        # holds the intervals too
+        svg = Markup(line_chart(series, "noise level", "rise of the error, %", logarithmic, lambda *_, s=scale: s))
         caption = (
             "How much worse the denoiser gets at each noise level, in per cent of its error there: 0 is as good as "
             "before. Bars are 95 % intervals."
@@ -181,8 +185,13 @@ def _frozen(probed: Probed) -> list[Chart]:
     return charts
 
 
-def _part(freezing: Freezing) -> str:
-    return {"both": "scale and shift"}.get(freezing.part, freezing.part)
+def _part(freezing: Freezing, probed: Probed) -> str:
+    return _parts(probed) if freezing.part == "both" else freezing.part
+
+
+def _parts(probed: Probed) -> str:
+    """What the layers have, in words."""
+    return " and ".join(part for part in PARTS if any(part in layer.parts for layer in probed.layers))
 
 
 def _half(figure: Figure) -> float:
@@ -198,8 +207,9 @@ def _frozen_layers(probed: Probed, names: dict[str, str]) -> list[Chart]:
         for freezing in probed.freezing:
             if freezing.layer is not None and freezing.over == over:
                 figure = Figure(*(None if end is None else 100 * end for end in relative(freezing)[:3]))
-                rows.setdefault(freezing.layer, []).append((STYLES[_part(freezing)], figure))
-                parts[_part(freezing)] = STYLES[_part(freezing)]
+                name = _part(freezing, probed)
+                parts[name] = STYLES[name]
+                rows.setdefault(freezing.layer, []).append((STYLES[name], figure))
         if rows:
             svg = dots([Dots(names[name], figures, 0.0) for name, figures in rows.items()], "rise of the error, %")
             caption = "What each layer alone is worth: how much the mean error rises. The dashed line is no rise."

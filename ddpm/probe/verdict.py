@@ -169,11 +169,14 @@ def _swapped(swap: Swap | None) -> str:
     elif levels:
         last = levels[-1]
         told.append(
-            "no number of resolutions that are told another class makes it read that class more often than the first "
-            f"(told {last.where}: {per_cent(last.second.value)})"
+            f"of images that are told another class {last.where}, it reads no more than {per_cent(last.second.value)} "
+            "as that class, which does not stand out from the first"
         )
-    if sections:
-        strongest = max(sections, key=lambda point: point.second.value)
+    turning = [point for point in sections if _reads_second(point)]
+    if sections and not turning:
+        told.append("no section alone decides the class")
+    elif turning:
+        strongest = max(turning, key=lambda point: point.second.value)
         told.append(
             f"of the sections alone, the {strongest.where} counts most ({per_cent(strongest.second.value)} are read as "
             "the class that it is told)"
