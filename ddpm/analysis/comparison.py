@@ -90,6 +90,7 @@ ALSO_NEEDED: dict[str, dict[str, Callable[[dict[str, Any]], Any]]] = {
     "memorised": {"held_out.fingerprint": _held_out},
     "bits_per_dim": {**_BOUND, "bound_steps": lambda content: content.get("bound_steps")},
     "denoising": _BOUND,
+    "denoising_error": _BOUND,
 }
 _MISSING = object()
 

@@ -14,6 +14,7 @@ from ddpm.evaluation.likelihood import (
     bound_curve,
     bound_terms,
     denoising_curve,
+    denoising_error,
     denoising_errors,
     error_timesteps,
 )
@@ -30,7 +31,8 @@ def measure_denoiser(command: EvaluateCommand, bench: Bench, out: Path, processe
         return {}
     data = bench.data if bench.held_out is None else bench.held_out
     places = some_places(len(data), min(len(data), command.bound_images))
-    schedule, found = pipeline.schedule, {"images": {"count": len(places), "held_out": bench.held_out is not None}}
+    images = {"count": len(places), "held_out": bench.held_out is not None}
+    schedule, found = pipeline.schedule, {"images": images, "figures": {}}
     timesteps = error_timesteps(schedule)
     steps = min(command.bound_steps, schedule.num_timesteps)
 
@@ -50,10 +52,12 @@ def measure_denoiser(command: EvaluateCommand, bench: Bench, out: Path, processe
         return tabulate(out / name, len(places), IMAGES_PER_CALL, compute, processes, OF_THE_DENOISER[name])[name]
 
     if "denoising" in wanted:
-        curve = denoising_curve(rows("denoising", errors), schedule, timesteps)
+        table = rows("denoising", errors)
+        curve = denoising_curve(table, schedule, timesteps)
         found["denoising"] = [point._asdict() for point in curve]
+        found["figures"]["denoising_error"] = denoising_error(table, curve)
     if "bits_per_dim" in wanted:
         bound = rows("bits_per_dim", terms)
-        found["bits_per_dim"] = bits_per_dim(bound)
+        found["figures"]["bits_per_dim"] = bits_per_dim(bound)
         found["bound"] = [part._asdict() for part in bound_curve(bound, schedule)]
     return found

@@ -131,6 +131,30 @@ def denoising_curve(errors: Table, schedule: NoiseSchedule, timesteps: Sequence[
     return points
 
 
+def eps_errors(errors: Tensor, levels: Sequence[float]) -> Tensor:
+    """One number for each image: the squared error of the noise, averaged over the timesteps.
+
+    Args:
+        errors: of x_0, (B, S), as `denoising_errors` gives them.
+        levels: noise levels of the S timesteps; the error of eps is that of x_0 divided by their squares.
+
+    Returns:
+        float64 (B,).
+    """
+    return (errors.double() / torch.tensor(levels, dtype=torch.float64, device=errors.device) ** 2).mean(dim=1)
+
+
+def denoising_error(errors: Table, curve: Sequence[ErrorPoint]) -> Figure:
+    """The mean over images of `eps_errors`, with an interval over them.
+
+    Args:
+        errors: (N, S) of `denoising_errors`, of two images or more.
+        curve: of `denoising_curve`, which knows the noise levels.
+    """
+    levels = [point.noise_level for point in curve]
+    return _mean(torch.cat([eps_errors(block, levels) for _, block in blocks(errors, "errors")]))
+
+
 def strata(schedule: NoiseSchedule, count: int) -> Tensor:
     """Parts of the timesteps that share the bound about evenly.
 
@@ -204,9 +228,7 @@ def bound_terms(
 
 def bits_per_dim(terms: Table) -> Figure:
     """The mean over images of what `bound_terms` gave, (N, S + 1), with an interval over them; N is 2 or more."""
-    of_image = torch.cat([block.sum(dim=1) for _, block in blocks(terms, "terms")])                        # (N,)
-    standard_error = float(of_image.std()) / sqrt(len(of_image))
-    return with_standard_error(float(of_image.mean()), standard_error)
+    return _mean(torch.cat([block.sum(dim=1) for _, block in blocks(terms, "terms")]))
 
 
 def bound_curve(terms: Table, schedule: NoiseSchedule) -> list[BoundPart]:
@@ -248,6 +270,11 @@ def _scores(
             )
         found.append(values)
     return torch.cat(found).view(timesteps.shape)
+
+
+def _mean(of_image: Tensor) -> Figure:
+    """The mean of a number for each image, (N,)."""
+    return with_standard_error(float(of_image.mean()), float(of_image.std()) / sqrt(len(of_image)))
 
 
 def _columns(table: Table) -> tuple[list[float], list[float]]:

@@ -112,9 +112,8 @@ def finish(
 ) -> None:
     """Measures, and writes the pictures and at last evaluation.json; without tables only what the denoiser gave."""
     figures, skipped = ({}, {}) if tables is None else measure(command, bench, tables)
-    if "bits_per_dim" in model:
-        own = as_json(model["bits_per_dim"], model["images"]["count"])
-        figures["bits_per_dim"] = {**own, "better": "lower", "floor": None}
+    for name, figure in model.get("figures", {}).items():
+        figures[name] = {**as_json(figure, model["images"]["count"]), "better": "lower", "floor": None}
     if bench.subject.pipeline is None:
         skipped |= {name: "there is no model" for name in OF_THE_DENOISER if name in bench.metrics}
     matrix, classes = None, None

@@ -21,6 +21,7 @@ from ddpm.evaluation.bench import OF_THE_DENOISER
 from ddpm.evaluation.evaluate import evaluate
 from ddpm.evaluation.judge import train_judge
 from ddpm.evaluation.metrics import METRICS
+from ddpm.evaluation.scores import SCORES, image_scores
 from ddpm.manifest import sha256
 from ddpm.models.unet import UNet
 from ddpm.parsing import sample_settings
@@ -62,12 +63,12 @@ def whole(model: Path) -> dict:
 
 
 def test_every_metric_is_there(whole: dict) -> None:
-    expected = {figure for metric in METRICS.values() for figure in metric.better} | {"bits_per_dim"}
+    expected = {figure for metric in METRICS.values() for figure in metric.better} | {"denoising_error", "bits_per_dim"}
     assert whole["figures"].keys() | {"frechet_distance_infinity"} == expected and whole["skipped"] == {}
     for name, figure in whole["figures"].items():
         assert np.isfinite(figure["value"]) and figure["count"] > 0 and figure["better"] in ("lower", "higher"), name
         assert figure["low"] is None or figure["low"] <= figure["value"] <= figure["high"], name
-        floor = name not in ("memorised", "bits_per_dim")
+        floor = name not in ("memorised", "denoising_error", "bits_per_dim")
         assert (figure["floor"] is not None) == floor, name
     assert len(whole["denoising"]) == 10
 
@@ -113,6 +114,22 @@ def test_the_table_says_it(model: Path, whole: dict, capsys: pytest.CaptureFixtu
     for name in [*whole["figures"], "judge", "seed 0", "300 images", "real images", "1,797 images", "noise level"]:
         assert name in text
     assert max(map(len, text.splitlines()[:-2])) <= 120
+
+
+@pytest.mark.parametrize("figure", SCORES)
+def test_figures_are_means_of_the_scores_of_their_images(model: Path, whole: dict, figure: str) -> None:
+    (folder,) = (path.parent for path in model.glob("evaluations/*/evaluation.json")
+                 if json.loads(path.read_text()) == whole)
+    scores, told = image_scores(folder, figure), whole["figures"][figure]
+    assert scores.shape == (20,) and scores.dtype == np.float64 and scores.std() > 0
+    assert scores.mean() == pytest.approx(told["value"], rel=1e-12)
+    assert told["high"] - told["low"] == pytest.approx(2 * 1.959964 * scores.std(ddof=1) / 20**0.5, rel=1e-9)
+    assert image_scores(folder, "accuracy") is None
+
+
+def test_the_denoising_error_is_that_of_the_noise(whole: dict) -> None:
+    errors = [point["eps_error"] for point in whole["denoising"]]
+    assert whole["figures"]["denoising_error"]["value"] == pytest.approx(sum(errors) / len(errors), rel=1e-9)
 
 
 def test_chosen_metrics_only(model: Path) -> None:
