@@ -19,7 +19,7 @@ BASE = """
 question: Is the class path needed?
 base:
   model: {channels: 16, channel_mult: [1, 2], head_channels: 16}
-  train: {steps: 80, warmup_steps: 20, batch_size: 32, checkpoint_every: 30, sample_every: 0}
+  train: {steps: 120, warmup_steps: 20, batch_size: 32, checkpoint_every: 50, sample_every: 0}
   sample: {per_class: 1, steps: 5}
   tracking: {wandb: "off"}
 metric: accuracy
@@ -106,8 +106,8 @@ def test_interrupted_and_in_shards_it_ends_the_same(whole: tuple[Path, str]) -> 
     process.send_signal(signal.SIGTERM)
     said = process.communicate()[0].decode()
     assert process.returncode == 128 + signal.SIGTERM, said
-    step = int(re.search(r"interrupted after step (\d+) of 80", said)[1])
-    assert 10 <= step < 80
+    step = int(re.search(r"interrupted after step (\d+) of 120", said)[1])
+    assert 10 <= step < 120
     going_on = ablated(*first)
     assert going_on.returncode == 0, going_on.stderr
     assert f"going on from {metrics.parent / 'checkpoints' / f'step_{step:08d}'}" in going_on.stdout
@@ -122,7 +122,7 @@ def test_a_run_that_diverges_is_counted(tmp_path: Path) -> None:
     done = ablated(*command_line(WILD, tmp_path, "wild"))
     assert done.returncode == 0, done.stderr
     noted = json.loads((tmp_path / "wild" / "wild" / "seed_0" / "diverged.json").read_text())
-    assert 1 < noted["step"] < 80 and "max_skipped" in noted["message"]
+    assert 1 < noted["step"] < 120 and "max_skipped" in noted["message"]
     found = outcome(tmp_path / "wild")
     assert found["runs"]["wild"][0]["diverged"] == noted["message"]
     assert "1 of 1 run of wild diverged" in found["verdicts"][0]
