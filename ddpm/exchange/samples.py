@@ -190,9 +190,15 @@ def sample_to_folder(
         print(f"{len(plan.requests)} images in {out}; all together: {grid}")
 
 
+# Options of the U-Net that came after its first release: at these values they change nothing, and do not count.
+ADDED = {"conditioning": "both", "conditioned_depths": "all", "emb_channels": None}
+
+
 def process_digest(pipeline: ClassConditionalPipeline) -> str:
     """Of what decides beside the weights what they draw: the schedule, the prediction, the architecture."""
-    network = {key: value for key, value in pipeline.unet.config.items() if not key.startswith("_")}     # not its path
+    config = pipeline.unet.config
+    network = {key: config[key] for key in config if not key.startswith("_")}       # not its path
+    network = {key: value for key, value in network.items() if key not in ADDED or value != ADDED[key]}
     facts = [pipeline.schedule.betas.tolist(), pipeline.prediction, network, pipeline.class_names]
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:16]
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from ddpm.config import SampleConfig
-from ddpm.exchange.samples import Classes, blended, by_class, sample_to_folder, swapped, walked
+from ddpm.exchange.samples import ADDED, Classes, blended, by_class, process_digest, sample_to_folder, swapped, walked
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.sampling.images import Walk
@@ -162,3 +162,18 @@ def test_one_process_and_two(model: Path, tmp_path: Path) -> None:
     for name in one:
         a, b = (np.asarray(Image.open(tmp_path / folder / name)).astype(int) for folder in ("one", "other"))
         assert abs(a - b).max() <= 1, name
+
+
+def test_what_was_drawn_before_an_option_existed_is_known_again() -> None:
+    """The digest is that which version 0.1.0 gave before the U-Net had the options of ADDED."""
+    small = dict(resolution=8, in_channels=1, out_channels=1, num_classes=2, channels=8, channel_mult=(1, 2),
+                 num_res_blocks=1, attention_resolutions=(4,), head_channels=8)
+    schedule = NoiseSchedule(torch.tensor([0.125, 0.25, 0.5], dtype=torch.float64))
+
+    def digest(**options: object) -> str:
+        unet = UNet(**small, **options)
+        return process_digest(ClassConditionalPipeline.from_parts(unet, schedule, "v", ["a", "b"]))
+
+    assert digest() == digest(**ADDED) == "f6c34abd8f0b13f9"
+    others = [digest(conditioning="none"), digest(conditioned_depths="middle"), digest(emb_channels=48)]
+    assert len({digest(), *others}) == 4
