@@ -103,7 +103,7 @@ def read_outcome(path: Path, study: Study) -> Outcome:
         for arm, found in sweep.items()
         if found["at_an_end"]
     ]
-    read = [_read(trial, study) for trial in trials(study, path, rates)]
+    read = [_read(trial) for trial in trials(study, path, rates)]
     notes += [
         f"{run.arm}, seed {run.seed}, is not evaluated yet"
         for run in read
@@ -190,7 +190,7 @@ def _run_json(run: RunOutcome) -> dict[str, Any]:
     }
 
 
-def _read(trial: Trial, study: Study) -> RunOutcome:
+def _read(trial: Trial) -> RunOutcome:
     diverged = divergence(trial.path)
     if not (trial.path / "run.json").is_file():
         return RunOutcome(trial.arm, trial.seed, trial.path, None, None, diverged, None)
@@ -199,7 +199,7 @@ def _read(trial: Trial, study: Study) -> RunOutcome:
         listed = ", ".join(f"{key} ({old} there, {new} in the study)" for key, (old, new) in different.items())
         raise ValueError(f"{trial.path}: holds a run with other settings: {listed}; remove it, or restore the study's")
     run = read_run(trial.path, trial.name)
-    evaluation = None if diverged is not None else evaluation_of(run, study, trial.config)
+    evaluation = None if diverged is not None else evaluation_of(run)
     return RunOutcome(trial.arm, trial.seed, trial.path, run, evaluation, diverged, None)
 
 

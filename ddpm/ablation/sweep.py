@@ -57,6 +57,6 @@ def _figure(trial: Trial, study: Study) -> dict[str, Any] | None:
     """The deciding figure of a run; None where it diverged."""
     if divergence(trial.path) is not None:
         return None
-    content = evaluation_of(read_run(trial.path, trial.name), study, trial.config).content
+    content = evaluation_of(read_run(trial.path, trial.name)).content
     figure = content["figures"][study.metric]
     return figure if finite(figure["value"]) else None

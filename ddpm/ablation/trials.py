@@ -5,12 +5,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ddpm.analysis.runs import Evaluation, Run, read_run
 from ddpm.commands import EvaluateCommand
 from ddpm.config import Config, SampleConfig, differences
-from ddpm.evaluation.features import EXTRACTORS
 from ddpm.manifest import appearing
 from ddpm.parsing import read_config
 from ddpm.study import FIGURES, Study
@@ -75,9 +74,14 @@ def part_of(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
     return list(items[shard[0] - 1 :: shard[1]])
 
 
+def evaluation_folder(run: Path) -> Path:
+    """Where the study's own evaluation of a run is; one of other options is refused there."""
+    return run / "evaluations" / "study"
+
+
 def evaluate_command(study: Study, run: Path) -> EvaluateCommand:
     """How the study has a run evaluated."""
-    return EvaluateCommand(model=run, **study.evaluation)
+    return EvaluateCommand(model=run, out=evaluation_folder(run), **study.evaluation)
 
 
 def drawing_settings(study: Study, config: Config) -> SampleConfig:
@@ -131,38 +135,14 @@ def is_settled(trial: Trial, study: Study) -> bool:
         return False
     if differences(read_config(trial.path / "config.yaml"), trial.config):
         return False
-    evaluation = evaluation_of(read_run(trial.path, trial.name), study, trial.config)
+    evaluation = evaluation_of(read_run(trial.path, trial.name))
     return evaluation is not None and study.metric in evaluation.content["figures"]
 
 
-def evaluation_of(run: Run, study: Study, config: Config) -> Evaluation | None:
-    """The latest evaluation of a run's newest weights that was made as the study says; None if there is none.
+def evaluation_of(run: Run) -> Evaluation | None:
+    """The study's evaluation of a run's newest weights; None if it is not there.
 
-    Args:
-        run: as it is read back.
-        study: that it belongs to.
-        config: of the run.
+    Others may stand beside it: what they measure, and how, is not the study's.
     """
-    command = evaluate_command(study, run.path)
-    settings = drawing_settings(study, config)
-    wanted = json.loads(json.dumps({**settings.drawing(), "seed": settings.seed}))
-    metrics = None if command.metrics is None else [name.strip() for name in command.metrics.split(",") if name.strip()]
-
-    def is_it(evaluation: Evaluation) -> bool:
-        file = evaluation.folder / "identity.json"
-        if evaluation.weights != run.newest_weights or not file.is_file():
-            return False
-        identity: dict[str, Any] = json.loads(file.read_text())
-        same = [identity[name] == getattr(command, name) for name in ("bootstrap", "bound_images", "bound_steps")]
-        held_out = command.held_out is not None or command.held_out_split is not None
-        return (
-            all(same)
-            and identity["samples"].get("settings") == wanted
-            and command.count in (None, identity["samples"]["count"])
-            and metrics in (None, identity["metrics"])
-            and (identity["held_out"] is not None) == held_out
-            and (command.extractor not in EXTRACTORS or evaluation.content["extractor"]["name"] == command.extractor)
-        )
-
-    found = [evaluation for evaluation in run.evaluations if is_it(evaluation)]
-    return max(found, key=lambda evaluation: evaluation.written, default=None)
+    place = evaluation_folder(run.path)
+    return next((e for e in run.evaluations if e.folder == place and e.weights == run.newest_weights), None)

@@ -95,7 +95,9 @@ def check_folder(out: Path, identity: dict[str, Any]) -> None:
         if file.read_text() != text:
             old = json.loads(file.read_text())
             different = ", ".join(key for key in identity if old.get(key) != identity[key])
-            raise ValueError(f"{out}: holds another evaluation ({different} differ); name another folder with --out")
+            raise ValueError(
+                f"{out}: holds another evaluation ({different} differ); remove it, or name another folder with --out"
+            )
         return
     out.mkdir(parents=True, exist_ok=True)
     with appearing(file) as stream:

@@ -48,20 +48,12 @@ def write_training(config: Config, path: Path) -> None:
 def write_evaluation(
     command: EvaluateCommand, settings: SampleConfig, figures: dict[str, float], judge: str = "j" * 64
 ) -> Path:
-    """evaluation.json and identity.json of a run that `write_training` made."""
+    """evaluation.json of a run that `write_training` made."""
     path = Path(command.model)
     weights = json.loads(next(path.glob("checkpoints/*/MANIFEST.json")).read_text()).popitem()[1]
     drawing = {**settings.drawing(), "seed": settings.seed}
-    folder = path / "evaluations" / "drawn"
+    folder = command.out
     folder.mkdir(parents=True, exist_ok=True)
-    identity = {
-        "samples": {"settings": drawing, "count": command.count},
-        "held_out": None,
-        "metrics": ["accuracy"],
-        "bootstrap": command.bootstrap,
-        "bound_images": command.bound_images,
-        "bound_steps": command.bound_steps,
-    }
     better = {"accuracy": "higher"}
     content = {
         "model": {"weights": weights},
@@ -84,7 +76,6 @@ def write_evaluation(
         },
         "skipped": {},
     }
-    (folder / "identity.json").write_text(json.dumps(identity))
     (folder / "evaluation.json").write_text(json.dumps(content))
     return folder / "evaluation.json"
 

@@ -12,7 +12,7 @@ from ddpm.ablation.outcome import Outcome, outcome_json, read_outcome
 from ddpm.ablation.registration import register
 from ddpm.ablation.statistics import Measured, contrast
 from ddpm.ablation.table import as_table
-from ddpm.ablation.trials import Trial, drawing_settings, evaluate_command, note_divergence, trials
+from ddpm.ablation.trials import Trial, drawing_settings, evaluate_command, is_settled, note_divergence, trials
 from ddpm.study import Study
 
 pytestmark = pytest.mark.usefixtures("read_once")
@@ -164,15 +164,29 @@ def test_a_foreign_run_is_refused(tmp_path: Path, finished: Callable[..., Study]
         read_outcome(tmp_path, study)
 
 
-def test_an_evaluation_of_other_settings_is_not_the_study_s(tmp_path: Path, finished: Callable[..., Study]) -> None:
+def test_an_evaluation_that_somebody_else_made_does_not_take_the_place_of_the_study_s(
+    tmp_path: Path, finished: Callable[..., Study], made: Any
+) -> None:
     study = finished()
-    identity = tmp_path / "plain" / "seed_0" / "evaluations" / "drawn" / "identity.json"
-    content = json.loads(identity.read_text())
-    for changed in ({"bootstrap": 99}, {"held_out": "f"}, {"samples": content["samples"] | {"count": 49}}):
-        identity.write_text(json.dumps(content | changed))
-        assert read_outcome(tmp_path, study).runs["plain"][0].evaluation is None, changed
-    identity.write_text(json.dumps(content))
-    assert read_outcome(tmp_path, study).runs["plain"][0].evaluation is not None
+    trial = trials(study, tmp_path, {})[0]
+    ours = evaluate_command(study, trial.path)
+    others = dataclasses.replace(ours, out=trial.path / "evaluations" / "mine", held_out_split="train[:10]")
+    made[1](others, drawing_settings(study, trial.config), {"accuracy": 1.0})        # the latest of these weights
+    before = read_outcome(tmp_path, study).runs["plain"][0]
+    assert before.evaluation.folder == ours.out and before.measured.value == pytest.approx(0.8)
+    (ours.out / "evaluation.json").unlink()
+    assert read_outcome(tmp_path, study).runs["plain"][0].evaluation is None
+    assert not is_settled(trial, study)
+
+
+def test_an_evaluation_of_other_weights_is_not_the_run_s(tmp_path: Path, finished: Callable[..., Study]) -> None:
+    study = finished()
+    trial = trials(study, tmp_path, {})[0]
+    assert is_settled(trial, study)
+    file = evaluate_command(study, trial.path).out / "evaluation.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"model": {"weights": "0" * 64}}))
+    assert read_outcome(tmp_path, study).runs["plain"][0].evaluation is None and not is_settled(trial, study)
 
 
 def test_the_table_has_every_arm_and_note(tmp_path: Path, finished: Callable[..., Study]) -> None:
