@@ -166,8 +166,8 @@ def test_one_process_and_two(model: Path, tmp_path: Path) -> None:
 
 def test_what_was_drawn_before_an_option_existed_is_known_again() -> None:
     """The digest is that which version 0.1.0 gave before the U-Net had the options of ADDED."""
-    small = dict(resolution=8, in_channels=1, out_channels=1, num_classes=2, channels=8, channel_mult=(1, 2),
-                 num_res_blocks=1, attention_resolutions=(4,), head_channels=8)
+    small = {"resolution": 8, "in_channels": 1, "out_channels": 1, "num_classes": 2, "channels": 8,
+             "channel_mult": (1, 2), "num_res_blocks": 1, "attention_resolutions": (4,), "head_channels": 8}
     schedule = NoiseSchedule(torch.tensor([0.125, 0.25, 0.5], dtype=torch.float64))
 
     def digest(**options: object) -> str:
