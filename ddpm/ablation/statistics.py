@@ -50,7 +50,8 @@ class Contrast(NamedTuple):
         detectable: the smallest true mean difference whose interval would leave out 0 with 80 % power; None as `low`.
         relative: `value` / |mean of the baseline|; None without a pair, and where that mean is 0.
         pairs: seeds of which both have a figure.
-        verdict: better, worse, undecided or too few seeds. It rests on the interval: five seeds give no p below 0.0625.
+        verdict: better, worse or undecided; too few seeds for fewer than three pairs, no figures without one. It rests on
+            the interval: five seeds give no p below 0.0625.
     """
 
     value: float | None
@@ -92,7 +93,7 @@ def contrast(
     first, second = (np.array([run.value for run in runs], dtype=np.float64) for runs in (baseline, arm))
     assert np.isfinite(first).all() and np.isfinite(second).all()
     if pairs == 0:
-        return Contrast(None, None, None, level, None, None, None, None, None, 0, "too few seeds")
+        return Contrast(None, None, None, level, None, None, None, None, None, 0, "no figures")
     differences = second - first                                                                    # (n,)
     value, reference = float(differences.mean()), float(abs(first.mean()))
     relative = value / reference if reference else None

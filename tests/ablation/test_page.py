@@ -337,7 +337,7 @@ def test_an_arm_of_which_every_run_diverged(tmp_path: Path) -> None:
 def test_without_a_baseline_and_without_anything(tmp_path: Path, whose: tuple[str, ...]) -> None:
     text = page(an_outcome(tmp_path / "it", seeds=3, diverged=lambda arm, seed: arm in whose))
     read = Page(text)
-    assert read.row("verdict", "adaptive")["verdict"] == "too few seeds"
+    assert read.row("verdict", "adaptive")["verdict"] == "no figures"
     assert ("lower is better" in text) == ("matched" not in whose)
     assert "Differences by seed" not in charts(text) and "Denoising error beside plain" not in charts(text)
     assert ("Denoising error" in charts(text)) == ("matched" not in whose)
