@@ -67,7 +67,8 @@ def rms_norm(h: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
     # Squares of 16-bit numbers overflow, or lose what small ones add.
     values = h.to(torch.promote_types(h.dtype, torch.float32))
     mean_square = values.square().mean(dim=(1, 2, 3), keepdim=True)                                     # (B, 1, 1, 1)
-    return torch.addcmul(offset, h, gain * (mean_square + EPS).rsqrt().to(gain.dtype))
+    # The product is rounded, not its factors: of h in the ten thousands, 1 / RMS alone has few digits in float16.
+    return torch.addcmul(offset, h, (gain * (mean_square + EPS).rsqrt()).to(gain.dtype))
 
 
 def _by_sums(h: Tensor) -> bool:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.models.norm import EPS, NORMS, AdaGN, AdditiveGroupNorm, GroupNorm, group_norm, num_groups
+from ddpm.models.norm import EPS, NORMS, AdaGN, AdditiveGroupNorm, GroupNorm, group_norm, num_groups, rms_norm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -100,6 +100,17 @@ def test_every_norm_bears_16_bits(norm: str) -> None:
     whole = layer.bfloat16()(h.bfloat16(), emb.bfloat16())
     assert whole.dtype == torch.bfloat16
     torch.testing.assert_close(whole.detach().float(), expected, rtol=0, atol=10 * 2**-6)
+
+
+def test_the_gain_of_large_features_keeps_its_digits() -> None:
+    """1 / RMS is below 6e-5 here, where numbers of float16 lose digits; times the gain it is not."""
+    draws = torch.Generator().manual_seed(8)
+    h = 60_000 * torch.randn(2, 4, 8, 8, generator=draws).sign()
+    gain, offset = (torch.full((2, 4, 1, 1), value, dtype=torch.float16) for value in (100.0, 0.0))
+    found = rms_norm(h.half(), gain, offset)
+    assert found.dtype == torch.float16
+    # Its root mean square is 60,000; two roundings, of the product and of the result, of 2^-11 each.
+    torch.testing.assert_close(found.float(), 100 * h.sign(), rtol=2**-10, atol=0)
 
 
 @pytest.mark.parametrize("channels_per_group", [1, 2, 4, 8])
