@@ -40,8 +40,10 @@ def watch(unet: UNet, num_timesteps: int) -> dict[str, float | None]:
         numbers |= {f"{part}_{name}": number for name, number in _numbers(values).items()}
         if part == "scale":
             gain = 1 + torch.cat(values, dim=2)                                                         # (T, K, sum C)
-            numbers["flips"] = (gain < 0).float().mean()
-            numbers["dead"] = (gain.abs().amax(dim=(0, 1)) < DEAD).float().mean()
+            # A comparison with nan is False, which would count as healthy.
+            unknown = torch.where(gain.isfinite().all(), 0.0, math.nan)
+            numbers["flips"] = (gain < 0).float().mean() + unknown
+            numbers["dead"] = (gain.abs().amax(dim=(0, 1)) < DEAD).float().mean() + unknown
     found = torch.stack([*numbers.values()]).tolist() if numbers else []
     return {
         f"modulation/{name}": number if math.isfinite(number) else None
@@ -59,6 +61,6 @@ def _numbers(values: list[Tensor]) -> dict[str, Tensor]:
     counts = torch.tensor(widths, device=joined.device) * joined[..., 0].numel()
     rms = (of_layer[:, 0] / counts).sqrt()
     total = of_layer[:, 1:].sum(dim=1, keepdim=True)
-    shares = torch.where(total > 0, of_layer[:, 1:] / total, 0).mean(dim=0)
+    shares = torch.where(total == 0, 0, of_layer[:, 1:] / total).mean(dim=0)     # nan where total is
     strength = {"rms": joined.square().mean().sqrt(), "rms_least": rms.min(), "rms_most": rms.max()}
     return strength | dict(zip(("timestep", "class", "interaction"), shares, strict=True))
