@@ -109,6 +109,7 @@ class UNet(ModelMixin, ConfigMixin):
         elif emb_channels is None:
             target = self._parameters_with(equal, 4 * channels)
             emb_channels = matched_width(partial(self._parameters_with, norm), target, step)
+            self.register_to_config(emb_channels=emb_channels)      # a saved model is built without looking again
         self._build(norm, emb_channels)
         self.initialize(seed)
 

@@ -235,6 +235,15 @@ def test_saved_and_loaded_bit_for_bit(conditioning: str, depths: str, tmp_path: 
     assert {key: again.config[key] for key in options} == options
 
 
+def test_a_saved_width_is_not_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found is part of the model: another way to find it would not fit its weights."""
+    saved = UNet(**SMALL, norm="groupnorm_matched")
+    saved.save_pretrained(tmp_path)
+    monkeypatch.setattr("ddpm.models.unet.matched_width", None)
+    again = UNet.from_pretrained(tmp_path)
+    assert again.config.emb_channels == saved.config.emb_channels == saved.class_embed.embedding_dim
+
+
 # ------------------------------------------------------------------------------------------------- cross-attention
 
 
