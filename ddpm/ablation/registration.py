@@ -27,15 +27,17 @@ def register(study: Study, text: str, data: ImageData, path: Path) -> dict[str, 
         study.json as it stands: study, digest, data, versions, git_commit.
 
     Raises:
-        ValueError: if the directory holds another study, the same on other data, or a run.
+        ValueError: if the directory holds another study, the same on other data, one that was changed since, a single
+            run, or runs of nobody knows what.
         OSError: if it may not be written to.
     """
     resolved = json.loads(json.dumps(study.to_dict()))
     file = path / "study.json"
     if (path / "run.json").exists():
         raise ValueError(f"{path}: is the directory of a single run; name another with --run")
+    made = _some_run(path)      # looked for first: another shard may register and begin in between
     if file.exists():
-        known = json.loads(file.read_text())
+        known = registered(path)
         _check_same(_flat(known["study"]), _flat(resolved), path)
         if known["data"]["fingerprint"] != data.fingerprint:
             raise ValueError(
@@ -43,9 +45,14 @@ def register(study: Study, text: str, data: ImageData, path: Path) -> dict[str, 
                 "name another directory with --run"
             )
         return known
+    if made is not None:
+        raise ValueError(
+            f"{path}: holds runs, as {made.relative_to(path)}, but not study.json, which says what was asked before "
+            "them; restore it, or name another directory with --run"
+        )
     path.mkdir(parents=True, exist_ok=True)
     facts = {
-        "digest": hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest(),
+        "digest": _digest(resolved),
         "data": {"summary": data.summary(), "fingerprint": data.fingerprint},
         "versions": versions(),
         "git_commit": git_commit(),
@@ -62,15 +69,28 @@ def registered(path: Path) -> dict[str, Any]:
     """study.json of a directory.
 
     Raises:
-        ValueError: if there is none, or it cannot be read.
+        ValueError: if there is none, it cannot be read, or it was changed since it was written.
     """
     file = path / "study.json"
     if not file.is_file():
         raise ValueError(f"{path}: holds no study, study.json is missing; name a directory of scripts/ablate.py --run")
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        facts = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as problem:
         raise ValueError(f"{file}: cannot be read as JSON: {problem}; restore it") from None
+    if not isinstance(facts, dict) or _digest(facts.get("study")) != facts.get("digest"):
+        raise ValueError(f"{file}: study.json was changed after it was written (its digest is another); restore it")
+    return facts
+
+
+def _digest(resolved: Any) -> str:
+    return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()
+
+
+def _some_run(path: Path) -> Path | None:
+    """A run of a study, or of its sweep, that has begun; None if there is none."""
+    patterns = ("*/seed_*/run.json", "*/seed_*/diverged.json", "*/lr_*")
+    return next((found for pattern in patterns for found in path.glob(pattern)), None)
 
 
 def _check_same(known: dict[str, Any], now: dict[str, Any], path: Path) -> None:
@@ -87,9 +107,10 @@ def _check_same(known: dict[str, Any], now: dict[str, Any], path: Path) -> None:
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Nested names and values as dotted keys; lists of named things by their names."""
+    """Nested names and values as dotted keys; lists of named things by their names, which tell the order too."""
     if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
-        value = {item["name"]: item for item in value}
+        names = [item["name"] for item in value]
+        return {key: ", ".join(names), **_flat(dict(zip(names, value, strict=True)), key)}
     if not isinstance(value, dict) or not value:
         return {key: value}
     return {k: v for name, item in value.items() for k, v in _flat(item, f"{key}.{name}" if key else str(name)).items()}

@@ -39,6 +39,37 @@ def test_another_study_is_refused_with_what_differs(tmp_path: Path, study: Calla
     assert json.loads((tmp_path / "study.json").read_text())["study"]["metric"] == "accuracy"
 
 
+def test_the_first_arm_stays_the_first(tmp_path: Path, study: Callable[..., Study]) -> None:
+    register(study(), "", DATA, tmp_path)
+    plain, again, decayed = study().arms
+    with pytest.raises(ValueError, match=r"arms \(plain, again, decayed there, again, plain, decayed now\)"):
+        register(study(arms=(again, plain, decayed)), "", DATA, tmp_path)
+
+
+def test_what_was_registered_cannot_be_edited(tmp_path: Path, study: Callable[..., Study]) -> None:
+    register(study(), "", DATA, tmp_path)
+    file = tmp_path / "study.json"
+    facts = json.loads(file.read_text())
+    facts["study"]["metric"] = "recall"
+    file.write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match=r"study\.json was changed after it was written"):
+        register(study(metric="recall"), "", DATA, tmp_path)
+    with pytest.raises(ValueError, match=r"study\.json was changed after it was written"):
+        registered(tmp_path)
+
+
+@pytest.mark.parametrize("left", ["plain/seed_0/run.json", "plain/seed_0/diverged.json", "plain/lr_0.1/seed_9/x"])
+def test_runs_without_what_was_asked_are_refused(tmp_path: Path, study: Callable[..., Study], left: str) -> None:
+    register(study(), "", DATA, tmp_path)
+    (tmp_path / left).parent.mkdir(parents=True)
+    (tmp_path / left).write_text("{}")
+    register(study(), "", DATA, tmp_path)
+    (tmp_path / "study.json").unlink()
+    with pytest.raises(ValueError, match=r"holds runs, as plain/\S+, but not study\.json.*; restore it, or name"):
+        register(study(), "", DATA, tmp_path)
+    assert not (tmp_path / "study.json").exists()
+
+
 def test_other_data_and_single_runs_are_refused(tmp_path: Path, study: Callable[..., Study]) -> None:
     register(study(), "", DATA, tmp_path / "study")
     other = SimpleNamespace(summary=lambda: "three images", fingerprint="e" * 64)
