@@ -383,6 +383,11 @@ def test_every_figure_is_explained(name: str) -> None:
     assert MEANINGS[name][0].isupper() and MEANINGS[name].endswith(".")
 
 
+def test_the_denoising_error_is_explained_as_what_it_is() -> None:
+    told = MEANINGS["denoising_error"]
+    assert "what the noise was" in told and "0 is perfect" in told and "1 is what a network gets" in told
+
+
 @pytest.mark.parametrize("name", NORMS)
 def test_every_norm_is_explained(name: str) -> None:
     assert of_norm(name).endswith((".", ").")) and "\n" not in of_norm(name)
