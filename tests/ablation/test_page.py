@@ -376,6 +376,7 @@ def test_a_sweep_and_the_machine_are_told(tmp_path: Path) -> None:
     assert row["chosen"] == "0.01" and row["denoising_error at 0.001"] == "0.25"
     assert row["denoising_error at 0.01"] == "diverged" and "lie beyond" in row[""]
     assert "on a <small> one, 2 processes" in read.words and "found best for each" in read.words
+    assert "intervals do not include that another rate might have been chosen" in read.words
 
 
 @pytest.mark.parametrize("name", FIGURES)
