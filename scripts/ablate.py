@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from ddpm.parsing import one_line_errors, parse_ablate, read_study
+from ddpm.parsing import one_line_errors, parse_ablate, read_study, study_text
 
 
 def main() -> None:
     with one_line_errors():
         command = parse_ablate()
         study = read_study(command.study)
-        text = command.study.read_text(encoding="utf-8")
+        text = study_text(command.study)
         from ddpm.ablation.runner import ablate  # after the options are read: importing takes seconds
 
         ablate(study, text, command.run or Path("runs") / command.study.stem, command.part, command.dry_run)

@@ -11,7 +11,7 @@ import yaml
 from ddpm.config import Config
 from ddpm.evaluation.bench import OF_THE_DENOISER
 from ddpm.evaluation.metrics import METRICS
-from ddpm.parsing import read_study
+from ddpm.parsing import read_study, study_text
 from ddpm.study import FIGURES, Arm, Study
 
 GOOD: dict[str, Any] = {
@@ -82,6 +82,39 @@ def test_the_base_may_be_a_file_beside_it(tmp_path: Path) -> None:
     assert read(tmp_path, GOOD, base=None).baseline.config.train == Config().train
     with pytest.raises(ValueError, match=r"study\.yaml: base: there is no file .*nowhere\.yaml; give a configuration"):
         read(tmp_path, GOOD, base="nowhere.yaml")
+
+
+BASES = {
+    "with comments": "# small\ntrain:\n  steps: 7   # few\n",
+    "in braces": "{train: {steps: 7}}",
+    "with a mark": "---\ntrain: {steps: 7}\n...\n",
+    "with an anchor": "train: &a {steps: 7}\n",
+}
+
+
+NAMED = ("base: base.yaml     # of the others\n", "base: 'base.yaml'\n", "base:\n  base.yaml\n")
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("named", NAMED)
+@pytest.mark.parametrize("last", [False, True])
+def test_the_text_that_is_kept_needs_no_file_of_the_base(tmp_path: Path, base: str, named: str, last: bool) -> None:
+    (tmp_path / "base.yaml").write_text(BASES[base])
+    file, rest = tmp_path / "study.yaml", yaml.safe_dump({key: value for key, value in GOOD.items() if key != "base"})
+    file.write_text(f"# Why.\n{rest}{named}" if last else f"# Why.\n{named}{rest}")
+    kept = study_text(file)
+    assert yaml.safe_load(kept) == GOOD | {"base": {"train": {"steps": 7}}}
+    if base == "with comments":
+        assert "# Why." in kept and "# few" in kept and ("of the others" in kept) == ("others" in named)
+    file.write_text(kept)
+    assert study_text(file) == kept
+
+
+def test_a_study_that_is_kept_is_the_same_study(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("train: {steps: 7}\n")
+    study = read(tmp_path, json.dumps(GOOD | {"base": "base.yaml"}))
+    (tmp_path / "elsewhere").mkdir()
+    assert read(tmp_path / "elsewhere", study_text(tmp_path / "study.yaml")) == study
 
 
 def test_anchors_and_arms_without_overrides(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ddpm.parsing.command_lines import (
 )
 from ddpm.parsing.errors import fail, one_line_errors
 from ddpm.parsing.files import read_config, read_flags, run_of, sample_settings
-from ddpm.parsing.studies import read_study
+from ddpm.parsing.studies import read_study, study_text
 
 __all__ = [
     "fail",
@@ -32,4 +32,5 @@ __all__ = [
     "read_study",
     "run_of",
     "sample_settings",
+    "study_text",
 ]

@@ -1,6 +1,7 @@
 """Files of studies."""
 
 import dataclasses
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,10 +29,43 @@ def read_study(path: Path) -> Study:
         ValueError: if it is not one; one line that names the file and the key.
         OSError: if it cannot be read.
     """
-    try:
+    with _of_file(path):
         return _study(_mapping(path.read_text(encoding="utf-8"), "the file"), path.parent)
-    except (ValueError, yaml.YAMLError, jsonargparse.ArgumentError) as problem:
-        raise ValueError(f"{path}: {' '.join(str(problem).split())}") from problem
+
+
+def study_text(path: Path) -> str:
+    """The text of a study's file that reads alike wherever it is kept: a base in another file is written into it.
+
+    Raises:
+        ValueError: if it is none; one line that names the file.
+        OSError: if it cannot be read.
+    """
+    text = path.read_text(encoding="utf-8")
+    with _of_file(path):
+        content = _mapping(text, "the file")
+        if not isinstance(content.get("base"), str):
+            return text
+        name = content["base"]
+        within = _file_of_base(name, path.parent).read_text(encoding="utf-8")
+        content["base"] = _mapping(within, f"base: {name}")
+        edited = _with_base(text, name, within)
+        # What could not be put in its place as it is, as a file with marks of documents, loses its comments.
+        return edited if _reads_as(edited, content) else yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _with_base(text: str, name: str, within: str) -> str:
+    """The text with the content of the base's file in place of its name."""
+    root = yaml.compose(text, yaml.SafeLoader)
+    value = next(value for key, value in root.value if key.value == "base")
+    before, after = text[: value.start_mark.index].rstrip(" "), text[value.end_mark.index :]
+    return f"{before} # of {name}\n{textwrap.indent(within.rstrip(), '  ')}\n{after.lstrip()}"
+
+
+def _reads_as(text: str, content: dict[str, Any]) -> bool:
+    try:
+        return _mapping(text, "") == content
+    except (ValueError, yaml.YAMLError):
+        return False
 
 
 def _study(content: dict[str, Any], folder: Path) -> Study:
@@ -62,15 +96,20 @@ def _study(content: dict[str, Any], folder: Path) -> Study:
 
 def _base(given: Any, folder: Path) -> Config:
     if isinstance(given, str):
-        file = folder / given
-        if not file.is_file():
-            raise ValueError(f"base: there is no file {file}; give a configuration file, or sections and options")
+        file = _file_of_base(given, folder)
         given = _mapping(file.read_text(encoding="utf-8"), f"base: {file}")
     with _named("base"):
         options = _flat(given)
         if "train.seed" in options:
             raise ValueError("train.seed comes from seeds; remove it")
         return _configured({}, options)
+
+
+def _file_of_base(name: str, folder: Path) -> Path:
+    file = folder / name
+    if not file.is_file():
+        raise ValueError(f"base: there is no file {file}; give a configuration file, or sections and options")
+    return file
 
 
 def _arm(name: Any, given: Any, base: Config) -> Arm:
@@ -156,6 +195,15 @@ def _mapping(text: str, what: str) -> dict[Any, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{what} holds no names and values")
     return content
+
+
+@contextmanager
+def _of_file(path: Path) -> Iterator[None]:
+    """Puts the file before a message, in one line."""
+    try:
+        yield
+    except (ValueError, yaml.YAMLError, jsonargparse.ArgumentError) as problem:
+        raise ValueError(f"{path}: {' '.join(str(problem).split())}") from problem
 
 
 @contextmanager
