@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ddpm.ablation.registration import registered
-from ddpm.ablation.sentences import sentence
+from ddpm.ablation.sentences import sentence, weighed
 from ddpm.ablation.statistics import Contrast, Measured, contrast, simultaneous
 from ddpm.ablation.sweep import read_sweep
 from ddpm.ablation.timing import read_timing
@@ -122,16 +122,21 @@ def read_outcome(path: Path, study: Study) -> Outcome:
     notes += _missing(runs)
     baseline, others = study.baseline.name, [arm.name for arm in study.arms[1:]]
     level = simultaneous(LEVEL, len(others))
+    diverged = {arm: sum(run.diverged is not None for run in of_arm) for arm, of_arm in runs.items()}
     primary = {
         arm: _contrast(study.metric, arm, baseline, deciding, better.get(study.metric, "lower"), level, notes)
         for arm in others
     }
+    primary = {arm: weighed(found, diverged[arm], diverged[baseline]) for arm, found in primary.items()}
     exploratory = {
-        name: {arm: _contrast(name, arm, baseline, of_arms, better[name], LEVEL) for arm in others}
+        name: {
+            arm: weighed(found, diverged[arm], diverged[baseline])
+            for arm in others
+            for found in [_contrast(name, arm, baseline, of_arms, better[name], LEVEL)]
+        }
         for name, of_arms in figures.items()
         if name != study.metric
     }
-    diverged = {arm: sum(run.diverged is not None for run in of_arm) for arm, of_arm in runs.items()}
     verdicts = [
         sentence(arm, baseline, study.metric, primary[arm], len(study.seeds), {a: n for a, n in diverged.items() if n})
         for arm in others

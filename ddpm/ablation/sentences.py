@@ -3,6 +3,23 @@
 from ddpm.ablation.statistics import LEAST_PAIRS, POWER, Contrast
 from ddpm.evaluation.table import number
 
+# Verdict -> what is left of it where the arm that it favours lost more runs than the other.
+SURVIVORS = {"better": "better where it survived", "worse": "worse where the other survived"}
+
+
+def weighed(contrast: Contrast, lost: int, lost_by_baseline: int) -> Contrast:
+    """A contrast that calls neither arm better which lost more runs: those that are left may be the easy ones.
+
+    Args:
+        contrast: of an arm and the baseline, over the seeds that both have.
+        lost: how many runs of the arm diverged.
+        lost_by_baseline: how many of the baseline.
+    """
+    flattered = {"better": lost > lost_by_baseline, "worse": lost_by_baseline > lost}
+    if flattered.get(contrast.verdict):
+        return contrast._replace(verdict=SURVIVORS[contrast.verdict])
+    return contrast
+
 
 def sentence(arm: str, baseline: str, metric: str, contrast: Contrast, runs: int, diverged: dict[str, int]) -> str:
     """What the numbers bear, in words.
@@ -16,11 +33,14 @@ def sentence(arm: str, baseline: str, metric: str, contrast: Contrast, runs: int
         diverged: name of an arm -> how many of its runs diverged; arms without such runs may be left out.
 
     Returns:
-        A sentence, and a second one where seeds are missing.
+        A sentence, and another where seeds are missing: before it if the two lost different numbers of runs.
     """
     said = [_finding(arm, baseline, metric, contrast)]
     lost = [f"{diverged[name]} of {_counted(runs, 'run')} of {name}" for name in (arm, baseline) if diverged.get(name)]
-    if lost:
+    if diverged.get(arm, 0) != diverged.get(baseline, 0):
+        rest = f"; what follows is of the {_counted(contrast.pairs, 'seed')} that both have" if contrast.pairs else ""
+        said.insert(0, f"{' and '.join(lost)} diverged{rest}.")
+    elif lost:
         rest = f"the figures are of the {_counted(contrast.pairs, 'seed')} that both have"
         said.append(f"{' and '.join(lost)} diverged{f'; {rest}' if contrast.pairs else ''}.")
     elif 0 < contrast.pairs < runs:
@@ -52,7 +72,15 @@ def _finding(arm: str, baseline: str, metric: str, found: Contrast) -> str:
     low, high = sorted((sign * found.low, sign * found.high))
     amount = f"{number(abs(found.value))}{_percent(found.relative and abs(found.relative))}"
     ends = f"{level} {number(low)} to {number(high)}"
-    return f"{arm} is {found.verdict} than {baseline}: {metric} is {way} by {amount}, {ends}, {seeds}, {p_value}."
+    facts = f"{metric} is {way} by {amount}, {ends}, {seeds}, {p_value}"
+    if found.verdict in SURVIVORS.values():
+        seems = next(verdict for verdict, of_those_left in SURVIVORS.items() if of_those_left == found.verdict)
+        lost = arm if seems == "better" else baseline
+        return (
+            f"The seeds that are left would say that {arm} is {seems} than {baseline}, but {lost} lost more runs, so "
+            f"it is not called better: {facts}."
+        )
+    return f"{arm} is {found.verdict} than {baseline}: {facts}."
 
 
 def _percent(share: float | None) -> str:

@@ -50,8 +50,8 @@ class Contrast(NamedTuple):
         detectable: the smallest true mean difference whose interval would leave out 0 with 80 % power; None as `low`.
         relative: `value` / |mean of the baseline|; None without a pair, and where that mean is 0.
         pairs: seeds of which both have a figure.
-        verdict: better, worse or undecided; too few seeds for fewer than three pairs, no figures without one. It rests on
-            the interval: five seeds give no p below 0.0625.
+        verdict: better, worse or undecided; too few seeds for fewer than three pairs, no figures without one. It rests
+            on the interval: five seeds give no p below 0.0625. `sentences.weighed` qualifies it where runs diverged.
     """
 
     value: float | None

@@ -32,8 +32,10 @@ def finished(
 ) -> Callable[..., Study]:
     """Makes a study in the test's folder whose runs have these figures; None leaves a run without an evaluation."""
 
-    def make(figures: Figures = accuracy_of, judge: Callable[[Trial], str] = lambda trial: "j" * 64) -> Study:
-        made_of = study()
+    def make(
+        figures: Figures = accuracy_of, judge: Callable[[Trial], str] = lambda trial: "j" * 64, **changes: Any
+    ) -> Study:
+        made_of = study(**changes)
         register(made_of, "", SimpleNamespace(summary=lambda: "images", fingerprint="d" * 8), tmp_path)
         for trial in trials(made_of, tmp_path, {}):
             made[0](trial.config, trial.path)
@@ -127,6 +129,15 @@ def test_a_run_that_diverged_is_kept_whatever_else_it_left(tmp_path: Path, finis
     assert outcome.primary["again"].pairs == outcome.primary["decayed"].pairs == 2
     assert all("1 of 3 runs of plain diverged" in verdict for verdict in outcome.verdicts)
     assert noted(outcome, "plain, seed 0, diverged", "not finite at step 7")
+
+
+def test_an_arm_that_lost_more_runs_is_not_called_better(tmp_path: Path, finished: Callable[..., Study]) -> None:
+    study = finished(seeds=(0, 1, 2, 3))
+    note_divergence(tmp_path / "decayed" / "seed_3", 7, "not finite at step 7")
+    outcome = read_outcome(tmp_path, study)
+    assert outcome.primary["decayed"].verdict == "worse"
+    assert outcome.verdicts[1].startswith("1 of 4 runs of decayed diverged; what follows is of the 3 seeds")
+    assert outcome.exploratory["frechet_distance"]["decayed"].verdict == "better where it survived"
 
 
 def test_all_runs_of_an_arm_may_diverge(tmp_path: Path, finished: Callable[..., Study]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ddpm.ablation.sentences import sentence
+from ddpm.ablation.sentences import sentence, weighed
 from ddpm.ablation.statistics import Contrast, Measured, contrast
 
 
@@ -40,19 +40,31 @@ SENTENCES = {
     ),
     "two seeds": (
         contrast(plain([2, 2]), plain([1, 2]), "lower"), {"adagn": 3, "groupnorm": 1},
+        "3 of 6 runs of adagn and 1 of 6 runs of groupnorm diverged; what follows is of the 2 seeds that both have. "
         "With 2 seeds there is no interval and no verdict, 3 are needed: fid of adagn minus that of groupnorm is "
-        "-0.5 (-25 %). 3 of 6 runs of adagn and 1 of 6 runs of groupnorm diverged; "
-        "the figures are of the 2 seeds that both have.",
+        "-0.5 (-25 %).",
     ),
     "one seed": (
         contrast(plain([0]), plain([1]), "lower"), {"groupnorm": 5},
-        "With 1 seed there is no interval and no verdict, 3 are needed: fid of adagn minus that of groupnorm is 1. "
-        "5 of 6 runs of groupnorm diverged; the figures are of the 1 seed that both have.",
+        "5 of 6 runs of groupnorm diverged; what follows is of the 1 seed that both have. "
+        "With 1 seed there is no interval and no verdict, 3 are needed: fid of adagn minus that of groupnorm is 1.",
     ),
     "none": (
         contrast([], [], "lower"), {"adagn": 6},
-        "adagn and groupnorm cannot be compared: there is no seed of which both have fid. "
-        "6 of 6 runs of adagn diverged.",
+        "6 of 6 runs of adagn diverged. "
+        "adagn and groupnorm cannot be compared: there is no seed of which both have fid.",
+    ),
+    "lost alike": (
+        FOUND._replace(pairs=5), {"adagn": 1, "groupnorm": 1},
+        "adagn is better than groupnorm: fid is lower by 0.0123 (2.1 %), 97.5 % interval 0.005 to 0.0196, 5 seeds, "
+        "p 0.03125 (the least that 5 seeds can give). 1 of 6 runs of adagn and 1 of 6 runs of groupnorm diverged; "
+        "the figures are of the 5 seeds that both have.",
+    ),
+    "survivors": (
+        weighed(FOUND._replace(pairs=5, p_value=0.0625), 1, 0), {"adagn": 1},
+        "1 of 6 runs of adagn diverged; what follows is of the 5 seeds that both have. The seeds that are left would "
+        "say that adagn is better than groupnorm, but adagn lost more runs, so it is not called better: fid is lower "
+        "by 0.0123 (2.1 %), 97.5 % interval 0.005 to 0.0196, 5 seeds, p 0.0625.",
     ),
     "missing": (
         UNDECIDED._replace(pairs=4), {},
@@ -66,3 +78,19 @@ SENTENCES = {
 @pytest.mark.parametrize(("found", "diverged", "expected"), SENTENCES.values(), ids=SENTENCES)
 def test_sentences(found: Contrast, diverged: dict[str, int], expected: str) -> None:
     assert sentence("adagn", "groupnorm", "fid", found, 6, diverged) == expected
+
+
+@pytest.mark.parametrize(
+    ("verdict", "lost", "of_baseline", "expected"),
+    [
+        ("better", 1, 0, "better where it survived"),
+        ("better", 0, 1, "better"),
+        ("better", 2, 2, "better"),
+        ("worse", 0, 1, "worse where the other survived"),
+        ("worse", 1, 0, "worse"),
+        ("undecided", 3, 0, "undecided"),
+    ],
+)
+def test_no_arm_is_called_better_that_lost_more_runs(verdict: str, lost: int, of_baseline: int, expected: str) -> None:
+    found = FOUND._replace(verdict=verdict)
+    assert weighed(found, lost, of_baseline) == found._replace(verdict=expected)
