@@ -11,8 +11,8 @@ MEANINGS = {
     "denoising_error":
         "Real images, new to the model where there are any, are mixed with noise at several fixed levels, and the "
         "model says what the noise was. The squared error of that, averaged over levels, images and pixels: 0 is "
-        "perfect, and 1 is what a network gets that says nothing. (It is the squared error of the image divided by the "
-        "square of the noise level.)",
+        "perfect, and 1 is what a network gets that says nothing. It is the squared error of the image divided by the "
+        "square of the noise level.",
     "bits_per_dim":
         "How many bits the model needs at most to store one colour of one pixel of real images (variational bound).",
     "frechet_distance":
