@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ddpm.ablation.charts import curve_charts, denoising_charts, paired_chart
 from ddpm.ablation.glossary import MEANINGS, of_norm
-from ddpm.ablation.outcome import Outcome, RunOutcome
+from ddpm.ablation.outcome import Outcome, RunOutcome, from_its_parent
 from ddpm.ablation.statistics import LEAST_PAIRS, POWER, Contrast
 from ddpm.ablation.sweep import read_sweep
 from ddpm.ablation.timing import read_timing
@@ -142,19 +142,22 @@ def _samples(outcome: Outcome) -> tuple[list[ClassStrips], int | None, list[str]
 
 
 def _commands(outcome: Outcome) -> list[tuple[str, str]]:
-    """What to type, and what it is for."""
+    """What to type, and what it is for. Paths begin at the directory that holds the study."""
     options = [
         f"--{key.replace('_', '-')} {shlex.quote(setting(value))}" for key, value in outcome.study.evaluation.items()
     ]
-    whole = shlex.quote(str(outcome.path))
-    first = shlex.quote(str(outcome.path / outcome.study.baseline.name / f"seed_{outcome.study.seeds[0]}"))
+    first_run = outcome.path / outcome.study.baseline.name / f"seed_{outcome.study.seeds[0]}"
+    whole, text, first = (
+        shlex.quote(from_its_parent(outcome.path, place))
+        for place in (outcome.path, outcome.path / "study.yaml", first_run / "config.yaml")
+    )
     again = "runs/again"
     return [
         ("the whole study from the start (study.yaml: the text below)",
-         f"python scripts/ablate.py --study study.yaml --run {again}"),
-        ("on several GPUs", f"accelerate launch scripts/ablate.py --study study.yaml --run {again}"),
-        ("what is left to do of this one", f"python scripts/ablate.py --study study.yaml --run {whole}"),
-        ("one of its runs", f"python scripts/train.py --config {first}/config.yaml --run {again}"),
+         f"python scripts/ablate.py --study {text} --run {again}"),
+        ("on several GPUs", f"accelerate launch scripts/ablate.py --study {text} --run {again}"),
+        ("what is left to do of this one", f"python scripts/ablate.py --study {text} --run {whole}"),
+        ("one of its runs", f"python scripts/train.py --config {first} --run {again}"),
         ("its evaluation", " ".join([f"python scripts/evaluate.py {again}", *options])),
     ]
 

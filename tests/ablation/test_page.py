@@ -231,8 +231,9 @@ def test_what_reproduces_it_is_there(source: str, outcome: Outcome) -> None:
     words = Page(source).words
     for text in (DIGEST, "f" * 32, "e" * 32, "297 new images", "2.9.9", "c0ffee+changes", " ".join(TEXT.split())):
         assert text in words
-    assert f"python scripts/ablate.py --study study.yaml --run {outcome.path}" in words
-    assert f"python scripts/train.py --config {outcome.path}/plain/seed_0/config.yaml --run runs/again" in words
+    assert "python scripts/ablate.py --study it/study.yaml --run it" in words
+    assert "python scripts/train.py --config it/plain/seed_0/config.yaml --run runs/again" in words
+    assert str(outcome.path.parent) not in source
     assert "python scripts/evaluate.py runs/again --held-out-split 'train[1500:]' --count 64" in words
     assert all(facts["weights"] in words for facts in outcome.provenance)
     assert 'Is a &lt; b &amp; &#34;c&#34; so?' in source and "a < b" not in source
