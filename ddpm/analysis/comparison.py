@@ -79,6 +79,11 @@ def _held_out(content: dict[str, Any]) -> str | None:
     return content["held_out"]["fingerprint"] if content.get("held_out") else None
 
 
+def _noise_levels(content: dict[str, Any]) -> str | None:
+    points = content.get("denoising") or ()
+    return ", ".join(f"{point['noise_level']:.6g}" for point in points) or None
+
+
 _BOUND: dict[str, Callable[[dict[str, Any]], Any]] = {
     "held_out.fingerprint": _held_out,
     "reference.fingerprint": lambda content: content["reference"]["fingerprint"],
@@ -89,8 +94,9 @@ ALSO_NEEDED: dict[str, dict[str, Callable[[dict[str, Any]], Any]]] = {
     "accuracy": {"judge.digest": lambda content: content["judge"]["digest"] if content.get("judge") else None},
     "memorised": {"held_out.fingerprint": _held_out},
     "bits_per_dim": {**_BOUND, "bound_steps": lambda content: content.get("bound_steps")},
-    "denoising": _BOUND,
-    "denoising_error": _BOUND,
+    "denoising": _BOUND,        # the curve, which has the noise levels as its axis
+    # A mean over other noise levels, as those of another schedule, is another quantity.
+    "denoising_error": {**_BOUND, "noise levels": _noise_levels},
 }
 _MISSING = object()
 

@@ -262,9 +262,24 @@ def test_a_figure_that_needs_more_is_withheld_alone(tmp_path: Path, key: str) ->
     evaluated(b, **dict([NEEDED[key]]))
     found = compare(read_runs([a, b]))
     withheld = {row.name for row in found.rows if row.entries[1].difference is None}
-    assert withheld == {name for name, needs in ALSO_NEEDED.items() if key in needs} - {"denoising"}
+    assert withheld == {name for name, needs in ALSO_NEEDED.items() if key in needs} & {row.name for row in found.rows}
     assert {note.split(":")[0] for note in found.notes} == withheld and all(key in note for note in found.notes)
     assert ("b is left out" in page(found)) == (key in ALSO_NEEDED["denoising"])
+
+
+def test_denoising_errors_are_compared_at_equal_noise_levels(tmp_path: Path) -> None:
+    a, b, c = (a_run(tmp_path / name) for name in "abc")
+    points = [{"noise_level": x, "x_0_error": 0.1, "standard_error": 0.01, "eps_error": 0.1} for x in (0.02, 3.0)]
+    figures = {"denoising_error": figure(0.1, 0.01), "accuracy": figure(0.8, 0.03, "higher")}
+    for run, levels in ((a, {}), (b, {}), (c, {"denoising": points})):
+        evaluated(run, figures=figures, **levels)
+    found = compare(read_runs([a, b, c]))
+    error, accuracy = found.rows
+    assert [entry.difference is None for entry in error.entries] == [True, False, True]
+    assert [entry.difference is None for entry in accuracy.entries] == [True, False, False]
+    assert found.notes == [
+        "denoising_error: a and c are not compared, noise levels is 0.01, 0.1, 1, 10 and 0.02, 3"
+    ]
 
 
 def test_the_newest_shared_evaluation_is_taken(tmp_path: Path) -> None:
