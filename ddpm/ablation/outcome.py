@@ -19,7 +19,7 @@ from ddpm.analysis.comparison import differing, identity, short
 from ddpm.analysis.runs import Evaluation, Run, finite, read_run
 from ddpm.config import differences
 from ddpm.evaluation.intervals import Z
-from ddpm.evaluation.scores import image_scores
+from ddpm.evaluation.scores import SCORES, image_scores
 from ddpm.parsing import read_config
 from ddpm.study import FIGURES, Study
 
@@ -120,7 +120,7 @@ def read_outcome(path: Path, study: Study) -> Outcome:
     figures = {name: _figures(name, read, study, reference, notes) for name in better}
     deciding = figures.get(study.metric, {})
     runs = {arm.name: [_decided(run, study, deciding) for run in read if run.arm == arm.name] for arm in study.arms}
-    notes += _missing(runs)
+    notes += _missing(runs) + _trained_on(runs, study.metric)
     baseline, others = study.baseline.name, [arm.name for arm in study.arms[1:]]
     level = simultaneous(LEVEL, len(others))
     diverged = {arm: sum(run.diverged is not None for run in of_arm) for arm, of_arm in runs.items()}
@@ -279,6 +279,15 @@ def _missing(runs: Mapping[str, Sequence[RunOutcome]]) -> list[str]:
                 lines = f"lines of metrics.jsonl that are no records and left out: {run.run.left_out}"
                 notes.append(f"{run.arm}, seed {run.seed}: {lines}")
     return notes
+
+
+def _trained_on(runs: Mapping[str, Sequence[RunOutcome]], metric: str) -> list[str]:
+    """Whether a figure of the denoiser decides on images that the models have seen."""
+    measured = [run for of_arm in runs.values() for run in of_arm if run.measured is not None]
+    images = [run.evaluation.content.get("likelihood_images") for run in measured]
+    if metric in SCORES and any(described and not described["held_out"] for described in images):
+        return [f"{metric} was decided on images that were trained on; evaluation.held_out_split names others"]
+    return []
 
 
 def _contrast(

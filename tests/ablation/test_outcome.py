@@ -162,6 +162,17 @@ def test_a_study_in_the_making_can_be_read(tmp_path: Path, finished: Callable[..
     assert noted(outcome, "again, seed 2, is not there yet") and noted(outcome, "decayed, seed 2, is not evaluated yet")
 
 
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_denoiser_judged_on_images_that_were_trained_on_is_told(
+    tmp_path: Path, finished: Callable[..., Study], held_out: bool
+) -> None:
+    study = finished(lambda trial: {"denoising_error": 0.2 + 0.01 * trial.seed}, metric="denoising_error")
+    for file in tmp_path.glob("*/*/evaluations/*/evaluation.json"):
+        images = {"likelihood_images": {"count": 50, "held_out": held_out}}
+        file.write_text(json.dumps(json.loads(file.read_text()) | images))
+    assert noted(read_outcome(tmp_path, study), "decided on images that were trained on") == (not held_out)
+
+
 def test_a_metric_that_no_run_has_is_refused_with_those_there_are(
     tmp_path: Path, finished: Callable[..., Study]
 ) -> None:
