@@ -32,6 +32,7 @@ class ArmRow(NamedTuple):
         changes: "key: value" for each override of the base.
         norm: entry of NORMS.
         parameters: of its model.
+        beside: these beside the baseline's, as a share; empty for the baseline.
         multiply_adds: of its model, for one image.
         step: median seconds of a training step.
         ratio: of the step to the baseline's.
@@ -42,6 +43,7 @@ class ArmRow(NamedTuple):
     changes: Sequence[str]
     norm: str
     parameters: str
+    beside: str
     multiply_adds: str
     step: str
     ratio: str
@@ -117,11 +119,22 @@ def _arm_row(arm: Arm, outcome: Outcome) -> ArmRow:
         changes,
         arm.config.model.norm,
         _counted(facts.get("parameters")),
+        _beside(arm, facts.get("parameters"), outcome),
         _counted(facts.get("multiply_adds")),
         f"{1000 * median(seconds):.4g} ms" if seconds else NONE,
         f"{median(seconds) / median(baseline):.3f}" if seconds and baseline else NONE,
         ", ".join([f"{finished} of {len(runs)}", *others]),
     )
+
+
+def _beside(arm: Arm, parameters: Any, outcome: Outcome) -> str:
+    """How many more or fewer parameters than the baseline, so that a match that is none is seen."""
+    baseline = outcome.study.baseline.name
+    theirs = next((run.run.facts.get("parameters") for run in outcome.runs[baseline] if run.run is not None), None)
+    if arm.name == baseline or not finite(parameters) or not finite(theirs):
+        return ""
+    share = 100 * (parameters - theirs) / theirs
+    return f"{abs(share):.2f} % {'more' if share > 0 else 'fewer'} than {baseline}" if share else f"as {baseline}"
 
 
 def _samples(outcome: Outcome) -> tuple[list[ClassStrips], int | None, list[str]]:

@@ -260,10 +260,20 @@ def test_tables_of_arms(source: str, outcome: Outcome) -> None:
     assert row["effect size"] == number(mean(differences) / stdev(differences))
     assert "97.5 % interval" in row and row["97.5 % interval"].startswith("-0.0")
     about = read.row("parameters", "adaptive")
-    assert (about["parameters"], about["multiply-adds"]) == ("827,745", "18,767,872")
+    assert (about["parameters"], about["multiply-adds"]) == ("827,745 as plain", "18,767,872")
     assert about["differs from the base in"] == f"model.norm: adagn its norm: {of_norm('adagn')}"
     assert (about["step"], about["step / plain"]) == ("250 ms", "1.250")        # medians 0.25 s and 0.2 s
     assert about["runs with denoising_error"] == "5 of 5"
+
+
+def test_parameters_are_set_beside_those_of_the_baseline(tmp_path: Path) -> None:
+    there = an_outcome(tmp_path / "it", seeds=3)
+    for arm, parameters in {"plain": 10_000, "adaptive": 10_510, "matched": 9_990}.items():
+        for run in there.runs[arm]:
+            run.run.facts["parameters"] = parameters
+    read = Page(page(there))
+    told = [read.row("parameters", arm.name)["parameters"] for arm in ARMS]
+    assert told == ["10,000", "10,510 5.10 % more than plain", "9,990 0.10 % fewer than plain"]
 
 
 def charts(source: str) -> dict[str, str]:
