@@ -8,11 +8,12 @@ from ddpm.config import Config
 from ddpm.data import ImageData
 from ddpm.models.modulation import modulated_layers
 from ddpm.models.unet import UNet
-from ddpm.study import Study
+from ddpm.study import Arm, Study
 from ddpm.training.build import build_unet, check_names
 from ddpm.training.plan import multiply_adds
 
 LEAST_GROUP = 4         # channels in a group of an additive arm
+OF_NOISE = ("schedule", "num_timesteps", "zero_terminal_snr")      # diffusion options that say which noise levels are
 
 
 class Size(NamedTuple):
@@ -45,12 +46,25 @@ def check_arms(study: Study) -> None:
                     f"arms.{arm.name}: {key} is {value}, that of {study.baseline.name} is {expected[key]}; arms are "
                     "compared on equal data with equal budgets"
                 )
+        if study.metric == "denoising_error":
+            _check_noise(study.baseline, arm)
+
+
+def _check_noise(baseline: Arm, arm: Arm) -> None:
+    for key in OF_NOISE:
+        ours, theirs = getattr(arm.config.diffusion, key), getattr(baseline.config.diffusion, key)
+        if ours != theirs:
+            raise ValueError(
+                f"metric: denoising_error is a mean over noise levels, and arms.{arm.name} has others: diffusion.{key} "
+                f"is {ours}, that of {baseline.name} is {theirs}; take bits_per_dim or a figure of images"
+            )
 
 
 def _given_alike(config: Config) -> dict[str, object]:
     """What all arms are given alike."""
     data = {f"data.{key}": value for key, value in config.data.reading().items() if key != "memory_gb"}
-    return {**data, "train.steps": config.train.steps, "train.batch_size": config.train.batch_size}
+    budget = {f"train.{key}": getattr(config.train, key) for key in ("steps", "batch_size")}
+    return {**data, **budget, "model.pretrained": config.model.pretrained}
 
 
 def arm_sizes(study: Study, data: ImageData) -> dict[str, Size]:

@@ -1,9 +1,10 @@
 import dataclasses
+from typing import Any
 
 import pytest
 
 from ddpm.ablation.arms import arm_sizes, check_arms, check_groups
-from ddpm.config import Config, DataConfig, ModelConfig, TrainConfig
+from ddpm.config import Config, DataConfig, DiffusionConfig, ModelConfig, TrainConfig
 from ddpm.data import ImageData
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import UNet
@@ -54,6 +55,16 @@ def test_unequal_data_or_budgets_are_refused() -> None:
         check_arms(Study("?", (equal, other), (0,), "accuracy"))
     decoded_elsewhere = Arm("b", {}, Config(data=DataConfig(workers=7, memory_gb=1, flip=True)))
     check_arms(Study("?", (equal, decoded_elsewhere), (0,), "accuracy"))
+
+
+@pytest.mark.parametrize("change", [{"schedule": "linear"}, {"num_timesteps": 500}, {"zero_terminal_snr": True}])
+def test_denoising_errors_of_other_noise_levels_decide_nothing(change: dict[str, Any]) -> None:
+    (key, value), = change.items()
+    arms = (Arm("a", {}, Config()), Arm("b", {f"diffusion.{key}": value}, Config(diffusion=DiffusionConfig(**change))))
+    with pytest.raises(ValueError, match=rf"^metric: denoising_error .*arms\.b .*diffusion\.{key} is {value}, .*bits_"):
+        check_arms(Study("?", arms, (0,), "denoising_error"))
+    for metric in ("bits_per_dim", "accuracy"):
+        check_arms(Study("?", arms, (0,), metric))
 
 
 @pytest.mark.parametrize("norm", NORMS)
