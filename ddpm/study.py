@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ddpm.config import Config
+from ddpm.config import Config, differences
 from ddpm.names import did_you_mean, lookup
 
 # The figures of an evaluation, and the metric of scripts/evaluate.py that each comes with.
@@ -28,6 +28,10 @@ FIGURES = {
 # What an arm may say of the data: which images there are, and how many are seen, is the same for all.
 OF_THE_DATA = ("data.shuffle_labels", "data.flip", "data.workers", "data.memory_gb")
 BUDGET = ("train.steps", "train.batch_size")
+# What an arm may say of a model whose weights, and so whose architecture, the base gives.
+OF_PRETRAINED = ("model.dropout", "model.gradient_checkpointing")
+# Beside CHANGEABLE, what changes nothing that is computed.
+OF_NO_EFFECT = ("train.log_every",)
 # Names that stand beside the folders of the arms.
 FILES = (".yaml", ".json", ".html")
 
@@ -62,6 +66,21 @@ class Arm:
                 raise ValueError(f"arms.{self.name}: train.seed comes from seeds; remove it (seed_shift moves them)")
             if key in BUDGET:
                 raise ValueError(f"arms.{self.name}: {key} gives the arms unequal budgets; set it in base")
+            if key == "model.pretrained":
+                raise ValueError(
+                    f"arms.{self.name}: {key} gives the arms unequal budgets: its weights are trained already; set it "
+                    "in base"
+                )
+            if self.config.model.pretrained and key.startswith("model.") and key not in OF_PRETRAINED:
+                raise ValueError(
+                    f"arms.{self.name}: {key} has no effect beside the model.pretrained of base: its architecture goes "
+                    f"before the options; an arm may set {', '.join(OF_PRETRAINED)}"
+                )
+            if key.startswith("sample."):
+                raise ValueError(
+                    f"arms.{self.name}: {key} has the arms evaluated unequally; set it in base, or "
+                    f"{key.removeprefix('sample.')} in evaluation"
+                )
             if key.startswith("data.") and key not in OF_THE_DATA:
                 raise ValueError(
                     f"arms.{self.name}: {key} gives the arms unequal data; set it in base (an arm may set "
@@ -186,13 +205,15 @@ class Study:
             raise ValueError(f"metric: {self.metric} is not among what is measured; add {needed} to evaluation.metrics")
 
     def _check_differ(self, a: Arm, b: Arm) -> None:
-        configs = [dataclasses.replace(x.config, train=dataclasses.replace(x.config.train, seed=0)) for x in (a, b)]
-        if configs[0] != configs[1]:
+        unseeded = [dataclasses.replace(x.config.train, seed=0) for x in (a, b)]
+        first, second = (dataclasses.replace(x.config, train=t) for x, t in zip((a, b), unseeded, strict=True))
+        # Both ways: a longer run at a constant rate goes on from a shorter one, and yet is another arm.
+        if {*differences(first, second), *differences(second, first)} - {*OF_NO_EFFECT}:
             return
         if a.seed_shift == b.seed_shift:
             raise ValueError(
-                f"arms: {a.name} and {b.name} do not differ; change an option of one, or give it a seed_shift to see "
-                "what chance alone does"
+                f"arms: {a.name} and {b.name} do not differ in what they compute; change an option of one, or give it "
+                "a seed_shift to see what chance alone does"
             )
         shared = {s + a.seed_shift for s in self.seeds} & {s + b.seed_shift for s in self.seeds}
         if shared:

@@ -163,7 +163,22 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an arm that is a word": ({"arms": arms(b="adagn")}, r"arms\.b: 'adagn' is no list of options and values"),
     "arms that do not differ": (
         {"arms": {"first": {}, "second": {"model.norm": "adagn"}}},
-        r"arms: first and second do not differ; change an option of one, or give it a seed_shift",
+        r"arms: first and second do not differ in what they compute; change an option of one, or give it a seed_shift",
+    ),
+    **{
+        f"arms that differ in {key} alone": (
+            {"arms": {"first": {}, "second": {key: value}}}, r"arms: first and second do not differ in what they",
+        )
+        for key, value in {"train.log_every": 5, "train.accumulation": 2, "tracking.wandb": "off"}.items()
+    },
+    "drawing of an arm": (
+        {"arms": arms(b={"sample.steps": 5})},
+        r"arms\.b: sample\.steps has the arms evaluated unequally; set it in base, or steps in evaluation",
+    ),
+    "pretrained arm": ({"arms": arms(b={"model.pretrained": "x"})}, r"arms\.b: model\.pretrained .*unequal budgets"),
+    "architecture of a pretrained model": (
+        {"base": {"model": {"pretrained": "x"}}, "arms": {"a": {"model.dropout": 0.1}, "b": {"model.norm": "adain"}}},
+        r"arms\.b: model\.norm has no effect .*architecture goes before the options; an arm may set model\.dropout",
     ),
     "A/A runs that are the same": (
         {"arms": {"a": {}, "b": {"seed_shift": 2}}},
