@@ -13,6 +13,7 @@ from ddpm.analysis.svg import as_text, child, drawing, write
 WIDTH, HEIGHT = 550, 300                        # pixels; the page scales them
 LEFT, RIGHT, TOP, BOTTOM = 68, 14, 12, 44       # of the frame
 STYLES = 8                                      # series that the page tells apart
+LONGEST, LONGEST_ROW = 12, 24                   # letters of a name beside a table of counts, and beside a heat map
 MARKED = 40                                     # up to so many points each has a mark
 
 Point = tuple[float, float]
@@ -145,10 +146,15 @@ def interval_strip(values: Sequence[tuple[float, float | None, float | None]], s
     return as_text(svg)
 
 
+def _short(name: str, most: int) -> str:
+    """A name that leaves a chart its width; where it is cut, a <title> says all of it."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 def confusion_chart(matrix: Sequence[Sequence[int]], names: Sequence[str], style: int) -> str:
     """Which class was asked for (rows) and which was read (columns), shaded by the share of the row."""
     cell, gap, letter = 30, 24, 6.5
-    captions = [name if len(name) <= 12 else f"{name[:11]}…" for name in names]
+    captions = [_short(name, LONGEST) for name in names]
     margin = gap + letter * max(map(len, captions)) + 8
     size = len(names) * cell
     svg = drawing(round(margin + size + 4), round(margin + size + 4), "confusion matrix")
@@ -198,9 +204,9 @@ def heat_map(
     width = min(46.0, max(10.0, 560 / len(columns)))
     height = min(26.0, max(13.0, 480 / len(rows)))
     letter, gap, head = 6.8, 6, 24
-    left = gap + letter * max(map(len, rows))
+    left = gap + letter * min(LONGEST_ROW, max(map(len, rows)))
     flat = all(letter * len(name) <= width for name in columns)
-    top = head + (14 if flat else letter * max(map(len, columns)))
+    top = head + (14 if flat else letter * min(LONGEST_ROW, max(map(len, columns))))
     every = 1 if flat else math.ceil(14 / width)
     right, bottom = left + gap + width * len(columns), top + gap + height * len(rows)
     known = [value for row in values for value in row if _known(value)]
@@ -213,10 +219,11 @@ def heat_map(
         if flat:
             write(svg, middle, top, name, "middle")
         elif j % every == 0:
-            write(svg, middle + 4, top, name, "start").set("transform", f"rotate(-90 {middle + 4:.1f} {top:.1f})")
+            turned = _caption(svg, middle + 4, top, name, "start")
+            turned.set("transform", f"rotate(-90 {middle + 4:.1f} {top:.1f})")
     for i, (row, name) in enumerate(zip(values, rows, strict=True)):
         y = top + gap + i * height
-        write(svg, left, y + height / 2 + 4, name, "end")
+        _caption(svg, left, y + height / 2 + 4, name, "end")
         for j, (value, column) in enumerate(zip(row, columns, strict=True)):
             if not _known(value):
                 continue
@@ -262,6 +269,13 @@ def _cell(
     cell = child(svg, "rect", {**box, "class": kind, "fill-opacity": f"{0.05 + 0.95 * strength:.3f}"})
     if title is not None:
         child(cell, "title").text = title
+
+
+def _caption(svg: ElementTree.Element, x: float, y: float, name: str, anchor: str) -> ElementTree.Element:
+    label = write(svg, x, y, _short(name, LONGEST_ROW), anchor)
+    if len(name) > LONGEST_ROW:
+        child(label, "title").text = name
+    return label
 
 
 def _known(value: float | None) -> bool:

@@ -197,6 +197,14 @@ def test_a_large_heat_map_keeps_its_words_apart() -> None:
     assert all(0 <= x <= width and 0 <= y <= height for x, y, _ in ticks) and width < 1000 and height < 800
 
 
+def test_a_long_name_is_cut_and_told_in_full() -> None:
+    name = "a class of a hundred letters " * 4
+    svg = heat_map([[1.0]], [name], ["x"], "share")
+    assert float(ElementTree.fromstring(svg).get("width")) < 450
+    (cut,) = (e for e in ElementTree.fromstring(svg).iter("text") if (e.text or "").startswith("a class"))
+    assert len(cut.text) == 24 and cut.text.endswith("…") and cut.find("title").text == name
+
+
 def test_a_small_heat_map_has_its_numbers() -> None:
     svg = heat_map([[0.123, -4.0]], ["a"], ["encoder at 32x32", "middle"], "gain", diverging=True)
     assert [e.text for e in elements(svg, "number")] == ["0.12", "-4"]
