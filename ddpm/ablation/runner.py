@@ -13,6 +13,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from ddpm.ablation.arms import Size, arm_sizes, check_arms
+from ddpm.ablation.measurement import check_evaluation
 from ddpm.ablation.registration import register
 from ddpm.ablation.report import report
 from ddpm.ablation.sweep import chosen_rates
@@ -81,6 +82,7 @@ def _begin(
     """Looks at arms and data, registers the study unless only asked what it takes, and says that."""
     data = first_on_main(processes, lambda: build_data(study.baseline.config))
     sizes = _from_main(processes, lambda: arm_sizes(study, data))
+    on_main(processes, lambda: check_evaluation(study, data))
     if not dry_run:
         on_main(processes, lambda: register(study, text, data, path))
     _announce(study, path, shard, data, sizes, processes)

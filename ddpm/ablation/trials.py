@@ -81,7 +81,9 @@ def evaluation_folder(run: Path) -> Path:
 
 def evaluate_command(study: Study, run: Path) -> EvaluateCommand:
     """How the study has a run evaluated."""
-    return EvaluateCommand(model=run, out=evaluation_folder(run), **study.evaluation)
+    guide = study.evaluation.get("guide")       # text, as it is registered
+    options = {**study.evaluation, "guide": None if guide is None else Path(guide)}
+    return EvaluateCommand(model=run, out=evaluation_folder(run), **options)
 
 
 def drawing_settings(study: Study, config: Config) -> SampleConfig:

@@ -55,7 +55,7 @@ def _check_evaluation(config: Config) -> None:
     from ddpm.evaluation.monitor import MONITORED
 
     evaluation = config.evaluation
-    _check_extractor(evaluation.extractor)
+    check_extractor(evaluation.extractor)
     lookup(MONITORED, evaluation.metric, "evaluation.metric")
     try:
         check_drawing(build_schedule(config), evaluation.sampler, evaluation.steps, evaluation.spacing, eta=0.0)
@@ -65,7 +65,7 @@ def _check_evaluation(config: Config) -> None:
         raise ValueError("evaluation.guidance: only 1 is possible where diffusion.label_dropout is 0; leave it at 1")
 
 
-def _check_extractor(name: str) -> None:
+def check_extractor(name: str) -> None:
     """Refuses what cannot be one by its name alone; what only building it shows comes later, before training."""
     from ddpm.evaluation.features import EXTRACTORS
 

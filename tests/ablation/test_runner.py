@@ -60,6 +60,7 @@ def workshop(
     for name in ("train", "evaluate", "step_seconds"):
         monkeypatch.setattr(runner, name, getattr(shop, name))
     monkeypatch.setattr(runner, "build_data", lambda config: data)
+    monkeypatch.setattr(runner, "check_evaluation", lambda study, data: None)
     monkeypatch.setattr(runner, "arm_sizes", lambda study, data: {a.name: runner.Size(10, 20) for a in study.arms})
     monkeypatch.setattr(runner, "gc", SimpleNamespace(collect=lambda: 0))       # a tenth of a second each
     monkeypatch.setattr(report, "page", lambda outcome: "<html></html>")
