@@ -46,7 +46,7 @@ def write_card(
     if grid is not None:
         shutil.copyfile(grid, folder / GRID)
     sections = [
-        _front_matter(licence),
+        _front_matter(licence, _norm(folder)),
         f"# {name.rpartition('/')[2] if '/' in name and licence else 'Class-conditional diffusion model'}",
         f"A class-conditional diffusion model of {_listed(class_names)}.",
         f"![One row per class]({GRID})" if grid is not None else "",
@@ -61,8 +61,14 @@ def write_card(
     return card
 
 
-def _front_matter(licence: str | None) -> str:
-    tags = ["diffusers", "unconditional-image-generation", "class-conditional", "adagn"]
+def _norm(folder: Path) -> str | None:
+    """Entry of NORMS of the pipeline's model; None of a model of another library."""
+    file = folder / "unet" / "config.json"
+    return json.loads(file.read_text()).get("norm") if file.is_file() else None
+
+
+def _front_matter(licence: str | None, norm: str | None) -> str:
+    tags = ["diffusers", "unconditional-image-generation", "class-conditional", *([norm] if norm else [])]
     lines = [f"license: {licence or 'other'}", "library_name: diffusers", "tags:", *(f"- {tag}" for tag in tags)]
     return "\n".join(["---", *lines, "---"])
 

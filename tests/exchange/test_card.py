@@ -44,6 +44,13 @@ def test_a_card_tells_of_the_run(run: Path) -> None:
     assert (run / "pipeline" / "samples.png").is_file()
 
 
+def test_a_card_is_tagged_with_the_norm_of_the_model(run: Path) -> None:
+    config = run / "pipeline" / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "norm": "adarms"}))
+    tags = yaml.safe_load(write_card(run / "pipeline", run).read_text().split("---")[1])["tags"]
+    assert "adarms" in tags and "adagn" not in tags
+
+
 def test_a_card_does_not_make_up_what_is_not_known(tmp_path: Path, run: Path) -> None:
     text = write_card(run / "pipeline", tmp_path / "nothing").read_text()
     assert yaml.safe_load(text.split("---")[1])["license"] == "other"
