@@ -46,12 +46,13 @@ def sensitivity(
             noise = normal(seed, Purpose.EVALUATION_NOISE, (places[part] << 32) + t, tuple(x_0.shape[1:]))
             x_t = schedule.q_sample(x_0[part], step, noise)
             eps, other = (denoiser(x_t, step, c[part]).eps.double() for c in (labels, others))
-            differences.append((eps - other).square().mean(dim=(1, 2, 3)).sqrt())
+            differences.append((eps - other).square().mean(dim=(1, 2, 3)))
             squares.append((eps - noise.double()).square().mean(dim=(1, 2, 3)))
         difference = torch.cat(differences)                                                             # (N,)
-        figure = with_standard_error(
-            float(difference.mean()), float(difference.std()) / sqrt(len(difference)), len(difference)
-        )
+        root = sqrt(float(difference.mean()))
+        deviation = float(difference.std()) / sqrt(len(difference))
+        # The derivative of the root is 1 / (2 root) (delta method).
+        figure = with_standard_error(root, deviation / (2 * root) if root else 0.0, len(difference))
         error = float(torch.cat(squares).mean().sqrt())
         found.append(Sensitivity(t, float(schedule.noise_levels[t]), figure, error))
     return found

@@ -116,8 +116,9 @@ def test_the_difference_of_two_constant_answers() -> None:
     for point, t in zip(found, (2, 30), strict=True):
         assert (point.timestep, point.difference.count) == (t, 4)
         assert point.noise_level == pytest.approx(float(SCHEDULE.noise_levels[t]))
-        assert point.difference.value == pytest.approx(7 / 4)      # mean of 1, 3, 2, 1
-        half = 1.96 * torch.tensor([1.0, 3, 2, 1]).std() / 2
+        root = (15 / 4) ** 0.5                                     # mean of the squares of 1, 3, 2, 1
+        assert point.difference.value == pytest.approx(root)
+        half = 1.96 * torch.tensor([1.0, 9, 4, 1]).std() / 2 / (2 * root)
         assert point.difference.high - point.difference.value == pytest.approx(float(half), rel=1e-4)
         # Mean square of noise - c: 1 + c^2, up to the noise of 256 numbers.
         assert point.error == pytest.approx((1 + 10 / 4) ** 0.5, abs=0.3)
