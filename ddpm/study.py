@@ -32,6 +32,7 @@ BUDGET = ("train.steps", "train.batch_size")
 OF_PRETRAINED = ("model.dropout", "model.gradient_checkpointing")
 # Beside CHANGEABLE, what changes nothing that is computed.
 OF_NO_EFFECT = ("train.log_every",)
+SWEEP_SEED = 1_000_000      # plus the first seed of the study; the runs that choose a learning rate are no runs of it
 # Names that stand beside the folders of the arms.
 FILES = (".yaml", ".json", ".html")
 
@@ -124,6 +125,11 @@ class Study:
         """The first arm, with which the others are compared."""
         return self.arms[0]
 
+    @property
+    def sweep_seed(self) -> int:
+        """Of the runs that choose a learning rate, before an arm's shift."""
+        return SWEEP_SEED + self.seeds[0]
+
     def config(self, arm: Arm, seed: int, learning_rate: float | None = None) -> Config:
         """The configuration of a run.
 
@@ -182,12 +188,27 @@ class Study:
                 raise ValueError(f"learning_rates: {rate} is out of range; allowed: above 0")
             if rate in self.learning_rates[:i]:
                 raise ValueError(f"learning_rates: {rate} is there twice; remove one")
+            if f"{rate:g}" in [f"{other:g}" for other in self.learning_rates[:i]]:
+                raise ValueError(f"learning_rates: two are {rate:g} to six digits, as their folders say; remove one")
         if len(self.learning_rates) == 1:
             raise ValueError("learning_rates: one leaves nothing to choose; give two or more, or set it in base")
+        if self.learning_rates:
+            self._check_sweep_seeds()
         key = "train.learning_rate"
         for arm in self.arms:
             if self.learning_rates and key in arm.overrides:
                 raise ValueError(f"arms.{arm.name}: {key} is chosen among learning_rates; remove one of the two")
+
+    def _check_sweep_seeds(self) -> None:
+        """The runs that choose a learning rate have seeds that no run of the study has."""
+        of_study = {seed + arm.seed_shift for seed, arm in itertools.product(self.seeds, self.arms)}
+        for arm in self.arms:
+            seed = self.sweep_seed + arm.seed_shift
+            if seed in of_study:
+                raise ValueError(
+                    f"seeds: {seed} is that of the sweep of {arm.name} too ({SWEEP_SEED:,} beyond the first seed); "
+                    "take others, or a smaller seed_shift"
+                )
 
     def _check_metric(self) -> None:
         needed = lookup(FIGURES, self.metric, "metric")

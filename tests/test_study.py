@@ -229,6 +229,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "rate twice": ({"learning_rates": [0.1, 0.1]}, r"learning_rates: 0\.1 is there twice"),
     "rate out of range": ({"learning_rates": [0.1, 0.0]}, r"learning_rates: 0\.0 is out of range"),
     "infinite rate": ({"learning_rates": [0.1, float("inf")]}, r"learning_rates: inf is out of range"),
+    "rates of one folder": ({"learning_rates": [0.1, 0.10000001]}, r"learning_rates: two are 0\.1 to six digits"),
+    "seed of the sweep": (
+        {"learning_rates": [0.1, 0.2], "seeds": [3, 1_000_003]}, r"seeds: 1000003 is that of the sweep of group",
+    ),
+    "shift into the sweep": (
+        {"learning_rates": [0.1, 0.2], "arms": arms(b={"seed_shift": 1_000_000, "model.norm": "adain"})},
+        r"seeds: 1000000 is that of the sweep of groupnorm too",
+    ),
     "one rate": ({"learning_rates": [0.1]}, r"learning_rates: one leaves nothing to choose"),
     "name with a slash": ({"arms": arms(**{"a/b": {}})}, r"arms: 'a/b' cannot be the name of a folder"),
     "name that is hidden": ({"arms": arms(**{".b": {}})}, r"arms: '\.b' cannot be the name of a folder"),

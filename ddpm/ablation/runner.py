@@ -16,11 +16,12 @@ from ddpm.ablation.arms import Size, arm_sizes, check_arms
 from ddpm.ablation.measurement import check_evaluation
 from ddpm.ablation.registration import register
 from ddpm.ablation.report import report
-from ddpm.ablation.sweep import chosen_rates
+from ddpm.ablation.sweep import chosen_rates, read_sweep
 from ddpm.ablation.timing import read_timing, step_seconds, write_timing
 from ddpm.ablation.trials import (
     Trial,
     check_metric,
+    divergence,
     drawing_settings,
     evaluate_command,
     is_settled,
@@ -70,6 +71,7 @@ def ablate(study: Study, text: str, path: Path, shard: tuple[int, int] = (1, 1),
         _make(part_of(tried, shard), study, processes, "sweep")
         rates = _from_main(processes, lambda: _rates(study, path, tried))
     planned = trials(study, path, rates)
+    on_main(processes, lambda: _give_up(path, planned))
     _make(part_of(planned, shard), study, processes, "run")
     if _from_main(processes, lambda: read_timing(path)) is None:
         _time(study, path, processes)
@@ -180,6 +182,14 @@ def _rates(study: Study, path: Path, tried: Sequence[Trial]) -> dict[str, float]
             "again when the other shards have done theirs"
         )
     return chosen_rates(study, path)
+
+
+def _give_up(path: Path, planned: Sequence[Trial]) -> None:
+    """Counts the runs of an arm that diverged at every learning rate as diverged, without making them."""
+    sweep = read_sweep(path)
+    for trial in planned:
+        if sweep.get(trial.arm, {}).get("diverged") and divergence(trial.path) is None:
+            note_divergence(trial.path, None, "the arm diverged at every learning rate that was tried")
 
 
 def _time(study: Study, path: Path, processes: PartialState) -> None:

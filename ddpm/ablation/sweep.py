@@ -1,11 +1,13 @@
 """A learning rate for each arm, chosen by runs with a seed of their own, so that no arm is judged at another's."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddpm.ablation.trials import Trial, divergence, evaluation_of, sweep_trials
-from ddpm.analysis.runs import finite, read_run
+from ddpm.ablation.trials import Trial, divergence, evaluation_folder, evaluation_of, sweep_trials
+from ddpm.analysis.comparison import differing, identity, short
+from ddpm.analysis.runs import Evaluation, finite, read_run
 from ddpm.manifest import appearing
 from ddpm.study import Study
 
@@ -21,7 +23,7 @@ def chosen_rates(study: Study, path: Path) -> dict[str, float]:
         Arm -> learning rate.
 
     Raises:
-        ValueError: if no run of an arm is finite, or none has the metric.
+        ValueError: if runs of the sweep were not evaluated alike.
     """
     file = path / "sweep.json"
     if not file.is_file():
@@ -32,31 +34,55 @@ def chosen_rates(study: Study, path: Path) -> dict[str, float]:
 
 
 def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
-    """sweep.json: arm -> `learning_rate`, the `figures` of each rate (null: diverged), `at_an_end` of the list."""
+    """sweep.json: arm -> `learning_rate`, the `figures` of each rate (null: diverged), `at_an_end` of the list.
+
+    `diverged` says whether an arm did at every rate; the lowest stands there then, and no run of the arm is made.
+    """
     file = path / "sweep.json"
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def _choose(study: Study, path: Path) -> dict[str, dict[str, Any]]:
-    figures = {(trial.arm, trial.learning_rate): _figure(trial, study) for trial in sweep_trials(study, path)}
+    tried = sweep_trials(study, path)
+    contents = {t.path: found.content for t in tried if (found := _evaluation(t)) is not None}
+    _check_alike([(t, contents[t.path]) for t in tried if t.path in contents], study)
+    figures = {(trial.arm, trial.learning_rate): _figure(contents.get(trial.path), study) for trial in tried}
     found = {}
     for arm in study.arms:
         of_rate = {rate: figures[arm.name, rate] for rate in study.learning_rates}
         known = {rate: figure for rate, figure in of_rate.items() if figure is not None}
-        if not known:
-            raise ValueError(f"learning_rates: {arm.name} diverged at every one; name lower ones")
-        lower = next(iter(known.values()))["better"] == "lower"
-        best = min(known, key=lambda rate: known[rate]["value"] * (1 if lower else -1))
+        best = _best(known) if known else min(of_rate)
         values = {f"{rate:g}": None if figure is None else figure["value"] for rate, figure in of_rate.items()}
-        at_an_end = len(of_rate) > 1 and best in (min(of_rate), max(of_rate))
-        found[arm.name] = {"learning_rate": best, "figures": values, "at_an_end": at_an_end}
+        at_an_end = bool(known) and best in (min(of_rate), max(of_rate))
+        chosen = {"learning_rate": best, "figures": values, "at_an_end": at_an_end, "diverged": not known}
+        found[arm.name] = chosen
     return found
 
 
-def _figure(trial: Trial, study: Study) -> dict[str, Any] | None:
+def _best(known: Mapping[float, dict[str, Any]]) -> float:
+    lower = next(iter(known.values()))["better"] == "lower"
+    return min(known, key=lambda rate: known[rate]["value"] * (1 if lower else -1))
+
+
+def _check_alike(evaluated: Sequence[tuple[Trial, dict[str, Any]]], study: Study) -> None:
+    """Refuses to rank what cannot be compared."""
+    for trial, content in evaluated[1:]:
+        first, expected = evaluated[0]
+        a, b = identity(expected), identity(content)
+        different = [f"{k} is {short(a.get(k))} and {short(b.get(k))}" for k in {**a, **b} if a.get(k) != b.get(k)]
+        apart = different[0] if different else differing(expected, content, study.metric)
+        if apart is not None:
+            raise ValueError(
+                f"learning_rates: {first.name} and {trial.name} were not evaluated alike, {apart}; machines that share "
+                f"a study need one judge: share DDPM_CACHE among them, and remove {evaluation_folder(trial.path)}"
+            )
+
+
+def _evaluation(trial: Trial) -> Evaluation | None:
+    return None if divergence(trial.path) is not None else evaluation_of(read_run(trial.path, trial.name))
+
+
+def _figure(content: dict[str, Any] | None, study: Study) -> dict[str, Any] | None:
     """The deciding figure of a run; None where it diverged."""
-    if divergence(trial.path) is not None:
-        return None
-    content = evaluation_of(read_run(trial.path, trial.name)).content
-    figure = content["figures"][study.metric]
-    return figure if finite(figure["value"]) else None
+    figure = None if content is None else content["figures"][study.metric]
+    return figure if figure is not None and finite(figure["value"]) else None

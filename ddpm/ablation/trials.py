@@ -14,8 +14,6 @@ from ddpm.manifest import appearing
 from ddpm.parsing import read_config
 from ddpm.study import FIGURES, Study
 
-SWEEP_SEED = 1_000_000      # plus the first seed of the study; the runs that choose a learning rate are no runs of it
-
 Item = TypeVar("Item")
 
 
@@ -61,7 +59,7 @@ def trials(study: Study, path: Path, rates: Mapping[str, float]) -> list[Trial]:
 
 def sweep_trials(study: Study, path: Path) -> list[Trial]:
     """The runs that choose each arm's learning rate, in the same order."""
-    seed = SWEEP_SEED + study.seeds[0]
+    seed = study.sweep_seed
     return [
         Trial(arm.name, seed, rate, study.config(arm, seed, rate), path / arm.name / f"lr_{rate:g}" / f"seed_{seed}")
         for rate in study.learning_rates

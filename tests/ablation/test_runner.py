@@ -250,3 +250,34 @@ def test_a_sweep_gives_each_arm_its_own_learning_rate(
         assert read_config(tmp_path / arm / "seed_0" / "config.yaml").train.learning_rate == rate
     notes = outcome(tmp_path)["notes"]
     assert sum("at an end of the list" in note for note in notes) == 2
+
+
+def test_an_arm_that_diverges_at_every_rate_does_not_end_the_study(
+    tmp_path: Path, study: Callable[..., Study], workshop: Workshop
+) -> None:
+    def diverge(config: Config, path: Path) -> None:
+        if "decayed" in path.parts:
+            raise Diverged("not finite", 1)
+
+    workshop.before = diverge
+    ablate(study(learning_rates=(0.01, 0.001), seeds=(0,)), "", tmp_path)
+    chosen = json.loads((tmp_path / "sweep.json").read_text())
+    assert [chosen[arm]["diverged"] for arm in ("plain", "again", "decayed")] == [False, False, True]
+    found = outcome(tmp_path)
+    assert [run["diverged"] for run in found["runs"]["decayed"]] == [
+        "the arm diverged at every learning rate that was tried"
+    ]
+    assert found["primary"]["decayed"]["pairs"] == 0 and found["primary"]["again"]["pairs"] == 1
+
+
+def test_rates_are_not_ranked_by_two_judges(
+    tmp_path: Path, study: Callable[..., Study], workshop: Workshop, made: tuple[Any, Callable[..., Path]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
+        judge = "k" if "lr_0.001" in command.model.parts else "j"
+        return made[1](command, settings, {"accuracy": 0.5}, judge * 64)
+
+    monkeypatch.setattr(runner, "evaluate", evaluate)
+    with pytest.raises(ValueError, match=r"^learning_rates: .*not evaluated alike, extractor\.digest is jj.* and kk"):
+        ablate(study(learning_rates=(0.01, 0.001), seeds=(0,)), "", tmp_path)
