@@ -71,16 +71,17 @@ def mean_inputs(unet: UNet, over: str, timesteps: Tensor, labels: Tensor) -> Inp
         labels: ids (K,); those of the batch are ids too.
     """
     assert over in OVERS, over
+    if over == "all":       # the same whatever the batch
+        whole = {name: embs.mean(dim=(0, 1)) for name, embs in _grid(unet, timesteps, labels).items()}      # (D,)
+        return lambda t, own_labels: {name: mean.expand(len(t), -1) for name, mean in whole.items()}
 
     def inputs(t: Tensor, own_labels: Tensor) -> dict[str, Tensor]:
         rows = own_labels if over == "timestep" else t
         values, row = rows.unique(return_inverse=True)
         if over == "class":
             grid, dim = _grid(unet, values, labels), 1
-        elif over == "timestep":
-            grid, dim = _grid(unet, timesteps, values), 0
         else:
-            grid, dim, row = _grid(unet, timesteps, labels), (0, 1), torch.zeros_like(row)
+            grid, dim = _grid(unet, timesteps, values), 0
         means = {id(embs): embs.mean(dim=dim).view(-1, embs.shape[2])[row] for embs in grid.values()}       # (B, D)
         return {name: means[id(embs)] for name, embs in grid.items()}
 
