@@ -216,13 +216,14 @@ class ProbeCommand:
 
     Args:
         model: a run directory, one of its checkpoints, or a pipeline.
-        out: the page; probe.html inside the model unless given.
-        images: real images for what is measured on them.
+        out: the page; probe.html inside the run unless given, for a checkpoint of it probe-step_N.html.
+        images: real images for what is measured on them, 20 or more.
         timesteps: timesteps at which the modulation is looked at, nearly even in the log signal-to-noise ratio.
         samples: images of each class that are drawn with the class swapped at some depths.
         reference: real images to measure on, as data.source, or a run directory for its data; the data of the model's
             run unless given.
-        reference_split: the split of a reference that is no run directory; train unless given.
+        reference_split: the split of a reference that is no run directory, train unless given; without a reference,
+            that of the source of the model's run.
         batch_size: images per network call.
         seed: of the images that are chosen and drawn, and of permutations.
     """
@@ -238,7 +239,7 @@ class ProbeCommand:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("images", 2), ("timesteps", 2), ("samples", 1), ("batch_size", 1)):
+        for name, least in (("images", 20), ("timesteps", 2), ("samples", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: {getattr(self, name)} is out of range; allowed: {least} or more")
         if not 0 <= self.seed < 2**62:

@@ -70,14 +70,19 @@ class Freezer:
         names = [layer] if layer is not None else [one.name for one in self.layers]
         inputs = mean_inputs(self.unet, over, self.timesteps, self.classes)
         rises = self.errors(steered(self.denoiser, self.unet, names, part, inputs)) - self.unchanged    # (N, S)
-        errors = self.unchanged.mean(dim=0).tolist()
+        errors = self.unchanged.mean(dim=0)                                                             # (S,)
+        relative = rises.mean(dim=0) / errors                                                           # (S,)
+        # Of a ratio of two means over the same images (delta method): values whose mean is the ratio, and whose spread
+        # is that of its first-order expansion.
+        expanded = relative + (rises - relative * self.unchanged) / errors                              # (N, S)
         noise_levels = self.schedule.noise_levels[self.levels].tolist()
         points = [
-            Rise(t, level, error, _mean(rise))
-            for t, level, error, rise in zip(self.levels, noise_levels, errors, rises.T, strict=True)
+            Rise(t, level, error, _mean(rise), _mean(ratio))
+            for t, level, error, rise, ratio in zip(
+                self.levels, noise_levels, errors.tolist(), rises.T, expanded.T, strict=True
+            )
         ]
-        mean = _mean(rises.mean(dim=1))
-        return Freezing(layer, part, over, points, mean, mean.value / float(self.unchanged.mean()))
+        return Freezing(layer, part, over, points, _mean(expanded.mean(dim=1)))
 
     def all(self, done: Callable[[], None] = lambda: None) -> list[Freezing]:
         """All layers together, each part over each mean; then each layer by itself, all of it over everything.

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm.commands import ProbeCommand
+from ddpm.divergence import Diverged
 from ddpm.evaluation.likelihood import error_timesteps
 from ddpm.models.embedding import CONDITIONINGS
-from ddpm.models.modulation import ModulatedLayer, modulated_layers, modulations
+from ddpm.models.modulation import ModulatedLayer, modulated_layers, modulations, projection_inputs
 from ddpm.probe.erasure import erasure
 from ddpm.probe.freezing import Freezer
 from ddpm.probe.probed import (
@@ -75,7 +77,7 @@ def measure(command: ProbeCommand, subject: Subject, model: Model) -> Probed:
         layers=[_described(layer) for layer in measures.layers],
         strengths=measures.strengths(),
         variance=measures.variance(),
-        signs=measures.signs(),
+        signs=attempt("signs of failure", measures.signs, []),
         erasure=attempt("erased shift", measures.erasure, []),
         separability=attempt("class separability", measures.separability, []),
         freezing=attempt("freezing", measures.freezing, []),
@@ -108,12 +110,28 @@ class Measures:
             for layer, parts in modulations(self.unet, self.timesteps, self.labels).items()
         }
 
+        self._check_finite()
+        given = projection_inputs(
+            self.unet, self.timesteps.repeat_interleave(len(self.labels)), self.labels.repeat(len(self.timesteps))
+        )
+        # Elsewhere the design gives the same to every timestep and class.
+        self._reached = {layer for layer, rows in given.items() if not bool((rows == rows[:1]).all())}
+
     @property
     def images(self) -> Images:
         """The real images."""
         if self.known is None:
             raise Lacking(NO_IMAGES)
         return self.known
+
+    def _check_finite(self) -> None:
+        for layer, parts in self.values.items():
+            for part, values in parts.items():
+                if not values.isfinite().all():
+                    raise Diverged(
+                        f"the {part} of layer {layer} is not finite, so there is nothing to probe; use an earlier "
+                        "checkpoint"
+                    )
 
     def check_scale(self) -> None:
         """Refuses a model without a scale."""
@@ -136,11 +154,19 @@ class Measures:
 
     def variance(self) -> list[Variance]:
         """Of each layer and part."""
-        return [variance(layer, part, values) for layer, part, values in self._parts()]
+        return self._variance
 
     def signs(self) -> list[Signs]:
-        """Of each layer."""
-        return [signs(layer, parts) for layer, parts in self.values.items()]
+        """Of each layer, where the modulation acts on features of unit variance."""
+        if any(layer.norm.shift_before_norm for layer in self.layers):
+            raise Lacking(
+                "their thresholds are for features of unit variance, and here the shift is added before the norm, to "
+                "features of any size"
+            )
+        return [
+            signs(one.name, self.values[one.name], one.norm.norm.weight.detach().cpu(), one.name in self._reached)
+            for one in self.layers
+        ]
 
     def erasure(self) -> list[Erasure]:
         """Of each layer that adds its shift before the norm."""
@@ -208,6 +234,12 @@ class Measures:
             judge = read_judge(self.images, self.pipeline.device)
         except ValueError as problem:
             raise Lacking(str(problem)) from problem
+        low, chance = judge.accuracy.low, 1 / len(judge.class_names)
+        if low is not None and low <= chance:
+            raise Lacking(
+                f"the judge reads {judge.accuracy.value:.0%} of new real images, which is not told from the "
+                f"{chance:.0%} of chance; a judge needs more images of each class"
+            )
         with _bar("class swap", len(places(self.unet, by_section))) as bar:
             return swap(
                 self.pipeline,
@@ -224,6 +256,10 @@ class Measures:
     def _parts(self) -> list[tuple[str, str, Tensor]]:
         return [(layer, part, values) for layer, parts in self.values.items() for part, values in parts.items()]
 
+    @cached_property
+    def _variance(self) -> list[Variance]:
+        return [variance(layer, part, values) for layer, part, values in self._parts()]
+
     @property
     def _crossed(self) -> bool:
         return CONDITIONINGS[self.unet.config.conditioning].cross_attention
@@ -234,7 +270,7 @@ class Measures:
 
     def _by_class(self) -> bool:
         """Whether the modulation differs from class to class."""
-        return any(row.class_ + row.interaction > NOTHING for row in self.variance())
+        return any(row.class_ + row.interaction > NOTHING for row in self._variance)
 
 
 def some_classes(count: int, most: int = CLASSES) -> list[int]:

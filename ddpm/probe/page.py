@@ -15,9 +15,10 @@ from ddpm.evaluation.figures import Figure
 from ddpm.evaluation.table import interval, number
 from ddpm.probe.probed import Freezing, Grid, Probed, Strength, Swap, Variance
 from ddpm.probe.rows import Dots, dots, stacked_bars
-from ddpm.probe.verdict import FROZEN, SIGNS, numbered, per_cent, relative, shares, verdict
+from ddpm.probe.verdict import FAILURES, FROZEN, SIGNS, numbered, per_cent, shares, verdict
 
 PARTS = ("scale", "shift")
+MOST_MAPS = 30          # layers up to which each has its own maps; beyond, the page would take long to open
 SOURCES = ("timestep", "class", "interaction")
 STYLES = {
     **{source: i for i, source in enumerate(SOURCES)},
@@ -48,16 +49,20 @@ def page(probed: Probed) -> str:
     templates.globals |= {"interval": interval, "number": number, "per_cent": per_cent}
     names = numbered(probed.layers)
     chosen = _chosen(probed)
+    others = names.keys() - chosen
     return templates.get_template("probe.html.jinja").render(
         probed=probed,
         names=names,
         styles=STYLES,
         parts=_parts(probed),
         signs=SIGNS,
+        failures=FAILURES,
         verdict=verdict(probed),
         overview=_overview(probed, names),
         chosen=_maps(probed, chosen, (_class_map, _channel_map)),
-        others=_maps(probed, names.keys() - chosen, (_class_map,)),
+        others=_maps(probed, others, (_class_map,)) if len(names) <= MOST_MAPS else [],
+        left_out_maps=0 if len(names) <= MOST_MAPS else len(others),
+        introduction=_introduction(probed),
         variance=_variance(probed, names),
         frozen=_frozen(probed),
         frozen_layers=_frozen_layers(probed, names),
@@ -67,6 +72,27 @@ def page(probed: Probed) -> str:
         erasure=_erasure(probed, names),
         method=_method(probed),
     )
+
+
+def _introduction(probed: Probed) -> str:
+    """What the modulation of this network is, for somebody who has never met it."""
+    parts = _parts(probed).split(" and ")
+    if any(layer.shift_before_norm for layer in probed.layers):
+        how = "a shift is added to the activations, which are normalized after that"
+    else:
+        acts = {"scale": "multiplied by 1 + scale", "shift": "moved by a shift"}
+        how = f"the activations are normalized, then {' and '.join(acts[part] for part in parts if part in acts)}"
+    told = {
+        "timestep": "the timestep",
+        "class": "the class",
+        "cross_attention": "the timestep (the class enters by cross-attention and not by the norms, so none of it "
+        "depends on the class)",
+    }
+    source = told.get(probed.model.conditioning, "timestep and class")
+    numbers = f"the numbers for it are computed from {source}, one for each channel"
+    if probed.model.conditioning == "none":
+        numbers = "the numbers for it, one for each channel, are constants: neither timestep nor class reaches them"
+    return f"In each layer below, {how}; {numbers}. That is the modulation."
 
 
 def _overview(probed: Probed, names: dict[str, str]) -> list[Chart]:
@@ -170,8 +196,8 @@ def _frozen(probed: Probed) -> list[Chart]:
         series, ends = [], []
         for freezing in own:
             rises = sorted(freezing.rises, key=lambda rise: rise.noise_level)
-            points = [(rise.noise_level, 100 * rise.rise.value / rise.error) for rise in rises]
-            halves = [100 * _half(rise.rise) / rise.error for rise in rises]
+            points = [(rise.noise_level, 100 * rise.relative.value) for rise in rises]
+            halves = [100 * _half(rise.relative) for rise in rises]
             ends += [value + sign * half for (_, value), half in zip(points, halves, strict=True) for sign in (-1, 1)]
             name = _part(freezing, probed)
             series.append(Series(name, STYLES[name], points, halves))
@@ -206,13 +232,16 @@ def _frozen_layers(probed: Probed, names: dict[str, str]) -> list[Chart]:
         parts = {}
         for freezing in probed.freezing:
             if freezing.layer is not None and freezing.over == over:
-                figure = Figure(*(None if end is None else 100 * end for end in relative(freezing)[:3]))
+                figure = Figure(*(None if end is None else 100 * end for end in freezing.relative[:3]))
                 name = _part(freezing, probed)
                 parts[name] = STYLES[name]
                 rows.setdefault(freezing.layer, []).append((STYLES[name], figure))
         if rows:
             svg = dots([Dots(names[name], figures, 0.0) for name, figures in rows.items()], "rise of the error, %")
-            caption = "What each layer alone is worth: how much the mean error rises. The dashed line is no rise."
+            caption = (
+                "What each layer alone is worth: how much the error rises, in per cent of the error at each noise "
+                "level, mean over noise levels. The dashed line is no rise. Bars are 95 % intervals of each by itself."
+            )
             charts.append(Chart(f"{words.capitalize()}, in one layer", Markup(svg), list(parts.items()), caption))
     return charts
 
@@ -286,6 +315,14 @@ def _method(probed: Probed) -> list[tuple[str, str]]:
     if model.data is not None:
         found += [("real images", f"{model.images:,} of {model.data} ({kind[model.held_out]})")]
         found += [("data fingerprint", model.fingerprint or "none")]
+    found += [
+        ("intervals", "95 %, over images, which are taken as independent"),
+        (
+            "shares of the variance",
+            "over these timesteps, nearly even in the log signal-to-noise ratio, and classes without the null class; "
+            "those logged in training are over 4 timesteps even in t",
+        ),
+    ]
     levels = f"noise levels {number(grid.noise_levels[0])} to {number(grid.noise_levels[-1])}"
     found += [("timesteps", f"{', '.join(map(str, grid.timesteps))} ({levels})")]
     if grid.classes != model.class_names:

@@ -34,7 +34,7 @@ def probe(command: ProbeCommand) -> Path:
     check_launch(processes.num_processes, "probe.py")
     if processes.num_processes > 1:
         raise ValueError("probe.py works as one process; start it with python alone, without accelerate launch")
-    out = command.out or (run_of(command.model) or command.model) / "probe.html"
+    out = command.out or (run_of(command.model) or command.model) / _file_name(command.model)
     _check(out)
     subject = read_subject(command, processes.device)
     probed = measure(command, subject, _model(command, subject))
@@ -54,6 +54,12 @@ def command_line(command: ProbeCommand) -> str:
         if field.name != "model" and value != field.default:
             words += [f"--{field.name.replace('_', '-')}", str(value)]
     return shlex.join(words)
+
+
+def _file_name(model: Path) -> str:
+    """Each checkpoint of a run has a page of its own."""
+    step = next((part for part in reversed(model.absolute().parts) if part.startswith("step_")), None)
+    return "probe.html" if step is None or run_of(model) is None else f"probe-{step}.html"
 
 
 def _check(out: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from ddpm.evaluation.figures import Figure
 
-FORMAT = 1      # of the JSON file; to be raised when a name in it changes
+FORMAT = 2      # of the JSON file; to be raised when a name in it changes
 
 
 class Model(NamedTuple):
@@ -124,21 +124,21 @@ class Variance(NamedTuple):
 
 
 class Signs(NamedTuple):
-    """Signs of failure in one layer, as shares (0 to 1); see `ddpm.probe.signs` for the thresholds.
+    """Sign flips, and signs of failure, in one layer, as shares (0 to 1); see `ddpm.probe.signs` for the thresholds.
 
     Attributes:
         layer: its name.
         flips: of 1 + scale, over timesteps, classes and channels: those below 0; None without a scale.
-        dead: of channels: |1 + scale| is next to nothing at every timestep and class; None without a scale.
-        exploding: of channels: |1 + scale| or |shift| is very large at some timestep and class.
-        unmoved: of channels: neither timestep nor class moves them.
+        dead: of channels: the gain is next to nothing at every timestep and class; None without a scale.
+        exploding: of channels: the gain or the shift is very large at some timestep and class.
+        unmoved: of channels: neither timestep nor class moves them; None where neither is meant to reach the layer.
     """
 
     layer: str
     flips: float | None
     dead: float | None
     exploding: float
-    unmoved: float
+    unmoved: float | None
 
 
 class Erasure(NamedTuple):
@@ -189,12 +189,14 @@ class Rise(NamedTuple):
         noise_level: noise per signal.
         error: mean squared error of eps of the model as it is (0 to 1 for a good denoiser).
         rise: of that error, paired by image and noise, with its 95 % interval over images.
+        relative: `rise` per `error`, with its 95 % interval over images, which both are of.
     """
 
     timestep: int
     noise_level: float
     error: float
     rise: Figure
+    relative: Figure
 
 
 class Freezing(NamedTuple):
@@ -205,16 +207,20 @@ class Freezing(NamedTuple):
         part: "scale", "shift", or "both" (all that there is).
         over: what the mean is over: "class" (at each timestep), "timestep" (for each class), or "all".
         rises: at each noise level.
-        mean: mean of the rise over these noise levels, with its 95 % interval over images.
-        relative: `mean` per mean error of the model as it is.
+        relative: mean over these noise levels of the relative rise, each counted alike, with its 95 % interval over
+            images. (Of the mean error, low noise would decide, where every denoiser errs most.)
     """
 
     layer: str | None
     part: str
     over: str
     rises: list[Rise]
-    mean: Figure
-    relative: float
+    relative: Figure
+
+    @property
+    def largest(self) -> Rise:
+        """Where the relative rise is largest."""
+        return max(self.rises, key=lambda rise: rise.relative.value)
 
 
 class Sensitivity(NamedTuple):
@@ -223,8 +229,8 @@ class Sensitivity(NamedTuple):
     Attributes:
         timestep: which.
         noise_level: noise per signal.
-        difference: root mean square of eps(x_t, t, c) - eps(x_t, t, c') over pixels, mean over images, where c is the
-            image's class and c' another, with its 95 % interval over images.
+        difference: root mean square of eps(x_t, t, c) - eps(x_t, t, c') over images and pixels, where c is the image's
+            class and c' another, with its 95 % interval over images.
         error: root mean square error of eps given c, for comparison.
     """
 

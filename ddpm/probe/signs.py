@@ -1,4 +1,4 @@
-"""Signs of failure: sign flips, channels that are switched off, channels that explode, channels that nothing moves."""
+"""Signs of failure (channels switched off, exploding, or moved by nothing), and sign flips, which are no failure."""
 
 import torch
 from torch import Tensor
@@ -14,22 +14,25 @@ EXPLODING = 10.0
 UNMOVED = 1e-3
 
 
-def signs(layer: str, parts: dict[str, Tensor]) -> Signs:
-    """Counts them in one layer.
+def signs(layer: str, parts: dict[str, Tensor], weight: Tensor, reached: bool) -> Signs:
+    """Counts them in one layer that modulates what its norm yields, features of unit variance.
 
     Args:
         layer: its name.
         parts: "scale" and "shift", as it has them -> (T, K, C).
+        weight: (C,), of the norm; with 1 + scale it is the gain of a channel.
+        reached: whether timestep or class are meant to reach the layer.
     """
-    gain = 1 + parts["scale"] if "scale" in parts else None
+    factor = 1 + parts["scale"] if "scale" in parts else None
+    gain = None if factor is None else weight * factor
     sizes = torch.stack([gain if part == "scale" else values for part, values in parts.items()]).abs()  # (P, T, K, C)
     spread = torch.stack([*parts.values()]).std(dim=(1, 2), correction=0)                               # (P, C)
     return Signs(
         layer,
-        None if gain is None else _share(gain < 0),
+        None if factor is None else _share(factor < 0),
         None if gain is None else _share(gain.abs().amax(dim=(0, 1)) < DEAD),
         _share(sizes.amax(dim=(0, 1, 2)) > EXPLODING),
-        _share(spread.amax(dim=0) < UNMOVED),
+        _share(spread.amax(dim=0) < UNMOVED) if reached else None,
     )
 
 

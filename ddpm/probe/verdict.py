@@ -1,20 +1,21 @@
 """What the numbers of a probe bear, in sentences for somebody who has never met the code."""
 
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import NormalDist, fmean
 
 from ddpm.evaluation.figures import Figure
-from ddpm.probe.probed import Erasure, Freezing, Layer, Probed, Swap, SwapPoint, Variance
+from ddpm.probe.probed import Erasure, Layer, Probed, Swap, SwapPoint, Variance
 
 SIGNIFICANT = 0.05          # p-values up to here are counted
 
 FROZEN = {"class": "the class averaged away", "timestep": "the timestep averaged away", "all": "both averaged away"}
 SIGNS = {
-    "flips": "1 + scale below 0, so that channels change their sign",
-    "dead": "channels that the scale switches off for good",
-    "exploding": "channels with a very large scale or shift",
+    "flips": "1 + scale below 0, so that channels change their sign; healthy models do that too",
+    "dead": "channels whose gain is next to nothing at every timestep and class",
+    "exploding": "channels with a very large gain or shift",
     "unmoved": "channels that neither timestep nor class moves",
 }
+FAILURES = ("dead", "exploding", "unmoved")
 
 
 def verdict(probed: Probed) -> list[str]:
@@ -27,6 +28,7 @@ def verdict(probed: Probed) -> list[str]:
         _swapped(probed.swap),
         _sensitivity(probed),
         _erasure(probed),
+        _flips(probed),
         failure(probed),
     ]
     return [sentence for sentence in found if sentence]
@@ -54,11 +56,18 @@ def shares(probed: Probed, part: str) -> Variance | None:
     return Variance("", part, whole / sum(channels[row.layer] for _, row in own), timestep, class_, interaction)
 
 
-def relative(freezing: Freezing) -> Figure:
-    """The mean rise and its interval, per mean error of the model as it is."""
-    error = fmean(rise.error for rise in freezing.rises)
-    value, low, high, count = freezing.mean
-    return Figure(value / error, None if low is None else low / error, None if high is None else high / error, count)
+def of_many(figure: Figure, comparisons: int) -> Figure:
+    """The figure with the interval that holds for all of so many figures together (Bonferroni).
+
+    Args:
+        figure: close to normal.
+        comparisons: how many it is the most striking of, 1 or more.
+    """
+    if figure.low is None or figure.high is None:
+        return figure
+    wider = NormalDist().inv_cdf(1 - 0.025 / comparisons) / NormalDist().inv_cdf(0.975)
+    value, low, high, count = figure
+    return Figure(value, value - wider * (value - low), value + wider * (high - value), count)
 
 
 def per_cent(share: float) -> str:
@@ -79,7 +88,7 @@ def failing(probed: Probed) -> dict[str, list[tuple[str, float]]]:
     """Sign of failure -> the layers that show it and the share there, worst first; without those that none shows."""
     found = {
         sign: sorted(((row.layer, value) for row in probed.signs if (value := getattr(row, sign))), key=lambda p: -p[1])
-        for sign in SIGNS
+        for sign in FAILURES
     }
     return {sign: layers for sign, layers in found.items() if layers}
 
@@ -98,11 +107,27 @@ def failure(probed: Probed) -> str:
     return f"Signs of failure: {'; '.join(told)}."
 
 
+def _flips(probed: Probed) -> str:
+    known = [row for row in probed.signs if row.flips is not None]
+    if not any(row.flips for row in known):
+        return ""
+    names, most = numbered(probed.layers), max(known, key=lambda row: row.flips or 0.0)
+    mean = per_cent(fmean(row.flips for row in known))
+    return (
+        f"1 + scale is below 0, so that the sign of a channel changes, in {mean} "
+        f"of cases on average over {_layers(len(known))} (most in {names[most.layer]}: {per_cent(most.flips)}). That "
+        "is an observation and no failure: healthy models do it too."
+    )
+
+
 def _variance(probed: Probed) -> str:
     rows = [row for part in ("scale", "shift") if (row := shares(probed, part)) is not None]
     if not rows:
         return ""
-    where = f"over {len(probed.grid.timesteps)} timesteps and {_classes(len(probed.grid.classes))}"
+    where = (
+        f"over {len(probed.grid.timesteps)} timesteps (nearly even in the log signal-to-noise ratio) and "
+        f"{_classes(len(probed.grid.classes))}"
+    )
     still = [row.part for row in rows if row.total == 0]
     told = [
         f"of the variance of the {row.part} {where}, {per_cent(row.timestep)} follows the timestep, "
@@ -123,20 +148,26 @@ def _separability(probed: Probed) -> str:
     told = sum(row.p_value <= SIGNIFICANT for row in rows)
     return (
         f"The class can be told from the modulation alone in {told} of {_layers(len(rows))} (p at most {SIGNIFICANT} "
-        f"against permuted labels, which chance alone reaches in one layer of {round(1 / SIGNIFICANT)})."
+        "against permuted labels). That shows where the class arrives, not that it is used: random projections of the "
+        "embedding show it too."
     )
 
 
 def _freezing(probed: Probed) -> str:
-    whole = {(f.part, f.over): relative(f) for f in probed.freezing if f.layer is None}
+    whole = {f.over: f for f in probed.freezing if f.layer is None and f.part == "both"}
+    known = [(words, whole[over]) for over, words in FROZEN.items() if over in whole]
+    if not known:
+        return ""
     told = [
-        f"{words} by {change(figure)}{_doubt(figure)}" if i else
-        f"With {words} in all layers, the denoising error changes by {change(figure)}{_doubt(figure)}"
-        for i, (words, figure) in enumerate(
-            (FROZEN[over], whole["both", over]) for over in FROZEN if ("both", over) in whole
-        )
+        f"with {words} by {change(f.largest.relative)} at noise level {f.largest.noise_level:.3g}"
+        f"{_doubt(of_many(f.largest.relative, len(f.rises)))} and by {change(f.relative)} on average"
+        for words, f in known
     ]
-    return f"{'; with '.join(told)}." if told else ""
+    levels = len(known[0][1].rises)
+    return (
+        f"How much the denoising error changes in all layers together, at the noise level where it rises most and on "
+        f"average over {levels} noise levels that count alike, in per cent of the error there: {'; '.join(told)}."
+    )
 
 
 def _one_layer(probed: Probed) -> str:
@@ -144,13 +175,18 @@ def _one_layer(probed: Probed) -> str:
     rows = [f for f in probed.freezing if f.layer is not None and f.part == "both" and f.over in FROZEN]
     if not rows:
         return ""
-    felt = [f for f in rows if f.mean.low is not None and f.mean.low > 0]
+    felt = [f for f in rows if (of_many(f.relative, len(rows)).low or 0) > 0]
     if not felt:
-        return "No single layer is missed: averaged away in one of them alone, no rise of the error can be told from 0."
-    worst = max(felt, key=lambda f: f.mean.value)
+        return (
+            f"No single layer is missed: averaged away in one of {len(rows)} alone, no rise of the error can be told "
+            "from 0."
+        )
+    worst = max(felt, key=lambda f: f.relative.value)
     return (
         f"Of single layers, {names[worst.layer]} is worth most: with {FROZEN[worst.over]} there alone, the error "
-        f"changes by {change(relative(worst))}."
+        f"changes by {change(worst.relative)} on average over noise levels that count alike (the largest of "
+        f"{len(rows)}, and so on the high side; {len(felt)} of them can be told from 0 when all are looked "
+        "at together)."
     )
 
 
@@ -160,7 +196,7 @@ def _swapped(swap: Swap | None) -> str:
     levels = [point for point in swap.points if point.kind == "levels"]
     sections = [point for point in swap.points if point.kind == "section"]
     told = []
-    turned = next((point for point in levels if _reads_second(point)), None)
+    turned = next((point for point in levels[1:] if _reads_second(point)), None)
     if turned is not None:
         told.append(
             f"of images that are told another class {turned.where}, it reads {per_cent(turned.second.value)} as that "
@@ -198,7 +234,8 @@ def _sensitivity(probed: Probed) -> str:
     most = max(probed.sensitivity, key=lambda point: point.difference.value / point.error)
     return (
         f"The class matters most at noise level {most.noise_level:.3g}: told another class, the network changes its "
-        f"answer by {per_cent(most.difference.value / most.error)} of its error there."
+        f"answer by {per_cent(most.difference.value / most.error)} of its error there (both root mean squares over "
+        "images and pixels)."
     )
 
 
@@ -209,7 +246,8 @@ def _erasure(probed: Probed) -> str:
     most = max(known, key=_total)
     names = numbered(probed.layers)
     return (
-        f"The shift is added before the norm, which erases {per_cent(fmean(map(_total, known)))} of its variation on "
+        "The shift is added before the norm, which by subtracting group means erases "
+        f"{per_cent(fmean(map(_total, known)))} of its variation on "
         f"average over {_layers(len(known))} ({per_cent(fmean(row.expected for row in known))} expected for shifts "
         f"that are independent from channel to channel); most in {names[most.layer]}: {per_cent(_total(most))}."
     )

@@ -145,24 +145,43 @@ def test_rises_are_paired_differences_of_errors_of_eps() -> None:
     assert point.rise.value == pytest.approx(rise.mean(), rel=1e-3)
     half = 1.96 * rise.std(ddof=1) / 6**0.5
     assert (point.rise.high - point.rise.low) / 2 == pytest.approx(half, rel=1e-3)
-    assert found.mean.value == pytest.approx(np.mean([one.rise.value for one in found.rises]))
-    assert found.relative == pytest.approx(found.mean.value / np.mean([one.error for one in found.rises]))
+    assert point.relative.value == pytest.approx(point.rise.value / point.error)
+    assert found.relative.value == pytest.approx(np.mean([one.rise.value / one.error for one in found.rises]))
+    assert found.largest.relative.value == max(one.relative.value for one in found.rises)
+
+
+def test_intervals_of_relative_rises_are_those_of_the_bootstrap() -> None:
+    """Images drawn again, numerators and denominators together."""
+    measured = freezer(build(), count=40)
+    found = measured.freeze(None, "both", "all")
+    inputs = mean_inputs(measured.unet, "all", TIMESTEPS, CLASSES)
+    names = [layer.name for layer in measured.layers]
+    frozen = measured.errors(steered(measured.denoiser, measured.unet, names, "both", inputs)).numpy()
+    before = measured.unchanged.numpy()
+    places = np.random.default_rng(0).integers(0, 40, (4000, 40))                                       # (R, N)
+    ratios = frozen[places].mean(axis=1) / before[places].mean(axis=1) - 1                              # (R, S)
+    for figure, drawn in [
+        *((rise.relative, ratios[:, i]) for i, rise in enumerate(found.rises)), (found.relative, ratios.mean(axis=1))
+    ]:
+        # The bootstrap divides by N, not N - 1; 4000 repetitions know a deviation to 1.1 %.
+        half = 1.96 * drawn.std() * (40 / 39) ** 0.5
+        assert (figure.high - figure.low) / 2 == pytest.approx(half, rel=0.05)
 
 
 def test_without_modulation_nothing_rises() -> None:
     measured = freezer(build(scale=0.0), count=2)
     for over in ("class", "timestep", "all"):
         found = measured.freeze(None, "both", over)
-        assert found.relative == 0 and all(point.rise[:3] == (0, 0, 0) for point in found.rises)
+        assert found.relative.value == 0 and all(point.rise[:3] == (0, 0, 0) for point in found.rises)
 
 
 def test_noise_that_both_share_makes_the_interval_small() -> None:
     measured = freezer(build(scale=0.03), count=12)
-    found = measured.freeze(None, "both", "class").mean
+    found = measured.freeze(None, "both", "class").rises[1].rise
     other = denoising_errors(
         measured.denoiser, SCHEDULE, measured.images, measured.labels, measured.places, LEVELS, seed=8
     ) / SCHEDULE.noise_levels[LEVELS].square()
-    unpaired = (other - measured.unchanged).mean(dim=1).std() / 12**0.5
+    unpaired = (other - measured.unchanged)[:, 1].std() / 12**0.5
     assert (found.high - found.low) / 3.92 < 0.3 * float(unpaired)
 
 

@@ -4,18 +4,23 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from ddpm.commands import ProbeCommand
+from ddpm.config import DataConfig
+from ddpm.data.slices import parse_split
+from ddpm.divergence import Diverged
 from ddpm.models.modulation import modulated_layers
 from ddpm.models.unet import UNet
 from ddpm.parsing import parse_probe
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.probe.measure import CLASSES, some_classes
-from ddpm.probe.probe import command_line, probe
+from ddpm.probe.probe import _file_name, command_line, probe
 from ddpm.probe.probed import Probed, from_json
+from ddpm.probe.subject import _held_out, _source
 from ddpm.schedule import SCHEDULES, NoiseSchedule
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +43,7 @@ def saved(folder: Path, names: tuple[str, ...], **options: object) -> Path:
 
 
 def probed(model: Path, **options: object) -> Probed:
-    page = probe(ProbeCommand(model, timesteps=4, images=6, samples=1, **options))
+    page = probe(ProbeCommand(model, timesteps=4, images=20, samples=1, **options))
     assert page.read_text().lower().startswith("<!doctype html>")
     return from_json(page.with_suffix(".json").read_text())
 
@@ -46,7 +51,8 @@ def probed(model: Path, **options: object) -> Probed:
 def test_a_model_without_images_or_classes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     found = probed(saved(tmp_path, (), norm="groupnorm"))
     assert {*found.left_out} == {
-        "sign flips and dead channels", "class separability", "freezing", "sensitivity to the class", "class swap"
+        "sign flips and dead channels", "signs of failure", "class separability", "freezing",
+        "sensitivity to the class", "class swap",
     }
     assert "name them with --reference" in found.left_out["freezing"]
     assert found.left_out["class swap"] == "the model has fewer than two classes"
@@ -65,11 +71,11 @@ def test_a_model_on_digits(tmp_path: Path) -> None:
     assert {*found.left_out} == {"erased shift", "class separability", "class swap"}
     assert found.left_out["class swap"] == found.left_out["class separability"]
     assert "the same for every class" in found.left_out["class swap"]
-    assert found.model.images == 6 and found.model.held_out is None
+    assert found.model.images == 20 and found.model.held_out is None
     assert len(found.freezing) == 9 + 5 and len(found.sensitivity) == 10
     # What does not depend on the class does not miss it, and does not answer to it.
     by_class = [one for one in found.freezing if one.over == "class"]
-    assert all(one.mean.value == pytest.approx(0, abs=1e-6) for one in by_class)
+    assert all(one.relative.value == pytest.approx(0, abs=1e-6) for one in by_class)
     assert all(one.difference.value == pytest.approx(0, abs=1e-6) for one in found.sensitivity)
     assert all(row.class_ + row.interaction == 0 for row in found.variance)
 
@@ -117,6 +123,72 @@ def test_the_command_line_says_what_is_not_the_default() -> None:
     assert command_line(parse_probe(["run"])) == "python scripts/probe.py run"
 
 
+@pytest.mark.parametrize(
+    ("split", "fingerprint", "pretrained", "expected"),
+    [
+        ("train[:1500]", "same", None, False),
+        ("train[1000:1600]", "", None, False),
+        ("train[1500:]", "", None, True),
+        ("train[1500:]", "", "elsewhere", None),
+        ("digits", "", None, None),
+    ],
+)
+def test_held_out_is_claimed_of_rows_that_are_known_to_be_others(
+    tmp_path: Path, split: str, fingerprint: str, pretrained: str | None, expected: bool | None
+) -> None:
+    model = f"\nmodel: {{pretrained: {pretrained}}}" if pretrained else ""
+    (tmp_path / "config.yaml").write_text(f"data: {{source: digits, split: 'train[:1500]'}}{model}\n")
+    (tmp_path / "run.json").write_text('{"data": {"fingerprint": "same"}}')
+    part = parse_split(split).part(1797) if split.startswith("train") else None
+    data = SimpleNamespace(part=part, fingerprint=fingerprint)
+    assert _held_out(ProbeCommand(tmp_path), DataConfig(source="digits", split=split), data) is expected
+    assert _held_out(ProbeCommand(tmp_path / "elsewhere" / "a/b/c/d"), DataConfig(), data) is None
+
+
+def test_a_split_alone_is_of_the_source_of_the_run(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data: {source: digits, split: 'train[:1500]'}\n")
+    (tmp_path / "run.json").write_text("{}")
+    pipeline = SimpleNamespace(unet=SimpleNamespace(config=SimpleNamespace(resolution=8, in_channels=1)))
+    found = _source(ProbeCommand(tmp_path, reference_split="train[1500:]"), pipeline)
+    assert (found.source, found.split, found.resolution, found.channels) == ("digits", "train[1500:]", 8, 1)
+    assert _source(ProbeCommand(tmp_path), pipeline).split == "train[:1500]"
+
+
+def test_layers_that_nothing_is_meant_to_reach_are_not_unmoved(tmp_path: Path) -> None:
+    found = probed(saved(tmp_path, ("cat", "dog"), conditioned_depths="decoder"))
+    depths = {layer.name: layer.depth for layer in found.layers}
+    assert all((row.unmoved is None) == (depths[row.layer] != "decoder") for row in found.signs)
+
+
+def test_each_checkpoint_has_its_page(tmp_path: Path) -> None:
+    for file in ("config.yaml", "run.json"):
+        (tmp_path / file).write_text("{}")
+    assert _file_name(tmp_path) == "probe.html"
+    assert _file_name(tmp_path / "checkpoints" / "step_00000100") == "probe-step_00000100.html"
+
+
+def test_a_modulation_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    model = saved(tmp_path, ("cat", "dog"))
+    pipeline = ClassConditionalPipeline.from_pretrained(model)
+    layer = modulated_layers(pipeline.unet)[2]
+    with torch.no_grad():
+        layer.norm.proj.bias[0] = torch.nan
+    pipeline.save_pretrained(model)
+    with pytest.raises(Diverged, match=rf"^the scale of layer {layer.name} is not finite.*$"):
+        probe(ProbeCommand(model))
+
+
+def test_a_split_without_a_run_is_refused(tmp_path: Path) -> None:
+    model = saved(tmp_path, ("cat", "dog"))
+    with pytest.raises(ValueError, match=r"^reference_split: .* is in no run directory"):
+        probe(ProbeCommand(model, reference_split="train[:50]"))
+    (tmp_path / "run").mkdir()
+    for file in ("config.yaml", "run.json"):
+        (tmp_path / "run" / file).write_text("{}")
+    with pytest.raises(ValueError, match=r"^reference_split: .* is a run directory"):
+        probe(ProbeCommand(model, reference=str(tmp_path / "run"), reference_split="train[:50]"))
+
+
 @pytest.mark.parametrize("count", [0, 1, CLASSES, CLASSES + 1, 1000])
 def test_classes_are_all_or_at_even_distances(count: int) -> None:
     found = some_classes(count)
@@ -137,7 +209,7 @@ def test_a_run_on_digits(digits_run: Path, tmp_path: Path) -> None:
     assert found.model.fingerprint == json.loads((digits_run / "run.json").read_text())["data"]["fingerprint"]
     assert found.model.held_out is False
     # A trained model uses both: without them the error rises, and the interval says so.
-    together = {one.over: one.mean for one in found.freezing if one.layer is None and one.part == "both"}
+    together = {one.over: one.relative for one in found.freezing if one.layer is None and one.part == "both"}
     assert all(figure.low > 0 for figure in together.values())
     assert all(row.p_value == 0.001 for row in found.separability)
     levels = [point for point in found.swap.points if point.kind == "levels"]

@@ -34,7 +34,7 @@ PROBED = Probed(
     [Signs("mid.blocks.0.norm2", None, None, 0.0, 1.0)],
     [Erasure("mid.blocks.0.norm2", 4, 0.25, None, None, None)],
     [Separability("mid.blocks.0.norm2", 0.9, 0.5, 0.01, 999, -0.5)],
-    [Freezing(None, "both", "all", [Rise(9, 3.0, 0.5, FIGURE)], FIGURE, 0.1)],
+    [Freezing(None, "both", "all", [Rise(9, 3.0, 0.5, FIGURE, FIGURE)], FIGURE)],
     [Sensitivity(9, 3.0, FIGURE, 0.5)],
     Swap([SwapPoint("nowhere", "levels", FIGURE, FIGURE)], 8, "dpmpp", FIGURE, ["a to b"], "iVBO"),
     {"erasure": "why not"},
