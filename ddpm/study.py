@@ -57,7 +57,7 @@ class Arm:
     seed_shift: int = 0
 
     def __post_init__(self) -> None:
-        if len(self.name) > 100 or not re.fullmatch(r"\w[\w.+-]*", self.name) or self.name.endswith(FILES):
+        if len(self.name) > 100 or not re.fullmatch(r"\w([\w.+-]*[\w+-])?", self.name) or self.name.endswith(FILES):
             raise ValueError(
                 f"arms: {self.name!r} cannot be the name of a folder here; use letters, digits, _, -, + and dots, as "
                 "adagn_scale"

@@ -241,6 +241,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "name with a slash": ({"arms": arms(**{"a/b": {}})}, r"arms: 'a/b' cannot be the name of a folder"),
     "name that is hidden": ({"arms": arms(**{".b": {}})}, r"arms: '\.b' cannot be the name of a folder"),
     "name of the folder above": ({"arms": arms(**{"..": {}})}, r"arms: '\.\.' cannot be the name of a folder"),
+    "name that ends in a dot": ({"arms": arms(**{"b.": {}})}, r"arms: 'b\.' cannot be the name of a folder"),
+    "metrics in a list": (
+        {"evaluation": {"metrics": ["denoising", "accuracy"]}},
+        r'evaluation: metrics: .* is no text; type metrics: "denoising, accuracy"',
+    ),
+    "metrics that are a number": ({"evaluation": {"metrics": 3}}, r"evaluation: metrics: 3 is no text; give names"),
     "name of a file": ({"arms": arms(**{"report.html": {}})}, r"arms: 'report\.html' cannot be the name"),
     "name of two cases": ({"arms": arms(b={}, B={"model.norm": "adain"})}, r"arms: two are called 'B'"),
     "name that YAML takes for a truth": ({"arms": {"a": {}, True: {}}}, r"arms: True is read as bool .*in quotes"),
@@ -258,10 +264,11 @@ def test_mistakes_are_one_line(mistake: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "expected"), [
     ("- 1\n", r"the file holds no names and values"),
     ("", r"the file holds no names and values"),
+    ("[" * 3000, r"the file holds lists or sections in one another too deeply"),
     ("arms: [1\n", r"line 2"),
     ("arms:\n  a: {}\n  a: {}\n", r"'a' is there twice, again in line 3"),
     ("base:\n  train: {steps: 1, steps: 2}\n", r"'steps' is there twice, again in line 2"),
-], ids=["list", "nothing", "broken", "arm twice", "option twice"])
+], ids=["list", "nothing", "deep", "broken", "arm twice", "option twice"])
 def test_files_that_are_no_studies(text: str, expected: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=expected) as refused:
         read(tmp_path, text)

@@ -152,11 +152,21 @@ def _evaluation_options(given: Any) -> dict[str, Any]:
         for name in given:
             if name not in kinds:
                 raise ValueError(f"{name} is not an option{did_you_mean(name, kinds)}")
+        if not isinstance(given.get("metrics", ""), str | None):
+            raise ValueError(f"metrics: {given['metrics']} is no text; {_listed(given['metrics'])}")
         read = parser.parse_object(given)
         options = {name: read[name] for name in given}
         command = EvaluateCommand(model=Path(), **options)
         with_options(SampleConfig(), command)
     return {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+
+
+def _listed(metrics: Any) -> str:
+    """What to type for a list of metrics."""
+    if isinstance(metrics, list) and all(isinstance(name, str) for name in metrics):
+        names = ", ".join(metrics)
+        return f'type metrics: "{names}"'
+    return 'give names with commas between, as metrics: "denoising, accuracy"'
 
 
 def _flat(given: Any) -> dict[str, Any]:
@@ -191,7 +201,10 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def _mapping(text: str, what: str) -> dict[Any, Any]:
-    content = yaml.load(text, _UniqueKeys)
+    try:
+        content = yaml.load(text, _UniqueKeys)
+    except RecursionError:
+        raise ValueError(f"{what} holds lists or sections in one another too deeply to be read") from None
     if not isinstance(content, dict):
         raise ValueError(f"{what} holds no names and values")
     return content
