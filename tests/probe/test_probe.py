@@ -13,6 +13,7 @@ from ddpm.commands import ProbeCommand
 from ddpm.config import DataConfig
 from ddpm.data.slices import parse_split
 from ddpm.divergence import Diverged
+from ddpm.evaluation.figures import Figure
 from ddpm.models.modulation import modulated_layers
 from ddpm.models.unet import UNet
 from ddpm.parsing import parse_probe
@@ -158,6 +159,14 @@ def test_layers_that_nothing_is_meant_to_reach_are_not_unmoved(tmp_path: Path) -
     found = probed(saved(tmp_path, ("cat", "dog"), conditioned_depths="decoder"))
     depths = {layer.name: layer.depth for layer in found.layers}
     assert all((row.unmoved is None) == (depths[row.layer] != "decoder") for row in found.signs)
+
+
+def test_a_judge_that_guesses_reads_no_swap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = tuple(str(digit) for digit in range(10))
+    judge = SimpleNamespace(accuracy=Figure(0.14, 0.09, 0.2), class_names=names)
+    monkeypatch.setattr("ddpm.probe.measure.read_judge", lambda *_: judge)
+    found = probed(saved(tmp_path, names, channel_mult=(1,)), reference="digits", reference_split="train[:50]")
+    assert found.swap is None and "not told from the 10% of chance" in found.left_out["class swap"]
 
 
 def test_each_checkpoint_has_its_page(tmp_path: Path) -> None:
