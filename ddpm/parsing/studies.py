@@ -58,7 +58,7 @@ def _with_base(text: str, name: str, within: str) -> str:
     root = yaml.compose(text, yaml.SafeLoader)
     value = next(value for key, value in root.value if key.value == "base")
     before, after = text[: value.start_mark.index].rstrip(" "), text[value.end_mark.index :]
-    return f"{before} # of {name}\n{textwrap.indent(within.rstrip(), '  ')}\n{after.lstrip()}"
+    return f"{before} # of {Path(name).name}\n{textwrap.indent(within.rstrip(), '  ')}\n{after.lstrip()}"
 
 
 def _reads_as(text: str, content: dict[str, Any]) -> bool:
