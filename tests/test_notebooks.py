@@ -61,7 +61,7 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("studies")
     (folder / "study.yaml").write_text(STUDY)
     script("ablate", "--study", folder / "study.yaml", "--run", folder / "runs")
-    script("probe", folder / "runs" / "adagn" / "seed_0", "--images", "8", "--timesteps", "4", "--samples", "1")
+    script("probe", folder / "runs" / "adagn" / "seed_0", "--images", "20", "--timesteps", "4", "--samples", "1")
     return {"DDPM_STUDY": folder / "runs", "DDPM_PROBE": folder / "runs" / "adagn" / "seed_0" / "probe.json"}
 
 
