@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ddpm.models.norm import NORMS
+
 ROOT = Path(__file__).parents[1]
 SMALL = ["--train.steps", "2", "--train.batch_size", "4", "--model.channels", "8", "--model.head_channels", "8"]
 SMALL += ["--sample.steps", "2", "--sample.per_class", "1", "--tracking.wandb", "off"]
@@ -39,7 +41,7 @@ MISTAKES = {
     "mistyped section": (["--modle.channels", "8"], "did you mean model.channels?"),
     "wrong type": (["--model.channels", "many"], "model.channels: Expected a int. Got value: many"),
     "out of range": (["--train.batch_size", "0"], "train.batch_size: 0 is out of range; allowed: 1 or more"),
-    "unknown norm": (["--model.norm", "adagan"], "'adagan' is not one of adagn, groupnorm; did you mean adagn?"),
+    "unknown norm": (["--model.norm", "adagan"], f"'adagan' is not one of {', '.join(NORMS)}; did you mean adagn?"),
     "unknown schedule": (["--diffusion.schedule", "cosin"], "did you mean cosine?"),
     "unknown prediction": (["--diffusion.prediction", "epsilon"], "is not one of eps, v, x_0; did you mean eps?"),
     "unknown weighting": (["--diffusion.weighting", "minsnr"], "did you mean min_snr?"),
@@ -87,6 +89,7 @@ def test_training_mistakes(mistake, monkeypatch, capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["4", "1e-9"], ids=["in memory", "on demand"])
 def test_unreadable_image(memory, images, tmp_path):
     """Named by its path, also where a worker finds it while training; or skipped and counted."""

@@ -12,7 +12,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 READ = {"01_from_noise_to_digits": "small_run", "02_what_adagn_does": "small_study"}     # fixtures of what each reads
-SLOW = {"small_study"}
 SMALL = ["--train.steps", "30", "--train.batch_size", "16", "--train.warmup_steps", "5", "--sample.per_class", "2"]
 SMALL += ["--sample.steps", "3", "--model.channels", "16", "--model.head_channels", "16", "--tracking.wandb", "off"]
 STUDY = """
@@ -70,11 +69,8 @@ def script(name: str, *options: str | Path) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=600)
 
 
-def marked(notebook: Path) -> object:
-    return pytest.param(notebook, marks=[pytest.mark.slow] if READ[notebook.stem] in SLOW else [], id=notebook.stem)
-
-
-@pytest.mark.parametrize("notebook", [marked(path) for path in NOTEBOOKS])
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(notebook: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     read = request.getfixturevalue(READ[notebook.stem])
     executed = [cell for cell in execute(notebook, read, monkeypatch) if cell.cell_type == "code"]

@@ -151,6 +151,7 @@ def command(model: Path, out: Path, processes: int, *options: str) -> dict[str, 
     return {str(p.relative_to(out)): p.read_bytes() for p in out.glob("*/*.png")}
 
 
+@pytest.mark.slow
 def test_one_process_and_two(model: Path, tmp_path: Path) -> None:
     """Equal bytes at an equal batch size, however many processes; one grey level otherwise."""
     options = ["--per-class", "5", "--steps", "6", "--guidance", "2", "--sampler", "dpmpp", "--batch-size"]

@@ -204,6 +204,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     return SimpleNamespace(state=whole, events=len(events), brightness=levels[BEST_OF_SHORT])
 
 
+@pytest.mark.slow
 def test_killed_at_every_stage(short: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Before each line, each checkpoint, each model that may be the best, and the export."""
     watched_by(monkeypatch, short.brightness)
