@@ -90,10 +90,10 @@ def uninterrupted(tmp_path_factory) -> Path:
     return run
 
 
-@pytest.mark.parametrize(
-    "number",
-    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow), pytest.param(signal.SIGKILL, marks=pytest.mark.slow)],
-)
+ALSO = [pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGINT, signal.SIGKILL)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, *ALSO])
 def test_interrupted_run_equals_the_whole(uninterrupted, tmp_path, number):
     run = tmp_path / "run"
     first = subprocess.Popen(command(run), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
