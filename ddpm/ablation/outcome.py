@@ -1,6 +1,5 @@
 """What the runs of a study say, read back from its directory. What is left out, and why, is told here, once."""
 
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ddpm.ablation.provenance import provenance
 from ddpm.ablation.registration import registered
 from ddpm.ablation.sentences import sentence, weighed
 from ddpm.ablation.statistics import Contrast, Measured, contrast, simultaneous
@@ -330,23 +330,6 @@ def _unlike_code(runs: Sequence[RunOutcome]) -> list[str]:
     return notes
 
 
-def from_its_parent(study: Path, place: Path) -> str:
-    """A place in the directory of a study, as seen from the directory that holds the study: true on any machine."""
-    return str(study.resolve().name / place.relative_to(study))
-
-
 def _provenance(run: RunOutcome, study: Path) -> dict[str, str]:
     """What reproduces a run, and tells whether it was."""
-    facts, evaluation = run.run.facts, run.evaluation
-    config = shlex.quote(from_its_parent(study, run.path / "config.yaml"))
-    again = shlex.quote(f"again/{run.arm}/{run.path.name}")
-    return {
-        "arm": run.arm,
-        "seed": str(run.seed),
-        "command": f"python scripts/train.py --config {config} --run {again}",
-        "git_commit": str(facts.get("git_commit")),
-        "versions": ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items()),
-        "data": facts["data"]["fingerprint"],
-        "weights": (None if evaluation is None else evaluation.weights) or run.run.newest_weights or "none",
-        "evaluation": "none" if evaluation is None else from_its_parent(study, evaluation.folder),
-    }
+    return {"arm": run.arm, "seed": str(run.seed), **provenance(study, run.path, run.run, run.evaluation)}

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from ddpm.ablation.charts import curve_charts, denoising_charts, paired_chart
 from ddpm.ablation.glossary import MEANINGS, of_norm
-from ddpm.ablation.outcome import Outcome, RunOutcome, from_its_parent
+from ddpm.ablation.outcome import Outcome, RunOutcome
+from ddpm.ablation.provenance import from_its_parent
 from ddpm.ablation.statistics import LEAST_PAIRS, POWER, Contrast
 from ddpm.ablation.sweep import read_sweep
 from ddpm.ablation.timing import read_timing

@@ -1,11 +1,11 @@
 """What a study is, written down before its first run: nobody chooses the question after seeing the answer."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from ddpm.data import ImageData
+from ddpm.evaluation.subject import digest_of
 from ddpm.exchange.provenance import git_commit, versions
 from ddpm.manifest import appearing
 from ddpm.study import Study
@@ -52,7 +52,7 @@ def register(study: Study, text: str, data: ImageData, path: Path) -> dict[str, 
         )
     path.mkdir(parents=True, exist_ok=True)
     facts = {
-        "digest": _digest(resolved),
+        "digest": digest_of(resolved),
         "data": {"summary": data.summary(), "fingerprint": data.fingerprint},
         "versions": versions(),
         "git_commit": git_commit(),
@@ -78,13 +78,9 @@ def registered(path: Path) -> dict[str, Any]:
         facts = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as problem:
         raise ValueError(f"{file}: cannot be read as JSON: {problem}; restore it") from None
-    if not isinstance(facts, dict) or _digest(facts.get("study")) != facts.get("digest"):
+    if not isinstance(facts, dict) or digest_of(facts.get("study")) != facts.get("digest"):
         raise ValueError(f"{file}: study.json was changed after it was written (its digest is another); restore it")
     return facts
-
-
-def _digest(resolved: Any) -> str:
-    return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()
 
 
 def _some_run(path: Path) -> Path | None:

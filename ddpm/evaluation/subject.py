@@ -177,13 +177,7 @@ def drawn(
     Raises:
         ValueError: if the model does not fit the reference, or the settings do not fit the model.
     """
-    config = pipeline.unet.config
-    ours, theirs = (config.resolution, config.in_channels), (data.resolution, data.channels)
-    if ours != theirs:
-        raise ValueError(
-            f"reference: its images are {theirs[0]}x{theirs[0]} with {theirs[1]} channel(s), the model's "
-            f"{ours[0]}x{ours[0]} with {ours[1]}; name images like those that it was trained on"
-        )
+    check_size(pipeline, data)
     names = pipeline.class_names
     _check_distinct(names, str(command.model))
     unknown = [name for name in data.class_names if name not in names] if names else []
@@ -221,6 +215,21 @@ def drawn(
         return lambda places: torch.stack([decoded(folder / plan.png(requests[i])) for i in places])
 
     return Subject(str(command.model), count, settings.batch_size, labels, identity, get, folder, pipeline)
+
+
+def check_size(pipeline: ClassConditionalPipeline, data: ImageData) -> None:
+    """Refuses real images of another size than the model's.
+
+    Raises:
+        ValueError: names both.
+    """
+    config = pipeline.unet.config
+    ours, theirs = (config.resolution, config.in_channels), (data.resolution, data.channels)
+    if ours != theirs:
+        raise ValueError(
+            f"reference: its images are {theirs[0]}x{theirs[0]} with {theirs[1]} channel(s), the model's "
+            f"{ours[0]}x{ours[0]} with {ours[1]}; name images like those that it was trained on"
+        )
 
 
 def given(command: EvaluateCommand, data: ImageData) -> Subject:

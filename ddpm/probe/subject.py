@@ -14,7 +14,7 @@ from ddpm.data import ImageData
 from ddpm.data.slices import parse_split
 from ddpm.evaluation.judge import Judge, cached_judge
 from ddpm.evaluation.reference import cache_directory
-from ddpm.evaluation.subject import is_model, read_data, reference_config
+from ddpm.evaluation.subject import check_size, is_model, read_data, reference_config
 from ddpm.exchange.loading import load_pipeline, locate, weights_digest
 from ddpm.parsing import read_config, run_of
 from ddpm.pipeline import ClassConditionalPipeline
@@ -88,13 +88,8 @@ def read_judge(images: Images, device: torch.device) -> Judge:
 def _read_images(command: ProbeCommand, pipeline: ClassConditionalPipeline, device: torch.device) -> Images:
     source = _source(command, pipeline)
     data = read_data(source, "reference")
-    config, names = pipeline.unet.config, pipeline.class_names
-    ours, theirs = (config.resolution, config.in_channels), (data.resolution, data.channels)
-    if ours != theirs:
-        raise ValueError(
-            f"reference: its images are {theirs[0]}x{theirs[0]} with {theirs[1]} channel(s), the model's "
-            f"{ours[0]}x{ours[0]} with {ours[1]}; name images like those that it was trained on"
-        )
+    check_size(pipeline, data)
+    names = pipeline.class_names
     unknown = next((name for name in data.class_names if names and name not in names), None)
     if unknown is not None or (names and not data.class_names):
         lack = "they have no classes" if unknown is None else f"the model has no class {unknown!r}"
