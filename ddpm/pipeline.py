@@ -22,13 +22,13 @@ from huggingface_hub import snapshot_download
 from PIL import Image
 from torch import Tensor
 
+from ddpm.diffusion.class_labels import Label, label_tensor
+from ddpm.diffusion.guidance import unet_denoiser, with_guidance
+from ddpm.diffusion.samplers import invert
+from ddpm.diffusion.sampling import Seed, Walk, batches, check_drawing, draw, from_uint8, to_uint8
+from ddpm.diffusion.schedule import Denoiser, NoiseSchedule
+from ddpm.diffusion.timesteps import timestep_grid
 from ddpm.names import did_you_mean, lookup
-from ddpm.sampling.guidance import unet_denoiser, with_guidance
-from ddpm.sampling.images import Seed, Walk, batches, check_drawing, draw, from_uint8, to_uint8
-from ddpm.sampling.labels import Label, label_tensor
-from ddpm.sampling.samplers import invert
-from ddpm.sampling.timesteps import timestep_grid
-from ddpm.schedule import Denoiser, NoiseSchedule
 
 PREDICTION_TYPES = {"eps": "epsilon", "v": "v_prediction", "x_0": "sample"}
 # What is drawn with where no sampler is named: that of the scheduler, which diffusers' users swap.
@@ -72,7 +72,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         Args:
             unet: the model.
             schedule: the one that it is trained with.
-            prediction: what it predicts, an entry of `ddpm.objective.PREDICTIONS`.
+            prediction: what it predicts, an entry of `ddpm.diffusion.objective.PREDICTIONS`.
             class_names: one name per class, in the order of ids.
         """
         scheduler = DDIMScheduler(
@@ -176,13 +176,13 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
     @property
     def prediction(self) -> str:
-        """What the U-Net predicts, an entry of `ddpm.objective.PREDICTIONS`."""
+        """What the U-Net predicts, an entry of `ddpm.diffusion.objective.PREDICTIONS`."""
         names = {theirs: ours for ours, theirs in PREDICTION_TYPES.items()}
         return lookup(names, self.scheduler.config.prediction_type, "the scheduler's prediction_type")
 
     @property
     def sampler(self) -> str:
-        """The sampler that the scheduler stands for, an entry of `ddpm.sampling.samplers.SAMPLERS`."""
+        """The sampler that the scheduler stands for, an entry of `ddpm.diffusion.samplers.SAMPLERS`."""
         return lookup(SAMPLER_OF, type(self.scheduler).__name__, "scheduler")
 
     def denoiser(
@@ -193,7 +193,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         rescale: float = 0.0,
         clip: bool = True,
     ) -> Denoiser:
-        """The U-Net as a denoiser: guided, then clipped; arguments as in `ddpm.sampling.guidance.with_guidance`.
+        """The U-Net as a denoiser: guided, then clipped; arguments as in `ddpm.diffusion.guidance.with_guidance`.
 
         Args:
             guidance: its scale.
@@ -262,9 +262,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
             guidance_interval: noise levels (low, high] in which there is guidance; all unless given.
             guidance_rescale: 0 to 1, against overexposed images.
             guide: a weaker model, for autoguidance instead of classifier-free guidance.
-            sampler: an entry of `ddpm.sampling.samplers.SAMPLERS`; that of the scheduler unless given.
+            sampler: an entry of `ddpm.diffusion.samplers.SAMPLERS`; that of the scheduler unless given.
             eta: noise of ddim, 0 to 1.
-            spacing: of the timesteps, an entry of `ddpm.sampling.timesteps.SPACINGS`.
+            spacing: of the timesteps, an entry of `ddpm.diffusion.timesteps.SPACINGS`.
             batch_size: images per network call, short batches being filled up; as many as are asked for, at most 100,
                 unless given. Pixels are equal at an equal batch size, and within one grey level otherwise.
             noise: (N, C, H, W), starts there instead of at the seeds' noise, such as what `invert` returns.
@@ -338,7 +338,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         noise: Tensor | None = None,
         clip: bool = True,
     ) -> Callable[[list[int]], Tensor]:
-        """Prepares the drawing of images; arguments as in `__call__` and `ddpm.sampling.images.draw`.
+        """Prepares the drawing of images; arguments as in `__call__` and `ddpm.diffusion.sampling.draw`.
 
         Returns:
             Places in `labels`, at most `batch_size` of them -> uint8 (len, C, H, W) on the CPU.
@@ -462,7 +462,7 @@ def _source(part: Any, title: str) -> str:
     if kind.__module__.startswith("diffusers_modules."):         # loaded from such a file
         return Path(inspect.getsourcefile(kind)).read_text()
     version = importlib.import_module("ddpm").__version__
-    return importlib.import_module("ddpm.bundle").bundle(kind.__module__, title, version)
+    return importlib.import_module("ddpm.single_file").bundle(kind.__module__, title, version)
 
 
 def _read_index(folder: Path, expected: str) -> dict:

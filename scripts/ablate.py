@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from ddpm.parsing import one_line_errors, parse_ablate, read_study, study_text
+from ddpm.cli.command_lines import parse_ablate
+from ddpm.cli.errors import one_line_errors
+from ddpm.config.study_files import read_study, study_text
 
 
 def main() -> None:
@@ -10,7 +12,7 @@ def main() -> None:
         command = parse_ablate()
         study = read_study(command.study)
         text = study_text(command.study)
-        from ddpm.ablation.runner import ablate  # after the options are read: importing takes seconds
+        from ddpm.lab.ablation.ablate import ablate  # after the options are read: importing takes seconds
 
         ablate(study, text, command.run or Path("runs") / command.study.stem, command.part, command.dry_run)
 

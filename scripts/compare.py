@@ -1,12 +1,13 @@
 """Set runs side by side, as a table and one HTML page: `python scripts/compare.py --help`."""
 
-from ddpm.parsing import one_line_errors, parse_compare
+from ddpm.cli.command_lines import parse_compare
+from ddpm.cli.errors import one_line_errors
 
 
 def main() -> None:
     with one_line_errors():
         command = parse_compare()
-        from ddpm.analysis.report import report  # after the options are read: importing takes seconds
+        from ddpm.lab.comparison.compare import report  # after the options are read: importing takes seconds
 
         report(command.runs, command.out)
 

@@ -1,13 +1,15 @@
 """Convert models of other programs to this one, and back to diffusers: `python scripts/convert.py --help`."""
 
-from ddpm.parsing import one_line_errors, parse_convert, read_flags
+from ddpm.cli.command_lines import parse_convert
+from ddpm.cli.errors import one_line_errors
+from ddpm.config.yaml_files import read_flags
 
 
 def main() -> None:
     with one_line_errors():
         command = parse_convert()
         flags = None if command.flags is None else read_flags(command.flags)
-        from ddpm.exchange.conversion import convert  # after the options are read: importing takes seconds
+        from ddpm.io.conversion import convert  # after the options are read: importing takes seconds
 
         convert(
             command.model,

@@ -1,6 +1,8 @@
 """Measure how good a model's images are, with error bars: `python scripts/evaluate.py --help`."""
 
-from ddpm.parsing import one_line_errors, parse_evaluate, sample_settings
+from ddpm.cli.command_lines import parse_evaluate
+from ddpm.cli.errors import one_line_errors
+from ddpm.config.yaml_files import sample_settings
 
 
 def main() -> None:

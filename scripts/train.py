@@ -1,6 +1,7 @@
 """Train a class-conditional diffusion model: `python scripts/train.py --help`."""
 
-from ddpm.parsing import one_line_errors, parse_train
+from ddpm.cli.command_lines import parse_train
+from ddpm.cli.errors import one_line_errors
 
 
 def main() -> None:

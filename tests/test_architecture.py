@@ -38,14 +38,14 @@ LEAVES = {
 OUTSIDERS = {
     "jsonargparse": {"ddpm/parsing/"},
     "docstring_parser": {"ddpm/parsing/"},
-    "yaml": {"ddpm/parsing/", "ddpm/config.py"},
+    "yaml": {"ddpm/parsing/", "ddpm/config/sections.py"},
     "accelerate": {
         "ddpm/training/",
         "ddpm/evaluation/",
         "ddpm/ablation/",
         "ddpm/probe/",
         "ddpm/processes.py",
-        "ddpm/exchange/files.py",
+        "ddpm/io/drawing.py",
     },
     "wandb": {"ddpm/training/"},
 }
@@ -71,7 +71,7 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
             module = ".".join(filter(None, [base, node.module]))
-            # `from ddpm import config` names a module as well as `from ddpm.config import Config`.
+            # `from ddpm import config` names a module as well as `from ddpm.config.sections import Config`.
             yield from (f"ddpm.{alias.name}" for alias in node.names) if module == "ddpm" else (module,)
 
 

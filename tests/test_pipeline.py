@@ -15,13 +15,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ddpm import pipeline as pipeline_module
-from ddpm.bundle import bundle
+from ddpm.diffusion.objective import PREDICTIONS
+from ddpm.diffusion.samplers import SAMPLERS
+from ddpm.diffusion.sampling import Walk
+from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
 from ddpm.models.unet import UNet
-from ddpm.objective import PREDICTIONS
 from ddpm.pipeline import PREDICTION_TYPES, SAMPLER_OF, ClassConditionalPipeline
-from ddpm.sampling.images import Walk
-from ddpm.sampling.samplers import SAMPLERS
-from ddpm.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
+from ddpm.single_file import bundle
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["cat", "dog", "horse"]

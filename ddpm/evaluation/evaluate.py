@@ -12,16 +12,16 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from ddpm.commands import EvaluateCommand
-from ddpm.config import SampleConfig
-from ddpm.evaluation.bench import Bench, identify, prepare
-from ddpm.evaluation.figures import Described
-from ddpm.evaluation.held_out import measure_denoiser
-from ddpm.evaluation.record import Tables, finish
+from ddpm.atomic import appearing
+from ddpm.config.commands import EvaluateCommand
+from ddpm.config.sections import SampleConfig
+from ddpm.evaluation.denoiser import measure_denoiser
+from ddpm.evaluation.estimates import Described
+from ddpm.evaluation.image_source import Read, digest_of, features_folder, located, output_folder
 from ddpm.evaluation.reference import cache_directory, described, described_data, description
-from ddpm.evaluation.subject import Read, digest_of, features_folder, located, output_folder
-from ddpm.evaluation.table import as_table
-from ddpm.manifest import appearing
+from ddpm.evaluation.results import Tables, finish
+from ddpm.evaluation.setup import Bench, identify, prepare
+from ddpm.evaluation.text_table import as_table
 from ddpm.processes import check_launch, first_on_main, join_processes, on_main
 
 

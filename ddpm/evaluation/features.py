@@ -16,7 +16,7 @@ from ddpm.data import ImageData
 from ddpm.evaluation.dinov2 import DinoV2
 from ddpm.evaluation.extraction import checked, digest_of
 from ddpm.evaluation.inception import Inception
-from ddpm.evaluation.judge import cached_judge, load_judge
+from ddpm.evaluation.reference_classifier import cached_judge, load_judge
 from ddpm.names import did_you_mean
 
 

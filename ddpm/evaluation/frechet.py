@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.evaluation.blocks import blocks
-from ddpm.evaluation.figures import Figure, Table
+from ddpm.evaluation.chunks import blocks
+from ddpm.evaluation.estimates import Figure, Table
 from ddpm.evaluation.intervals import with_standard_error
 
 HELD_VALUES = 2**22         # float64 values that replicates hold at once, of moments or of counts: 32 MiB

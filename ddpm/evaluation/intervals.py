@@ -2,7 +2,7 @@
 
 from math import sqrt
 
-from ddpm.evaluation.figures import Figure
+from ddpm.evaluation.estimates import Figure
 
 Z = 1.959964        # quantile of the normal distribution at 97.5 %
 

@@ -5,8 +5,8 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from ddpm.evaluation.blocks import blocks
-from ddpm.evaluation.figures import Figure, Table
+from ddpm.evaluation.chunks import blocks
+from ddpm.evaluation.estimates import Figure, Table
 from ddpm.evaluation.intervals import with_standard_error
 
 

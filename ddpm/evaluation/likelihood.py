@@ -11,15 +11,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.divergence import Diverged
-from ddpm.evaluation.blocks import blocks
-from ddpm.evaluation.figures import Figure, Table
+from ddpm.diffusion.divergence import Diverged
+from ddpm.diffusion.objective import prior_bound, variational_bound
+from ddpm.diffusion.sampling import from_uint8
+from ddpm.diffusion.schedule import Denoiser, NoiseSchedule, Prediction
+from ddpm.diffusion.timesteps import MAX_NOISE_LEVEL, logsnr
+from ddpm.evaluation.chunks import blocks
+from ddpm.evaluation.estimates import Figure, Table
 from ddpm.evaluation.intervals import with_standard_error
-from ddpm.objective import prior_bound, variational_bound
 from ddpm.randomness import Purpose, bits, normal
-from ddpm.sampling.images import from_uint8
-from ddpm.sampling.timesteps import MAX_NOISE_LEVEL, logsnr
-from ddpm.schedule import Denoiser, NoiseSchedule, Prediction
 
 ROWS = 256      # images that the denoiser is shown at once
 

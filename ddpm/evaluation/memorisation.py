@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ddpm.evaluation.blocks import some_rows
-from ddpm.evaluation.figures import Figure, Table
+from ddpm.evaluation.chunks import some_rows
+from ddpm.evaluation.estimates import Figure, Table
 from ddpm.evaluation.intervals import share
 from ddpm.evaluation.neighbours import nearest
 

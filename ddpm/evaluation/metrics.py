@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ddpm.evaluation.blocks import some_rows
-from ddpm.evaluation.classes import accuracy, confusion, inception_score
-from ddpm.evaluation.figures import Described, Figure, Table
+from ddpm.evaluation.chunks import some_rows
+from ddpm.evaluation.class_accuracy import accuracy, confusion, inception_score
+from ddpm.evaluation.estimates import Described, Figure, Table
 from ddpm.evaluation.frechet import PER_FEATURE, distance_to, frechet_at_infinity, frechet_bootstrap, moments
 from ddpm.evaluation.kernel import kernel_distance
 from ddpm.evaluation.memorisation import memorised

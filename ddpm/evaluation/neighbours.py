@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ddpm.evaluation.blocks import blocks
-from ddpm.evaluation.figures import Figure, Table
+from ddpm.evaluation.chunks import blocks
+from ddpm.evaluation.estimates import Figure, Table
 from ddpm.evaluation.intervals import share, with_standard_error
 
 NEIGHBOURS = 5              # Naeem et al. 2020; Kynkäänniemi et al. took 3

@@ -12,10 +12,10 @@ from accelerate import PartialState
 from torch import Tensor
 
 from ddpm.data import ImageData
+from ddpm.evaluation.estimates import Described
+from ddpm.evaluation.feature_cache import tabulate
 from ddpm.evaluation.features import Extractor, build_extractor
-from ddpm.evaluation.figures import Described
-from ddpm.evaluation.judge import Judge, cached_judge
-from ddpm.evaluation.rows import tabulate
+from ddpm.evaluation.reference_classifier import Judge, cached_judge
 
 BATCH = 500             # images that are described at a time
 SMALL = 16              # pixels of the images that neighbours are looked for in

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ddpm.config import Config, TrainConfig
+from ddpm.config.sections import Config, TrainConfig
 from ddpm.data import ImageData
 from ddpm.randomness import Purpose, permutation
 

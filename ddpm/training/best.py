@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ddpm.manifest import damage, publish, recover
+from ddpm.atomic import damage, publish, recover
 from ddpm.pipeline import ClassConditionalPipeline
 
 FACTS = "best.json"

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING
 
 from accelerate import Accelerator
 
-from ddpm.config import Config
+from ddpm.config.sections import Config
 from ddpm.data import ImageData, load_data
-from ddpm.exchange.loading import load_pipeline
-from ddpm.exchange.pretrained import started_from, training_options
+from ddpm.diffusion.objective import PREDICTIONS, TIMESTEP_SAMPLERS, WEIGHTINGS
+from ddpm.diffusion.sampling import check_drawing
+from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
+from ddpm.io.pipelines import load_pipeline
+from ddpm.io.pretrained import started_from, training_options
 from ddpm.models.embedding import CONDITIONINGS
 from ddpm.models.norm import NORMS
 from ddpm.models.shape import check_depth_names
 from ddpm.models.unet import RESAMPLERS, UNet
 from ddpm.names import did_you_mean, lookup
-from ddpm.objective import PREDICTIONS, TIMESTEP_SAMPLERS, WEIGHTINGS
-from ddpm.sampling.images import check_drawing
-from ddpm.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
 
 if TYPE_CHECKING:
-    from ddpm.evaluation.monitor import Monitor
+    from ddpm.evaluation.in_training import Monitor
 
 
 def build_data(config: Config) -> ImageData:
@@ -52,7 +52,7 @@ def check_names(config: Config) -> None:
 
 def _check_evaluation(config: Config) -> None:
     # Here, so that training without evaluation does not wait for it.
-    from ddpm.evaluation.monitor import MONITORED
+    from ddpm.evaluation.in_training import MONITORED
 
     evaluation = config.evaluation
     check_extractor(evaluation.extractor)
@@ -84,7 +84,7 @@ def build_monitor(config: Config, data: ImageData, accelerator: Accelerator) -> 
     """
     if config.evaluation.every == 0:
         return None
-    from ddpm.evaluation.monitor import Monitor
+    from ddpm.evaluation.in_training import Monitor
     from ddpm.evaluation.reference import cache_directory
 
     return Monitor(config.evaluation, data, accelerator, cache_directory())

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ddpm.manifest import newest_intact, publish, recover
+from ddpm.atomic import newest_intact, publish, recover
 from ddpm.pipeline import ClassConditionalPipeline
 
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ddpm.exchange.card import write_card
-from ddpm.manifest import digests, publish
+from ddpm.atomic import digests, publish
+from ddpm.io.card import write_card
 from ddpm.pipeline import ClassConditionalPipeline
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"

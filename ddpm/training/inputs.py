@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ddpm.config import Config
-from ddpm.objective import TIMESTEP_SAMPLERS
+from ddpm.config.sections import Config
+from ddpm.diffusion.objective import TIMESTEP_SAMPLERS
 from ddpm.randomness import Purpose, bits, normal, uniform
 
 

@@ -6,7 +6,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
-from ddpm.config import TrainConfig
+from ddpm.config.sections import TrainConfig
 from ddpm.processes import check_launch, join_processes, on_main
 
 # With evaluation the main process may train a judge, which takes long without a GPU, while the others wait.

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ddpm.models.modulation import DEAD, effects, modulations
+from ddpm.evaluation.modulation import DEAD, effects, modulations
 from ddpm.models.unet import UNet
 
 TIMESTEPS = 4       # at even distances,
@@ -28,7 +28,7 @@ def watch(unet: UNet, num_timesteps: int) -> dict[str, float | None]:
         `modulation/PART_timestep`, `_class` and `_interaction`, the shares of the variance over timesteps and classes
         that these explain, mean over layers (0 in a layer where nothing varies). With a scale: `modulation/flips`, the
         share of 1 + scale below 0, and `modulation/dead`, that of channels whose |1 + scale| is below
-        `ddpm.models.modulation.DEAD` at all of these timesteps and classes. None is a number that is not finite.
+        `ddpm.evaluation.modulation.DEAD` at all of these timesteps and classes. None is a number that is not finite.
     """
     device, classes = unet.class_embed.weight.device, max(unet.config.num_classes, 1)
     timesteps = torch.linspace(0, num_timesteps - 1, min(TIMESTEPS, num_timesteps)).round().long()

@@ -6,8 +6,8 @@ from typing import TypeVar
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from ddpm.diffusion.sampling import batches
 from ddpm.processes import all_together
-from ddpm.sampling.images import batches
 
 Result = TypeVar("Result")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlparse
 
-from ddpm.config import Config, TrackingConfig
-from ddpm.manifest import naming
+from ddpm.atomic import naming
+from ddpm.config.sections import Config, TrackingConfig
 
 
 class Tracker(Protocol):

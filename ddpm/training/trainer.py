@@ -14,32 +14,32 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm.config import Config
+from ddpm.config.sections import Config
 from ddpm.data import ImageData
-from ddpm.divergence import Diverged
+from ddpm.diffusion.divergence import Diverged
+from ddpm.diffusion.objective import diffusion_loss
+from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.models.unet import UNet
-from ddpm.objective import diffusion_loss
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import device_map, first_on_main, on_main
-from ddpm.schedule import NoiseSchedule
 from ddpm.training.batches import as_trained_on, local_batches
 from ddpm.training.build import build_data, build_monitor, build_schedule, build_unet, check_names
 from ddpm.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from ddpm.training.dry_run import multiply_adds, plan
 from ddpm.training.ema import EMA
-from ddpm.training.evaluations import Evaluations
 from ddpm.training.export import export
-from ddpm.training.grid import Grid
 from ddpm.training.inputs import seed_dropout, training_inputs
 from ddpm.training.interruption import Interruption
 from ddpm.training.launch import EVALUATION_PATIENCE, start_accelerator
 from ddpm.training.modulation import watch
 from ddpm.training.optimizer import build_optimizer, learning_rate
-from ddpm.training.plan import multiply_adds, plan
-from ddpm.training.run import RunDirectory
+from ddpm.training.periodic_evaluation import Evaluations
+from ddpm.training.run_directory import RunDirectory
+from ddpm.training.sample_grid import Grid
 from ddpm.training.tracking import Stopwatch, open_trackers
 
 if TYPE_CHECKING:       # only: training without evaluation does not import it
-    from ddpm.evaluation.monitor import Monitor
+    from ddpm.evaluation.in_training import Monitor
 
 
 def train(config: Config, run_path: Path, dry_run: bool = False) -> None:

@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm.data import ImageData, load_data
-from ddpm.evaluation.figures import Described
-from ddpm.evaluation.judge import Judge, cached_judge
+from ddpm.evaluation.estimates import Described
+from ddpm.evaluation.feature_cache import some_places
 from ddpm.evaluation.metrics import METRICS, Options
 from ddpm.evaluation.reference import cache_directory, describe
-from ddpm.evaluation.rows import some_places
+from ddpm.evaluation.reference_classifier import Judge, cached_judge
 
 FIGURES = ("frechet_distance", "frechet_distance_infinity", "kernel_distance", "precision", "recall", "density",
            "coverage", "inception_score", "accuracy", "memorised")

@@ -22,11 +22,11 @@ from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 from torch import Tensor
 
+from ddpm.config.yaml_files import read_config
+from ddpm.diffusion.samplers import SAMPLERS
+from ddpm.diffusion.sampling import batches
 from ddpm.evaluation.frechet import frechet_distance, moments
-from ddpm.exchange.loading import load_pipeline
-from ddpm.parsing import read_config
-from ddpm.sampling.images import batches
-from ddpm.sampling.samplers import SAMPLERS
+from ddpm.io.pipelines import load_pipeline
 from ddpm.training.build import build_data
 
 SCALES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)

@@ -17,11 +17,11 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from ddpm.exchange.loading import load_pipeline
-from ddpm.models.unet2d import to_unet2d
+from ddpm.diffusion.sampling import seeded_noise, to_uint8
+from ddpm.io.pipelines import load_pipeline
+from ddpm.io.unet2d import to_unet2d
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.randomness import Purpose
-from ddpm.sampling.images import seeded_noise, to_uint8
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from diffusers import DDPMScheduler, UNet2DModel
 from diffusers.training_utils import EMAModel
 
-from ddpm.config import Config, DataConfig, DiffusionConfig, ModelConfig, TrainConfig
+from ddpm.config.sections import Config, DataConfig, DiffusionConfig, ModelConfig, TrainConfig
 from ddpm.data import ImageData
 from ddpm.training.batches import local_batches
 from ddpm.training.build import build_data, build_schedule, build_unet

@@ -15,18 +15,18 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm.commands import EvaluateCommand
+from ddpm.atomic import sha256
+from ddpm.config.commands import EvaluateCommand
+from ddpm.config.yaml_files import sample_settings
 from ddpm.data import ImageData, load_data
-from ddpm.evaluation.bench import OF_THE_DENOISER
+from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.evaluation.evaluate import evaluate
-from ddpm.evaluation.judge import train_judge
 from ddpm.evaluation.metrics import METRICS
+from ddpm.evaluation.reference_classifier import train_judge
 from ddpm.evaluation.scores import SCORES, image_scores
-from ddpm.manifest import sha256
+from ddpm.evaluation.setup import OF_THE_DENOISER
 from ddpm.models.unet import UNet
-from ddpm.parsing import sample_settings
 from ddpm.pipeline import ClassConditionalPipeline
-from ddpm.schedule import SCHEDULES, NoiseSchedule
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_machines", "1"]

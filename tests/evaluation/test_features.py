@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.data import ImageData
-from ddpm.evaluation import judge as judge_module
+from ddpm.evaluation import reference_classifier as judge_module
 from ddpm.evaluation.extraction import checked, digest_of, in_batches
 from ddpm.evaluation.features import EXTRACTORS, build_extractor
-from ddpm.evaluation.judge import cached_judge
+from ddpm.evaluation.reference_classifier import cached_judge
 
 CPU = torch.device("cpu")
 HAS_TORCH_FIDELITY = importlib.util.find_spec("torch_fidelity") is not None

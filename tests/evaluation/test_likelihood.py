@@ -14,7 +14,10 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from ddpm.data import load_data
-from ddpm.divergence import Diverged
+from ddpm.diffusion.divergence import Diverged
+from ddpm.diffusion.guidance import unet_denoiser
+from ddpm.diffusion.objective import PREDICTIONS
+from ddpm.diffusion.schedule import SCHEDULES, Denoiser, NoiseSchedule, Prediction, with_zero_terminal_snr
 from ddpm.evaluation import likelihood
 from ddpm.evaluation.likelihood import (
     bits_per_dim,
@@ -25,15 +28,12 @@ from ddpm.evaluation.likelihood import (
     error_timesteps,
     strata,
 )
-from ddpm.exchange.loading import load_pipeline
-from ddpm.models.adm import from_adm
-from ddpm.objective import PREDICTIONS
+from ddpm.io.adm import from_adm
+from ddpm.io.pipelines import load_pipeline
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.randomness import Purpose, normal
-from ddpm.sampling.guidance import unet_denoiser
-from ddpm.schedule import SCHEDULES, Denoiser, NoiseSchedule, Prediction, with_zero_terminal_snr
 
-GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

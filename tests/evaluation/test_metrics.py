@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from ddpm.evaluation import metrics
-from ddpm.evaluation.figures import Described
+from ddpm.evaluation.estimates import Described
+from ddpm.evaluation.feature_cache import some_places
 from ddpm.evaluation.metrics import METRICS, Options, shortage
-from ddpm.evaluation.rows import some_places
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from ddpm.exchange.loading import load_pipeline, locate
-from ddpm.manifest import damage
+from ddpm.atomic import damage
+from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
+from ddpm.io.pipelines import load_pipeline, locate
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
-from ddpm.schedule import SCHEDULES, NoiseSchedule
 from ddpm.training.best import Best
 
 IDENTITY = {"run": "a", "metric": "frechet_distance", "count": 3}

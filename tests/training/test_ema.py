@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ddpm.config import TrainConfig
+from ddpm.config.sections import TrainConfig
 from ddpm.training.ema import EMA
 
 

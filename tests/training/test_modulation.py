@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ddpm.models.modulation import modulated_layers, modulations
+from ddpm.evaluation.modulation import modulated_layers, modulations
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import UNet
 from ddpm.training.modulation import watch

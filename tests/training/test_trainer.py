@@ -15,16 +15,24 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from ddpm.config import Config, DataConfig, DiffusionConfig, ModelConfig, SampleConfig, TrackingConfig, TrainConfig
+from ddpm.atomic import publish
+from ddpm.config.sections import (
+    Config,
+    DataConfig,
+    DiffusionConfig,
+    ModelConfig,
+    SampleConfig,
+    TrackingConfig,
+    TrainConfig,
+)
 from ddpm.data import ImageData, load_data
-from ddpm.divergence import Diverged
-from ddpm.manifest import publish
+from ddpm.diffusion.divergence import Diverged
 from ddpm.models.norm import NORMS
 from ddpm.training.batches import Stream, as_trained_on, local_batches, parts
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.checkpoint import find_checkpoint
-from ddpm.training.grid import Grid
 from ddpm.training.optimizer import learning_rate
+from ddpm.training.sample_grid import Grid
 from ddpm.training.tracking import MetricsFile, TensorBoard, Wandb
 from ddpm.training.trainer import Trainer, train
 
@@ -259,7 +267,7 @@ def test_a_grid_appears_whole(tmp_path, monkeypatch):
     trainer = trainer_of(SMALL)
     grid = Grid(SMALL, trainer.accelerator, trainer.pipeline, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("ddpm.training.grid.labelled_grid", lambda *parts: Torn())
+        patch.setattr("ddpm.training.sample_grid.labelled_grid", lambda *parts: Torn())
         with pytest.raises(KeyboardInterrupt):
             grid.observe(3, None)
     assert seen == [[]] and not list((tmp_path / "samples").iterdir())

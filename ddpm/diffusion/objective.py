@@ -1,0 +1,166 @@
+"""The training objective: what the network predicts, how errors are weighted, and the variational bound."""
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ddpm.diffusion.schedule import NoiseSchedule, Prediction
+from ddpm.names import lookup
+from ddpm.randomness import Purpose, bits
+
+
+class Parameterization(NamedTuple):
+    """What a network output means.
+
+    Attributes:
+        target: (schedule, x_0, noise, t) -> the output of a perfect network, (B, C, H, W).
+        decode: (schedule, output, x_t, t) -> Prediction.
+        unit: SNR -> squared error of the output per squared error of the x_0 that it implies.
+    """
+
+    target: Callable[[NoiseSchedule, Tensor, Tensor, Tensor], Tensor]
+    decode: Callable[[NoiseSchedule, Tensor, Tensor, Tensor], Prediction]
+    unit: Callable[[Tensor], Tensor]
+
+
+def uniform_weight(snr: Tensor, unit: Tensor) -> Tensor:
+    """Weight 1 on the squared error of the output, whatever it predicts (L_simple of Ho et al. 2020 for eps)."""
+    return torch.ones_like(snr)
+
+
+def min_snr_weight(snr: Tensor, unit: Tensor, gamma: float = 5.0) -> Tensor:
+    """min(SNR, 5) on the squared error of x_0 (Hang et al. 2023, arXiv 2303.09556, section 3.4)."""
+    return snr.clamp(max=gamma) / unit
+
+
+def uniform_timesteps(seed: int, position: Tensor, num_timesteps: int) -> Tensor:
+    """Independent timesteps, uniform on 0..T-1: (B,) -> (B,)."""
+    return (bits(seed, Purpose.TIMESTEP, position, 1)[:, 0] * num_timesteps) >> 32
+
+
+def low_discrepancy_timesteps(seed: int, position: Tensor, num_timesteps: int) -> Tensor:
+    """Timesteps along a golden-ratio sequence from a random start: (B,) -> (B,).
+
+    Uniform for each sample, and any run of consecutive positions covers 0..T-1 evenly, so that a batch's loss varies
+    less (the aim of Kingma et al. 2021, arXiv 2107.00630, appendix I.1, without a dependence on the batch size).
+    """
+    return (((_sequence_start(seed) + position * 0x9E3779B9) & 0xFFFFFFFF) * num_timesteps) >> 32
+
+
+@cache
+def _sequence_start(seed: int) -> int:
+    return int(bits(seed, Purpose.TIMESTEP, torch.tensor([0]), 1))
+
+
+PREDICTIONS = {
+    "eps": Parameterization(lambda s, x_0, noise, t: noise, NoiseSchedule.from_eps, lambda snr: snr),
+    "v": Parameterization(NoiseSchedule.velocity, NoiseSchedule.from_v, lambda snr: snr + 1),
+    "x_0": Parameterization(lambda s, x_0, noise, t: x_0, NoiseSchedule.from_x_0, torch.ones_like),
+}
+WEIGHTINGS = {"uniform": uniform_weight, "min_snr": min_snr_weight}
+TIMESTEP_SAMPLERS = {"uniform": uniform_timesteps, "low_discrepancy": low_discrepancy_timesteps}
+
+
+def split_output(output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:
+    """Splits (B, C or 2C, H, W) into the prediction and, where there is one, the variance fraction.
+
+    The network's variance output v in [-1, 1] means the fraction (v + 1) / 2 (as in the released ADM models).
+    """
+    if output.shape[1] == channels:
+        return output, None
+    assert output.shape[1] == 2 * channels, (output.shape, channels)
+    prediction, variance = output.chunk(2, dim=1)
+    return prediction, (variance + 1) / 2
+
+
+def diffusion_loss(
+    unet: nn.Module,
+    schedule: NoiseSchedule,
+    x_0: Tensor,
+    labels: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    prediction: str = "eps",
+    weighting: str = "uniform",
+) -> Tensor:
+    """The loss of each sample: weighted squared error, plus the hybrid term where the network outputs a variance.
+
+    Args:
+        unet: (x_t, t, labels) -> an object with `.sample`, of C channels, or 2C with a learned variance.
+        schedule: the forward process.
+        x_0: images in [-1, 1], (B, C, H, W).
+        labels: class ids, with the null class where the label was dropped, (B,).
+        t: timesteps in 0..T-1, (B,).
+        noise: standard normal, (B, C, H, W).
+        prediction: an entry of PREDICTIONS.
+        weighting: an entry of WEIGHTINGS.
+
+    Returns:
+        (B,). The hybrid term is L_vlb T / 1000 in bits per dimension, in which the mean is held fixed so that it trains
+        the variance alone (Nichol & Dhariwal 2021, equation 16, with unit and factor of the published code).
+
+    Raises:
+        ValueError: for a name that is in neither dict.
+    """
+    parameterization = lookup(PREDICTIONS, prediction, "diffusion.prediction")
+    weigh = lookup(WEIGHTINGS, weighting, "diffusion.weighting")
+    x_t = schedule.q_sample(x_0, t, noise)
+    output, variance = split_output(unet(x_t, t, labels).sample, x_0.shape[1])
+    snr = schedule.snr(t)
+    error = (output.float() - parameterization.target(schedule, x_0, noise, t)).square().mean(dim=(1, 2, 3))  # (B,)
+    loss = weigh(snr, parameterization.unit(snr)) * error
+    if variance is not None:
+        frozen = parameterization.decode(schedule, output.detach().float(), x_t, t)
+        bound = variational_bound(schedule, x_0, x_t, t, frozen._replace(variance=variance.float()))
+        loss = loss + bound * schedule.num_timesteps / 1000
+    return loss
+
+
+def variational_bound(schedule: NoiseSchedule, x_0: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
+    """One term of the variational bound (Ho et al. 2020, equation 5), in bits per dimension: (B,).
+
+    For t > 0 the divergence of p(x_{t-1} | x_t) from q(x_{t-1} | x_t, x_0); for t = 0 the negative log-likelihood of
+    x_0 under a Gaussian discretised to the 256 grey levels (section 3.3). The variance of p is the learned one, or
+    beta_t where none was learned. x_0 of the prediction is used as it is: clip it before where that is wanted.
+    """
+    x_0, x_t = x_0.double(), x_t.double()           # the divergence is a small difference of large numbers
+    mean_q, log_variance_q = schedule.posterior_mean(x_0, x_t, t), schedule.posterior_log_variance(t)
+    mean_p = schedule.posterior_mean(prediction.x_0.double(), x_t, t)
+    log_variance_p = schedule.posterior_log_variance(t, 1.0 if prediction.variance is None else prediction.variance)
+    divergence = 0.5 * (
+        log_variance_p - log_variance_q - 1
+        + (log_variance_q - log_variance_p).exp()
+        + (mean_q - mean_p).square() * (-log_variance_p).exp()
+    )
+    decoder = -discretised_gaussian_log_likelihood(x_0, mean_p, 0.5 * log_variance_p)
+    nats = torch.where(t[:, None, None, None] == 0, decoder, divergence)
+    return nats.mean(dim=(1, 2, 3)).float() / math.log(2)
+
+
+def prior_bound(schedule: NoiseSchedule, x_0: Tensor) -> Tensor:
+    """The bound's constant term, the divergence of q(x_T | x_0) from a standard normal, in bits per dimension: (B,)."""
+    signal_squared = float(schedule.alphas_cumprod[-1])
+    variance = 1 - signal_squared
+    nats = 0.5 * (variance + signal_squared * x_0.double().square() - 1 - math.log(variance))
+    return nats.mean(dim=(1, 2, 3)).float() / math.log(2)
+
+
+def discretised_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log probability that a Gaussian puts on the bin of width 2/255 around x, in nats; the outermost bins are open.
+
+    The distribution function is Page's approximation (1977, "Approximations to the cumulative normal function"), which
+    published bits per dimension use; it is within 2e-4 of the exact one.
+    """
+
+    def distribution(z: Tensor) -> Tensor:
+        return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
+
+    inverse_std = (-log_std).exp()
+    upper, lower = distribution((x - mean + 1 / 255) * inverse_std), distribution((x - mean - 1 / 255) * inverse_std)
+    upper = torch.where(x > 0.999, torch.ones_like(upper), upper)
+    lower = torch.where(x < -0.999, torch.zeros_like(lower), lower)
+    return (upper - lower).clamp(min=1e-12).log()

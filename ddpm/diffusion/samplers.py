@@ -1,0 +1,136 @@
+"""Samplers on the real timestep grid: from noise x_T to an image x_0.
+
+A sampler knows a denoiser, a schedule and a list of timesteps, and nothing of networks or guidance.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm.diffusion.schedule import Denoiser, NoiseSchedule, Prediction
+from ddpm.diffusion.solvers import dpm_solver, euler, heun, unipc
+
+
+@torch.no_grad()
+def ddim(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    x_T: Tensor,
+    labels: Tensor,
+    timesteps: list[int],
+    *,
+    eta: float = 0.0,
+    noise: Callable[[int], Tensor] | None = None,
+    learned_variance: bool = False,
+    on_step: Callable[[int, Tensor, Prediction], None] | None = None,
+) -> Tensor:
+    """Song et al. 2021, arXiv 2010.02502, equation 12, between neighbours of the given grid.
+
+    Args:
+        denoiser: (x_t, t, labels) -> Prediction; if it clips x_0, it re-derives eps.
+        schedule: the forward process.
+        x_T: standard normal, (B, C, H, W).
+        labels: as the denoiser takes them.
+        timesteps: falling, each in 0..T-1.
+        eta: 0 is deterministic, 1 has the posterior's variance.
+        noise: i -> standard normal of x_T's shape for step i; needed where eta > 0.
+        learned_variance: draw with the network's variance where the prediction has one (with eta 1).
+        on_step: called with (i, x_t, prediction) at each step, to look on.
+
+    Returns:
+        x_0, (B, C, H, W).
+    """
+    x = x_T
+    for i, (t, after) in enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True)):
+        step = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
+        prediction = denoiser(x, step, labels)
+        if on_step is not None:
+            on_step(i, x, prediction)
+        alpha_bar, alpha_bar_after = (float(schedule.alphas_cumprod[s]) if s >= 0 else 1.0 for s in (t, after))
+        beta = 1 - alpha_bar / alpha_bar_after                  # of the step on this grid
+        posterior_variance = beta * (1 - alpha_bar_after) / (1 - alpha_bar)
+        sigma = eta * posterior_variance**0.5                   # equation 16
+        direction = max(1 - alpha_bar_after - sigma**2, 0.0) ** 0.5
+        x = alpha_bar_after**0.5 * prediction.x_0 + direction * prediction.eps
+        if sigma > 0:
+            std = sigma
+            if learned_variance and prediction.variance is not None:
+                std = beta ** (0.5 * prediction.variance) * posterior_variance ** (0.5 * (1 - prediction.variance))
+            x = x + std * noise(i)
+    return x
+
+
+ddpm = partial(ddim, eta=1.0, learned_variance=True)
+ddpm.__doc__ = "Ancestral sampling (Ho et al. 2020, algorithm 2): DDIM with eta 1, with the learned variance if any."
+
+
+@torch.no_grad()
+def invert(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    x_0: Tensor,
+    labels: Tensor,
+    timesteps: list[int],
+    iterations: int = 3,
+) -> Tensor:
+    """The noise from which `ddim` with eta 0 draws an image: its steps, solved backwards by fixed-point iteration.
+
+    One iteration is the usual DDIM inversion (Song et al. 2021, section 5.4), which takes the noise of a step to be
+    that of the point before it; each further one (Pan et al. 2023, arXiv 2309.04907) brings it closer to its own.
+
+    Args:
+        denoiser: one that does not clip, for clipping cannot be undone.
+        schedule: the forward process.
+        x_0: images, (B, C, H, W).
+        labels: as the denoiser takes them.
+        timesteps: those that `ddim` visits, falling.
+        iterations: evaluations for each timestep.
+
+    Returns:
+        x_T, (B, C, H, W).
+    """
+    x = x_0
+    for before, t in zip([-1, *reversed(timesteps[1:])], reversed(timesteps), strict=True):
+        step = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
+        alpha_bar, alpha_bar_before = (float(schedule.alphas_cumprod[s]) if s >= 0 else 1.0 for s in (t, before))
+        signal, signal_before = alpha_bar**0.5, alpha_bar_before**0.5
+        noise, noise_before = (1 - alpha_bar) ** 0.5, (1 - alpha_bar_before) ** 0.5
+        x_t = x
+        for _ in range(iterations):
+            # Of x_0 and eps, one is the denoiser's and the other follows from x; the iteration contracts fastest if the
+            # denoiser's is the one that x_t hardly changes: eps where there is little noise, x_0 where there is much.
+            x_0_t, eps, _ = denoiser(x_t, step, labels)
+            if signal_before > noise_before:
+                x_0_t = (x - noise_before * eps) / signal_before
+            else:
+                eps = (x - signal_before * x_0_t) / noise_before
+            x_t = signal * x_0_t + noise * eps
+        x = x_t
+    return x
+
+
+class Sampler(NamedTuple):
+    """A sampler and its cost.
+
+    Attributes:
+        run: the function.
+        points: the largest number of timesteps whose run takes at most so many evaluations of the denoiser.
+        takes_eta: whether it has the option `eta`.
+    """
+
+    run: Callable[..., Tensor]
+    points: Callable[[int], int] = lambda evaluations: evaluations
+    takes_eta: bool = False
+
+
+SAMPLERS = {
+    "ddim": Sampler(ddim, takes_eta=True),
+    "ddpm": Sampler(ddpm),
+    "dpmpp": Sampler(dpm_solver),
+    "unipc": Sampler(unipc),
+    "euler": Sampler(euler),
+    "heun": Sampler(heun, points=lambda evaluations: (evaluations + 1) // 2),
+}

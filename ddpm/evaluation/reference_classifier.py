@@ -1,0 +1,284 @@
+"""The judge: a small classifier that is trained once on a data set's own images, and describes images of its kind.
+
+It needs no download and is at home in the images at hand, be they digits, tissue or galaxies. Distances in its features
+depend on the data set that it was trained on: they compare models of one data set, and are not FID.
+"""
+
+import fcntl
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from ddpm.atomic import damage, publish
+from ddpm.data import ImageData
+from ddpm.evaluation.classifier_network import CHANNELS_PER_GROUP, STEM_SIZE, WIDTHS, Classifier, initialise
+from ddpm.evaluation.estimates import Figure
+from ddpm.evaluation.extraction import BATCH, checked, digest_of, in_batches
+from ddpm.evaluation.intervals import share
+from ddpm.randomness import Purpose, generator, permutation
+
+BATCH_SIZE = 64
+EPOCHS = 20
+STEPS = (400, 4_800)            # at least and at most
+LEARNING_RATE = 2e-3
+WARM_UP = 0.2                   # share of the steps
+WEIGHT_DECAY = 0.05
+SHIFT = 1 / 8                   # of the side, at most, each way
+HELD_OUT = 0.2                  # share of the images, but at most
+MOST_HELD_OUT = 10_000
+MEASURED = 4_096                # images that means and deviations are taken from
+SEED = 0
+VERSION = 1                     # to be raised when the code below changes what comes out of it
+RECIPE = (
+    f"judge {VERSION}; {WIDTHS} {CHANNELS_PER_GROUP} {STEM_SIZE}; {BATCH_SIZE} {EPOCHS} {STEPS} {LEARNING_RATE} "
+    f"{WARM_UP} {WEIGHT_DECAY} {SHIFT}; {HELD_OUT} {MOST_HELD_OUT} {MEASURED}; seed {SEED}"
+)
+
+
+class Judge:
+    """A trained classifier as an extractor. Its logits are log-odds of the data's classes, at their frequencies there.
+
+    Attributes:
+        name: "judge".
+        digest: SHA-256 of its weights and of what is done to images.
+        classes: K.
+        class_names: K names, in the order of logits.
+        channels: of the images that it reads, 1 or 3.
+        resolution: their height and width in pixels; it reads no other.
+        accuracy: share of the held-out images that it reads as their class, with Wilson's interval.
+        held_out: number of images that it was not trained on.
+        held_out_places: int64 (held_out,), which of the data these are, rising.
+        fingerprint: of the data that it was trained on; of other data it reads no classes.
+    """
+
+    name = "judge"
+
+    def __init__(
+        self,
+        network: Classifier,
+        class_names: tuple[str, ...],
+        resolution: int,
+        accuracy: Figure,
+        held_out_places: Tensor,
+        fingerprint: str,
+    ) -> None:
+        """Takes what `train_judge` found."""
+        self.network = network.eval().requires_grad_(False)
+        self.class_names = class_names
+        self.classes = len(class_names)
+        self.channels = len(network.mean)
+        self.resolution = resolution
+        self.accuracy = accuracy
+        self.held_out = len(held_out_places)
+        self.held_out_places = held_out_places
+        self.fingerprint = fingerprint
+        self.digest = digest_of(f"{RECIPE}; {self.channels}x{resolution}x{resolution}", network.state_dict())
+
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and logits of images: uint8 (N, C, H, H) -> float32 (N, D), (N, K) on the CPU.
+
+        Raises:
+            ValueError: if they are not uint8, or not of the size and channels that it was trained on.
+        """
+        checked(images, channels=self.channels, size=self.resolution)
+        return in_batches(images, self.network.mean.device, self.network)
+
+    def save(self, folder: Path) -> None:
+        """Writes judge.safetensors and judge.json into a folder."""
+        weights = {f"network.{name}": values.cpu().contiguous() for name, values in self.network.state_dict().items()}
+        save_file(weights | {"held_out_places": self.held_out_places}, folder / "judge.safetensors")
+        about = {
+            "recipe": RECIPE,
+            "data": self.fingerprint,
+            "class_names": list(self.class_names),
+            "channels": self.channels,
+            "resolution": self.resolution,
+            "accuracy": self.accuracy._asdict(),
+        }
+        (folder / "judge.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+
+
+def train_judge(data: ImageData, device: torch.device | str) -> Judge:
+    """Trains a judge on four fifths of the images, for a bounded number of steps.
+
+    The weights depend on the data, the device and the number of threads alone. Images are read batch by batch.
+    Augmentation is by small shifts only: digits, text and organs are not those of a mirror.
+
+    Args:
+        data: images of any size, of two or more classes with two or more images each.
+        device: where to train, and where the judge stays.
+
+    Raises:
+        ValueError: if there are too few classes or images; names the class.
+    """
+    _check(data)
+    device = torch.device(device)
+    held_out = held_out_places(data.labels)
+    mine = torch.ones(len(data), dtype=torch.bool)
+    mine[held_out] = False
+    mine = mine.nonzero()[:, 0]                                                         # (N,)
+    network = _initial(data, mine).to(device)
+
+    steps = min(max(len(mine) * EPOCHS // BATCH_SIZE, STEPS[0]), STEPS[1])
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    shifts = generator(SEED, Purpose.FLIP, 0)
+    order = iter(_order(mine, steps * BATCH_SIZE).split(BATCH_SIZE))
+    for step in tqdm(range(steps), desc="judge", unit="step", leave=False, delay=5, disable=None):
+        images, labels = data.__getitems__(next(order))
+        done = (step + 1) / (steps + 1)
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * min(done / WARM_UP, (1 - done) / (1 - WARM_UP))
+        logits = network(shifted(images, shifts).to(device))[1]
+        loss = F.cross_entropy(logits, labels.to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    network.eval()
+    _measure_spread(network, data, mine)
+    read = [_read(network, data, places)[1].argmax(dim=1).cpu() for places in held_out.split(BATCH)]
+    right = int((torch.cat(read) == data.labels[held_out]).sum())
+    accuracy = share(right, len(held_out), len(held_out))
+    return Judge(network, data.class_names, data.resolution, accuracy, held_out, data.fingerprint)
+
+
+def _check(data: ImageData) -> None:
+    if data.num_classes < 2:
+        raise ValueError(f"judge: the data has {data.num_classes} class; at least 2 are needed to tell them apart")
+    counts = torch.bincount(data.labels, minlength=data.num_classes)
+    if counts.min() < 2:
+        few = int(counts.argmin())
+        raise ValueError(
+            f"judge: class {data.class_names[few]!r} has {counts[few]} image{'s' * (int(counts[few]) != 1)}; "
+            "each class needs at least 2, one to learn from and one to be tested on"
+        )
+
+
+def held_out_places(labels: Tensor) -> Tensor:
+    """Which images a judge is not trained on: a fifth of each class, up to one image, but at most 10,000 in all.
+
+    Images are numbered at random within their class and stand at (number + offset) / (size of the class), with a random
+    offset from 0 to 1 of each class; those that stand foremost are held out (systematic sampling). So every class keeps
+    at least one image to learn from, and classes of fewer than five may have none held out.
+
+    Args:
+        labels: int64 (N,), two or more of each.
+
+    Returns:
+        int64 (M,), rising.
+    """
+    draws = generator(SEED, Purpose.ORDER, 0)
+    order = torch.randperm(len(labels), generator=draws)
+    order = order[labels[order].argsort(stable=True)]           # by class, at random within
+    sizes = torch.bincount(labels)
+    number = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[order]]
+    offset = torch.rand(len(sizes), dtype=torch.float64, generator=draws)
+    stand = (number + offset[labels[order]]) / sizes[labels[order]]
+    count = max(1, min(int(len(labels) * HELD_OUT), MOST_HELD_OUT))
+    return order[stand.argsort(stable=True)[:count]].sort().values
+
+
+def _initial(data: ImageData, places: Tensor) -> Classifier:
+    """A network that is not trained but knows the mean and deviation of the channels."""
+    with torch.device("meta"):      # so that nothing is drawn from torch's own generator
+        network = Classifier(data.channels, data.resolution, data.num_classes)
+    network.to_empty(device="cpu")
+    initialise(network, generator(SEED, Purpose.WEIGHTS, 0))
+    chosen = _chosen(places)
+    moments = torch.zeros(2, data.channels, dtype=torch.float64)
+    for batch in chosen.split(BATCH):
+        pixels = data.__getitems__(batch)[0].double()
+        moments += torch.stack([pixels.sum(dim=(0, 2, 3)), pixels.square().sum(dim=(0, 2, 3))])
+    mean, square = moments / (len(chosen) * data.resolution**2)
+    network.mean.copy_(mean[:, None, None])
+    network.deviation.copy_((square - mean.square()).clamp(min=1).sqrt()[:, None, None])     # one grey level at least
+    network.spread.fill_(1)
+    return network
+
+
+def _measure_spread(network: Classifier, data: ImageData, places: Tensor) -> None:
+    """Scales the features of a trained network, depth by depth."""
+    batches = _chosen(places).split(BATCH)
+    features = torch.cat([_read(network, data, batch)[0].cpu() for batch in batches]).double()
+    variances = [part.var(dim=0).mean() for part in features.split(WIDTHS, dim=1)]
+    network.spread.copy_(torch.stack(variances).sqrt().clamp(min=1e-6))
+
+
+def _chosen(places: Tensor) -> Tensor:
+    """Some of the places, at even distances."""
+    count = min(len(places), MEASURED)
+    return places[torch.arange(count) * len(places) // count]
+
+
+@torch.inference_mode()
+def _read(network: Classifier, data: ImageData, places: Tensor) -> tuple[Tensor, Tensor]:
+    return network(data.__getitems__(places)[0].to(network.mean.device))
+
+
+def _order(places: Tensor, count: int) -> Tensor:
+    """The first `count` of the places, visited again and again in another order."""
+    epochs = range(-(-count // len(places)))
+    return torch.cat([places[permutation(SEED, epoch, len(places))] for epoch in epochs])[:count]
+
+
+def shifted(images: Tensor, draws: torch.Generator) -> Tensor:
+    """Each image moved by some pixels, up to an eighth of its side, with its border repeated: uint8 (B, C, H, H)."""
+    size = images.shape[-1]
+    most = max(1, round(size * SHIFT))
+    by = torch.randint(-most, most + 1, (2, len(images), 1), generator=draws)
+    rows, columns = (torch.arange(size) + by).clamp(0, size - 1)                        # (B, H) each
+    batch = torch.arange(len(images))[:, None, None]
+    return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def cached_judge(data: ImageData, device: torch.device | str, cache: Path) -> Judge:
+    """The judge of a data set: read from `cache / "judges"`, or trained and kept there.
+
+    Of several processes that call this at once, one trains and the others wait.
+
+    Raises:
+        ValueError: as `train_judge`.
+        OSError: if it cannot be kept.
+    """
+    assert data.fingerprint, "without a fingerprint, the judge of one data set would be taken for that of another"
+    directory = cache / "judges" / digest_of(f"{data.fingerprint}; {RECIPE}")[:32]
+    _check(data)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with directory.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)        # the kernel releases it, whatever happens
+        problem = damage(directory) if directory.exists() else None
+        if directory.exists() and problem is None:
+            return load_judge(directory, device)
+        if problem is not None:
+            print(f"WARNING: the judge in {directory} is damaged ({problem}); it is trained anew", file=sys.stderr)
+        print(f"training a judge on {len(data):,} images, once", flush=True)
+        judge = train_judge(data, device)
+        publish(directory, judge.save)
+    return judge
+
+
+def load_judge(directory: Path, device: torch.device | str = "cpu") -> Judge:
+    """Reads a judge that `cached_judge` kept.
+
+    Raises:
+        ValueError: if it is damaged or was made by a version of this package that made other judges.
+    """
+    problem = damage(directory)
+    if problem is not None:
+        raise ValueError(f"extractor: the judge in {directory} is damaged ({problem}); copy it again, or use `judge`")
+    about = json.loads((directory / "judge.json").read_text())
+    if about["recipe"] != RECIPE:
+        raise ValueError(f"extractor: the judge in {directory} is of another version of this package; use `judge`")
+    with torch.device("meta"):
+        network = Classifier(about["channels"], about["resolution"], len(about["class_names"]))
+    weights = load_file(directory / "judge.safetensors")
+    places = weights.pop("held_out_places")
+    network.load_state_dict({name.removeprefix("network."): v for name, v in weights.items()}, assign=True)
+    accuracy = Figure(**about["accuracy"])
+    network, names = network.to(device), tuple(about["class_names"])
+    return Judge(network, names, about["resolution"], accuracy, places, about["data"])

@@ -1,0 +1,294 @@
+"""Weights of OpenAI's guided-diffusion (ADM) and improved-diffusion as a UNet.
+
+Both families name their tensors alike: `input_blocks.i.j`, `middle_block.j`, `output_blocks.i.j`, in the order in which
+the network runs. This module walks a UNet in that order beside them.
+"""
+
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ddpm.io.adm_flags import PRESETS, Flags
+from ddpm.models.blocks import Identity, ResBlock, SelfAttention
+from ddpm.models.unet import UNet
+
+_RES_BLOCK = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "norm2.proj": "emb_layers.1",
+    "norm2.norm": "out_layers.0",
+    "conv2": "out_layers.3",
+    "skip": "skip_connection",
+}
+_ATTENTION = {"norm": "norm", "qkv": "qkv", "proj": "proj_out"}
+_RESAMPLE = {"down": {"conv": "op"}, "up": {"conv": "conv"}}
+_OUTSIDE = {
+    "time_embed.linear1": "time_embed.0",
+    "time_embed.linear2": "time_embed.2",
+    "class_embed": "label_emb",
+    "conv_in": "input_blocks.0.0",
+    "norm_out": "out.0",
+    "conv_out": "out.2",
+}
+
+
+def load_adm(path: Path, flags: Flags) -> UNet:
+    """Loads the weights of a published model, or of one that the reference's scripts trained.
+
+    Args:
+        path: a `.pt` file as the reference saves it, or the same tensors as `.safetensors`; of any float type.
+        flags: an entry of PRESETS, or what the model was trained with.
+
+    Returns:
+        The model in evaluation mode, in float32; its classes have no null class.
+
+    Raises:
+        ValueError: if the file cannot be read safely, holds something else, or weights that do not fit the flags; in
+            the latter case the presets that do fit are named.
+    """
+    state_dict = read_weights(path)
+    try:
+        return from_adm(
+            state_dict,
+            use_new_attention_order=flags.use_new_attention_order,
+            **flags.architecture(),
+            **_told_by(state_dict, flags),
+        )
+    except ValueError as problem:
+        fitting = fitting_presets(state_dict)
+        advice = f"the presets that fit: {', '.join(fitting)}" if fitting else "no preset fits either"
+        raise ValueError(f"{path}: {problem}; {advice}") from None
+
+
+def fitting_presets(state_dict: dict[str, Tensor]) -> list[str]:
+    """Names of the presets that have tensors of these names and shapes."""
+
+    def fits(flags: Flags) -> bool:
+        unet = without_weights(**flags.architecture(), **_told_by(state_dict, flags))
+        return _difference(state_dict, layout(unet, flags.class_cond)) is None
+
+    return [name for name, flags in PRESETS.items() if fits(flags)]
+
+
+def _told_by(state_dict: dict[str, Tensor], flags: Flags) -> dict[str, int | None]:
+    """What `from_adm` needs to know beside `flags.architecture()`."""
+    in_channels = state_dict["input_blocks.0.0.weight"].shape[1]
+    classes = len(state_dict["label_emb.weight"]) if "label_emb.weight" in state_dict else 1000
+    return {
+        "in_channels": in_channels,
+        "out_channels": in_channels * (1 + flags.learn_sigma),
+        "num_classes": classes if flags.class_cond else None,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- files
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Reads a file of the reference's weights without running anything that may be in it.
+
+    Args:
+        path: safetensors by that suffix, otherwise what `torch.save` writes.
+
+    Raises:
+        ValueError: if there is no such file, it is damaged, would run code, or holds something else; says what.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except PermissionError:
+        raise
+    except Exception as problem:        # damaged files fail in as many ways as there are bytes
+        asked = re.search(r"GLOBAL ([\w.]+)", str(problem))
+        if isinstance(problem, pickle.UnpicklingError) and asked:
+            raise ValueError(
+                f"{path}: asks for {asked[1]}, and what it asks for can run any code, so it is not loaded; save the "
+                "weights alone, as a dict of tensors"
+            ) from None
+        writer = "safetensors" if path.suffix == ".safetensors" else "torch.save"
+        raise ValueError(f"{path}: damaged, or no dict of tensors as {writer} writes it; fetch it again") from problem
+    foreign = _foreign(content)
+    if foreign is not None:
+        raise ValueError(f"{path}: holds {foreign}; needed are the weights of a diffusion model, a dict of tensors")
+    return content
+
+
+def _foreign(content: Any) -> str | None:
+    """What a file holds that is no diffusion model of the reference, in a few words; None if it may be one."""
+    if not isinstance(content, dict):
+        return f"one {type(content).__name__}"
+    if "param_groups" in content:
+        return "the state of an optimizer"
+    if not content or not all(isinstance(value, Tensor) for value in content.values()):
+        return f"a dict of {', '.join(map(str, [*content][:5])) or 'nothing'}, not of tensors alone"
+    parts = {str(name).split(".")[0] for name in content}
+    if "input_blocks" in parts and "output_blocks" not in parts:
+        return "a classifier (it has input_blocks but no output_blocks)"
+    if "input_blocks.0.0.weight" not in content or content["input_blocks.0.0.weight"].ndim != 4:
+        return f"another network (of {', '.join(map(str, [*content][:2]))}, ...)"
+    if content["input_blocks.0.0.weight"].shape[1] == 6:
+        return "an upsampler (its first layer takes 6 channels: the image and a small one)"
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------ architecture
+
+
+def from_adm(state_dict: dict[str, Tensor], *, use_new_attention_order: bool = False, **architecture: Any) -> UNet:
+    """Builds the UNet that computes what the reference's UNetModel does.
+
+    Args:
+        state_dict: as the reference saves it.
+        use_new_attention_order: rows of qkv are (q k v, head, channel), otherwise (head, q k v, channel).
+        architecture: the other arguments of the reference's constructor, as `without_weights` takes them.
+
+    Returns:
+        The model in evaluation mode, in float32.
+
+    Raises:
+        ValueError: if tensors are missing, left over, or of another shape.
+    """
+    unet = without_weights(**architecture)
+    conditional = architecture.get("num_classes") is not None
+    places = layout(unet, conditional)
+    difference = _difference(state_dict, places)
+    if difference is not None:
+        raise ValueError(f"the weights are not of this architecture; first difference: {difference}")
+    renamed = {ours: state_dict[theirs].reshape(shape) for theirs, (ours, shape) in places.items()}
+    if not conditional:
+        renamed["class_embed.weight"] = torch.zeros(unet.class_embed.weight.shape)
+    for name, module in unet.named_modules():
+        if isinstance(module, SelfAttention) and not use_new_attention_order:
+            for tensor in (f"{name}.qkv.weight", f"{name}.qkv.bias"):
+                by_head = renamed[tensor].unflatten(0, (module.num_heads, 3, -1))               # (N, 3, C/N, ...)
+                renamed[tensor] = by_head.transpose(0, 1).flatten(0, 2)                         # (3C, ...)
+    unet.to_empty(device="cpu").load_state_dict(renamed)
+    return unet.eval()
+
+
+def without_weights(
+    *,
+    image_size: int,
+    in_channels: int,
+    model_channels: int,
+    out_channels: int,
+    num_res_blocks: int,
+    attention_resolutions: list[int],
+    dropout: float = 0.0,
+    channel_mult: list[float] = (1, 2, 4, 8),
+    num_classes: int | None = None,
+    num_heads: int = 1,
+    num_head_channels: int = -1,
+    use_scale_shift_norm: bool = False,
+    resblock_updown: bool = False,
+) -> UNet:
+    """The UNet of `from_adm` on the meta device: it has shapes, and takes no memory.
+
+    Args:
+        image_size: H = W in pixels.
+        in_channels, out_channels, num_res_blocks, dropout, channel_mult: as in UNet.
+        model_channels: the width.
+        attention_resolutions: down-factors, not pixels: 2 means attention at image_size / 2.
+        num_classes: None for an unconditional model.
+        num_heads: used where num_head_channels is -1.
+        num_head_channels: channels per head.
+        use_scale_shift_norm: AdaGN, otherwise additive.
+        resblock_updown: resolution changes inside residual blocks, otherwise by convolutions.
+
+    Raises:
+        ValueError: for numbers that do not fit together.
+    """
+    per_head = num_head_channels > 0
+    factors = [2**level for level in range(len(channel_mult))]
+    with torch.device("meta"):
+        return UNet(
+            resolution=image_size,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            num_classes=num_classes or 0,
+            null_class=num_classes is None,
+            channels=model_channels,
+            channel_mult=tuple(channel_mult),
+            num_res_blocks=num_res_blocks,
+            # The reference passes over resolutions that never occur.
+            attention_resolutions=tuple(image_size // f for f in factors if f in attention_resolutions),
+            head_channels=num_head_channels if per_head else model_channels,
+            num_heads=None if per_head else num_heads,
+            norm="adagn" if use_scale_shift_norm else "groupnorm",
+            norm_groups=32,
+            min_group_channels=1,
+            dropout=dropout,
+            resample="resblock" if resblock_updown else "conv",
+        )
+
+
+def layout(unet: UNet, conditional: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Names in the reference's order -> name and shape here.
+
+    Args:
+        unet: the architecture.
+        conditional: whether the reference's model has class embeddings.
+    """
+    shapes = {name: tuple(p.shape) for name, p in unet.named_parameters()}
+    return {
+        f"{theirs}.{kind}": (f"{ours}.{kind}", shapes[f"{ours}.{kind}"])
+        for ours, theirs in _modules(unet)
+        for kind in ("weight", "bias")
+        if f"{ours}.{kind}" in shapes and (conditional or ours != "class_embed")
+    }
+
+
+def _difference(state_dict: dict[str, Tensor], places: dict[str, tuple[str, tuple[int, ...]]]) -> str | None:
+    """The first tensor that is missing, of another shape, or left over, in a few words; None if all fit."""
+    for name, (_, shape) in places.items():
+        if name not in state_dict:
+            return f"{name} is missing"
+        found = tuple(state_dict[name].shape)
+        # The reference's attention computes by convolutions of one pixel, whose shapes end in ones.
+        if found[: len(shape)] != shape or any(size != 1 for size in found[len(shape) :]):
+            return f"{name} is {' x '.join(map(str, found))}, not {' x '.join(map(str, shape))}"
+    return next((f"{name} is left over" for name in state_dict if name not in places), None)
+
+
+def _modules(unet: UNet) -> Iterator[tuple[str, str]]:
+    """Pairs of module names, ours and theirs."""
+    yield from _OUTSIDE.items()
+    paths = {module: name for name, module in unet.named_modules()}
+
+    def pairs(side: str, layers: list[nn.Module], prefix: str) -> Iterator[tuple[str, str]]:
+        for j, layer in enumerate(layer for layer in layers if not isinstance(layer, Identity)):
+            if isinstance(layer, ResBlock):
+                inner = _RES_BLOCK
+            elif isinstance(layer, SelfAttention):
+                inner = _ATTENTION
+            else:
+                inner = _RESAMPLE[side]
+            yield from ((f"{paths[layer]}.{ours}", f"{prefix}.{j}.{theirs}") for ours, theirs in inner.items())
+
+    i = 1
+    for level in unet.down:
+        stages = [list(stage) for stage in zip(level.blocks, level.attentions, strict=True)]
+        stages += [[resample] for resample in level.resample]
+        for stage in stages:
+            yield from pairs("down", stage, f"input_blocks.{i}")
+            i += 1
+    first, second = unet.mid.blocks
+    yield from pairs("mid", [first, unet.mid.attentions[0], second], "middle_block")
+    i = 0
+    for level in unet.up:
+        stages = [list(stage) for stage in zip(level.blocks, level.attentions, strict=True)]
+        stages[-1] += level.resample
+        for stage in stages:
+            yield from pairs("up", stage, f"output_blocks.{i}")
+            i += 1

@@ -1,0 +1,74 @@
+"""Going on from a trained model on other data: which options it needs, and what of its weights is kept."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
+from ddpm.models.unet import UNet
+from ddpm.pipeline import ClassConditionalPipeline
+
+
+def training_options(pipeline: ClassConditionalPipeline) -> dict[str, Any]:
+    """Options of scripts/train.py that a model's weights depend on, with the values under which it was trained.
+
+    Raises:
+        ValueError: if its noise schedule is none that has a name here.
+    """
+    config = pipeline.unet.config
+    schedule, zero_terminal_snr = schedule_name(pipeline.schedule)
+    return {
+        "data.resolution": config.resolution,
+        "data.channels": config.in_channels,
+        "diffusion.schedule": schedule,
+        "diffusion.num_timesteps": pipeline.schedule.num_timesteps,
+        "diffusion.zero_terminal_snr": zero_terminal_snr,
+        "diffusion.prediction": pipeline.prediction,
+        "diffusion.learned_variance": config.out_channels == 2 * config.in_channels,
+    }
+
+
+def schedule_name(schedule: NoiseSchedule) -> tuple[str, bool]:
+    """Entry of SCHEDULES that a noise schedule is of, and whether it is rescaled to zero terminal SNR.
+
+    Raises:
+        ValueError: if it is of none.
+    """
+    for name, make in SCHEDULES.items():
+        betas = make(schedule.num_timesteps)
+        for rescaled in (False, True):
+            named = NoiseSchedule(with_zero_terminal_snr(betas) if rescaled else betas)
+            # diffusers computes its schedules in float32, where cumulated rounding reaches 1e-5 of the smallest.
+            if torch.allclose(named.alphas_cumprod, schedule.alphas_cumprod, rtol=1e-4, atol=1e-7):
+                return name, rescaled
+    raise ValueError(f"the noise schedule of {schedule.num_timesteps} steps is none of {', '.join(SCHEDULES)}")
+
+
+def started_from(
+    pipeline: ClassConditionalPipeline, class_names: Sequence[str], null_class: bool, dropout: float, seed: int
+) -> UNet:
+    """A UNet for other classes with the architecture and weights of a trained one.
+
+    Args:
+        pipeline: holds the trained one, which stays as it is.
+        class_names: of the new model, in the order of ids.
+        null_class: whether the new model has a null class.
+        dropout: probability in the residual blocks.
+        seed: of the class embeddings that are not the trained model's. Those of classes of equal names are, and that of
+            the null class.
+    """
+    trained = pipeline.unet
+    config = {name: value for name, value in trained.config.items() if not name.startswith("_")}
+    config |= {"num_classes": len(class_names), "null_class": null_class, "dropout": dropout, "seed": seed}
+    config["emb_channels"] = trained.class_embed.embedding_dim      # other classes might lead to another width
+    unet = UNet(**config)
+    weights = trained.state_dict()
+    known = {name: row for row, name in enumerate(pipeline.class_names)}
+    rows = {new: known[name] for new, name in enumerate(class_names) if name in known}
+    if null_class and trained.null_label is not None:
+        rows[unet.null_label] = trained.null_label
+    table = unet.class_embed.weight.detach().clone()
+    table[[*rows]] = weights["class_embed.weight"][[*rows.values()]]
+    unet.load_state_dict({**weights, "class_embed.weight": table})
+    return unet

@@ -1,0 +1,224 @@
+"""What scripts/ablate.py does: every arm with every seed, trained, evaluated, compared and reported."""
+
+import gc
+import sys
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from ddpm.config.study import Study
+from ddpm.data import ImageData
+from ddpm.diffusion.divergence import Diverged
+from ddpm.evaluation.evaluate import evaluate
+from ddpm.evaluation.text_table import aligned
+from ddpm.lab.ablation.arms import Size, arm_sizes, check_arms
+from ddpm.lab.ablation.measurement import check_evaluation
+from ddpm.lab.ablation.registration import register
+from ddpm.lab.ablation.study_report import report
+from ddpm.lab.ablation.sweep import chosen_rates, read_sweep
+from ddpm.lab.ablation.timing import read_timing, step_seconds, write_timing
+from ddpm.lab.ablation.trials import (
+    Trial,
+    check_metric,
+    divergence,
+    drawing_settings,
+    evaluate_command,
+    is_settled,
+    note_divergence,
+    part_of,
+    sweep_trials,
+    trials,
+)
+from ddpm.processes import FailedElsewhere, InUse, check_launch, first_on_main, join_processes, on_main
+from ddpm.training.build import build_data
+from ddpm.training.dry_run import duration
+from ddpm.training.trainer import train
+
+PATIENCE = timedelta(hours=12)      # for a judge that the main process trains; the first who joins decides
+SHOWN = 5                           # missing runs that are named
+
+
+def ablate(study: Study, text: str, path: Path, shard: tuple[int, int] = (1, 1), dry_run: bool = False) -> None:
+    """Makes the runs of a study, or this part of them, and reports when all are there; what is there is not made again.
+
+    Args:
+        study: what is studied.
+        text: of its file, which is kept.
+        path: directory of the study.
+        shard: (i, n) makes the i-th of n parts.
+        dry_run: say what it would take, and stop.
+
+    Raises:
+        ValueError: for anything in the study, the data, the launch or the directory that cannot work, and if the
+            learning rates cannot be chosen yet.
+        SystemExit: after an interruption, with 128 plus the signal's number; the same command goes on.
+    """
+    processes = join_processes(PATIENCE)
+    check_launch(processes.num_processes, "ablate.py")
+    check_arms(study)
+    _begin(study, text, path, shard, dry_run, processes)
+    if dry_run:
+        return
+    rates: dict[str, float] = {}
+    if study.learning_rates:
+        tried = sweep_trials(study, path)
+        _make(part_of(tried, shard), study, processes, "sweep")
+        rates = _from_main(processes, lambda: _rates(study, path, tried))
+    planned = trials(study, path, rates)
+    on_main(processes, lambda: _give_up(path, planned))
+    _make(part_of(planned, shard), study, processes, "run")
+    if _from_main(processes, lambda: read_timing(path)) is None:
+        _time(study, path, processes)
+    on_main(processes, lambda: _conclude(study, path, planned))
+
+
+def _begin(
+    study: Study, text: str, path: Path, shard: tuple[int, int], dry_run: bool, processes: PartialState
+) -> None:
+    """Looks at arms and data, registers the study unless only asked what it takes, and says that."""
+    data = first_on_main(processes, lambda: build_data(study.baseline.config))
+    sizes = _from_main(processes, lambda: arm_sizes(study, data))
+    on_main(processes, lambda: check_evaluation(study, data))
+    if not dry_run:
+        on_main(processes, lambda: register(study, text, data, path))
+    _announce(study, path, shard, data, sizes, processes)
+
+
+def _announce(
+    study: Study, path: Path, shard: tuple[int, int], data: ImageData, sizes: dict[str, Size], processes: PartialState
+) -> None:
+    """Says what the study takes: arms, runs, and the time of what is left."""
+    # The runs of the study are counted with the arms' own rates: what a sweep will choose changes no time.
+    mine = part_of(sweep_trials(study, path), shard) + part_of(trials(study, path, {}), shard)
+    left = _from_main(processes, lambda: [trial for trial in mine if not _is_there(trial)])
+    seconds = {}
+    if left:
+        measured = step_seconds({arm.name: arm.config for arm in study.arms}, data, rounds=1, warm_up=1)
+        seconds = {arm: median(values) for arm, values in measured.items()}
+    if not processes.is_main_process:
+        return
+    rows = [("arm", "parameters", "multiply-adds", "s per step")]
+    for arm, size in sizes.items():
+        taken = f"{seconds[arm]:.3f}" if arm in seconds else ""
+        rows.append((arm, f"{size.parameters:,}", f"{size.multiply_adds:,}", taken))
+    total = len(study.arms) * (len(study.seeds) + len(study.learning_rates))
+    steps = study.baseline.config.train.steps
+    sweep = f" and {len(study.learning_rates)} learning rates" if study.learning_rates else ""
+    part = "" if shard == (1, 1) else f", {len(mine)} of them in part {shard[0]}/{shard[1]}"
+    time = duration(sum(seconds[trial.arm] * trial.config.train.steps for trial in left))
+    takes = f"about {time} on this machine, evaluations aside" if left else "none to train"
+    print(
+        f"question   {study.question}\n"
+        f"data       {data.summary()}\n"
+        f"runs       {len(study.arms)} arms x {len(study.seeds)} seeds{sweep}: {total} runs of {steps} steps{part}; "
+        f"{len(left)} to train\n"
+        f"decides    {study.metric}\n"
+        f"time       {takes}\n"
+        f"directory  {path}\n\n" + "\n".join(aligned(rows)) + "\n",
+        flush=True,
+    )
+
+
+def _is_there(trial: Trial) -> bool:
+    """Whether a run is trained, whether evaluated or not."""
+    return (trial.path / "pipeline").is_dir() or (trial.path / "diverged.json").is_file()
+
+
+def _make(chosen: Sequence[Trial], study: Study, processes: PartialState, title: str) -> None:
+    """Trains and evaluates runs, one after the other; says which were left to others."""
+    for number, trial in enumerate(chosen, 1):
+        if _from_main(processes, lambda trial=trial: is_settled(trial, study)):
+            continue
+        _say(processes, f"\n{title} {number} of {len(chosen)}: {trial.name} ({trial.path})")
+        kind, message, step = _attempt(trial, study)
+        if kind is not None and issubclass(kind, Diverged):
+            _say(processes, f"{trial.name} diverged and is counted as that: {message}")
+            on_main(processes, lambda trial=trial, step=step, told=message: note_divergence(trial.path, step, told))
+        elif kind is not None:
+            _say(processes, f"{trial.name} is left out: {message}")
+        gc.collect()                    # models and optimizers refer to themselves
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()    # arms of other shapes cannot use what it keeps
+
+
+def _attempt(trial: Trial, study: Study) -> tuple[type[BaseException] | None, str, int | None]:
+    """Makes one run.
+
+    Returns:
+        Class, message and step of the error that the study goes on after, the same on all processes: numbers that are
+        not finite, or another process that holds the run; None for no error.
+
+    Raises:
+        ValueError: whatever else is wrong; names the run.
+    """
+    command = evaluate_command(study, trial.path)
+    try:
+        train(trial.config, trial.path)
+        result = evaluate(command, drawing_settings(study, trial.config))
+        check_metric(study, result)
+    except (Diverged, InUse) as problem:
+        return type(problem), str(problem), getattr(problem, "step", None)
+    except FailedElsewhere as failure:
+        if not issubclass(failure.kind, Diverged | InUse):
+            raise
+        return failure.kind, failure.message, None
+    except ValueError as problem:
+        problem.args = (f"{trial.name}: {problem}",)
+        raise
+    return None, "", None
+
+
+def _rates(study: Study, path: Path, tried: Sequence[Trial]) -> dict[str, float]:
+    missing = [trial for trial in tried if not is_settled(trial, study)]
+    if missing:
+        raise ValueError(
+            f"learning_rates: {len(missing)} of {len(tried)} runs of the sweep are not there yet; run this command "
+            "again when the other shards have done theirs"
+        )
+    return chosen_rates(study, path)
+
+
+def _give_up(path: Path, planned: Sequence[Trial]) -> None:
+    """Counts the runs of an arm that diverged at every learning rate as diverged, without making them."""
+    sweep = read_sweep(path)
+    for trial in planned:
+        if sweep.get(trial.arm, {}).get("diverged") and divergence(trial.path) is None:
+            note_divergence(trial.path, None, "the arm diverged at every learning rate that was tried")
+
+
+def _time(study: Study, path: Path, processes: PartialState) -> None:
+    """Measures the training steps of all arms, once for a study."""
+    data = first_on_main(processes, lambda: build_data(study.baseline.config))
+    _say(processes, "\ntiming the training steps of all arms in turns")
+    seconds = step_seconds({arm.name: arm.config for arm in study.arms}, data)
+    on_main(processes, lambda: write_timing(path, seconds, processes.device, processes.num_processes))
+
+
+def _conclude(study: Study, path: Path, planned: Sequence[Trial]) -> None:
+    """Reports, if all runs are there; else says which are not."""
+    missing = [trial for trial in planned if not is_settled(trial, study)]
+    if not missing:
+        report(study, path)
+        return
+    named = "; ".join(trial.name for trial in missing[:SHOWN]) + ("; ..." if len(missing) > SHOWN else "")
+    print(
+        f"\n{len(missing)} of {len(planned)} runs are not there yet: {named}\n"
+        "the shard that makes the last of them reports; so does this command, given again after that",
+        file=sys.stderr,
+    )
+
+
+def _from_main(processes: PartialState, act: Callable[[], Any]) -> Any:
+    """What the main process finds, on all of them."""
+    return broadcast_object_list([on_main(processes, act)])[0]
+
+
+def _say(processes: PartialState, line: str) -> None:
+    if processes.is_main_process:
+        print(line, flush=True)

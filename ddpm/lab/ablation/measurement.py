@@ -1,0 +1,81 @@
+"""Whether the runs of a study can be evaluated as it says: looked at before the first of them is trained."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ddpm.config.commands import EvaluateCommand
+from ddpm.config.sections import DataConfig
+from ddpm.config.study import Arm, Study
+from ddpm.data import ImageData
+from ddpm.diffusion.sampling import check_drawing
+from ddpm.evaluation.features import EXTRACTORS, build_extractor
+from ddpm.evaluation.image_source import held_out_data, read_data, reference_config
+from ddpm.evaluation.reference import cache_directory
+from ddpm.io.pipelines import locate
+from ddpm.lab.ablation.trials import drawing_settings, evaluate_command
+from ddpm.training.build import build_schedule, check_extractor
+
+OF_DOWNLOADS = ("dinov2:",)      # extractors that take long to build; their evaluation says what is wrong
+
+
+def check_evaluation(study: Study, data: ImageData) -> None:
+    """Refuses options of the evaluation that cannot work.
+
+    Args:
+        study: what is studied.
+        data: the images that its arms are trained on.
+
+    Raises:
+        ValueError: names the option, as evaluation.held_out_split.
+    """
+    for arm in study.arms:
+        _check_drawing(study, arm)
+    command = evaluate_command(study, Path())
+    check_extractor(command.extractor)
+    with _named(""):
+        if command.extractor not in EXTRACTORS and not command.extractor.startswith(OF_DOWNLOADS):
+            build_extractor(command.extractor, data, "cpu", cache_directory())
+        _check_images(command, study.baseline.config.data, data)
+    if command.guide is not None:
+        with _named("guide: "):
+            locate(command.guide)
+
+
+def _check_drawing(study: Study, arm: Arm) -> None:
+    settings = drawing_settings(study, arm.config)
+    try:
+        check_drawing(build_schedule(arm.config), settings.sampler, settings.steps, settings.spacing, settings.eta)
+    except ValueError as problem:
+        raise ValueError(f"{str(problem).replace('sample.', 'evaluation.')} (arm {arm.name})") from None
+    if settings.guidance != 1 and study.evaluation.get("guide") is None and arm.config.diffusion.label_dropout == 0:
+        raise ValueError(
+            f"evaluation.guidance: only 1 is possible where diffusion.label_dropout is 0, as in arm {arm.name}; leave "
+            "it at 1, or name a guide"
+        )
+
+
+def _check_images(command: EvaluateCommand, training: DataConfig, data: ImageData) -> None:
+    """Reads the real images that are compared with and those that are held out."""
+    reference, config = data, training
+    if command.reference is not None:
+        config = reference_config(command, None)
+        size = {"resolution": config.resolution or data.resolution, "channels": config.channels or data.channels}
+        config = dataclasses.replace(config, **size)
+        reference = read_data(config, "reference")
+    held_out = held_out_data(command, config, reference)
+    if held_out is None:
+        return
+    source = config.source if command.held_out is None else command.held_out
+    shared = held_out.part.shared(data.part) if source == training.source else 0
+    if shared or held_out.fingerprint == data.fingerprint:
+        raise ValueError(f"held_out_split: {shared or len(data):,} of its images are trained on; name other rows")
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as problem:
+        raise ValueError(f"evaluation.{key}{problem}") from None

@@ -1,0 +1,239 @@
+"""A study as one HTML page that needs nothing else: the verdict first, then all that it rests on."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from ddpm.config.study import Arm
+from ddpm.evaluation.text_table import number
+from ddpm.lab.ablation.glossary import MEANINGS, of_norm
+from ddpm.lab.ablation.outcome import Outcome, RunOutcome
+from ddpm.lab.ablation.run_provenance import from_its_parent
+from ddpm.lab.ablation.statistics import LEAST_PAIRS, POWER, Contrast
+from ddpm.lab.ablation.study_charts import curve_charts, denoising_charts, paired_chart
+from ddpm.lab.ablation.sweep import read_sweep
+from ddpm.lab.ablation.timing import read_timing
+from ddpm.lab.charts import STYLES
+from ddpm.lab.comparison.comparison import short
+from ddpm.lab.comparison.comparison_table import setting, signed
+from ddpm.lab.comparison.runs import Evaluation, finite
+from ddpm.lab.comparison.sample_grids import ClassStrips, shared_samples
+from ddpm.lab.pages import environment
+
+NONE = "none"
+
+
+class ArmRow(NamedTuple):
+    """What is said of an arm beside its figures.
+
+    Attributes:
+        name: of the arm.
+        changes: "key: value" for each override of the base.
+        norm: entry of NORMS.
+        parameters: of its model.
+        beside: these beside the baseline's, as a share; empty for the baseline.
+        multiply_adds: of its model, for one image.
+        step: median seconds of a training step.
+        ratio: of the step to the baseline's.
+        runs: how many finished, and what became of the others.
+    """
+
+    name: str
+    changes: Sequence[str]
+    norm: str
+    parameters: str
+    beside: str
+    multiply_adds: str
+    step: str
+    ratio: str
+    runs: str
+
+
+def page(outcome: Outcome) -> str:
+    """The whole page.
+
+    Args:
+        outcome: what to show.
+
+    Raises:
+        ValueError: if a drawn image cannot be read.
+    """
+    study = outcome.study
+    styles = {arm.name: i % STYLES for i, arm in enumerate(study.arms)}
+    runs = [run for of_arm in outcome.runs.values() for run in of_arm]
+    samples, sample_seed, gone = _samples(outcome)
+    templates = environment(Path(__file__).parent)
+    templates.globals |= {
+        "interval": _interval,
+        "number": _number,
+        "of_norm": of_norm,
+        "percent": _percent,
+        "short": short,
+        "signed": _signed,
+        "state": _state,
+        "value_of": _value_of,
+    }
+    return templates.get_template("study.html.jinja").render(
+        study=study,
+        outcome=outcome,
+        styles=styles,
+        arms=[_arm_row(arm, outcome) for arm in study.arms],
+        runs=runs,
+        diverged=sum(run.diverged is not None for run in runs),
+        norms=list(dict.fromkeys(arm.config.model.norm for arm in study.arms)),
+        figures=[study.metric, *(name for name in outcome.exploratory if name != study.metric)],
+        meanings=MEANINGS,
+        level=next(iter(outcome.primary.values())).level,
+        comparisons=len(outcome.primary),
+        power=POWER,
+        least_pairs=LEAST_PAIRS,
+        paired=paired_chart(outcome, styles),
+        curves=curve_charts(outcome, styles),
+        denoising=denoising_charts(outcome, styles),
+        samples=samples,
+        sample_seed=sample_seed,
+        gone=gone,
+        timing=read_timing(outcome.path),
+        sweep=read_sweep(outcome.path),
+        text=_text(outcome.path / "study.yaml"),
+        commands=_commands(outcome),
+        made_with=_made_with(outcome.registered),
+        images=_images(outcome.registered, runs),
+    )
+
+
+def _arm_row(arm: Arm, outcome: Outcome) -> ArmRow:
+    runs = outcome.runs[arm.name]
+    facts = next((run.run.facts for run in runs if run.run is not None), {})
+    seconds, baseline = (outcome.step_seconds.get(name) for name in (arm.name, outcome.study.baseline.name))
+    changes = [f"{key}: {setting(value)}" for key, value in arm.overrides.items()]
+    if arm.seed_shift:
+        changes.append(f"every seed moved by {arm.seed_shift:,}")
+    finished = sum(run.measured is not None for run in runs)
+    diverged = sum(run.diverged is not None for run in runs)
+    missing = len(runs) - finished - diverged
+    others = [f"{count} {what}" for count, what in ((diverged, "diverged"), (missing, "without it")) if count]
+    return ArmRow(
+        arm.name,
+        changes,
+        arm.config.model.norm,
+        _counted(facts.get("parameters")),
+        _beside(arm, facts.get("parameters"), outcome),
+        _counted(facts.get("multiply_adds")),
+        f"{1000 * median(seconds):.4g} ms" if seconds else NONE,
+        f"{median(seconds) / median(baseline):.3f}" if seconds and baseline else NONE,
+        ", ".join([f"{finished} of {len(runs)}", *others]),
+    )
+
+
+def _beside(arm: Arm, parameters: Any, outcome: Outcome) -> str:
+    """How many more or fewer parameters than the baseline, so that a match that is none is seen."""
+    baseline = outcome.study.baseline.name
+    theirs = next((run.run.facts.get("parameters") for run in outcome.runs[baseline] if run.run is not None), None)
+    if arm.name == baseline or not finite(parameters) or not finite(theirs):
+        return ""
+    share = 100 * (parameters - theirs) / theirs
+    return f"{abs(share):.2f} % {'more' if share > 0 else 'fewer'} than {baseline}" if share else f"as {baseline}"
+
+
+def _samples(outcome: Outcome) -> tuple[list[ClassStrips], int | None, list[str]]:
+    """Images of one seed of training: that which most arms finished, the lowest of these; and who is not shown."""
+    by_seed: dict[int, dict[str, Evaluation]] = {}
+    for arm, runs in outcome.runs.items():
+        for run in runs:
+            if run.evaluation is not None:
+                by_seed.setdefault(run.seed, {})[arm] = run.evaluation
+    if not by_seed:
+        return [], None, []
+    seed = min(by_seed, key=lambda seed: (-len(by_seed[seed]), seed))
+    shown, notes = shared_samples(by_seed[seed])
+    missing = [arm for arm in outcome.runs if arm not in by_seed[seed]]
+    if missing:
+        notes.append(f"no seed was finished by all arms; of seed {seed} there is nothing of {', '.join(missing)}")
+    return shown, seed, notes
+
+
+def _commands(outcome: Outcome) -> list[tuple[str, str]]:
+    """What to type, and what it is for. Paths begin at the directory that holds the study."""
+    options = [
+        f"--{key.replace('_', '-')} {shlex.quote(setting(value))}" for key, value in outcome.study.evaluation.items()
+    ]
+    first_run = outcome.path / outcome.study.baseline.name / f"seed_{outcome.study.seeds[0]}"
+    whole, text, first = (
+        shlex.quote(from_its_parent(outcome.path, place))
+        for place in (outcome.path, outcome.path / "study.yaml", first_run / "config.yaml")
+    )
+    again = "runs/again"
+    return [
+        ("the whole study from the start (study.yaml: the text below)",
+         f"python scripts/ablate.py --study {text} --run {again}"),
+        ("on several GPUs", f"accelerate launch scripts/ablate.py --study {text} --run {again}"),
+        ("what is left to do of this one", f"python scripts/ablate.py --study {text} --run {whole}"),
+        ("one of its runs", f"python scripts/train.py --config {first} --run {again}"),
+        ("its evaluation", " ".join([f"python scripts/evaluate.py {again}", *options])),
+    ]
+
+
+def _made_with(registered: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the study was registered with; the notes tell of runs that differ, and their table has those of each."""
+    return [*registered["versions"].items(), ("commit", registered["git_commit"] or "unknown")]
+
+
+def _images(registered: Mapping[str, Any], runs: Sequence[RunOutcome]) -> list[tuple[str, str, str]]:
+    """What images there were: role, summary and fingerprint, each once."""
+    found: dict[tuple[str, str, str], None] = {}
+
+    def add(role: str, described: Mapping[str, Any] | None) -> None:
+        if described:
+            found[role, described["summary"], described["fingerprint"]] = None
+
+    add("training", registered["data"])
+    for run in runs:
+        if run.run is not None:
+            add("training", run.run.facts["data"])
+        if run.evaluation is not None:
+            add("evaluation against", run.evaluation.content["reference"])
+            add("held out", run.evaluation.content.get("held_out"))
+    return list(found)
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def _state(run: RunOutcome) -> str:
+    if run.diverged is not None:
+        return f"diverged: {run.diverged}"
+    if run.measured is not None:
+        return "finished"
+    return "not there yet" if run.run is None else "without a figure to compare"
+
+
+def _value_of(run: RunOutcome, figure: str) -> str:
+    """A figure of a run, with so many digits that the statistics can be done again."""
+    content = {} if run.evaluation is None else run.evaluation.content["figures"]
+    value = content[figure]["value"] if figure in content else None
+    return f"{value:.8g}" if finite(value) else ""
+
+
+def _number(value: float | None) -> str:
+    return number(value) if finite(value) else ""
+
+
+def _signed(value: float | None) -> str:
+    return signed(value) if finite(value) else ""
+
+
+def _interval(found: Contrast) -> str:
+    return f"{signed(found.low)} to {signed(found.high)}" if finite(found.low) and finite(found.high) else ""
+
+
+def _percent(share: float | None, sign: bool = False) -> str:
+    """Four digits, as 97.5 %, on one line."""
+    return f"{100 * share:{'+' if sign else ''}.4g}\u00a0%" if finite(share) else ""
+
+
+def _counted(value: Any) -> str:
+    return f"{value:,}" if finite(value) else "unknown"

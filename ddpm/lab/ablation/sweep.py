@@ -1,0 +1,88 @@
+"""A learning rate for each arm, chosen by runs with a seed of their own, so that no arm is judged at another's."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ddpm.atomic import appearing
+from ddpm.config.study import Study
+from ddpm.lab.ablation.trials import Trial, divergence, evaluation_folder, evaluation_of, sweep_trials
+from ddpm.lab.comparison.comparison import differing, identity, short
+from ddpm.lab.comparison.runs import Evaluation, finite, read_run
+
+
+def chosen_rates(study: Study, path: Path) -> dict[str, float]:
+    """The best learning rate of each arm by the study's metric; chosen once, and kept in sweep.json.
+
+    Args:
+        study: with `learning_rates`; all runs of its sweep are there.
+        path: its directory.
+
+    Returns:
+        Arm -> learning rate.
+
+    Raises:
+        ValueError: if runs of the sweep were not evaluated alike.
+    """
+    file = path / "sweep.json"
+    if not file.is_file():
+        content = _choose(study, path)
+        with appearing(file) as stream:
+            stream.write((json.dumps(content, indent=2) + "\n").encode())
+    return {arm: found["learning_rate"] for arm, found in read_sweep(path).items()}
+
+
+def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
+    """sweep.json: arm -> `learning_rate`, the `figures` of each rate (null: diverged), `at_an_end` of the list.
+
+    `diverged` says whether an arm did at every rate; the lowest stands there then, and no run of the arm is made.
+    """
+    file = path / "sweep.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _choose(study: Study, path: Path) -> dict[str, dict[str, Any]]:
+    tried = sweep_trials(study, path)
+    contents = {t.path: found.content for t in tried if (found := _evaluation(t)) is not None}
+    _check_alike([(t, contents[t.path]) for t in tried if t.path in contents], study)
+    figures = {(trial.arm, trial.learning_rate): _figure(contents.get(trial.path), study) for trial in tried}
+    found = {}
+    for arm in study.arms:
+        of_rate = {rate: figures[arm.name, rate] for rate in study.learning_rates}
+        known = {rate: figure for rate, figure in of_rate.items() if figure is not None}
+        best = _best(known) if known else min(of_rate)
+        values = {f"{rate:g}": None if figure is None else figure["value"] for rate, figure in of_rate.items()}
+        at_an_end = bool(known) and best in (min(of_rate), max(of_rate))
+        chosen = {"learning_rate": best, "figures": values, "at_an_end": at_an_end, "diverged": not known}
+        found[arm.name] = chosen
+    return found
+
+
+def _best(known: Mapping[float, dict[str, Any]]) -> float:
+    lower = next(iter(known.values()))["better"] == "lower"
+    return min(known, key=lambda rate: known[rate]["value"] * (1 if lower else -1))
+
+
+def _check_alike(evaluated: Sequence[tuple[Trial, dict[str, Any]]], study: Study) -> None:
+    """Refuses to rank what cannot be compared."""
+    for trial, content in evaluated[1:]:
+        first, expected = evaluated[0]
+        a, b = identity(expected), identity(content)
+        different = [f"{k} is {short(a.get(k))} and {short(b.get(k))}" for k in {**a, **b} if a.get(k) != b.get(k)]
+        apart = different[0] if different else differing(expected, content, study.metric)
+        if apart is not None:
+            raise ValueError(
+                f"learning_rates: {first.name} and {trial.name} were not evaluated alike, {apart}; machines that share "
+                f"a study need one judge: share DDPM_CACHE among them, and remove {evaluation_folder(trial.path)}"
+            )
+
+
+def _evaluation(trial: Trial) -> Evaluation | None:
+    return None if divergence(trial.path) is not None else evaluation_of(read_run(trial.path, trial.name))
+
+
+def _figure(content: dict[str, Any] | None, study: Study) -> dict[str, Any] | None:
+    """The deciding figure of a run; None where it diverged."""
+    figure = None if content is None else content["figures"][study.metric]
+    return figure if figure is not None and finite(figure["value"]) else None

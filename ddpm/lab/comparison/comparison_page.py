@@ -1,0 +1,188 @@
+"""A comparison as one HTML page that needs nothing else: no script, no other file, no network."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from ddpm.evaluation.intervals import Z
+from ddpm.evaluation.text_table import interval, number
+from ddpm.lab.axes import fitting, linear, logarithmic
+from ddpm.lab.charts import (
+    STYLES,
+    Chart,
+    Series,
+    confusion_chart,
+    interval_strip,
+    legend,
+    line_chart,
+    thinned,
+)
+from ddpm.lab.comparison.comparison import Comparison, Entry, Row, differing, short
+from ddpm.lab.comparison.comparison_table import facts, matched, setting, signed, span
+from ddpm.lab.comparison.runs import EVALUATED, EVALUATED_BY, Point, Run, finite
+from ddpm.lab.comparison.sample_grids import shared_samples, training_grids
+from ddpm.lab.pages import environment
+
+SHOWN_CLASSES = 20      # of a confusion matrix; of more only the most frequent confusions are listed
+LISTED = 10             # of them
+
+
+def page(comparison: Comparison) -> str:
+    """The whole page.
+
+    Args:
+        comparison: what to show.
+
+    Raises:
+        ValueError: if an image cannot be read.
+    """
+    styles = {run.name: i % STYLES for i, run in enumerate(comparison.runs)}
+    samples, gone = shared_samples(comparison.evaluations)
+    shown = {strip.run for of_class in samples for strip in of_class.strips}
+    grids, torn = training_grids([run for run in comparison.runs if run.name not in shown])
+    first = next(iter(comparison.evaluations.values()), None)
+    templates = environment()
+    templates.globals |= {
+        "facts": facts,
+        "interval": interval,
+        "number": number,
+        "setting": setting,
+        "signed": signed,
+        "span": span,
+        "matched": matched,
+        "strip": lambda row, entry: Markup(_strip(row, entry, styles)),
+    }
+    return templates.get_template("comparison.html.jinja").render(
+        runs=comparison.runs,
+        styles=styles,
+        rows=comparison.rows,
+        settings=comparison.settings,
+        notes=[*comparison.notes, *gone, *torn],
+        first=next(iter(comparison.evaluations), None),
+        several=len(comparison.evaluations) > 1,
+        method=None if first is None else _method(first.content),
+        judges=[(name, e.content["judge"]) for name, e in comparison.evaluations.items() if e.content.get("judge")],
+        skipped=dict(item for e in comparison.evaluations.values() for item in e.content.get("skipped", {}).items()),
+        curves=_curves(comparison.runs, styles),
+        denoising=_denoising(comparison, styles),
+        samples=samples,
+        grids=grids,
+        confusions=_confusions(comparison, styles),
+    )
+
+
+def _method(content: dict[str, Any]) -> list[tuple[str, str]]:
+    """How the compared evaluations were made: what they have in common."""
+    samples, extractor = content["samples"], content["extractor"]
+    drawing = {key: value for key, value in (samples.get("settings") or {}).items() if key != "batch_size"}
+    held_out = content.get("held_out")
+    how = ", ".join(f"{key.replace('_', ' ')} {setting(value)}" for key, value in drawing.items())
+    real = content["reference"]
+    return [
+        ("images", f"{samples['count']:,} per run{f'; {how}' if how else ''}"),
+        ("real images", f"{real['summary']} ({short(real['fingerprint'])})"),
+        ("held out", f"{held_out['summary']} ({short(held_out['fingerprint'])})" if held_out else "none"),
+        ("features", f"{extractor['features'] or 'none'} of {extractor['name']} ({short(extractor['digest'])})"),
+    ]
+
+
+def _curves(runs: Sequence[Run], styles: dict[str, int]) -> list[Chart]:
+    """The loss, and what was evaluated while the runs trained; aligned by the images that were seen.
+
+    Figures of different settings are different quantities, so each settings have a chart of their own.
+    """
+    losses = [(run.name, run.curve("loss")) for run in runs]
+    charts = [_curve("loss", [(name, points) for name, points in losses if points], styles, "")]
+    keys = {key for run in runs for record in run.records for key in record if key.startswith(EVALUATED)}
+    for key in sorted(keys - {EVALUATED_BY}):
+        by_settings: dict[str | None, list[tuple[str, list[Point]]]] = {}
+        for run in runs:
+            for digest, points in run.evaluation_curve(key):
+                by_settings.setdefault(digest, []).append((run.name, points))
+        for digest, curves in by_settings.items():
+            told = "" if len(by_settings) == 1 else f"Evaluation settings {digest or 'not recorded'}."
+            charts.append(_curve(key.removeprefix(EVALUATED).replace("_", " "), curves, styles, told))
+    return [chart for chart in charts if chart is not None]
+
+
+def _curve(
+    name: str, curves: Sequence[tuple[str, list[Point]]], styles: dict[str, int], caption: str
+) -> Chart | None:
+    """Curves of runs, by their names, in one chart."""
+    if not curves:
+        return None
+    parts = [(run, *thinned(points)) for run, points in curves]
+    series = [Series(run, styles[run], points) for run, points, _ in parts]
+    most = max(together for _, _, together in parts)
+    if most > 1:
+        caption = f"{caption} Each point is the mean of up to {most} logged values.".strip()
+    svg = Markup(line_chart(series, "images seen", name, linear, fitting))
+    return Chart(name.capitalize(), svg, legend(series), caption)
+
+
+def _denoising(comparison: Comparison, styles: dict[str, int]) -> Chart | None:
+    """Error of x_0 at each noise level, of the runs whose errors are comparable with the first one's."""
+    contents = {name: e.content for name, e in comparison.evaluations.items() if e.content.get("denoising")}
+    if not contents:
+        return None
+    series, left_out = [], []
+    first = next(iter(contents.values()))
+    for name, content in contents.items():
+        apart = differing(first, content, "denoising")
+        if apart is not None:
+            left_out.append(f"{name} is left out: {apart}.")
+            continue
+        points = sorted(content["denoising"], key=lambda point: point["noise_level"])
+        drawn = [p for p in points if finite(p["x_0_error"]) and p["x_0_error"] > 0 and finite(p["standard_error"])]
+        places = [(point["noise_level"], point["x_0_error"]) for point in drawn]
+        if places:
+            series.append(Series(name, styles[name], places, [Z * point["standard_error"] for point in drawn]))
+    if not series:
+        return None
+    images = first.get("likelihood_images")
+    told = "" if not images else (
+        f"{images['count']:,} {'held-out images' if images['held_out'] else 'images of the training data'}; "
+    )
+    svg = line_chart(series, "noise level", "mean squared error of x_0", logarithmic, fitting)
+    return Chart(
+        "Denoising error", Markup(svg), legend(series), " ".join([f"{told}bars are 95 % intervals.", *left_out])
+    )
+
+
+def _confusions(comparison: Comparison, styles: dict[str, int]) -> list[tuple[str, Markup | None, list[str]]]:
+    """Name of a run, its matrix as a chart if the classes are few, and its most frequent confusions."""
+    found = []
+    for name, evaluation in comparison.evaluations.items():
+        matrix, classes = evaluation.content.get("confusion"), evaluation.content.get("class_names")
+        if matrix:
+            few = len(matrix) <= SHOWN_CLASSES
+            chart = Markup(confusion_chart(matrix, classes, styles[name])) if few else None
+            found.append((name, chart, _most_confused(matrix, classes)))
+    return found
+
+
+def _most_confused(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> list[str]:
+    wrong = [
+        (count / sum(row), f"{names[i]} read as {names[j]}: {count:,} of {sum(row):,}")
+        for i, row in enumerate(matrix)
+        for j, count in enumerate(row)
+        if i != j and count
+    ]
+    return [text for _, text in sorted(wrong, key=lambda pair: -pair[0])[:LISTED]]
+
+
+def _strip(row: Row, entry: Entry, styles: dict[str, int]) -> str:
+    """Nothing for a value that is no finite number."""
+    own = [e.figure for e in (entry, *row.entries) if e.figure is not None and finite(e.figure["value"])]
+    if not finite(entry.figure["value"]):
+        return ""
+    floors = [(figure["value"], figure["floor"].get("samples")) for figure in own if figure["floor"] is not None]
+    real = None if row.floor is None else row.floor["value"]
+    alike = finite(real) and all(samples in (None, value) for value, samples in floors)
+    return interval_strip([_ends(figure) for figure in own], styles[entry.run], real if alike else None)
+
+
+def _ends(figure: dict[str, Any]) -> tuple[float, float | None, float | None]:
+    low, high = (figure[key] if finite(figure[key]) else None for key in ("low", "high"))
+    return figure["value"], low, high

@@ -1,0 +1,112 @@
+"""What the modulation is worth: parts of it are replaced by their means, and the denoising error rises."""
+
+from collections.abc import Callable, Iterator
+from math import sqrt
+
+from torch import Tensor
+
+from ddpm.diffusion.schedule import Denoiser, NoiseSchedule
+from ddpm.evaluation.estimates import Figure
+from ddpm.evaluation.intervals import with_standard_error
+from ddpm.evaluation.likelihood import ROWS, denoising_errors
+from ddpm.evaluation.modulation import modulated_layers
+from ddpm.lab.probe.results import Freezing, Rise
+from ddpm.lab.probe.steering import OVERS, mean_inputs, steered
+from ddpm.models.unet import UNet
+
+
+class Freezer:
+    """Measures the denoising error of the model as it is and frozen, on the same images with the same noise.
+
+    Args:
+        unet: the model.
+        denoiser: of it, without guidance or clipping.
+        schedule: its schedule.
+        images: uint8 (N, C, H, W), N 2 or more.
+        labels: ids (N,), as the denoiser takes them.
+        places: int64 (N,), which with the seed decide the noise.
+        levels: S timesteps at which the error is measured.
+        timesteps: (T,) and
+        classes: ids (K,): what means are taken over.
+        seed: of the noise.
+        rows: images that the denoiser is shown at once.
+    """
+
+    def __init__(
+        self,
+        unet: UNet,
+        denoiser: Denoiser,
+        schedule: NoiseSchedule,
+        images: Tensor,
+        labels: Tensor,
+        places: Tensor,
+        levels: list[int],
+        timesteps: Tensor,
+        classes: Tensor,
+        seed: int,
+        rows: int = ROWS,
+    ) -> None:
+        self.unet, self.denoiser, self.schedule = unet, denoiser, schedule
+        self.images, self.labels, self.places = images, labels, places
+        self.levels, self.timesteps, self.classes, self.seed = levels, timesteps, classes, seed
+        self.rows = rows
+        self.layers = modulated_layers(unet)
+        self.unchanged = self.errors(denoiser)
+
+    def errors(self, denoiser: Denoiser) -> Tensor:
+        """Mean squared error of eps of each image at each noise level, float64 (N, S)."""
+        shown = self.images, self.labels, self.places
+        errors = denoising_errors(denoiser, self.schedule, *shown, self.levels, self.seed, self.rows).cpu()
+        return errors / self.schedule.noise_levels[self.levels].square()
+
+    def freeze(self, layer: str | None, part: str, over: str) -> Freezing:
+        """The rise of the error when a part is replaced by its mean over the timesteps and classes given.
+
+        Args:
+            layer: its name, or None for all together.
+            part: "scale" or "shift", or "both" for all that there is.
+            over: "class", "timestep" or "all".
+        """
+        names = [layer] if layer is not None else [one.name for one in self.layers]
+        inputs = mean_inputs(self.unet, over, self.timesteps, self.classes)
+        rises = self.errors(steered(self.denoiser, self.unet, names, part, inputs)) - self.unchanged    # (N, S)
+        errors = self.unchanged.mean(dim=0)                                                             # (S,)
+        relative = rises.mean(dim=0) / errors                                                           # (S,)
+        # Of a ratio of two means over the same images (delta method): values whose mean is the ratio, and whose spread
+        # is that of its first-order expansion.
+        expanded = relative + (rises - relative * self.unchanged) / errors                              # (N, S)
+        noise_levels = self.schedule.noise_levels[self.levels].tolist()
+        points = [
+            Rise(t, level, error, _mean(rise), _mean(ratio))
+            for t, level, error, rise, ratio in zip(
+                self.levels, noise_levels, errors.tolist(), rises.T, expanded.T, strict=True
+            )
+        ]
+        return Freezing(layer, part, over, points, _mean(expanded.mean(dim=1)))
+
+    def all(self, done: Callable[[], None] = lambda: None) -> list[Freezing]:
+        """All layers together, each part over each mean; then each layer by itself, all of it over everything.
+
+        Args:
+            done: called after each, to show progress.
+        """
+        found = []
+        for layer, part, over in self.plan():
+            found.append(self.freeze(layer, part, over))
+            done()
+        return found
+
+    def plan(self) -> Iterator[tuple[str | None, str, str]]:
+        """Layer, part and mean of each of `all`; a single part is all that there is, and one class has no mean."""
+        parts = dict.fromkeys(part for layer in self.layers for part in layer.norm.parts)
+        overs = OVERS if len(self.classes) > 1 else ("timestep",)
+        for part in [*parts, "both"] if len(parts) > 1 else ["both"]:
+            for over in overs:
+                yield None, part, over
+        for layer in self.layers:
+            yield layer.name, "both", overs[-1]
+
+
+def _mean(values: Tensor) -> Figure:
+    """Mean over images, (N,), with its interval."""
+    return with_standard_error(float(values.mean()), float(values.std()) / sqrt(len(values)), len(values))

@@ -1,0 +1,146 @@
+"""What is probed: a model, and the real images that it is measured on."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm.config.commands import EvaluateCommand, ProbeCommand
+from ddpm.config.sections import DataConfig
+from ddpm.config.yaml_files import read_config, run_of
+from ddpm.data import ImageData
+from ddpm.data.slices import parse_split
+from ddpm.evaluation.image_source import check_size, is_model, read_data, reference_config
+from ddpm.evaluation.reference import cache_directory
+from ddpm.evaluation.reference_classifier import Judge, cached_judge
+from ddpm.io.pipelines import load_pipeline, locate, weights_digest
+from ddpm.pipeline import ClassConditionalPipeline
+from ddpm.randomness import Purpose, generator
+
+
+class Images(NamedTuple):
+    """Real images.
+
+    Attributes:
+        data: all of them.
+        pixels: uint8 (N, C, H, W), some of them.
+        labels: int64 (N,), their classes as the model knows them.
+        places: int64 (N,), which of all they are.
+        held_out: whether the model was trained on other images; None where that is not known.
+    """
+
+    data: ImageData
+    pixels: Tensor
+    labels: Tensor
+    places: Tensor
+    held_out: bool | None
+
+
+class Subject(NamedTuple):
+    """A model to be probed.
+
+    Attributes:
+        name: the directory that it was loaded from.
+        weights: SHA-256 of its weights.
+        pipeline: the model, on its device.
+        images: None where none are known.
+    """
+
+    name: str
+    weights: str
+    pipeline: ClassConditionalPipeline
+    images: Images | None
+
+
+def read_subject(command: ProbeCommand, device: torch.device) -> Subject:
+    """Loads the model, and reads the real images where it is known which.
+
+    Raises:
+        ValueError: if there is no such model, or the images cannot be read or do not fit it.
+    """
+    directory = locate(command.model)
+    pipeline = load_pipeline(directory).to(device)
+    images = None
+    if command.reference_split is not None and command.reference is None and run_of(command.model) is None:
+        raise ValueError(
+            f"reference_split: {command.model} is in no run directory, so it is not known of which images; name them "
+            "with --reference"
+        )
+    if command.reference is not None or run_of(command.model) is not None:
+        images = _read_images(command, pipeline, device)
+    return Subject(str(directory), weights_digest(directory), pipeline, images)
+
+
+def read_judge(images: Images, device: torch.device) -> Judge:
+    """A classifier of the data's classes, trained on real images alone, kept from the last time.
+
+    Raises:
+        ValueError: if the data has too few images or classes for one.
+    """
+    if images.data.num_classes < 2:
+        raise ValueError("the real images have no classes to tell apart")
+    return cached_judge(images.data, device, cache_directory())
+
+
+def _read_images(command: ProbeCommand, pipeline: ClassConditionalPipeline, device: torch.device) -> Images:
+    source = _source(command, pipeline)
+    data = read_data(source, "reference")
+    check_size(pipeline, data)
+    names = pipeline.class_names
+    unknown = next((name for name in data.class_names if names and name not in names), None)
+    if unknown is not None or (names and not data.class_names):
+        lack = "they have no classes" if unknown is None else f"the model has no class {unknown!r}"
+        raise ValueError(f"reference: {lack}; name images of its classes, {', '.join(names[:5])}")
+    if len(data) < 20:
+        raise ValueError(f"reference: it has {len(data)} images, and 20 are needed for an interval; name more")
+    draws = generator(command.seed, Purpose.SUBSET, 0)
+    places = torch.randperm(len(data), generator=draws)[: command.images].sort().values                 # (N,)
+    pixels, classes = data.__getitems__(places)
+    labels = pipeline.labels([data.class_names[c] if names else None for c in classes.tolist()])
+    return Images(data, pixels.to(device), labels.to(device), places.to(device), _held_out(command, source, data))
+
+
+def _source(command: ProbeCommand, pipeline: ClassConditionalPipeline) -> DataConfig:
+    """The run's own data, or a split of it; or what the command names."""
+    if command.reference is None:
+        config = reference_config(EvaluateCommand(model=command.model), pipeline)
+        if command.reference_split is None:
+            return config
+        unet = pipeline.unet.config
+        size = {"resolution": unet.resolution, "channels": unet.in_channels}
+        return dataclasses.replace(config, split=command.reference_split, **size)
+    path = Path(command.reference)
+    is_run = command.reference != "digits" and path.is_dir() and run_of(path) is not None and is_model(path)
+    if is_run and command.reference_split is not None:
+        raise ValueError(
+            f"reference_split: {path} is a run directory, whose split its configuration says; leave it out, or name "
+            "the run's source with --reference"
+        )
+    named = EvaluateCommand(
+        model=command.model, reference=command.reference, reference_split=command.reference_split
+    )
+    return reference_config(named, pipeline)
+
+
+def _held_out(command: ProbeCommand, source: DataConfig, data: ImageData) -> bool | None:
+    run = run_of(command.model)
+    if run is None:
+        return None
+    if json.loads((run / "run.json").read_text())["data"]["fingerprint"] == data.fingerprint:
+        return False
+    config = read_config(run / "config.yaml")
+    own = parse_split(config.data.split)
+    # Other sources may hold the same images, sums of splits overlap with their terms.
+    known = data.part is not None and _same_source(config.data.source, source.source)
+    if not known or any("+" in name or "[" in name for name in (own.split, data.part.split)):
+        return None
+    if own.split == data.part.split and own.part(data.part.of).shared(data.part):
+        return False
+    return None if config.model.pretrained else True      # what the weights started from saw other images
+
+
+def _same_source(one: str, other: str) -> bool:
+    return one == other or (Path(one).exists() and Path(other).exists() and Path(one).samefile(other))

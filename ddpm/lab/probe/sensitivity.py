@@ -1,0 +1,69 @@
+"""How much the class matters at each noise level: how far predictions for two classes are apart."""
+
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from ddpm.diffusion.sampling import from_uint8
+from ddpm.diffusion.schedule import Denoiser, NoiseSchedule
+from ddpm.evaluation.intervals import with_standard_error
+from ddpm.lab.probe.results import Sensitivity
+from ddpm.randomness import Purpose, normal
+
+
+@torch.no_grad()
+def sensitivity(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    images: Tensor,
+    labels: Tensor,
+    others: Tensor,
+    places: Tensor,
+    timesteps: list[int],
+    seed: int,
+    rows: int,
+) -> list[Sensitivity]:
+    """|eps(x_t, t, c) - eps(x_t, t, c')| of noisy real images.
+
+    Args:
+        denoiser: without guidance or clipping.
+        schedule: its schedule.
+        images: uint8 (N, C, H, W), N 2 or more.
+        labels: (N,), c of each.
+        others: (N,), c' of each.
+        places: int64 (N,), which with the seed decide the noise, as in `denoising_errors`.
+        timesteps: at which.
+        seed: of the noise.
+        rows: images that the denoiser is shown at once.
+    """
+    x_0 = from_uint8(images)
+    found = []
+    for t in timesteps:
+        differences, squares = [], []
+        for part in torch.arange(len(x_0), device=x_0.device).split(rows):
+            step = torch.full((len(part),), t, device=x_0.device)
+            noise = normal(seed, Purpose.EVALUATION_NOISE, (places[part] << 32) + t, tuple(x_0.shape[1:]))
+            x_t = schedule.q_sample(x_0[part], step, noise)
+            eps, other = (denoiser(x_t, step, c[part]).eps.double() for c in (labels, others))
+            differences.append((eps - other).square().mean(dim=(1, 2, 3)))
+            squares.append((eps - noise.double()).square().mean(dim=(1, 2, 3)))
+        difference = torch.cat(differences)                                                             # (N,)
+        root = sqrt(float(difference.mean()))
+        deviation = float(difference.std()) / sqrt(len(difference))
+        # The derivative of the root is 1 / (2 root) (delta method).
+        figure = with_standard_error(root, deviation / (2 * root) if root else 0.0, len(difference))
+        error = float(torch.cat(squares).mean().sqrt())
+        found.append(Sensitivity(t, float(schedule.noise_levels[t]), figure, error))
+    return found
+
+
+def other_classes(labels: Tensor, count: int) -> Tensor:
+    """For each image another class, all of them in turn.
+
+    Args:
+        labels: ids (N,) in 0..count-1.
+        count: K, 2 or more.
+    """
+    step = 1 + torch.arange(len(labels), device=labels.device) % (count - 1)
+    return (labels + step) % count

@@ -1,0 +1,84 @@
+"""Inception score, confusion and accuracy against closed forms, torchmetrics, scikit-learn and repetitions."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, confusion_matrix
+from torch import Tensor, nn
+
+from ddpm.evaluation.class_accuracy import accuracy, class_accuracies, class_without_images, confusion, inception_score
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def random(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_inception_score_of_sure_and_of_unsure_classifiers() -> None:
+    sure = 1000 * torch.eye(10).repeat(300, 1)
+    assert inception_score(sure).value == pytest.approx(10, rel=1e-9)       # each class as often, each for sure
+    assert inception_score(torch.zeros(3000, 10)).value == pytest.approx(1, rel=1e-9)
+    assert inception_score(sure[::10]).value == pytest.approx(1, rel=1e-9)      # one class only
+
+
+def test_inception_score_equals_torchmetrics() -> None:
+    image = pytest.importorskip("torchmetrics.image.inception")
+
+    class Given(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images
+
+    metric = image.InceptionScore(feature=Given(), splits=1)
+    logits = 3 * random(3000, 10, seed=1)
+    metric.update(logits)
+    assert inception_score(logits).value == pytest.approx(float(metric.compute()[0]), rel=1e-4)
+
+
+def test_inception_score_interval_covers_the_mean_of_repetitions() -> None:
+    figures = [inception_score(2 * random(300, 5, seed=seed)) for seed in range(300)]
+    mean = np.mean([figure.value for figure in figures])
+    covered = np.mean([figure.low <= mean <= figure.high for figure in figures])
+    assert 0.91 < covered < 0.99        # 95 %, with a standard deviation of 1.3 %
+
+
+def test_confusion_equals_scikit_learns() -> None:
+    read = random(5000, 7, seed=2)
+    labels = torch.randint(7, (5000,), generator=torch.Generator().manual_seed(3))
+    found = confusion(read, labels)
+    assert found.dtype == torch.int64
+    np.testing.assert_array_equal(found, confusion_matrix(labels, read.argmax(1), labels=range(7)))
+    assert accuracy(found).value == pytest.approx(accuracy_score(labels, read.argmax(1)), abs=1e-12)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_that_are_no_class_are_named(label: int) -> None:
+    with pytest.raises(ValueError, match=f"^accuracy: image 4 .counted from 0. has label {label}; allowed: 0 to 2;"):
+        confusion(random(6, 3, seed=4), torch.tensor([0, 1, 2, 0, label, 1]))
+
+
+def test_interval_of_wilson() -> None:
+    # 8 of 10: the roots of (p - 0.8)^2 = z^2 p (1 - p) / 10.
+    figure = accuracy(torch.tensor([[5, 1], [1, 3]]))
+    z2 = 1.959964**2
+    low, high = sorted(np.roots([1 + z2 / 10, -(1.6 + z2 / 10), 0.64]))
+    assert (figure.value, figure.low, figure.high) == pytest.approx((0.8, low, high), rel=1e-9)
+
+
+@pytest.mark.parametrize("right", [0, 10])
+def test_interval_at_the_ends_stays_within_0_and_1(right: int) -> None:
+    figure = accuracy(torch.tensor([[right, 10 - right], [0, 0]]))
+    assert 0 <= figure.low <= figure.value <= figure.high <= 1 and figure.high - figure.low > 0.2
+
+
+def test_class_accuracies() -> None:
+    found = class_accuracies(torch.tensor([[3, 1, 0], [0, 5, 0], [2, 2, 0]]), ["cat", "dog", "ship"])
+    assert {name: (figure.value, figure.count) for name, figure in found.items()} == {
+        "cat": (0.75, 4), "dog": (1, 5), "ship": (0, 4),
+    }
+
+
+def test_a_class_without_images_is_named() -> None:
+    assert class_without_images(torch.tensor([0, 2, 0]), ["cat", "dog", "ship"]) == "dog"
+    assert class_without_images(torch.tensor([2, 1, 0]), ["cat", "dog", "ship"]) is None
+    assert class_accuracies(torch.tensor([[3, 1], [0, 0]]), ["cat", "dog"]).keys() == {"cat"}

@@ -1,0 +1,82 @@
+"""Numbers of many images on disk: computed once, read back a part at a time."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from ddpm.evaluation.feature_cache import Rows, some_places, tabulate
+from ddpm.processes import join_processes
+
+COUNT, BATCH = 23, 5
+WHOLE = torch.arange(COUNT * 3, dtype=torch.float32).view(COUNT, 3)
+
+
+@pytest.fixture(scope="module")
+def processes() -> PartialState:
+    return join_processes()
+
+
+class Toy:
+    """Computes two columns, and remembers for which places."""
+
+    def __init__(self, fails_at: int = -1) -> None:
+        self.calls: list[list[int]] = []
+        self.fails_at = fails_at
+
+    def __call__(self, places: list[int]) -> dict[str, Tensor]:
+        if self.fails_at in places:
+            raise RuntimeError("killed")
+        self.calls.append(places)
+        return {"a": WHOLE[places], "b": WHOLE[places].to(torch.uint8)[:, ::2]}
+
+
+def rows(folder: Path, processes: PartialState, toy: Toy) -> dict[str, Rows]:
+    return tabulate(folder, COUNT, BATCH, toy, processes, "toy")
+
+
+def test_what_is_computed_is_read_back(tmp_path: Path, processes: PartialState) -> None:
+    toy = Toy()
+    table = rows(tmp_path / "t", processes, toy)
+    assert toy.calls == [[*range(0, 5)], [*range(5, 10)], [*range(10, 15)], [*range(15, 20)], [*range(20, 23)]]
+    assert table["a"].shape == (COUNT, 3) and table["b"].shape == (COUNT, 2) and len(table["a"]) == COUNT
+    for part in (slice(0, COUNT), slice(3, 17), slice(4, 5), slice(20, 99), slice(None), slice(7, 7), slice(1, 20, 6)):
+        assert torch.equal(table["a"][part], WHOLE[part])
+        assert table["b"][part].dtype == torch.uint8 or part == slice(7, 7)
+        assert torch.equal(table["b"][part].to(torch.uint8), WHOLE.to(torch.uint8)[part, ::2])
+
+
+def test_some_of_the_rows(tmp_path: Path, processes: PartialState) -> None:
+    places = torch.tensor([1, 4, 5, 6, 14, 22])
+    some = rows(tmp_path / "t", processes, Toy())["a"].at(places)
+    assert some.shape == (6, 3)
+    assert torch.equal(some[0:6], WHOLE[places]) and torch.equal(some[2:4], WHOLE[[5, 6]])
+    assert torch.equal(some.at(torch.tensor([0, 5]))[0:2], WHOLE[[1, 22]])
+
+
+def test_only_what_is_missing_is_computed(tmp_path: Path, processes: PartialState) -> None:
+    with pytest.raises(RuntimeError, match="killed"):
+        rows(tmp_path / "t", processes, Toy(fails_at=12))
+    toy = Toy()
+    table = rows(tmp_path / "t", processes, toy)
+    assert [places[0] for places in toy.calls] == [10, 15, 20]
+    assert torch.equal(table["a"][0:COUNT], WHOLE)
+    again = Toy()
+    rows(tmp_path / "t", processes, again)
+    assert again.calls == []
+
+
+@pytest.mark.parametrize(("total", "count"), [(10, 10), (10, 3), (7, 1), (10_000, 999), (5, 9)])
+def test_some_places(total: int, count: int) -> None:
+    places = some_places(total, count)
+    assert len(places) == min(total, count) and places.dtype == torch.int64
+    assert (places.diff() > 0).all() and places[0] >= 0 and places[-1] < total
+    assert torch.equal(places, some_places(total, count))
+
+
+def test_some_places_know_no_rhythm() -> None:
+    """Of images that go round ten classes, each class keeps its share (within four standard deviations)."""
+    classes = some_places(10_000, 1_000) % 10
+    assert (classes.bincount() - 100).abs().max() < 4 * 100**0.5

@@ -1,0 +1,164 @@
+"""Figures while training: those of the metrics, from fewer images."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import PartialState
+
+from ddpm.config.sections import EvaluationConfig
+from ddpm.data import ImageData, load_data
+from ddpm.diffusion.sampling import plan_seeds
+from ddpm.evaluation.estimates import Described
+from ddpm.evaluation.features import build_extractor
+from ddpm.evaluation.in_training import MONITORED, Monitor
+from ddpm.evaluation.metrics import METRICS, Options
+from ddpm.evaluation.reference import description
+from ddpm.evaluation.reference_classifier import cached_judge
+
+SETTINGS = EvaluationConfig(every=1, count=300)
+
+
+class Levels:
+    """Grey levels of four corners of an image."""
+
+    digest = "levels"
+
+    def extract(self, images: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return images.float().mean(dim=1)[:, ::7, ::7].flatten(1), None
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageData:
+    return load_data("digits")
+
+
+def monitor(settings: EvaluationConfig, data: ImageData, cache: Path) -> Monitor:
+    return Monitor(settings, data, PartialState(cpu=True), cache)
+
+
+def in_class_order(data: ImageData, count: int) -> torch.Tensor:
+    """Places of the first images of each class, in proportion, by class."""
+    chosen = torch.arange(len(data))[:count]
+    return chosen[data.labels[chosen].argsort(stable=True)]
+
+
+@pytest.mark.parametrize("name", MONITORED)
+def test_a_figure_is_that_of_its_metric(name: str, digits: ImageData, cache: Path) -> None:
+    """The digits, 1,797, are few enough that no figure is made from a part of them."""
+    watched = monitor(SETTINGS, digits, cache)
+    judge = cached_judge(digits, "cpu", cache)
+    images = torch.randint(0, 256, (300, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    figures = watched.measure(watched.describe(images))
+    real = judge.extract(digits.__getitems__(range(len(digits)))[0])
+    samples = judge.extract(images)
+    pixels = torch.zeros(1, 1)      # that none of these figures looks at
+    described = [
+        Described(features, pixels, logits, logits, labels)
+        for (features, logits), labels in ((samples, watched.labels), (real, digits.labels))
+    ]
+    expected = METRICS[name].measure(*described, Options(replicates=20))[name].value
+    # The judge sees other batches here, which moves features by float32 roundings.
+    assert figures[name] == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_figure_is_the_first_of_a_metric() -> None:
+    for name in MONITORED:
+        assert next(iter(METRICS[name].better)) == name
+
+
+def test_the_real_images_themselves_are_perfect(digits: ImageData, cache: Path) -> None:
+    watched = monitor(replace(SETTINGS, count=len(digits)), digits, cache)
+    places = digits.labels.argsort(stable=True)
+    assert torch.equal(watched.labels, digits.labels[places])
+    judge = cached_judge(digits, "cpu", cache)
+    figures = watched.measure(watched.describe(digits.__getitems__(places)[0]))
+    # Of a distance of some hundreds; what is left is the rounding of a matrix root.
+    assert figures["frechet_distance"] == pytest.approx(0, abs=1e-3)
+    read = judge.extract(digits.__getitems__(places)[0])[1].argmax(1)
+    assert figures["accuracy"] == pytest.approx(float((read == watched.labels).double().mean()), abs=1e-12)
+    assert figures["accuracy"] > 0.95
+
+
+def test_batches_do_not_matter(digits: ImageData, cache: Path) -> None:
+    """Described in parts, as processes do, or at once."""
+    watched = monitor(SETTINGS, digits, cache)
+    images = digits.__getitems__(in_class_order(digits, 300))[0]
+    parts = [watched.describe(part) for part in images.split(64)]
+    together = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    whole = watched.measure(watched.describe(images))
+    assert watched.measure(together) == pytest.approx(whole, rel=1e-5)      # float32 roundings of the features
+
+
+def test_seeds_are_those_of_sampling(digits: ImageData, cache: Path) -> None:
+    """The j-th image of a class has the seed that scripts/sample.py gives it."""
+    watched = monitor(replace(SETTINGS, seed=7), digits, cache)
+    for c, per_class in enumerate(watched.labels.bincount(minlength=10).tolist()):
+        labels, seeds = plan_seeds([c], per_class, 7, 10)
+        mine = (watched.labels == c).nonzero()[:, 0].tolist()
+        assert [watched.labels[i].item() for i in mine] == labels
+        assert [watched.seeds[i] for i in mine] == seeds
+    assert len(set(watched.seeds)) == 300
+
+
+def test_identity_tells_what_figures_can_be_compared(digits: ImageData, cache: Path) -> None:
+    known = monitor(SETTINGS, digits, cache).identity
+    assert monitor(replace(SETTINGS, every=5), digits, cache).identity == known
+    for change in ({"count": 301}, {"metric": "accuracy"}, {"sampler": "ddim"}, {"steps": 9}, {"seed": 1}):
+        assert monitor(replace(SETTINGS, **change), digits, cache).identity != known
+    judge = cached_judge(digits, "cpu", cache)
+    assert known["description"] == description(build_extractor("judge", digits, "cpu", cache), judge)
+
+
+def test_better_is_the_metrics(digits: ImageData, cache: Path) -> None:
+    better = {name: monitor(replace(SETTINGS, metric=name), digits, cache).better for name in MONITORED}
+    assert better == {"frechet_distance": "lower", "kernel_distance": "lower", "accuracy": "higher"}
+
+
+def test_an_extractor_without_a_judge_of_one_class(cache: Path) -> None:
+    """Distances need no classes."""
+    one = ImageData(
+        torch.randint(0, 256, (50, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8),
+        torch.zeros(50, dtype=torch.int64),
+        ("only",),
+        fingerprint="fifty",
+    )
+    settings = replace(SETTINGS, extractor=f"{__name__}:Levels", count=20)
+    watched = monitor(settings, one, cache)
+    figures = watched.measure(watched.describe(one.__getitems__(range(20))[0]))
+    assert figures.keys() == {"frechet_distance", "kernel_distance"}
+    others = "use evaluation.metric frechet_distance or kernel_distance"
+    with pytest.raises(ValueError, match=rf"evaluation\.metric: accuracy .* there is no judge.* {others}"):
+        monitor(replace(settings, metric="accuracy"), one, cache)
+    with pytest.raises(ValueError, match=r"evaluation\.extractor: .* the data has one; use inception or dinov2"):
+        monitor(SETTINGS, one, cache)
+
+
+def few(data: ImageData, per_class: int) -> ImageData:
+    places = torch.cat([(data.labels == c).nonzero()[:per_class, 0] for c in range(2)])
+    images, labels = data.__getitems__(places)
+    return ImageData(images, labels, ("0", "1"), fingerprint=f"{per_class} of two digits")
+
+
+REFUSED = {
+    "too few drawn": (100, {"count": 200}, r"frechet_distance .* needs 225 images .* 224 features.* 200 drawn ones.*"
+                      r"evaluation\.count, or use evaluation\.metric kernel_distance or accuracy"),
+    "too few real": (100, {}, r"frechet_distance .* there are 200 real ones"),
+    "unknown extractor": (200, {"extractor": "juge"}, r"evaluation\.extractor: 'juge' is not one of .* did you mean"),
+    "a class of one image": (1, {}, r"evaluation\.extractor: judge: class '0' has 1 image"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_before_training(case: str, digits: ImageData, cache: Path) -> None:
+    per_class, change, expected = REFUSED[case]
+    with pytest.raises(ValueError, match=expected) as refusal:
+        monitor(replace(SETTINGS, **change), few(digits, per_class), cache)
+    assert "\n" not in str(refusal.value)
+
+
+def test_few_images_leave_other_figures(digits: ImageData, cache: Path) -> None:
+    watched = monitor(replace(SETTINGS, count=20, metric="kernel_distance"), digits, cache)
+    figures = watched.measure(watched.describe(digits.__getitems__(in_class_order(digits, 20))[0]))
+    assert figures.keys() == {"kernel_distance", "accuracy"}

@@ -1,0 +1,180 @@
+"""Which images are asked for, and the command as a whole."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpm.config.sections import SampleConfig
+from ddpm.diffusion.sampling import Walk
+from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
+from ddpm.io.samples import ADDED, Classes, blended, by_class, process_digest, sample_to_folder, swapped, walked
+from ddpm.models.unet import UNet
+from ddpm.pipeline import ClassConditionalPipeline
+
+ASKED = Classes([2, 0], ["cat", "dog", "horse", "none"], 2, 100, 3)
+QUICK = SampleConfig(steps=3, per_class=2, batch_size=4)
+
+
+def test_by_class() -> None:
+    plan = by_class(ASKED)
+    assert plan.labels == [2, 2, 0, 0] and plan.seeds == [102, 105, 100, 103]
+    assert [(r.row, r.file, r.label, r.seed) for r in plan.requests[:2]] == [
+        ("horse", "seed000102", 2, 102), ("horse", "seed000105", 2, 105),
+    ]
+
+
+def test_the_null_class_is_none() -> None:
+    plan = by_class(ASKED._replace(ids=[3]))
+    assert plan.labels == [None, None] and {r.label for r in plan.requests} == {-1}
+    assert plan.requests[0].row == "none"
+    unconditional = by_class(Classes([0], ["none"], 3, 7, 2))
+    assert unconditional.labels == [None] * 3 and unconditional.seeds == [7, 8, 9]
+
+
+def test_blends_go_from_one_to_the_next() -> None:
+    plan = blended(ASKED, 3)
+    assert plan.labels[:3] == [{2: 1.0, 0: 0.0}, {2: 0.5, 0: 0.5}, {2: 0.0, 0: 1.0}]
+    assert plan.seeds == [102] * 3 + [105] * 3
+    assert [r.row for r in plan.requests[::3]] == ["horse to cat, seed 102", "horse to cat, seed 105"]
+    assert len({(r.row, r.file) for r in plan.requests}) == 6
+
+
+def test_walks_go_from_seed_to_seed() -> None:
+    plan = walked(ASKED, 5)
+    assert len(plan.requests) == 2 * 2 * 5 and plan.labels[:5] == [2] * 5
+    assert plan.seeds[:2] == [Walk(102, 105, 0.0), Walk(102, 105, 0.25)] and plan.seeds[9] == Walk(105, 108, 1.0)
+
+
+def test_swaps_take_over_from_the_finest_level() -> None:
+    plan = swapped(ASKED)
+    assert plan.labels[:4] == [[2, 2, 2], [0, 2, 2], [0, 0, 2], [0, 0, 0]]
+    assert plan.requests[0].row == "cat fine, horse coarse, seed 102"
+
+
+@pytest.mark.parametrize(("make", "option"), [(lambda asked: blended(asked, 3), "blend"), (swapped, "swap")])
+def test_one_class_is_no_pair(make, option: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{option}: needs two classes or more; give them as --classes A,B$"):
+        make(ASKED._replace(ids=[1]))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    unet = UNet(resolution=8, in_channels=1, out_channels=1, num_classes=3, channels=8, channel_mult=(1, 2),
+                num_res_blocks=1, attention_resolutions=(4,), head_channels=8)
+    draws = torch.Generator().manual_seed(0)
+    for p in unet.parameters():
+        p.data = torch.randn(p.shape, generator=draws) / (p[0].numel() ** 0.5 if p.ndim > 1 else 5)
+    folder = tmp_path_factory.mktemp("model")
+    schedule = NoiseSchedule(SCHEDULES["cosine"](50))
+    ClassConditionalPipeline.from_parts(unet, schedule, "v", ["cat", "dog", "horse"]).save_pretrained(folder)
+    return folder
+
+
+def only_folder(model: Path) -> Path:
+    (folder,) = (model / "samples").iterdir()
+    return folder
+
+
+def test_the_folder_is_named_after_what_is_in_it(model: Path, capsys: pytest.CaptureFixture) -> None:
+    sample_to_folder(model, "horse,cat", QUICK, None)
+    folder = only_folder(model)
+    assert folder.name.startswith("ddim3-") and (folder / "grid.png").is_file()
+    assert sorted(str(p.relative_to(folder)) for p in folder.glob("*/*.png")) == [
+        "cat/seed000000.png", "cat/seed000003.png", "horse/seed000002.png", "horse/seed000005.png",
+    ]
+    assert f"4 images in {folder}" in capsys.readouterr().out
+    record = json.loads((folder / "samples.json").read_text())
+    assert record["steps"] == 3 and len(record["model"]) == 64 and record["guide"] is None
+    before = {p: p.stat().st_mtime_ns for p in folder.glob("*/*.png")}
+    sample_to_folder(model, "horse,cat", QUICK, None)       # again: nothing to do, and nowhere else
+    assert only_folder(model) == folder and before == {p: p.stat().st_mtime_ns for p in folder.glob("*/*.png")}
+
+
+def test_a_given_folder_holds_one_drawing(model: Path, tmp_path: Path) -> None:
+    sample_to_folder(model, None, QUICK, tmp_path / "out")
+    other = SampleConfig(steps=4, per_class=2, batch_size=4)
+    with pytest.raises(ValueError, match=r"out.*steps.*3.*4.*name another folder with --out") as error:
+        sample_to_folder(model, None, other, tmp_path / "out")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("how", [{"blend": 4}, {"walk": 4}, {"swap": True}])
+def test_strips(how: dict, model: Path, tmp_path: Path) -> None:
+    sample_to_folder(model, "cat,dog", QUICK, tmp_path / "out", **how)
+    rows = [p for p in (tmp_path / "out").iterdir() if p.is_dir() and not p.name.startswith(".")]
+    assert len(rows) == (4 if "walk" in how else 2)
+    strip = [Image.open(p).tobytes() for p in sorted(rows[0].glob("*.png"))]
+    assert len(strip) == (3 if "swap" in how else 4) and len(set(strip)) > 1
+    with pytest.raises(ValueError, match=r"png"):
+        sample_to_folder(model, "cat,dog", QUICK, tmp_path / "other", "parquet", **how)
+
+
+def test_guided_by_an_earlier_one(model: Path, tmp_path: Path) -> None:
+    guided = SampleConfig(steps=3, per_class=2, batch_size=4, guidance=2.0)
+    sample_to_folder(model, "cat", guided, tmp_path / "out", guide=model)       # by itself: no change but rounding
+    sample_to_folder(model, "cat", QUICK, tmp_path / "plain")
+    for file in (tmp_path / "plain" / "cat").iterdir():
+        pair = (tmp_path / "out" / "cat" / file.name, file)
+        a, b = (torch.tensor(list(Image.open(path).tobytes())) for path in pair)
+        assert int((a - b).abs().max()) <= 1
+    with pytest.raises(ValueError, match=r"^guide: has no effect at a guidance of 1"):
+        sample_to_folder(model, "cat", QUICK, tmp_path / "third", guide=model)
+    assert not (tmp_path / "third").exists()
+
+
+def test_unknown_format(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^format: 'jpg' is not one of png, parquet, npz"):
+        sample_to_folder(model, None, QUICK, tmp_path / "out", "jpg")
+
+
+ROOT = Path(__file__).parents[2]
+LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_machines", "1"]
+LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_processes"]
+
+
+def command(model: Path, out: Path, processes: int, *options: str) -> dict[str, bytes]:
+    """Files that scripts/sample.py writes, over some processes of one thread each."""
+    start = [sys.executable] if processes == 1 else [*LAUNCH, str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [*start, str(ROOT / "scripts" / "sample.py"), str(model), "--out", str(out), *options],
+        env=environment, capture_output=True, text=True, timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return {str(p.relative_to(out)): p.read_bytes() for p in out.glob("*/*.png")}
+
+
+@pytest.mark.slow
+def test_one_process_and_two(model: Path, tmp_path: Path) -> None:
+    """Equal bytes at an equal batch size, however many processes; one grey level otherwise."""
+    options = ["--per-class", "5", "--steps", "6", "--guidance", "2", "--sampler", "dpmpp", "--batch-size"]
+    one = command(model, tmp_path / "one", 1, *options, "4")
+    two = command(model, tmp_path / "two", 2, *options, "4")
+    other = command(model, tmp_path / "other", 2, *options, "3")
+    assert len(one) == 15 and one == two and one.keys() == other.keys()
+    assert (tmp_path / "one" / "grid.png").read_bytes() == (tmp_path / "two" / "grid.png").read_bytes()
+    for name in one:
+        a, b = (np.asarray(Image.open(tmp_path / folder / name)).astype(int) for folder in ("one", "other"))
+        assert abs(a - b).max() <= 1, name
+
+
+def test_what_was_drawn_before_an_option_existed_is_known_again() -> None:
+    """The digest is that which version 0.1.0 gave before the U-Net had the options of ADDED."""
+    small = {"resolution": 8, "in_channels": 1, "out_channels": 1, "num_classes": 2, "channels": 8,
+             "channel_mult": (1, 2), "num_res_blocks": 1, "attention_resolutions": (4,), "head_channels": 8}
+    schedule = NoiseSchedule(torch.tensor([0.125, 0.25, 0.5], dtype=torch.float64))
+
+    def digest(**options: object) -> str:
+        unet = UNet(**small, **options)
+        return process_digest(ClassConditionalPipeline.from_parts(unet, schedule, "v", ["a", "b"]))
+
+    assert digest() == digest(**ADDED) == "f6c34abd8f0b13f9"
+    others = [digest(conditioning="none"), digest(conditioned_depths="middle"), digest(emb_channels=48)]
+    assert len({digest(), *others}) == 4

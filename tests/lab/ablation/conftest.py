@@ -1,0 +1,110 @@
+"""Run directories as training and evaluation leave them, without either."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ddpm.lab.ablation import outcome, trials
+from ddpm.lab.comparison import runs
+
+from ddpm.config.commands import EvaluateCommand
+from ddpm.config.sections import Config, SampleConfig, TrackingConfig, TrainConfig
+from ddpm.config.study import Arm, Study
+from ddpm.config.yaml_files import read_config
+
+
+def config_of(**train: Any) -> Config:
+    """Of four steps."""
+    return Config(train=TrainConfig(steps=4, **train), tracking=TrackingConfig(wandb="off"))
+
+
+def study_of(**changes: Any) -> Study:
+    """Three arms with three seeds, judged by accuracy."""
+    arms = (
+        Arm("plain", {"train.weight_decay": 0.0}, config_of()),
+        Arm("again", {}, config_of(), seed_shift=100),
+        Arm("decayed", {"train.weight_decay": 0.5}, config_of(weight_decay=0.5)),
+    )
+    settings = {"arms": arms, "seeds": (0, 1, 2), "metric": "accuracy", "evaluation": {"count": 50, "bootstrap": 20}}
+    return Study(**{"question": "Is there anything?", **settings, **changes})
+
+
+def write_training(config: Config, path: Path) -> None:
+    """A complete run: its weights are a function of its configuration."""
+    weights = hashlib.sha256(config.to_yaml().encode()).hexdigest()
+    checkpoint = path / "checkpoints" / f"step_{config.train.steps:08d}"
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    (checkpoint / "MANIFEST.json").write_text(json.dumps({"unet/diffusion_pytorch_model.safetensors": weights}))
+    (path / "pipeline").mkdir(exist_ok=True)
+    (path / "config.yaml").write_text(config.to_yaml())
+    facts = {"data": {"summary": "images", "fingerprint": "d" * 8}, "parameters": 10, "multiply_adds": 20}
+    (path / "run.json").write_text(json.dumps({**facts, "git_commit": "c0ffee", "versions": {"torch": "2"}}))
+    (path / "metrics.jsonl").write_text('{"step": 4, "loss": 0.5}\n')
+
+
+def write_evaluation(
+    command: EvaluateCommand, settings: SampleConfig, figures: dict[str, float], judge: str = "j" * 64
+) -> Path:
+    """evaluation.json of a run that `write_training` made."""
+    path = Path(command.model)
+    weights = json.loads(next(path.glob("checkpoints/*/MANIFEST.json")).read_text()).popitem()[1]
+    drawing = {**settings.drawing(), "seed": settings.seed}
+    folder = command.out
+    folder.mkdir(parents=True, exist_ok=True)
+    better = {"accuracy": "higher"}
+    content = {
+        "model": {"weights": weights},
+        "samples": {"count": command.count, "settings": drawing, "folder": None},
+        "reference": {"fingerprint": "d" * 8, "summary": "images"},
+        "held_out": None,
+        "extractor": {"name": "judge", "digest": judge, "features": 8},
+        "judge": {"digest": judge, "value": 0.9, "low": 0.8, "high": 0.95, "held_out": 10},
+        "likelihood_images": None,
+        "figures": {
+            name: {
+                "value": value,
+                "low": value - 0.0196,
+                "high": value + 0.0196,
+                "count": command.count,
+                "better": better.get(name, "lower"),
+                "floor": None,
+            }
+            for name, value in figures.items()
+        },
+        "skipped": {},
+    }
+    (folder / "evaluation.json").write_text(json.dumps(content))
+    return folder / "evaluation.json"
+
+
+_known: dict[str, Config] = {}
+
+
+@pytest.fixture
+def read_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Config]:
+    """`read_config`, which takes a while for each of the many equal files here, reads each content once."""
+
+    def read(file: Path) -> Config:
+        text = file.read_text()
+        if text not in _known:
+            _known[text] = read_config(file)
+        return _known[text]
+
+    for module in (outcome, runs, trials):
+        monkeypatch.setattr(module, "read_config", read)
+    return read
+
+
+@pytest.fixture
+def study() -> Callable[..., Study]:
+    """Makes studies: `study_of`."""
+    return study_of
+
+
+@pytest.fixture
+def made() -> tuple[Callable[..., None], Callable[..., Path]]:
+    """`write_training` and `write_evaluation`."""
+    return write_training, write_evaluation

@@ -1,0 +1,81 @@
+import dataclasses
+from typing import Any
+
+import pytest
+
+from ddpm.config.sections import Config, DataConfig, DiffusionConfig, ModelConfig, TrainConfig
+from ddpm.config.study import Arm, Study
+from ddpm.data import ImageData
+from ddpm.lab.ablation.arms import arm_sizes, check_arms, check_groups
+from ddpm.models.norm import NORMS
+from ddpm.models.unet import UNet
+from ddpm.training.build import build_data
+
+SMALL = ModelConfig(channels=8, channel_mult=[1], attention_resolutions=[], head_channels=8)
+
+
+def study_of(**norms: str) -> Study:
+    arms = [Arm(n, {"model.norm": v}, Config(model=dataclasses.replace(SMALL, norm=v))) for n, v in norms.items()]
+    return Study("?", tuple(arms), (0, 1, 2), "accuracy")
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageData:
+    return build_data(Config())
+
+
+def test_sizes_are_those_of_the_models(digits: ImageData) -> None:
+    sizes = arm_sizes(study_of(first="adagn", second="groupnorm"), digits)
+    assert list(sizes) == ["first", "second"]
+    assert sizes["first"].parameters > sizes["second"].parameters > 1000
+    assert sizes["first"].multiply_adds > sizes["second"].multiply_adds > 1000
+
+
+def test_an_arm_that_cannot_be_built_is_named(digits: ImageData) -> None:
+    study = study_of(first="adagn", second="groupnorm")
+    broken = dataclasses.replace(SMALL, channel_mult=[1] * 8)       # halves 8 pixels seven times
+    arms = (study.arms[0], Arm("deep", {"model.channel_mult": [1] * 8}, Config(model=broken)))
+    with pytest.raises(ValueError, match=r"^arms\.deep: "):
+        arm_sizes(dataclasses.replace(study, arms=arms), digits)
+
+
+def test_unknown_names_are_refused_with_the_arm() -> None:
+    with pytest.raises(ValueError, match=r"^arms\.second: model\.norm: 'adagm' .*did you mean adagn"):
+        check_arms(study_of(first="adagn", second="adagm"))
+
+
+def test_unequal_data_or_budgets_are_refused() -> None:
+    # Arms of a file cannot override these; arms made by hand can.
+    equal = Arm("a", {}, Config())
+    longer = Arm("b", {}, Config(train=TrainConfig(steps=601)))
+    with pytest.raises(ValueError, match=r"arms\.b: train\.steps is 601, that of a is 600"):
+        check_arms(Study("?", (equal, longer), (0,), "accuracy"))
+    other = Arm("b", {}, Config(data=DataConfig(resolution=4)))
+    with pytest.raises(ValueError, match=r"arms\.b: data\.resolution is 4, that of a is None"):
+        check_arms(Study("?", (equal, other), (0,), "accuracy"))
+    decoded_elsewhere = Arm("b", {}, Config(data=DataConfig(workers=7, memory_gb=1, flip=True)))
+    check_arms(Study("?", (equal, decoded_elsewhere), (0,), "accuracy"))
+
+
+@pytest.mark.parametrize("change", [{"schedule": "linear"}, {"num_timesteps": 500}, {"zero_terminal_snr": True}])
+def test_denoising_errors_of_other_noise_levels_decide_nothing(change: dict[str, Any]) -> None:
+    (key, value), = change.items()
+    arms = (Arm("a", {}, Config()), Arm("b", {f"diffusion.{key}": value}, Config(diffusion=DiffusionConfig(**change))))
+    with pytest.raises(ValueError, match=rf"^metric: denoising_error .*arms\.b .*diffusion\.{key} is {value}, .*bits_"):
+        check_arms(Study("?", arms, (0,), "denoising_error"))
+    for metric in ("bits_per_dim", "accuracy"):
+        check_arms(Study("?", arms, (0,), metric))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("channels", [2, 8])
+def test_small_groups_are_refused_where_they_decide(norm: str, channels: int) -> None:
+    unet = UNet(
+        resolution=8, in_channels=1, out_channels=1, num_classes=3, channels=channels, channel_mult=(1,),
+        attention_resolutions=(), head_channels=2, norm=norm,
+    )
+    if channels < 4 and NORMS[norm].shift_before_norm:
+        with pytest.raises(ValueError, match=r"arms\.mine: \S+ adds the embedding before a norm of 2 channel\(s\)"):
+            check_groups(unet, "mine")
+    else:
+        check_groups(unet, "mine")

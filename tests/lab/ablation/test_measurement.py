@@ -1,0 +1,66 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddpm.config.sections import Config, DataConfig, DiffusionConfig, SampleConfig
+from ddpm.config.study import Arm, Study
+from ddpm.data import ImageData
+from ddpm.lab.ablation.measurement import check_evaluation
+from ddpm.lab.ablation.trials import evaluate_command
+from ddpm.training.build import build_data
+
+BASE = Config(data=DataConfig(split="train[:300]"), sample=SampleConfig(steps=10))
+SHORT = dataclasses.replace(BASE, diffusion=DiffusionConfig(num_timesteps=20, label_dropout=0.0))
+
+
+@pytest.fixture(scope="module")
+def images() -> ImageData:
+    return build_data(BASE)
+
+
+def study_of(**evaluation: Any) -> Study:
+    return Study("?", (Arm("a", {}, BASE), Arm("short", {}, SHORT)), (0,), "accuracy", (), evaluation)
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "sampler": ({"sampler": "dmpp"}, r"evaluation\.sampler: 'dmpp' .*did you mean dpmpp\?"),
+    "spacing": ({"spacing": "logsn"}, r"evaluation\.spacing: 'logsn' .*did you mean logsnr\?"),
+    "steps of one arm": ({"steps": 30}, r"evaluation\.steps: .*20.*\(arm short\)$"),
+    "eta": ({"sampler": "dpmpp", "eta": 0.5}, r"evaluation\.eta: dpmpp has none"),
+    "guidance of one arm": ({"guidance": 2.0}, r"evaluation\.guidance: only 1 .*as in arm short; leave it at 1"),
+    "extractor": ({"extractor": "jugde"}, r"evaluation\.extractor: 'jugde' .*did you mean judge\?"),
+    "own extractor": ({"extractor": "nowhere_at_all:Mine"}, r"evaluation\.extractor: .*nowhere_at_all"),
+    "guide": ({"guide": "runs/nowhere"}, r"evaluation\.guide: runs/nowhere: no such directory; give a run"),
+    "split that is not there": ({"held_out_split": "tset[:3]"}, r"evaluation\.held_out_split: .*tset"),
+    "rows that are trained on": ({"held_out_split": "train[250:400]"}, r"evaluation\.held_out_split: .* 50 images"),
+    "all that is trained on": ({"held_out_split": "train[:300]"}, r"evaluation\.held_out: these are the reference"),
+    "source that is not there": ({"held_out": "/nowhere/at/all"}, r"evaluation\.held_out: .*/nowhere/at/all"),
+    "reference that is not there": ({"reference": "/nowhere/at/all"}, r"evaluation\.reference: .*/nowhere/at/all"),
+    "rows that are trained on, of another reference": (
+        {"reference": "digits", "reference_split": "train[400:500]", "held_out_split": "train[290:400]"},
+        r"evaluation\.held_out_split: 10 of its images are trained on; name other rows",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_found_before_the_first_run(mistake: str, images: ImageData) -> None:
+    evaluation, expected = MISTAKES[mistake]
+    with pytest.raises(ValueError, match=rf"^{expected}") as refused:
+        check_evaluation(study_of(**evaluation), images)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("evaluation", [
+    {}, {"held_out_split": "train[300:]"}, {"sampler": "dpmpp", "steps": 20, "spacing": "logsnr"},
+    {"reference": "digits", "reference_split": "train[400:500]", "held_out_split": "train[600:]"},
+])
+def test_what_can_work_is_left_alone(evaluation: dict[str, Any], images: ImageData) -> None:
+    check_evaluation(study_of(**evaluation), images)
+
+
+def test_a_guide_is_a_path() -> None:
+    assert evaluate_command(study_of(guide="runs/weak"), Path("run")).guide == Path("runs/weak")
+    assert evaluate_command(study_of(), Path("run")).guide is None

@@ -1,0 +1,225 @@
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ddpm.config.study import Study
+from ddpm.lab.ablation.outcome import Outcome, outcome_json, read_outcome
+from ddpm.lab.ablation.registration import register
+from ddpm.lab.ablation.statistics import Measured, contrast
+from ddpm.lab.ablation.study_page import page
+from ddpm.lab.ablation.study_table import as_table
+from ddpm.lab.ablation.trials import Trial, drawing_settings, evaluate_command, is_settled, note_divergence, trials
+
+pytestmark = pytest.mark.usefixtures("read_once")
+
+Figures = Callable[[Trial], dict[str, float] | None]
+
+
+def accuracy_of(trial: Trial) -> dict[str, float]:
+    values = {"plain": 0.8, "again": 0.81, "decayed": 0.5}
+    accuracy = values[trial.arm] + 0.01 * trial.seed + 0.001 * (trial.seed == 1) * (trial.arm == "again")
+    return {"accuracy": accuracy, "frechet_distance": 2 * accuracy}
+
+
+@pytest.fixture
+def finished(
+    tmp_path: Path, study: Callable[..., Study], made: tuple[Callable[..., None], Callable[..., Path]]
+) -> Callable[..., Study]:
+    """Makes a study in the test's folder whose runs have these figures; None leaves a run without an evaluation."""
+
+    def make(
+        figures: Figures = accuracy_of, judge: Callable[[Trial], str] = lambda trial: "j" * 64, **changes: Any
+    ) -> Study:
+        made_of = study(**changes)
+        register(made_of, "", SimpleNamespace(summary=lambda: "images", fingerprint="d" * 8), tmp_path)
+        for trial in trials(made_of, tmp_path, {}):
+            made[0](trial.config, trial.path)
+            values = figures(trial)
+            if values is not None:
+                settings = drawing_settings(made_of, trial.config)
+                made[1](evaluate_command(made_of, trial.path), settings, values, judge(trial))
+        return made_of
+
+    return make
+
+
+def noted(outcome: Outcome, *words: str) -> bool:
+    return any(all(word in note for word in words) for note in outcome.notes)
+
+
+def test_runs_are_paired_by_seed(tmp_path: Path, finished: Callable[..., Study]) -> None:
+    outcome = read_outcome(tmp_path, finished())
+    error = 0.0196 / 1.959964
+    plain, again = ([Measured(v, error) for v in values] for values in ((0.8, 0.81, 0.82), (0.81, 0.821, 0.83)))
+    expected = contrast(plain, again, "higher", level=0.975)
+    found = outcome.primary["again"]
+    assert found[:3] == pytest.approx(expected[:3], rel=1e-6) and found.verdict == expected.verdict
+    assert (found.p_value, found.level, found.pairs) == (expected.p_value, expected.level, 3)
+    assert outcome.exploratory["frechet_distance"]["decayed"].verdict == "better"       # lower is better there
+    assert outcome.primary["decayed"].verdict == "worse" and outcome.primary["decayed"].level == 0.975
+    assert outcome.better == {"accuracy": "higher", "frechet_distance": "lower"}
+    assert outcome.means["accuracy"]["plain"] == pytest.approx((0.81, 0.01))
+    assert [run.measured.value for run in outcome.runs["decayed"]] == pytest.approx([0.5, 0.51, 0.52])
+    assert list(outcome.runs) == ["plain", "again", "decayed"] and len(outcome.verdicts) == 2
+    assert outcome.notes == ["the training steps were not timed; scripts/ablate.py on this directory does it"]
+
+
+def test_what_reproduces_every_run(tmp_path: Path, finished: Callable[..., Study]) -> None:
+    outcome = read_outcome(tmp_path, finished())
+    assert [(p["arm"], p["seed"]) for p in outcome.provenance][:4] == [
+        ("plain", "0"), ("plain", "1"), ("plain", "2"), ("again", "0")
+    ]
+    for told in outcome.provenance:
+        folder = tmp_path.parent / told["evaluation"]
+        content = json.loads((folder / "evaluation.json").read_text())
+        assert content["model"]["weights"] == told["weights"] and told["data"] == "d" * 8
+        assert told["git_commit"] == "c0ffee" and told["versions"] == "torch 2"
+        config = folder.parents[1] / "config.yaml"
+        assert str(config.relative_to(tmp_path.parent)) in told["command"]
+    assert len({told["weights"] for told in outcome.provenance}) == 9
+
+
+def test_the_record_is_plain_json_and_names_no_place(tmp_path: Path, finished: Callable[..., Study]) -> None:
+    outcome = read_outcome(tmp_path, finished())
+    content = outcome_json(outcome)
+    text = json.dumps(content, allow_nan=False)
+    assert str(tmp_path) not in text and str(tmp_path) not in page(outcome)
+    assert content["primary"]["decayed"]["pairs"] == 3 and content["runs"]["again"][1]["weights"]
+    assert content["runs"]["again"][1]["figures"]["accuracy"] == pytest.approx(0.821)
+
+
+def test_runs_of_another_judge_or_other_data_are_left_out_and_named(
+    tmp_path: Path, finished: Callable[..., Study]
+) -> None:
+    study = finished(judge=lambda trial: ("k" if trial.arm == "again" else "j") * 64)
+    facts = tmp_path / "decayed" / "seed_1" / "run.json"
+    content = json.loads(facts.read_text())
+    facts.write_text(json.dumps(content | {"data": {"summary": "others", "fingerprint": "e" * 8}}))
+    outcome = read_outcome(tmp_path, study)
+    assert outcome.primary["again"].pairs == 0 and outcome.primary["again"].value is None
+    assert "cannot be compared" in outcome.verdicts[0] and "again" not in outcome.means["accuracy"]
+    assert outcome.primary["decayed"].pairs == 2
+    assert noted(outcome, "again, seed 0, is left out", "extractor.digest is jjjjjjjj there and kkkkkkkk here")
+    assert noted(outcome, "decayed, seed 1, is left out", "data is dddddddd there and eeeeeeee here")
+    assert noted(outcome, "of decayed and plain only plain has seed 1, which is not paired")
+
+
+def test_figures_that_are_not_finite_count_as_diverged(tmp_path: Path, finished: Callable[..., Study]) -> None:
+    def figures(trial: Trial) -> dict[str, float]:
+        broken = {"accuracy": float("nan")} if (trial.arm, trial.seed) == ("again", 2) else {}
+        other = {"frechet_distance": float("inf")} if (trial.arm, trial.seed) == ("again", 0) else {}
+        return accuracy_of(trial) | broken | other
+
+    outcome = read_outcome(tmp_path, finished(figures))
+    assert outcome.runs["again"][2].diverged == "its accuracy is nan" and outcome.runs["again"][2].measured is None
+    assert outcome.primary["again"].pairs == 2 and "1 of 3 runs of again diverged" in outcome.verdicts[0]
+    assert noted(outcome, "frechet_distance of again, seed 0, is not finite")
+    assert outcome.exploratory["frechet_distance"]["again"].pairs == 2
+    json.dumps(outcome_json(outcome), allow_nan=False)
+
+
+def test_a_run_that_diverged_is_kept_whatever_else_it_left(tmp_path: Path, finished: Callable[..., Study]) -> None:
+    study = finished()
+    note_divergence(tmp_path / "plain" / "seed_0", 7, "not finite at step 7")
+    outcome = read_outcome(tmp_path, study)
+    assert outcome.runs["plain"][0].diverged == "not finite at step 7"
+    assert outcome.primary["again"].pairs == outcome.primary["decayed"].pairs == 2
+    assert all("1 of 3 runs of plain diverged" in verdict for verdict in outcome.verdicts)
+    assert noted(outcome, "plain, seed 0, diverged", "not finite at step 7")
+
+
+def test_an_arm_that_lost_more_runs_is_not_called_better(tmp_path: Path, finished: Callable[..., Study]) -> None:
+    study = finished(seeds=(0, 1, 2, 3))
+    note_divergence(tmp_path / "decayed" / "seed_3", 7, "not finite at step 7")
+    outcome = read_outcome(tmp_path, study)
+    assert outcome.primary["decayed"].verdict == "worse"
+    assert outcome.verdicts[1].startswith("1 of 4 runs of decayed diverged; what follows is of the 3 seeds")
+    assert outcome.exploratory["frechet_distance"]["decayed"].verdict == "better where it survived"
+
+
+def test_all_runs_of_an_arm_may_diverge(tmp_path: Path, finished: Callable[..., Study]) -> None:
+    study = finished()
+    for arm in ("plain", "again", "decayed"):
+        for seed in (0, 1, 2):
+            note_divergence(tmp_path / arm / f"seed_{seed}", None, "not finite")
+    outcome = read_outcome(tmp_path, study)
+    assert not outcome.means and outcome.primary["again"].pairs == 0
+    assert "3 of 3 runs of again and 3 of 3 runs of plain diverged" in outcome.verdicts[0]
+    assert as_table(outcome)
+
+
+def test_a_study_in_the_making_can_be_read(tmp_path: Path, finished: Callable[..., Study]) -> None:
+    study = finished(lambda trial: accuracy_of(trial) if trial.seed < 2 else None)
+    (tmp_path / "again" / "seed_2" / "run.json").unlink()
+    outcome = read_outcome(tmp_path, study)
+    assert {c.verdict for c in outcome.primary.values()} == {"too few seeds"}
+    assert noted(outcome, "again, seed 2, is not there yet") and noted(outcome, "decayed, seed 2, is not evaluated yet")
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_denoiser_judged_on_images_that_were_trained_on_is_told(
+    tmp_path: Path, finished: Callable[..., Study], held_out: bool
+) -> None:
+    study = finished(lambda trial: {"denoising_error": 0.2 + 0.01 * trial.seed}, metric="denoising_error")
+    for file in tmp_path.glob("*/*/evaluations/*/evaluation.json"):
+        images = {"likelihood_images": {"count": 50, "held_out": held_out}}
+        file.write_text(json.dumps(json.loads(file.read_text()) | images))
+    assert noted(read_outcome(tmp_path, study), "decided on images that were trained on") == (not held_out)
+
+
+def test_a_metric_that_no_run_has_is_refused_with_those_there_are(
+    tmp_path: Path, finished: Callable[..., Study]
+) -> None:
+    study = finished()
+    with pytest.raises(ValueError, match=r"has recall; their figures are accuracy, frechet_distance$"):
+        read_outcome(tmp_path, dataclasses.replace(study, metric="recall"))
+
+
+def test_a_foreign_run_is_refused(tmp_path: Path, finished: Callable[..., Study], made: Any) -> None:
+    study = finished()
+    config = study.config(study.arms[0], 1)
+    made[0](dataclasses.replace(config, train=dataclasses.replace(config.train, seed=5)), tmp_path / "plain" / "seed_1")
+    with pytest.raises(ValueError, match=r"plain/seed_1: holds a run with other settings: train\.seed \(5 there, 1 in"):
+        read_outcome(tmp_path, study)
+
+
+def test_an_evaluation_that_somebody_else_made_does_not_take_the_place_of_the_study_s(
+    tmp_path: Path, finished: Callable[..., Study], made: Any
+) -> None:
+    study = finished()
+    trial = trials(study, tmp_path, {})[0]
+    ours = evaluate_command(study, trial.path)
+    others = dataclasses.replace(ours, out=trial.path / "evaluations" / "mine", held_out_split="train[:10]")
+    made[1](others, drawing_settings(study, trial.config), {"accuracy": 1.0})        # the latest of these weights
+    before = read_outcome(tmp_path, study).runs["plain"][0]
+    assert before.evaluation.folder == ours.out and before.measured.value == pytest.approx(0.8)
+    (ours.out / "evaluation.json").unlink()
+    assert read_outcome(tmp_path, study).runs["plain"][0].evaluation is None
+    assert not is_settled(trial, study)
+
+
+def test_an_evaluation_of_other_weights_is_not_the_run_s(tmp_path: Path, finished: Callable[..., Study]) -> None:
+    study = finished()
+    trial = trials(study, tmp_path, {})[0]
+    assert is_settled(trial, study)
+    file = evaluate_command(study, trial.path).out / "evaluation.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"model": {"weights": "0" * 64}}))
+    assert read_outcome(tmp_path, study).runs["plain"][0].evaluation is None and not is_settled(trial, study)
+
+
+def test_the_table_has_every_arm_and_note(tmp_path: Path, finished: Callable[..., Study]) -> None:
+    lines = as_table(read_outcome(tmp_path, finished())).splitlines()
+    assert lines[0] == "Is there anything?"
+    assert [line.split()[0] for line in lines if line[:5] in ("plain", "again", "decay")][-3:] == [
+        "plain", "again", "decayed"
+    ]
+    assert lines[-1].startswith("note: the training steps were not timed")
+    row = next(line for line in lines if line.startswith("decayed  ") or line.startswith("decayed   "))
+    assert row.split()[1:3] == ["10", "20"] and row.split()[-1] == "worse" and np.isclose(float(row.split()[3]), 0.51)

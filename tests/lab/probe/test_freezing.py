@@ -1,0 +1,194 @@
+"""Frozen modulation is that of a model whose projections are constants; rises are paired by image and noise."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.diffusion.guidance import unet_denoiser
+from ddpm.diffusion.schedule import SCHEDULES, Denoiser, NoiseSchedule
+from ddpm.evaluation.likelihood import denoising_errors
+from ddpm.evaluation.modulation import modulated_layers, modulations
+from ddpm.lab.probe.freezing import Freezer
+from ddpm.lab.probe.steering import mean_inputs, steered
+from ddpm.models.norm import NORMS
+from ddpm.models.unet import UNet
+from ddpm.randomness import Purpose, normal
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SCHEDULE = NoiseSchedule(SCHEDULES["cosine"](40))
+TIMESTEPS, CLASSES = torch.tensor([1, 15, 33]), torch.tensor([0, 1, 2])
+LEVELS = [3, 15, 30]
+
+
+def build(norm: str = "adagn", scale: float = 0.3) -> UNet:
+    """A small U-Net with modulation, and with weights where training starts from zeros."""
+    shape = {"resolution": 8, "in_channels": 1, "out_channels": 1, "num_classes": 3, "channels": 8}
+    unet = UNet(**shape, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(), head_channels=8, norm=norm)
+    draws = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            if "conv2" in name or "conv_out" in name:
+                parameter.normal_(0, 0.1, generator=draws)
+            if "norm2.proj" in name:
+                parameter.normal_(0, scale, generator=draws)
+    return unet.eval()
+
+
+def denoiser_of(unet: UNet) -> Denoiser:
+    return unet_denoiser(unet, SCHEDULE, "eps")
+
+
+def batch(t: list[int], labels: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    x_t = torch.randn(len(t), 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    return x_t, torch.tensor(t), torch.tensor(labels)
+
+
+def constant(unet: UNet, layers: list[str], part: str, means: dict[str, dict[str, Tensor]]) -> UNet:
+    """The model whose projections have no weights for a part, and its mean (C,) as bias."""
+    frozen = copy.deepcopy(unet)
+    with torch.no_grad():
+        for layer in modulated_layers(frozen):
+            weights, biases = (p.chunk(len(layer.norm.parts)) for p in (layer.norm.proj.weight, layer.norm.proj.bias))
+            for kind, weight, bias in zip(layer.norm.parts, weights, biases, strict=True):
+                if layer.name in layers and part in (kind, "both"):
+                    weight.zero_()
+                    bias.copy_(means[layer.name][kind])
+    return frozen
+
+
+CASES = [("adagn", part, over) for part in ("scale", "shift", "both") for over in ("class", "timestep", "all")]
+CASES += [(norm, part, "all") for norm, kind in NORMS.items() if norm != "adagn" for part in kind.parts]
+
+
+@pytest.mark.parametrize(("norm", "part", "over"), CASES)
+def test_frozen_is_constant(norm: str, part: str, over: str) -> None:
+    unet = build(norm)
+    # One timestep, or one class, throughout the batch: there a mean that depends on it is a constant.
+    x_t, t, labels = batch([15, 15, 15], [0, 1, 2]) if over == "class" else batch([3, 15, 30], [1, 1, 1])
+    grid = {"class": (t[:1], CLASSES), "timestep": (TIMESTEPS, labels[:1]), "all": (TIMESTEPS, CLASSES)}[over]
+    means = {
+        name: {kind: values.mean(dim=(0, 1)) for kind, values in parts.items()}
+        for name, parts in modulations(unet, *grid).items()
+    }
+    names = [*means]
+    for layers in (names, names[3:4]):
+        inputs = mean_inputs(unet, over, TIMESTEPS, CLASSES)
+        found = steered(denoiser_of(unet), unet, layers, part, inputs)(x_t, t, labels)
+        expected = denoiser_of(constant(unet, layers, part, means))(x_t, t, labels)
+        torch.testing.assert_close(found.eps, expected.eps, rtol=1e-4, atol=1e-5)
+        assert (found.eps - denoiser_of(unet)(x_t, t, labels).eps).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("over", ["class", "timestep"])
+def test_each_image_has_its_own_mean(over: str) -> None:
+    unet = build()
+    frozen = steered(
+        denoiser_of(unet), unet, [*modulations(unet, TIMESTEPS, CLASSES)], "both",
+        mean_inputs(unet, over, TIMESTEPS, CLASSES),
+    )
+    x_t, t, labels = batch([3, 30, 3, 15], [0, 2, 1, 2])
+    together = frozen(x_t, t, labels).eps
+    alone = torch.cat([frozen(x_t[i : i + 1], t[i : i + 1], labels[i : i + 1]).eps for i in range(4)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_steering_leaves_the_model_as_it_was() -> None:
+    unet = build()
+    x_t, t, labels = batch([3, 30], [0, 2])
+    before = denoiser_of(unet)(x_t, t, labels).eps
+    inputs = mean_inputs(unet, "all", TIMESTEPS, CLASSES)
+    steered(denoiser_of(unet), unet, ["mid.blocks.0.norm2"], "both", inputs)(x_t, t, labels)
+    assert torch.equal(denoiser_of(unet)(x_t, t, labels).eps, before)
+
+    def broken(x_t: Tensor, t: Tensor, labels: Tensor) -> None:
+        unet(x_t, t, labels)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        steered(broken, unet, ["mid.blocks.0.norm2"], "both", inputs)(x_t, t, labels)
+    assert torch.equal(denoiser_of(unet)(x_t, t, labels).eps, before)
+
+
+def freezer(unet: UNet, count: int = 6) -> Freezer:
+    draws = torch.Generator().manual_seed(2)
+    images = torch.randint(0, 256, (count, 1, 8, 8), generator=draws).to(torch.uint8)
+    labels, places = torch.arange(count) % 3, torch.arange(count) * 5 + 1
+    return Freezer(
+        unet, denoiser_of(unet), SCHEDULE, images, labels, places, LEVELS, TIMESTEPS, CLASSES, seed=7, rows=4
+    )
+
+
+def test_rises_are_paired_differences_of_errors_of_eps() -> None:
+    """Errors of eps from the definition, x_t by hand; the other noise levels by the same function."""
+    unet, layer = build(), "mid.blocks.0.norm2"
+    measured = freezer(unet)
+    found = measured.freeze(layer, "both", "all")
+    frozen = steered(measured.denoiser, unet, [layer], "both", mean_inputs(unet, "all", TIMESTEPS, CLASSES))
+    t = 15
+    noise = normal(7, Purpose.EVALUATION_NOISE, (measured.places << 32) + t, (1, 8, 8))
+    alpha_bar = float(SCHEDULE.alphas_cumprod[t])
+    x_t = alpha_bar**0.5 * (measured.images / 127.5 - 1) + (1 - alpha_bar) ** 0.5 * noise
+    steps = torch.full((6,), t)
+    with torch.no_grad():
+        errors = [
+            ((one(x_t, steps, measured.labels).eps - noise) ** 2).mean(dim=(1, 2, 3)).double().numpy()
+            for one in (measured.denoiser, frozen)
+        ]
+    point, rise = found.rises[1], errors[1] - errors[0]
+    assert (point.timestep, point.rise.count) == (t, 6)
+    assert point.noise_level == pytest.approx((1 / alpha_bar - 1) ** 0.5)
+    assert point.error == pytest.approx(errors[0].mean(), rel=1e-4)
+    assert point.rise.value == pytest.approx(rise.mean(), rel=1e-3)
+    half = 1.96 * rise.std(ddof=1) / 6**0.5
+    assert (point.rise.high - point.rise.low) / 2 == pytest.approx(half, rel=1e-3)
+    assert point.relative.value == pytest.approx(point.rise.value / point.error)
+    assert found.relative.value == pytest.approx(np.mean([one.rise.value / one.error for one in found.rises]))
+    assert found.largest.relative.value == max(one.relative.value for one in found.rises)
+
+
+def test_intervals_of_relative_rises_are_those_of_the_bootstrap() -> None:
+    """Images drawn again, numerators and denominators together."""
+    measured = freezer(build(), count=40)
+    found = measured.freeze(None, "both", "all")
+    inputs = mean_inputs(measured.unet, "all", TIMESTEPS, CLASSES)
+    names = [layer.name for layer in measured.layers]
+    frozen = measured.errors(steered(measured.denoiser, measured.unet, names, "both", inputs)).numpy()
+    before = measured.unchanged.numpy()
+    places = np.random.default_rng(0).integers(0, 40, (4000, 40))                                       # (R, N)
+    ratios = frozen[places].mean(axis=1) / before[places].mean(axis=1) - 1                              # (R, S)
+    for figure, drawn in [
+        *((rise.relative, ratios[:, i]) for i, rise in enumerate(found.rises)), (found.relative, ratios.mean(axis=1))
+    ]:
+        # The bootstrap divides by N, not N - 1; 4000 repetitions know a deviation to 1.1 %.
+        half = 1.96 * drawn.std() * (40 / 39) ** 0.5
+        assert (figure.high - figure.low) / 2 == pytest.approx(half, rel=0.05)
+
+
+def test_without_modulation_nothing_rises() -> None:
+    measured = freezer(build(scale=0.0), count=2)
+    for over in ("class", "timestep", "all"):
+        found = measured.freeze(None, "both", over)
+        assert found.relative.value == 0 and all(point.rise[:3] == (0, 0, 0) for point in found.rises)
+
+
+def test_noise_that_both_share_makes_the_interval_small() -> None:
+    measured = freezer(build(scale=0.03), count=12)
+    found = measured.freeze(None, "both", "class").rises[1].rise
+    other = denoising_errors(
+        measured.denoiser, SCHEDULE, measured.images, measured.labels, measured.places, LEVELS, seed=8
+    ) / SCHEDULE.noise_levels[LEVELS].square()
+    unpaired = (other - measured.unchanged)[:, 1].std() / 12**0.5
+    assert (found.high - found.low) / 3.92 < 0.3 * float(unpaired)
+
+
+def test_what_is_measured() -> None:
+    measured = freezer(build(), count=2)
+    layers, plan = [layer.name for layer in measured.layers], [*measured.plan()]
+    overs = "class", "timestep", "all"
+    assert plan[:9] == [(None, part, over) for part in ("scale", "shift", "both") for over in overs]
+    assert plan[9:] == [(layer, "both", "all") for layer in layers]
+    assert {part for _, part, _ in freezer(build("groupnorm"), count=2).plan()} == {"both"}

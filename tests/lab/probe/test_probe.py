@@ -1,0 +1,227 @@
+"""The probe as a whole: what a small model of each kind yields, what is left out and why, and the command."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ddpm.cli.command_lines import parse_probe
+from ddpm.config.commands import ProbeCommand
+from ddpm.config.sections import DataConfig
+from ddpm.data.slices import parse_split
+from ddpm.diffusion.divergence import Diverged
+from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
+from ddpm.evaluation.estimates import Figure
+from ddpm.evaluation.modulation import modulated_layers
+from ddpm.lab.probe.inputs import _held_out, _source
+from ddpm.lab.probe.measurements import CLASSES, some_classes
+from ddpm.lab.probe.probe import _file_name, command_line, probe
+from ddpm.lab.probe.results import Probed, from_json
+from ddpm.models.unet import UNet
+from ddpm.pipeline import ClassConditionalPipeline
+
+ROOT = Path(__file__).parents[3]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def saved(folder: Path, names: tuple[str, ...], **options: object) -> Path:
+    """A small model of 8x8 grey images, with weights as after training, as a pipeline."""
+    shape = {"resolution": 8, "in_channels": 1, "out_channels": 1, "num_classes": len(names), "channels": 8}
+    levels = {"channel_mult": (1, 2), "num_res_blocks": 1, "attention_resolutions": (), "head_channels": 8}
+    unet = UNet(**{**shape, **levels, **options})
+    draws = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for layer in modulated_layers(unet):
+            layer.norm.proj.weight.normal_(0, 0.1, generator=draws)
+    schedule = NoiseSchedule(SCHEDULES["cosine"](50))
+    ClassConditionalPipeline.from_parts(unet, schedule, "eps", names).save_pretrained(folder / "model")
+    return folder / "model"
+
+
+def probed(model: Path, **options: object) -> Probed:
+    page = probe(ProbeCommand(model, timesteps=4, images=20, samples=1, **options))
+    assert page.read_text().lower().startswith("<!doctype html>")
+    return from_json(page.with_suffix(".json").read_text())
+
+
+def test_a_model_without_images_or_classes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    found = probed(saved(tmp_path, (), norm="groupnorm"))
+    assert {*found.left_out} == {
+        "sign flips and dead channels", "signs of failure", "class separability", "freezing",
+        "sensitivity to the class", "class swap",
+    }
+    assert "name them with --reference" in found.left_out["freezing"]
+    assert found.left_out["class swap"] == "the model has fewer than two classes"
+    assert found.grid.classes == ["none"] and len(found.erasure) == len(found.layers) == 10
+    assert found.erasure[0].timestep is not None and found.erasure[0].class_ is None
+    assert all(row.timestep == pytest.approx(1) for row in found.variance)
+    told = capsys.readouterr().out
+    assert all(f"left out: {name}, " in told for name in found.left_out)
+
+
+def test_a_model_on_digits(tmp_path: Path) -> None:
+    """All but what the class does, as it reaches no layer of this model."""
+    names = tuple(str(digit) for digit in range(10))
+    model = saved(tmp_path, names, conditioning="timestep", channel_mult=(1,))
+    found = probed(model, reference="digits", reference_split="train[:50]")
+    assert {*found.left_out} == {"erased shift", "class separability", "class swap"}
+    assert found.left_out["class swap"] == found.left_out["class separability"]
+    assert "the same for every class" in found.left_out["class swap"]
+    assert found.model.images == 20 and found.model.held_out is None
+    assert len(found.freezing) == 9 + 5 and len(found.sensitivity) == 10
+    # What does not depend on the class does not miss it, and does not answer to it.
+    by_class = [one for one in found.freezing if one.over == "class"]
+    assert all(one.relative.value == pytest.approx(0, abs=1e-6) for one in by_class)
+    assert all(one.difference.value == pytest.approx(0, abs=1e-6) for one in found.sensitivity)
+    assert all(row.class_ + row.interaction == 0 for row in found.variance)
+
+
+def test_cross_attention_has_no_sections_to_swap(tmp_path: Path) -> None:
+    found = probed(saved(tmp_path, ("cat", "dog"), conditioning="cross_attention"))
+    assert "cross-attention" in found.left_out["class swap by encoder, middle and decoder"]
+    assert "--reference" in found.left_out["class swap"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"reference": "digits", "out": Path("here")}, "out: "),
+        ({"out": Path("page.json")}, "out: page.json is where the numbers beside the page would be"),
+        ({"reference": "digits"}, "reference: the model has no class '0'"),
+    ],
+)
+def test_what_cannot_work_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    model = saved(tmp_path, ("cat", "dog"))
+    with pytest.raises(ValueError, match=words) as problem:
+        probe(ProbeCommand(model, **options))
+    assert "\n" not in str(problem.value)
+
+
+def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
+    model = saved(tmp_path, ("cat", "dog"))
+    (tmp_path / "run").mkdir()
+    config = "data: {source: digits, resolution: 16}\n"
+    (tmp_path / "run" / "config.yaml").write_text(config)
+    (tmp_path / "run" / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"reference: its images are 16x16 with 1 channel"):
+        probe(ProbeCommand(model, reference=str(tmp_path / "run")))
+
+
+def test_the_command_line_says_what_is_not_the_default() -> None:
+    argv = ["my run", "--images", "64", "--reference-split", "test", "--batch-size", "7"]
+    command = parse_probe(argv)
+    line = command_line(command)
+    assert line == "python scripts/probe.py 'my run' --images 64 --reference-split test --batch-size 7"
+    assert command_line(parse_probe(["run"])) == "python scripts/probe.py run"
+
+
+@pytest.mark.parametrize(
+    ("split", "fingerprint", "pretrained", "expected"),
+    [
+        ("train[:1500]", "same", None, False),
+        ("train[1000:1600]", "", None, False),
+        ("train[1500:]", "", None, True),
+        ("train[1500:]", "", "elsewhere", None),
+        ("digits", "", None, None),
+    ],
+)
+def test_held_out_is_claimed_of_rows_that_are_known_to_be_others(
+    tmp_path: Path, split: str, fingerprint: str, pretrained: str | None, expected: bool | None
+) -> None:
+    model = f"\nmodel: {{pretrained: {pretrained}}}" if pretrained else ""
+    (tmp_path / "config.yaml").write_text(f"data: {{source: digits, split: 'train[:1500]'}}{model}\n")
+    (tmp_path / "run.json").write_text('{"data": {"fingerprint": "same"}}')
+    part = parse_split(split).part(1797) if split.startswith("train") else None
+    data = SimpleNamespace(part=part, fingerprint=fingerprint)
+    assert _held_out(ProbeCommand(tmp_path), DataConfig(source="digits", split=split), data) is expected
+    assert _held_out(ProbeCommand(tmp_path / "elsewhere" / "a/b/c/d"), DataConfig(), data) is None
+
+
+def test_a_split_alone_is_of_the_source_of_the_run(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data: {source: digits, split: 'train[:1500]'}\n")
+    (tmp_path / "run.json").write_text("{}")
+    pipeline = SimpleNamespace(unet=SimpleNamespace(config=SimpleNamespace(resolution=8, in_channels=1)))
+    found = _source(ProbeCommand(tmp_path, reference_split="train[1500:]"), pipeline)
+    assert (found.source, found.split, found.resolution, found.channels) == ("digits", "train[1500:]", 8, 1)
+    assert _source(ProbeCommand(tmp_path), pipeline).split == "train[:1500]"
+
+
+def test_layers_that_nothing_is_meant_to_reach_are_not_unmoved(tmp_path: Path) -> None:
+    found = probed(saved(tmp_path, ("cat", "dog"), conditioned_depths="decoder"))
+    depths = {layer.name: layer.depth for layer in found.layers}
+    assert all((row.unmoved is None) == (depths[row.layer] != "decoder") for row in found.signs)
+
+
+def test_a_judge_that_guesses_reads_no_swap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = tuple(str(digit) for digit in range(10))
+    judge = SimpleNamespace(accuracy=Figure(0.14, 0.09, 0.2), class_names=names)
+    monkeypatch.setattr("ddpm.lab.probe.measurements.read_judge", lambda *_: judge)
+    found = probed(saved(tmp_path, names, channel_mult=(1,)), reference="digits", reference_split="train[:50]")
+    assert found.swap is None and "not told from the 10% of chance" in found.left_out["class swap"]
+
+
+def test_each_checkpoint_has_its_page(tmp_path: Path) -> None:
+    for file in ("config.yaml", "run.json"):
+        (tmp_path / file).write_text("{}")
+    assert _file_name(tmp_path) == "probe.html"
+    assert _file_name(tmp_path / "checkpoints" / "step_00000100") == "probe-step_00000100.html"
+
+
+def test_a_modulation_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    model = saved(tmp_path, ("cat", "dog"))
+    pipeline = ClassConditionalPipeline.from_pretrained(model)
+    layer = modulated_layers(pipeline.unet)[2]
+    with torch.no_grad():
+        layer.norm.proj.bias[0] = torch.nan
+    pipeline.save_pretrained(model)
+    with pytest.raises(Diverged, match=rf"^the scale of layer {layer.name} is not finite.*$"):
+        probe(ProbeCommand(model))
+
+
+def test_a_split_without_a_run_is_refused(tmp_path: Path) -> None:
+    model = saved(tmp_path, ("cat", "dog"))
+    with pytest.raises(ValueError, match=r"^reference_split: .* is in no run directory"):
+        probe(ProbeCommand(model, reference_split="train[:50]"))
+    (tmp_path / "run").mkdir()
+    for file in ("config.yaml", "run.json"):
+        (tmp_path / "run" / file).write_text("{}")
+    with pytest.raises(ValueError, match=r"^reference_split: .* is a run directory"):
+        probe(ProbeCommand(model, reference=str(tmp_path / "run"), reference_split="train[:50]"))
+
+
+@pytest.mark.parametrize("count", [0, 1, CLASSES, CLASSES + 1, 1000])
+def test_classes_are_all_or_at_even_distances(count: int) -> None:
+    found = some_classes(count)
+    assert len(found) == min(count, CLASSES) and len({*found}) == len(found)
+    if count:
+        assert (found[0], found[-1]) == (0, count - 1)
+
+
+@pytest.mark.slow
+def test_a_run_on_digits(digits_run: Path, tmp_path: Path) -> None:
+    """The command as a user types it, on the first run of the README: what a trained model must show."""
+    out = tmp_path / "probe.html"
+    command = [sys.executable, "scripts/probe.py", str(digits_run), "--out", str(out), "--images", "32"]
+    told = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert told.splitlines()[-1] == str(out)
+    found = from_json(out.with_suffix(".json").read_text())
+    assert {*found.left_out} == {"erased shift"}
+    assert found.model.fingerprint == json.loads((digits_run / "run.json").read_text())["data"]["fingerprint"]
+    assert found.model.held_out is False
+    # A trained model uses both: without them the error rises, and the interval says so.
+    together = {one.over: one.relative for one in found.freezing if one.layer is None and one.part == "both"}
+    assert all(figure.low > 0 for figure in together.values())
+    assert all(row.p_value == 0.001 for row in found.separability)
+    levels = [point for point in found.swap.points if point.kind == "levels"]
+    assert levels[0].first.low > 0.7 > 0.2 > levels[0].second.high
+    assert levels[-1].second.low > 0.7 > 0.2 > levels[-1].first.high
+    assert found.sensitivity[-1].difference.low > 0

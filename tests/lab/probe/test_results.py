@@ -1,0 +1,58 @@
+"""A probe as JSON and back."""
+
+import json
+
+import pytest
+
+from ddpm.evaluation.estimates import Figure
+from ddpm.lab.probe.results import (
+    Erasure,
+    Freezing,
+    Grid,
+    Layer,
+    Model,
+    Probed,
+    Rise,
+    Sensitivity,
+    Separability,
+    Signs,
+    Strength,
+    Swap,
+    SwapPoint,
+    Variance,
+    from_json,
+    to_json,
+)
+
+FIGURE = Figure(0.5, 0.25, 0.75, 8)
+PROBED = Probed(
+    Model("runs/é", "ab", 5, "adagn", "both", "all", 8, ["a", "b"], "digits", "cd", 4, False, "probe.py", "1", None),
+    Grid([0, 9], [0.01, 3.0], ["a", "b"]),
+    [Layer("mid.blocks.0.norm2", "middle", 8, 8, 2, ["scale", "shift"], False)],
+    [Strength("mid.blocks.0.norm2", "scale", [[1.0, 2.0], [3.0, 4.0]], [[1.0], [2.0]], [3])],
+    [Variance("mid.blocks.0.norm2", "scale", 2.0, 0.5, 0.25, 0.25)],
+    [Signs("mid.blocks.0.norm2", None, None, 0.0, 1.0)],
+    [Erasure("mid.blocks.0.norm2", 4, 0.25, None, None, None)],
+    [Separability("mid.blocks.0.norm2", 0.9, 0.5, 0.01, 999, -0.5)],
+    [Freezing(None, "both", "all", [Rise(9, 3.0, 0.5, FIGURE, FIGURE)], FIGURE)],
+    [Sensitivity(9, 3.0, FIGURE, 0.5)],
+    Swap([SwapPoint("nowhere", "levels", FIGURE, FIGURE)], 8, "dpmpp", FIGURE, ["a to b"], "iVBO"),
+    {"erasure": "why not"},
+)
+
+
+@pytest.mark.parametrize("probed", [PROBED, PROBED._replace(swap=None)], ids=["whole", "without a swap"])
+def test_what_is_written_is_read(probed: Probed) -> None:
+    """Every list holds something, so every kind of entry is read into its own type."""
+    read = from_json(to_json(probed))
+    assert read == probed
+    assert type(read.freezing[0].rises[0].rise) is Figure and type(read.model) is Model
+    assert read.swap is None or type(read.swap.points[0]) is SwapPoint
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": 1}', json.dumps({**json.loads(to_json(PROBED)), "format": 0})]
+)
+def test_another_file_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^this is no probe, or a damaged one .*scripts/probe\.py$"):
+        from_json(text)

@@ -1,0 +1,132 @@
+"""Class swap by depth and sensitivity to the class: models that know the class at one depth alone; closed forms."""
+
+from base64 import b64decode
+from io import BytesIO
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ddpm.diffusion.guidance import unet_denoiser
+from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, Prediction
+from ddpm.evaluation.estimates import Figure
+from ddpm.lab.probe.sensitivity import other_classes, sensitivity
+from ddpm.lab.probe.swap import Place, places, swap, swapped_denoiser
+from ddpm.models.unet import UNet
+from ddpm.pipeline import ClassConditionalPipeline
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SCHEDULE = NoiseSchedule(SCHEDULES["cosine"](40))
+
+
+def build(**options: object) -> UNet:
+    """A small U-Net of two levels in which no weight is zero."""
+    shape = {"resolution": 8, "in_channels": 1, "out_channels": 1, "num_classes": 3, "channels": 8}
+    unet = UNet(**shape, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(), head_channels=8, **options)
+    draws = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in unet.parameters():
+            parameter.add_(torch.empty_like(parameter).normal_(0, 0.1, generator=draws))
+    return unet.eval()
+
+
+@torch.no_grad()
+def answers(unet: UNet, place: Place, pairs: Tensor) -> Tensor:
+    x_t = torch.randn(len(pairs), 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    denoiser = swapped_denoiser(unet_denoiser(unet, SCHEDULE, "eps"), unet, place)
+    return denoiser(x_t, torch.tensor([5, 30]), pairs).eps
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+PAIRS = torch.tensor([[0, 1], [2, 0]])
+ALL_A, ALL_B = PAIRS[:, [0, 0]], PAIRS[:, [1, 1]]
+
+
+@pytest.mark.parametrize("conditioning", ["both", "class", "cross_attention"])
+def test_from_nowhere_to_everywhere(conditioning: str) -> None:
+    unet = build(conditioning=conditioning)
+    nowhere, coarse, everywhere = (place for place in places(unet, True) if place.kind == "levels")
+    assert [nowhere.where, coarse.where, everywhere.where] == ["nowhere", "up to 4 px", "everywhere"]
+    first, second = (answers(unet, nowhere, pairs) for pairs in (ALL_A, ALL_B))
+    assert same(answers(unet, nowhere, PAIRS), first) and same(answers(unet, everywhere, PAIRS), second)
+    mixed = answers(unet, coarse, PAIRS)
+    assert not same(mixed, first) and not same(mixed, second)
+
+
+@pytest.mark.parametrize("knows", ["encoder", "middle", "decoder"])
+def test_a_section_that_alone_knows_the_class_decides(knows: str) -> None:
+    unet = build(conditioned_depths=knows)
+    *levels, encoder, middle, decoder = places(unet, True)
+    first, second = (answers(unet, levels[0], pairs) for pairs in (ALL_A, ALL_B))
+    assert not same(first, second)
+    for place in (encoder, middle, decoder):
+        assert place.kind == "section"
+        assert same(answers(unet, place, PAIRS), second if place.where == knows else first)
+
+
+def test_levels_that_alone_know_the_class_decide() -> None:
+    unet = build(conditioned_depths=[4])
+    nowhere, coarse, _ = places(unet, by_section=False)
+    assert same(answers(unet, coarse, PAIRS), answers(unet, nowhere, ALL_B))
+    unet = build(conditioned_depths=[8])
+    assert same(answers(unet, coarse, PAIRS), answers(unet, nowhere, ALL_A))
+
+
+def test_what_the_judge_reads_is_counted() -> None:
+    """A judge that always reads one class: it is A of one pair, B of another, and neither of the third."""
+    pipeline = ClassConditionalPipeline.from_parts(build(), SCHEDULE, "eps", ("a", "b", "c"))
+    seen = []
+
+    def extract(images: Tensor) -> tuple[None, Tensor]:
+        seen.append(images)
+        return None, torch.eye(4)[[3] * len(images)]
+
+    judge = SimpleNamespace(extract=extract, accuracy=Figure(0.9, 0.8, 1.0, 10))
+    found = swap(pipeline, judge, [0, 2, 1], [0, 3, 1], samples=2, by_section=False, seed=5, batch_size=4)
+    assert found.samples == 6 and len(found.points) == 3
+    for point in found.points:
+        assert (point.first.value, point.second.value) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
+    assert found.shown == ["a to c", "c to b", "b to a"]
+    assert Image.open(BytesIO(b64decode(found.picture))).height > 3 * 48
+    # The same seeds and pairs everywhere, drawn as the pipeline draws.
+    options = {"num_inference_steps": 10, "sampler": "dpmpp", "spacing": "logsnr", "batch_size": 4}
+    expected = pipeline(["a", "c", "b"] * 2, 5, output_type="uint8", **options).images
+    assert torch.equal(seen[0], expected)
+    assert all(not torch.equal(seen[0], other) for other in seen[1:])
+
+
+# -------------------------------------------------------------------------------------------------------- sensitivity
+
+
+def test_the_difference_of_two_constant_answers() -> None:
+    """The class is answered as noise: two classes are |c - c'| apart."""
+
+    def denoiser(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
+        return SCHEDULE.from_eps(torch.ones_like(x_t) * labels[:, None, None, None], x_t, t)
+
+    images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    labels, others = torch.tensor([0, 0, 1, 3]), torch.tensor([1, 3, 3, 2])
+    found = sensitivity(denoiser, SCHEDULE, images, labels, others, torch.arange(4), [2, 30], seed=0, rows=3)
+    for point, t in zip(found, (2, 30), strict=True):
+        assert (point.timestep, point.difference.count) == (t, 4)
+        assert point.noise_level == pytest.approx(float(SCHEDULE.noise_levels[t]))
+        root = (15 / 4) ** 0.5                                     # mean of the squares of 1, 3, 2, 1
+        assert point.difference.value == pytest.approx(root)
+        half = 1.96 * torch.tensor([1.0, 9, 4, 1]).std() / 2 / (2 * root)
+        assert point.difference.high - point.difference.value == pytest.approx(float(half), rel=1e-4)
+        # Mean square of noise - c: 1 + c^2, up to the noise of 256 numbers.
+        assert point.error == pytest.approx((1 + 10 / 4) ** 0.5, abs=0.3)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_another_class_is_never_the_same(count: int) -> None:
+    labels = torch.arange(50) % count
+    others = other_classes(labels, count)
+    assert not (others == labels).any() and others.min() == 0 and others.max() == count - 1
+    assert len({*zip(labels.tolist(), others.tolist(), strict=True)}) >= min(50, count)
