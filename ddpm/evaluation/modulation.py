@@ -81,8 +81,8 @@ def modulations(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str, dict
     inputs = projection_inputs(unet, timesteps.repeat_interleave(K), labels.repeat(T, *[1] * (labels.ndim - 1)))
     found = {}
     for layer in modulated_layers(unet):
-        parts = layer.norm.proj(inputs[layer.name]).view(T, K, -1).chunk(len(layer.norm.parts), dim=2)  # (T, K, C)
-        found[layer.name] = dict(zip(layer.norm.parts, parts, strict=True))
+        parts = layer.norm.proj(inputs[layer.name]).view(T, K, -1).chunk(len(layer.norm.modulation), dim=2)  # (T, K, C)
+        found[layer.name] = dict(zip(layer.norm.modulation, parts, strict=True))
     return found
 
 

@@ -34,7 +34,7 @@ def filled(unet: UNet) -> UNet:
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_only_the_parts_that_there_are(norm: str) -> None:
-    parts = NORMS[norm].parts
+    parts = NORMS[norm].modulation
     expected = {f"{part}_{name}" for part in parts for name in ("rms", "rms_least", "rms_most", *SHARES)}
     expected |= {"flips", "dead"} if "scale" in parts else set()
     found = watch(build(norm), T)
