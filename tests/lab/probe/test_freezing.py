@@ -52,7 +52,8 @@ def constant(unet: UNet, layers: list[str], part: str, means: dict[str, dict[str
     frozen = copy.deepcopy(unet)
     with torch.no_grad():
         for layer in modulated_layers(frozen):
-            weights, biases = (p.chunk(len(layer.norm.modulation)) for p in (layer.norm.proj.weight, layer.norm.proj.bias))
+            proj = layer.norm.proj
+            weights, biases = (p.chunk(len(layer.norm.modulation)) for p in (proj.weight, proj.bias))
             for kind, weight, bias in zip(layer.norm.modulation, weights, biases, strict=True):
                 if layer.name in layers and part in (kind, "both"):
                     weight.zero_()

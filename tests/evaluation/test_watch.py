@@ -5,10 +5,9 @@ import math
 import pytest
 import torch
 
-from ddpm.evaluation.modulation import modulated_layers, modulations
+from ddpm.evaluation.modulation import modulated_layers, modulations, watch
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import UNet
-from ddpm.training.modulation import watch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
