@@ -14,7 +14,7 @@ BASELINE_IMAGES = 10_000    # so many real images give the threshold, at most
 
 
 class Pairs(NamedTuple):
-    """Samples beside their nearest training images, nearest first.
+    """Samples beside their nearest training images, nearest first; all on the CPU, as the images are.
 
     Attributes:
         samples: int64 (M,), places of the samples.
@@ -35,7 +35,8 @@ def nearest_pairs(samples: Table, training: Table, count: int) -> Pairs:
         training: (M, P), in the same unit.
         count: how many, or all N where there are no more.
     """
-    squared, places = (found[:, 0] for found in nearest(samples, training, 1))
+    # The tables may be on a GPU; the places index images, which are not.
+    squared, places = (found.cpu()[:, 0] for found in nearest(samples, training, 1))
     chosen = squared.argsort(stable=True)[:count]
     return Pairs(chosen, places[chosen], (squared[chosen] / samples.shape[1]).sqrt())
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ddpm.evaluation import memorisation
 from ddpm.evaluation.memorisation import memorised, nearest_pairs
@@ -75,3 +76,12 @@ def test_nearest_pairs_come_nearest_first() -> None:
     everything = torch.cdist(samples.double(), TRAINING.double()).min(1).values.sort().values[:5] / 12**0.5
     torch.testing.assert_close(found.distances, everything, rtol=1e-6, atol=1e-7)
     assert len(nearest_pairs(samples, TRAINING, 80).samples) == 50
+
+
+def test_pairs_are_on_the_cpu_wherever_neighbours_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Pairs index images on the CPU. Fake tensors have a device and no values, so that this needs no GPU.
+    with FakeTensorMode():
+        found = torch.empty(6, 1, dtype=torch.float64, device="cuda"), torch.zeros(6, 1, dtype=int, device="cuda")
+        monkeypatch.setattr(memorisation, "nearest", lambda *arguments: found)
+        pairs = nearest_pairs(torch.empty(6, 12), torch.empty(9, 12), 4)
+    assert [(part.device.type, part.shape) for part in pairs] == [("cpu", (4,))] * 3
