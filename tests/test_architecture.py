@@ -99,8 +99,11 @@ def test_the_documents_state_the_same_order() -> None:
 
 
 def test_libraries_are_imported_only_where_they_belong() -> None:
-    found = [(path, name.split(".")[0]) for path in [*modules(), *scripts()] for name in imports(path)]
-    assert not [f"{name_of(path)} imports {name}" for path, name in found if part_of(path) not in USERS.get(name, {part_of(path)})]
+    wrong = []
+    for path in [*modules(), *scripts()]:
+        libraries = {name.split(".")[0] for name in imports(path)} & USERS.keys()
+        wrong += [f"{name_of(path)} imports {name}" for name in sorted(libraries) if part_of(path) not in USERS[name]]
+    assert not wrong
 
 
 def test_file_names_are_telling_and_unique() -> None:
