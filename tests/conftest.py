@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:         # before torch is imported; commands that tests start inherit it
@@ -34,6 +35,23 @@ def digits_run(session_folder: Path) -> Path:
                 train = [sys.executable, "scripts/train.py", "--run", str(run), "--tracking.wandb", "off"]
                 subprocess.run(train, cwd=ROOT, check=True)
     return run
+
+
+@pytest.fixture
+def refused() -> Callable[..., AbstractContextManager[None]]:
+    """Return a context that expects one-line errors with given parts: the option, and what to type instead.
+
+    The rest of a message is prose, which may be rewritten without touching the tests.
+    """
+
+    @contextmanager
+    def expecting(*parts: str, kind: type[Exception] = ValueError) -> Iterator[None]:
+        with pytest.raises(kind) as error:
+            yield
+        message = str(error.value)
+        assert "\n" not in message and not [part for part in parts if part not in message], message
+
+    return expecting
 
 
 @pytest.fixture

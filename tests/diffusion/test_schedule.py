@@ -14,7 +14,6 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "schedules_1000.safetensors"
 LENGTHS = (2, 10, 1000, 4000)
 
 
-@pytest.mark.skipif(not GOLDEN.is_file(), reason="the golden files are not here")
 @pytest.mark.parametrize("table", ["betas", "alphas_cumprod", "posterior_variance"])
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_equals_the_reference(name: str, table: str) -> None:
@@ -78,12 +77,10 @@ def test_zero_terminal_snr(name: str, T: int) -> None:
     torch.testing.assert_close(root, (old - old[-1]) * old[0] / (old[0] - old[-1]), rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize(
-    "betas", [[], [0.1], [0.1, 1.1], [0.0, 0.1], [-0.1, 0.1], [1.0, 0.1], [0.1, math.nan], [[0.1, 0.2]]]
-)
-def test_betas_that_make_no_process(betas: list) -> None:
-    with pytest.raises(ValueError, match="betas must be"):
-        NoiseSchedule(torch.tensor(betas))
+def test_betas_that_are_not_variances(refused) -> None:
+    for betas in ([], [0.1], [0.1, 1.1], [0.0, 0.1], [-0.1, 0.1], [1.0, 0.1], [0.1, math.nan], [[0.1, 0.2]]):
+        with refused("betas"):
+            NoiseSchedule(torch.tensor(betas))
 
 
 # ----------------------------------------------------------------------------------------------- the forward process

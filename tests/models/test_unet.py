@@ -48,17 +48,18 @@ SHAPES = {
 
 
 # What the shape of a network meets in a norm is its number of groups: all of its own, one, or as many as channels.
-@pytest.mark.parametrize("norm", ["adagn", "groupnorm", "adain", "adaln"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_shapes_and_zero_output_at_the_start(norm: str, shape: str) -> None:
-    unet = UNet(**{**SMALL, "norm": norm, **SHAPES[shape]})
-    x, t, y = inputs(2, unet.config.in_channels, unet.config.resolution, 4)
-    expected = (2, unet.config.out_channels, unet.config.resolution, unet.config.resolution)
-    assert torch.equal(unet(x, t, y).sample, torch.zeros(expected))
-    randomise(unet, seed=1)
-    output = unet(x, t, y)
-    assert output.sample.shape == expected and output.sample.isfinite().all() and output.sample.std() > 1e-3
-    assert torch.equal(unet(x, t, y, return_dict=False)[0], output.sample)
+def test_shapes_and_zero_output_at_the_start(shape: str) -> None:
+    for norm in ("adagn", "groupnorm", "adain", "adaln"):
+        unet = UNet(**{**SMALL, "norm": norm, **SHAPES[shape]})
+        x, t, y = inputs(2, unet.config.in_channels, unet.config.resolution, 4)
+        expected = (2, unet.config.out_channels, unet.config.resolution, unet.config.resolution)
+        assert torch.equal(unet(x, t, y).sample, torch.zeros(expected)), norm
+        randomise(unet, seed=1)
+        output = unet(x, t, y)
+        assert output.sample.shape == expected and output.sample.isfinite().all(), norm
+        assert output.sample.std() > 1e-3, norm
+        assert torch.equal(unet(x, t, y, return_dict=False)[0], output.sample), norm
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -179,9 +180,9 @@ def test_one_timestep_for_all() -> None:
         assert all(torch.equal(unet(x, t, y).sample, expected) for t in (250, torch.tensor(250), 250.0))
 
 
-def test_without_labels() -> None:
+def test_without_labels(refused) -> None:
     x, t, _ = inputs(2, 3, 8, 4)
-    with pytest.raises(ValueError, match=r"class_labels: missing.*0\.\.3"):
+    with refused("class_labels", "0..3"):
         UNet(**SMALL)(x, t)
     unconditional = UNet(**{**SMALL, "num_classes": 0})
     randomise(unconditional, seed=9)
@@ -235,14 +236,14 @@ def test_each_level_has_its_own_label() -> None:
         assert torch.equal(emb, of[0 if finest else 1]), name
 
 
-@pytest.mark.parametrize("labels", [
-    torch.zeros(3, 4), torch.zeros(3, 3, 5), torch.zeros(3, 3, dtype=torch.int64), torch.tensor(1), torch.tensor(0.5),
-    torch.zeros(3, 2, 4), torch.zeros(3, 2, 2, dtype=torch.int64), torch.zeros(5),
-])
-def test_labels_of_a_shape_that_is_none(labels: Tensor) -> None:
+def test_labels_of_wrong_shapes(refused) -> None:
+    unet = UNet(**SMALL)
     x, t, _ = inputs(3, 3, 8, 4)
-    with pytest.raises(ValueError, match=r"^class_labels: (ids|weights) of shape .*allowed are ids \(B,\) or \(B, 2\)"):
-        UNet(**SMALL)(x, t, labels)
+    ids = [torch.zeros(shape, dtype=torch.int64) for shape in ((3, 3), (), (3, 2, 2))]
+    weights = [torch.zeros(shape) for shape in ((3, 4), (3, 3, 5), (), (3, 2, 4), (5,))]
+    for labels in (*ids, *weights):
+        with refused("class_labels", str(tuple(labels.shape)), "(B,)", "(B, 2)"):
+            unet(x, t, labels)
 
 
 # --------------------------------------------------------------------------------------------------- one-line errors
@@ -251,41 +252,32 @@ def test_labels_of_a_shape_that_is_none(labels: Tensor) -> None:
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
-        ({"resolution": 28, "channel_mult": (1, 1, 1, 1)}, r"data\.resolution: 28 .*by 8.*24 or 32.*at most 3 levels"),
-        ({"resolution": 4, "channel_mult": (1, 1, 1, 1)}, r"data\.resolution: 4 .*use 8, or at most 3 levels"),
-        ({"resolution": 9}, r"data\.resolution: 9 .*8 or 10.*at most 1 level$"),
-        ({"attention_resolutions": (5,)}, r"model\.attention_resolutions: 5 never occurs.*8, 4"),
-        ({"attention_resolutions": (4, 16)}, r"model\.attention_resolutions: 16 never occurs.*8, 4"),
-        ({"head_channels": 24}, r"model\.head_channels: 24 does not divide.*32.*one of 1, 2, 4, 8, 16, 32$"),
-        ({"head_channels": 64}, r"model\.head_channels: 64 does not divide.*32"),
-        ({"num_heads": 3}, r"model\.num_heads: 3 does not divide"),
-        ({"channel_mult": ()}, r"model\.channel_mult: at least one level"),
-        ({"norm": "adagm"}, r"model\.norm: 'adagm' is not one of .*did you mean adagn\?"),
-        ({"resample": "resblok"}, r"model\.resample: 'resblok' is not one of .*did you mean resblock\?"),
-        ({"channels": 1, "channel_mult": (1,), "attention_resolutions": (), "head_channels": 1}, r"model\.channels: 1"),
-        ({"channels": 2, "channel_mult": (1, 0.25)}, r"model\.channel_mult"),
-        ({"num_classes": 0, "null_class": False}, r"num_classes"),
+        ({"resolution": 28, "channel_mult": (1, 1, 1, 1)}, ("data.resolution: 28", "24 or 32", "3 levels")),
+        ({"resolution": 4, "channel_mult": (1, 1, 1, 1)}, ("data.resolution: 4", "8", "3 levels")),
+        ({"resolution": 9}, ("data.resolution: 9", "8 or 10", "1 level")),
+        ({"attention_resolutions": (5,)}, ("model.attention_resolutions: 5", "8, 4")),
+        ({"attention_resolutions": (4, 16)}, ("model.attention_resolutions: 16", "8, 4")),
+        ({"head_channels": 24}, ("model.head_channels: 24", "1, 2, 4, 8, 16, 32")),
+        ({"head_channels": 64}, ("model.head_channels: 64", "1, 2, 4, 8, 16, 32")),
+        ({"num_heads": 3}, ("model.num_heads: 3",)),
+        ({"channel_mult": ()}, ("model.channel_mult",)),
+        ({"norm": "adagm"}, ("model.norm: 'adagm'", "adagn")),
+        ({"resample": "resblok"}, ("model.resample: 'resblok'", "resblock")),
+        ({"channels": 1, "channel_mult": (1,), "attention_resolutions": (), "head_channels": 1}, ("model.channels",)),
+        ({"channels": 2, "channel_mult": (1, 0.25)}, ("model.channel_mult",)),
+        ({"num_classes": 0, "null_class": False}, ("num_classes",)),
     ],
 )
-def test_numbers_that_do_not_fit(wrong: dict, expected: str) -> None:
-    with pytest.raises(ValueError, match=expected) as error:
+def test_numbers_that_do_not_fit(wrong: dict, expected: tuple[str, ...], refused) -> None:
+    with refused(*expected):
         UNet(**{**SMALL, **wrong})
-    assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "fitting",
-    [
-        {"resolution": 24, "channel_mult": (1, 1, 1, 1)},
-        {"resolution": 32, "channel_mult": (1, 1, 1, 1)},
-        {"resolution": 28, "channel_mult": (1, 1, 1)},
-        {"resolution": 9, "channel_mult": (1,)},
-    ],
-)
-def test_what_the_error_recommends_works(fitting: dict) -> None:
-    unet = UNet(**{**SMALL, "attention_resolutions": (), **fitting})
-    x, t, y = inputs(1, 3, fitting["resolution"], 4)
-    assert unet(x, t, y).sample.shape == x.shape
+def test_what_the_error_recommends_works() -> None:
+    for resolution, levels in ((24, 4), (32, 4), (28, 3), (9, 1)):
+        unet = UNet(**{**SMALL, "attention_resolutions": (), "resolution": resolution, "channel_mult": (1,) * levels})
+        x, t, y = inputs(1, 3, resolution, 4)
+        assert unet(x, t, y).sample.shape == x.shape
 
 
 # ------------------------------------------------------------------------------------------------------------- tools
