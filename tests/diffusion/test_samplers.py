@@ -81,30 +81,30 @@ COUNT = 2**16
 
 
 @pytest.mark.parametrize("steps", [1000, 50])
-@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("sampler", ETAS)
-def test_mean_and_spread_follow_the_recursion(sampler: str, schedule: str, steps: int) -> None:
-    noise_schedule = NoiseSchedule(SCHEDULES[schedule](1000))
-    timesteps = trailing(noise_schedule, steps)
-    x_0 = run(SAMPLERS[sampler].run, noise_schedule, timesteps, COUNT)
-    mean, std = propagated(noise_schedule, timesteps, ETAS[sampler])
-    # Four and a half standard errors of a mean and of a standard deviation.
-    assert float(x_0.mean()) == pytest.approx(mean, abs=4.5 * std / math.sqrt(COUNT))
-    assert float(x_0.std()) == pytest.approx(std, abs=4.5 * std / math.sqrt(2 * COUNT))
+def test_mean_and_spread_follow_the_recursion(sampler: str, steps: int) -> None:
+    for schedule in SCHEDULES:
+        noise_schedule = NoiseSchedule(SCHEDULES[schedule](1000))
+        timesteps = trailing(noise_schedule, steps)
+        x_0 = run(SAMPLERS[sampler].run, noise_schedule, timesteps, COUNT)
+        mean, std = propagated(noise_schedule, timesteps, ETAS[sampler])
+        # Four and a half standard errors of a mean and of a standard deviation.
+        assert float(x_0.mean()) == pytest.approx(mean, abs=4.5 * std / math.sqrt(COUNT))
+        assert float(x_0.std()) == pytest.approx(std, abs=4.5 * std / math.sqrt(2 * COUNT))
 
 
 # With a finite number of steps every first-order sampler makes the data too narrow: by 0.4 to 1.9 % with 1000 steps, by
 # 7 to 21 % with 50 (from the exact recursions); the rest is five standard errors of the sample.
 @pytest.mark.parametrize(("steps", "narrower"), [(1000, 0.02), (50, 0.22)])
-@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("sampler", ETAS)
-def test_mean_and_spread_are_those_of_the_data(sampler: str, schedule: str, steps: int, narrower: float) -> None:
-    noise_schedule = NoiseSchedule(SCHEDULES[schedule](1000))
-    x_0 = run(SAMPLERS[sampler].run, noise_schedule, trailing(noise_schedule, steps), COUNT)
-    error = 5 / math.sqrt(2 * COUNT)
-    # Starting at N(0, 1) instead of the true x_T, of which 0.6 % of the image is left, costs the linear schedule 4e-4.
-    assert float(x_0.mean()) == pytest.approx(MEAN, abs=5 * STD / math.sqrt(COUNT) + 4e-4)
-    assert 1 - narrower - error < float(x_0.std()) / STD < 1 + error
+def test_mean_and_spread_are_those_of_the_data(sampler: str, steps: int, narrower: float) -> None:
+    for schedule in SCHEDULES:
+        noise_schedule = NoiseSchedule(SCHEDULES[schedule](1000))
+        x_0 = run(SAMPLERS[sampler].run, noise_schedule, trailing(noise_schedule, steps), COUNT)
+        error = 5 / math.sqrt(2 * COUNT)
+        # Starting at N(0, 1) instead of the true x_T, of which 0.6 % of the image is left, costs the linear one 4e-4.
+        assert float(x_0.mean()) == pytest.approx(MEAN, abs=5 * STD / math.sqrt(COUNT) + 4e-4)
+        assert 1 - narrower - error < float(x_0.std()) / STD < 1 + error
 
 
 def test_more_steps_come_closer() -> None:
