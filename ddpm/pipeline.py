@@ -152,14 +152,6 @@ class ClassConditionalPipeline(DiffusionPipeline):
         index["unet"] = [_CODE["unet"], type(unet).__name__]
         file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
-    def enable_sequential_cpu_offload(self, *args: Any, **options: Any) -> None:
-        """Refused: a norm reads the weights of its parts itself, past the hooks that would fetch them.
-
-        Raises:
-            ValueError: always; names what works.
-        """
-        raise ValueError("enable_sequential_cpu_offload: not possible with this model; use enable_model_cpu_offload")
-
     # ---------------------------------------------------------------------------------------------- what it is made of
 
     @property

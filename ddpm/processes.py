@@ -1,4 +1,4 @@
-"""Several processes of one program: started together, failing together."""
+"""Several processes of one program, which start together and fail together."""
 
 import atexit
 import fcntl
@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import torch.distributed
 from accelerate import Accelerator, PartialState
@@ -16,17 +16,19 @@ from accelerate.utils import broadcast_object_list, gather_object, parse_flag_fr
 # Other processes of a killed command hold its lock until they notice, which takes up to five seconds.
 PATIENCE_SECONDS = 6.0
 
+Result = TypeVar("Result")
+
 
 class InUse(ValueError):
-    """Another process holds what this one wants to write to."""
+    """Another process holds the directory that this one wants to write to."""
 
 
 class FailedElsewhere(SystemExit):
-    """Ends a process in silence after another one has failed, which tells why.
+    """End a process silently after another one has failed and printed the reason.
 
     Args:
-        kind: class of its error.
-        message: of it.
+        kind: class of the other process's error.
+        message: message of that error.
     """
 
     def __init__(self, kind: type[BaseException], message: str) -> None:
@@ -35,11 +37,11 @@ class FailedElsewhere(SystemExit):
 
 
 def join_processes(patience: timedelta | None = None) -> PartialState:
-    """Joins the processes that were launched together: on CPUs where the launch says so, else on the devices found.
+    """Join the processes that were launched together, on CPUs if the launcher says so, else on the devices found.
 
     Args:
-        patience: how long they wait for each other before that counts as a fault; torch's default unless given. Where
-            shares of the work are unequal, more is needed.
+        patience: timeout of collective operations; torch's default if None. Processes with unequal amounts of work
+            need a longer one.
     """
     options = {} if patience is None else {"timeout": patience}
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), **options)
@@ -47,21 +49,21 @@ def join_processes(patience: timedelta | None = None) -> PartialState:
 
 @atexit.register
 def _leave() -> None:
-    """Ends the process group: its threads abort a process that ends before them."""
-    # After an error that nobody expected the others may still be at work, and leaving could wait for them.
+    """Destroy the process group: its threads abort a process that ends before them."""
+    # After an unexpected error the other processes may still be working, and leaving could wait for them.
     if not hasattr(sys, "last_value") and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 def check_launch(num_processes: int, script: str) -> None:
-    """Refuses a launch whose processes do not know of each other.
+    """Check that the launched processes know about each other.
 
     Args:
-        num_processes: as accelerate sees them.
+        num_processes: number of processes that accelerate sees.
         script: name of the command, for the message.
 
     Raises:
-        ValueError: if more were launched; says how to launch them on CPUs.
+        ValueError: if more processes were launched; the message says how to launch them on CPUs.
     """
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if num_processes != launched:
@@ -74,17 +76,17 @@ def check_launch(num_processes: int, script: str) -> None:
         )
 
 
-def device_map(processes: Accelerator | PartialState) -> str:
-    """Which process computes where, in a few words."""
+def describe_devices(processes: Accelerator | PartialState) -> str:
+    """Describe which device each process uses, such as `2 processes on cuda:0, cuda:1`."""
     devices = gather_object([str(processes.device)])
     return f"{processes.num_processes} process{'es' * (processes.num_processes > 1)} on {', '.join(devices)}"
 
 
 def on_main(processes: Accelerator | PartialState, act: Callable[[], Any]) -> Any:
-    """Acts on the main process while the others wait, and ends all of them alike if it fails.
+    """Call `act` on the main process while the others wait, and end all of them if it fails.
 
     Returns:
-        What `act` returned; None on the other processes.
+        The result of `act`; None on the other processes.
     """
     result, problem = None, None
     if processes.is_main_process:
@@ -92,7 +94,7 @@ def on_main(processes: Accelerator | PartialState, act: Callable[[], Any]) -> An
             result = act()
         except BaseException as error:      # whatever it is, the others must not wait for it
             problem = error
-    failed = broadcast_object_list([_told(problem)])[0]
+    failed = broadcast_object_list([_summarize(problem)])[0]
     if problem is not None:
         raise problem
     if failed is not None:
@@ -100,21 +102,26 @@ def on_main(processes: Accelerator | PartialState, act: Callable[[], Any]) -> An
     return result
 
 
+def broadcast_from_main(processes: Accelerator | PartialState, act: Callable[[], Any]) -> Any:
+    """Call `act` on the main process and return its result on every process; all of them end if it fails."""
+    return broadcast_object_list([on_main(processes, act)])[0]
+
+
 def first_on_main(processes: Accelerator | PartialState, act: Callable[[], Any]) -> Any:
-    """Acts on the main process, and then on the others if it did not fail."""
+    """Call `act` on the main process, and then on the others if it did not fail."""
     result = on_main(processes, act)
     return result if processes.is_main_process else act()
 
 
-def acquired(lock: IO[str], kind: int) -> bool:
-    """Takes the kernel's lock of an open file, which ends with the process, however that ends.
+def acquire_lock(lock: IO[str], kind: int) -> bool:
+    """Lock an open file; the kernel releases the lock when the process ends, however that happens.
 
     Args:
         lock: the file.
-        kind: `fcntl.LOCK_EX`, alone, or `fcntl.LOCK_SH`, together with others of this kind.
+        kind: `fcntl.LOCK_EX` for an exclusive lock, or `fcntl.LOCK_SH` for a shared one.
 
     Returns:
-        Whether it could be had within PATIENCE_SECONDS.
+        Whether the lock was acquired within PATIENCE_SECONDS.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
@@ -128,19 +135,43 @@ def acquired(lock: IO[str], kind: int) -> bool:
 
 
 def all_together(processes: Accelerator | PartialState, act: Callable[[], None]) -> None:
-    """Acts on every process, and ends all of them if one fails."""
+    """Call `act` on every process, and end all of them if one fails."""
     problem = None
     try:
         act()
     except BaseException as error:          # whatever it is, the others must not wait for it
         problem = error
-    failed = next((told for told in gather_object([_told(problem)]) if told is not None), None)
+    failed = next((error for error in gather_object([_summarize(problem)]) if error is not None), None)
     if problem is not None:
         raise problem
     if failed is not None:
         raise FailedElsewhere(*failed)
 
 
-def _told(problem: BaseException | None) -> tuple[type[BaseException], str] | None:
-    """What the others learn of an error."""
+def _summarize(problem: BaseException | None) -> tuple[type[BaseException], str] | None:
+    """Return what the other processes learn about an error."""
     return None if problem is None else (type(problem), str(problem))
+
+
+def map_batches(
+    processes: Accelerator | PartialState, count: int, batch_size: int, compute: Callable[[list[int]], Result]
+) -> list[Result]:
+    """Compute batches of images on all processes, each process every n-th batch; all processes must call this.
+
+    Args:
+        processes: the processes.
+        count: number of images.
+        batch_size: images per batch; the last batch has the rest.
+        compute: maps the indices of a batch, in 0..count-1, to a picklable result.
+
+    Returns:
+        The results of all batches in their order, on every process.
+    """
+    results: list[tuple[int, Result]] = []
+
+    def work() -> None:
+        for start in range(0, count, batch_size)[processes.process_index :: processes.num_processes]:
+            results.append((start, compute(list(range(start, min(start + batch_size, count))))))
+
+    all_together(processes, work)
+    return [result for _, result in sorted(gather_object(results), key=lambda batch: batch[0])]

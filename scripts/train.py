@@ -7,7 +7,7 @@ from ddpm.cli.errors import one_line_errors
 def main() -> None:
     with one_line_errors():
         command = parse_train()
-        from ddpm.training.trainer import train  # after the options are read: importing takes seconds
+        from ddpm.training.train import train  # after the options are read: importing takes seconds
 
         train(command.config, command.run, dry_run=command.dry_run)
 

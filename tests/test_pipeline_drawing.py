@@ -145,11 +145,6 @@ def test_nothing_to_guide_by(refused) -> None:
     assert images(quiet(made), [None], guidance_scale=1.0).shape == (1, 1, 8, 8)
 
 
-def test_offloading_part_by_part_is_refused(small: ClassConditionalPipeline, refused) -> None:
-    with refused("enable_sequential_cpu_offload", "enable_model_cpu_offload"):
-        small.enable_sequential_cpu_offload()
-
-
 def test_names_by_number() -> None:
     scheduler = diffusers.DDIMScheduler(num_train_timesteps=50)
     made = ClassConditionalPipeline(small_unet(), scheduler, {0: "a", 1: "b", 2: "c"})

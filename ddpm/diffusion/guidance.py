@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ddpm.diffusion.objective import PREDICTIONS, split_output
-from ddpm.diffusion.schedule import Denoiser, NoiseSchedule, Prediction
+from ddpm.diffusion.objective import PREDICTIONS
+from ddpm.diffusion.schedule import Denoiser, NoiseSchedule, Prediction, split_output
 from ddpm.names import lookup
 
 # (x_t, t, labels) -> what is to be followed, and what is to be left behind.
@@ -23,12 +23,12 @@ def unet_denoiser(unet: nn.Module, schedule: NoiseSchedule, prediction: str) -> 
     """
     decode = lookup(PREDICTIONS, prediction, "diffusion.prediction").decode
 
-    def denoise(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
+    def denoise_with_unet(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
         given = x_t.to(getattr(unet, "dtype", x_t.dtype))
         output, variance = split_output(unet(given, t, labels).sample.float(), x_t.shape[1])
-        return decode(schedule, output, x_t, t)._replace(variance=variance)
+        return decode(schedule, output, x_t, t)._replace(variance_fraction=variance)
 
-    return denoise
+    return denoise_with_unet
 
 
 def null_labels(labels: Tensor, null_label: int) -> Tensor:
@@ -43,17 +43,21 @@ def null_labels(labels: Tensor, null_label: int) -> Tensor:
 def with_and_without_class(denoiser: Denoiser, null_label: int | None) -> Pair:
     """One network call on a doubled batch: the labels, and the null class."""
 
-    def pair(x_t: Tensor, t: Tensor, labels: Tensor) -> tuple[Prediction, Prediction]:
+    def predict_pair(x_t: Tensor, t: Tensor, labels: Tensor) -> tuple[Prediction, Prediction]:
         both = denoiser(x_t.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([labels, null_labels(labels, null_label)]))
         halves = [(None, None) if view is None else view.chunk(2) for view in both]
         return Prediction(*(first for first, _ in halves)), Prediction(*(second for _, second in halves))
 
-    return pair
+    return predict_pair
 
 
 def with_and_by_guide(denoiser: Denoiser, guide: Denoiser) -> Pair:
     """The denoiser beside a weaker one on the same labels (autoguidance, Karras et al. 2024, arXiv 2406.02507)."""
-    return lambda x_t, t, labels: (denoiser(x_t, t, labels), guide(x_t, t, labels))
+
+    def predict_both(x_t: Tensor, t: Tensor, labels: Tensor) -> tuple[Prediction, Prediction]:
+        return denoiser(x_t, t, labels), guide(x_t, t, labels)
+
+    return predict_both
 
 
 def guided(
@@ -89,7 +93,7 @@ def guided(
         levels = schedule.noise_levels
         inside = (levels > interval[0]) & (levels <= interval[1])
 
-    def denoise(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
+    def denoise_with_guidance(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
         strength = scale
         if inside is not None:
             guides = inside.to(t.device)[t]
@@ -104,19 +108,20 @@ def guided(
             dims = (1, 2, 3)
             ratio = strong.x_0.std(dim=dims, keepdim=True) / x_0.std(dim=dims, keepdim=True)            # (B, 1, 1, 1)
             prediction = schedule.from_x_0(x_0 * (rescale * ratio + 1 - rescale), x_t, t)
-        return prediction._replace(variance=strong.variance)
+        return prediction._replace(variance_fraction=strong.variance_fraction)
 
-    return denoise
+    return denoise_with_guidance
 
 
 def clipped(denoiser: Denoiser, schedule: NoiseSchedule) -> Denoiser:
     """Clips x_0 to [-1, 1] and re-derives eps from it, so that the two stay views of one image."""
 
-    def denoise(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
+    def denoise_and_clip(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
         prediction = denoiser(x_t, t, labels)
-        return schedule.from_x_0(prediction.x_0.clamp(-1, 1), x_t, t)._replace(variance=prediction.variance)
+        x_0 = prediction.x_0.clamp(-1, 1)
+        return schedule.from_x_0(x_0, x_t, t)._replace(variance_fraction=prediction.variance_fraction)
 
-    return denoise
+    return denoise_and_clip
 
 
 def with_guidance(

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ddpm.diffusion.schedule import NoiseSchedule, Prediction
-from ddpm.names import lookup
+from ddpm.diffusion.schedule import NoiseSchedule, Prediction, split_output
 from ddpm.randomness import Purpose, bits
 
 
@@ -65,18 +64,6 @@ WEIGHTINGS = {"uniform": uniform_weight, "min_snr": min_snr_weight}
 TIMESTEP_SAMPLERS = {"uniform": uniform_timesteps, "low_discrepancy": low_discrepancy_timesteps}
 
 
-def split_output(output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:
-    """Splits (B, C or 2C, H, W) into the prediction and, where there is one, the variance fraction.
-
-    The network's variance output v in [-1, 1] means the fraction (v + 1) / 2 (as in the released ADM models).
-    """
-    if output.shape[1] == channels:
-        return output, None
-    assert output.shape[1] == 2 * channels, (output.shape, channels)
-    prediction, variance = output.chunk(2, dim=1)
-    return prediction, (variance + 1) / 2
-
-
 def diffusion_loss(
     unet: nn.Module,
     schedule: NoiseSchedule,
@@ -102,12 +89,8 @@ def diffusion_loss(
     Returns:
         (B,). The hybrid term is L_vlb T / 1000 in bits per dimension, in which the mean is held fixed so that it trains
         the variance alone (Nichol & Dhariwal 2021, equation 16, with unit and factor of the published code).
-
-    Raises:
-        ValueError: for a name that is in neither dict.
     """
-    parameterization = lookup(PREDICTIONS, prediction, "diffusion.prediction")
-    weigh = lookup(WEIGHTINGS, weighting, "diffusion.weighting")
+    parameterization, weigh = PREDICTIONS[prediction], WEIGHTINGS[weighting]
     x_t = schedule.q_sample(x_0, t, noise)
     output, variance = split_output(unet(x_t, t, labels).sample, x_0.shape[1])
     snr = schedule.snr(t)
@@ -115,7 +98,7 @@ def diffusion_loss(
     loss = weigh(snr, parameterization.unit(snr)) * error
     if variance is not None:
         frozen = parameterization.decode(schedule, output.detach().float(), x_t, t)
-        bound = variational_bound(schedule, x_0, x_t, t, frozen._replace(variance=variance.float()))
+        bound = variational_bound(schedule, x_0, x_t, t, frozen._replace(variance_fraction=variance.float()))
         loss = loss + bound * schedule.num_timesteps / 1000
     return loss
 
@@ -130,7 +113,8 @@ def variational_bound(schedule: NoiseSchedule, x_0: Tensor, x_t: Tensor, t: Tens
     x_0, x_t = x_0.double(), x_t.double()           # the divergence is a small difference of large numbers
     mean_q, log_variance_q = schedule.posterior_mean(x_0, x_t, t), schedule.posterior_log_variance(t)
     mean_p = schedule.posterior_mean(prediction.x_0.double(), x_t, t)
-    log_variance_p = schedule.posterior_log_variance(t, 1.0 if prediction.variance is None else prediction.variance)
+    fraction = 1.0 if prediction.variance_fraction is None else prediction.variance_fraction
+    log_variance_p = schedule.posterior_log_variance(t, fraction)
     divergence = 0.5 * (
         log_variance_p - log_variance_q - 1
         + (log_variance_q - log_variance_p).exp()

@@ -57,8 +57,9 @@ def ddim(
         x = alpha_bar_after**0.5 * prediction.x_0 + direction * prediction.eps
         if sigma > 0:
             std = sigma
-            if learned_variance and prediction.variance is not None:
-                std = beta ** (0.5 * prediction.variance) * posterior_variance ** (0.5 * (1 - prediction.variance))
+            if learned_variance and prediction.variance_fraction is not None:
+                fraction = prediction.variance_fraction
+                std = beta ** (0.5 * fraction) * posterior_variance ** (0.5 * (1 - fraction))
             x = x + std * noise(i)
     return x
 

@@ -14,17 +14,29 @@ class Prediction(NamedTuple):
     Attributes:
         x_0: the denoised image, (B, C, H, W).
         eps: the noise, (B, C, H, W).
-        variance: where the network learned one, the position in [0, 1] of the log variance of x_{t-1} between its
+        variance_fraction: with a learned variance, the position in [0, 1] of the log variance of x_{t-1} between its
             lower bound (the posterior variance) and its upper bound (beta_t), (B, C, H, W); else None.
     """
 
     x_0: Tensor
     eps: Tensor
-    variance: Tensor | None = None
+    variance_fraction: Tensor | None = None
 
 
 # (x_t, t, labels) -> Prediction. Labels are class ids or class weights, as UNet.forward takes them.
 Denoiser = Callable[[Tensor, Tensor, Tensor], Prediction]
+
+
+def split_output(output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:
+    """Split a network output (B, C or 2C, H, W) into the prediction and the variance fraction, None if not learned.
+
+    The network's variance output v in [-1, 1] stands for the fraction (v + 1) / 2, as in the released ADM models.
+    """
+    if output.shape[1] == channels:
+        return output, None
+    assert output.shape[1] == 2 * channels, (output.shape, channels)
+    prediction, variance = output.chunk(2, dim=1)
+    return prediction, (variance + 1) / 2
 
 
 class NoiseSchedule:

@@ -36,7 +36,7 @@ from ddpm.atomic import appearing
 from ddpm.io.formats import FORMATS, BatchFormat, Format, Parts, Plan, Read, Request
 from ddpm.io.pictures import labelled_grid
 from ddpm.names import lookup
-from ddpm.processes import InUse, acquired, all_together, first_on_main, join_processes, on_main
+from ddpm.processes import InUse, acquire_lock, all_together, first_on_main, join_processes, on_main
 
 GRID_COLUMNS = 50               # a grid shows so many images of a row at most,
 GRID_ROWS = 32                  # so many rows,
@@ -139,7 +139,7 @@ def _held(out: Path, state: PartialState) -> Iterator[None]:
         lock = (out / ".lock").open("a+")
         # Alone at first, and then together: the kernel ends a lock with its process, however that ends.
         for kind in (fcntl.LOCK_EX, fcntl.LOCK_SH) if state.is_main_process else (fcntl.LOCK_SH,):
-            if not acquired(lock, kind):
+            if not acquire_lock(lock, kind):
                 lock.seek(0)
                 holders = ", ".join(lock.read().split("\n")[:-1]) or "another process"
                 raise InUse(f"{out}: in use by {holders}; wait for it, or name another folder with --out")

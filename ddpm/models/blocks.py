@@ -1,6 +1,6 @@
 """The U-Net's layers. Each maps (h, emb) -> h, so that the U-Net composes them without asking what they are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,25 +9,25 @@ from ddpm.models.norm import EPS, GroupNorm, num_groups
 
 
 class Identity(nn.Module):
-    """h, for a place where no layer stands."""
+    """Return h: stands where a resolution has no attention."""
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
+        """Return h: (B, C, H, W) -> (B, C, H, W)."""
         return h
 
 
-def unchanged(h: Tensor) -> Tensor:
-    """h at its own resolution."""
+def keep_resolution(h: Tensor) -> Tensor:
+    """Return h: (B, C, H, W) -> (B, C, H, W)."""
     return h
 
 
-def halved(h: Tensor) -> Tensor:
-    """h at half the resolution, by 2x2 means: (B, C, H, W) -> (B, C, H/2, W/2)."""
+def downsample(h: Tensor) -> Tensor:
+    """Halve the resolution by 2x2 means: (B, C, H, W) -> (B, C, H/2, W/2)."""
     return F.avg_pool2d(h, 2)
 
 
-def doubled(h: Tensor) -> Tensor:
-    """h at twice the resolution, by repetition: (B, C, H, W) -> (B, C, 2H, 2W)."""
+def upsample(h: Tensor) -> Tensor:
+    """Double the resolution by repeating pixels: (B, C, H, W) -> (B, C, 2H, 2W)."""
     return F.interpolate(h, scale_factor=2.0, mode="nearest")
 
 
@@ -41,7 +41,8 @@ class ResBlock(nn.Module):
         norm: a member of NORMS, called with (C_out, D, groups).
         groups: number of groups as a function of the number of channels.
         dropout: probability, before the second convolution.
-        resample: `unchanged`, `halved` or `doubled`; applied to h before the first convolution, and to the skip.
+        resample: `keep_resolution`, `downsample` or `upsample`; applied before the first convolution and on the skip
+            path.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class ResBlock(nn.Module):
         norm: type[nn.Module],
         groups: Callable[[int], int] = num_groups,
         dropout: float = 0.0,
-        resample: Callable[[Tensor], Tensor] = unchanged,
+        resample: Callable[[Tensor], Tensor] = keep_resolution,
     ) -> None:
         super().__init__()
         self.norm1 = GroupNorm(groups(in_channels), in_channels, eps=EPS)
@@ -64,7 +65,7 @@ class ResBlock(nn.Module):
         self.resample = resample
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
-        """(B, C_in, H, W), (B, D) -> (B, C_out, H', W')."""
+        """Apply the block: (B, C_in, H, W), (B, D) -> (B, C_out, H', W')."""
         residual = self.conv1(self.resample(F.silu(self.norm1(h))))
         residual = self.conv2(self.dropout(F.silu(self.norm2(residual, emb))))
         return self.skip(self.resample(h)) + residual
@@ -87,7 +88,7 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
+        """Attend: (B, C, H, W) -> (B, C, H, W)."""
         tokens = self.norm(h).flatten(2).transpose(1, 2)                                                # (B, HW, C)
         qkv = self.qkv(tokens).unflatten(2, (3, self.num_heads, -1))                                # (B, HW, 3, N, C/N)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)                                                          # (B, N, HW, C/N)
@@ -96,10 +97,10 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention with N heads from the pixels to tokens of the class, added to h.
+    """Cross-attention with N heads from the pixels to tokens of the class embedding, added to h.
 
-    The class embedding is read as TOKENS tokens. With one alone the softmax would be over a single key, which is
-    constantly 1: the layer would add the same vector at every pixel, whatever h is.
+    The class embedding is split into TOKENS tokens. With a single token the softmax would be constantly 1, and the
+    layer would add the same vector at every pixel, whatever h is.
 
     Args:
         channels: C.
@@ -121,7 +122,7 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, h: Tensor, classes: Tensor) -> Tensor:
-        """(B, C, H, W), (B, D) -> (B, C, H, W)."""
+        """Attend to the class: (B, C, H, W), (B, D) -> (B, C, H, W)."""
         pixels = self.norm(h).flatten(2).transpose(1, 2)                                                # (B, HW, C)
         q = self.q(pixels).unflatten(2, (self.num_heads, -1)).transpose(1, 2)                         # (B, N, HW, C/N)
         tokens = classes.unflatten(1, (self.TOKENS, -1))                                                # (B, 4, D/4)
@@ -139,17 +140,54 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H/2, W/2)."""
+        """Halve the resolution: (B, C, H, W) -> (B, C, H/2, W/2)."""
         return self.conv(h)
 
 
 class Upsample(nn.Module):
-    """Repetition, then a convolution: (B, C, H, W) -> (B, C, 2H, 2W)."""
+    """Nearest-neighbour upsampling followed by a convolution: (B, C, H, W) -> (B, C, 2H, 2W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, 2H, 2W)."""
-        return self.conv(doubled(h))
+        """Double the resolution: (B, C, H, W) -> (B, C, 2H, 2W)."""
+        return self.conv(upsample(h))
+
+
+class Level(nn.Module):
+    """The layers of one resolution on one side of the U-Net.
+
+    Args:
+        depth: an entry of DEPTHS, the side.
+        size: H = W in pixels.
+        conditioned: whether timestep and class reach the norms of these layers.
+        blocks: residual blocks.
+        attentions: one layer, or an Identity, after each block.
+        cross_attentions: one layer, or an Identity, after each of these.
+        resample: the layer that leads to the next resolution, or an empty list at the last one.
+    """
+
+    def __init__(
+        self,
+        depth: str,
+        size: int,
+        conditioned: bool,
+        blocks: list[nn.Module],
+        attentions: list[nn.Module],
+        cross_attentions: list[nn.Module],
+        resample: list[nn.Module],
+    ) -> None:
+        super().__init__()
+        self.depth = depth
+        self.size = size
+        self.conditioned = conditioned
+        self.blocks = nn.ModuleList(blocks)
+        self.attentions = nn.ModuleList(attentions)
+        self.cross_attentions = nn.ModuleList(cross_attentions)
+        self.resample = nn.ModuleList(resample)
+
+    def triples(self) -> Iterator[tuple[nn.Module, nn.Module, nn.Module]]:
+        """Yield each residual block with its self-attention and its cross-attention."""
+        return zip(self.blocks, self.attentions, self.cross_attentions, strict=True)

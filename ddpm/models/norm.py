@@ -1,13 +1,13 @@
 """The adaptive-normalization family: how the embedding of timestep and class enters a residual block.
 
-Each member of NORMS is a module (h, emb) -> h, called with (channels, emb_channels, groups), that has
+Each member of NORMS is a module (h, emb) -> h, constructed with (channels, emb_channels, groups). It has
 
-- `norm`, an nn.GroupNorm with weight and bias of its own, and `proj`, the projection of the embedding;
-- `parts`, what `proj` yields, in this order: `scale` enters as (1 + scale), `shift` is added;
+- `norm`, a normalization layer with a weight and a bias per channel, and `proj`, the projection of the embedding;
+- `modulation`, the outputs of `proj` in their order: `scale` multiplies as (1 + scale), `shift` is added;
 - `shift_before_norm`, whether the shift is added before the norm, which erases a part of it;
-- `parameters_of`, the member whose number of parameters a U-Net of this one is widened to, or None.
+- `parameters_of`, the member whose parameter count a U-Net with this norm is widened to, or None.
 
-A new member is one class and one entry.
+To add a norm, write one class and one entry of NORMS.
 """
 
 from typing import ClassVar
@@ -19,72 +19,44 @@ EPS = 1e-5
 
 
 def num_groups(channels: int, max_groups: int = 32, min_group_channels: int = 4) -> int:
-    """The largest divisor of `channels` that is at most `max_groups` and leaves `min_group_channels` in each group.
+    """Return the largest divisor of `channels` up to `max_groups` that leaves `min_group_channels` in each group.
 
-    With one channel per group, GroupNorm erases whatever is added to a channel before it; four keep three quarters.
+    With one channel per group, GroupNorm erases everything that is added to a channel before it; with four, three
+    quarters remain.
     """
     limit = max(1, min(max_groups, channels // min_group_channels))
     return next(g for g in range(limit, 0, -1) if channels % g == 0)
 
 
-def group_norm(h: Tensor, groups: int, gain: Tensor, offset: Tensor) -> Tensor:
-    """gain * GroupNorm(h) + offset, going through the image as few times as can be.
-
-    Args:
-        h: (B, C, H, W).
-        groups: G, a divisor of C.
-        gain, offset: (B, C, 1, 1) or (C, 1, 1).
-
-    Returns:
-        (B, C, H, W).
-    """
-    if not _by_sums(h):
-        # Not by torch.nn.functional, which refuses groups of a single value.
-        normalised = torch.group_norm(h, groups, eps=EPS, cudnn_enabled=torch.backends.cudnn.enabled)
-        return torch.addcmul(offset, normalised, gain)
-    batch, channels = h.shape[:2]
-
-    def means(values: Tensor) -> Tensor:
-        sums = values.sum(dim=(2, 3)).view(batch, groups, -1).sum(dim=2, keepdim=True)
-        return sums / (h[0].numel() // groups)                                                          # (B, G, 1)
-
-    mean = means(h).expand(-1, -1, channels // groups)                                                  # (B, G, C / G)
-    centred = h - mean.reshape(batch, channels, 1, 1)
-    scale = gain.reshape(-1, groups, channels // groups) * (means(centred * centred) + EPS).rsqrt()     # (B, G, C / G)
-    return torch.addcmul(offset, centred, scale.view(batch, channels, 1, 1), out=centred)
-
-
-def rms_norm(h: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
-    """gain * h / RMS(h) + offset, the root mean square taken over all values of an image.
-
-    Args:
-        h: (B, C, H, W).
-        gain, offset: (B, C, 1, 1) or (C, 1, 1).
-
-    Returns:
-        (B, C, H, W).
-    """
-    # Squares of 16-bit numbers overflow, or lose what small ones add.
-    values = h.to(torch.promote_types(h.dtype, torch.float32))
-    mean_square = values.square().mean(dim=(1, 2, 3), keepdim=True)                                     # (B, 1, 1, 1)
-    # The product is rounded, not its factors: of h in the ten thousands, 1 / RMS alone has few digits in float16.
-    return torch.addcmul(offset, h, (gain * (mean_square + EPS).rsqrt()).to(gain.dtype))
-
-
-def _by_sums(h: Tensor) -> bool:
-    """Whether plain sums are faster than torch's kernel: up to 3 times for small groups, on a CPU, in this layout."""
-    usual = h.device.type == "cpu" and h.dtype in (torch.float32, torch.float64) and not torch.is_grad_enabled()
-    return usual and h.is_contiguous(memory_format=torch.channels_last)
-
-
 class GroupNorm(nn.GroupNorm):
-    """torch's GroupNorm, with the fast way of `group_norm` where there is one."""
+    """torch's GroupNorm, which here also accepts groups of a single value.
+
+    `torch.nn.functional.group_norm` refuses those, but AdaIN has them where the image is one pixel.
+    """
 
     def forward(self, h: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
-        if not _by_sums(h):
-            return super().forward(h)
-        return group_norm(h, self.num_groups, self.weight[:, None, None], self.bias[:, None, None])
+        """Normalise: (B, C, H, W) -> (B, C, H, W)."""
+        return torch.group_norm(h, self.num_groups, self.weight, self.bias, self.eps, torch.backends.cudnn.enabled)
+
+
+class RMSNorm(nn.GroupNorm):
+    """Divide by the root mean square over all channels and pixels; no mean is subtracted (Zhang & Sennrich 2019).
+
+    Weight and bias are those of a GroupNorm with one group; the paper (arXiv 1910.07467) has no bias.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels, eps=EPS)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Normalise: (B, C, H, W) -> (B, C, H, W)."""
+        # In 16 bits, squares overflow and small summands are lost.
+        mean_square = h.to(torch.promote_types(h.dtype, torch.float32)).square().mean(dim=(1, 2, 3), keepdim=True)
+        h = (h * (mean_square + EPS).rsqrt()).to(h.dtype)                                               # (B, C, H, W)
+        return h * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 class AdaGN(nn.Module):
@@ -98,49 +70,48 @@ class AdaGN(nn.Module):
         groups: G, a divisor of C.
     """
 
-    parts: ClassVar[tuple[str, ...]] = ("scale", "shift")
+    modulation: ClassVar[tuple[str, ...]] = ("scale", "shift")
     shift_before_norm: ClassVar[bool] = False
     parameters_of: ClassVar[str | None] = None
 
     def __init__(self, channels: int, emb_channels: int, groups: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups, channels, eps=EPS)
-        self.proj = nn.Linear(emb_channels, len(self.parts) * channels)
+        self.norm = GroupNorm(groups, channels, eps=EPS)
+        self.proj = nn.Linear(emb_channels, len(self.modulation) * channels)
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
-        """(B, C, H, W), (B, D) -> (B, C, H, W)."""
-        return group_norm(h, self.norm.num_groups, *self.gain_and_offset(emb))
-
-    def gain_and_offset(self, emb: Tensor) -> tuple[Tensor, Tensor]:
-        """What the normalised image is multiplied by, and what is added then: (B, D) -> (B, C, 1, 1), or (C, 1, 1)."""
-        modulation = self.proj(emb)[:, :, None, None].chunk(len(self.parts), dim=1)                     # (B, C, 1, 1)
-        part = dict(zip(self.parts, modulation, strict=True))
-        # The norm's own gain and bias join the modulation, so that the image is gone through once.
-        gain, offset = self.norm.weight[:, None, None], self.norm.bias[:, None, None]                   # (C, 1, 1)
-        if "scale" in part:
-            gain, offset = (torch.addcmul(own, own, part["scale"]) for own in (gain, offset))
-        if "shift" in part:
-            offset = part["shift"] + offset
-        return gain, offset
+        """Normalise and modulate: (B, C, H, W), (B, D) -> (B, C, H, W)."""
+        scale, shift = self.proj(emb)[:, :, None, None].chunk(2, dim=1)                                 # (B, C, 1, 1)
+        return self.norm(h) * (1 + scale) + shift
 
 
 class AdaGNScale(AdaGN):
     """AdaGN without its shift: (1 + scale(emb)) * GroupNorm(h)."""
 
-    parts = ("scale",)
+    modulation = ("scale",)
+
+    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        """Normalise and modulate: (B, C, H, W), (B, D) -> (B, C, H, W)."""
+        scale = self.proj(emb)[:, :, None, None]                                                        # (B, C, 1, 1)
+        return self.norm(h) * (1 + scale)
 
 
 class AdaGNShift(AdaGN):
-    """AdaGN without its scale: GroupNorm(h) + shift(emb). After the norm, nothing of the shift is erased."""
+    """AdaGN without its scale: GroupNorm(h) + shift(emb). The norm erases nothing of a shift that follows it."""
 
-    parts = ("shift",)
+    modulation = ("shift",)
+
+    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        """Normalise and modulate: (B, C, H, W), (B, D) -> (B, C, H, W)."""
+        shift = self.proj(emb)[:, :, None, None]                                                        # (B, C, 1, 1)
+        return self.norm(h) + shift
 
 
 class AdaIN(AdaGN):
-    """Adaptive instance normalization (Huang & Belongie 2017, arXiv 1703.06868): AdaGN with a group for each channel.
+    """Adaptive instance normalization (Huang & Belongie 2017, arXiv 1703.06868): AdaGN with one group per channel.
 
-    The shift comes after the norm, so nothing of it is erased, unlike that of AdditiveGroupNorm in such groups. But how
-    strong the channels are beside each other is lost, and at one pixel all of h is.
+    The shift follows the norm, so nothing of it is erased, unlike the shift of AdditiveGroupNorm in groups of one
+    channel. The relative strength of the channels is lost, and at a resolution of one pixel all of h is.
 
     Args:
         channels: C, of h.
@@ -153,7 +124,7 @@ class AdaIN(AdaGN):
 
 
 class AdaLN(AdaGN):
-    """Adaptive layer normalization: one group, of all channels and pixels (Wu & He 2018, arXiv 1803.08494, figure 2).
+    """Adaptive layer normalization: AdaGN with one group (Wu & He 2018, arXiv 1803.08494, figure 2).
 
     Args:
         channels: C, of h.
@@ -165,23 +136,26 @@ class AdaLN(AdaGN):
         super().__init__(channels, emb_channels, groups=1)
 
 
-class AdaRMS(AdaLN):
-    """Adaptive root-mean-square normalization: AdaLN that subtracts no mean (Zhang & Sennrich 2019, arXiv 1910.07467).
+class AdaRMS(AdaGN):
+    """Adaptive root-mean-square normalization: (1 + scale(emb)) * RMSNorm(h) + shift(emb).
 
-    Of `norm`, weight and bias are used; the paper has no bias, and here it is what the other members have.
+    Args:
+        channels: C, of h.
+        emb_channels: D, of emb.
+        groups: not used.
     """
 
-    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
-        """(B, C, H, W), (B, D) -> (B, C, H, W)."""
-        return rms_norm(h, *self.gain_and_offset(emb))
+    def __init__(self, channels: int, emb_channels: int, groups: int) -> None:
+        super().__init__(channels, emb_channels, groups)
+        self.norm = RMSNorm(channels)
 
 
 class AdditiveGroupNorm(nn.Module):
-    """Plain GroupNorm of h + shift(emb), the embedding added before the norm (Ho et al. 2020, appendix B).
+    """Plain GroupNorm of h + shift(emb): the embedding is added before the norm (Ho et al. 2020, appendix B).
 
-    GroupNorm subtracts each group's mean, so of the shift only what differs within a group remains: of the variance of
-    independent shifts, 1 / (channels per group) is erased. That is all of it at one channel per group, and a quarter at
-    four, the fewest that `num_groups` leaves.
+    GroupNorm subtracts each group's mean, so only the differences of the shift within a group remain. This erases
+    1 / (channels per group) of the variance of independent shifts: all of it at one channel per group, and a quarter
+    at four, the fewest that `num_groups` leaves.
 
     Args:
         channels: C, of h.
@@ -189,7 +163,7 @@ class AdditiveGroupNorm(nn.Module):
         groups: G, a divisor of C.
     """
 
-    parts: ClassVar[tuple[str, ...]] = ("shift",)
+    modulation: ClassVar[tuple[str, ...]] = ("shift",)
     shift_before_norm: ClassVar[bool] = True
     parameters_of: ClassVar[str | None] = None
 
@@ -199,8 +173,9 @@ class AdditiveGroupNorm(nn.Module):
         self.proj = nn.Linear(emb_channels, channels)
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
-        """(B, C, H, W), (B, D) -> (B, C, H, W)."""
-        return self.norm(h + self.proj(emb)[:, :, None, None])
+        """Modulate and normalise: (B, C, H, W), (B, D) -> (B, C, H, W)."""
+        shift = self.proj(emb)[:, :, None, None]                                                        # (B, C, 1, 1)
+        return self.norm(h + shift)
 
 
 class MatchedGroupNorm(AdditiveGroupNorm):

@@ -1,10 +1,13 @@
-"""Numbers that make a U-Net, and which of its levels are conditioned."""
+"""The numbers that define a U-Net: which of them fit together, and which width matches a number of parameters."""
 
-from collections.abc import Sequence
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 
 from ddpm.names import lookup
 
 DEPTHS = ("encoder", "middle", "decoder")
+MATCHED_WITHIN = 0.01       # relative; only in tiny networks does one unit of width make a difference near it
 
 
 def is_conditioned(depths: str | Sequence[int], depth: str, size: int) -> bool:
@@ -100,3 +103,26 @@ def check_shape(
                 f"model.{option}: {num_heads or head_channels} does not divide the {width} channels of an attention "
                 f"layer; use one of {', '.join(map(str, fitting))}"
             )
+
+
+def matched_width(parameters: Callable[[int], int], target: int, step: int = 1) -> int:
+    """Return the multiple of `step` whose number of parameters is nearest to `target`.
+
+    Args:
+        parameters: number of parameters as a function of the width; increasing, and larger than the width's square.
+        target: number of parameters to match.
+        step: the width is a multiple of this.
+
+    Raises:
+        ValueError: if the nearest differs by more than MATCHED_WITHIN.
+    """
+    widths = range(step, math.isqrt(target) + 2 * step, step)
+    above = bisect_left(widths, target, key=parameters)
+    off = {width: abs(parameters(width) - target) / target for width in widths[max(0, above - 1) : above + 1]}
+    nearest = min(off, key=off.__getitem__)
+    if off[nearest] > MATCHED_WITHIN:
+        raise ValueError(
+            f"model.norm: the nearest width misses {target:,} parameters by {off[nearest]:.2%}, but at most "
+            f"{MATCHED_WITHIN:.0%} is allowed; raise model.channels"
+        )
+    return nearest

@@ -13,12 +13,20 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
-from ddpm.models.blocks import CrossAttention, Downsample, Identity, ResBlock, SelfAttention, Upsample, doubled, halved
+from ddpm.models.blocks import (
+    CrossAttention,
+    Downsample,
+    Identity,
+    Level,
+    ResBlock,
+    SelfAttention,
+    Upsample,
+    downsample,
+    upsample,
+)
 from ddpm.models.embedding import CONDITIONINGS, LevelEmbedding, TimestepEmbedding
-from ddpm.models.level import Level
-from ddpm.models.matching import matched_width
 from ddpm.models.norm import EPS, NORMS, GroupNorm, num_groups
-from ddpm.models.shape import check_depths, check_shape, is_conditioned
+from ddpm.models.shape import check_depths, check_shape, is_conditioned, matched_width
 from ddpm.names import lookup
 from ddpm.randomness import Purpose, generator
 
@@ -151,10 +159,10 @@ class UNet(ModelMixin, ConfigMixin):
             )
 
         def down(width: int) -> nn.Module:
-            return block(width, width, resample=halved) if c.resample == "resblock" else Downsample(width)
+            return block(width, width, resample=downsample) if c.resample == "resblock" else Downsample(width)
 
         def up(width: int) -> nn.Module:
-            return block(width, width, resample=doubled) if c.resample == "resblock" else Upsample(width)
+            return block(width, width, resample=upsample) if c.resample == "resblock" else Upsample(width)
 
         widths = [int(c.channels * factor) for factor in c.channel_mult]
         sizes = [c.resolution // 2**i for i in range(len(widths))]
@@ -244,23 +252,27 @@ class UNet(ModelMixin, ConfigMixin):
         timestep = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
         embs = self.embeddings(timestep, class_labels)
 
-        # Convolutions run faster on this layout, and every layer keeps it.
+        # Convolutions run faster in this layout, and every layer keeps it.
         h = self.conv_in(sample).contiguous(memory_format=torch.channels_last)
         skips = [h]
-        for name, level in self.levels.items():
-            emb = embs[name]
-            for layers in zip(level.blocks, level.attentions, level.cross_attentions, strict=True):
-                if level.depth == "decoder":
-                    h = torch.cat([h, skips.pop()], dim=1)
-                block, attention, cross_attention = layers
-                h = self._run(attention, self._run(block, h, emb.norms), emb.norms)
-                h = self._run(cross_attention, h, emb.classes)
-                if level.depth == "encoder":
-                    skips.append(h)
+        for i, level in enumerate(self.down):
+            emb = embs[f"down.{i}"]
+            for layers in level.triples():
+                h = self._run_triple(layers, h, emb)
+                skips.append(h)
             for resample in level.resample:
                 h = self._run(resample, h, emb.norms)
-                if level.depth == "encoder":
-                    skips.append(h)
+                skips.append(h)
+
+        for layers in self.mid.triples():
+            h = self._run_triple(layers, h, embs["mid"])
+
+        for i, level in enumerate(self.up):
+            emb = embs[f"up.{i}"]
+            for layers in level.triples():
+                h = self._run_triple(layers, torch.cat([h, skips.pop()], dim=1), emb)
+            for resample in level.resample:
+                h = self._run(resample, h, emb.norms)
 
         output = self.conv_out(F.silu(self.norm_out(h)))
         return UNetOutput(sample=output) if return_dict else (output,)
@@ -320,6 +332,12 @@ class UNet(ModelMixin, ConfigMixin):
         if self.config.num_classes > 0:
             raise ValueError(f"class_labels: missing; give ids in 0..{self.config.num_classes - 1}, one for each image")
         return torch.zeros(len(timestep), dtype=torch.int64, device=timestep.device)
+
+    def _run_triple(self, layers: tuple[nn.Module, nn.Module, nn.Module], h: Tensor, emb: LevelEmbedding) -> Tensor:
+        block, attention, cross_attention = layers
+        h = self._run(block, h, emb.norms)
+        h = self._run(attention, h, emb.norms)
+        return self._run(cross_attention, h, emb.classes)
 
     def _run(self, layer: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():

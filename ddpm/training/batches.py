@@ -1,4 +1,4 @@
-"""Which samples a step sees: a function of (seed, step) alone, divided among processes."""
+"""The order in which samples are consumed: a function of (seed, step) alone, divided among processes."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -11,13 +11,13 @@ from ddpm.config.sections import Config, TrainConfig
 from ddpm.data import ImageData
 from ddpm.randomness import Purpose, permutation
 
-GRACE_SECONDS = 20      # a data worker that is told to stop stays so long
+GRACE_SECONDS = 20      # how long a data worker outlives a request to stop
 
 
-def as_trained_on(data: ImageData, config: Config) -> ImageData:
-    """The images with the labels that training sees: the true ones, or, to see what those are worth, permuted ones.
+def apply_label_shuffle(data: ImageData, config: Config) -> ImageData:
+    """Return the images with the labels that training sees: permuted with `data.shuffle_labels`, else the true ones.
 
-    The permutation is a function of train.seed and the number of images alone; every class keeps its number of images.
+    The permutation is a function of train.seed and the number of images; every class keeps its number of images.
     """
     if not config.data.shuffle_labels:
         return data
@@ -25,11 +25,11 @@ def as_trained_on(data: ImageData, config: Config) -> ImageData:
 
 
 class Stream(Dataset):
-    """The endless sequence of samples that a run consumes; epoch after epoch, each in an order of its own.
+    """The endless sequence of samples that a run consumes, each epoch in its own order.
 
     Args:
         data: the images.
-        seed: of the orders.
+        seed: seed of the orders.
     """
 
     def __init__(self, data: ImageData, seed: int) -> None:
@@ -37,65 +37,75 @@ class Stream(Dataset):
         self._order: tuple[int, Tensor] | None = None
 
     def index(self, position: int) -> int:
-        """Place in `data` of the sample at a position of the run."""
-        epoch, place = divmod(position, len(self.data))
+        """Return the index in `data` of the sample at a position of the run."""
+        epoch, offset = divmod(position, len(self.data))
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, permutation(self.seed, epoch, len(self.data))
-        return int(self._order[1][place])
+        return int(self._order[1][offset])
 
     def __getitems__(self, positions: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Positions (B,), images uint8 (B, C, H, W) and labels (B,)."""
+        """Return positions (B,), uint8 images (B, C, H, W) and labels (B,)."""
         return torch.tensor(positions), *self.data.__getitems__([self.index(p) for p in positions])
 
 
-def parts(config: TrainConfig, step: int, rank: int, processes: int) -> list[range]:
-    """Positions that a process works on in a step, one range per accumulated part.
+def micro_batch_positions(config: TrainConfig, step: int, rank: int, processes: int) -> list[range]:
+    """Return the positions that a process works on in a step, one range per micro-batch.
 
-    Step s of batch size B consumes positions s B to (s + 1) B - 1; each process has one block of them.
+    Step s of batch size B consumes positions s B to (s + 1) B - 1; each process takes one contiguous block of them.
     """
-    share = config.batch_size // processes
-    size = share // config.accumulation
-    start = step * config.batch_size + rank * share
+    local = config.batch_size // processes
+    size = local // config.accumulation
+    start = step * config.batch_size + rank * local
     return [range(start + i * size, start + (i + 1) * size) for i in range(config.accumulation)]
 
 
-def local_batches(
+def load_micro_batches(
     data: ImageData, config: TrainConfig, step: int, rank: int, processes: int, workers: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """This process's parts of the steps from `step` to the last, read ahead by workers if images are decoded on demand.
+    """Load the micro-batches of one process, from step `step` to the last.
+
+    Workers read ahead if the images are decoded on demand.
+
+    Args:
+        data: the images.
+        config: steps, batch size, gradient accumulation and seed.
+        step: the first step.
+        rank: index of the process.
+        processes: number of processes.
+        workers: number of worker processes that decode images.
 
     Yields:
-        What Stream.__getitems__ returns.
+        Positions in the run int64 (B,), uint8 images (B, C, H, W) and labels int64 (B,) of each micro-batch.
 
     Raises:
-        ValueError: for an image that cannot be read.
+        ValueError: if an image cannot be read.
     """
-    positions = [part for s in range(step, config.steps) for part in parts(config, s, rank, processes)]
+    positions = [p for s in range(step, config.steps) for p in micro_batch_positions(config, s, rank, processes)]
     loader = DataLoader(
         Stream(data, config.seed),
         batch_sampler=positions,
         num_workers=0 if data.in_memory else workers,
-        collate_fn=as_is,
-        worker_init_fn=outlive_signals,
-        generator=torch.Generator(),        # else it draws from the generator that dropout uses
+        collate_fn=_keep_batch,
+        worker_init_fn=_outlive_signals,
+        generator=torch.Generator(),        # otherwise the loader draws from the generator that dropout uses
         pin_memory=torch.cuda.is_available(),
     )
     batches = iter(loader)
     try:
         yield from batches
-    except ValueError as problem:       # a worker's comes with its traceback as text; the last line is the message
+    except ValueError as problem:       # a worker's error contains its traceback as text; the last line is the message
         raise ValueError(str(problem).strip().splitlines()[-1].removeprefix("ValueError: ")) from problem
     finally:
         if loader.num_workers > 0:
-            batches._shutdown_workers()     # else they stay until nothing refers to the iterator, as this error does
+            batches._shutdown_workers()     # otherwise they live as long as the iterator, which this error refers to
 
 
-def outlive_signals(worker: int) -> None:
-    """Lets the process that asked for the data finish its step when both are told to stop."""
+def _outlive_signals(worker: int) -> None:
+    """Let the process that asked for the data finish its step when both receive a signal to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE_SECONDS))
 
 
-def as_is(batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch that is one already."""
+def _keep_batch(batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the batch, which `Stream.__getitems__` has already put together."""
     return batch

@@ -28,7 +28,7 @@ def build_data(config: Config) -> ImageData:
     return load_data(**config.data.reading())
 
 
-def check_names(config: Config) -> None:
+def check_config(config: Config) -> None:
     """Refuses unknown names, and sampling settings that do not fit, before anything takes time.
 
     Raises:
@@ -76,7 +76,7 @@ def check_extractor(name: str) -> None:
         )
 
 
-def build_monitor(config: Config, data: ImageData, accelerator: Accelerator) -> "Monitor | None":
+def build_in_training_metrics(config: Config, data: ImageData, accelerator: Accelerator) -> "Monitor | None":
     """What measures while training, on all processes; None where nothing does.
 
     Raises:

@@ -20,8 +20,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ddpm.atomic import newest_intact, publish, recover
+from ddpm.atomic import digests, newest_intact, publish, recover
+from ddpm.io.card import write_card
 from ddpm.pipeline import ClassConditionalPipeline
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 
 def save_checkpoint(
@@ -90,7 +93,7 @@ def load_checkpoint(
 ) -> dict[str, Any]:
     """Puts a checkpoint's weights and moments in place and returns its `state`."""
     model.load_state_dict(load_file(checkpoint / "training" / "model.safetensors"))
-    averaged.load_state_dict(load_file(checkpoint / "unet" / "diffusion_pytorch_model.safetensors"))
+    averaged.load_state_dict(load_file(checkpoint / WEIGHTS))
     tensors = load_file(checkpoint / "training" / "optimizer.safetensors")
     parameters = dict(model.named_parameters())
     for name, value in tensors.items():
@@ -108,3 +111,28 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
         for name, parameter in model.named_parameters()
         for kind, value in optimizer.state[parameter].items()
     }
+
+
+def export_pipeline(run: Path, step: int, pipeline: ClassConditionalPipeline) -> Path:
+    """Publishes the averaged model of a complete run, unless that is done.
+
+    Args:
+        run: the run directory.
+        step: its last; there is a checkpoint of it.
+        pipeline: holds the averaged model.
+
+    Returns:
+        Path of the pipeline directory.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    target, checkpoint = run / "pipeline", run / "checkpoints" / f"step_{step:08d}"
+
+    def fill(folder: Path) -> None:
+        pipeline.save_pretrained(folder)
+        write_card(folder, run)
+
+    if digests(target).get(WEIGHTS) != digests(checkpoint).get(WEIGHTS):
+        publish(target, fill)
+    return target

@@ -1,4 +1,4 @@
-"""What a run would take, before it starts: parameters, operations, memory, time, devices, data."""
+"""The cost of a run before it starts: parameters, operations, memory, time, devices, data."""
 
 import time
 
@@ -13,39 +13,47 @@ from ddpm.data import ImageData
 from ddpm.diffusion.objective import diffusion_loss
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.models.unet import UNet
-from ddpm.processes import device_map
+from ddpm.processes import describe_devices
 
 TRIAL_IMAGES = 8
 AFFORDABLE_SECONDS = 10
-FORWARD_PASSES = 3      # that a forward and a backward pass take the time of
+FORWARD_PASSES = 3      # a forward and a backward pass take about as long as this many forward passes
 
 
 def multiply_adds(unet: UNet) -> int:
-    """Multiply-adds of one forward pass on one image, in convolutions, linear layers and attention."""
+    """Count the multiply-adds of one forward pass on one image, in convolutions, linear layers and attention."""
     device = next(unet.parameters()).device
     c = unet.config
     sample = torch.zeros(1, c.in_channels, c.resolution, c.resolution, device=device)
-    # The counter knows attention as matrix products, not by the name of every fast path.
+    # The counter recognises attention as matrix products, but not by the name of every fused kernel.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         unet(sample, 0, torch.zeros(1, dtype=torch.int64, device=device))
     return counter.get_total_flops() // 2
 
 
-def plan(config: Config, data: ImageData, unet: UNet, schedule: NoiseSchedule, accelerator: Accelerator) -> str:
-    """Measures a few images on this machine and scales up.
+def describe_origin(config: Config) -> str:
+    """Return the clause that names the pretrained model of a run; empty if there is none."""
+    pretrained = config.model.pretrained
+    return "" if pretrained is None else f", architecture and weights of {pretrained}"
+
+
+def estimate_cost(
+    config: Config, data: ImageData, unet: UNet, schedule: NoiseSchedule, accelerator: Accelerator
+) -> str:
+    """Measure a few images on this machine and extrapolate to the run.
 
     Args:
-        config: the run's.
-        data: its images.
-        unet: its model.
-        schedule: its forward process.
-        accelerator: its processes.
+        config: the run's configuration.
+        data: the images.
+        unet: the model.
+        schedule: the forward process.
+        accelerator: the processes.
 
     Returns:
-        Several lines for people.
+        Several lines of text.
     """
     device, train = accelerator.device, config.train
-    part = train.batch_size // accelerator.num_processes // train.accumulation
+    micro_batch = train.batch_size // accelerator.num_processes // train.accumulation
     unet = unet.to(device).train()
     if config.model.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
@@ -61,7 +69,7 @@ def plan(config: Config, data: ImageData, unet: UNet, schedule: NoiseSchedule, a
         return tensor
 
     def seconds(images: int) -> float:
-        """Of a forward and a backward pass, the faster of two."""
+        """Return the seconds of one forward and backward pass (best of two)."""
         x_0, labels = data.__getitems__([i % len(data) for i in range(images)])
         x_0, labels = x_0.to(device).float() / 127.5 - 1, labels.to(device)
         t = torch.arange(images, device=device) * (schedule.num_timesteps - 1) // images
@@ -85,45 +93,46 @@ def plan(config: Config, data: ImageData, unet: UNet, schedule: NoiseSchedule, a
             taken.append(time.perf_counter() - start)
         return min(taken)
 
-    images = min(part, TRIAL_IMAGES)
+    images = min(micro_batch, TRIAL_IMAGES)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         per_image = seconds(images) / images
-    activations = sum(saved.values()) / images * part
-    if per_image * part < AFFORDABLE_SECONDS:       # a whole part tells more: small ones keep the machine less busy
-        per_image = seconds(part) / part
+    activations = sum(saved.values()) / images * micro_batch
+    if per_image * micro_batch < AFFORDABLE_SECONDS:       # small batches use the machine less fully
+        per_image = seconds(micro_batch) / micro_batch
     per_step = per_image * train.batch_size / accelerator.num_processes
     unet.zero_grad(set_to_none=True)
     fixed = 5 * 4 * parameters      # weights, gradient, two moments, average
     lines = [
         f"data         {data.summary()}",
-        f"model        {parameters:,} parameters, {macs / 1e6:,.1f} million multiply-adds per image",
-        f"devices      {device_map(accelerator)}",
+        f"model        {parameters:,} parameters, {macs / 1e6:,.1f} million multiply-adds per image"
+        f"{describe_origin(config)}",
+        f"devices      {describe_devices(accelerator)}",
         f"batch        {train.batch_size} = {accelerator.num_processes} process(es) x {train.accumulation} "
-        f"accumulation step(s) x {part} images; {train.precision}",
+        f"accumulation step(s) x {micro_batch} images; {train.precision}",
         f"memory       about {(fixed + activations) / 1e9:.2f} GB per process: {fixed / 1e9:.2f} for weights, "
         f"gradient, moments and average, {activations / 1e9:.2f} for activations",
-        f"time         about {per_step:.3f} s per step, {duration(per_step * train.steps)} for {train.steps} "
-        f"steps ({train.steps * train.batch_size / len(data):.1f} epochs), grids and evaluations aside",
+        f"time         about {per_step:.3f} s per step, {format_duration(per_step * train.steps)} for {train.steps} "
+        f"steps ({train.steps * train.batch_size / len(data):.1f} epochs), without grids and evaluations",
     ]
     if config.evaluation.every > 0:
-        lines.append(_evaluations(config, per_image / FORWARD_PASSES / accelerator.num_processes))
+        lines.append(_describe_evaluations(config, per_image / FORWARD_PASSES / accelerator.num_processes))
     return "\n".join(lines)
 
 
-def _evaluations(config: Config, seconds: float) -> str:
-    """What evaluations take; `seconds` is what a network call takes per image."""
+def _describe_evaluations(config: Config, seconds: float) -> str:
+    """Return the line on evaluations; `seconds` is the time of a network call per image."""
     settings, steps = config.evaluation, config.train.steps
     number = -(-steps // settings.every)
     calls = settings.steps * (1 if settings.guidance == 1 else 2)
     each = settings.count * calls * seconds
     return (
         f"evaluation   {number}, each of {settings.count} images in {settings.steps} steps, about {each:.1f} s; "
-        f"{duration(number * each)} in all"
+        f"{format_duration(number * each)} in all"
     )
 
 
-def duration(seconds: float) -> str:
-    """Seconds for people."""
+def format_duration(seconds: float) -> str:
+    """Format seconds as hours and minutes, or minutes and seconds."""
     minutes, s = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {s} s"

@@ -1,52 +1,88 @@
-"""The processes of a run."""
+"""The processes of a run: joining them, checking that the batch fits, and stopping on a signal."""
 
+import signal
+import sys
+import time
 from datetime import timedelta
+from types import FrameType
+from typing import Self
 
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
-from ddpm.config.sections import TrainConfig
+from ddpm.config.sections import Config, TrainConfig
 from ddpm.processes import check_launch, join_processes, on_main
 
-# With evaluation the main process may train a judge, which takes long without a GPU, while the others wait.
+# With evaluation, the others wait while the main process trains the reference classifier: long without a GPU.
 EVALUATION_PATIENCE = timedelta(hours=12)
+# A launcher forwards a Ctrl-C to processes that have already received it; a second one by the user comes later.
+ECHO_SECONDS = 2.0
 
 
-def start_accelerator(config: TrainConfig, patience: timedelta | None = None) -> Accelerator:
-    """Joins the processes that were launched together.
+def start_accelerator(config: Config) -> Accelerator:
+    """Join the processes that were launched together.
 
     Args:
-        config: for the precision, and for what a batch is divided into.
-        patience: how long they wait for each other, as `join_processes` takes it.
+        config: the run's configuration; its precision, batch size and evaluation decide how the processes work.
 
     Raises:
-        ValueError: if the launch would start independent runs, or the device or batch cannot do what is asked.
+        ValueError: if the launch would start independent runs, or the device or the batch does not allow the run.
     """
-    processes = join_processes(patience)
+    processes = join_processes(EVALUATION_PATIENCE if config.evaluation.every > 0 else None)
     check_launch(processes.num_processes, "train.py")
-    on_main(processes, lambda: check_fit(config, processes))
-    # A process may train several runs, one after the other; accelerate keeps the precision of the first otherwise.
+    on_main(processes, lambda: check_fit(config.train, processes))
+    # One process may train several runs in turn; without the reset, accelerate keeps the precision of the first.
     AcceleratorState._reset_state()
+    precision = config.train.precision
     return Accelerator(
-        mixed_precision="no" if config.precision == "fp32" else config.precision,
+        mixed_precision="no" if precision == "fp32" else precision,
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
     )
 
 
 def check_fit(config: TrainConfig, processes: PartialState) -> None:
-    """Refuses a precision that the device lacks, and a batch that does not divide among the processes.
+    """Check that the device supports the precision and that the batch divides among the processes.
 
     Raises:
-        ValueError: says what would fit.
+        ValueError: names a batch size or a precision that fits.
     """
     if config.precision == "fp16" and processes.device.type != "cuda":
         raise ValueError("train.precision: fp16 needs a GPU, and there is none; use fp32 or bf16")
-    parts = processes.num_processes * config.accumulation
-    if config.batch_size % parts:
-        below = config.batch_size // parts * parts
-        fitting = f"{below} or {below + parts}" if below else str(parts)
+    divisor = processes.num_processes * config.accumulation
+    if config.batch_size % divisor:
+        below = config.batch_size // divisor * divisor
+        fitting = f"{below} or {below + divisor}" if below else str(divisor)
         raise ValueError(
             f"train.batch_size: {config.batch_size} is not divisible by {processes.num_processes} process(es) x "
             f"{config.accumulation} accumulation step(s); use {fitting}"
         )
+
+
+class Interruption:
+    """A context that records the first SIGTERM or SIGINT, so that the step can be finished and saved.
+
+    A second Ctrl-C ends the process at once. Any other later signal is ignored as an echo of the first.
+
+    Attributes:
+        requested: number of the first signal, or 0.
+    """
+
+    def __init__(self) -> None:
+        self.requested = 0
+        self._since = 0.0
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._remember) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if not self.requested:
+            self.requested, self._since = number, time.monotonic()
+            print(f"\n{signal.Signals(number).name}: finishing this step and saving", file=sys.stderr, flush=True)
+        elif number == signal.SIGINT and time.monotonic() - self._since > ECHO_SECONDS:
+            raise KeyboardInterrupt

@@ -2,24 +2,27 @@
 
 import hashlib
 import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from tqdm import tqdm
 
+from ddpm.atomic import damage, publish, recover
 from ddpm.config.sections import Config
 from ddpm.pipeline import ClassConditionalPipeline
-from ddpm.processes import on_main
-from ddpm.training.best import Best
-from ddpm.training.shares import in_shares
+from ddpm.processes import broadcast_from_main, map_batches, on_main
 from ddpm.training.tracking import Trackers, has_record
 
 if TYPE_CHECKING:       # only: training without evaluation does not import it
     from ddpm.evaluation.in_training import Monitor
 
 SETTINGS = "evaluation/settings"        # in a record: a short digest of what decides the meaning of its figures
+
+FACTS = "best.json"
+BETTER = {"lower": lambda new, old: new < old, "higher": lambda new, old: new > old}
 
 
 class Evaluations:
@@ -59,19 +62,18 @@ class Evaluations:
             self._evaluate(step, trackers)
 
     def _is_due(self, step: int) -> bool:
-        """As the main process sees it."""
+        """Return whether this step is due; decided on the main process and broadcast."""
         due = step == self._config.train.steps or (step > 0 and step % self._config.evaluation.every == 0)
         if not due:
             return False
         file = self._path / "metrics.jsonl"
-        done = on_main(self._accelerator, lambda: has_record(file, step, SETTINGS, self._settings))
-        return not broadcast_object_list([done])[0]
+        return not broadcast_from_main(self._accelerator, lambda: has_record(file, step, SETTINGS, self._settings))
 
     def _evaluate(self, step: int, trackers: Trackers | None) -> None:
         monitor, settings = self._monitor, self._config.evaluation
         batch_size = self._config.sample.batch_size
         draw_batch = self._pipeline.drawer(monitor.labels, monitor.seeds, **settings.drawing(), batch_size=batch_size)
-        described = in_shares(
+        described = map_batches(
             self._accelerator, settings.count, batch_size, lambda places: monitor.describe(draw_batch(places))
         )
 
@@ -84,3 +86,62 @@ class Evaluations:
             trackers.log(record | {f"evaluation/{name}": value for name, value in figures.items()})
 
         on_main(self._accelerator, finish)
+
+
+class Best:
+    """The best model of a run.
+
+    A run that goes on from a checkpoint older than its best model comes to that step again and finds it there: what it
+    draws is a function of the configuration, the seed and the step.
+
+    Args:
+        folder: where it is published.
+        better: "lower" or "higher".
+        identity: JSON-able facts that must be equal for two values to be compared; a model of others is replaced,
+            and that is said.
+    """
+
+    def __init__(self, folder: Path, better: str, identity: dict[str, Any]) -> None:
+        self._folder, self._better, self._identity = folder, BETTER[better], identity
+
+    def facts(self) -> dict[str, Any] | None:
+        """best.json of the model that is there: step, samples, value, identity; None if there is no whole one."""
+        if not self._folder.is_dir() or damage(self._folder) is not None:
+            return None
+        return json.loads((self._folder / FACTS).read_text())
+
+    def offer(self, value: float, step: int, samples: int, pipeline: ClassConditionalPipeline) -> None:
+        """Publishes a model if it is better than the one that is there; of equal ones the first stays.
+
+        Args:
+            value: of its evaluation.
+            step: of training.
+            samples: images that it was trained on.
+            pipeline: holds it.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        recover(self._folder)
+        known = self.facts()
+        changes = [] if known is None else self._changes(known["identity"])
+        if known is not None and not changes and not self._better(value, known["value"]):
+            return
+        facts = {"step": step, "samples": samples, "value": value, "identity": self._identity}
+
+        def fill(folder: Path) -> None:
+            pipeline.save_pretrained(folder)
+            (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+
+        publish(self._folder, fill)
+        if changes:
+            tqdm.write(         # not into the line of the progress bar
+                f"WARNING: {self._folder}: the model of step {known['step']} was chosen by other settings: "
+                f"{', '.join(changes)}; that of step {step} is there now",
+                file=sys.stderr,
+            )
+
+    def _changes(self, identity: dict[str, Any]) -> list[str]:
+        """What makes values of another identity incomparable, key by key."""
+        pairs = {key: (identity.get(key), self._identity.get(key)) for key in identity | self._identity}
+        return [f"{key} ({there} there, {now} now)" for key, (there, now) in pairs.items() if there != now]

@@ -1,30 +1,28 @@
-"""Sample grids while training: the same seeds at every step, so that progress is visible."""
+"""Sample grids during training: the same seeds at every step, so that progress is visible."""
 
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
 from ddpm.atomic import appearing
 from ddpm.config.sections import Config
 from ddpm.diffusion.sampling import plan_seeds
 from ddpm.io.pictures import labelled_grid
 from ddpm.pipeline import ClassConditionalPipeline
-from ddpm.processes import on_main
-from ddpm.training.shares import in_shares
+from ddpm.processes import broadcast_from_main, map_batches, on_main
 from ddpm.training.tracking import Trackers
 
-CLASSES = 16        # a grid shows so many classes at most
+CLASSES = 16        # a grid shows at most this many classes
 
 
 class Grid:
-    """The fixed seeds of each class, drawn with the averaged model over all processes.
+    """Grids of a few fixed seeds per class, drawn from the averaged model by all processes.
 
     Args:
-        config: the run's.
-        accelerator: its processes.
-        pipeline: holds the averaged model.
+        config: the run's configuration.
+        accelerator: the processes.
+        pipeline: the averaged model.
         path: the run directory.
     """
 
@@ -34,19 +32,19 @@ class Grid:
         self._config, self._accelerator, self._pipeline, self._path = config, accelerator, pipeline, path
 
     def file(self, step: int) -> Path:
-        """File of the grid of a step."""
+        """Return the path of a step's grid."""
         return self._path / "samples" / f"step_{step:08d}.png"
 
     def observe(self, step: int, trackers: Trackers | None) -> None:
-        """Draws the grid of a step, if there should be one and is none yet."""
+        """Draw the grid of a step if it is due and does not exist yet."""
         if self._is_due(step):
             self._draw(step, trackers)
 
     def _is_due(self, step: int) -> bool:
-        """As the main process sees it."""
+        """Return whether this step is due; decided on the main process and broadcast."""
         train = self._config.train
         due = step == train.steps or (train.sample_every > 0 and step > 0 and step % train.sample_every == 0)
-        return due and not broadcast_object_list([self.file(step).exists()])[0]
+        return due and not broadcast_from_main(self._accelerator, lambda: self.file(step).exists())
 
     def _draw(self, step: int, trackers: Trackers | None) -> None:
         settings, class_names = self._config.sample, self._pipeline.class_names[:CLASSES]
@@ -54,7 +52,7 @@ class Grid:
             range(len(class_names)), settings.per_class, settings.seed, len(self._pipeline.class_names)
         )
         draw_batch = self._pipeline.drawer(torch.tensor(labels), seeds, **settings.drawing())
-        drawn = in_shares(self._accelerator, len(labels), settings.batch_size, draw_batch)
+        drawn = map_batches(self._accelerator, len(labels), settings.batch_size, draw_batch)
 
         def write() -> None:
             rows = torch.cat(drawn).unflatten(0, (len(class_names), settings.per_class))

@@ -1,100 +1,57 @@
-"""The training loop. Look for "one training step"."""
+"""The training loop. One training step is `Trainer.train_step`."""
 
 import math
 import signal
-import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from tqdm import tqdm
 
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
 from ddpm.diffusion.divergence import Diverged
-from ddpm.diffusion.objective import diffusion_loss
+from ddpm.diffusion.objective import TIMESTEP_SAMPLERS, diffusion_loss
 from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.evaluation.modulation import watch
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
-from ddpm.processes import device_map, first_on_main, on_main
-from ddpm.training.batches import as_trained_on, local_batches
-from ddpm.training.build import build_data, build_monitor, build_schedule, build_unet, check_names
-from ddpm.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
-from ddpm.training.dry_run import multiply_adds, plan
-from ddpm.training.ema import EMA
-from ddpm.training.export import export
-from ddpm.training.inputs import seed_dropout, training_inputs
-from ddpm.training.interruption import Interruption
-from ddpm.training.launch import EVALUATION_PATIENCE, start_accelerator
-from ddpm.training.modulation import watch
-from ddpm.training.optimizer import build_optimizer, learning_rate
+from ddpm.processes import broadcast_from_main, on_main
+from ddpm.randomness import Purpose, bits, normal, uniform
+from ddpm.training.batches import apply_label_shuffle, load_micro_batches
+from ddpm.training.checkpoint import export_pipeline, find_checkpoint, load_checkpoint, save_checkpoint
+from ddpm.training.launch import Interruption
+from ddpm.training.optim import EMA, build_optimizer, learning_rate
 from ddpm.training.periodic_evaluation import Evaluations
-from ddpm.training.run_directory import RunDirectory
 from ddpm.training.sample_grid import Grid
 from ddpm.training.tracking import Stopwatch, open_trackers
 
-if TYPE_CHECKING:       # only: training without evaluation does not import it
+if TYPE_CHECKING:       # training without evaluation does not import it
     from ddpm.evaluation.in_training import Monitor
 
 
-def train(config: Config, run_path: Path, dry_run: bool = False) -> None:
-    """Trains a model into a run directory, or goes on with the run that is there.
-
-    Args:
-        config: what to train.
-        run_path: where.
-        dry_run: say what the run would take, and stop.
-
-    Raises:
-        ValueError: for anything in the configuration, the data, the launch or the directory that cannot work.
-        SystemExit: after an interruption, with 128 plus the signal's number.
-    """
-    check_names(config)
-    accelerator = start_accelerator(config.train, EVALUATION_PATIENCE if config.evaluation.every > 0 else None)
-    data = first_on_main(accelerator, lambda: build_data(config))
-    schedule, unet = build_schedule(config), first_on_main(accelerator, lambda: build_unet(config, data))
-    pretrained = config.model.pretrained
-    origin = f", architecture and weights of {pretrained}" if pretrained is not None else ""
-    if dry_run:
-        lines = plan(config, data, unet, schedule, accelerator)
-        accelerator.print(f"{lines}\nrun directory {run_path} (nothing was written){origin}")
-        return
-
-    monitor = build_monitor(config, data, accelerator)
-    facts = {
-        "data": {"summary": data.summary(), "fingerprint": data.fingerprint},
-        "class_names": list(data.class_names),
-        "parameters": sum(p.numel() for p in unet.parameters()),
-        "multiply_adds": multiply_adds(unet),
-        "seed": config.train.seed,
-    }
-    directory = on_main(accelerator, lambda: RunDirectory(run_path))
-    with directory or nullcontext():
-        run_id = on_main(accelerator, lambda: directory.begin(config, facts)["id"])
-        devices = device_map(accelerator)
-        size = f"{facts['parameters']:,} parameters"
-        accelerator.print(f"run directory {run_path}: {data.summary()}; {size}{origin}; {devices}")
-        if data.skipped and accelerator.is_main_process:
-            print(f"WARNING: {data.skipped} unreadable images are left out", file=sys.stderr)
-        Trainer(config, accelerator, data, schedule, unet, run_path, monitor).run(run_id)
-
-
 class Trainer:
-    """Model, averaged model and optimizer, and the loop over them.
+    """The model, its optimizer and its average, and the loop over training steps.
 
     Args:
-        config: what to train.
+        config: the run's configuration.
         accelerator: the processes and their devices.
         data: the images.
         schedule: the forward process.
         unet: the model.
         path: the run directory, which the main process holds.
-        monitor: measures while training; None for no evaluation.
+        monitor: measures samples while training; None for no evaluation.
+
+    Attributes:
+        unet: the model's own module; its parameters are those that `model` trains.
+        model: the same, wrapped for several processes.
+        step: number of optimizer steps so far, including skipped updates.
+        skipped: number of updates that were skipped because a loss or gradient was not finite.
     """
 
     def __init__(
@@ -108,7 +65,7 @@ class Trainer:
         monitor: "Monitor | None" = None,
     ) -> None:
         self.config, self.accelerator, self.schedule, self.path = config, accelerator, schedule, path
-        self.data = as_trained_on(data, config)
+        self.data = apply_label_shuffle(data, config)
         self.unet = unet.to(accelerator.device)
         if config.model.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
@@ -120,38 +77,37 @@ class Trainer:
         )
         self.grid = Grid(config, accelerator, self.pipeline, path)
         self.monitor = monitor
-        self.input_facts = (schedule.num_timesteps, unet.null_label, accelerator.device)
-        self.step = 0                   # optimizer steps so far, skipped ones included
-        self.skipped = 0                # of them, those whose update was skipped
+        self.step = 0
+        self.skipped = 0
         self.skipped_in_a_row = 0
         self.sums = {"loss": 0, "grad_norm": 0, "steps": 0}     # since the last line of metrics.jsonl
-        self.timed_from = 0             # first step of this process that no line has told of
+        self.timed_from = 0             # the step up to which images_per_s has been reported
 
     def run(self, run_id: str | None) -> None:
-        """Trains from where the run stands to its end.
+        """Train from the newest checkpoint, or from the start, to the last step.
 
         Args:
-            run_id: what the run is called elsewhere, the same across resumes; on the main process only.
+            run_id: identifier of the run, the same after every resume; None except on the main process.
 
         Raises:
             SystemExit: after an interruption, with 128 plus the signal's number.
         """
         config, accelerator, path = self.config.train, self.accelerator, self.path
-        checkpoint = broadcast_object_list([on_main(accelerator, lambda: find_checkpoint(path / "checkpoints"))])[0]
+        checkpoint = broadcast_from_main(accelerator, lambda: find_checkpoint(path / "checkpoints"))
         if checkpoint is not None:
             self.restore(checkpoint)
-            accelerator.print(f"going on from {checkpoint}")
+            accelerator.print(f"resuming from {checkpoint}")
         trackers = on_main(accelerator, lambda: open_trackers(self.config, path, self.step, run_id))
-        batches = local_batches(
+        micro_batches = load_micro_batches(
             self.data, config, self.step, accelerator.process_index, accelerator.num_processes, self.config.data.workers
         )
         bar = tqdm(total=config.steps, initial=self.step, unit="step", disable=trackers is None, dynamic_ncols=True)
         observers: list[Grid | Evaluations] = [self.grid]
         if self.monitor is not None:
             observers.append(Evaluations(self.config, accelerator, self.pipeline, path, self.monitor, run_id))
-        stop = False            # a process was told to: the run is not complete, even if its last step is done
+        stop = False            # once a process is interrupted, the run is not complete even after its last step
         tracking = nullcontext() if trackers is None else closing(trackers)
-        with tracking, bar as progress, Interruption() as interruption, closing(batches):
+        with tracking, bar as progress, Interruption() as interruption, closing(micro_batches):
             clock = Stopwatch()
             while not stop:
                 with clock.paused():
@@ -159,11 +115,12 @@ class Trainer:
                         observer.observe(self.step, trackers)
                 if self.step >= config.steps:
                     break
-                stop = self.train_step(batches, interruption)
+                stop = self.train_step(list(islice(micro_batches, config.accumulation)), interruption)
                 progress.update()
                 if self.step % config.log_every == 0 or self.step == config.steps:
                     record = self.metrics_since_last(clock.restart())
-                    on_main(accelerator, lambda record=record: trackers.log(record | self.watched()))
+                    modulation = watch(self.unet, self.schedule.num_timesteps)
+                    on_main(accelerator, lambda record=record | modulation: trackers.log(record))
                     progress.set_postfix({"loss": record["loss"], "images/s": record["images_per_s"]})
                 if stop or self.step % config.checkpoint_every == 0 or self.step == config.steps:
                     with clock.paused():
@@ -171,7 +128,7 @@ class Trainer:
         if stop:
             accelerator.print(
                 f"interrupted after step {self.step} of {config.steps}; everything is saved in {path}; "
-                "the same command goes on from here"
+                "run the same command again to resume"
             )
             raise SystemExit(128 + (interruption.requested or signal.SIGTERM))
         self.finish()
@@ -179,21 +136,21 @@ class Trainer:
     # ------------------------------------------------------------------------------------------ one training step
 
     def train_step(
-        self, batches: Iterator[tuple[Tensor, Tensor, Tensor]], interruption: Interruption | None = None
+        self, micro_batches: Sequence[tuple[Tensor, Tensor, Tensor]], interruption: Interruption | None = None
     ) -> bool:
-        """One optimizer step on one global batch.
+        """Make one optimizer step on one global batch.
 
         Args:
-            batches: (positions, uint8 images, labels), the parts of this process's share.
-            interruption: knows whether this process was asked to stop.
+            micro_batches: this process's part of the batch, one or more (positions in the run, uint8 images, labels).
+            interruption: tells whether this process was asked to stop.
 
         Returns:
-            Whether any process was.
+            Whether any process was asked to stop.
 
         Raises:
-            Diverged: after too many updates in a row that had to be skipped.
+            Diverged: after too many skipped updates in a row.
         """
-        config, accelerator = self.config.train, self.accelerator
+        config, diffusion, accelerator = self.config.train, self.config.diffusion, self.accelerator
         seed_dropout(config.seed, self.step, accelerator.process_index)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, self.step)
@@ -201,17 +158,26 @@ class Trainer:
         self.optimizer.zero_grad()
 
         loss = torch.zeros((), device=accelerator.device)
-        for part in range(config.accumulation):
-            inputs = training_inputs(*next(batches), self.config, *self.input_facts)
-            last = part == config.accumulation - 1
+        for i, (position, images, labels) in enumerate(micro_batches):
+            x_0, labels, t, noise = prepare_inputs(
+                position,
+                images.to(accelerator.device, non_blocking=True),
+                labels.to(accelerator.device, non_blocking=True),
+                self.config,
+                self.unet.null_label,
+            )
+            last = i == len(micro_batches) - 1
             with nullcontext() if last else accelerator.no_sync(self.model):
-                # The sum over the share, divided by the global batch: the gradient of the undivided batch's mean.
-                share = self.loss(*inputs).sum() / config.batch_size
-                accelerator.backward(share * accelerator.num_processes)      # which DDP then averages over processes
-            loss += share.detach()
+                losses = diffusion_loss(
+                    self.model, self.schedule, x_0, labels, t, noise, diffusion.prediction, diffusion.weighting
+                )                                                                                       # (B,)
+                # Sums divided by the global batch size: the gradients add up to that of the mean over the whole batch.
+                micro_loss = losses.sum() / config.batch_size
+                accelerator.backward(micro_loss * accelerator.num_processes)     # DDP averages over the processes
+            loss += micro_loss.detach()
         grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), config.clip_norm)
 
-        # Every process learns the whole batch's loss; the norm is of the averaged gradient and the same on all.
+        # Sum the loss over all processes. The norm is that of the averaged gradient, which is the same on all of them.
         interrupted = interruption is not None and interruption.requested != 0
         status = torch.stack([loss, torch.full_like(loss, interrupted)])
         loss, stop = accelerator.reduce(status, "sum").tolist()
@@ -230,27 +196,26 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------------------------
 
-    def loss(self, x_0: Tensor, labels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """The objective of this run, (B,)."""
-        kind = self.config.diffusion
-        return diffusion_loss(self.model, self.schedule, x_0, labels, t, noise, kind.prediction, kind.weighting)
-
     def skip(self) -> None:
-        """Leaves the weights as they are after a loss or gradient that is not finite."""
+        """Skip the update after a loss or gradient that is not finite; weights and average stay as they are."""
         self.skipped += 1
         self.skipped_in_a_row += 1
         if self.accelerator.scaler is not None:
-            self.accelerator.scaler.update()        # fp16: a smaller loss scale next time
+            self.accelerator.scaler.update()        # fp16: halve the loss scale
         if self.skipped_in_a_row > self.config.train.max_skipped:
             raise Diverged(
-                f"train.max_skipped: the loss or its gradient was not finite in {self.skipped_in_a_row} steps in a row "
-                f"(now at step {self.step}); lower train.learning_rate, or use train.precision bf16 or fp32; "
-                "the checkpoints from before are kept",
+                f"train.max_skipped: the loss or its gradient was not finite in {self.skipped_in_a_row} consecutive "
+                f"steps up to step {self.step}; lower train.learning_rate, or use train.precision bf16 or fp32; "
+                "earlier checkpoints are kept",
                 self.step,
             )
 
     def metrics_since_last(self, seconds: float) -> dict[str, Any]:
-        """One record: means over the steps since the last one, of which this process made the latest in `seconds`."""
+        """Return one record of metrics.jsonl, with means over the steps since the previous record.
+
+        Args:
+            seconds: time that this process spent on those of the steps that it made itself.
+        """
         steps = self.sums["steps"]
         record = {
             "step": self.step,
@@ -265,12 +230,8 @@ class Trainer:
         self.sums = dict.fromkeys(self.sums, 0)
         return record
 
-    def watched(self) -> dict[str, float | None]:
-        """What the modulation of the model does, not of its average: a fault shows there first."""
-        return watch(self.unet, self.schedule.num_timesteps)
-
     def save(self) -> None:
-        """Publishes a checkpoint."""
+        """Save a checkpoint."""
         scaler = self.accelerator.scaler
         state = {
             "step": self.step,
@@ -280,11 +241,13 @@ class Trainer:
             "scaler": None if scaler is None else scaler.state_dict(),
         }
         folder, keep = self.path / "checkpoints", self.config.train.keep_checkpoints
-        parts = self.pipeline, self.unet, self.optimizer.optimizer
-        on_main(self.accelerator, lambda: save_checkpoint(folder, *parts, state, keep))
+        optimizer = self.optimizer.optimizer
+        on_main(
+            self.accelerator, lambda: save_checkpoint(folder, self.pipeline, self.unet, optimizer, state, keep)
+        )
 
     def restore(self, checkpoint: Path) -> None:
-        """Puts everything where the checkpoint left it."""
+        """Load the state of training from a checkpoint."""
         state = load_checkpoint(checkpoint, self.unet, self.ema.model, self.optimizer.optimizer)
         self.step, self.skipped, self.skipped_in_a_row = state["step"], state["skipped"], state["skipped_in_a_row"]
         self.sums, self.timed_from = state["sums"], state["step"]
@@ -292,10 +255,45 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
     def finish(self) -> None:
-        """Exports the averaged model of a complete run, and says where everything is."""
-        pipeline = on_main(self.accelerator, lambda: export(self.path, self.step, self.pipeline))
+        """Export the averaged model of a complete run and print where everything is."""
+        pipeline = on_main(self.accelerator, lambda: export_pipeline(self.path, self.step, self.pipeline))
         best = f", best model {self.path / 'best'}" if self.monitor is not None else ""
         self.accelerator.print(
             f"{self.path} is complete at step {self.step}: samples {self.grid.file(self.step)}, model {pipeline}"
             f"{best}, metrics {self.path / 'metrics.jsonl'}\ndraw more: python scripts/sample.py {self.path}"
         )
+
+
+def prepare_inputs(
+    position: Tensor, images: Tensor, labels: Tensor, config: Config, null_label: int | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Turn stored images into the inputs of the objective; all random draws are functions of (seed, position).
+
+    Args:
+        position: positions of the samples in the run, int64 (B,), on the CPU.
+        images: uint8 (B, C, H, W), on the model's device.
+        labels: int64 (B,), on the same device.
+        config: seed, horizontal flip, class dropout, timestep sampler and number of timesteps.
+        null_label: id of the null class, or None if the model has none and no label is dropped.
+
+    Returns:
+        x_0 in [-1, 1] (B, C, H, W), labels with the null class where dropped (B,), t (B,), noise (B, C, H, W).
+    """
+    seed, diffusion, device = config.train.seed, config.diffusion, images.device
+    x_0 = images.float() / 127.5 - 1
+    if config.data.flip:
+        flipped = (uniform(seed, Purpose.FLIP, position) < 0.5).to(device)
+        x_0 = torch.where(flipped[:, None, None, None], x_0.flip(3), x_0)
+    if null_label is not None:
+        dropped = (uniform(seed, Purpose.LABEL_DROP, position) < diffusion.label_dropout).to(device)
+        labels = torch.where(dropped, null_label, labels)
+    t = TIMESTEP_SAMPLERS[diffusion.timestep_sampler](seed, position, diffusion.num_timesteps).to(device)
+    # The noise is large, so it is drawn on the device, except on MPS, which lacks the float64 that this takes.
+    noise = normal(seed, Purpose.NOISE, position.to("cpu" if device.type == "mps" else device), tuple(x_0.shape[1:]))
+    return x_0, labels, t, noise.to(device)
+
+
+def seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Seed torch's generators, from which dropout draws, as a function of (seed, step, rank)."""
+    low, high = bits(seed, Purpose.DROPOUT, torch.tensor([step]), 2 * (rank + 1))[0, -2:].tolist()
+    torch.manual_seed((high << 31) ^ low)

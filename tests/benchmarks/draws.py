@@ -8,25 +8,25 @@ import time
 from pathlib import Path
 
 from ddpm.cli.command_lines import parse_train
-from ddpm.training.batches import local_batches
+from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_data, build_schedule, build_unet
-from ddpm.training.inputs import training_inputs
 from ddpm.training.launch import start_accelerator
-from ddpm.training.trainer import Trainer
+from ddpm.training.trainer import Trainer, prepare_inputs
 
 
 def main() -> None:
     config = parse_train().config
-    accelerator, data = start_accelerator(config.train), build_data(config)
+    accelerator, data = start_accelerator(config), build_data(config)
     trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), Path())
-    batches = local_batches(data, config.train, 0, 0, 1, 0)
-    batch = next(batches)
+    batches = load_micro_batches(data, config.train, 0, 0, 1, 0)
+    position, images, labels = next(batches)
+    device, null_label = accelerator.device, trainer.unet.null_label
     seconds: dict[str, list[float]] = {"draws": [], "step": []}
     for _ in range(20):
         start = time.perf_counter()
-        training_inputs(*batch, config, *trainer.input_facts)
+        prepare_inputs(position, images.to(device), labels.to(device), config, null_label)
         middle = time.perf_counter()
-        trainer.train_step(batches)
+        trainer.train_step([next(batches) for _ in range(config.train.accumulation)])
         seconds["draws"].append(middle - start)
         seconds["step"].append(time.perf_counter() - middle)
     draws, step = (statistics.median(values[5:]) * 1e3 for values in seconds.values())

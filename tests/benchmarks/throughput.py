@@ -22,7 +22,7 @@ from diffusers.training_utils import EMAModel
 
 from ddpm.config.sections import Config, DataConfig, DiffusionConfig, ModelConfig, TrainConfig
 from ddpm.data import ImageData
-from ddpm.training.batches import local_batches
+from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_data, build_schedule, build_unet
 from ddpm.training.trainer import Trainer
 
@@ -46,8 +46,8 @@ def ours(config: Config, data: ImageData) -> tuple[Callable[[], None], int]:
     unet = build_unet(config, data)
     precision = "no" if config.train.precision == "fp32" else config.train.precision
     trainer = Trainer(config, Accelerator(mixed_precision=precision), data, build_schedule(config), unet, Path())
-    batches = local_batches(data, config.train, 0, 0, 1, 0)
-    return lambda: trainer.train_step(batches), sum(p.numel() for p in unet.parameters())
+    batches = load_micro_batches(data, config.train, 0, 0, 1, 0)
+    return lambda: trainer.train_step([next(batches)]), sum(p.numel() for p in unet.parameters())
 
 
 def theirs(config: Config, data: ImageData) -> tuple[Callable[[], None], int]:
@@ -79,7 +79,7 @@ def theirs(config: Config, data: ImageData) -> tuple[Callable[[], None], int]:
     model, optimizer = accelerator.prepare(unet, optimizer)
     average = EMAModel(unet.parameters(), decay=0.9999)
     scheduler = DDPMScheduler(num_train_timesteps=1000)
-    batches = local_batches(data, config.train, 0, 0, 1, 0)
+    batches = load_micro_batches(data, config.train, 0, 0, 1, 0)
 
     def step() -> None:
         _, images, labels = next(batches)

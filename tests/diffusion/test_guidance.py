@@ -49,9 +49,9 @@ def test_guided_eps(scale: float, variance: bool) -> None:
     torch.testing.assert_close(guided.eps, null.eps + scale * (given.eps - null.eps), rtol=0, atol=1e-6)
     torch.testing.assert_close(COSINE.q_sample(guided.x_0, T, guided.eps), X, rtol=0, atol=1e-5)
     if variance:
-        torch.testing.assert_close(guided.variance, given.variance, rtol=0, atol=1e-7)
+        torch.testing.assert_close(guided.variance_fraction, given.variance_fraction, rtol=0, atol=1e-7)
     else:
-        assert guided.variance is None
+        assert guided.variance_fraction is None
 
 
 def test_clipping_comes_after_guiding_and_rederives_eps() -> None:
@@ -63,7 +63,7 @@ def test_clipping_comes_after_guiding_and_rederives_eps() -> None:
     a = COSINE.alphas_cumprod[T].view(-1, 1, 1, 1).float()
     # float32, divided by the noise level of t = 10, which is 0.02.
     torch.testing.assert_close(held.eps, (X - a.sqrt() * held.x_0) / (1 - a).sqrt(), rtol=0, atol=1e-4)
-    assert torch.equal(held.variance, free.variance)
+    assert torch.equal(held.variance_fraction, free.variance_fraction)
     plain = clipped(denoiser, COSINE)(X, T, LABELS)
     assert torch.equal(plain.x_0, denoiser(X, T, LABELS).x_0.clamp(-1, 1))
 

@@ -61,7 +61,8 @@ def test_bound_is_the_divergence_of_two_gaussians(name: str, variance: float | N
     x_t = schedule.q_sample(x_0, t, noise)
     guess = (x_0 + 0.1 * noise).clamp(-1, 1)
     fraction = None if variance is None else torch.full_like(x_0, variance)
-    found = variational_bound(schedule, x_0, x_t, t, schedule.from_x_0(guess, x_t, t)._replace(variance=fraction))
+    prediction = schedule.from_x_0(guess, x_t, t)._replace(variance_fraction=fraction)
+    found = variational_bound(schedule, x_0, x_t, t, prediction)
     # From the betas alone, by equations 6 and 7 of Ho et al. 2020.
     betas = schedule.betas
     alphas_cumprod = torch.cumprod(1 - betas, dim=0)
@@ -229,7 +230,7 @@ def test_hybrid_term_trains_the_variance_alone(prediction: str) -> None:
         assert torch.equal(both.grad[:, :3], alone.grad)
         assert both.grad[:, 3:].isfinite().all() and (both.grad[:, 3:].abs().amax(dim=(1, 2, 3)) > 0).all()
         x_t = process.q_sample(x_0, t, noise)
-        decoded = PREDICTIONS[prediction].decode(process, near, x_t, t)._replace(variance=(variance + 1) / 2)
+        decoded = PREDICTIONS[prediction].decode(process, near, x_t, t)._replace(variance_fraction=(variance + 1) / 2)
         bound = variational_bound(process, x_0, x_t, t, decoded)
         # Bits, T / 1000 = 1 times; float32.
         torch.testing.assert_close(loss.detach(), simple.detach() + bound, rtol=1e-5, atol=1e-9)
@@ -244,7 +245,8 @@ def test_hybrid_term_grows_with_the_length_of_the_chain() -> None:
         loss = diffusion_loss(Outputs(answer), process, x_0, LABELS, t, noise, "eps")
         x_t = process.q_sample(x_0, t, noise)
         half = torch.full_like(x_0, 0.5)
-        bound = variational_bound(process, x_0, x_t, t, process.from_eps(noise, x_t, t)._replace(variance=half))
+        prediction = process.from_eps(noise, x_t, t)._replace(variance_fraction=half)
+        bound = variational_bound(process, x_0, x_t, t, prediction)
         torch.testing.assert_close(loss, bound * length / 1000, rtol=1e-5, atol=0)       # float32
 
 
@@ -260,14 +262,6 @@ def test_half_precision_outputs_give_float32_losses() -> None:
     x_0, noise = (x.float() for x in images(5))
     loss = diffusion_loss(Outputs(noise.bfloat16()), LINEAR, x_0, LABELS, T, noise, "eps")
     assert loss.dtype == torch.float32 and loss.max() < 1e-4        # the square of bfloat16's rounding, 2^-9
-
-
-def test_unknown_names(refused) -> None:
-    x_0, noise = (x.float() for x in images(5))
-    with refused("diffusion.prediction: 'epsilon'", "mean eps"):
-        diffusion_loss(Outputs(noise), LINEAR, x_0, LABELS, T, noise, "epsilon", "uniform")
-    with refused("diffusion.weighting: 'minsnr'", "mean min_snr"):
-        diffusion_loss(Outputs(noise), LINEAR, x_0, LABELS, T, noise, "v", "minsnr")
 
 
 # --------------------------------------------------------------------------------------------------------- timesteps

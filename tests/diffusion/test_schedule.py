@@ -160,7 +160,7 @@ def test_conversions_round_trip(name: str) -> None:
             schedule.from_x_0(x_0, x_t, t),
             schedule.from_v(v, x_t, t),
         ):
-            assert prediction.x_0.dtype == prediction.eps.dtype == dtype and prediction.variance is None
+            assert prediction.x_0.dtype == prediction.eps.dtype == dtype and prediction.variance_fraction is None
             torch.testing.assert_close(signal * prediction.x_0, signal * x_0, rtol=0, atol=tolerance)
             torch.testing.assert_close(noise_level * prediction.eps, noise_level * noise, rtol=0, atol=tolerance)
             again = schedule.q_sample(prediction.x_0, t, prediction.eps)

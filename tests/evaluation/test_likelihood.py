@@ -51,7 +51,7 @@ def guess(schedule: NoiseSchedule, variance: float | None) -> Denoiser:
     def denoise(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
         x_0 = x_t * (1.1 + 0.1 * labels[:, None, None, None]) * schedule.alphas_cumprod[t].float()[:, None, None, None]
         fraction = None if variance is None else torch.full_like(x_0, variance)
-        return schedule.from_x_0(x_0, x_t, t)._replace(variance=fraction)
+        return schedule.from_x_0(x_0, x_t, t)._replace(variance_fraction=fraction)
 
     return denoise
 
@@ -69,7 +69,7 @@ def direct_bound(
     for t in range(len(beta)):
         x_t = now[t].sqrt() * x_0 + (1 - now[t]).sqrt() * noise(t).double()
         found = denoiser(x_t.float(), torch.tensor([t]), label[None])
-        fraction = torch.ones_like(x_0) if found.variance is None else found.variance.double()
+        fraction = torch.ones_like(x_0) if found.variance_fraction is None else found.variance_fraction.double()
         std = (0.5 * (fraction * beta[t].log() + (1 - fraction) * smallest[t].log())).exp()
 
         def mean(estimate: Tensor, t: int = t, x_t: Tensor = x_t) -> Tensor:
@@ -136,7 +136,7 @@ def test_published_values(monkeypatch: pytest.MonkeyPatch) -> None:
         x, variance = torch.zeros_like(x_t), torch.zeros_like(x_t)
         if wanted.any():
             found = inside(x_t[wanted], t[wanted], labels[wanted])
-            x[wanted], variance[wanted] = found.x_0, found.variance
+            x[wanted], variance[wanted] = found.x_0, found.variance_fraction
         return Prediction(x, x_t, variance)
 
     def noise(seed: int, purpose: Purpose, index: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -171,7 +171,7 @@ def gaussian_denoiser(schedule: NoiseSchedule) -> Denoiser:
     def denoise(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
         x_0 = (share[t][:, None, None, None] * x_t).float()
         variance = fraction[t][:, None, None, None].expand_as(x_t)
-        return schedule.from_x_0(x_0, x_t, t)._replace(variance=variance)
+        return schedule.from_x_0(x_0, x_t, t)._replace(variance_fraction=variance)
 
     return denoise
 

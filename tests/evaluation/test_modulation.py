@@ -49,7 +49,7 @@ def check(unet: UNet, labels: Tensor = LABELS) -> None:
     expected, found = seen(unet, TIMESTEPS, labels), modulations(unet, TIMESTEPS, labels)
     assert [*found] == [*expected]          # all of them, in the order of the forward pass
     for layer in modulated_layers(unet):
-        assert tuple(found[layer.name]) == layer.norm.parts
+        assert tuple(found[layer.name]) == layer.norm.modulation
         torch.testing.assert_close(torch.cat([*found[layer.name].values()], dim=2), expected[layer.name])
 
 

@@ -553,7 +553,7 @@ def test_a_run_goes_on_from_its_checkpoint_not_from_the_pretrained_weights(run: 
     random_weights(UNet(**OURS), seed=99).save_pretrained("pretrained/unet")        # other weights, by now
     assert weights.read_bytes() != before
     code, printed, complaint = run("train", *args, "--train.steps", 2, "--run", "parted")
-    assert code == 0 and "going on from" in printed, complaint
+    assert code == 0 and "resuming from" in printed, complaint
     last = Path("checkpoints/step_00000002/training/model.safetensors")
     whole, parted = load_file("whole" / last), load_file("parted" / last)
     assert all(torch.equal(whole[name], parted[name]) for name in whole)

@@ -17,13 +17,13 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from ddpm.io import drawing as files
-from ddpm.io import formats as kinds
 from PIL import Image
 from torch import Tensor
 
 from ddpm import atomic, processes
 from ddpm.data import load_data
+from ddpm.io import drawing as files
+from ddpm.io import formats as kinds
 from ddpm.io.drawing import write_samples
 from ddpm.io.formats import FORMATS, Request, folder_names
 from ddpm.io.pictures import labelled_grid, to_pil

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from ddpm.cli.command_lines import parse_train
 from ddpm.training import trainer as trainer_module
-from ddpm.training.batches import local_batches
+from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_data, build_schedule, build_unet
 from ddpm.training.launch import start_accelerator
 from ddpm.training.trainer import Trainer
@@ -19,13 +19,13 @@ from ddpm.training.trainer import Trainer
 
 def main() -> None:
     out, config = Path(sys.argv[1]), parse_train(sys.argv[2:]).config
-    accelerator = start_accelerator(config.train)
+    accelerator = start_accelerator(config)
     data = build_data(config)
     trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), out)
     rank, processes = accelerator.process_index, accelerator.num_processes
 
     seen: dict[str, list[torch.Tensor]] = {"position": [], "x_0": [], "labels": [], "t": [], "noise": []}
-    made_by = trainer_module.training_inputs
+    made_by = trainer_module.prepare_inputs
 
     def recorded(position, *rest):
         made = made_by(position, *rest)
@@ -33,7 +33,7 @@ def main() -> None:
             seen[name].append(value.clone())
         return made
 
-    trainer_module.training_inputs = recorded
+    trainer_module.prepare_inputs = recorded
     gradient, losses = {}, []
     clip = accelerator.clip_grad_norm_
 
@@ -43,10 +43,10 @@ def main() -> None:
         return clip(parameters, *args)
 
     accelerator.clip_grad_norm_ = clipped
-    batches = local_batches(data, config.train, 0, rank, processes, 0)
+    batches = load_micro_batches(data, config.train, 0, rank, processes, 0)
     for _ in range(config.train.steps):
         before = trainer.sums["loss"]
-        trainer.train_step(batches)
+        trainer.train_step([next(batches) for _ in range(config.train.accumulation)])
         losses.append(trainer.sums["loss"] - before)
     tensors = {f"seen.{name}": torch.cat(values) for name, values in seen.items()}
     tensors |= {f"gradient.{name}": value for name, value in gradient.items()}

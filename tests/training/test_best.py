@@ -13,7 +13,7 @@ from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.io.pipelines import load_pipeline, locate
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
-from ddpm.training.best import Best
+from ddpm.training.periodic_evaluation import Best
 
 IDENTITY = {"run": "a", "metric": "frechet_distance", "count": 3}
 VALUES = [5.0, 3.0, 4.0, 3.0, 6.0]

@@ -16,9 +16,9 @@ from ddpm.config.sections import (
     TrainConfig,
 )
 from ddpm.evaluation.features import EXTRACTORS
-from ddpm.training.build import build_data, build_schedule, build_unet, check_names
-from ddpm.training.dry_run import plan
-from ddpm.training.trainer import train
+from ddpm.training.build import build_data, build_schedule, build_unet, check_config
+from ddpm.training.dry_run import estimate_cost
+from ddpm.training.train import train
 
 CONFIG = Config(
     model=ModelConfig(channels=8, head_channels=8),
@@ -50,14 +50,14 @@ def test_names_that_are_not_known(case: str, refused) -> None:
     change, expected = REFUSED[case]
     evaluation = replace(CONFIG.evaluation, **change)
     with refused(*expected):
-        check_names(replace(CONFIG, evaluation=evaluation))
-    check_names(replace(CONFIG, evaluation=replace(evaluation, every=0)))
+        check_config(replace(CONFIG, evaluation=evaluation))
+    check_config(replace(CONFIG, evaluation=replace(evaluation, every=0)))
 
 
 def test_extractors_that_may_be_there(tmp_path: Path) -> None:
     """Whether they are is seen when they are built."""
     for name in (*EXTRACTORS, "dinov2:some/model-1", "dinov2:/a folder", "a.b:C", "mine:make_it", str(tmp_path)):
-        check_names(replace(CONFIG, evaluation=replace(CONFIG.evaluation, extractor=name)))
+        check_config(replace(CONFIG, evaluation=replace(CONFIG.evaluation, extractor=name)))
 
 
 def test_a_dry_run_refuses_an_extractor_that_is_not_known(tmp_path: Path, refused) -> None:
@@ -68,9 +68,9 @@ def test_a_dry_run_refuses_an_extractor_that_is_not_known(tmp_path: Path, refuse
 
 def test_guidance_needs_a_null_class(refused) -> None:
     guided = replace(CONFIG, evaluation=replace(CONFIG.evaluation, guidance=2.0))
-    check_names(guided)
+    check_config(guided)
     with refused("evaluation.guidance", "1"):
-        check_names(replace(guided, diffusion=DiffusionConfig(label_dropout=0.0)))
+        check_config(replace(guided, diffusion=DiffusionConfig(label_dropout=0.0)))
 
 
 def test_too_few_images_are_refused_before_anything_is_written(tmp_path: Path, refused) -> None:
@@ -83,6 +83,6 @@ def test_too_few_images_are_refused_before_anything_is_written(tmp_path: Path, r
 def test_the_plan_tells_the_cost() -> None:
     data = build_data(CONFIG)
     parts = (data, build_unet(CONFIG, data), build_schedule(CONFIG), Accelerator(cpu=True))
-    lines = plan(replace(CONFIG, evaluation=replace(CONFIG.evaluation, every=16)), *parts).splitlines()
+    lines = estimate_cost(replace(CONFIG, evaluation=replace(CONFIG.evaluation, every=16)), *parts).splitlines()
     assert lines[-1].startswith("evaluation   3, each of 230 images in 3 steps, about ")
-    assert "evaluation  " not in plan(replace(CONFIG, evaluation=EvaluationConfig()), *parts)
+    assert "evaluation  " not in estimate_cost(replace(CONFIG, evaluation=EvaluationConfig()), *parts)

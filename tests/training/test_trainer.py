@@ -27,14 +27,16 @@ from ddpm.config.sections import (
 )
 from ddpm.data import ImageData, load_data
 from ddpm.diffusion.divergence import Diverged
+from ddpm.diffusion.objective import diffusion_loss
 from ddpm.models.norm import NORMS
-from ddpm.training.batches import Stream, as_trained_on, local_batches, parts
+from ddpm.training.batches import Stream, apply_label_shuffle, load_micro_batches, micro_batch_positions
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.checkpoint import find_checkpoint
-from ddpm.training.optimizer import learning_rate
+from ddpm.training.optim import learning_rate
 from ddpm.training.sample_grid import Grid
 from ddpm.training.tracking import MetricsFile, TensorBoard, Wandb
-from ddpm.training.trainer import Trainer, train
+from ddpm.training.train import train
+from ddpm.training.trainer import Trainer
 
 SMALL = Config(
     model=ModelConfig(channels=8, head_channels=8),
@@ -52,7 +54,9 @@ def trainer_of(config: Config) -> Trainer:
 
 
 def one_step(trainer: Trainer) -> None:
-    trainer.train_step(local_batches(trainer.data, trainer.config.train, trainer.step, 0, 1, 0))
+    train = trainer.config.train
+    batches = load_micro_batches(trainer.data, train, trainer.step, 0, 1, 0)
+    trainer.train_step([next(batches) for _ in range(train.accumulation)])
 
 
 def test_every_sample_is_seen_once_an_epoch_whatever_the_batch():
@@ -70,21 +74,21 @@ def test_shuffled_labels_are_a_permutation_that_only_training_sees(tmp_path, mon
         return replace(SMALL, data=replace(SMALL.data, shuffle_labels=True), train=replace(SMALL.train, **options))
 
     data = load_data("digits")
-    seen = as_trained_on(data, shuffled(seed=5))
+    seen = apply_label_shuffle(data, shuffled(seed=5))
     assert torch.equal(seen.labels.bincount(), data.labels.bincount())
     # Of independent labels about a tenth are right: 1797 / 10 with a standard deviation of 12.7.
     assert 120 < int((seen.labels == data.labels).sum()) < 240
     assert torch.equal(seen.__getitems__([0, 9])[0], data.__getitems__([0, 9])[0])
     assert (seen.fingerprint, seen.class_names, len(seen)) == (data.fingerprint, data.class_names, len(data))
     # A function of the seed, and of no other number.
-    again = as_trained_on(data, shuffled(seed=5, steps=99, batch_size=3, learning_rate=1.0, accumulation=3))
+    again = apply_label_shuffle(data, shuffled(seed=5, steps=99, batch_size=3, learning_rate=1.0, accumulation=3))
     assert torch.equal(seen.labels, again.labels)
-    assert not torch.equal(seen.labels, as_trained_on(data, shuffled(seed=6)).labels)
-    assert torch.equal(as_trained_on(data, SMALL).labels, data.labels)
+    assert not torch.equal(seen.labels, apply_label_shuffle(data, shuffled(seed=6)).labels)
+    assert torch.equal(apply_label_shuffle(data, SMALL).labels, data.labels)
     assert "shuffle_labels" not in shuffled().data.reading()
     # What is trained on, and what measures while training.
     trainer = trainer_of(shuffled(seed=5))
-    position, images, labels = next(local_batches(trainer.data, trainer.config.train, 0, 0, 1, 0))
+    position, images, labels = next(load_micro_batches(trainer.data, trainer.config.train, 0, 0, 1, 0))
     places = [Stream(data, seed=5).index(p) for p in position.tolist()]
     assert torch.equal(images, data.__getitems__(places)[0]) and torch.equal(labels, seen.labels[places])
 
@@ -95,7 +99,7 @@ def test_shuffled_labels_are_a_permutation_that_only_training_sees(tmp_path, mon
         assert torch.equal(given.labels, data.labels)
         raise Stop
 
-    monkeypatch.setattr("ddpm.training.trainer.build_monitor", monitor)
+    monkeypatch.setattr("ddpm.training.train.build_in_training_metrics", monitor)
     with pytest.raises(Stop):
         train(shuffled(seed=5), tmp_path)
 
@@ -103,7 +107,8 @@ def test_shuffled_labels_are_a_permutation_that_only_training_sees(tmp_path, mon
 @pytest.mark.parametrize("processes, accumulation", [(1, 1), (2, 1), (4, 2), (1, 8)])
 def test_parts_cover_a_step(processes, accumulation):
     config = TrainConfig(batch_size=16, accumulation=accumulation)
-    covered = [p for rank in range(processes) for part in parts(config, 5, rank, processes) for p in part]
+    ranks = range(processes)
+    covered = [p for rank in ranks for part in micro_batch_positions(config, 5, rank, processes) for p in part]
     assert sorted(covered) == list(range(80, 96))
 
 
@@ -140,8 +145,14 @@ def test_every_norm_learns(norm, learned_variance):
     assert sum(losses[-5:]) / 5 < 2 / 3 * losses[0]
 
 
-def test_a_loss_that_is_not_finite_changes_nothing_and_is_counted():
+def test_a_loss_that_is_not_finite_changes_nothing_and_is_counted(monkeypatch):
     trainer = trainer_of(SMALL)
+    factor = 1.0
+
+    def scaled_loss(*inputs) -> torch.Tensor:
+        return factor * diffusion_loss(*inputs)
+
+    monkeypatch.setattr("ddpm.training.trainer.diffusion_loss", scaled_loss)
     one_step(trainer)
 
     def everything() -> list[torch.Tensor]:
@@ -149,15 +160,14 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_is_counted():
         return [t.clone() for t in [*trainer.unet.parameters(), *trainer.ema.model.parameters(), *moments]]
 
     before = everything()
-    healthy = trainer.loss
-    trainer.loss = lambda *inputs: healthy(*inputs) * math.nan
+    factor = math.nan
     one_step(trainer)
     assert all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
     assert trainer.skipped == trainer.skipped_in_a_row == 1
-    trainer.loss = healthy
+    factor = 1.0
     one_step(trainer)
     assert trainer.skipped == 1 and trainer.skipped_in_a_row == 0
-    trainer.loss = lambda *inputs: healthy(*inputs) * math.inf
+    factor = math.inf
     one_step(trainer)
     one_step(trainer)
     with pytest.raises(Diverged) as given_up:

@@ -38,7 +38,7 @@ from ddpm.lab.ablation.trials import (
 from ddpm.processes import FailedElsewhere, InUse, check_launch, first_on_main, join_processes, on_main
 from ddpm.training.build import build_data
 from ddpm.training.dry_run import duration
-from ddpm.training.trainer import train
+from ddpm.training.train import train
 
 PATIENCE = timedelta(hours=12)      # for a judge that the main process trains; the first who joins decides
 SHOWN = 5                           # missing runs that are named

@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from ddpm.atomic import appearing
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
-from ddpm.training.batches import local_batches
+from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.launch import start_accelerator
 from ddpm.training.trainer import Trainer
@@ -51,16 +52,16 @@ def step_seconds(
             # As many steps as are timed, and no complaint: an arm that diverges takes as long as another.
             train = dataclasses.replace(config.train, steps=max(config.train.steps, total), max_skipped=total)
             config = dataclasses.replace(config, train=train)
-            accelerator = start_accelerator(train)
+            accelerator = start_accelerator(config)
             unet = build_unet(config, data)
             trainer = Trainer(config, accelerator, data, build_schedule(config), unet, Path(name))
             rank, processes = accelerator.process_index, accelerator.num_processes
-            batches = local_batches(data, train, 0, rank, processes, config.data.workers)
+            batches = load_micro_batches(data, train, 0, rank, processes, config.data.workers)
             arms.append((name, trainer, stack.enter_context(closing(batches))))
         for turn in range(total):
             for name, trainer, batches in arms[:: -1 if turn % 2 else 1]:
                 start = time.perf_counter()
-                trainer.train_step(batches)
+                trainer.train_step(list(islice(batches, trainer.config.train.accumulation)))
                 if trainer.accelerator.device.type == "cuda":
                     torch.cuda.synchronize()
                 if turn >= warm_up:

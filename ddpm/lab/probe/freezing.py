@@ -98,7 +98,7 @@ class Freezer:
 
     def plan(self) -> Iterator[tuple[str | None, str, str]]:
         """Layer, part and mean of each of `all`; a single part is all that there is, and one class has no mean."""
-        parts = dict.fromkeys(part for layer in self.layers for part in layer.norm.parts)
+        parts = dict.fromkeys(part for layer in self.layers for part in layer.norm.modulation)
         overs = OVERS if len(self.classes) > 1 else ("timestep",)
         for part in [*parts, "both"] if len(parts) > 1 else ["both"]:
             for over in overs:

@@ -288,7 +288,7 @@ def _described(layer: ModulatedLayer) -> Layer:
         layer.resolution,
         norm.norm.num_channels,
         norm.norm.num_groups,
-        list(norm.parts),
+        list(norm.modulation),
         norm.shift_before_norm,
     )
 

@@ -35,7 +35,7 @@ def steered(denoiser: Denoiser, unet: UNet, layers: Sequence[str], part: str, in
             other = F.linear(given, proj.weight, proj.bias)
             if part == "both":
                 return other
-            parts = norms[name].parts
+            parts = norms[name].modulation
             chosen = [new if kind == part else old for kind, new, old in _chunks(parts, other, output)]
             return torch.cat(chosen, dim=1)
 

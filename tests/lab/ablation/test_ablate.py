@@ -110,7 +110,7 @@ def test_interrupted_and_in_shards_it_ends_the_same(whole: tuple[Path, str]) -> 
     assert 10 <= step < 120
     going_on = ablated(*first)
     assert going_on.returncode == 0, going_on.stderr
-    assert f"going on from {metrics.parent / 'checkpoints' / f'step_{step:08d}'}" in going_on.stdout
+    assert f"resuming from {metrics.parent / 'checkpoints' / f'step_{step:08d}'}" in going_on.stdout
     assert "4 of 9 runs are not there yet" in going_on.stderr and not (folder / "parts" / "outcome.json").exists()
     second = ablated(*command_line(STUDY, folder, "parts", "--shard", "2/2"))
     assert second.returncode == 0, second.stderr

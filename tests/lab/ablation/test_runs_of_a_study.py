@@ -5,14 +5,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ddpm.lab.ablation import ablate as runner
-from ddpm.lab.ablation import study_report as report
 
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import Config, SampleConfig
 from ddpm.config.study import Study
 from ddpm.config.yaml_files import read_config
 from ddpm.diffusion.divergence import Diverged
+from ddpm.lab.ablation import ablate as runner
+from ddpm.lab.ablation import study_report as report
 from ddpm.lab.ablation.ablate import ablate
 from ddpm.lab.ablation.trials import divergence, part_of, sweep_trials, trials
 from ddpm.processes import InUse

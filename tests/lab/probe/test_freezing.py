@@ -52,8 +52,9 @@ def constant(unet: UNet, layers: list[str], part: str, means: dict[str, dict[str
     frozen = copy.deepcopy(unet)
     with torch.no_grad():
         for layer in modulated_layers(frozen):
-            weights, biases = (p.chunk(len(layer.norm.parts)) for p in (layer.norm.proj.weight, layer.norm.proj.bias))
-            for kind, weight, bias in zip(layer.norm.parts, weights, biases, strict=True):
+            proj = layer.norm.proj
+            weights, biases = (p.chunk(len(layer.norm.modulation)) for p in (proj.weight, proj.bias))
+            for kind, weight, bias in zip(layer.norm.modulation, weights, biases, strict=True):
                 if layer.name in layers and part in (kind, "both"):
                     weight.zero_()
                     bias.copy_(means[layer.name][kind])
@@ -61,7 +62,7 @@ def constant(unet: UNet, layers: list[str], part: str, means: dict[str, dict[str
 
 
 CASES = [("adagn", part, over) for part in ("scale", "shift", "both") for over in ("class", "timestep", "all")]
-CASES += [(norm, part, "all") for norm, kind in NORMS.items() if norm != "adagn" for part in kind.parts]
+CASES += [(norm, part, "all") for norm, kind in NORMS.items() if norm != "adagn" for part in kind.modulation]
 
 
 @pytest.mark.parametrize(("norm", "part", "over"), CASES)

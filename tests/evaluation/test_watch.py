@@ -5,10 +5,9 @@ import math
 import pytest
 import torch
 
-from ddpm.evaluation.modulation import modulated_layers, modulations
+from ddpm.evaluation.modulation import modulated_layers, modulations, watch
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import UNet
-from ddpm.training.modulation import watch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,7 +33,7 @@ def filled(unet: UNet) -> UNet:
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_only_the_parts_that_there_are(norm: str) -> None:
-    parts = NORMS[norm].parts
+    parts = NORMS[norm].modulation
     expected = {f"{part}_{name}" for part in parts for name in ("rms", "rms_least", "rms_most", *SHARES)}
     expected |= {"flips", "dead"} if "scale" in parts else set()
     found = watch(build(norm), T)

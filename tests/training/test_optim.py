@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ddpm.config.sections import TrainConfig
-from ddpm.training.ema import EMA
+from ddpm.training.optim import EMA
 
 
 def weight_of_the_start(ema_half_life: float, ema_warmup: float, batches: list[int], seen: int = 0) -> float:

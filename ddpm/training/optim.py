@@ -1,0 +1,66 @@
+"""The optimizer, its learning rate, and the exponential moving average of the weights."""
+
+import copy
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from ddpm.config.sections import TrainConfig
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
+    """Build the configured AdamW, fused on devices that support it."""
+    parameters = list(parameters)
+    return torch.optim.AdamW(
+        parameters,
+        lr=config.learning_rate,
+        betas=(0.9, config.beta2),
+        weight_decay=config.weight_decay,
+        fused=parameters[0].device.type in ("cpu", "cuda"),
+    )
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Return the learning rate of step `step` (from 0): linear warm-up, then constant or a cosine decay to 0."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.decay == "constant":
+        return config.learning_rate
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class EMA:
+    """An exponential moving average of a model's weights, with a half-life counted in images.
+
+    Samples are drawn from this average. The half-life grows with the number of images seen, up to its final value, so
+    that the initial weights do not dominate a short run (Karras et al. 2022, arXiv 2206.00364, appendix F.3, states
+    the half-life in images).
+
+    Args:
+        model: the model to follow.
+        half_life: in images.
+        warmup: upper limit of the half-life as a fraction of the images seen so far.
+
+    Attributes:
+        model: the averaged copy, in evaluation mode.
+    """
+
+    def __init__(self, model: nn.Module, half_life: float, warmup: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.half_life = half_life
+        self.warmup = warmup
+
+    def decay(self, images_seen: int, batch_size: int) -> float:
+        """Return the weight of the old average in the update after which `images_seen` images were seen."""
+        return 0.5 ** (batch_size / min(self.half_life, self.warmup * images_seen))
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, images_seen: int, batch_size: int) -> None:
+        """Move the average towards `model` after an optimizer step on `batch_size` images."""
+        weight = 1 - self.decay(images_seen, batch_size)
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), weight)
+        for average, current in zip(self.model.buffers(), model.buffers(), strict=True):
+            average.copy_(current)
