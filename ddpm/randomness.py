@@ -10,6 +10,7 @@ tensor operations: integers are equal on every device; normals agree up to the r
 
 from enum import IntEnum
 from math import pi, prod
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -50,8 +51,8 @@ def philox(
     Returns:
         Four int64 tensors of values in [0, 2^32).
     """
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
+    c0, c1, c2, c3 = cast("tuple[Tensor, ...]", counter)        # numbers take part in the same operations as tensors
+    k0, k1 = cast("tuple[Tensor, ...]", key)
     for _ in range(_ROUNDS):
         # The product of two 32-bit numbers wraps in int64; its low and high halves are right all the same.
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]

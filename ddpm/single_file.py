@@ -32,7 +32,8 @@ def bundle(module: str, title: str, version: str) -> str:
     order: list[str] = []
     _visit(module, package, order)
     outside: dict[str, None] = {}
-    bodies, defined = [], {}
+    bodies: list[str] = []
+    defined: dict[str, str] = {}
     for name in order:
         source = _path(name).read_text()
         lines = source.splitlines()
@@ -52,7 +53,9 @@ def bundle(module: str, title: str, version: str) -> str:
 
 
 def _path(module: str) -> Path:
-    return Path(find_spec(module).origin)
+    spec = find_spec(module)
+    assert spec is not None and spec.origin is not None, module
+    return Path(spec.origin)
 
 
 def _inside(node: ast.Import | ast.ImportFrom, package: str) -> bool:
@@ -64,7 +67,7 @@ def _inside(node: ast.Import | ast.ImportFrom, package: str) -> bool:
 def _visit(module: str, package: str, order: list[str]) -> None:
     """Appends a module after those that it imports."""
     for node in ast.parse(_path(module).read_text()).body:
-        if isinstance(node, ast.ImportFrom) and _inside(node, package) and node.module not in order:
+        if isinstance(node, ast.ImportFrom) and node.module and _inside(node, package) and node.module not in order:
             _visit(node.module, package, order)
     order.append(module)
 

@@ -1,26 +1,57 @@
-"""What several test files share."""
+"""Fixtures of all tests."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:         # before torch is imported; commands that tests start inherit it
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
-def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the first command of the README makes: runs/digits where it is there, else a new one (1 to 2 minutes)."""
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that lasts for the session and is the same for all workers of pytest-xdist."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def digits_run(session_folder: Path) -> Path:
+    """Return the run of the README's first command: runs/digits if it exists, else a new one (1 to 2 minutes)."""
     run = ROOT / "runs" / "digits"
     if not (run / "pipeline").exists():
-        run = tmp_path_factory.mktemp("runs") / "digits"
-        train = [sys.executable, "scripts/train.py", "--run", str(run), "--tracking.wandb", "off"]
-        subprocess.run(train, cwd=ROOT, check=True)
+        run = session_folder / "digits"
+        with FileLock(session_folder / "digits.lock"):      # one worker trains, the others wait
+            if not (run / "pipeline").exists():
+                train = [sys.executable, "scripts/train.py", "--run", str(run), "--tracking.wandb", "off"]
+                subprocess.run(train, cwd=ROOT, check=True)
     return run
+
+
+@pytest.fixture
+def refused() -> Callable[..., AbstractContextManager[None]]:
+    """Return a context that expects one-line errors with given parts: the option, and what to type instead.
+
+    The rest of a message is prose, which may be rewritten without touching the tests.
+    """
+
+    @contextmanager
+    def expecting(*parts: str, kind: type[Exception] = ValueError) -> Iterator[None]:
+        with pytest.raises(kind) as error:
+            yield
+        message = str(error.value)
+        assert "\n" not in message and not [part for part in parts if part not in message], message
+
+    return expecting
 
 
 @pytest.fixture
@@ -33,8 +64,9 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache for judges and described images that all tests share, and the commands that they start."""
-    folder = tmp_path_factory.mktemp("cache")
+def cache(session_folder: Path) -> Path:
+    """Return the cache that all tests share, and the commands that they start; the package locks what it writes."""
+    folder = session_folder / "cache"
+    folder.mkdir(exist_ok=True)
     os.environ["DDPM_CACHE"] = str(folder)
     return folder

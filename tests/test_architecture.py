@@ -1,69 +1,53 @@
-"""Who may know whom: the import order of the design, and what may stand where."""
+"""The import order of the package, where outside packages are used, and the names of files and definitions."""
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ddpm"
 
-# From the top down: a room may import rooms of later rows, and itself; not its neighbours in a row.
-ORDER = [
-    {"scripts", "notebooks", "tests"},
-    {"ablation", "probe"},
-    {"analysis"},
-    {"training"},
-    {"evaluation"},
-    {"exchange"},
-    {"pipeline"},
-    {"sampling"},
-    {"models", "objective"},
-    {"schedule", "randomness"},
-]
-# Leaves: what each may import, and from which row of ORDER upwards it may be imported.
-LEAVES = {
-    "names": (set(), 9),
-    "divergence": (set(), 7),
-    "bundle": (set(), 6),
-    "manifest": (set(), 5),
-    "processes": (set(), 5),
-    "config": (set(), 5),
-    "study": ({"config", "names"}, 4),
-    "commands": ({"config"}, 4),
-    "parsing": ({"commands", "config", "names", "study"}, 4),
-    "data": ({"names"}, 4),
+# Each part imports only parts further to the right. Parts between the same two arrows do not import each other.
+ORDER = """
+scripts -> cli -> lab -> training -> evaluation -> io -> pipeline -> single_file
+-> data, models, diffusion, config -> randomness, atomic, processes, names
+"""
+LEVELS = [level.split(", ") for level in " ".join(ORDER.split()).split(" -> ")]
+LEVEL_OF = {part: i for i, level in enumerate(LEVELS) for part in level}
+
+# The only parts that may import a library, where that is restricted.
+USERS = {
+    "accelerate": {"lab", "training", "evaluation", "io", "processes"},
+    "docstring_parser": {"cli"},
+    "jsonargparse": {"cli"},
+    "matplotlib": {"lab"},
+    "wandb": {"training"},
+    "yaml": {"config"},
 }
-OUTSIDERS = {
-    "jsonargparse": {"ddpm/parsing/"},
-    "docstring_parser": {"ddpm/parsing/"},
-    "yaml": {"ddpm/parsing/", "ddpm/config/sections.py"},
-    "accelerate": {
-        "ddpm/training/",
-        "ddpm/evaluation/",
-        "ddpm/ablation/",
-        "ddpm/probe/",
-        "ddpm/processes.py",
-        "ddpm/io/drawing.py",
-    },
-    "wandb": {"ddpm/training/"},
-}
-MODULES = sorted(PACKAGE.rglob("*.py"))
-SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "misc"}
 
 
-def place(path: Path) -> str:
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def scripts() -> list[Path]:
+    return sorted((ROOT / "scripts").glob("*.py"))
+
+
+def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def room(path: Path) -> str:
+def part_of(path: Path) -> str:
+    """The part of ORDER that a file belongs to; `__init__` for ddpm/__init__.py."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return parts[1] if parts[0] == "ddpm" else parts[0]
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Dotted names of all modules that a file imports, inside functions too."""
+    """Yield the dotted names of all modules that a file imports, also inside functions and with import_module."""
     package = path.relative_to(ROOT).parent.parts
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -71,68 +55,86 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
             module = ".".join(filter(None, [base, node.module]))
-            # `from ddpm import config` names a module as well as `from ddpm.config.sections import Config`.
+            # `from ddpm import pipeline` names a module as well as `from ddpm.pipeline import encode` does.
             yield from (f"ddpm.{alias.name}" for alias in node.names) if module == "ddpm" else (module,)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield from (value.value for value in node.args if isinstance(value, ast.Constant))
 
 
-def rooms_imported(path: Path) -> set[str]:
-    found = {name.split(".")[1] for name in imports(path) if name.startswith("ddpm.")}
-    return found - {"__version__"}
+def parts_imported(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imports(path) if name.startswith("ddpm.")} - {"__version__"}
 
 
-def row(name: str) -> int:
-    return next(i for i, rooms in enumerate(ORDER) if name in rooms)
+def public_definitions(path: Path) -> set[str]:
+    """Names of the functions, classes and constants at the top level of a module, without those with an underscore."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names.update(target.id for target in targets if isinstance(target, ast.Name))
+    return {name for name in names if not name.startswith("_")}
 
 
-def may_import(importer: str) -> set[str]:
-    if importer in LEAVES:
-        return LEAVES[importer][0] | {importer}
-    below = set().union(*ORDER[row(importer) + 1 :])
-    return below | {importer} | {leaf for leaf, (_, lowest) in LEAVES.items() if row(importer) <= lowest}
+def defined_in_two_places(places: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {name: where for name, where in places.items() if len(where) > 1}
 
 
-def test_every_room_has_a_place() -> None:
-    known = set().union(*ORDER) | LEAVES.keys() | {"__init__"}
-    assert {room(path) for path in MODULES} <= known
+def test_imports_follow_the_order() -> None:
+    assert not {part_of(path) for path in modules()} - LEVEL_OF.keys() - {"__init__"}
+    wrong = []
+    for path in [*modules(), *scripts()]:
+        part = part_of(path)
+        allowed = {p for p, level in LEVEL_OF.items() if part != "__init__" and (level > LEVEL_OF[part] or p == part)}
+        wrong += [f"{name_of(path)} imports ddpm.{other}" for other in sorted(parts_imported(path) - allowed)]
+        outside = {name.split(".")[0] for name in imports(path)} & {"scripts", "tests", "notebooks"}
+        wrong += [f"{name_of(path)} imports {other}" for other in sorted(outside)]
+    assert not wrong
 
 
-@pytest.mark.parametrize("path", MODULES + SCRIPTS, ids=place)
-def test_imports_go_one_way(path: Path) -> None:
-    if room(path) == "__init__":
-        assert not rooms_imported(path)
-    else:
-        assert rooms_imported(path) <= may_import(room(path))
+def test_the_documents_state_the_same_order() -> None:
+    for document in ("docs/design.md", "CONTRIBUTING.md"):
+        assert " ".join(ORDER.split()) in " ".join((ROOT / document).read_text().split()), document
 
 
-def test_the_order_itself() -> None:
-    assert may_import("models") == {"models", "schedule", "randomness", "names"}
-    assert not [name for name in ("models", "schedule", "objective", "sampling") if "config" in may_import(name)]
-    assert may_import("data") == {"data", "names"} and may_import("config") == {"config"}
-    assert "training" not in may_import("evaluation")
-    assert not [leaf for leaf in LEAVES if leaf not in may_import("scripts")]
+def test_libraries_are_imported_only_where_they_belong() -> None:
+    wrong = []
+    for path in [*modules(), *scripts()]:
+        libraries = {name.split(".")[0] for name in imports(path)} & USERS.keys()
+        wrong += [f"{name_of(path)} imports {name}" for name in sorted(libraries) if part_of(path) not in USERS[name]]
+    assert not wrong
 
 
-@pytest.mark.parametrize("path", MODULES + SCRIPTS, ids=place)
-def test_outside_packages_stay_where_they_belong(path: Path) -> None:
-    for name in imports(path):
-        allowed = OUTSIDERS.get(name.split(".")[0])
-        assert allowed is None or any(place(path).startswith(a) for a in allowed), name
+def test_file_names_are_telling_and_unique() -> None:
+    """Except that a command may have the name of the module that it calls: cli/train.py and training/train.py."""
+    everything = [path for path in PACKAGE.rglob("*") if path.is_dir() or path.suffix == ".py"]
+    assert not [name_of(path) for path in everything if path.stem in VAGUE]
+    places = defaultdict(list)
+    for path in modules():
+        if path.name != "__init__.py" and part_of(path) != "cli":
+            places[path.name].append(name_of(path))
+    assert not defined_in_two_places(places)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=place)
-def test_the_package_does_not_know_what_is_above_it(path: Path) -> None:
-    assert not {name.split(".")[0] for name in imports(path)} & {"scripts", "tests", "notebooks"}
+def test_no_public_name_is_defined_twice() -> None:
+    """Except `main`, which every command has."""
+    places = defaultdict(list)
+    for path in modules():
+        for name in public_definitions(path) - ({"main"} if part_of(path) == "cli" else set()):
+            places[name].append(name_of(path))
+    assert not defined_in_two_places(places)
 
 
-def test_tests_do_not_import_each_other() -> None:
-    names = {path.stem for path in (ROOT / "tests").rglob("*.py")}
-    for path in (ROOT / "tests").rglob("*.py"):
-        assert not {part for name in imports(path) for part in name.split(".")[:1]} & (names | {"tests"}), place(path)
-
-
-def test_no_module_is_named_after_nothing() -> None:
-    for path in [*MODULES, *(p for p in PACKAGE.rglob("*") if p.is_dir())]:
-        assert path.stem not in {"utils", "util", "helpers", "helper", "common", "misc"}, place(path)
+def test_scripts_only_call_their_command() -> None:
+    """Python code of a command is in the package, under the name of the script."""
+    wrong = []
+    for path in scripts():
+        docstring, *code = ast.parse(path.read_text()).body
+        expected = f"from ddpm.cli.{path.stem} import main\nif __name__ == '__main__':\n    main()"
+        if not isinstance(docstring, ast.Expr) or "\n".join(map(ast.unparse, code)) != expected:
+            wrong.append(name_of(path))
+    assert not wrong
 
 
 def test_the_package_defines_its_version_and_nothing_else() -> None:
@@ -141,14 +143,7 @@ def test_the_package_defines_its_version_and_nothing_else() -> None:
     assert [ast.unparse(node).split(" = ")[0] for node in body] == ["__version__"]
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=place)
-def test_scripts_parse_and_call(path: Path) -> None:
-    docstring, *body = ast.parse(path.read_text()).body
-    assert isinstance(docstring, ast.Expr)
-    *head, main, guard = body
-    assert all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in head)
-    assert isinstance(main, ast.FunctionDef) and main.name == "main"
-    assert ast.unparse(guard) == "if __name__ == '__main__':\n    main()"
-    inside = [node for node in ast.walk(main) if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Lambda))]
-    assert inside == [main]
-    assert "torch" not in {name.split(".")[0] for name in imports(path)}
+def test_tests_do_not_import_each_other() -> None:
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    names = {path.stem for path in files} | {"tests"}
+    assert not [name_of(path) for path in files if {name.split(".")[0] for name in imports(path)} & names]

@@ -77,12 +77,12 @@ def test_a_seed_for_each_row(draw) -> None:
         assert torch.equal(together[row], draw(seed, torch.tensor([i]))[0])
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, 11])
-def test_the_first_numbers_do_not_depend_on_how_many(count: int) -> None:
-    index = torch.arange(5)
-    assert torch.equal(bits(1, Purpose.FLIP, index, count), bits(1, Purpose.FLIP, index, 40)[:, :count])
-    shorter, longer = (normal(1, Purpose.NOISE, index, (n,)) for n in (count, 40))
-    assert torch.equal(shorter, longer[:, :count])
+def test_the_first_numbers_do_not_depend_on_how_many() -> None:
+    for count in (1, 2, 3, 4, 5, 8, 11):
+        index = torch.arange(5)
+        assert torch.equal(bits(1, Purpose.FLIP, index, count), bits(1, Purpose.FLIP, index, 40)[:, :count])
+        shorter, longer = (normal(1, Purpose.NOISE, index, (n,)) for n in (count, 40))
+        assert torch.equal(shorter, longer[:, :count])
 
 
 def test_nothing_but_seed_purpose_and_index_repeats() -> None:

@@ -118,20 +118,22 @@ class Sampler(NamedTuple):
 
     Attributes:
         run: the function.
+        order: order of convergence, for smooth solutions: the error falls with the number of timesteps to this power.
         points: the largest number of timesteps whose run takes at most so many evaluations of the denoiser.
         takes_eta: whether it has the option `eta`.
     """
 
     run: Callable[..., Tensor]
+    order: int
     points: Callable[[int], int] = lambda evaluations: evaluations
     takes_eta: bool = False
 
 
 SAMPLERS = {
-    "ddim": Sampler(ddim, takes_eta=True),
-    "ddpm": Sampler(ddpm),
-    "dpmpp": Sampler(dpm_solver),
-    "unipc": Sampler(unipc),
-    "euler": Sampler(euler),
-    "heun": Sampler(heun, points=lambda evaluations: (evaluations + 1) // 2),
+    "ddim": Sampler(ddim, order=1, takes_eta=True),
+    "ddpm": Sampler(ddpm, order=1),
+    "dpmpp": Sampler(dpm_solver, order=2),
+    "unipc": Sampler(unipc, order=2),
+    "euler": Sampler(euler, order=1),
+    "heun": Sampler(heun, order=2, points=lambda evaluations: (evaluations + 1) // 2),
 }

@@ -1,6 +1,6 @@
 """Training throughput and peak memory beside diffusers' UNet2DModel of equal architecture, alternating in one run.
 
-python tests/benchmarks/throughput.py --source ../shared/data/cifar10/train.parquet
+python tests/benchmarks/throughput.py --source path/to/cifar10/train.parquet
 
 The other side is the loop of diffusers' own training example: UNet2DModel, DDPMScheduler.add_noise, AdamW, EMAModel.
 This side is the trainer's whole step, with its draws, clipping, averaging and the check for non-finite numbers.

@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,7 +33,6 @@ LINEAR = NoiseSchedule(SCHEDULES["linear"](1000))
 # --------------------------------------------------------------------------------------------------------- the bound
 
 
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden files are not here")
 def test_bound_equals_the_reference() -> None:
     _, expected = read("vlb_linear_adm_scale_shift_32")
     metadata, network = read("adm_scale_shift_32")
@@ -151,18 +151,17 @@ def target(prediction: str, schedule: NoiseSchedule, x_0: Tensor, noise: Tensor,
     return {"eps": noise, "x_0": x_0, "v": a.sqrt() * noise - (1 - a).sqrt() * x_0}[prediction]
 
 
-@pytest.mark.parametrize("weighting", WEIGHTINGS)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_perfect_network_has_no_loss(schedule: str, prediction: str, weighting: str) -> None:
-    process = NoiseSchedule(SCHEDULES[schedule](1000))
-    x_0, noise = (x.float() for x in images(5))
-    network = Outputs(target(prediction, process, x_0, noise, T))
-    loss = diffusion_loss(network, process, x_0, LABELS, T, noise, prediction, weighting)
-    assert loss.shape == (5,) and loss.dtype == torch.float32
-    torch.testing.assert_close(loss, torch.zeros(5), rtol=0, atol=1e-11)        # the square of float32's rounding
-    x_t, t, labels = network.asked
-    assert torch.equal(x_t, process.q_sample(x_0, T, noise)) and torch.equal(t, T) and torch.equal(labels, LABELS)
+def test_a_perfect_network_has_no_loss(prediction: str) -> None:
+    for schedule, weighting in product(SCHEDULES, WEIGHTINGS):
+        process = NoiseSchedule(SCHEDULES[schedule](1000))
+        x_0, noise = (x.float() for x in images(5))
+        network = Outputs(target(prediction, process, x_0, noise, T))
+        loss = diffusion_loss(network, process, x_0, LABELS, T, noise, prediction, weighting)
+        assert loss.shape == (5,) and loss.dtype == torch.float32
+        torch.testing.assert_close(loss, torch.zeros(5), rtol=0, atol=1e-11)        # the square of float32's rounding
+        x_t, t, labels = network.asked
+        assert torch.equal(x_t, process.q_sample(x_0, T, noise)) and torch.equal(t, T) and torch.equal(labels, LABELS)
 
 
 def uniform(snr: Tensor, prediction: str) -> Tensor:
@@ -174,18 +173,17 @@ def min_snr(snr: Tensor, prediction: str) -> Tensor:
     return snr.clamp(max=5) / {"x_0": torch.ones_like(snr), "eps": snr, "v": snr + 1}[prediction]
 
 
-@pytest.mark.parametrize("weight", [uniform, min_snr])
 @pytest.mark.parametrize("prediction", ["eps", "v", "x_0"])
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_loss_by_its_closed_form(schedule: str, prediction: str, weight) -> None:
-    process = NoiseSchedule(SCHEDULES[schedule](1000))
-    x_0, noise = (x.float() for x in images(5))
-    answer = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(1))
-    loss = diffusion_loss(Outputs(answer), process, x_0, LABELS, T, noise, prediction, weight.__name__)
-    a = process.alphas_cumprod[T]
-    error = (answer - target(prediction, process, x_0, noise, T)).double().square().mean(dim=(1, 2, 3))
-    expected = weight(a / (1 - a), prediction) * error
-    torch.testing.assert_close(loss, expected.float(), rtol=1e-5, atol=0)       # float32 sums of 48 numbers
+def test_loss_by_its_closed_form(prediction: str) -> None:
+    for schedule, weight in product(SCHEDULES, [uniform, min_snr]):
+        process = NoiseSchedule(SCHEDULES[schedule](1000))
+        x_0, noise = (x.float() for x in images(5))
+        answer = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(1))
+        loss = diffusion_loss(Outputs(answer), process, x_0, LABELS, T, noise, prediction, weight.__name__)
+        a = process.alphas_cumprod[T]
+        error = (answer - target(prediction, process, x_0, noise, T)).double().square().mean(dim=(1, 2, 3))
+        expected = weight(a / (1 - a), prediction) * error
+        torch.testing.assert_close(loss, expected.float(), rtol=1e-5, atol=0)       # float32 sums of 48 numbers
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -203,41 +201,39 @@ def test_min_snr_weighs_x_0_alike_whatever_is_predicted(schedule: str) -> None:
         torch.testing.assert_close(loss, expected.float(), rtol=1e-2, atol=1e-9)
 
 
-@pytest.mark.parametrize("weighting", WEIGHTINGS)
 @pytest.mark.parametrize("prediction", [p for p in PREDICTIONS if p != "eps"])
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("factor", [1, 2])
-def test_loss_is_finite_where_nothing_is_left(schedule: str, prediction: str, weighting: str, factor: int) -> None:
-    process = NoiseSchedule(with_zero_terminal_snr(SCHEDULES[schedule](1000)))
-    t = torch.tensor([0, 1, 500, 998, 999])
-    x_0, noise = (x.float() for x in images(5))
-    answer = torch.randn(5, factor * 3, 4, 4, generator=torch.Generator().manual_seed(2), requires_grad=True)
-    loss = diffusion_loss(Outputs(answer), process, x_0, LABELS, t, noise, prediction, weighting)
-    loss.sum().backward()
-    assert loss.isfinite().all() and answer.grad.isfinite().all()
+def test_loss_is_finite_where_nothing_is_left(prediction: str) -> None:
+    for schedule, weighting, factor in product(SCHEDULES, WEIGHTINGS, [1, 2]):
+        process = NoiseSchedule(with_zero_terminal_snr(SCHEDULES[schedule](1000)))
+        t = torch.tensor([0, 1, 500, 998, 999])
+        x_0, noise = (x.float() for x in images(5))
+        answer = torch.randn(5, factor * 3, 4, 4, generator=torch.Generator().manual_seed(2), requires_grad=True)
+        loss = diffusion_loss(Outputs(answer), process, x_0, LABELS, t, noise, prediction, weighting)
+        loss.sum().backward()
+        assert loss.isfinite().all() and answer.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_hybrid_term_trains_the_variance_alone(prediction: str, schedule: str) -> None:
-    process = NoiseSchedule(SCHEDULES[schedule](1000))
-    t = torch.tensor([0, 1, 250, 500, 999])
-    x_0, noise = (x.float() for x in images(5))
-    draws = torch.Generator().manual_seed(3)
-    near = target(prediction, process, x_0, noise, t) + 0.01 * torch.randn(x_0.shape, generator=draws)
-    variance = torch.rand(x_0.shape, generator=draws) - 0.5
-    both, alone = (x.clone().requires_grad_() for x in (torch.cat([near, variance], dim=1), near))
-    loss = diffusion_loss(Outputs(both), process, x_0, LABELS, t, noise, prediction)
-    simple = diffusion_loss(Outputs(alone), process, x_0, LABELS, t, noise, prediction)
-    loss.sum().backward()
-    simple.sum().backward()
-    assert torch.equal(both.grad[:, :3], alone.grad)
-    assert both.grad[:, 3:].isfinite().all() and (both.grad[:, 3:].abs().amax(dim=(1, 2, 3)) > 0).all()
-    x_t = process.q_sample(x_0, t, noise)
-    decoded = PREDICTIONS[prediction].decode(process, near, x_t, t)._replace(variance_fraction=(variance + 1) / 2)
-    bound = variational_bound(process, x_0, x_t, t, decoded)
-    # Bits, T / 1000 = 1 times; float32.
-    torch.testing.assert_close(loss.detach(), simple.detach() + bound, rtol=1e-5, atol=1e-9)
+def test_hybrid_term_trains_the_variance_alone(prediction: str) -> None:
+    for schedule in SCHEDULES:
+        process = NoiseSchedule(SCHEDULES[schedule](1000))
+        t = torch.tensor([0, 1, 250, 500, 999])
+        x_0, noise = (x.float() for x in images(5))
+        draws = torch.Generator().manual_seed(3)
+        near = target(prediction, process, x_0, noise, t) + 0.01 * torch.randn(x_0.shape, generator=draws)
+        variance = torch.rand(x_0.shape, generator=draws) - 0.5
+        both, alone = (x.clone().requires_grad_() for x in (torch.cat([near, variance], dim=1), near))
+        loss = diffusion_loss(Outputs(both), process, x_0, LABELS, t, noise, prediction)
+        simple = diffusion_loss(Outputs(alone), process, x_0, LABELS, t, noise, prediction)
+        loss.sum().backward()
+        simple.sum().backward()
+        assert torch.equal(both.grad[:, :3], alone.grad)
+        assert both.grad[:, 3:].isfinite().all() and (both.grad[:, 3:].abs().amax(dim=(1, 2, 3)) > 0).all()
+        x_t = process.q_sample(x_0, t, noise)
+        decoded = PREDICTIONS[prediction].decode(process, near, x_t, t)._replace(variance_fraction=(variance + 1) / 2)
+        bound = variational_bound(process, x_0, x_t, t, decoded)
+        # Bits, T / 1000 = 1 times; float32.
+        torch.testing.assert_close(loss.detach(), simple.detach() + bound, rtol=1e-5, atol=1e-9)
 
 
 def test_hybrid_term_grows_with_the_length_of_the_chain() -> None:
@@ -271,20 +267,20 @@ def test_half_precision_outputs_give_float32_losses() -> None:
 # --------------------------------------------------------------------------------------------------------- timesteps
 
 
-@pytest.mark.parametrize("length", [2, 10, 1000])
 @pytest.mark.parametrize("name", TIMESTEP_SAMPLERS)
-def test_timesteps_are_uniform_along_a_run(name: str, length: int) -> None:
-    t = TIMESTEP_SAMPLERS[name](0, torch.arange(50_000), length)
-    assert t.shape == (50_000,) and t.dtype == torch.int64 and t.min() == 0 and t.max() == length - 1
-    assert chi_square(torch.bincount(t, minlength=length)) < limit(length - 1)
+def test_timesteps_are_uniform_along_a_run(name: str) -> None:
+    for length in (2, 10, 1000):
+        t = TIMESTEP_SAMPLERS[name](0, torch.arange(50_000), length)
+        assert t.shape == (50_000,) and t.dtype == torch.int64 and t.min() == 0 and t.max() == length - 1
+        assert chi_square(torch.bincount(t, minlength=length)) < limit(length - 1)
 
 
-@pytest.mark.parametrize("position", [0, 12_345, 2**40])
 @pytest.mark.parametrize("name", TIMESTEP_SAMPLERS)
-def test_timesteps_of_one_position_are_uniform_over_seeds(name: str, position: int) -> None:
-    at = torch.tensor([position])
-    t = torch.cat([TIMESTEP_SAMPLERS[name](seed, at, 10) for seed in range(500)])
-    assert chi_square(torch.bincount(t, minlength=10)) < limit(9)
+def test_timesteps_of_one_position_are_uniform_over_seeds(name: str) -> None:
+    for position in (0, 12_345, 2**40):
+        at = torch.tensor([position])
+        t = torch.cat([TIMESTEP_SAMPLERS[name](seed, at, 10) for seed in range(500)])
+        assert chi_square(torch.bincount(t, minlength=10)) < limit(9)
 
 
 @pytest.mark.parametrize("name", TIMESTEP_SAMPLERS)

@@ -108,30 +108,30 @@ def test_the_network_always_sees_full_batches() -> None:
 
 
 @pytest.mark.parametrize(("options", "expected"), [
-    ({"sampler": "dim"}, r"^sample\.sampler: 'dim' is not one of .*did you mean ddim\?$"),
-    ({"spacing": "linspac"}, r"^sample\.spacing: 'linspac' is not one of .*did you mean linspace\?$"),
-    ({"steps": 1001}, r"^sample\.steps: 1001 is out of range"),
-    ({"steps": 1001, "sampler": "heun"}, r"^sample\.steps: 1001 is out of range"),
-    ({"steps": 0}, r"^sample\.steps: 0 is out of range"),
-    ({"eta": 0.5, "sampler": "dpmpp"}, r"^sample\.eta: dpmpp has none, so only 0 is possible; ddim takes it$"),
+    ({"sampler": "dim"}, ("sample.sampler: 'dim'", "mean ddim")),
+    ({"spacing": "linspac"}, ("sample.spacing: 'linspac'", "mean linspace")),
+    ({"steps": 1001}, ("sample.steps: 1001", "1 to 1000")),
+    ({"steps": 1001, "sampler": "heun"}, ("sample.steps: 1001", "1 to 1000")),
+    ({"steps": 0}, ("sample.steps: 0", "1 to 1000")),
+    ({"eta": 0.5, "sampler": "dpmpp"}, ("sample.eta", "dpmpp", "0", "ddim")),
 ])
-def test_unknown_settings_draw_nothing(options: dict, expected: str) -> None:
+def test_unknown_settings_draw_nothing(options: dict, expected: tuple[str, ...], refused) -> None:
     schedule = NoiseSchedule(SCHEDULES["cosine"](1000))
     toy = Toy(schedule)
-    with pytest.raises(ValueError, match=expected):
+    with refused(*expected):
         draw(toy, schedule, torch.tensor([0]), [0], SHAPE, "cpu", **options)
     assert not toy.seen
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_not_finite_is_refused(value: float) -> None:
+def test_what_is_not_finite_is_refused(value: float, refused) -> None:
     schedule = NoiseSchedule(SCHEDULES["cosine"](1000))
 
     def broken(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
         x_0 = torch.where(labels.view(-1, 1, 1, 1) == 2, value, 0.1) * torch.ones_like(x_t)
         return schedule.from_x_0(x_0, x_t, t)
 
-    with pytest.raises(Diverged, match=r"not finite \(of 1 of 3 images, seed 8 first\)"):
+    with refused("1 of 3 images", "seed 8", kind=Diverged):
         draw(broken, schedule, torch.tensor([0, 2, 1]), [7, 8, 9], SHAPE, "cpu", sampler="ddim", steps=3, batch_size=4)
 
 

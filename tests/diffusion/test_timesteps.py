@@ -41,16 +41,17 @@ def test_grids_by_example() -> None:
     assert {a - b for a, b in pairwise(trailing(process(1000), 30))} == {33, 34}
 
 
-@pytest.mark.parametrize("n", [0, -1, 11])
 @pytest.mark.parametrize("spacing", SPACINGS)
-def test_grids_of_impossible_length(spacing: str, n: int) -> None:
-    with pytest.raises(ValueError, match=rf"^sample\.steps: {n} .*1 to 10$"):
-        timestep_grid(process(10), n, spacing)
+def test_grids_of_impossible_length(spacing: str, refused) -> None:
+    for n in (0, -1, 11):
+        with refused(f"sample.steps: {n}", "1 to 10"):
+            timestep_grid(process(10), n, spacing)
 
 
-def test_unknown_spacing() -> None:
-    with pytest.raises(ValueError, match=r"^sample\.spacing: 'trailin' is not one of .*did you mean trailing\?$"):
+def test_unknown_spacing(refused) -> None:
+    with refused("sample.spacing: 'trailin'", "mean trailing"):
         timestep_grid(process(10), 5, "trailin")
+
 
 @pytest.mark.parametrize("terminal", ["as it is", "zero SNR"])
 def test_grids_that_are_even_on_a_scale(terminal: str) -> None:

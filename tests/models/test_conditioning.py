@@ -58,40 +58,40 @@ def test_every_conditioning_is_tested() -> None:
 # --------------------------------------------------------------------------------------------- flow of information
 
 
-@pytest.mark.parametrize("conditioning", CONDITIONINGS)
 @pytest.mark.parametrize("norm", NORMS)
-def test_what_is_cut_has_no_influence_and_what_is_not_has(norm: str, conditioning: str) -> None:
-    unet = randomised(UNet(**SMALL, norm=norm, conditioning=conditioning), seed=1)
-    by_timestep, by_class = influences(unet)
-    timestep, norms_get_class = REACHES[conditioning]
-    assert by_timestep > 1e-3 if timestep else by_timestep == 0
-    assert by_class > 1e-3 if norms_get_class or CONDITIONINGS[conditioning].cross_attention else by_class == 0
+def test_what_is_cut_has_no_influence_and_what_is_not_has(norm: str) -> None:
+    for conditioning, (timestep, norms_get_class) in REACHES.items():
+        unet = randomised(UNet(**SMALL, norm=norm, conditioning=conditioning), seed=1)
+        by_timestep, by_class = influences(unet)
+        assert (by_timestep > 1e-3) if timestep else (by_timestep == 0), conditioning
+        fed = norms_get_class or CONDITIONINGS[conditioning].cross_attention
+        assert (by_class > 1e-3) if fed else (by_class == 0), conditioning
 
 
 @pytest.mark.parametrize("depths", DEPTHS)
-@pytest.mark.parametrize("conditioning", ["both", "timestep", "class", "cross_attention"])
-def test_only_the_named_depths_are_reached(conditioning: str, depths: str) -> None:
+def test_only_the_named_depths_are_reached(depths: str) -> None:
     """Every layer's answer to two timesteps and classes, at equal inputs, tells whether anything reaches it."""
-    unet = randomised(UNet(**SMALL, conditioning=conditioning, conditioned_depths=depths_of(depths)), seed=2)
-    reached: dict[str, set[str]] = {"norms": set(), "cross_attention": set()}
-    with torch.no_grad():
-        one = unet.embeddings(torch.tensor([10]), torch.tensor([0]))
-        other = unet.embeddings(torch.tensor([700]), torch.tensor([2]))
-        for name, module in unet.named_modules():
-            level = next((level for level in unet.levels if name.startswith(f"{level}.")), None)
-            if isinstance(module, NORMS["adagn"]):
-                h = torch.randn(1, module.norm.num_channels, 4, 4, generator=torch.Generator().manual_seed(1))
-                if not torch.equal(module(h, one[level].norms), module(h, other[level].norms)):
-                    reached["norms"].add(level)
-                elif level not in DEPTHS[depths]:
-                    assert not one[level].norms.any() and not other[level].norms.any()
-            elif isinstance(module, CrossAttention):
-                h = torch.randn(1, module.q.in_features, 4, 4, generator=torch.Generator().manual_seed(1))
-                assert not torch.equal(module(h, one[level].classes), module(h, other[level].classes))
-                reached["cross_attention"].add(level)
-    assert reached["norms"] == DEPTHS[depths]
-    assert reached["cross_attention"] == (DEPTHS[depths] if conditioning == "cross_attention" else set())
-    assert all(influence > 1e-3 or conditioning in ("timestep", "class") for influence in influences(unet))
+    for conditioning in ("both", "timestep", "class", "cross_attention"):
+        unet = randomised(UNet(**SMALL, conditioning=conditioning, conditioned_depths=depths_of(depths)), seed=2)
+        reached: dict[str, set[str]] = {"norms": set(), "cross_attention": set()}
+        with torch.no_grad():
+            one = unet.embeddings(torch.tensor([10]), torch.tensor([0]))
+            other = unet.embeddings(torch.tensor([700]), torch.tensor([2]))
+            for name, module in unet.named_modules():
+                level = next((level for level in unet.levels if name.startswith(f"{level}.")), None)
+                if isinstance(module, NORMS["adagn"]):
+                    h = torch.randn(1, module.norm.num_channels, 4, 4, generator=torch.Generator().manual_seed(1))
+                    if not torch.equal(module(h, one[level].norms), module(h, other[level].norms)):
+                        reached["norms"].add(level)
+                    elif level not in DEPTHS[depths]:
+                        assert not one[level].norms.any() and not other[level].norms.any()
+                elif isinstance(module, CrossAttention):
+                    h = torch.randn(1, module.q.in_features, 4, 4, generator=torch.Generator().manual_seed(1))
+                    assert not torch.equal(module(h, one[level].classes), module(h, other[level].classes))
+                    reached["cross_attention"].add(level)
+        assert reached["norms"] == DEPTHS[depths]
+        assert reached["cross_attention"] == (DEPTHS[depths] if conditioning == "cross_attention" else set())
+        assert all(influence > 1e-3 or conditioning in ("timestep", "class") for influence in influences(unet))
 
 
 def test_levels_know_where_they_are() -> None:
@@ -154,58 +154,58 @@ class Plain(nn.Module):
         return normalised * self.norm.weight[:, None, None] + self.norm.bias[:, None, None]
 
 
-@pytest.mark.parametrize("conditioning", CONDITIONINGS)
 @pytest.mark.parametrize("norm", NORMS)
-def test_conditioning_starts_without_effect(norm: str, conditioning: str) -> None:
-    """All arms start as the same function, that of the plain norm; only statistics of their own tell them apart."""
-    unet = UNet(**SMALL, norm=norm, conditioning=conditioning).double()
+def test_conditioning_starts_without_effect(norm: str) -> None:
+    """All arms start as the same function, that of the plain norm; they differ only in the statistics of the norm."""
     bare = UNet(**SMALL).double()
     for name, module in list(bare.named_modules()):
         if isinstance(module, NORMS["adagn"]):
             bare.set_submodule(name, Plain(norm, module))
-    for model in (unet, bare):
-        randomised(model, seed=4, keep=r"(norm2|cross_attentions\.\d)\.proj")
+    zero_at_the_start = r"(norm2|cross_attentions\.\d)\.proj"
+    randomised(bare, seed=4, keep=zero_at_the_start)
     x, t, y = inputs()
     with torch.no_grad():
         expected = bare(x.double(), t, y).sample
-        # float64: sums in another order.
-        torch.testing.assert_close(unet(x.double(), t, y).sample, expected, rtol=0, atol=1e-11)
-    assert expected.std() > 1e-2
+        assert expected.std() > 1e-2
+        for conditioning in CONDITIONINGS:
+            unet = UNet(**SMALL, norm=norm, conditioning=conditioning).double()
+            randomised(unet, seed=4, keep=zero_at_the_start)
+            # float64: sums in another order.
+            torch.testing.assert_close(unet(x.double(), t, y).sample, expected, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("conditioning", CONDITIONINGS)
 @pytest.mark.parametrize("norm", NORMS)
-def test_shared_tensors_start_equal(norm: str, conditioning: str) -> None:
+def test_shared_tensors_start_equal(norm: str) -> None:
     first = UNet(**SMALL, seed=5).state_dict()
-    state = UNet(**SMALL, norm=norm, conditioning=conditioning, seed=5).state_dict()
-    assert first.keys() <= state.keys()
-    assert {name for name in state if name not in first} == {name for name in state if "cross_attentions" in name}
-    other = {name for name, tensor in first.items() if tensor.shape != state[name].shape}
-    widened = r"time_embed\.|class_embed\." if NORMS[norm].parameters_of else "nothing"
-    assert all(re.search(rf"norm2\.proj\.|{widened}", name) for name in other)
-    assert all(torch.equal(state[name], tensor) for name, tensor in first.items() if name not in other)
+    for conditioning in CONDITIONINGS:
+        state = UNet(**SMALL, norm=norm, conditioning=conditioning, seed=5).state_dict()
+        assert first.keys() <= state.keys()
+        assert {name for name in state if name not in first} == {name for name in state if "cross_attentions" in name}
+        other = {name for name, tensor in first.items() if tensor.shape != state[name].shape}
+        widened = r"time_embed\.|class_embed\." if NORMS[norm].parameters_of else "nothing"
+        assert all(re.search(rf"norm2\.proj\.|{widened}", name) for name in other), conditioning
+        assert all(torch.equal(state[name], tensor) for name, tensor in first.items() if name not in other)
 
 
-@pytest.mark.parametrize("conditioning", CONDITIONINGS)
 @pytest.mark.parametrize(("norm", "depths"), [*((norm, "all") for norm in NORMS), ("adagn", "middle"), ("adagn", "8")])
-def test_every_parameter_has_a_gradient(norm: str, depths: str, conditioning: str) -> None:
+def test_every_parameter_has_a_gradient(norm: str, depths: str) -> None:
     """Also where it is cut: training on several processes waits for each. Where it is not cut, it is not zero."""
-    options = {"norm": norm, "conditioning": conditioning, "conditioned_depths": depths_of(depths)}
-    unet = randomised(UNet(**SMALL, **options), seed=6)
-    x, t, y = inputs()
-    unet(x, t, y).sample.square().mean().backward()
-    timestep, norms_get_class = REACHES[conditioning]
-    for name, parameter in unet.named_parameters():
-        assert parameter.grad is not None, name
-        if name.startswith("time_embed"):
-            fed = timestep
-        elif name.startswith("class_embed"):
-            fed = norms_get_class or CONDITIONINGS[conditioning].cross_attention
-        elif name.endswith("norm2.proj.weight"):
-            fed = (timestep or norms_get_class) and name.startswith(tuple(f"{level}." for level in DEPTHS[depths]))
-        else:
-            fed = True
-        assert parameter.grad.any() == fed, name
+    for conditioning, (timestep, norms_get_class) in REACHES.items():
+        options = {"norm": norm, "conditioning": conditioning, "conditioned_depths": depths_of(depths)}
+        unet = randomised(UNet(**SMALL, **options), seed=6)
+        x, t, y = inputs()
+        unet(x, t, y).sample.square().mean().backward()
+        for name, parameter in unet.named_parameters():
+            assert parameter.grad is not None, (conditioning, name)
+            if name.startswith("time_embed"):
+                fed = timestep
+            elif name.startswith("class_embed"):
+                fed = norms_get_class or CONDITIONINGS[conditioning].cross_attention
+            elif name.endswith("norm2.proj.weight"):
+                fed = (timestep or norms_get_class) and name.startswith(tuple(f"{level}." for level in DEPTHS[depths]))
+            else:
+                fed = True
+            assert parameter.grad.any() == fed, (conditioning, name)
 
 
 @pytest.mark.parametrize("conditioning", ["timestep", "class", "none", "cross_attention"])
@@ -235,100 +235,10 @@ def test_saved_and_loaded_bit_for_bit(conditioning: str, depths: str, tmp_path: 
     assert {key: again.config[key] for key in options} == options
 
 
-def test_a_saved_width_is_not_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was found is part of the model: another way to find it would not fit its weights."""
-    saved = UNet(**SMALL, norm="groupnorm_matched")
-    saved.save_pretrained(tmp_path)
-    monkeypatch.setattr("ddpm.models.unet.matched_width", None)
-    again = UNet.from_pretrained(tmp_path)
-    assert again.config.emb_channels == saved.config.emb_channels == saved.class_embed.embedding_dim
-
-
-# ------------------------------------------------------------------------------------------------- cross-attention
-
-
-@torch.no_grad()
-def test_cross_attention_is_its_formula() -> None:
-    layer = randomised(CrossAttention(12, 20, 3).double(), seed=9)
-    draws = torch.Generator().manual_seed(2)
-    h = torch.randn(2, 12, 3, 5, generator=draws, dtype=torch.float64)
-    classes = torch.randn(2, 20, generator=draws, dtype=torch.float64)
-    expected = h.clone()
-    for image in range(2):
-        pixels = layer.norm(h)[image].flatten(1).T                                                      # (HW, C)
-        q = pixels @ layer.q.weight.T + layer.q.bias
-        kv = classes[image].view(4, 5) @ layer.kv.weight.T + layer.kv.bias                              # (4, 2C)
-        mixed = torch.empty_like(q)
-        for head in range(3):
-            rows = slice(4 * head, 4 * head + 4)
-            scores = (q[:, rows] @ kv[:, :12][:, rows].T / math.sqrt(4)).softmax(dim=1)                 # (HW, 4)
-            mixed[:, rows] = scores @ kv[:, 12:][:, rows]
-        expected[image] += (mixed @ layer.proj.weight.T + layer.proj.bias).T.view(12, 3, 5)
-    torch.testing.assert_close(layer(h, classes), expected, rtol=0, atol=1e-12)
-
-
-@torch.no_grad()
-def test_cross_attention_depends_on_the_pixel() -> None:
-    """With a single token it would add the same vector everywhere."""
-    layer = randomised(CrossAttention(16, 32, 2), seed=10)
-    h = torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(3))
-    classes = torch.randn(1, 32, generator=torch.Generator().manual_seed(4))
-    added = layer(h, classes) - h
-    assert added.std(dim=(2, 3)).max() > 1e-2
-    alike = layer(h, classes[:, :8].repeat(1, 4)) - h          # four equal tokens are as one
-    assert alike.std(dim=(2, 3)).max() < 1e-5
-
-
 def test_cross_attention_stands_after_every_residual_block_but_those_that_resample() -> None:
     unet = UNet(**{**SMALL, "num_res_blocks": 2}, conditioning="cross_attention", conditioned_depths="decoder")
     found = [name for name, module in unet.named_modules() if isinstance(module, CrossAttention)]
     assert found == [f"up.{level}.cross_attentions.{block}" for level in (0, 1) for block in (0, 1, 2)]
-
-
-# ------------------------------------------------------------------------------------------------ equal parameters
-
-CONFIGURATIONS = {
-    "digits": {
-        "resolution": 8, "in_channels": 1, "out_channels": 1, "channels": 32, "channel_mult": (1, 2),
-        "num_res_blocks": 1, "attention_resolutions": (4,), "head_channels": 32,
-    },
-    "cifar10_small": {
-        "channels": 32, "channel_mult": (1, 2, 2), "num_res_blocks": 1, "attention_resolutions": (8,),
-        "head_channels": 32,
-    },
-    "cifar10": {"channels": 128, "channel_mult": (1, 2, 2, 2), "num_res_blocks": 3, "attention_resolutions": (16, 8)},
-}
-
-
-def without_memory(**options: object) -> UNet:
-    with torch.device("meta"):
-        return UNet(**options)
-
-
-@pytest.mark.parametrize("configuration", CONFIGURATIONS)
-def test_matched_parameters(configuration: str) -> None:
-    shape = CONFIGURATIONS[configuration]
-    adagn, plain, matched = (
-        without_memory(**shape, norm=norm) for norm in ("adagn", "groupnorm", "groupnorm_matched")
-    )
-    target = adagn.num_parameters()
-    assert plain.num_parameters() < 0.95 * target
-    assert abs(matched.num_parameters() - target) <= 1e-3 * target
-    D = matched.class_embed.embedding_dim
-    for other in (D - 1, D + 1):
-        neighbour = without_memory(**shape, norm="groupnorm", emb_channels=other)
-        assert abs(neighbour.num_parameters() - target) > abs(matched.num_parameters() - target)
-    convolutions = {name: p.shape for name, p in plain.named_parameters() if p.ndim == 4}
-    assert convolutions == {name: p.shape for name, p in matched.named_parameters() if p.ndim == 4}
-
-
-def test_matched_parameters_with_class_tokens() -> None:
-    """The tokens need a width that is divisible by 4, so there are fewer widths to choose from."""
-    shape = CONFIGURATIONS["cifar10_small"] | {"conditioning": "cross_attention"}
-    matched = without_memory(**shape, norm="groupnorm_matched")
-    target = without_memory(**shape, norm="adagn").num_parameters()
-    assert matched.class_embed.embedding_dim % 4 == 0
-    assert abs(matched.num_parameters() - target) <= 1e-3 * target
 
 
 # -------------------------------------------------------------------------------------------------- one-line errors
@@ -337,27 +247,23 @@ def test_matched_parameters_with_class_tokens() -> None:
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
-        ({"conditioning": "time"}, r"^model\.conditioning: 'time' is not one of both, .*did you mean timestep\?"),
-        ({"conditioned_depths": "decodr"},
-         r"^model\.conditioned_depths: 'decodr' is not one of .*did you mean decoder\?; "
-         r"or a list of resolutions in pixels, as \[8\]$"),
-        ({"conditioned_depths": "8"}, r"^model\.conditioned_depths: '8' is not one of .*as \[8\]$"),
-        ({"conditioned_depths": [16]}, r"^model\.conditioned_depths: 16 never occurs; the levels are at 8, 4$"),
-        ({"conditioned_depths": []}, r"^model\.conditioned_depths: \[\] names no level"),
+        ({"conditioning": "time"}, ("model.conditioning: 'time'", "mean timestep")),
+        ({"conditioned_depths": "decodr"}, ("model.conditioned_depths: 'decodr'", "mean decoder", "[8]")),
+        ({"conditioned_depths": "8"}, ("model.conditioned_depths: '8'", "[8]")),
+        ({"conditioned_depths": [16]}, ("model.conditioned_depths: 16", "8, 4")),
+        ({"conditioned_depths": []}, ("model.conditioned_depths: []",)),
         ({"conditioning": "cross_attention", "head_channels": 32, "attention_resolutions": ()},
-         r"^model\.head_channels: 32 does not divide the 16 channels .* use one of 1, 2, 4, 8, 16$"),
-        ({"conditioning": "cross_attention", "emb_channels": 30},
-         r"^emb_channels: 30 is out of range; allowed: multiples of 4 above 0$"),
-        ({"emb_channels": 0}, r"^emb_channels: 0 is out of range"),
+         ("model.head_channels: 32", "1, 2, 4, 8, 16")),
+        ({"conditioning": "cross_attention", "emb_channels": 30}, ("emb_channels: 30", "multiples of 4")),
+        ({"emb_channels": 0}, ("emb_channels: 0",)),
         ({"norm": "groupnorm_matched", "channels": 2, "channel_mult": (1,), "attention_resolutions": (),
           "head_channels": 2, "conditioning": "cross_attention"},
-         r"^model\.norm: parameters can be matched no nearer than .* 1% is allowed; raise model\.channels$"),
+         ("model.norm", "1%", "model.channels")),
     ],
 )
-def test_what_does_not_fit_is_refused(wrong: dict, expected: str) -> None:
-    with pytest.raises(ValueError, match=expected) as error:
+def test_what_does_not_fit_is_refused(wrong: dict, expected: tuple[str, ...], refused) -> None:
+    with refused(*expected):
         UNet(**{**SMALL, **wrong})
-    assert "\n" not in str(error.value)
 
 
 def test_cross_attention_where_there_is_none_needs_no_heads() -> None:

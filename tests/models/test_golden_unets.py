@@ -37,16 +37,15 @@ def test_each_image_is_answered_alone(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_refuses_weights_of_another_architecture(family: str) -> None:
+def test_refuses_weights_of_another_architecture(family: str, refused) -> None:
     config, tensors = read(family)
     state = weights(tensors)
-    with pytest.raises(ValueError, match=r"not of this architecture.*out\.2\.bias is missing") as less:
+    with refused("out.2.bias"):
         from_adm({name: tensor for name, tensor in state.items() if name != "out.2.bias"}, **config)
-    with pytest.raises(ValueError, match=r"not of this architecture.*surplus is left over") as more:
+    with refused("surplus"):
         from_adm({**state, "surplus": torch.zeros(1)}, **config)
-    with pytest.raises(ValueError, match=r"not of this architecture.*input_blocks\.0\.0\.bias is 7, not 32") as other:
+    with refused("input_blocks.0.0.bias", "7", "32"):
         from_adm({**state, "input_blocks.0.0.bias": torch.zeros(7)}, **config)
-    assert all("\n" not in str(error.value) for error in (less, more, other))
 
 
 def test_the_order_of_attention_rows_matters() -> None:
@@ -60,8 +59,6 @@ def test_the_order_of_attention_rows_matters() -> None:
 
 def read(family: str) -> tuple[dict, dict[str, torch.Tensor]]:
     path = GOLDEN / f"{family}.safetensors"
-    if not path.is_file():
-        pytest.skip("the golden files are not here")
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}     # noqa: SIM118 (not a mapping)
         config = json.loads(file.metadata()["unet_config"])

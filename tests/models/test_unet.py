@@ -1,4 +1,4 @@
-"""The U-Net against diffusers' own with equal weights, and by its properties for every norm."""
+"""The U-Net by its properties, for every norm and many shapes."""
 
 import math
 import re
@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from ddpm.models.norm import NORMS
@@ -27,124 +26,6 @@ SMALL = {
     "attention_resolutions": (4,),
     "head_channels": 8,
 }
-
-# ------------------------------------------------------------------------------------------ diffusers' UNet2DModel
-
-RES_BLOCK = {
-    "norm1": "norm1",
-    "conv1": "conv1",
-    "norm2.proj": "time_emb_proj",
-    "norm2.norm": "norm2",
-    "conv2": "conv2",
-    "skip": "conv_shortcut",
-}
-OUTSIDE = {
-    "time_embed.linear1": "time_embedding.linear_1",
-    "time_embed.linear2": "time_embedding.linear_2",
-    "class_embed": "class_embedding",
-    "conv_in": "conv_in",
-    "norm_out": "conv_norm_out",
-    "conv_out": "conv_out",
-}
-PLACE = re.compile(r"(down|mid|up)\.(?:(\d)\.)?(blocks|attentions|resample)\.(\d)\.(.+)")
-
-
-def their_names(ours: str) -> list[str]:
-    """Names in UNet2DModel of what our layer `ours` holds; three for the rows of q, k and v."""
-    if ours in OUTSIDE:
-        return [OUTSIDE[ours]]
-    side, level, role, index, layer = PLACE.fullmatch(ours).groups()
-    parent = "mid_block" if side == "mid" else f"{side}_blocks.{level}"
-    if role == "attentions":
-        inner = {"norm": ["group_norm"], "qkv": ["to_q", "to_k", "to_v"], "proj": ["to_out.0"]}[layer]
-        return [f"{parent}.attentions.{index}.{name}" for name in inner]
-    if role == "blocks":
-        return [f"{parent}.resnets.{index}.{RES_BLOCK[layer]}"]
-    return [f"{parent}.{side}samplers.{index}.{RES_BLOCK.get(layer, layer)}"]       # a res-block or one convolution
-
-
-def as_theirs(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    renamed = {}
-    for name, tensor in tensors.items():
-        layer, _, kind = name.rpartition(".")
-        theirs = their_names(layer)
-        renamed.update({f"{other}.{kind}": part for other, part in zip(theirs, tensor.chunk(len(theirs)), strict=True)})
-    return renamed
-
-
-def pair(conditioning: str, resample: str) -> tuple[UNet, UNet2DModel]:
-    """The same function twice, with equal random weights."""
-    ours = UNet(
-        resolution=16,
-        in_channels=3,
-        out_channels=6,
-        num_classes=5,
-        channels=32,
-        channel_mult=(1, 2, 2),
-        num_res_blocks=2,
-        attention_resolutions=(8,),
-        head_channels=16,
-        norm={"scale_shift": "adagn", "default": "groupnorm"}[conditioning],
-        norm_groups=8,
-        resample=resample,
-    )
-    plain, kind = ("Resnet{}sampleBlock2D", "resnet") if resample == "resblock" else ("{}Block2D", "conv")
-    theirs = UNet2DModel(
-        sample_size=16,
-        in_channels=3,
-        out_channels=6,
-        block_out_channels=(32, 64, 64),
-        layers_per_block=2,
-        down_block_types=(plain.format("Down"), "AttnDownBlock2D", plain.format("Down")),
-        up_block_types=(plain.format("Up"), "AttnUpBlock2D", plain.format("Up")),
-        downsample_type=kind,
-        upsample_type=kind,
-        resnet_time_scale_shift=conditioning,
-        attention_head_dim=16,
-        norm_num_groups=8,
-        attn_norm_num_groups=8,     # without it, the middle attention has no norm where scale_shift is set
-        norm_eps=1e-5,
-        flip_sin_to_cos=True,
-        freq_shift=0,
-        num_class_embeds=6,         # five and the null class
-    )
-    randomise(ours, seed=0)
-    theirs.load_state_dict(as_theirs(ours.state_dict()), strict=True)
-    return ours, theirs
-
-
-PAIRS = [(c, r) for c in ("scale_shift", "default") for r in ("resblock", "conv")]
-
-
-# Relative to the largest number of a tensor: float32 and float64 sums in another order; gradients are sums over batch
-# and pixels that cancel in part, which takes another digit.
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-13)])
-@pytest.mark.parametrize(("conditioning", "resample"), PAIRS)
-def test_equals_diffusers_with_equal_weights(
-    conditioning: str, resample: str, dtype: torch.dtype, tolerance: float
-) -> None:
-    ours, theirs = (model.type(dtype) for model in pair(conditioning, resample))
-    count = sum(p.numel() for p in ours.parameters())
-    assert count == sum(p.numel() for p in theirs.parameters()) == ours.num_parameters()
-    x, t, y = inputs(4, 3, 16, 6)
-    given, other = (x.type(dtype).requires_grad_() for _ in range(2))
-    a, b = ours(given, t, y).sample, theirs(other, t, y).sample
-    assert relative(a, b) < tolerance
-    direction = torch.randn(a.shape, generator=torch.Generator().manual_seed(3))
-    (a * direction).mean().backward()
-    (b * direction).mean().backward()
-    assert relative(given.grad, other.grad) < tolerance
-    found = as_theirs({name: p.grad for name, p in ours.named_parameters()})
-    expected = {name: p.grad for name, p in theirs.named_parameters()}
-    for name, gradient in expected.items():
-        # A softmax does not feel the bias of its keys: that gradient is 0, and the queries' says what is small.
-        scale = expected[name.replace("to_k.bias", "to_q.bias")].abs().max()
-        assert float((found[name] - gradient).abs().max() / scale) < 10 * tolerance, name
-
-
-def relative(a: Tensor, b: Tensor) -> float:
-    return float((a - b).detach().abs().max() / b.detach().abs().max())
-
 
 # -------------------------------------------------------------------------------------------- for every norm, shape
 
@@ -167,17 +48,18 @@ SHAPES = {
 
 
 # What the shape of a network meets in a norm is its number of groups: all of its own, one, or as many as channels.
-@pytest.mark.parametrize("norm", ["adagn", "groupnorm", "adain", "adaln"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_shapes_and_zero_output_at_the_start(norm: str, shape: str) -> None:
-    unet = UNet(**{**SMALL, "norm": norm, **SHAPES[shape]})
-    x, t, y = inputs(2, unet.config.in_channels, unet.config.resolution, 4)
-    expected = (2, unet.config.out_channels, unet.config.resolution, unet.config.resolution)
-    assert torch.equal(unet(x, t, y).sample, torch.zeros(expected))
-    randomise(unet, seed=1)
-    output = unet(x, t, y)
-    assert output.sample.shape == expected and output.sample.isfinite().all() and output.sample.std() > 1e-3
-    assert torch.equal(unet(x, t, y, return_dict=False)[0], output.sample)
+def test_shapes_and_zero_output_at_the_start(shape: str) -> None:
+    for norm in ("adagn", "groupnorm", "adain", "adaln"):
+        unet = UNet(**{**SMALL, "norm": norm, **SHAPES[shape]})
+        x, t, y = inputs(2, unet.config.in_channels, unet.config.resolution, 4)
+        expected = (2, unet.config.out_channels, unet.config.resolution, unet.config.resolution)
+        assert torch.equal(unet(x, t, y).sample, torch.zeros(expected)), norm
+        randomise(unet, seed=1)
+        output = unet(x, t, y)
+        assert output.sample.shape == expected and output.sample.isfinite().all(), norm
+        assert output.sample.std() > 1e-3, norm
+        assert torch.equal(unet(x, t, y, return_dict=False)[0], output.sample), norm
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -298,9 +180,9 @@ def test_one_timestep_for_all() -> None:
         assert all(torch.equal(unet(x, t, y).sample, expected) for t in (250, torch.tensor(250), 250.0))
 
 
-def test_without_labels() -> None:
+def test_without_labels(refused) -> None:
     x, t, _ = inputs(2, 3, 8, 4)
-    with pytest.raises(ValueError, match=r"class_labels: missing.*0\.\.3"):
+    with refused("class_labels", "0..3"):
         UNet(**SMALL)(x, t)
     unconditional = UNet(**{**SMALL, "num_classes": 0})
     randomise(unconditional, seed=9)
@@ -354,14 +236,14 @@ def test_each_level_has_its_own_label() -> None:
         assert torch.equal(emb, of[0 if finest else 1]), name
 
 
-@pytest.mark.parametrize("labels", [
-    torch.zeros(3, 4), torch.zeros(3, 3, 5), torch.zeros(3, 3, dtype=torch.int64), torch.tensor(1), torch.tensor(0.5),
-    torch.zeros(3, 2, 4), torch.zeros(3, 2, 2, dtype=torch.int64), torch.zeros(5),
-])
-def test_labels_of_a_shape_that_is_none(labels: Tensor) -> None:
+def test_labels_of_wrong_shapes(refused) -> None:
+    unet = UNet(**SMALL)
     x, t, _ = inputs(3, 3, 8, 4)
-    with pytest.raises(ValueError, match=r"^class_labels: (ids|weights) of shape .*allowed are ids \(B,\) or \(B, 2\)"):
-        UNet(**SMALL)(x, t, labels)
+    ids = [torch.zeros(shape, dtype=torch.int64) for shape in ((3, 3), (), (3, 2, 2))]
+    weights = [torch.zeros(shape) for shape in ((3, 4), (3, 3, 5), (), (3, 2, 4), (5,))]
+    for labels in (*ids, *weights):
+        with refused("class_labels", str(tuple(labels.shape)), "(B,)", "(B, 2)"):
+            unet(x, t, labels)
 
 
 # --------------------------------------------------------------------------------------------------- one-line errors
@@ -370,41 +252,32 @@ def test_labels_of_a_shape_that_is_none(labels: Tensor) -> None:
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
-        ({"resolution": 28, "channel_mult": (1, 1, 1, 1)}, r"data\.resolution: 28 .*by 8.*24 or 32.*at most 3 levels"),
-        ({"resolution": 4, "channel_mult": (1, 1, 1, 1)}, r"data\.resolution: 4 .*use 8, or at most 3 levels"),
-        ({"resolution": 9}, r"data\.resolution: 9 .*8 or 10.*at most 1 level$"),
-        ({"attention_resolutions": (5,)}, r"model\.attention_resolutions: 5 never occurs.*8, 4"),
-        ({"attention_resolutions": (4, 16)}, r"model\.attention_resolutions: 16 never occurs.*8, 4"),
-        ({"head_channels": 24}, r"model\.head_channels: 24 does not divide.*32.*one of 1, 2, 4, 8, 16, 32$"),
-        ({"head_channels": 64}, r"model\.head_channels: 64 does not divide.*32"),
-        ({"num_heads": 3}, r"model\.num_heads: 3 does not divide"),
-        ({"channel_mult": ()}, r"model\.channel_mult: at least one level"),
-        ({"norm": "adagm"}, r"model\.norm: 'adagm' is not one of .*did you mean adagn\?"),
-        ({"resample": "resblok"}, r"model\.resample: 'resblok' is not one of .*did you mean resblock\?"),
-        ({"channels": 1, "channel_mult": (1,), "attention_resolutions": (), "head_channels": 1}, r"model\.channels: 1"),
-        ({"channels": 2, "channel_mult": (1, 0.25)}, r"model\.channel_mult"),
-        ({"num_classes": 0, "null_class": False}, r"num_classes"),
+        ({"resolution": 28, "channel_mult": (1, 1, 1, 1)}, ("data.resolution: 28", "24 or 32", "3 levels")),
+        ({"resolution": 4, "channel_mult": (1, 1, 1, 1)}, ("data.resolution: 4", "8", "3 levels")),
+        ({"resolution": 9}, ("data.resolution: 9", "8 or 10", "1 level")),
+        ({"attention_resolutions": (5,)}, ("model.attention_resolutions: 5", "8, 4")),
+        ({"attention_resolutions": (4, 16)}, ("model.attention_resolutions: 16", "8, 4")),
+        ({"head_channels": 24}, ("model.head_channels: 24", "1, 2, 4, 8, 16, 32")),
+        ({"head_channels": 64}, ("model.head_channels: 64", "1, 2, 4, 8, 16, 32")),
+        ({"num_heads": 3}, ("model.num_heads: 3",)),
+        ({"channel_mult": ()}, ("model.channel_mult",)),
+        ({"norm": "adagm"}, ("model.norm: 'adagm'", "adagn")),
+        ({"resample": "resblok"}, ("model.resample: 'resblok'", "resblock")),
+        ({"channels": 1, "channel_mult": (1,), "attention_resolutions": (), "head_channels": 1}, ("model.channels",)),
+        ({"channels": 2, "channel_mult": (1, 0.25)}, ("model.channel_mult",)),
+        ({"num_classes": 0, "null_class": False}, ("num_classes",)),
     ],
 )
-def test_numbers_that_do_not_fit(wrong: dict, expected: str) -> None:
-    with pytest.raises(ValueError, match=expected) as error:
+def test_numbers_that_do_not_fit(wrong: dict, expected: tuple[str, ...], refused) -> None:
+    with refused(*expected):
         UNet(**{**SMALL, **wrong})
-    assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "fitting",
-    [
-        {"resolution": 24, "channel_mult": (1, 1, 1, 1)},
-        {"resolution": 32, "channel_mult": (1, 1, 1, 1)},
-        {"resolution": 28, "channel_mult": (1, 1, 1)},
-        {"resolution": 9, "channel_mult": (1,)},
-    ],
-)
-def test_what_the_error_recommends_works(fitting: dict) -> None:
-    unet = UNet(**{**SMALL, "attention_resolutions": (), **fitting})
-    x, t, y = inputs(1, 3, fitting["resolution"], 4)
-    assert unet(x, t, y).sample.shape == x.shape
+def test_what_the_error_recommends_works() -> None:
+    for resolution, levels in ((24, 4), (32, 4), (28, 3), (9, 1)):
+        unet = UNet(**{**SMALL, "attention_resolutions": (), "resolution": resolution, "channel_mult": (1,) * levels})
+        x, t, y = inputs(1, 3, resolution, 4)
+        assert unet(x, t, y).sample.shape == x.shape
 
 
 # ------------------------------------------------------------------------------------------------------------- tools

@@ -14,25 +14,20 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 
 from ddpm.config.sections import (
     Config,
-    DiffusionConfig,
     EvaluationConfig,
     ModelConfig,
     SampleConfig,
     TrackingConfig,
     TrainConfig,
 )
-from ddpm.evaluation.features import EXTRACTORS
 from ddpm.evaluation.in_training import MONITORED
 from ddpm.training import launch
 from ddpm.training import sample_grid as grid_module
 from ddpm.training import train as train_module
 from ddpm.training import trainer as trainer_module
-from ddpm.training.build import build_data, build_schedule, build_unet, check_config
-from ddpm.training.dry_run import estimate_cost
 from ddpm.training.periodic_evaluation import Best
 from ddpm.training.tracking import MetricsFile, has_record
 from ddpm.training.train import train
@@ -351,64 +346,3 @@ def test_processes_wait_while_one_trains_a_judge(
     with pytest.raises(Killed):
         train(replace(CONFIG, evaluation=replace(CONFIG.evaluation, every=every)), tmp_path / "run")
     assert asked == [patience]
-
-
-# --------------------------------------------------------------------------------------------- before a run is begun
-
-REFUSED = {
-    "metric": ({"metric": "frechet"}, "evaluation.metric: 'frechet' is not one of .*; did you mean frechet_distance?"),
-    "no metric": ({"metric": "memorisation"}, "evaluation.metric: 'memorisation' is not one of frechet_distance, "),
-    "sampler": ({"sampler": "unipcc"}, "evaluation.sampler: 'unipcc' is not one of .*did you mean unipc?"),
-    "spacing": ({"spacing": "leeding"}, "spacing: 'leeding' is not one of .*did you mean leading?"),
-    "steps": ({"steps": 1001}, "evaluation.steps: 1001 is out of range"),
-    "extractor": ({"extractor": "inceptoin"}, "evaluation.extractor: 'inceptoin' is not .*did you mean inception?"),
-    "no folder": ({"extractor": "runs/no/judge"}, "evaluation.extractor: 'runs/no/judge' is not one of judge, .*"),
-    "no model": ({"extractor": "dinov2:"}, "evaluation.extractor: 'dinov2:' is not one of .*dinov2:MODEL.*"),
-    "no class": ({"extractor": "mine:"}, "evaluation.extractor: 'mine:' is not one of .*package.module:Name.*"),
-    "no module": ({"extractor": ":Mine"}, "evaluation.extractor: ':Mine' is not one of .*"),
-    "no name": ({"extractor": "a b:c"}, "evaluation.extractor: 'a b:c' is not one of .*"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_names_that_are_not_known(case: str) -> None:
-    change, expected = REFUSED[case]
-    evaluation = replace(CONFIG.evaluation, **change)
-    with pytest.raises(ValueError, match=expected.replace(".", r"\.").replace(r"\.*", ".*").replace("?", r"\?")) as why:
-        check_config(replace(CONFIG, evaluation=evaluation))
-    assert "\n" not in str(why.value) and "sample." not in str(why.value)
-    check_config(replace(CONFIG, evaluation=replace(evaluation, every=0)))
-
-
-def test_extractors_that_may_be_there(tmp_path: Path) -> None:
-    """Whether they are is seen when they are built."""
-    for name in (*EXTRACTORS, "dinov2:some/model-1", "dinov2:/a folder", "a.b:C", "mine:make_it", str(tmp_path)):
-        check_config(replace(CONFIG, evaluation=replace(CONFIG.evaluation, extractor=name)))
-
-
-def test_a_dry_run_refuses_an_extractor_that_is_not_known(tmp_path: Path) -> None:
-    unknown = replace(CONFIG, evaluation=replace(CONFIG.evaluation, extractor="judgee"))
-    with pytest.raises(ValueError, match=r"evaluation\.extractor: 'judgee' is not one of .*; did you mean judge\?"):
-        train(unknown, tmp_path / "run", dry_run=True)
-
-
-def test_guidance_needs_a_null_class() -> None:
-    guided = replace(CONFIG, evaluation=replace(CONFIG.evaluation, guidance=2.0))
-    check_config(guided)
-    with pytest.raises(ValueError, match=r"evaluation\.guidance: only 1 is possible"):
-        check_config(replace(guided, diffusion=DiffusionConfig(label_dropout=0.0)))
-
-
-def test_too_few_images_are_refused_before_anything_is_written(tmp_path: Path) -> None:
-    few = replace(CONFIG, evaluation=replace(CONFIG.evaluation, count=20))
-    with pytest.raises(ValueError, match=r"evaluation\.metric: .* there are 20 drawn ones"):
-        train(few, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_the_plan_tells_the_cost() -> None:
-    data = build_data(CONFIG)
-    parts = (data, build_unet(CONFIG, data), build_schedule(CONFIG), Accelerator(cpu=True))
-    lines = estimate_cost(replace(CONFIG, evaluation=replace(CONFIG.evaluation, every=16)), *parts).splitlines()
-    assert lines[-1].startswith("evaluation   3, each of 230 images in 3 steps, about ")
-    assert "evaluation  " not in estimate_cost(replace(CONFIG, evaluation=EvaluationConfig()), *parts)

@@ -52,7 +52,10 @@ def alone(folder) -> dict[str, torch.Tensor]:
     return record(folder / "alone", 1)[0]
 
 
-@pytest.mark.parametrize("processes, accumulation", [(2, 1), (1, 2), (2, 2)])
+TWO_PROCESSES = [pytest.param(2, accumulation, marks=pytest.mark.slow) for accumulation in (1, 2)]
+
+
+@pytest.mark.parametrize(("processes", "accumulation"), [(1, 2), *TWO_PROCESSES])
 def test_equals_one_process(alone, folder, processes, accumulation):
     records = record(
         folder / f"{processes}x{accumulation}", processes, "--train.accumulation", str(accumulation)
@@ -115,6 +118,7 @@ class Mine:
 """
 
 
+@pytest.mark.slow
 def test_a_fault_of_one_process_while_it_describes_is_one_line(tmp_path):
     (tmp_path / "mine.py").write_text(EXTRACTOR)
     script = [str(ROOT / "scripts" / "train.py"), *OPTIONS, "--run", str(tmp_path / "run"), "--tracking.wandb", "off"]
@@ -129,6 +133,7 @@ def test_a_fault_of_one_process_while_it_describes_is_one_line(tmp_path):
     assert "exitcode  : 2 " in done.stderr
 
 
+@pytest.mark.slow
 def test_a_launch_of_independent_runs_is_refused(tmp_path):
     """`--multi_gpu` on a machine without GPUs starts processes that do not know of each other."""
     script = [str(ROOT / "scripts" / "train.py"), "--run", str(tmp_path / "run"), *OPTIONS]
@@ -157,11 +162,11 @@ def test_sigterm_to_one_process_saves_for_all(tmp_path):
     (other,) = (int(child) for child in children if int(child) != holder)
     os.kill(other, signal.SIGTERM)
     out, _ = launched.communicate(timeout=120)
-    assert "everything is saved" in out
+    assert str(run) in out
     (saved,) = (run / "checkpoints").iterdir()
     lines = (run / "metrics.jsonl").read_text().splitlines()
     assert int(saved.name.removeprefix("step_")) == len(lines) < 60
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
-    assert f"resuming from {saved}" in again.stdout
+    assert str(saved) in again.stdout
     assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == list(range(1, 61))

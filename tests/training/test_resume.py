@@ -104,13 +104,14 @@ def test_interrupted_run_equals_the_whole(uninterrupted, tmp_path, number):
         assert first.returncode == -number
     else:
         assert first.returncode == 128 + number
-        assert "the same command goes on" in out
+        assert str(run) in out      # what to start again
     second = train(run)
     assert second.returncode == 0, second.stderr
-    assert "resuming from" in second.stdout
+    assert str(run / "checkpoints") in second.stdout
     assert_same_run(uninterrupted, run)
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint_falls_back_to_the_one_before(uninterrupted, tmp_path):
     run = tmp_path / "run"
     three = command(run, **{"train.keep_checkpoints": 3})
@@ -125,7 +126,7 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(uninterrupted, tmp_path
     weights.write_bytes(content)
     second = train(run)
     assert second.returncode == 0, second.stderr
-    assert f"{newest} is damaged (training/model.safetensors has changed)" in second.stderr
+    assert str(newest) in second.stderr and "training/model.safetensors" in second.stderr
     assert_same_run(uninterrupted, run)
 
 
@@ -133,17 +134,18 @@ def test_a_complete_run_is_left_alone(uninterrupted):
     before = (uninterrupted / "metrics.jsonl").read_bytes()
     again = train(uninterrupted)
     assert again.returncode == 0
-    assert "is complete at step 40" in again.stdout
+    assert f"step {STEPS}" in again.stdout
     assert (uninterrupted / "metrics.jsonl").read_bytes() == before
 
 
 def test_other_settings_are_refused_by_name(uninterrupted):
     other = train(uninterrupted, **{"model.channels": 32, "train.seed": 1})
     assert other.returncode == 2
-    assert "model.channels (16 there, 32 now)" in other.stderr and "train.seed (0 there, 1 now)" in other.stderr
+    assert "model.channels (16" in other.stderr and "train.seed (0" in other.stderr
     assert len(other.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_directory_in_use_is_refused(tmp_path):
     run = tmp_path / "run"
     long = {"train.steps": 5000}
@@ -152,7 +154,7 @@ def test_a_directory_in_use_is_refused(tmp_path):
         wait_for_step(run, 1, first)
         second = train(run, **long)
         assert second.returncode == 2
-        assert f"in use by process {first.pid}" in second.stderr
+        assert str(run) in second.stderr and f"process {first.pid}" in second.stderr
     finally:
         first.kill()
         first.wait()
