@@ -12,7 +12,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from ddpm.atomic import appearing
+from ddpm.atomic import atomic_write
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import SampleConfig
 from ddpm.evaluation.denoiser import measure_denoiser
@@ -100,7 +100,7 @@ def check_folder(out: Path, identity: dict[str, Any]) -> None:
             )
         return
     out.mkdir(parents=True, exist_ok=True)
-    with appearing(file) as stream:
+    with atomic_write(file) as stream:
         stream.write(text.encode())
 
 

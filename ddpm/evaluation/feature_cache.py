@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm.atomic import appearing
+from ddpm.atomic import atomic_write
 from ddpm.processes import all_together, on_main
 from ddpm.randomness import Purpose, generator
 
@@ -112,7 +112,7 @@ def tabulate(
     def work_through() -> None:
         for batch in tqdm(mine, desc=title, unit="batch", leave=False, disable=True if hidden else None):
             columns = compute(list(range(starts[batch], min(starts[batch] + batch_size, count))))
-            with appearing(batch_file(folder, batch), flushed=False) as file:
+            with atomic_write(batch_file(folder, batch), flushed=False) as file:
                 file.write(save({name: values.contiguous() for name, values in columns.items()}))
 
     def look() -> None:

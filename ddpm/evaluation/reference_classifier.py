@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm.atomic import damage, publish
+from ddpm.atomic import find_damage, write_directory_atomically
 from ddpm.data import ImageData
 from ddpm.evaluation.classifier_network import CHANNELS_PER_GROUP, STEM_SIZE, WIDTHS, Classifier, initialise
 from ddpm.evaluation.estimates import Figure
@@ -251,14 +251,14 @@ def cached_judge(data: ImageData, device: torch.device | str, cache: Path) -> Ju
     directory.parent.mkdir(parents=True, exist_ok=True)
     with directory.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)        # the kernel releases it, whatever happens
-        problem = damage(directory) if directory.exists() else None
+        problem = find_damage(directory) if directory.exists() else None
         if directory.exists() and problem is None:
             return load_judge(directory, device)
         if problem is not None:
             print(f"WARNING: the judge in {directory} is damaged ({problem}); it is trained anew", file=sys.stderr)
         print(f"training a judge on {len(data):,} images, once", flush=True)
         judge = train_judge(data, device)
-        publish(directory, judge.save)
+        write_directory_atomically(directory, judge.save)
     return judge
 
 
@@ -268,7 +268,7 @@ def load_judge(directory: Path, device: torch.device | str = "cpu") -> Judge:
     Raises:
         ValueError: if it is damaged or was made by a version of this package that made other judges.
     """
-    problem = damage(directory)
+    problem = find_damage(directory)
     if problem is not None:
         raise ValueError(f"extractor: the judge in {directory} is damaged ({problem}); copy it again, or use `judge`")
     about = json.loads((directory / "judge.json").read_text())

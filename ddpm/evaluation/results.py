@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ddpm.atomic import appearing
+from ddpm.atomic import atomic_write
 from ddpm.config.commands import EvaluateCommand
 from ddpm.data import ImageData
 from ddpm.evaluation.class_accuracy import class_accuracies, confusion
@@ -121,12 +121,12 @@ def finish(
         matrix = confusion(tables.samples.read, tables.samples.labels)
         of_class = class_accuracies(matrix, bench.data.class_names)
         classes = {name: figure._asdict() for name, figure in of_class.items()}
-        with appearing(out / "confusion.png") as file:
+        with atomic_write(out / "confusion.png") as file:
             confusion_picture(matrix, bench.data.class_names).save(file, "PNG")
     if "memorised" in figures:
         pairs = nearest_pairs(tables.samples.pixels, tables.reference.pixels, PAIRS)
         images, real = read(pairs.samples.tolist()), bench.data.__getitems__(pairs.training)[0]
-        with appearing(out / "neighbours.png") as file:
+        with atomic_write(out / "neighbours.png") as file:
             neighbours_picture(images, real, pairs.distances.tolist()).save(file, "PNG")
     subject, judge = bench.subject, bench.judge
     result = {
@@ -163,7 +163,7 @@ def finish(
         "bound_steps": command.bound_steps,
         "versions": versions(),
     }
-    with appearing(out / "evaluation.json") as file:
+    with atomic_write(out / "evaluation.json") as file:
         file.write(_as_text(result).encode())
 
 

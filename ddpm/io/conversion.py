@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm import __version__
-from ddpm.atomic import MANIFEST, damage, digests, publish
+from ddpm.atomic import MANIFEST, digests, find_damage, write_directory_atomically
 from ddpm.config.sections import Config
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.io.adm import fitting_presets, load_adm, read_weights
@@ -90,7 +90,7 @@ def convert(
         write(pipeline, folder)
         (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
-    publish(out, fill)
+    write_directory_atomically(out, fill)
     print(_summary(pipeline, out))
     print(_usage(pipeline, out) if to == "ddpm" else _usage_in_diffusers(pipeline, out))
 
@@ -103,7 +103,7 @@ def _check_out(out: Path, model: Path) -> None:
         raise ValueError(f"out: {out} is a file; name a directory")
     if out.is_dir() and any(out.iterdir()):
         files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-        if damage(out) is not None or RECORD not in digests(out) or not files <= {*digests(out), MANIFEST}:
+        if find_damage(out) is not None or RECORD not in digests(out) or not files <= {*digests(out), MANIFEST}:
             raise ValueError(f"out: {out} holds other things than an earlier conversion; name another directory")
 
 

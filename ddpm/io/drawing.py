@@ -32,7 +32,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm.atomic import appearing
+from ddpm.atomic import atomic_write
 from ddpm.io.formats import FORMATS, BatchFormat, Format, Parts, Plan, Read, Request
 from ddpm.io.pictures import labelled_grid
 from ddpm.names import lookup
@@ -97,7 +97,7 @@ def write_samples(
 
         def finish() -> None:
             if not grid.exists():
-                with appearing(grid) as file:
+                with atomic_write(grid) as file:
                     _grid(plan, read).save(file, "PNG")
             parts.remove()
 
@@ -177,7 +177,7 @@ def _begin(plan: Plan, record: dict[str, Any], formats: list[str]) -> None:
                 f"{plan.out}: holds other images ({found.relative_to(plan.out)}) and no {path.name}; "
                 "name another folder with --out"
             )
-    with appearing(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.atomic import appearing
+from ddpm.atomic import atomic_write
 from ddpm.io.pictures import decoded, encoded, to_pil
 
 SHARD_IMAGES = 5_000            # a parquet shard holds so many images at most,
@@ -152,7 +152,7 @@ class PngFolders(BatchFormat):
         for request, image in zip(self.plan.asked(batch), images, strict=True):
             path = self.plan.out / self.plan.png(request)
             path.parent.mkdir(exist_ok=True)
-            with appearing(path, flushed=False) as file:
+            with atomic_write(path, flushed=False) as file:
                 to_pil(image).save(file, "PNG")
 
 
@@ -174,7 +174,7 @@ class Parts(BatchFormat):
 
     def write(self, batch: int, images: Tensor) -> None:
         self.folder.mkdir(exist_ok=True)
-        with appearing(self._path(batch)) as file:
+        with atomic_write(self._path(batch)) as file:
             np.save(file, images.numpy())
 
     def remove(self) -> None:
@@ -234,7 +234,7 @@ class ParquetShards(Format):
         features = datasets.Features({"image": datasets.Image(), "label": classes, "seed": datasets.Value("int64")})
         schema = features.arrow_schema
         batches = range(self.plan.batches)[shard * self._batches : (shard + 1) * self._batches]
-        with appearing(self._path(shard)) as file, parquet.ParquetWriter(file, schema) as writer:
+        with atomic_write(self._path(shard)) as file, parquet.ParquetWriter(file, schema) as writer:
             for first in range(0, len(batches), self._group):
                 group = batches[first : first + self._group]
                 asked = [request for batch in group for request in self.plan.asked(batch)]
@@ -280,7 +280,7 @@ class NpzFile(Format):
             "seeds": np.array([request.seed for request in requests], np.int64),
             "class_names": np.array(self.plan.class_names, np.str_),
         }
-        with appearing(self.path) as file, zipfile.ZipFile(file, "w") as archive:
+        with atomic_write(self.path) as file, zipfile.ZipFile(file, "w") as archive:
             with archive.open("images.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array_header_1_0(member, header)
                 for batch in range(self.plan.batches):

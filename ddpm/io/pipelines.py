@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from ddpm.atomic import MANIFEST, damage, digests, newest_intact, sha256
+from ddpm.atomic import MANIFEST, digests, find_damage, newest_intact, sha256
 from ddpm.pipeline import ClassConditionalPipeline
 
 
@@ -26,7 +26,7 @@ def locate(path: Path) -> Path:
     if not path.is_dir():
         raise ValueError(f"{path}: no such directory; give a run directory, one of its checkpoints, or a pipeline")
     if (path / "model_index.json").is_file():
-        problem = damage(path) if (path / MANIFEST).is_file() else None
+        problem = find_damage(path) if (path / MANIFEST).is_file() else None
         if problem is not None:
             raise ValueError(f"{path}: damaged, {problem}")
         return path

@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ddpm.atomic import damage, publish, recover
+from ddpm.atomic import find_damage, recover, write_directory_atomically, write_json
 from ddpm.pipeline import ClassConditionalPipeline
 
 FACTS = "best.json"
@@ -32,7 +32,7 @@ class Best:
 
     def facts(self) -> dict[str, Any] | None:
         """best.json of the model that is there: step, samples, value, identity; None if there is no whole one."""
-        if not self._folder.is_dir() or damage(self._folder) is not None:
+        if not self._folder.is_dir() or find_damage(self._folder) is not None:
             return None
         return json.loads((self._folder / FACTS).read_text())
 
@@ -57,9 +57,9 @@ class Best:
 
         def fill(folder: Path) -> None:
             pipeline.save_pretrained(folder)
-            (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+            write_json(folder / FACTS, facts)
 
-        publish(self._folder, fill)
+        write_directory_atomically(self._folder, fill)
         if changes:
             tqdm.write(         # not into the line of the progress bar
                 f"WARNING: {self._folder}: the model of step {known['step']} was chosen by other settings: "

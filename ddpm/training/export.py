@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ddpm.atomic import digests, publish
+from ddpm.atomic import digests, write_directory_atomically
 from ddpm.io.card import write_card
 from ddpm.pipeline import ClassConditionalPipeline
 
@@ -30,5 +30,5 @@ def export(run: Path, step: int, pipeline: ClassConditionalPipeline) -> Path:
         write_card(folder, run)
 
     if digests(target).get(WEIGHTS) != digests(checkpoint).get(WEIGHTS):
-        publish(target, fill)
+        write_directory_atomically(target, fill)
     return target

@@ -1,7 +1,5 @@
 """Evaluations while training: a few images of the averaged model, measured, and the best model kept."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from ddpm.atomic import json_digest
 from ddpm.config.sections import Config
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import on_main
@@ -50,7 +49,7 @@ class Evaluations:
         self._config, self._accelerator, self._pipeline, self._path = config, accelerator, pipeline, path
         self._monitor = monitor
         # Eight digits: they tell apart the few settings that one run is ever evaluated with.
-        self._settings = hashlib.sha256(json.dumps(monitor.identity, sort_keys=True).encode()).hexdigest()[:8]
+        self._settings = json_digest(monitor.identity, length=8)
         self._best = Best(path / "best", monitor.better, {"run": run_id, **monitor.identity})
 
     def observe(self, step: int, trackers: Trackers | None) -> None:

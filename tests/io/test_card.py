@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ddpm.io import hub
 from PIL import Image
 
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
+from ddpm.io import hub
 from ddpm.io.card import write_card
 from ddpm.io.hub import push
 from ddpm.models.unet import UNet

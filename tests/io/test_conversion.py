@@ -17,7 +17,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ddpm.atomic import damage
+from ddpm.atomic import find_damage
 from ddpm.config.sections import Config, DiffusionConfig, ModelConfig
 from ddpm.data import load_data
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
@@ -114,7 +114,7 @@ def test_a_file_of_weights_becomes_a_pipeline_that_draws_and_trains_on(run: Run)
     printed = converted(
         run, "model.pt", "--flags", "flags.yaml", "--class-names", "names.txt", "--out", "models/of it"
     )
-    assert damage(Path("models/of it")) is None
+    assert find_damage(Path("models/of it")) is None
     pipeline = load_pipeline(Path("models/of it"))
     assert pipeline.prediction == "eps" and pipeline.class_names == [f"digit {i}" for i in range(10)]
     assert torch.equal(pipeline.schedule.betas, SCHEDULES["linear"](1000))
@@ -205,7 +205,7 @@ def test_only_earlier_conversions_are_replaced(run: Run) -> None:
 
     Path("empty/notes.txt").write_text("mine")
     assert "empty holds other things" in refused(run, *convert, "empty")
-    assert Path("empty/notes.txt").read_text() == "mine" and damage(Path("empty")) is None
+    assert Path("empty/notes.txt").read_text() == "mine" and find_damage(Path("empty")) is None
     Path("empty/notes.txt").unlink()
     Path("empty/class_names.txt").write_text("")
     assert "empty holds other things" in refused(run, *convert, "empty")

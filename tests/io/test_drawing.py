@@ -17,13 +17,13 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from ddpm.io import drawing as files
-from ddpm.io import formats as kinds
 from PIL import Image
 from torch import Tensor
 
 from ddpm import atomic, processes
 from ddpm.data import load_data
+from ddpm.io import drawing as files
+from ddpm.io import formats as kinds
 from ddpm.io.drawing import write_samples
 from ddpm.io.formats import FORMATS, Request, folder_names
 from ddpm.io.pictures import labelled_grid, to_pil
@@ -273,11 +273,11 @@ def test_a_file_appears_whole(old: bytes | None, flushed: bool, tmp_path: Path) 
     if old is not None:
         path.write_bytes(old)
     before = tree(tmp_path)
-    with pytest.raises(KeyboardInterrupt), atomic.appearing(path, flushed) as file:
+    with pytest.raises(KeyboardInterrupt), atomic.atomic_write(path, flushed) as file:
         file.write(b"half")
         raise KeyboardInterrupt
     assert tree(tmp_path) == before
-    with atomic.appearing(path, flushed) as file:
+    with atomic.atomic_write(path, flushed) as file:
         file.write(b"new" * 10_000)
         assert {name: content for name, content in tree(tmp_path).items() if not name.endswith(".tmp")} == before
     assert tree(tmp_path) == {"a.png": b"new" * 10_000}
@@ -316,7 +316,7 @@ from pathlib import Path
 import numpy as np, torch
 from ddpm import processes
 from ddpm.io import drawing as files
-    from ddpm.io import formats
+from ddpm.io import formats
 
 out, names, count, delay, failing = Path(sys.argv[1]), *sys.argv[2:6]
 classes = ("cat", "a dog", "Vögel", "x/../y")
@@ -335,10 +335,10 @@ def draw(places):
 def full(path, flushed=True):
     if path.name == "samples.npz":
         raise OSError(28, "No space left on device", str(path))
-    return appearing(path, flushed)
+    return atomic_write(path, flushed)
 
 if failing == "writes":
-    appearing, formats.appearing = formats.appearing, full
+    atomic_write, formats.atomic_write = formats.atomic_write, full
 
 record = {"model": "runs/a", "sample": {"steps": 50, "sampler": "ddim"}}
 try:
