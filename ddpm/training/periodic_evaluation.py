@@ -71,7 +71,7 @@ class Evaluations:
         batch_size = self._config.sample.batch_size
         draw_batch = self._pipeline.drawer(monitor.labels, monitor.seeds, **settings.drawing(), batch_size=batch_size)
         described = in_shares(
-            self._accelerator, settings.count, batch_size, lambda places: monitor.describe(draw_batch(places))
+            self._accelerator, settings.count, batch_size, lambda places: monitor.extract_features(draw_batch(places))
         )
 
         def finish() -> None:

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from ddpm import atomic, processes
 from ddpm.data import load_data
-from ddpm.io import drawing as files
-from ddpm.io import formats as kinds
-from ddpm.io.drawing import write_samples
-from ddpm.io.formats import FORMATS, Request, folder_names
+from ddpm.io import image_formats as kinds
+from ddpm.io import image_writer as files
+from ddpm.io.image_formats import FORMATS, Request, folder_names
+from ddpm.io.image_writer import write_samples
 from ddpm.io.pictures import labelled_grid, to_pil
 
 CLASSES = ("cat", "a dog", "Vögel", "x/../y")
@@ -315,8 +315,8 @@ import os, sys, time
 from pathlib import Path
 import numpy as np, torch
 from ddpm import processes
-from ddpm.io import drawing as files
-from ddpm.io import formats
+from ddpm.io import image_writer as files
+from ddpm.io import image_formats as formats
 
 out, names, count, delay, failing = Path(sys.argv[1]), *sys.argv[2:6]
 classes = ("cat", "a dog", "Vögel", "x/../y")
@@ -597,7 +597,7 @@ def test_to_pil(channels: int) -> None:
 
 def test_places_are_split_without_gaps() -> None:
     for count, size in ((1, 1), (7, 3), (9, 3), (2, 5)):
-        plan = kinds.Plan(Path(), asked(count), size, CLASSES)
+        plan = kinds.FileLayout(Path(), asked(count), size, CLASSES)
         places = [plan.places(batch) for batch in range(plan.batches)]
         assert places[0].start == 0 and places[-1].stop == count
         assert all(a.stop == b.start and len(a) == size for a, b in pairwise(places))

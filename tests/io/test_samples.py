@@ -14,7 +14,16 @@ from PIL import Image
 from ddpm.config.sections import SampleConfig
 from ddpm.diffusion.sampling import Walk
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
-from ddpm.io.samples import ADDED, Classes, blended, by_class, process_digest, sample_to_folder, swapped, walked
+from ddpm.io.sample_folder import (
+    ADDED,
+    Classes,
+    plan_blends,
+    plan_classes,
+    plan_swaps,
+    plan_walks,
+    process_digest,
+    sample_to_folder,
+)
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 
@@ -23,7 +32,7 @@ QUICK = SampleConfig(steps=3, per_class=2, batch_size=4)
 
 
 def test_by_class() -> None:
-    plan = by_class(ASKED)
+    plan = plan_classes(ASKED)
     assert plan.labels == [2, 2, 0, 0] and plan.seeds == [102, 105, 100, 103]
     assert [(r.row, r.file, r.label, r.seed) for r in plan.requests[:2]] == [
         ("horse", "seed000102", 2, 102), ("horse", "seed000105", 2, 105),
@@ -31,15 +40,15 @@ def test_by_class() -> None:
 
 
 def test_the_null_class_is_none() -> None:
-    plan = by_class(ASKED._replace(ids=[3]))
+    plan = plan_classes(ASKED._replace(ids=[3]))
     assert plan.labels == [None, None] and {r.label for r in plan.requests} == {-1}
     assert plan.requests[0].row == "none"
-    unconditional = by_class(Classes([0], ["none"], 3, 7, 2))
+    unconditional = plan_classes(Classes([0], ["none"], 3, 7, 2))
     assert unconditional.labels == [None] * 3 and unconditional.seeds == [7, 8, 9]
 
 
 def test_blends_go_from_one_to_the_next() -> None:
-    plan = blended(ASKED, 3)
+    plan = plan_blends(ASKED, 3)
     assert plan.labels[:3] == [{2: 1.0, 0: 0.0}, {2: 0.5, 0: 0.5}, {2: 0.0, 0: 1.0}]
     assert plan.seeds == [102] * 3 + [105] * 3
     assert [r.row for r in plan.requests[::3]] == ["horse to cat, seed 102", "horse to cat, seed 105"]
@@ -47,18 +56,18 @@ def test_blends_go_from_one_to_the_next() -> None:
 
 
 def test_walks_go_from_seed_to_seed() -> None:
-    plan = walked(ASKED, 5)
+    plan = plan_walks(ASKED, 5)
     assert len(plan.requests) == 2 * 2 * 5 and plan.labels[:5] == [2] * 5
     assert plan.seeds[:2] == [Walk(102, 105, 0.0), Walk(102, 105, 0.25)] and plan.seeds[9] == Walk(105, 108, 1.0)
 
 
 def test_swaps_take_over_from_the_finest_level() -> None:
-    plan = swapped(ASKED)
+    plan = plan_swaps(ASKED)
     assert plan.labels[:4] == [[2, 2, 2], [0, 2, 2], [0, 0, 2], [0, 0, 0]]
     assert plan.requests[0].row == "cat fine, horse coarse, seed 102"
 
 
-@pytest.mark.parametrize(("make", "option"), [(lambda asked: blended(asked, 3), "blend"), (swapped, "swap")])
+@pytest.mark.parametrize(("make", "option"), [(lambda asked: plan_blends(asked, 3), "blend"), (plan_swaps, "swap")])
 def test_one_class_is_no_pair(make, option: str) -> None:
     with pytest.raises(ValueError, match=rf"^{option}: needs two classes or more; give them as --classes A,B$"):
         make(ASKED._replace(ids=[1]))

@@ -25,10 +25,10 @@ from ddpm.config.sections import (
     TrackingConfig,
     TrainConfig,
 )
-from ddpm.evaluation.features import EXTRACTORS
+from ddpm.evaluation.extractors import EXTRACTORS
 from ddpm.evaluation.in_training import MONITORED
-from ddpm.training import sample_grid as grid_module
 from ddpm.training import launch
+from ddpm.training import sample_grid as grid_module
 from ddpm.training import trainer as trainer_module
 from ddpm.training.best import Best
 from ddpm.training.build import build_data, build_schedule, build_unet, check_names
