@@ -190,15 +190,9 @@ def sample_to_folder(
         print(f"{len(plan.requests)} images in {out}; overview: {grid}")
 
 
-# Options of the U-Net that were added after its first release; at these values they do not count.
-ADDED = {"conditioning": "both", "conditioned_depths": "all", "emb_channels": None}
-
-
 def process_digest(pipeline: ClassConditionalPipeline) -> str:
     """Hash of everything besides the weights that determines the samples: schedule, prediction type, architecture."""
-    config = pipeline.unet.config
-    network = {key: config[key] for key in config if not key.startswith("_")}       # not its path
-    network = {key: value for key, value in network.items() if key not in ADDED or value != ADDED[key]}
+    network = {key: value for key, value in pipeline.unet.config.items() if not key.startswith("_")}    # not its path
     facts = [pipeline.schedule.betas.tolist(), pipeline.prediction, network, pipeline.class_names]
     return json_digest(facts, length=16)
 

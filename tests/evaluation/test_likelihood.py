@@ -121,7 +121,6 @@ def test_all_timesteps_are_the_direct_sum(schedule: NoiseSchedule, variance: flo
         torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-9)
 
 
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden files are not here")
 def test_published_values(monkeypatch: pytest.MonkeyPatch) -> None:
     schedule = NoiseSchedule(SCHEDULES["linear"](1000))
     _, golden = read("vlb_linear_adm_scale_shift_32")
