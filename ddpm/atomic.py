@@ -1,4 +1,4 @@
-"""Directories that appear whole or not at all, and that know whether they are still what was written."""
+"""Atomic writing of files and directories, and checksums that show whether a directory is intact."""
 
 import errno
 import hashlib
@@ -9,23 +9,24 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
 MANIFEST = "MANIFEST.json"
 
 
-def publish(directory: Path, fill: Callable[[Path], None]) -> None:
-    """Makes `directory` with the files that `fill` writes into an empty folder.
+def write_directory_atomically(directory: Path, fill: Callable[[Path], None]) -> None:
+    """Create `directory` with the files that `fill` writes, or leave everything as it was.
 
-    The files are written beside it, flushed to the disk, listed with their SHA-256 in a manifest that is written last,
-    and only then given their name; whatever had that name before is replaced. If anything fails, nothing is left.
+    `fill` gets an empty temporary directory next to the target. Its files are flushed to disk and listed with their
+    SHA-256 in a manifest, which is written last; only then is the temporary directory renamed. An existing directory
+    of the same name is replaced.
 
     Raises:
-        OSError: if the disk is full or may not be written to.
+        OSError: if the disk is full or not writable.
     """
-    working, replaced = _beside(directory)
+    working, replaced = _temporary_names(directory)
     recover(directory)
     try:
         working.mkdir(parents=True)
@@ -42,40 +43,40 @@ def publish(directory: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(replaced, ignore_errors=True)
     except BaseException as problem:
         recover(directory)
-        if isinstance(problem, SafetensorError) and "os error" in str(problem):     # it wraps the system's own error
+        if isinstance(problem, SafetensorError) and "os error" in str(problem):     # safetensors wraps the OSError
             reason = str(problem).removeprefix("Error while serializing: ")
             raise OSError(errno.EIO, reason, str(directory)) from problem
         raise
 
 
 def recover(directory: Path) -> None:
-    """Puts right what a process left that was killed in `publish`: what it had set aside has its name again.
+    """Clean up after a process that was killed in `write_directory_atomically`.
 
-    Nothing whole is lost, and nothing else is left beside the directory.
+    A previous version that had been set aside gets its name back, and temporary directories are removed.
 
     Raises:
-        OSError: if it may not be renamed.
+        OSError: if the previous version cannot be renamed.
     """
-    working, replaced = _beside(directory)
+    working, replaced = _temporary_names(directory)
     shutil.rmtree(working, ignore_errors=True)
     if replaced.exists() and not directory.exists():
         replaced.rename(directory)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _beside(directory: Path) -> tuple[Path, Path]:
-    """Where `publish` works, and where it sets aside what is to be replaced."""
+def _temporary_names(directory: Path) -> tuple[Path, Path]:
+    """Return the paths of the directory being written and of the previous version that it replaces."""
     return directory.with_name(f".{directory.name}.tmp"), directory.with_name(f".{directory.name}.old")
 
 
 def digests(directory: Path) -> dict[str, str]:
-    """SHA-256 of each file as it was published; empty where nothing was."""
+    """Return the SHA-256 of each file from the manifest of a directory; empty if it has no manifest."""
     file = directory / MANIFEST
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def damage(directory: Path) -> str | None:
-    """What is wrong with a published directory, in a few words; None if it is as it was written."""
+def find_damage(directory: Path) -> str | None:
+    """Return what is wrong with a directory that has a manifest, in a few words; None if it is intact."""
     try:
         manifest = json.loads((directory / MANIFEST).read_text())
         for name, digest in manifest.items():
@@ -91,10 +92,10 @@ def damage(directory: Path) -> str | None:
 
 
 def newest_intact(folder: Path, pattern: str = "step_*") -> tuple[Path | None, dict[Path, str]]:
-    """The last directory by name that is as it was published, and what is wrong with each one after it."""
+    """Return the last intact directory by name, and the problem of each damaged directory after it."""
     damaged = {}
     for directory in sorted((path for path in folder.glob(pattern) if path.is_dir()), reverse=True):
-        problem = damage(directory)
+        problem = find_damage(directory)
         if problem is None:
             return directory, damaged
         damaged[directory] = problem
@@ -102,8 +103,8 @@ def newest_intact(folder: Path, pattern: str = "step_*") -> tuple[Path | None, d
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Gives an error of the operating system the name of the file that is being written."""
+def with_path_in_error(path: Path) -> Iterator[None]:
+    """Add `path` to an OSError that is raised while this file is written."""
     try:
         yield
     except OSError as problem:
@@ -111,19 +112,19 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def appearing(path: Path, flushed: bool = True) -> Iterator[IO[bytes]]:
-    """A file to write to, which gets the name `path` when it is whole; if anything fails, nothing is left.
+def atomic_write(path: Path, flushed: bool = True) -> Iterator[IO[bytes]]:
+    """Open a temporary file that is renamed to `path` once it is complete; after an error nothing is left.
 
     Args:
-        path: its name; what is there is replaced.
-        flushed: whether it is on the disk before it gets its name.
+        path: final name; an existing file is replaced.
+        flushed: whether to flush the file to disk before it is renamed.
 
     Raises:
-        OSError: if the disk is full or may not be written to; names `path`.
+        OSError: if the disk is full or not writable; the message names `path`.
     """
-    # A name of its own: several processes may make the same file, and the last to finish replaces it by its equal.
+    # The random name lets several processes write the same file; the last one to finish replaces equal content.
     working = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    with naming(path):
+    with with_path_in_error(path):
         try:
             with working.open("wb") as file:
                 yield file
@@ -136,8 +137,35 @@ def appearing(path: Path, flushed: bool = True) -> Iterator[IO[bytes]]:
             raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically.
+
+    Raises:
+        OSError: as in `atomic_write`.
+    """
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as an indented JSON file, atomically.
+
+    Raises:
+        OSError: as in `atomic_write`.
+    """
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def json_digest(value: Any, length: int = 64) -> str:
+    """Return the first `length` hexadecimal digits of the SHA-256 of a value in JSON form.
+
+    The order of keys does not matter. Values that JSON does not have, such as paths, count as their string.
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:length]
+
+
 def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

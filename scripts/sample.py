@@ -9,7 +9,7 @@ def main() -> None:
     with one_line_errors():
         command = parse_sample()
         settings = sample_settings(command)
-        from ddpm.io.samples import sample_to_folder  # after the options are read: importing takes seconds
+        from ddpm.io.sample_folder import sample_to_folder  # after the options are read: importing takes seconds
 
         sample_to_folder(
             command.model,

@@ -1,4 +1,4 @@
-"""Published directories are whole or not there, and damage does not go unseen."""
+"""Published directories are whole or not there, and damage is detected."""
 
 import json
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.atomic import MANIFEST, damage, newest_intact, publish, recover
+from ddpm.atomic import MANIFEST, find_damage, newest_intact, recover, write_directory_atomically
 
 
 def fill_with(**files: bytes) -> Callable[[Path], None]:
@@ -25,7 +25,7 @@ FILES = {"weights": bytes(range(256)) * 5, "unet__config": b'{"norm": "adagn"}',
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
     directory = tmp_path / "checkpoints" / "step_1"
-    publish(directory, fill_with(**FILES))
+    write_directory_atomically(directory, fill_with(**FILES))
     return directory
 
 
@@ -33,13 +33,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_publish(published: Path) -> None:
+def test_write_directory(published: Path) -> None:
     found = contents(published)
     assert {name.replace("__", "/"): content for name, content in FILES.items()} == {
         name: content for name, content in found.items() if name != MANIFEST
     }
     assert json.loads(found[MANIFEST]).keys() == found.keys() - {MANIFEST}
-    assert damage(published) is None
+    assert find_damage(published) is None
     assert [p.name for p in published.parent.iterdir()] == ["step_1"]       # nothing hidden is left beside it
 
 
@@ -51,15 +51,15 @@ def test_the_manifest_is_written_last(tmp_path: Path, monkeypatch: pytest.Monkey
         assert not (tmp_path / "x").exists() and list(folder.iterdir()) == []
         (folder / "a").write_bytes(b"1")
 
-    publish(tmp_path / "x", fill)
+    write_directory_atomically(tmp_path / "x", fill)
     # Files, then the manifest, then the folder are on the disk before the name exists; the name itself comes last.
     assert [name for name, _ in flushed[:2]] == ["a", MANIFEST]
     assert [there for _, there in flushed] == [False] * (len(flushed) - 1) + [True]
 
 
 def test_replacing(published: Path) -> None:
-    publish(published, fill_with(other=b"new"))
-    assert contents(published).keys() == {"other", MANIFEST} and damage(published) is None
+    write_directory_atomically(published, fill_with(other=b"new"))
+    assert contents(published).keys() == {"other", MANIFEST} and find_damage(published) is None
     assert [p.name for p in published.parent.iterdir()] == ["step_1"]
 
 
@@ -74,8 +74,8 @@ def test_a_failure_leaves_what_was_there(existed: bool, problem: BaseException, 
 
     before = contents(published)
     with pytest.raises(type(problem)):
-        publish(directory, fill)
-    assert contents(published) == before and damage(published) is None
+        write_directory_atomically(directory, fill)
+    assert contents(published) == before and find_damage(published) is None
     assert [p.name for p in published.parent.iterdir()] == ["step_1"]
 
 
@@ -93,7 +93,7 @@ def test_a_failure_while_renaming_leaves_what_was_there(
 
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(OSError, match="No space"):
-        publish(published, fill_with(other=b"new"))
+        write_directory_atomically(published, fill_with(other=b"new"))
     monkeypatch.undo()
     assert published.is_dir() and contents(published) == before
     assert [p.name for p in published.parent.iterdir()] == ["step_1"]
@@ -108,8 +108,8 @@ def test_killed_between_the_two_renames(published: Path) -> None:
         assert contents(published) == before
         (folder / "other").write_bytes(b"new")
 
-    publish(published, fill)
-    assert contents(published).keys() == {"other", MANIFEST} and damage(published) is None
+    write_directory_atomically(published, fill)
+    assert contents(published).keys() == {"other", MANIFEST} and find_damage(published) is None
     assert [p.name for p in published.parent.iterdir()] == ["step_1"]
 
 
@@ -121,7 +121,7 @@ def test_recover(there: bool, names: list[str], published: Path) -> None:
         published.rename(published.with_name("whole"))
     for name in names:
         left = published.with_name(name)
-        publish(left, fill_with(**FILES) if name.endswith("old") else fill_with(half=b"half"))
+        write_directory_atomically(left, fill_with(**FILES) if name.endswith("old") else fill_with(half=b"half"))
     recover(published)
     if there or ".step_1.old" in names:
         assert contents(published) == before
@@ -135,7 +135,7 @@ def test_leftovers_of_a_killed_process_do_not_matter(published: Path) -> None:
         left = published.with_name(f".step_2.{suffix}")
         left.mkdir()
         (left / "half").write_bytes(b"half")
-    publish(published.with_name("step_2"), fill_with(a=b"1"))
+    write_directory_atomically(published.with_name("step_2"), fill_with(a=b"1"))
     assert contents(published.with_name("step_2")).keys() == {"a", MANIFEST}
     assert newest_intact(published.parent)[0] == published.with_name("step_2")
 
@@ -152,9 +152,9 @@ def test_every_flipped_bit_is_seen(name: str, published: Path) -> None:
         changed = bytearray(whole)
         changed[bit // 8] ^= 1 << bit % 8
         path.write_bytes(changed)
-        assert damage(published) is not None, bit
+        assert find_damage(published) is not None, bit
     path.write_bytes(whole)
-    assert damage(published) is None
+    assert find_damage(published) is None
 
 
 @pytest.mark.parametrize("name", ["weights", "unet/config", MANIFEST])
@@ -163,9 +163,9 @@ def test_every_truncation_is_seen(name: str, published: Path) -> None:
     whole = path.read_bytes()
     for length in [*range(0, len(whole) - 2, 13), len(whole) - 2]:      # the manifest's last byte is but a line's end
         path.write_bytes(whole[:length])
-        assert damage(published) is not None, length
+        assert find_damage(published) is not None, length
     path.write_bytes(whole + b"x")
-    assert damage(published) is not None
+    assert find_damage(published) is not None
 
 
 @pytest.mark.parametrize(("name", "expected"), [
@@ -173,12 +173,12 @@ def test_every_truncation_is_seen(name: str, published: Path) -> None:
 ])
 def test_missing_files_are_named(name: str, expected: str, published: Path) -> None:
     (published / name).unlink()
-    assert damage(published) == expected
+    assert find_damage(published) == expected
 
 
 def test_changed_files_are_named(published: Path) -> None:
     (published / "unet" / "config").write_bytes(b"{}")
-    assert damage(published) == "unet/config has changed"
+    assert find_damage(published) == "unet/config has changed"
 
 
 @pytest.mark.parametrize(
@@ -186,17 +186,17 @@ def test_changed_files_are_named(published: Path) -> None:
 )
 def test_garbled_manifests_are_damage(garbled: bytes, published: Path) -> None:
     (published / MANIFEST).write_bytes(garbled)
-    assert damage(published) is not None
+    assert find_damage(published) is not None
 
 
 def test_a_folder_in_place_of_a_file_is_damage(published: Path) -> None:
     (published / "weights").unlink()
     (published / "weights").mkdir()
-    assert damage(published) is not None
+    assert find_damage(published) is not None
 
 
 def test_no_such_directory_is_damage(tmp_path: Path) -> None:
-    assert damage(tmp_path / "none") is not None
+    assert find_damage(tmp_path / "none") is not None
 
 
 # ------------------------------------------------------------------------------------------------------ newest_intact
@@ -206,7 +206,7 @@ def test_no_such_directory_is_damage(tmp_path: Path) -> None:
 def several(tmp_path: Path) -> list[Path]:
     directories = [tmp_path / f"step_{step:08d}" for step in (2, 10, 300)]
     for directory in directories:
-        publish(directory, fill_with(a=directory.name.encode()))
+        write_directory_atomically(directory, fill_with(a=directory.name.encode()))
     return directories
 
 
@@ -237,7 +237,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 
 def test_unpublished_folders_are_not_candidates(several: list[Path]) -> None:
-    publish(several[0].parent / ".step_00000400.tmp", fill_with(a=b"1"))
+    write_directory_atomically(several[0].parent / ".step_00000400.tmp", fill_with(a=b"1"))
     assert newest_intact(several[0].parent) == (several[2], {})
 
 

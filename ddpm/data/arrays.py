@@ -1,8 +1,7 @@
-"""Images in an .npz, as numpy.savez writes them: from this package, ADM's scripts, or anywhere."""
+"""Images in an .npz as numpy.savez writes it: from this package, ADM's scripts, or any other source."""
 
 import struct
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -15,7 +14,7 @@ from ddpm.data.decode import UnreadableImage, unreadable_if_it_fails
 from ddpm.data.labels import encode_labels
 from ddpm.data.records import ArrayPictures, Pictures, Records
 
-# in order of preference: the names of this package, and those that savez gives
+# in order of preference: the names of this package, and the defaults of savez
 IMAGES = ("images", "arr_0")
 LABELS = ("labels", "arr_1")
 CLASS_NAMES = "class_names"
@@ -23,12 +22,12 @@ CLASS_NAMES = "class_names"
 
 @dataclass(frozen=True)
 class NpzPictures:
-    """Pictures in an archive whose array is not compressed, read from the file one by one.
+    """Pictures in an uncompressed array of an archive, read from the file one by one.
 
     Attributes:
         path: of the archive.
-        offset: of the first value in it, in bytes.
-        shape: (N, H, W) of grey pictures, or (N, H, W, 3) of RGB ones.
+        offset: position of the array's first value in the file, in bytes.
+        shape: (N, H, W) for grey pictures, or (N, H, W, 3) for RGB.
     """
 
     path: str
@@ -44,7 +43,7 @@ class NpzPictures:
             file.seek(self.offset + index * size)
             values = file.read(size)
         if len(values) < size:
-            raise UnreadableImage("the file is cut off")
+            raise UnreadableImage("the file is truncated")
         return values
 
     def open(self, index: int) -> Image.Image:
@@ -55,12 +54,12 @@ class NpzPictures:
 
 
 class Arrays(NamedTuple):
-    """What an .npz of images holds.
+    """The content of an .npz of images.
 
     Attributes:
-        pictures: N of them. Compressed ones are in memory, others stay in the file.
-        labels: ids or names, N of them; None where there are none.
-        class_names: the names that ids refer to; None where there are none.
+        pictures: N of them; compressed ones are in memory, others stay in the file.
+        labels: N ids or names; None without labels.
+        class_names: the names of the ids; None without names.
     """
 
     pictures: Pictures
@@ -75,12 +74,12 @@ class _Header(NamedTuple):
 
 
 def open_npz(path: Path) -> Arrays:
-    """Opens an .npz: images uint8 (N, H, W, C) as `images` or `arr_0`, and labels (N,) as `labels` or `arr_1`.
+    """Open an .npz: images uint8 (N, H, W, C) as `images` or `arr_0`, and labels (N,) as `labels` or `arr_1`.
 
-    Grey images may be (N, H, W). An array `class_names` names the ids. Any other array is left alone.
+    Grey images may be (N, H, W). An array `class_names` gives the names of the ids. Other arrays are ignored.
 
     Raises:
-        ValueError: if it is no .npz, or its arrays are of another type or shape; one line that names the path.
+        ValueError: if it is not an .npz, or its arrays have another type or shape; names the path.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -88,26 +87,26 @@ def open_npz(path: Path) -> Arrays:
         found = next((name for name in IMAGES if name in headers), None)
         if found is None:
             there = ", ".join(f"{name} {header.shape}" for name, header in headers.items())
-            raise _Refused(f"has no array {' or '.join(IMAGES)}; it holds {there or 'nothing'}")
-        shape = _image_shape(path, found, headers[found])
+            raise _Unsuitable(f"has no array {' or '.join(IMAGES)}; it contains {there or 'nothing'}")
+        shape = _image_shape(found, headers[found])
         with np.load(path, allow_pickle=False) as arrays:
             labels = next((arrays[name] for name in LABELS if name in headers), None)
             names = arrays[CLASS_NAMES] if CLASS_NAMES in headers else None
         if labels is not None and labels.shape != shape[:1]:
-            raise _Refused(f"has labels of shape {labels.shape}; allowed is one id or name per image, {shape[:1]}")
+            raise _Unsuitable(f"has labels of shape {labels.shape}; allowed is one id or name per image, {shape[:1]}")
         return Arrays(
             _pictures(path, found, headers[found], shape),
             None if labels is None else labels.tolist(),
             None if names is None else [str(name) for name in names.flatten()],
         )
-    except _Refused as problem:
+    except _Unsuitable as problem:
         raise ValueError(f"{path}: {problem}") from None
     except (OSError, ValueError, EOFError, struct.error, zipfile.BadZipFile, NotImplementedError) as problem:
         raise ValueError(f"{path}: cannot be read as an .npz: {' '.join(str(problem).split())}") from problem
 
 
 def load_npz(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
-    """Returns the images of an .npz, which is the split `train`; see `open_npz` for its arrays.
+    """Return the images of an .npz, which is the split `train`; see `open_npz` for its arrays.
 
     Raises:
         ValueError: if the file cannot be read, or there are no labels.
@@ -119,13 +118,13 @@ def load_npz(source: str, split: str, image_column: str | None, label_column: st
     except ValueError as problem:
         raise ValueError(f"data.source: {problem}") from problem
     if arrays.labels is None:
-        raise ValueError(f"data.source: {source!r} has no labels; add an array of them as {' or '.join(LABELS)}")
+        raise ValueError(f"data.source: {source!r} has no labels; add them as an array {' or '.join(LABELS)}")
     labels, class_names = encode_labels(arrays.labels, arrays.class_names, arrays.pictures.where)
     return Records(arrays.pictures, labels, class_names)
 
 
-class _Refused(Exception):
-    """An archive that can be read, and is not what is allowed; the message lacks the path."""
+class _Unsuitable(Exception):
+    """A readable archive with unsuitable arrays; the message does not contain the path."""
 
 
 def _header(archive: zipfile.ZipFile, name: str) -> _Header:
@@ -137,20 +136,20 @@ def _read_header(member: Any) -> _Header:
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(member)
     if version not in read:
-        raise ValueError(f"an array of version {version} of its format")
+        raise ValueError(f"array format version {version} is not supported")
     return _Header(*read[version](member))
 
 
-def _image_shape(path: Path, name: str, header: _Header) -> tuple[int, ...]:
-    """(N, H, W) of grey images or (N, H, W, 3) of RGB ones, if they are of an allowed type and shape."""
+def _image_shape(name: str, header: _Header) -> tuple[int, ...]:
+    """Return (N, H, W) for grey images or (N, H, W, 3) for RGB, if type and shape are allowed."""
     if header.dtype != np.uint8:
-        raise _Refused(f"{name} is {_content(path, name, header)}; allowed is uint8 from 0 to 255{_remedy(header)}")
+        raise _Unsuitable(f"{name} is {header.dtype}; allowed is uint8 from 0 to 255: scale, round and convert")
     shape = header.shape[:3] if header.shape[3:] == (1,) else header.shape
     if not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
         last = "; channels come last, transpose(0, 2, 3, 1)" * (len(shape) == 4 and shape[1] in (1, 3))
-        raise _Refused(f"{name} has shape {header.shape}; allowed are (N, H, W, 3) of RGB, (N, H, W, 1) of grey{last}")
+        raise _Unsuitable(f"{name} has shape {header.shape}; allowed: (N, H, W, 3) RGB, (N, H, W, 1) grey{last}")
     if 0 in shape:
-        raise _Refused(f"{name} has shape {header.shape}; there are no images in it")
+        raise _Unsuitable(f"{name} has shape {header.shape}; it contains no images")
     return shape
 
 
@@ -164,31 +163,7 @@ def _pictures(path: Path, name: str, header: _Header, shape: tuple[int, ...]) ->
             _read_header(member)
             length = member.tell()
     with path.open("rb") as file:
-        # The local header has a length of its own, other than that of its copy at the end of the archive.
+        # The length of the local header can differ from that of its copy at the end of the archive.
         file.seek(info.header_offset + 26)
         begin = info.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
     return NpzPictures(str(path), begin + length, shape)
-
-
-def _content(path: Path, name: str, header: _Header) -> str:
-    """Type and range of an array in words, or its first image that has none; read an image at a time."""
-    if header.dtype.kind not in "fiub" or header.fortran_order or 0 in header.shape:
-        return f"{header.dtype} of shape {header.shape}"
-    low, high = np.inf, -np.inf
-    for place, values in enumerate(_images(path, name, header)):
-        if not np.isfinite(values).all():
-            return f"{header.dtype} with {'NaN' if np.isnan(values).any() else 'infinity'} at image {place}"
-        low, high = min(low, values.min()), max(high, values.max())
-    return f"{header.dtype} from {float(low):g} to {float(high):g}"
-
-
-def _images(path: Path, name: str, header: _Header) -> Iterator[np.ndarray]:
-    size = prod(header.shape[1:]) * header.dtype.itemsize
-    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
-        _read_header(member)
-        for _ in range(header.shape[0]):
-            yield np.frombuffer(member.read(size), header.dtype)
-
-
-def _remedy(header: _Header) -> str:
-    return "; scale them to that range, round, and save them as uint8" if header.dtype.kind == "f" else ""

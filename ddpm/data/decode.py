@@ -1,4 +1,4 @@
-"""One picture of any mode and size -> a square uint8 array."""
+"""Decoding a picture of any mode and size into a square uint8 array."""
 
 import struct
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ MODES = {1: "L", 3: "RGB"}
 
 
 class UnreadableImage(ValueError):
-    """An image that cannot be decoded; the message is the reason, without the place."""
+    """An image that cannot be decoded; the message is the reason, without the location."""
 
 
 @contextmanager
 def unreadable_if_it_fails() -> Iterator[None]:
-    """Turns what Pillow raises on bad files (its decoders are not consistent) into `UnreadableImage`."""
+    """Convert errors that Pillow raises for damaged files, which differ between decoders, to `UnreadableImage`."""
     try:
         yield
     except UnreadableImage:
@@ -28,7 +28,7 @@ def unreadable_if_it_fails() -> Iterator[None]:
 
 
 def is_grey(image: Image.Image) -> bool:
-    """Returns whether `image` holds brightness only, in any bit depth, with or without transparency."""
+    """Return whether `image` has brightness only, at any bit depth, with or without transparency."""
     if image.mode == "P":
         palette = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
         return bool((palette == palette[:, :1]).all())
@@ -36,12 +36,12 @@ def is_grey(image: Image.Image) -> bool:
 
 
 def to_pixels(image: Image.Image, resolution: int, channels: int) -> np.ndarray:
-    """Returns `image` upright, centre-cropped to a square and resized.
+    """Return `image` upright, centre-cropped to a square and resized.
 
-    EXIF orientation is honoured. Transparent pixels are composited over white, because that is the page that cut-outs
-    and drawings are made for, and because the colour stored under full transparency is arbitrary, most often black.
-    The central square is resized by an antialiasing bicubic filter; pixels are untouched where the size is right.
-    Depths beyond 8 bits are scaled, never clipped: see `_to_8_bits`.
+    The EXIF orientation is applied. Transparent pixels are composited over white, because cut-outs and drawings are
+    made for a white page, and because the colour stored under full transparency is arbitrary, usually black. The
+    central square is resized with an antialiased bicubic filter; images of the right size are unchanged. Depths above 8
+    bits are scaled, not clipped: see `_to_8_bits`.
 
     Args:
         image: a picture of any Pillow mode.
@@ -52,19 +52,19 @@ def to_pixels(image: Image.Image, resolution: int, channels: int) -> np.ndarray:
         uint8 (channels, resolution, resolution), contiguous.
 
     Raises:
-        UnreadableImage: if the file is truncated or malformed, or if its values have no known scale.
+        UnreadableImage: if the file is truncated or malformed, or the scale of its values is unknown.
     """
     with unreadable_if_it_fails():
-        # getexif first: transposing asks for it anyway, and most images have none
+        # checked first because most images have no EXIF data, and transposing copies them
         if image.getexif():
             image = ImageOps.exif_transpose(image)
         image = _square(_flatten(image, MODES[channels]), resolution)
-    pixels = np.array(image)  # a copy: torch wants memory that it may write to
+    pixels = np.array(image)  # a copy, because torch requires writable memory
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def _flatten(image: Image.Image, mode: str) -> Image.Image:
-    """Returns `image` in `mode` (L or RGB), without depth beyond 8 bits and without transparency."""
+    """Return `image` in `mode` (L or RGB), with 8 bits and without transparency."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = Image.fromarray(_to_8_bits(np.asarray(image), image.mode))
     elif image.has_transparency_data:
@@ -77,10 +77,10 @@ def _flatten(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _to_8_bits(values: np.ndarray, mode: str) -> np.ndarray:
-    """Returns grey values of any depth as uint8.
+    """Convert grey values of any depth to uint8.
 
-    `I;16*` holds 0..65535. `I` (32 bits) and `F` (float) carry no scale of their own, so it is read off the image: `I`
-    is 0..255 if nothing exceeds 255, else 0..65535; `F` is 0..1 if nothing exceeds 1, else 0..255.
+    `I;16*` holds 0..65535. `I` (32 bits) and `F` (float) have no defined scale, so it is inferred from the image: `I`
+    is 0..255 if no value exceeds 255, otherwise 0..65535; `F` is 0..1 if no value exceeds 1, otherwise 0..255.
 
     Raises:
         UnreadableImage: if values are not finite, negative, or beyond these ranges.
@@ -93,7 +93,7 @@ def _to_8_bits(values: np.ndarray, mode: str) -> np.ndarray:
         limit = 255 if high <= 255 else 65535
     else:
         limit = 1 if high <= 1 else 255
-    if not (low >= 0 and high <= limit):  # also false for NaN
+    if not (low >= 0 and high <= limit):  # also true for NaN
         raise UnreadableImage(f"mode {mode} with values {low:g} to {high:g}; allowed are 0 to {limit}")
     return np.rint(values * (255 / limit)).astype(np.uint8)
 

@@ -16,13 +16,13 @@ SPLITS = ("train", "training", "validation", "valid", "val", "test")
 
 
 def load_folder(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
-    """Returns the images under `source/CLASS/` or `source/SPLIT/CLASS/`, at any depth below the class.
+    """Return the images under `source/CLASS/` or `source/SPLIT/CLASS/`, at any depth below the class.
 
-    Class names are the folder names, sorted. Read here and not by `datasets`' imagefolder, which takes a class or file
-    whose name contains `train` or `test` for a split, and drops the labels of a single class without a word.
+    Class names are the sorted folder names. `datasets`' imagefolder is not used, because it treats a class or file
+    whose name contains `train` or `test` as a split, and silently drops the labels of a single class.
 
     Raises:
-        ValueError: if there is no such split, no class folders, or a class without images.
+        ValueError: if there is no such split, there are no class folders, or a class has no images.
     """
     root = Path(source)
     splits = _splits(root)
@@ -35,7 +35,7 @@ def load_folder(source: str, split: str, image_column: str | None, label_column:
     if not classes:
         found = "images" if images_below(splits[split]) else "no images"
         raise ValueError(
-            f"data.source: {str(splits[split])!r} has {found} but no class folders; put images in one folder per class"
+            f"data.source: {str(splits[split])!r} has {found} but no class folders; use one folder per class"
         )
     paths: list[str] = []
     values: list[int] = []
@@ -43,8 +43,8 @@ def load_folder(source: str, split: str, image_column: str | None, label_column:
         images = images_below(folder)
         if not images:
             raise ValueError(
-                f"data.source: there are no images in class folder {str(folder)!r}; remove it, or add images that end"
-                f" in {', '.join(sorted(IMAGE_SUFFIXES))}"
+                f"data.source: class folder {str(folder)!r} contains no images; remove it, or add images with suffix"
+                f" {', '.join(sorted(IMAGE_SUFFIXES))}"
             )
         paths += map(str, images)
         values += [label] * len(images)
@@ -54,10 +54,10 @@ def load_folder(source: str, split: str, image_column: str | None, label_column:
 
 
 def _splits(root: Path) -> dict[str, Path]:
-    """Returns split name -> folder of class folders.
+    """Map split names to folders of class folders.
 
-    Subfolders are splits only if one has a usual name and all hold folders and no images of their own; otherwise they
-    are classes, `train` (the vehicle) among them.
+    Subfolders are splits only if one has a usual name and all contain folders but no images; otherwise they are
+    classes, even one called `train` (the vehicle).
     """
     folders = folders_in(root)
     named = any(folder.name in SPLITS for folder in folders)
@@ -67,21 +67,21 @@ def _splits(root: Path) -> dict[str, Path]:
 
 
 def folders_in(root: Path) -> list[Path]:
-    """The folders in a folder, sorted, without hidden ones."""
+    """Return the subfolders of a folder, sorted, without hidden ones."""
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files in a folder itself, sorted."""
+    """Return the image files directly in a folder, sorted."""
     return sorted(path for path in folder.iterdir() if is_image(path))
 
 
 def images_below(folder: Path) -> list[Path]:
-    """The image files in a folder, at any depth, sorted."""
+    """Return the image files in a folder at any depth, sorted."""
     return sorted(path for path in folder.rglob("*") if is_image(path))
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is an image by its name."""
-    # a leading dot marks what file managers leave beside images (`._cat.jpg`)
+    """Return whether a file name is that of an image."""
+    # file managers create hidden companions of images (`._cat.jpg`)
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")

@@ -1,4 +1,4 @@
-"""Raw labels -> class ids and class names."""
+"""Encoding of raw labels as class ids and class names."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,22 +8,22 @@ import torch
 def encode_labels(
     values: Sequence[int | str | bool | None], names: Sequence[str] | None, where: Callable[[int], str]
 ) -> tuple[torch.Tensor, tuple[str, ...]]:
-    """Returns class ids and class names.
+    """Encode labels as class ids.
 
     Args:
         values: N raw labels: ids, or names.
-        names: class names that the ids in `values` refer to; None where the source declares none. Then names (and
-            booleans) become the sorted distinct ones, and ids must be 0..K-1, each occurring.
-        where: place of a row, for messages.
+        names: class names of the ids in `values`; None if the source declares none. Then the classes are the sorted
+            distinct names (or booleans), or ids that must be 0..K-1, each occurring.
+        where: describes the location of a row, for error messages.
 
     Returns:
         int64 (N,) in 0..K-1, and K names.
 
     Raises:
-        ValueError: if there is no label, one that is missing or out of range, or fewer than two classes.
+        ValueError: if there are no labels, one is missing or out of range, or there are fewer than two classes.
     """
     if not values:
-        raise ValueError("data.source: there are no images in it")
+        raise ValueError("data.source: contains no images; allowed is one or more")
     for row, value in enumerate(values):
         if value is None:
             raise ValueError(f"data.label_column: {where(row)} has no label (None); label it or remove it")
@@ -42,7 +42,7 @@ def encode_labels(
         )
     if len(labels.unique()) < 2:
         raise ValueError(
-            f"data.source: all images have one class, {names[int(labels[0])]!r}; a class-conditional model needs two"
+            f"data.source: all images have class {names[int(labels[0])]!r}; a class-conditional model needs two classes"
         )
     return labels, tuple(names)
 
@@ -57,7 +57,7 @@ def _integers(values: Sequence[int | str | bool]) -> torch.Tensor:
 
 
 def _numbered(labels: torch.Tensor, where: Callable[[int], str]) -> list[str]:
-    """Returns the names "0".."K-1" of undeclared ids; a gap is refused, since it would train a class of no images."""
+    """Return the names "0".."K-1" of undeclared ids; a gap is an error, because it would be a class without images."""
     if labels.min() < 0:
         row = int(labels.argmin())
         raise ValueError(f"data.label_column: {where(row)} has label {int(labels[row])}; allowed are 0 to K-1")
@@ -65,7 +65,7 @@ def _numbered(labels: torch.Tensor, where: Callable[[int], str]) -> list[str]:
     if present[-1] >= len(present):
         missing = next(i for i, label in enumerate(present.tolist()) if i != label)
         raise ValueError(
-            f"data.label_column: integer labels must be 0..K-1, each occurring, but {missing} does not"
-            f" (found {len(present)} labels up to {int(present[-1])}); renumber them, or use names"
+            f"data.label_column: integer labels must be 0..K-1, each occurring, but {missing} is missing"
+            f" ({len(present)} labels up to {int(present[-1])}); renumber them, or use names"
         )
     return [str(i) for i in range(len(present))]

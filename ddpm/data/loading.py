@@ -1,4 +1,4 @@
-"""load_data: source -> ImageData."""
+"""Loading of a data source as ImageData."""
 
 import hashlib
 import json
@@ -18,9 +18,9 @@ from ddpm.data.slices import parse_split
 from ddpm.data.sources import load_records
 from ddpm.names import lookup
 
-ON_BAD_IMAGE = {"error": False, "skip": True}  # whether to leave it out
-CHUNK = 256  # images per task of the thread pool: enough to hide what a task costs
-MAX_HASHED = 65_536  # images read for the fingerprint; of more, that many at even distances
+ON_BAD_IMAGE = {"error": False, "skip": True}  # whether to omit the image
+CHUNK = 256  # images per task of the thread pool, enough to hide its overhead
+MAX_HASHED = 65_536  # maximum number of images read for the fingerprint, evenly spaced
 
 
 def load_data(
@@ -34,35 +34,35 @@ def load_data(
     on_bad_image: str = "error",
     memory_gb: float = 4.0,
 ) -> ImageData:
-    """Returns the labelled images of a source, made upright, square, and of one size and channel count.
+    """Return the labelled images of a source: upright, square, and of equal size and channels.
 
-    The shorter side becomes `resolution` (antialiased), the centre is kept. Images are decoded once into memory where
-    they fit, otherwise when they are asked for. An image that turns out unreadable only then could not be left out
-    without shifting the others, so `skip` decodes all images once beforehand, in either case.
+    The shorter side becomes `resolution` (antialiased), and the centre is kept. Images are decoded once into memory if
+    they fit, otherwise on access. With `skip` all images are decoded once at the beginning in either case, because
+    omitting an image later would shift the indices of the others.
 
     Args:
-        source: `digits`; a folder of class folders, or of splits with class folders; a parquet file, or a folder with
-            some; an .npz; a folder written by `save_to_disk`; or the name of a dataset on the Hugging Face Hub.
-        resolution: height and width in pixels, from 1; None for the shorter side of the first image.
-        split: the part of the source to read. A single file, and a folder without splits, is `train`. Rows of a split
-            are taken as `train[:1500]`, `train[-500:]` or `train[10%:20%]`, in the order in which the source has them;
-            classes are those of the whole split.
-        image_column: the column of images; None to find it.
-        label_column: the column of labels (ids or names); None to find it.
-        channels: 1 (grey) or 3 (RGB); None for 1 if the first image is grey, else 3.
-        on_bad_image: `error`, or `skip` to leave unreadable images out and count them.
-        memory_gb: images are held in memory up to this size, in 1e9 bytes of uint8 pixels; above 0.
+        source: `digits`; a folder of class folders, or of splits with class folders; a parquet file, or a folder of
+            them; an .npz; a folder written by `save_to_disk`; or the name of a dataset on the Hugging Face Hub.
+        resolution: height and width in pixels, 1 or more; None for the shorter side of the first image.
+        split: the split to read. A single file, and a folder without splits, is `train`. Rows are selected as in
+            `train[:1500]`, `train[-500:]` or `train[10%:20%]`, in the order of the source; classes are those of the
+            whole split.
+        image_column: the column of images; None to infer it.
+        label_column: the column of labels (ids or names); None to infer it.
+        channels: 1 (grey) or 3 (RGB); None for 1 if the first image is grey, otherwise 3.
+        on_bad_image: `error`, or `skip` to omit and count unreadable images.
+        memory_gb: maximum size of images in memory, in 1e9 bytes of uint8 pixels; above 0.
 
     Raises:
-        ValueError: if an option is out of range, the source or a column is not there, a label is unusable, there are
-            fewer than two classes, or an image is unreadable; one line that names the option.
+        ValueError: if an option is out of range, the source or a column does not exist, a label is unusable, there are
+            fewer than two classes, or an image is unreadable; names the option.
     """
     if resolution is not None and resolution < 1:
-        raise ValueError(f"data.resolution: {resolution} is not possible; allowed is 1 or more pixels")
+        raise ValueError(f"data.resolution: {resolution} is out of range; allowed: 1 or more pixels")
     if channels not in (None, 1, 3):
         raise ValueError(f"data.channels: {channels} is not one of 1 (grey), 3 (RGB)")
     if not memory_gb > 0:
-        raise ValueError(f"data.memory_gb: {memory_gb} is not possible; allowed is more than 0")
+        raise ValueError(f"data.memory_gb: {memory_gb} is out of range; allowed: above 0")
     skip = lookup(ON_BAD_IMAGE, on_bad_image, "data.on_bad_image")
 
     asked = parse_split(split)
@@ -71,8 +71,8 @@ def load_data(
     labels = records.labels[part.start : part.stop]
     if len(labels.unique()) < 2:
         raise ValueError(
-            f"data.split: all images of {split!r} have one class, {records.class_names[int(labels[0])]!r}; a "
-            "class-conditional model needs two"
+            f"data.split: all images of {split!r} have class {records.class_names[int(labels[0])]!r}; a "
+            "class-conditional model needs two classes"
         )
     rows = torch.arange(part.start, part.stop)
     first = _first_image(records.pictures, rows, source, skip)
@@ -106,7 +106,7 @@ def load_data(
 
 
 def _first_image(pictures: Pictures, rows: torch.Tensor, source: str, skip: bool) -> Image.Image:
-    """Returns the first image, or the first readable one under `skip`; it decides what is left to the data."""
+    """Return the first image, or the first readable one with `skip`; it determines size and channels by default."""
     for row in rows.tolist():
         try:
             image = pictures.open(row)
@@ -120,13 +120,13 @@ def _first_image(pictures: Pictures, rows: torch.Tensor, source: str, skip: bool
 
 
 def _decode_all(store: OnDemand, out: torch.Tensor | None, skip: bool) -> list[int]:
-    """Decodes every image into `out` (uint8 (N, C, H, W)), or to see whether it can be.
+    """Decode every image into `out` (uint8 (N, C, H, W)), or only to check it.
 
     Returns:
-        The places of the unreadable ones, in order.
+        The sorted indices of unreadable images.
 
     Raises:
-        ValueError: at an unreadable image, unless `skip`.
+        ValueError: for an unreadable image, unless `skip`.
     """
 
     def decode(places: range) -> list[int]:

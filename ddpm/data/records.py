@@ -1,4 +1,4 @@
-"""What a source yields: pictures not yet decoded, and their labels."""
+"""The content of a data source: undecoded pictures and their labels."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 class Pictures(Protocol):
-    """A picklable sequence of pictures not yet decoded; `index` is 0..len-1."""
+    """A picklable sequence of undecoded pictures; `index` is 0..len-1."""
 
     def __len__(self) -> int:
-        """Returns the number of pictures."""
+        """Return the number of pictures."""
 
     def read(self, index: int) -> bytes:
-        """Returns the stored bytes, which identify the picture; raises `UnreadableImage`."""
+        """Return the stored bytes, which identify the picture; raise `UnreadableImage` on failure."""
 
     def open(self, index: int) -> Image.Image:
-        """Returns the picture in its own mode and size; raises `UnreadableImage`."""
+        """Return the picture in its own mode and size; raise `UnreadableImage` on failure."""
 
     def where(self, index: int) -> str:
-        """Returns the place for messages: a path, or a split and row."""
+        """Return the location for error messages: a path, or a split and row."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,9 @@ class TablePictures:
     """The image column of a `datasets.Dataset`.
 
     Attributes:
-        column: a dataset of one column, an `Image(decode=False)`: Pillow decodes here, so that a failure has a place.
-        split: its name, for messages.
+        column: a dataset with one column of type `Image(decode=False)`. Decoding happens here, so that an error names
+            the row.
+        split: its name, for error messages.
     """
 
     column: "datasets.Dataset"
@@ -113,9 +114,9 @@ class TablePictures:
 
 
 def refusal(pictures: Pictures, row: int, error: UnreadableImage) -> ValueError:
-    """Returns the error to raise for an unreadable image: which one it is, why, and what can be done."""
+    """Return the error for an unreadable image, with its location, the reason and the remedy."""
     return ValueError(
-        f"data.source: unreadable image, {pictures.where(row)}: {error}; data.on_bad_image: skip leaves such images out"
+        f"data.source: unreadable image, {pictures.where(row)}: {error}; use data.on_bad_image skip to omit such images"
     )
 
 

@@ -1,4 +1,4 @@
-"""Where labelled images come from, and which source a name means. A new source is one function and one entry."""
+"""The kinds of data sources, and how a name is resolved to one. A new kind is a function and an entry in DATASETS."""
 
 import os
 from collections.abc import Callable
@@ -15,24 +15,24 @@ from ddpm.names import did_you_mean
 
 
 def load_records(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
-    """Returns the records of `source`, whatever it is; see `load_data` for the arguments and errors."""
+    """Return the records of `source`; see `load_data` for arguments and errors."""
     source = os.path.expanduser(source)
     kind = kind_of(source)
     if kind in WITHOUT_COLUMNS:
         for key, value in (("image_column", image_column), ("label_column", label_column)):
             if value is not None:
-                raise ValueError(f"data.{key}: {source!r} has no columns; leave it out (got {value!r})")
+                raise ValueError(f"data.{key}: {source!r} has no columns; omit the option (got {value!r})")
     return DATASETS[kind](source, split, image_column, label_column)
 
 
 def kind_of(source: str) -> str:
-    """Returns the entry of `DATASETS` that reads `source`.
+    """Return the entry of `DATASETS` for `source`.
 
-    `digits` by name; what exists on disk by what it holds; everything else is taken for a dataset on the Hub, unless
-    it looks like a path.
+    `digits` is a reserved name. Existing files and folders are identified by their content. Everything else is a
+    dataset on the Hub, unless it looks like a path.
 
     Raises:
-        ValueError: if `source` looks like a path where there is nothing, or is a file of an unknown kind.
+        ValueError: if `source` looks like a path that does not exist, or is a file of an unknown kind.
     """
     if source == "digits":
         return "digits"
@@ -50,15 +50,15 @@ def kind_of(source: str) -> str:
             if entry.suffix == ".parquet":
                 return "parquet"
             if entry.name in ("metadata.jsonl", "metadata.csv"):
-                return "hub"  # images with a table of labels beside them: `load_dataset` joins the two
+                return "hub"  # images with a table of labels, which `load_dataset` joins
         return "folder"
     if _looks_like_path(source):
-        raise ValueError(f"data.source: there is no file or folder {source!r}{_near(path)}")
+        raise ValueError(f"data.source: file or folder {source!r} does not exist{_near(path)}")
     return "hub"
 
 
 def _looks_like_path(source: str) -> bool:
-    # `owner/name` is how the Hub names a dataset, so one separator alone says little, unless `owner` is a folder here
+    # A single separator can be `owner/name` on the Hub, unless `owner` is a folder here.
     parts = source.split("/")
     return (
         source.startswith((".", "~"))
@@ -76,7 +76,7 @@ def _near(path: Path) -> str:
 
 
 def load_digits(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
-    """Returns scikit-learn's 1,797 handwritten digits: 8x8, grey, ten classes, real and always at hand.
+    """Return scikit-learn's 1,797 handwritten digits: 8x8, grey, ten classes, included in the installation.
 
     Raises:
         ValueError: if `split` is not `train`.

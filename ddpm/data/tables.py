@@ -1,4 +1,4 @@
-"""Tables that the `datasets` library reads: parquet, a saved dataset, the Hub."""
+"""Tables read with the `datasets` library: parquet, a saved dataset, the Hub."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,10 +18,10 @@ LABEL_COLUMNS = ("label", "labels", "class", "class_label", "fine_label", "targe
 
 
 def load_parquet(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
-    """Returns the rows of a parquet file, which is the split `train`, or of a folder of parquet files.
+    """Return the rows of a parquet file, which is the split `train`, or of a folder of parquet files.
 
     Raises:
-        ValueError: if the file cannot be read, the split or a column is not there, or a label is not usable.
+        ValueError: if the file cannot be read, the split or a column does not exist, or a label is not usable.
     """
     import datasets
 
@@ -33,14 +33,14 @@ def load_parquet(source: str, split: str, image_column: str | None, label_column
 
 
 def open_parquet(files: Sequence[str]) -> tuple[TablePictures, list[Any] | None, list[str] | None]:
-    """Opens the rows of parquet files, one file after the other, whether they have labels or not.
+    """Open the rows of parquet files in order, with or without labels.
 
     Returns:
-        The pictures; the raw labels, ids or names, or None where there is no column of them; and the names that ids
-        refer to, or None where none are declared.
+        The pictures; the raw labels, ids or names, or None without a label column; and the names of the ids, or None
+        without declared names.
 
     Raises:
-        ValueError: if a file cannot be read, or it is not clear which column holds the images.
+        ValueError: if a file cannot be read, or the image column is ambiguous.
     """
     import datasets
 
@@ -55,34 +55,34 @@ def open_parquet(files: Sequence[str]) -> tuple[TablePictures, list[Any] | None,
 
 
 def load_saved(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
-    """Returns what `save_to_disk` wrote; a dataset saved without a dictionary of splits is the split `train`.
+    """Return a dataset written by `save_to_disk`; one without a dictionary of splits is the split `train`.
 
     Raises:
-        ValueError: as `load_parquet`.
+        ValueError: as in `load_parquet`.
     """
     import datasets
 
     with _reading(source):
         try:
             tables = datasets.load_from_disk(source)
-        except IndexError:  # how `datasets` fails on a table that it saved without rows
-            raise ValueError("there are no images in it, or in one of its splits") from None
+        except IndexError:  # raised by `datasets` for a table saved without rows
+            raise ValueError("it, or one of its splits, contains no images") from None
     if isinstance(tables, datasets.Dataset):
         tables = {"train": tables}
     return _records(_pick_split(tables, source, split), split, image_column, label_column)
 
 
 def load_hub(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
-    """Returns one split of what `datasets.load_dataset` takes: a name on the Hub, or a folder that it understands.
+    """Return one split of a dataset that `datasets.load_dataset` loads: a name on the Hub, or a folder.
 
     Raises:
-        ValueError: as `load_parquet`, or if the Hub cannot be reached.
+        ValueError: as in `load_parquet`, or if the Hub is not reachable.
     """
     import datasets
 
     with _reading(source):
         try:
-            table = datasets.load_dataset(source, split=split)  # one split only: another may be large
+            table = datasets.load_dataset(source, split=split)  # only this split, since others may be large
         except ValueError:
             splits = datasets.get_dataset_split_names(source)
             if split in splits:
@@ -95,7 +95,7 @@ def load_hub(source: str, split: str, image_column: str | None, label_column: st
 
 @contextmanager
 def _reading(source: str) -> Iterator[None]:
-    """Silences progress bars, and turns what `datasets` raises on bad input into one line."""
+    """Disable progress bars, and convert errors of `datasets` for invalid input to one line."""
     import datasets
 
     bars = datasets.is_progress_bar_enabled()
@@ -104,10 +104,10 @@ def _reading(source: str) -> Iterator[None]:
         yield
     except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
         raise ValueError(
-            f"data.source: {source!r} is neither a local path nor a dataset that can be reached on the Hub"
+            f"data.source: {source!r} is neither a local path nor a reachable dataset on the Hub"
             f" ({_one_line(error)}){did_you_mean(source, ['digits'])}"
         ) from error
-    # RuntimeError: a dataset that is a script; ValueError: several configurations, or a malformed file
+    # RuntimeError: a dataset script; ValueError: several configurations, or a malformed file
     except (datasets.exceptions.DatasetsError, FileNotFoundError, RuntimeError, ValueError) as error:
         raise ValueError(f"data.source: {source!r} cannot be read: {_one_line(error.__cause__ or error)}") from error
     finally:
@@ -172,7 +172,7 @@ def _usable(features: dict[str, Any]) -> list[str]:
 
 
 def _holds_images(feature: Any) -> bool:
-    """Returns whether a column holds encoded images: declared as such, or binary, alone or beside a path."""
+    """Return whether a column contains encoded images: declared as such, or binary, with or without a path."""
     import datasets
 
     if isinstance(feature, dict):
@@ -183,12 +183,12 @@ def _holds_images(feature: Any) -> bool:
 def _choose(
     role: str, features: Iterable[str], given: str | None, candidates: list[str], usual: tuple[str, ...]
 ) -> str:
-    """Returns the column that is given, the only candidate, or the candidate with the most usual name."""
+    """Return the given column, the only candidate, or the candidate with the most common name."""
     key, columns = f"data.{role}_column", ", ".join(features)
     if given is not None:
         if given in candidates:
             return given
-        problem = "holds no " + role + "s" if given in features else "is not a column"
+        problem = f"contains no {role}s" if given in features else "is not a column"
         raise ValueError(f"{key}: {given!r} {problem}; the columns are: {columns}{did_you_mean(given, features)}")
     if len(candidates) == 1:
         return candidates[0]
@@ -196,5 +196,5 @@ def _choose(
         for candidate in candidates:
             if candidate.lower() == name:
                 return candidate
-    found = f"{role} column is not clear" if candidates else f"no {role} column found"
+    found = f"the {role} column is ambiguous" if candidates else f"no {role} column found"
     raise ValueError(f"{key}: {found}; name it as {key} (the columns are: {columns})")

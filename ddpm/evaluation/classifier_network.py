@@ -1,4 +1,4 @@
-"""The judge's network: it reads the class of an image, and describes the image on the way."""
+"""The network of the reference classifier; it computes class logits and features of an image."""
 
 import math
 from itertools import pairwise
@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-WIDTHS = (32, 32, 64, 96)       # channels of the stem and of the stages; together the number of features
+WIDTHS = (32, 32, 64, 96)       # channels of the stem and the stages; their sum is the number of features
 CHANNELS_PER_GROUP = 8
-STEM_SIZE = 16                  # the stem leaves images at least so large, and less than twice that
+STEM_SIZE = 16                  # pixels; the stem reduces images to at least this size and less than twice of it
 
 
-class Stage(nn.Module):
-    """Two convolutions beside a shortcut; the first stage keeps the size, others halve it."""
+class ResidualStage(nn.Module):
+    """Two convolutions and a skip connection; every stage but the first halves the resolution."""
 
     def __init__(self, in_channels: int, out_channels: int, halve: bool) -> None:
         super().__init__()
@@ -32,11 +32,13 @@ class Stage(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A stem and three stages; it reads classes from the means of the last one, and describes by the means of all.
+    """A stem and three stages. Logits are computed from the channel means of the last stage.
 
-    Means of early activations tell blur and noise, which a classifier learns to overlook. The stem has no norm, so
-    contrast and brightness show as well. The features of each depth are divided by one number, their root mean variance
-    over real images; without it those of the last would be all that a distance sees.
+    Features are the channel means of all stages.
+
+    Means of early activations are sensitive to blur and noise, to which a classifier learns to be invariant. The stem
+    has no norm, so contrast and brightness matter as well. The features of each depth are divided by their root mean
+    variance over real images; without this scaling, those of the last stage would dominate all distances.
     """
 
     def __init__(self, channels: int, resolution: int, classes: int) -> None:
@@ -48,11 +50,11 @@ class Classifier(nn.Module):
         self.register_buffer("spread", torch.empty(len(WIDTHS)))
         self.stem = nn.Conv2d(channels, WIDTHS[0], kernel, stride, padding=(kernel - stride + 1) // 2)
         sizes = enumerate(pairwise(WIDTHS))
-        self.stages = nn.ModuleList(Stage(before, after, halve=place > 0) for place, (before, after) in sizes)
+        self.stages = nn.ModuleList(ResidualStage(before, after, halve=place > 0) for place, (before, after) in sizes)
         self.head = nn.Linear(WIDTHS[-1], classes)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (B, C, H, W) -> features (B, D), logits (B, K)."""
+        """Return features (B, D) and logits (B, K) of uint8 images (B, C, H, W)."""
         h = (images.float() - self.mean) / self.deviation
         h = F.relu(self.stem(h))
         means = [h.mean(dim=(2, 3))]
@@ -63,8 +65,8 @@ class Classifier(nn.Module):
         return torch.cat(scaled, dim=1), self.head(means[-1])
 
 
-def initialise(network: Classifier, draws: torch.Generator) -> None:
-    """Sets all parameters, drawing in the order of modules."""
+def initialise_classifier(network: Classifier, draws: torch.Generator) -> None:
+    """Initialise all parameters, drawing random numbers in the order of the modules."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=draws)

@@ -1,14 +1,18 @@
-"""What is measured on the denoiser itself: its error, and its variational bound."""
+"""Metrics of the denoiser itself: its denoising error and its variational bound, and their values image by image."""
 
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import PartialState
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, cat
 
 from ddpm.config.commands import EvaluateCommand
-from ddpm.evaluation.feature_cache import Rows, some_places, tabulate
+from ddpm.evaluation.feature_tables import Rows, random_indices, tabulate
 from ddpm.evaluation.likelihood import (
     bits_per_dim,
     bound_curve,
@@ -16,48 +20,75 @@ from ddpm.evaluation.likelihood import (
     denoising_curve,
     denoising_error,
     denoising_errors,
+    eps_errors,
     error_timesteps,
 )
-from ddpm.evaluation.setup import OF_THE_DENOISER, Bench
+from ddpm.evaluation.setup import DENOISER_METRICS, Bench
 
-IMAGES_PER_CALL = 16    # whose errors are computed at a time
+IMAGES_PER_CALL = 16
 
 
 def measure_denoiser(command: EvaluateCommand, bench: Bench, out: Path, processes: PartialState) -> dict[str, Any]:
-    """The denoising error and the bound, of held-out images where there are any and else of the reference's."""
+    """Measure the denoising error and the bound, on held-out images if there are any, otherwise on the reference."""
     pipeline = bench.subject.pipeline
-    wanted = [name for name in OF_THE_DENOISER if name in bench.metrics]
+    wanted = [name for name in DENOISER_METRICS if name in bench.metrics]
     if pipeline is None or not wanted:
         return {}
     data = bench.data if bench.held_out is None else bench.held_out
-    places = some_places(len(data), min(len(data), command.bound_images))
+    places = random_indices(len(data), min(len(data), command.bound_images))
     images = {"count": len(places), "held_out": bench.held_out is not None}
     schedule, found = pipeline.schedule, {"images": images, "figures": {}}
     timesteps = error_timesteps(schedule)
     steps = min(command.bound_steps, schedule.num_timesteps)
 
-    def errors(images: Tensor, labels: Tensor, places: Tensor) -> Tensor:
-        return denoising_errors(pipeline.denoiser(clip=False), schedule, images, labels, places, timesteps, seed=0)
-
-    def terms(images: Tensor, labels: Tensor, places: Tensor) -> Tensor:
-        return bound_terms(pipeline.denoiser(), schedule, images, labels, places, steps, seed=0)
-
-    def rows(name: str, measure: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Rows:
-        def compute(some: list[int]) -> dict[str, Tensor]:
-            images, classes = data.__getitems__(places[some])
+    def rows(name: str, measure: Callable[..., Tensor]) -> Rows:
+        def compute(batch: list[int]) -> dict[str, Tensor]:
+            images, classes = data.__getitems__(places[batch])
             labels = pipeline.labels([data.class_names[c] if pipeline.class_names else None for c in classes.tolist()])
-            move = [x.to(processes.device) for x in (images, labels, places[some])]
-            return {name: measure(*move).cpu()}
+            return {name: measure(*(x.to(processes.device) for x in (images, labels, places[batch]))).cpu()}
 
-        return tabulate(out / name, len(places), IMAGES_PER_CALL, compute, processes, OF_THE_DENOISER[name])[name]
+        return tabulate(out / name, len(places), IMAGES_PER_CALL, compute, processes, DENOISER_METRICS[name])[name]
 
     if "denoising" in wanted:
-        table = rows("denoising", errors)
+        measure = partial(denoising_errors, pipeline.denoiser(clip=False), schedule, timesteps=timesteps, seed=0)
+        table = rows("denoising", measure)
         curve = denoising_curve(table, schedule, timesteps)
         found["denoising"] = [point._asdict() for point in curve]
         found["figures"]["denoising_error"] = denoising_error(table, curve)
     if "bits_per_dim" in wanted:
-        bound = rows("bits_per_dim", terms)
+        bound = rows("bits_per_dim", partial(bound_terms, pipeline.denoiser(), schedule, evaluations=steps, seed=0))
         found["figures"]["bits_per_dim"] = bits_per_dim(bound)
-        found["bound"] = [part._asdict() for part in bound_curve(bound, schedule)]
+        found["bound"] = [stratum._asdict() for stratum in bound_curve(bound, schedule)]
     return found
+
+
+# Metric -> the table that it is computed from, and how: rows of the table, content of evaluation.json -> (N,).
+SCORES: dict[str, tuple[str, Callable[[Tensor, dict[str, Any]], Tensor]]] = {
+    "denoising_error": (
+        "denoising", lambda table, content: eps_errors(table, [point["noise_level"] for point in content["denoising"]])
+    ),
+    "bits_per_dim": ("bits_per_dim", lambda table, content: table.sum(dim=1)),
+}
+
+
+def image_scores(folder: Path, figure: str) -> np.ndarray | None:
+    """Return the contribution of each held-out image to a metric; the metric is their mean.
+
+    Two evaluations with equal held-out images, `bound_images` and `bound_steps` use the same images in the same order
+    with the same noise, so their scores can be compared pairwise.
+
+    Args:
+        folder: an evaluation with evaluation.json.
+        figure: name of the metric in that file.
+
+    Returns:
+        float64 (N,); None for a metric that is not a mean over images, or whose tables were deleted.
+    """
+    if figure not in SCORES:
+        return None
+    name, score = SCORES[figure]
+    files = sorted((folder / name).glob("*.safetensors"))
+    if not files:
+        return None
+    content = json.loads((folder / "evaluation.json").read_text())
+    return score(cat([load_file(file)[name] for file in files]), content).numpy()

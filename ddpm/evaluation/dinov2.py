@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm.evaluation.extraction import checked, digest_of, in_batches
+from ddpm.evaluation.extraction import check_images, extract_in_batches, extractor_digest
 
 MODEL = "facebook/dinov2-base"
 SIZE = 224
@@ -14,17 +14,17 @@ BATCH = 32
 
 
 class DinoV2:
-    """A vision transformer that was trained without labels; it is nearer to what people see than Inception.
+    """A self-supervised vision transformer; it agrees with human judgement of images better than Inception.
 
-    Needs the extra `dinov2`. Images of any size are resized to 224x224 (bicubic, antialiased), grey ones repeated as
-    red, green and blue; the features are the class token after the last norm, 768 of ViT-B/14. There are no logits.
+    Needs the extra `dinov2`. Images are resized to 224x224 (bicubic, antialiased), and grey images are repeated in all
+    three channels. The features are the class token after the last norm, 768 for ViT-B/14. There are no logits.
 
-    Source: Oquab et al. 2023, arXiv 2304.07193; as a measure, Stein et al. 2023, arXiv 2306.04675. The published
-    FD-DINOv2 is of ViT-L/14: `dinov2:facebook/dinov2-large`.
+    Source: Oquab et al. 2023, arXiv 2304.07193; as a metric, Stein et al. 2023, arXiv 2306.04675. Published FD-DINOv2
+    values use ViT-L/14: `dinov2:facebook/dinov2-large`.
 
     Attributes:
         name: "dinov2".
-        digest: SHA-256 of the weights and of what is done to images.
+        digest: SHA-256 of the weights and the preprocessing.
         classes: None.
     """
 
@@ -32,14 +32,14 @@ class DinoV2:
     classes = None
 
     def __init__(self, device: torch.device | str, model: str = MODEL) -> None:
-        """Loads the weights, downloading them where they are not there yet (346 MB).
+        """Load the weights; they are downloaded on first use (346 MB).
 
         Args:
             device: where to compute.
             model: a folder with config.json and model.safetensors, or a name on the Hugging Face Hub.
 
         Raises:
-            ValueError: if transformers or the weights cannot be had; says what to do.
+            ValueError: if transformers is not installed or the weights are not available; says what to do.
         """
         try:
             from transformers import Dinov2Model
@@ -52,23 +52,23 @@ class DinoV2:
 
             folder = f"{HF_HUB_CACHE}/models--{model.replace('/', '--')}"
             raise ValueError(
-                f"extractor: dinov2 cannot load {model} ({str(problem).partition(chr(10))[0]}); fetch config.json and "
-                f"model.safetensors of https://huggingface.co/{model} where there is a network, and name their folder, "
-                f"--extractor dinov2:FOLDER, or copy {folder} from there"
+                f"extractor: dinov2 cannot load {model} ({str(problem).partition(chr(10))[0]}); download config.json "
+                f"and model.safetensors from https://huggingface.co/{model} on a machine with network access and pass "
+                f"their folder, --extractor dinov2:FOLDER, or copy {folder} from there"
             ) from problem
         if report["missing_keys"]:
-            raise ValueError(f"extractor: {model} holds no DINOv2; {len(report['missing_keys'])} tensors are missing")
+            raise ValueError(f"extractor: {model} is not a DINOv2: {len(report['missing_keys'])} tensors are missing")
         self.network = network.eval().requires_grad_(False).to(device)
         self.device = torch.device(device)
         recipe = f"dinov2 1; {SIZE} bicubic antialiased; {MEAN} {DEVIATION}; class token"
-        self.digest = digest_of(recipe, network.state_dict())
+        self.digest = extractor_digest(recipe, network.state_dict())
 
     def extract(self, images: Tensor) -> tuple[Tensor, None]:
-        """uint8 (N, 1 or 3, H, W) -> features (N, D), no logits."""
-        images = checked(images).expand(-1, 3, -1, -1)
-        return in_batches(images, self.device, self._describe, BATCH)
+        """Return features (N, D) of uint8 images (N, 1 or 3, H, W), and no logits."""
+        images = check_images(images).expand(-1, 3, -1, -1)
+        return extract_in_batches(images, self.device, self._class_tokens, BATCH)
 
-    def _describe(self, images: Tensor) -> tuple[Tensor, None]:
+    def _class_tokens(self, images: Tensor) -> tuple[Tensor, None]:
         resized = F.interpolate(images.float() / 255, size=(SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 1)
         mean, deviation = (resized.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
         tokens = self.network(pixel_values=(resized - mean) / deviation).last_hidden_state              # (B, L, D)

@@ -1,50 +1,50 @@
-"""What evaluation speaks of: described images, and figures with their uncertainty."""
+"""Estimates with 95 % intervals in closed form."""
 
-from typing import NamedTuple, Protocol
+from math import sqrt
+from typing import NamedTuple
 
-from torch import Tensor
-
-
-class Table(Protocol):
-    """Vectors of N images: a tensor (N, D), or rows on disk that are read a part at a time."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(N, D)."""
-
-    def __getitem__(self, part: slice) -> Tensor:
-        """The rows of a part."""
-
-
-class Described(NamedTuple):
-    """What an extractor says of N images.
-
-    Attributes:
-        features: (N, D).
-        pixels: (N, P), the images themselves, made small.
-        logits: (N, K'), of the extractor's own classes; None where it has none.
-        read: (N, K), log-odds that the judge gives to the data's classes; None without a judge.
-        labels: int64 (N,), the class that each should show; None where that is not known.
-    """
-
-    features: Table
-    pixels: Table
-    logits: Table | None = None
-    read: Table | None = None
-    labels: Tensor | None = None
+Z = 1.959964        # quantile of the normal distribution at 97.5 %
 
 
 class Figure(NamedTuple):
-    """A number and how sure it is.
+    """An estimate and its uncertainty.
 
     Attributes:
-        value: the number.
-        low: lower end of its 95 % interval; None where there is none.
+        value: the estimate.
+        low: lower end of its 95 % interval; None without an interval.
         high: upper end.
-        count: number of images that it was made from; None for all.
+        count: number of images that it is based on; None for all.
     """
 
     value: float
     low: float | None = None
     high: float | None = None
     count: int | None = None
+
+
+def with_standard_error(value: float, standard_error: float, count: int | None = None) -> Figure:
+    """Return an estimate with the interval of a normal distribution, Z standard errors to each side.
+
+    Args:
+        value: the estimate.
+        standard_error: its standard deviation over repetitions.
+        count: passed on, see `Figure`.
+    """
+    return Figure(value, value - Z * standard_error, value + Z * standard_error, count)
+
+
+def wilson_interval(successes: int, total: int, count: int | None = None) -> Figure:
+    """Return a fraction of independent trials with the interval of Wilson (1927), which also holds near 0 and 1.
+
+    Args:
+        successes: 0 to `total`.
+        total: number of trials, 1 or more.
+        count: passed on, see `Figure`.
+    """
+    value = successes / total
+    centre = (value + Z**2 / (2 * total)) / (1 + Z**2 / total)
+    half = Z / (1 + Z**2 / total) * sqrt(value * (1 - value) / total + Z**2 / (4 * total**2))
+    # Set exactly at both ends, where rounding would leave the value outside by 1e-17.
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == total else centre + half
+    return Figure(value, low, high, count)

@@ -1,4 +1,4 @@
-"""What scripts/evaluate.py does: images, described by an extractor, measured against real ones."""
+"""The evaluation of scripts/evaluate.py: extract features of images and compare them with real images."""
 
 import json
 import resource
@@ -12,28 +12,28 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from ddpm.atomic import appearing
+from ddpm.atomic import json_digest, write_json
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import SampleConfig
 from ddpm.evaluation.denoiser import measure_denoiser
-from ddpm.evaluation.estimates import Described
-from ddpm.evaluation.image_source import Read, digest_of, features_folder, located, output_folder
-from ddpm.evaluation.reference import cache_directory, described, described_data, description
-from ddpm.evaluation.results import Tables, finish
-from ddpm.evaluation.setup import Bench, identify, prepare
-from ddpm.evaluation.text_table import as_table
+from ddpm.evaluation.feature_tables import Features
+from ddpm.evaluation.features import cache_directory, cached_features, feature_digest, tabulate_features
+from ddpm.evaluation.image_source import ReadImages, evaluations_folder, find_models
+from ddpm.evaluation.results import Tables, write_evaluation
+from ddpm.evaluation.setup import Bench, identify, prepare_evaluation
+from ddpm.evaluation.text_table import evaluation_table
 from ddpm.processes import check_launch, first_on_main, join_processes, on_main
 
 
 class Clock:
-    """Seconds of each stage, and the most memory that was held."""
+    """Measures the seconds of each stage, and the peak memory."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
 
     @contextmanager
     def timing(self, stage: str) -> Iterator[None]:
-        """Counts what is done inside as `stage`."""
+        """Measure the time spent inside as `stage`."""
         start = time.perf_counter()
         yield
         self._seconds[stage] = time.perf_counter() - start
@@ -45,96 +45,89 @@ class Clock:
 
 
 def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
-    """Draws or reads images, measures them, and writes evaluation.json and pictures; goes on where it was interrupted.
+    """Generate or read images, measure them, and write evaluation.json and pictures.
+
+    An interrupted evaluation is continued.
 
     Args:
         command: what to evaluate, and how.
-        settings: how images are drawn.
+        settings: how to generate images.
 
     Returns:
         Path of evaluation.json.
 
     Raises:
-        ValueError: for anything in the command, the data or the images that cannot work.
+        ValueError: for an invalid command, or unusable data or images.
     """
     processes = join_processes(timedelta(hours=12))
     check_launch(processes.num_processes, "evaluate.py")
     clock, cache = Clock(), cache_directory()
     with clock.timing("preparing"):
-        directories = broadcast_object_list([on_main(processes, lambda: located(command))])[0]
-        bench = first_on_main(processes, lambda: prepare(command, settings, processes, cache, directories))
+        directories = broadcast_object_list([on_main(processes, lambda: find_models(command))])[0]
+        bench = first_on_main(
+            processes, lambda: prepare_evaluation(command, settings, processes, cache, directories)
+        )
     identity = identify(command, bench)
     kind = "images" if bench.subject.pipeline is None else f"{settings.sampler}{settings.steps}"
-    out = output_folder(command, f"{kind}-{bench.extractor.name}-{digest_of(identity)[:6]}")
-    on_main(processes, lambda: check_folder(out, identity))
+    name = f"{kind}-{bench.extractor.name}-{json_digest(identity, length=6)}"
+    out = command.out or evaluations_folder(command) / name
+    on_main(processes, lambda: prepare_folder(out, identity))
     result = out / "evaluation.json"
     if not broadcast_object_list([result.exists()])[0]:
         tables, read = None, None
-        if bench.of_images:
+        if bench.image_metrics:
             with clock.timing("real images"):
-                reference, held_out = describe_real(bench, cache, processes)
-                on_main(processes, lambda: check_asked(bench, reference))
+                reference, held_out = (
+                    None if data is None else cached_features(data, bench.extractor, bench.judge, cache, processes)
+                    for data in (bench.data, bench.held_out)
+                )
+                on_main(processes, lambda: check_requested(bench, reference))
             with clock.timing("images"):
                 read = bench.subject.get()
             with clock.timing("features"):
-                tables = Tables(describe_samples(command, bench, read, processes), reference, held_out)
+                tables = Tables(extract_sample_features(command, bench, read, processes), reference, held_out)
         with clock.timing("likelihood"):
             model = measure_denoiser(command, bench, out, processes)
         with clock.timing("metrics"):
-            on_main(processes, lambda: finish(command, bench, tables, model, out, read))
+            on_main(processes, lambda: write_evaluation(command, bench, tables, model, out, read))
     if processes.is_main_process:
-        print(as_table(json.loads(result.read_text())))
+        print(evaluation_table(json.loads(result.read_text())))
         print(f"{clock}\n{result}")
     return result
 
 
-def check_folder(out: Path, identity: dict[str, Any]) -> None:
-    """Makes the folder, or refuses one that holds another evaluation."""
-    file, text = out / "identity.json", json.dumps(identity, indent=2) + "\n"
+def prepare_folder(out: Path, identity: dict[str, Any]) -> None:
+    """Create the folder of an evaluation, or check that it contains the same evaluation."""
+    file = out / "identity.json"
     if file.exists():
-        if file.read_text() != text:
-            old = json.loads(file.read_text())
-            different = ", ".join(key for key in identity if old.get(key) != identity[key])
+        old, new = json.loads(file.read_text()), json.loads(json.dumps(identity))
+        different = ", ".join(key for key in new | old if old.get(key) != new.get(key))
+        if different:
             raise ValueError(
-                f"{out}: holds another evaluation ({different} differ); remove it, or name another folder with --out"
+                f"{out}: contains another evaluation ({different} differ); remove it, or choose another folder with "
+                "--out"
             )
         return
     out.mkdir(parents=True, exist_ok=True)
-    with appearing(file) as stream:
-        stream.write(text.encode())
+    write_json(file, identity)
 
 
-def describe_real(bench: Bench, cache: Path, processes: PartialState) -> tuple[Described, Described | None]:
-    """The reference and what is held out, kept in the cache."""
-    of_data = [
-        None if data is None else described_data(data, bench.extractor, bench.judge, cache, processes)
-        for data in (bench.data, bench.held_out)
-    ]
-    return of_data[0], of_data[1]
-
-
-def check_asked(bench: Bench, reference: Described) -> None:
-    """Refuses a metric that was asked for and cannot be had, before any image is drawn."""
-    for name in bench.of_images if bench.asked else ():
-        lack = bench.lack(name, reference)
-        if lack is not None:
+def check_requested(bench: Bench, reference: Features) -> None:
+    """Raise an error for a requested metric that cannot be computed, before any image is generated."""
+    for name in bench.image_metrics if bench.asked else ():
+        reason = bench.why_not(name, reference)
+        if reason is not None:
             more = "use more images" if bench.subject.pipeline is None else "raise --count"
-            remedy = f"{more}, or choose" if lack.startswith("needs") and " real " not in lack else "choose"
-            raise ValueError(f"{name}: {lack}; {remedy} others with --metrics")
+            remedy = f"{more}, or " if reason.startswith("needs") and " real " not in reason else ""
+            raise ValueError(f"{name}: {reason}; {remedy}choose other metrics with --metrics")
 
 
-def describe_samples(command: EvaluateCommand, bench: Bench, read: Read, processes: PartialState) -> Described:
-    """The images that are evaluated, kept for other evaluations of them."""
+def extract_sample_features(
+    command: EvaluateCommand, bench: Bench, read: ReadImages, processes: PartialState
+) -> Features:
+    """Extract features of the evaluated images; other evaluations of the same images reuse them."""
     subject = bench.subject
-    key = digest_of([subject.identity, subject.batch_size, description(bench.extractor, bench.judge)])[:16]
-    return described(
-        features_folder(command, key),
-        subject.count,
-        subject.batch_size,
-        read,
-        subject.labels,
-        bench.extractor,
-        bench.judge,
-        processes,
-        "features",
-    )
+    key = json_digest([subject.identity, subject.batch_size, feature_digest(bench.extractor, bench.judge)], length=16)
+    folder = (command.out or evaluations_folder(command)) / "features" / key
+    images = folder, subject.count, subject.batch_size, read, subject.labels
+    return tabulate_features(*images, bench.extractor, bench.judge, processes, "features")

@@ -1,4 +1,4 @@
-"""What extractors have in common: which images they take, how they go through a network, and what identifies one."""
+"""What all extractors share: validation of their input, batching, and a digest that identifies an extractor."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -6,90 +6,66 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-BATCH = 128         # images that go through a network at once
+BATCH = 128         # images per forward pass
 
 
-def checked(images: Tensor, *, channels: int | None = None, size: int | None = None) -> Tensor:
-    """The images, if an extractor can take them.
+def check_images(images: Tensor, *, channels: int | None = None, size: int | None = None) -> Tensor:
+    """Return the images if an extractor can process them.
 
     Args:
         images: uint8 (N, C, H, W).
-        channels: the only C that is allowed; None for 1 and 3.
-        size: the only H and W that are allowed; None for any.
+        channels: the only allowed C; None for 1 and 3.
+        size: the only allowed H and W; None for any.
 
     Raises:
-        ValueError: if they are something else; one line that says what, and what to do.
+        ValueError: if they are anything else; the message says how to convert them.
     """
     if not isinstance(images, Tensor):
         raise ValueError(f"images: {type(images).__name__} is not a tensor; allowed is uint8 (N, C, H, W)")
     if images.dtype != torch.uint8:
-        raise ValueError(f"images: {_content(images)}; allowed is uint8 from 0 to 255{_remedy(images)}")
+        raise ValueError(f"images: {images.dtype}; allowed is uint8 from 0 to 255: scale the values, round and convert")
     shape = tuple(images.shape)
-    if images.ndim != 4:
-        raise ValueError(f"images: of shape {shape}; allowed is (N, C, H, W)")
+    if images.ndim != 4 or 0 in shape[2:]:
+        raise ValueError(f"images: shape {shape}; allowed is (N, C, H, W) with one pixel or more")
     allowed = (1, 3) if channels is None else (channels,)
     if shape[1] not in allowed:
-        last = "; channels come second, permute(0, 3, 1, 2)" * (shape[3] in allowed)
-        words = " or ".join(map(str, allowed))
-        raise ValueError(f"images: {shape[1]} channels in shape {shape}; allowed: {words}{last}")
+        hint = "; channels come second, permute(0, 3, 1, 2)" * (shape[3] in allowed)
+        choices = " or ".join(map(str, allowed))
+        raise ValueError(f"images: {shape[1]} channels in shape {shape}; allowed: {choices}{hint}")
     if size is not None and shape[2:] != (size, size):
-        raise ValueError(f"images: {shape[2]}x{shape[3]} pixels; this extractor reads {size}x{size} only")
-    if 0 in shape[2:]:
-        raise ValueError(f"images: of shape {shape}; at least one pixel is needed")
+        raise ValueError(f"images: {shape[2]}x{shape[3]} pixels; this extractor requires {size}x{size}")
     return images
 
 
-def _content(images: Tensor) -> str:
-    """Dtype and range in words, or the first image that has none."""
-    values = images.detach().flatten(1) if images.ndim > 1 else images.detach()[None]
-    if values.numel() == 0 or images.is_complex():
-        return f"{images.dtype} of shape {tuple(images.shape)}"
-    bad = (~values.isfinite()).any(dim=1)
-    if bad.any():
-        at = int(bad.nonzero()[0])
-        kind = "NaN" if values[at].isnan().any() else "infinity"
-        return f"{images.dtype} with {kind} at image {at}"
-    return f"{images.dtype} from {float(values.min()):.3g} to {float(values.max()):.3g}"
-
-
-def _remedy(images: Tensor) -> str:
-    if not images.is_floating_point() or images.numel() == 0 or not images.isfinite().all():
-        return ""
-    low, high = float(images.min()), float(images.max())
-    if low >= 0:
-        return "; multiply by 255, round, and make it uint8" if high <= 1 else "; round and make it uint8"
-    return "; multiply by 127.5, add 127.5, round, clamp to 0..255, and make it uint8" if low >= -1.5 else ""
-
-
-def in_batches(
-    images: Tensor, device: torch.device, describe: Callable[[Tensor], tuple[Tensor, Tensor | None]], size: int = BATCH
+def extract_in_batches(
+    images: Tensor, device: torch.device, extract: Callable[[Tensor], tuple[Tensor, Tensor | None]], size: int = BATCH
 ) -> tuple[Tensor, Tensor | None]:
-    """Features and logits of any number of images.
+    """Return features and logits of any number of images.
 
     Args:
         images: uint8 (N, C, H, W).
-        device: where `describe` computes.
-        describe: uint8 (B, C, H, W) -> features (B, D), and logits (B, K) or None.
-        size: B, at most.
+        device: where `extract` computes.
+        extract: uint8 (B, C, H, W) -> features (B, D), and logits (B, K) or None.
+        size: maximum B.
 
     Returns:
         float32 (N, D), and (N, K) or None, on the CPU.
     """
     found = []
     with torch.inference_mode():
-        # Of no images, the empty batch says what D and K are.
+        # Without images, one empty batch gives D and K.
         for start in range(0, max(1, len(images)), size):
-            features, logits = describe(images[start : start + size].to(device))
+            features, logits = extract(images[start : start + size].to(device))
             found.append((features.float().cpu(), None if logits is None else logits.float().cpu()))
     features, logits = zip(*found, strict=True)
     return torch.cat(features), None if logits[0] is None else torch.cat(logits)
 
 
-def digest_of(recipe: str, weights: Mapping[str, Tensor] | None = None) -> str:
-    """SHA-256, in hexadecimal, of what is done to an image and of the weights that do it.
+def extractor_digest(recipe: str, weights: Mapping[str, Tensor] | None = None) -> str:
+    """Return the SHA-256, in hexadecimal, of an extractor's weights and of how it processes images.
 
     Args:
-        recipe: all that the weights do not say, such as the size that images are brought to.
+        recipe: everything that the weights do not determine, such as the size to which images are resized.
         weights: a state dict.
     """
     digest = hashlib.sha256(recipe.encode())

@@ -1,4 +1,4 @@
-"""Figures of few images, cheap enough to be measured again and again while a model is trained."""
+"""Inexpensive metrics on few images, for repeated evaluation during training."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -11,39 +11,37 @@ from torch import Tensor
 from ddpm.config.sections import EvaluationConfig
 from ddpm.data import ImageData
 from ddpm.diffusion.sampling import class_seeds
-from ddpm.evaluation.chunks import some_rows
-from ddpm.evaluation.class_accuracy import accuracy, confusion
-from ddpm.evaluation.class_proportions import proportional_labels
-from ddpm.evaluation.estimates import Described
-from ddpm.evaluation.features import Extractor
+from ddpm.evaluation.classes import accuracy, confusion_matrix, proportional_labels
+from ddpm.evaluation.extractors import Extractor
+from ddpm.evaluation.feature_tables import Features, random_rows
+from ddpm.evaluation.features import cached_features, extract_features, feature_digest, load_extractors
 from ddpm.evaluation.frechet import distance_to, moments
 from ddpm.evaluation.kernel import kernel_distance
-from ddpm.evaluation.metrics import METRICS
-from ddpm.evaluation.reference import describe, described_data, description, readers
+from ddpm.evaluation.metrics import METRICS, too_few_images
 from ddpm.evaluation.reference_classifier import Judge
 from ddpm.processes import first_on_main
 
-KERNEL_IMAGES = 2_000       # real ones, at most, whose pairs are looked at
+KERNEL_IMAGES = 2_000       # maximum number of real images, since all pairs are compared
 
-Measure = Callable[[Described], float]      # of samples
+Measure = Callable[[Features], float]      # samples -> value
 
 
-def _frechet(reference: Described) -> Measure:
+def _frechet(reference: Features) -> Measure:
     distance = distance_to(moments(reference.features))
     return lambda samples: distance(moments(samples.features))
 
 
-def _kernel(reference: Described) -> Measure:
-    real, _ = some_rows(reference.features, KERNEL_IMAGES)
+def _kernel(reference: Features) -> Measure:
+    real, _ = random_rows(reference.features, KERNEL_IMAGES)
     return lambda samples: kernel_distance(samples.features, real).value
 
 
-def _accuracy(reference: Described) -> Measure:
-    return lambda samples: accuracy(confusion(samples.read, samples.labels)).value
+def _accuracy(reference: Features) -> Measure:
+    return lambda samples: accuracy(confusion_matrix(samples.read, samples.labels)).value
 
 
-# The entries of METRICS that are cheap, without intervals: what can be computed from the reference once is.
-MONITORED: dict[str, Callable[[Described], Measure]] = {
+# Inexpensive entries of METRICS, without intervals. Each prepares the reference once and returns a function of samples.
+MONITORED: dict[str, Callable[[Features], Measure]] = {
     "frechet_distance": _frechet,
     "kernel_distance": _kernel,
     "accuracy": _accuracy,
@@ -51,41 +49,41 @@ MONITORED: dict[str, Callable[[Described], Measure]] = {
 
 
 class Monitor:
-    """What training images are like, and how far drawn ones are from them. All processes build one.
+    """Measures images against the training data during training. All processes create one.
 
     Attributes:
-        labels: int64 (count,), the classes to draw, rising, in the proportions of the data.
-        seeds: of the images to draw.
-        better: "lower" or "higher", what is better of the figure that chooses the best model.
-        identity: JSON-able facts that decide what the figures mean.
+        labels: int64 (count,), sorted classes of the images to generate, in the proportions of the data.
+        seeds: of the images to generate.
+        better: "lower" or "higher", the better direction of the metric that selects the best model.
+        identity: JSON facts that determine what the metrics mean.
     """
 
     def __init__(
         self, settings: EvaluationConfig, data: ImageData, processes: Accelerator | PartialState, cache: Path
     ) -> None:
-        """Has a judge trained and the training images described, unless the cache has both.
+        """Train the reference classifier and extract features of the training images, unless both are cached.
 
         Args:
-            settings: what to draw and to measure.
+            settings: what to generate and to measure.
             data: the training images.
-            processes: all of them.
-            cache: where judges and descriptions are kept.
+            processes: all processes.
+            cache: folder of cached classifiers and features.
 
         Raises:
-            ValueError: if the extractor is not known, or there are too few classes or images.
+            ValueError: if the extractor is unknown, or there are too few classes or images.
         """
         if settings.extractor == "judge" and data.num_classes < 2:
             raise ValueError(
-                "evaluation.extractor: a judge tells classes apart, and the data has one; use inception or dinov2"
+                "evaluation.extractor: a classifier needs two classes, and the data has one; use inception or dinov2"
             )
-        self._extractor, self._judge = first_on_main(processes, lambda: _readers(settings, data, processes, cache))
-        self._reference = described_data(data, self._extractor, self._judge, cache, processes)
+        self._extractor, self._judge = first_on_main(processes, lambda: _load(settings, data, processes, cache))
+        self._reference = cached_features(data, self._extractor, self._judge, cache, processes)
         problems = {name: self._problem(name, settings.count) for name in MONITORED}
         self._names = [name for name, problem in problems.items() if problem is None]
         if problems[settings.metric] is not None:
             others = f"evaluation.metric {' or '.join(self._names)}" if self._names else "evaluation.every 0"
             raise ValueError(
-                f"evaluation.metric: {settings.metric} cannot be measured, as {problems[settings.metric]}; change "
+                f"evaluation.metric: {settings.metric} cannot be measured: {problems[settings.metric]}; change "
                 f"evaluation.count, or use {others}"
             )
         self._device = processes.device
@@ -98,47 +96,42 @@ class Monitor:
             "seed": settings.seed,
             **settings.drawing(),
             "extractor": self._extractor.name,
-            "description": description(self._extractor, self._judge),
+            "description": feature_digest(self._extractor, self._judge),
         }
 
-    def describe(self, images: Tensor) -> dict[str, Tensor]:
-        """What there is to know of a batch, uint8 (B, C, H, W): columns, each (B, D) on the CPU."""
-        return describe(images, self._extractor, self._judge)
+    def extract_features(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the columns of `Features` for a batch, uint8 (B, C, H, W): name -> (B, D) on the CPU."""
+        return extract_features(images, self._extractor, self._judge)
 
     def measure(self, columns: dict[str, Tensor]) -> dict[str, float]:
-        """The figures of the drawn images.
+        """Compute the metrics of the generated images.
 
         Args:
-            columns: of `describe`, of all images in the order of `labels`, each (count, D).
+            columns: from `extract_features`, for all images in the order of `labels`, each (count, D).
 
         Returns:
-            Those entries of MONITORED that apply.
+            The applicable entries of MONITORED.
         """
         here = {name: values.to(self._device) for name, values in columns.items()}
-        samples = Described(here["features"], here["pixels"], here.get("logits"), here.get("read"), self.labels)
+        samples = Features(here["features"], here["pixels"], here.get("logits"), here.get("read"), self.labels)
         return {name: measure(samples) for name, measure in self._measures.items()}
 
     @cached_property
     def _measures(self) -> dict[str, Measure]:
-        """Made when first needed: it takes a pass over the real images, and one process measures."""
+        """Prepare the metrics on first use: this reads all real features, and only one process measures."""
         return {name: MONITORED[name](self._reference) for name in self._names}
 
     def _problem(self, name: str, count: int) -> str | None:
-        """Why a figure cannot be had from `count` drawn images, in a few words; None where it can."""
+        """Return why a metric cannot be computed from `count` generated images, in a few words; None if it can."""
         metric = METRICS[name]
-        real, width = self._reference.features.shape
-        least = metric.needs(self._reference)
-        short = next((f"{n} {kind}" for n, kind in ((count, "drawn"), (real, "real")) if n < least), None)
-        if short is not None:
-            return f"it needs {least} images or more for {width} features, and there are {short} ones"
-        return metric.applies(self._reference)
+        return too_few_images(metric, count, self._reference) or metric.applies(self._reference)
 
 
-def _readers(
+def _load(
     settings: EvaluationConfig, data: ImageData, processes: Accelerator | PartialState, cache: Path
 ) -> tuple[Extractor, Judge | None]:
-    """The extractor and the judge; an error names the option of the configuration."""
+    """Load extractor and classifier; an error names the option of the configuration."""
     try:
-        return readers(settings.extractor, data, processes.device, cache, settings.metric == "accuracy")
+        return load_extractors(settings.extractor, data, processes.device, cache, settings.metric == "accuracy")
     except ValueError as problem:
         raise ValueError(f"evaluation.extractor: {str(problem).removeprefix('extractor: ')}") from problem

@@ -1,28 +1,29 @@
-"""Inception v3 as FID uses it, through torch-fidelity."""
+"""Inception v3 in the version that FID uses, through torch-fidelity."""
 
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import urlparse
 
 import torch
 from torch import Tensor
 
-from ddpm.evaluation.extraction import checked, digest_of, in_batches
+from ddpm.evaluation.extraction import check_images, extract_in_batches, extractor_digest
 
-BATCH = 32      # images of 299x299 at once
+BATCH = 32      # images of 299x299 per forward pass
 
 
 class Inception:
-    """TensorFlow's Inception v3 of 2015: 2048 pooled features and 1008 logits without bias, as FID and IS use them.
+    """TensorFlow's Inception v3 of 2015: 2048 pooled features and 1008 logits without bias, as for FID and IS.
 
-    Needs the extra `metrics`. torch-fidelity imports torchvision, which must match torch: over a CPU build of torch,
-    install torchvision from the same index (https://download.pytorch.org/whl/cpu). Images of any size are brought to
-    299x299 as TensorFlow 1 does it; grey ones are repeated as red, green and blue.
+    Needs the extra `metrics`. torch-fidelity imports torchvision, which must match torch: for a CPU build of torch,
+    install torchvision from the same index (https://download.pytorch.org/whl/cpu). Images are resized to 299x299 as in
+    TensorFlow 1, and grey images are repeated in all three channels.
 
     Source: Heusel et al. 2017, arXiv 1706.08500; Obukhov et al. 2020, torch-fidelity 0.4.0.
 
     Attributes:
         name: "inception".
-        digest: SHA-256 of the weights and of what is done to images.
+        digest: SHA-256 of the weights and the preprocessing.
         classes: 1008.
     """
 
@@ -30,60 +31,55 @@ class Inception:
     classes = 1008
 
     def __init__(self, device: torch.device | str) -> None:
-        """Loads the weights, downloading them where they are not there yet (96 MB).
+        """Load the weights; they are downloaded on first use (96 MB).
 
         Raises:
-            ValueError: if torch-fidelity or the weights cannot be had; says what to do.
+            ValueError: if torch-fidelity or the weights are not available; says what to do.
         """
         module = _torch_fidelity()
         weights = weights_file(module.URL_INCEPTION_V3)
         try:
-            torch.load(weights, map_location="cpu", weights_only=True)      # torch-fidelity would run what is pickled
+            # torch-fidelity would unpickle the file without this check, which can run code.
+            torch.load(weights, map_location="cpu", weights_only=True)
         except Exception as problem:
             raise ValueError(
-                f"extractor: {weights} does not hold Inception's weights ({type(problem).__name__}); delete it and try "
-                "again"
+                f"extractor: {weights} does not contain Inception's weights ({type(problem).__name__}); delete it and "
+                "try again"
             ) from problem
         network = module.FeatureExtractorInceptionV3(
             "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(weights)
         )
         self.network = network.to(device)
         self.device = torch.device(device)
-        self.digest = digest_of("inception 1; torch-fidelity 0.4.0; 2048, logits_unbiased", network.state_dict())
+        self.digest = extractor_digest("inception 1; torch-fidelity 0.4.0; 2048, logits_unbiased", network.state_dict())
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (N, 1 or 3, H, W) -> features (N, 2048), logits (N, 1008)."""
-        images = checked(images).expand(-1, 3, -1, -1)
-        return in_batches(images, self.device, self.network, BATCH)
+        """Return features (N, 2048) and logits (N, 1008) of uint8 images (N, 1 or 3, H, W)."""
+        images = check_images(images).expand(-1, 3, -1, -1)
+        return extract_in_batches(images, self.device, self.network, BATCH)
 
 
-def _torch_fidelity():
-    """The module that holds the network."""
+def _torch_fidelity() -> ModuleType:
+    """Import the module that defines the network."""
     try:
-        from torch_fidelity import feature_extractor_inceptionv3 as module
-    except ModuleNotFoundError as problem:
-        if (problem.name or "").partition(".")[0] != "torch_fidelity":
-            raise _unusable(problem) from problem
-        missing = "extractor: inception needs torch-fidelity; run pip install 'adagn-ddpm[metrics]'"
-        raise ValueError(missing) from problem
-    except (ImportError, RuntimeError) as problem:      # a torchvision of another torch fails in either way
-        raise _unusable(problem) from problem
-    return module
-
-
-def _unusable(problem: Exception) -> ValueError:
-    reason = str(problem).partition("\n")[0]
-    return ValueError(
-        f"extractor: torch-fidelity cannot be imported ({reason}); it needs the torchvision that belongs to torch "
-        f"{torch.__version__}, from the index that torch came from"
-    )
+        from torch_fidelity import feature_extractor_inceptionv3
+    except (ImportError, RuntimeError) as problem:      # a torchvision built for another torch raises either
+        if isinstance(problem, ModuleNotFoundError) and (problem.name or "").partition(".")[0] == "torch_fidelity":
+            missing = "extractor: inception needs torch-fidelity; run pip install 'adagn-ddpm[metrics]'"
+            raise ValueError(missing) from problem
+        reason = str(problem).partition("\n")[0]
+        raise ValueError(
+            f"extractor: torch-fidelity cannot be imported ({reason}); install the torchvision that matches torch "
+            f"{torch.__version__}, from the index that torch was installed from"
+        ) from problem
+    return feature_extractor_inceptionv3
 
 
 def weights_file(url: str) -> Path:
-    """Where the weights are, after a download if need be.
+    """Return the path of the weights, after downloading them if necessary.
 
     Raises:
-        ValueError: if they are not there and cannot be downloaded; says from where, and where to put them.
+        ValueError: if they cannot be downloaded; names the source and the target path.
     """
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     if not file.exists():
@@ -93,7 +89,7 @@ def weights_file(url: str) -> Path:
         except (OSError, RuntimeError) as problem:      # URLError is an OSError; a wrong hash is a RuntimeError
             reason = str(problem).partition("\n")[0]
             raise ValueError(
-                f"extractor: the weights of Inception cannot be downloaded ({reason}); fetch {url} where there is a "
-                f"network, and put it at {file}"
+                f"extractor: the weights of Inception cannot be downloaded ({reason}); download {url} on a machine "
+                f"with network access and copy it to {file}"
             ) from problem
     return file

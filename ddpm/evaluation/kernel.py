@@ -5,24 +5,23 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from ddpm.evaluation.chunks import blocks
-from ddpm.evaluation.estimates import Figure, Table
-from ddpm.evaluation.intervals import with_standard_error
+from ddpm.evaluation.estimates import Figure, with_standard_error
+from ddpm.evaluation.feature_tables import Table, iterate_blocks
 
 
 def kernel_distance(samples: Table, reference: Table) -> Figure:
-    """Squared maximum mean discrepancy under the kernel (x . y / D + 1)^3, without bias, from all pairs.
+    """Return the unbiased squared maximum mean discrepancy under the kernel (x . y / D + 1)^3, from all pairs.
 
-    Being without bias it is below 0 as often as above where the distributions are equal. The interval is that of the
-    jackknife over both sets: it covers the value that infinitely many samples and references would have. Where the
-    distributions are equal, it is too wide (there the statistic is degenerate).
+    Where the distributions are equal, the estimate is below 0 as often as above. The interval is that of the jackknife
+    over both sets: it covers the value for infinitely many samples and reference images. Where the distributions are
+    equal it is too wide, because the statistic is degenerate there.
 
     Args:
         samples: (N, D), N at least 3.
         reference: (M, D), M at least 3.
 
     Returns:
-        The value (the KID itself, not times 1000), plus and minus 1.96 standard errors.
+        The KID itself (not times 1000), ± 1.96 standard errors.
     """
     n, m = samples.shape[0], reference.shape[0]
     assert min(n, m) > 2 and samples.shape[1] == reference.shape[1]
@@ -35,11 +34,11 @@ def kernel_distance(samples: Table, reference: Table) -> Figure:
 
 
 def _sums(a: Table, b: Table) -> tuple[Tensor, Tensor]:
-    """Of each row of either table, the sum of the kernel over all rows of the other: float64 (N,) and (M,)."""
+    """Return, for each row of either table, the sum of the kernel over the other table: float64 (N,) and (M,)."""
     rows, columns = [], 0
-    for _, x in blocks(a):
+    for _, x in iterate_blocks(a):
         row, column = 0, []
-        for _, y in blocks(b):
+        for _, y in iterate_blocks(b):
             kernel = (x @ y.T).div_(x.shape[1]).add_(1).pow_(3)
             row = row + kernel.sum(1)
             column.append(kernel.sum(0))
@@ -49,13 +48,13 @@ def _sums(a: Table, b: Table) -> tuple[Tensor, Tensor]:
 
 
 def _sums_within(table: Table) -> Tensor:
-    """Of each row of a table, the sum of the kernel over all other rows: float64 (N,)."""
-    itself = [(x.square().sum(1) / x.shape[1] + 1) ** 3 for _, x in blocks(table)]
+    """Return, for each row of a table, the sum of the kernel over all other rows: float64 (N,)."""
+    itself = [(x.square().sum(1) / x.shape[1] + 1) ** 3 for _, x in iterate_blocks(table)]
     return _sums(table, table)[0] - torch.cat(itself)
 
 
 def _jackknife(within: Tensor, between: Tensor, others: int) -> float:
-    """Variance of the distance for the choice of one set, from the values without each of its rows.
+    """Return the jackknife variance of the distance with respect to one of the two sets.
 
     Args:
         within: (N,), sums over the other rows of the set.
@@ -63,7 +62,7 @@ def _jackknife(within: Tensor, between: Tensor, others: int) -> float:
         others: number of rows of the other set.
     """
     n = len(within)
-    # Without a row, its pairs leave the sum within (each was counted twice) and the sum between. The other set's own
-    # pairs are the same in all, and drop out of the deviations.
+    # Leaving out a row removes its pairs from the sum within (each counted twice) and from the sum between. Pairs
+    # inside the other set are unaffected and cancel in the deviations.
     left = (within.sum() - 2 * within) / ((n - 1) * (n - 2)) - 2 * (between.sum() - between) / ((n - 1) * others)
     return float((left - left.mean()).square().sum() * (n - 1) / n)

@@ -1,7 +1,7 @@
-"""What a denoiser is worth on images: its error at each noise level, and the variational bound in bits per dimension.
+"""Denoising error at each sigma, and the variational bound in bits per dimension.
 
-Timesteps and noise are functions of (seed, place of the image), so the numbers do not depend on batches or processes,
-and two models of equally many timesteps are shown the same.
+Timesteps and noise are functions of (seed, index of the image), so results do not depend on batches or processes, and
+two models with equally many timesteps are evaluated on the same noisy images.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,14 +16,13 @@ from ddpm.diffusion.objective import prior_bound, variational_bound
 from ddpm.diffusion.sampling import from_uint8
 from ddpm.diffusion.schedule import Denoiser, NoiseSchedule, Prediction
 from ddpm.diffusion.timesteps import MAX_NOISE_LEVEL, logsnr
-from ddpm.evaluation.chunks import blocks
-from ddpm.evaluation.estimates import Figure, Table
-from ddpm.evaluation.intervals import with_standard_error
+from ddpm.evaluation.estimates import Figure, with_standard_error
+from ddpm.evaluation.feature_tables import Table, iterate_blocks
 from ddpm.randomness import Purpose, bits, normal
 
-ROWS = 256      # images that the denoiser is shown at once
+ROWS = 256      # batch size of the denoiser
 
-# (x_0, x_t, t, the denoiser's prediction) -> a number for each image
+# (x_0, x_t, t, the denoiser's prediction) -> one number per image
 Score = Callable[[Tensor, Tensor, Tensor, Prediction], Tensor]
 
 
@@ -31,11 +30,11 @@ class ErrorPoint(NamedTuple):
     """The denoising error at one timestep.
 
     Attributes:
-        timestep: which.
-        noise_level: noise per signal, sqrt((1 - alphas_cumprod) / alphas_cumprod).
+        timestep: the timestep.
+        noise_level: sigma, sqrt((1 - alphas_cumprod) / alphas_cumprod).
         x_0_error: mean squared error of x_0, for images in [-1, 1].
         standard_error: of `x_0_error`, over images.
-        eps_error: mean squared error of the noise, which is SNR times `x_0_error` (0 to 1 for a good denoiser).
+        eps_error: mean squared error of the noise, SNR times `x_0_error` (0 to 1 for a good denoiser).
     """
 
     timestep: int
@@ -46,11 +45,11 @@ class ErrorPoint(NamedTuple):
 
 
 class BoundPart(NamedTuple):
-    """What some timesteps add to the bound.
+    """Contribution of a range of timesteps to the bound.
 
     Attributes:
         first: the first timestep.
-        last: the last.
+        last: the last timestep.
         bits_per_dim: sum of their terms.
         standard_error: of `bits_per_dim`, over images.
     """
@@ -62,13 +61,14 @@ class BoundPart(NamedTuple):
 
 
 def error_timesteps(schedule: NoiseSchedule, count: int = 10) -> list[int]:
-    """Timesteps to measure the denoising error at: distinct, rising, nearly even in the log signal-to-noise ratio.
+    """Return the timesteps at which to measure the denoising error.
 
-    From 0 to the last noise level up to MAX_NOISE_LEVEL: beyond it, as at zero terminal SNR, no image is to be seen.
+    They are distinct, sorted, nearly even in the log signal-to-noise ratio, and go from 0 to the last sigma up to
+    MAX_NOISE_LEVEL; beyond it, as at zero terminal SNR, nothing of the image is visible.
 
     Args:
-        schedule: of the model.
-        count: how many; there are fewer where the schedule has fewer.
+        schedule: the model's noise schedule.
+        count: number of timesteps; fewer if the schedule has fewer.
     """
     visible = int((schedule.noise_levels <= MAX_NOISE_LEVEL).sum())
     if visible < 2:
@@ -86,26 +86,26 @@ def denoising_errors(
     seed: int,
     rows: int = ROWS,
 ) -> Tensor:
-    """Mean squared error of x_0 over the pixels of each image, at each of some timesteps.
+    """Return the mean squared error of x_0 over the pixels of each image, at each of the timesteps.
 
-    x_0 is the unit that all kinds of prediction share; it is compared as the denoiser gives it, so give one that does
-    not clip. What is found does not depend on the other images, up to the network's rounding in batches of other sizes.
+    x_0 is the scale on which all prediction types can be compared; use a denoiser that does not clip it. Results do not
+    depend on the other images, up to the rounding of the network in batches of other sizes.
 
     Args:
-        denoiser: to be measured.
-        schedule: its schedule, of T timesteps.
+        denoiser: the denoiser to measure.
+        schedule: its noise schedule, with T timesteps.
         images: uint8 (B, C, H, W).
-        labels: as the denoiser takes them, (B, ...).
-        places: int64 (B,) in [0, 2^31), the index of each image, which with the seed decides its noise.
+        labels: in the denoiser's format, (B, ...).
+        places: int64 (B,) in [0, 2^31), the index of each image; with the seed it determines the noise.
         timesteps: S of 0..T-1.
         seed: of the noise, in [0, 2^63).
-        rows: images that the denoiser is shown at once.
+        rows: batch size of the denoiser.
 
     Returns:
         float64 (B, S), for images in [-1, 1].
 
     Raises:
-        Diverged: if what the denoiser answers is not finite; names the first image and timestep.
+        Diverged: if the denoiser's output is not finite; names the first image and timestep.
     """
 
     def error(x_0: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
@@ -116,12 +116,12 @@ def denoising_errors(
 
 
 def denoising_curve(errors: Table, schedule: NoiseSchedule, timesteps: Sequence[int]) -> list[ErrorPoint]:
-    """The mean over images.
+    """Average the errors over the images.
 
     Args:
-        errors: (N, S) of `denoising_errors`, of two images or more.
-        schedule: that of the denoiser.
-        timesteps: those of the columns.
+        errors: (N, S) from `denoising_errors`, N at least 2.
+        schedule: the denoiser's noise schedule.
+        timesteps: of the columns.
     """
     levels = schedule.noise_levels
     points = []
@@ -132,11 +132,11 @@ def denoising_curve(errors: Table, schedule: NoiseSchedule, timesteps: Sequence[
 
 
 def eps_errors(errors: Tensor, levels: Sequence[float]) -> Tensor:
-    """One number for each image: the squared error of the noise, averaged over the timesteps.
+    """Return the squared error of the noise for each image, averaged over the timesteps.
 
     Args:
-        errors: of x_0, (B, S), as `denoising_errors` gives them.
-        levels: noise levels of the S timesteps; the error of eps is that of x_0 divided by their squares.
+        errors: of x_0, (B, S), from `denoising_errors`.
+        levels: sigmas of the S timesteps; the error of eps is that of x_0 divided by sigma^2.
 
     Returns:
         float64 (B,).
@@ -145,36 +145,36 @@ def eps_errors(errors: Tensor, levels: Sequence[float]) -> Tensor:
 
 
 def denoising_error(errors: Table, curve: Sequence[ErrorPoint]) -> Figure:
-    """The mean over images of `eps_errors`, with an interval over them.
+    """Return the mean of `eps_errors` over the images, with an interval.
 
     Args:
-        errors: (N, S) of `denoising_errors`, of two images or more.
-        curve: of `denoising_curve`, which knows the noise levels.
+        errors: (N, S) from `denoising_errors`, N at least 2.
+        curve: from `denoising_curve`; it contains the sigmas.
     """
     levels = [point.noise_level for point in curve]
-    return _mean(torch.cat([eps_errors(block, levels) for _, block in blocks(errors, "errors")]))
+    return _mean(torch.cat([eps_errors(block, levels) for _, block in iterate_blocks(errors, "errors")]))
 
 
 def strata(schedule: NoiseSchedule, count: int) -> Tensor:
-    """Parts of the timesteps that share the bound about evenly.
+    """Divide the timesteps into ranges with nearly equal contributions to the bound.
 
     In the limit of many timesteps the bound is the integral of half the error of eps over the log signal-to-noise ratio
-    (Kingma et al. 2021, arXiv 2107.00630, equation 17 with section 5.1), and that error is between 0 and 1 everywhere.
-    So the strata are nearly even in it, down to where no image is to be seen.
+    (Kingma et al. 2021, arXiv 2107.00630, equation 17 with section 5.1), and that error is always between 0 and 1. So
+    the strata are nearly even in the log SNR, down to where nothing of the image is visible.
 
     Args:
-        schedule: of T timesteps.
+        schedule: with T timesteps.
         count: 1 to T.
 
     Returns:
         The first timestep of each stratum, and T: int64 (count + 1,).
 
     Raises:
-        ValueError: for another count.
+        ValueError: if `count` is out of range.
     """
     T = schedule.num_timesteps
     if not 1 <= count <= T:
-        raise ValueError(f"bound_steps: {count} is out of range; the model has timesteps for 1 to {T}")
+        raise ValueError(f"bound_steps: {count} is out of range; allowed for this model: 1 to {T}")
     rising = logsnr(schedule, min(count + 1, T))[::-1]
     return torch.tensor([*rising[:count], T])
 
@@ -189,28 +189,28 @@ def bound_terms(
     seed: int,
     rows: int = ROWS,
 ) -> Tensor:
-    """The variational bound of each image, in parts whose sum is its bits per dimension (Ho et al. 2020, equation 5).
+    """Estimate the variational bound of each image, as terms that sum to its bits per dimension.
 
-    Of each stratum of timesteps one is drawn for each image, and counts as often as there are timesteps in it. So the
-    sum is unbiased, and with an evaluation for every timestep it is the whole sum. x_0 is clipped to [-1, 1], as for
-    published bits per dimension. A variance that was learned is used; otherwise it is beta_t.
+    This is equation 5 of Ho et al. 2020. One timestep per stratum is drawn for each image, weighted by the size of the
+    stratum. So the sum is unbiased, and exact with one evaluation per timestep. As for published bits per dimension,
+    x_0 is clipped to [-1, 1]. A learned variance is used; otherwise the variance is beta_t.
 
     Args:
-        denoiser: to be measured.
-        schedule: its schedule, of T timesteps.
+        denoiser: the denoiser to measure.
+        schedule: its noise schedule, with T timesteps.
         images: uint8 (B, C, H, W).
-        labels: as the denoiser takes them, (B, ...).
-        places: int64 (B,) in [0, 2^31), the index of each image, which with the seed decides its timesteps and noise.
+        labels: in the denoiser's format, (B, ...).
+        places: int64 (B,) in [0, 2^31), the index of each image; with the seed it determines timesteps and noise.
         evaluations: number of strata S, 1 to T.
-        seed: of the draws, in [0, 2^63).
-        rows: images that the denoiser is shown at once.
+        seed: of the random numbers, in [0, 2^63).
+        rows: batch size of the denoiser.
 
     Returns:
-        float64 (B, S + 1): the strata from the first timesteps to the last, and the divergence of the prior.
+        float64 (B, S + 1): the strata in order of timesteps, and the divergence of the prior.
 
     Raises:
-        ValueError: if there are not as many timesteps.
-        Diverged: if what the denoiser answers is not finite.
+        ValueError: if S is above T.
+        Diverged: if the denoiser's output is not finite.
     """
     starts = strata(schedule, evaluations).to(images.device)
     width = starts.diff()                                                                       # (S,)
@@ -227,12 +227,12 @@ def bound_terms(
 
 
 def bits_per_dim(terms: Table) -> Figure:
-    """The mean over images of what `bound_terms` gave, (N, S + 1), with an interval over them; N is 2 or more."""
-    return _mean(torch.cat([block.sum(dim=1) for _, block in blocks(terms, "terms")]))
+    """Return the mean over images of the sums of `bound_terms`, (N, S + 1) with N at least 2, with an interval."""
+    return _mean(torch.cat([block.sum(dim=1) for _, block in iterate_blocks(terms, "terms")]))
 
 
 def bound_curve(terms: Table, schedule: NoiseSchedule) -> list[BoundPart]:
-    """Where the bits are: the mean over images of each stratum of `bound_terms`, (N, S + 1), without the prior."""
+    """Return the mean over images of each stratum of `bound_terms`, (N, S + 1), without the prior."""
     starts = strata(schedule, terms.shape[1] - 1).tolist()
     means, errors = _columns(terms)
     return [
@@ -253,7 +253,7 @@ def _scores(
     seed: int,
     rows: int,
 ) -> Tensor:
-    """Scores of images (B, C, H, W) at their timesteps (B, S): float64 (B, S)."""
+    """Return the scores of images (B, C, H, W) at their timesteps (B, S): float64 (B, S)."""
     of_pair = torch.arange(len(x_0), device=x_0.device).repeat_interleave(timesteps.shape[1])   # (B * S,)
     t_of_pair = timesteps.flatten()
     found = []
@@ -265,21 +265,21 @@ def _scores(
         if bad.any():
             first = int(bad.int().argmax())
             raise Diverged(
-                f"the denoiser's answer for image {int(places[i][first])} at timestep {int(t[first])} is not finite; "
-                "its weights may be damaged, or it predicts eps where nothing of the signal is left: use another model"
+                f"the denoiser's output for image {int(places[i][first])} at timestep {int(t[first])} is not finite; "
+                "its weights may be damaged, or it predicts eps where no signal is left: use another model"
             )
         found.append(values)
     return torch.cat(found).view(timesteps.shape)
 
 
 def _mean(of_image: Tensor) -> Figure:
-    """The mean of a number for each image, (N,)."""
+    """Return the mean of one number per image, (N,), with its interval."""
     return with_standard_error(float(of_image.mean()), float(of_image.std()) / sqrt(len(of_image)))
 
 
 def _columns(table: Table) -> tuple[list[float], list[float]]:
-    """Mean of each column over N rows, and its standard error."""
+    """Return the mean of each column over N rows, and its standard error."""
     count = table.shape[0]
-    mean = sum(block.sum(dim=0) for _, block in blocks(table, "errors")) / count                            # (S,)
-    squares = sum((block - mean).square().sum(dim=0) for _, block in blocks(table, "errors"))
+    mean = sum(block.sum(dim=0) for _, block in iterate_blocks(table, "errors")) / count                     # (S,)
+    squares = sum((block - mean).square().sum(dim=0) for _, block in iterate_blocks(table, "errors"))
     return mean.tolist(), (squares / (count - 1) / count).sqrt().tolist()

@@ -1,4 +1,4 @@
-"""What the modulated layers of a U-Net are, and what timestep and class make them do; no image is needed for it."""
+"""The modulated layers of a U-Net, and the scales and shifts that timestep and class produce there, without images."""
 
 import math
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import UNet
 
-# A channel whose gain |1 + scale| stays below this is as good as switched off: a twentieth of the feature is left.
+# A channel whose gain |1 + scale| stays below this is effectively off: at most a twentieth of the feature remains.
 DEAD = 0.05
 # `watch` looks at this many timesteps, and at most this many classes, both evenly spaced.
 TIMESTEPS, CLASSES = 4, 10
@@ -32,13 +32,13 @@ class ModulatedLayer(NamedTuple):
 
 
 class Effects(NamedTuple):
-    """Values over timestep and class as a sum: mean + timestep + class_ + interaction.
+    """Decomposition of values over timestep and class: mean + timestep + class_ + interaction.
 
     Attributes:
         mean: (1, 1, C), over everything.
-        timestep: (T, 1, C), what a timestep adds on average over classes.
-        class_: (1, K, C), what a class adds on average over timesteps.
-        interaction: (T, K, C), the rest.
+        timestep: (T, 1, C), main effect of the timestep, averaged over classes.
+        class_: (1, K, C), main effect of the class, averaged over timesteps.
+        interaction: (T, K, C), the remainder.
     """
 
     mean: Tensor
@@ -48,21 +48,21 @@ class Effects(NamedTuple):
 
 
 def modulated_layers(unet: UNet) -> list[ModulatedLayer]:
-    """All members of NORMS in a U-Net, in the order of the forward pass; those of resampling blocks too."""
+    """Return all members of NORMS in a U-Net in the order of the forward pass, including resampling blocks."""
     return [layer for layers in _by_level(unet).values() for layer in layers]
 
 
 @torch.no_grad()
 def projection_inputs(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """What the projection of each modulated layer is given in a forward pass.
+    """Return the input of each modulated layer's projection in a forward pass.
 
     Args:
         unet: the model.
         timesteps: (B,).
-        labels: of classes, as the U-Net takes them, (B, ...).
+        labels: classes in the U-Net's format, (B, ...).
 
     Returns:
-        Layer name -> (B, D); layers that are given the same share one tensor.
+        Layer name -> (B, D); layers with equal inputs share one tensor.
     """
     embeddings = unet.embeddings(timesteps, labels)
     return {layer.name: embeddings[level].norms for level, layers in _by_level(unet).items() for layer in layers}
@@ -70,15 +70,15 @@ def projection_inputs(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str
 
 @torch.no_grad()
 def modulations(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str, dict[str, Tensor]]:
-    """Scale and shift of each modulated layer, as it has them, at some timesteps and classes.
+    """Return scale and shift of each modulated layer at the given timesteps and classes.
 
     Args:
         unet: the model.
         timesteps: (T,).
-        labels: (K,) class ids, the null class among them if it is wanted; or weights of the class embeddings (K, rows).
+        labels: (K,) class ids, optionally with the null class; or weights of the class embeddings (K, rows).
 
     Returns:
-        Layer name -> "scale" or "shift" -> (T, K, C). A scale enters as 1 + scale, a shift is added.
+        Layer name -> "scale" or "shift" -> (T, K, C). The norm multiplies by 1 + scale and adds shift.
     """
     T, K = len(timesteps), len(labels)
     inputs = projection_inputs(unet, timesteps.repeat_interleave(K), labels.repeat(T, *[1] * (labels.ndim - 1)))
@@ -90,10 +90,10 @@ def modulations(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str, dict
 
 
 def effects(values: Tensor) -> Effects:
-    """Takes values apart into what timestep and class do alone, and what only both together explain.
+    """Decompose values into the main effects of timestep and class and their interaction.
 
-    The four terms are orthogonal, so their sums of squares add up (two-way analysis of variance, one value to a cell;
-    Fisher 1925).
+    The four terms are orthogonal, so their sums of squares add up (two-way analysis of variance with one value per
+    cell; Fisher 1925).
 
     Args:
         values: (T, K, C).
@@ -105,10 +105,10 @@ def effects(values: Tensor) -> Effects:
 
 
 def _by_level(unet: UNet) -> dict[str, list[ModulatedLayer]]:
-    """The modulated layers of each of `unet.levels`."""
+    """Return the modulated layers of each of `unet.levels`."""
     found = {}
     for level_name, level in unet.levels.items():
-        # A layer that changes the resolution already works at the next one.
+        # The norms of a resampling layer already see the next resolution.
         resampled = 2 * level.size if level.depth == "decoder" else level.size // 2
         found[level_name] = [
             ModulatedLayer(

@@ -1,43 +1,42 @@
-"""Nearest neighbours among features, and what they say of fidelity and diversity."""
+"""Nearest neighbours in feature space, and the fidelity and diversity metrics based on them."""
 
 import torch
 from torch import Tensor
 
-from ddpm.evaluation.chunks import blocks
-from ddpm.evaluation.estimates import Figure, Table
-from ddpm.evaluation.intervals import share, with_standard_error
+from ddpm.evaluation.estimates import Figure, wilson_interval, with_standard_error
+from ddpm.evaluation.feature_tables import Table, iterate_blocks
 
-NEIGHBOURS = 5              # Naeem et al. 2020; Kynkäänniemi et al. took 3
-SAME = 1e-13                # of the squared norms: squared distances below what float32 features can tell apart
-TIES = 1e-9                 # relative; equal distances, computed in other blocks, differ by rounding
+NEIGHBOURS = 5              # as in Naeem et al. 2020; Kynkäänniemi et al. used 3
+SAME = 1e-13                # relative to the squared norms; smaller squared distances are below float32 resolution
+TIES = 1e-9                 # relative; equal distances from different blocks differ by rounding
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """Squared Euclidean distances: float64 (N, D), (M, D) -> (N, M); exactly 0 between equal rows."""
+    """Return squared Euclidean distances, exactly 0 between equal rows: float64 (N, D), (M, D) -> (N, M)."""
     norms = x.square().sum(1)[:, None] + y.square().sum(1)                                              # (N, M)
     squared = torch.addmm(norms, x, y.T, alpha=-2)
     return squared.masked_fill_(squared < norms.mul_(SAME), 0)
 
 
 def nearest(queries: Table, rows: Table, k: int, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The k nearest rows of each query.
+    """Find the k nearest rows of each query.
 
     Args:
         queries: (N, D).
         rows: (M, D), read once per block of queries.
         k: 1 to M, or to M - 1 with `own`.
-        own: int64 (N,), the place among the rows of each query itself, which is not its own neighbour. It is left out
-            by place, so that an equal row counts.
+        own: int64 (N,), the index of each query among the rows. A query is not its own neighbour; it is excluded by
+            index, so an equal row at another index counts.
 
     Returns:
-        float64 (N, k), squared distances, rising; and int64 (N, k), places among the rows.
+        Squared distances, float64 (N, k), sorted; and indices of the rows, int64 (N, k).
     """
     assert 1 <= k <= rows.shape[0] - (own is not None)
     found = []
-    for first, x in blocks(queries):
-        # Empty to begin with, it grows to k in the first blocks.
+    for first, x in iterate_blocks(queries):
+        # Starts empty and grows to k columns in the first blocks.
         best, places = x.new_empty(len(x), 0), torch.empty(len(x), 0, dtype=torch.int64, device=x.device)
-        for start, y in blocks(rows):
+        for start, y in iterate_blocks(rows):
             squared = squared_distances(x, y)
             if own is not None:
                 column = own[first : first + len(x)].to(x.device) - start
@@ -52,20 +51,20 @@ def nearest(queries: Table, rows: Table, k: int, own: Tensor | None = None) -> t
 
 
 def precision_recall(samples: Table, reference: Table, k: int = NEIGHBOURS) -> dict[str, Figure]:
-    """Precision, recall, density and coverage, of balls that reach from an image to the k-th nearest of its own set.
+    """Return precision, recall, density and coverage for balls that reach from each image to its k-th neighbour.
 
     Precision and recall are from Kynkäänniemi et al. 2019 (arXiv 1904.06991), the others from Naeem et al. 2020 (arXiv
     2002.09797).
 
-    * precision: share of the samples that are in a ball of a reference image.
-    * recall: share of the reference images that are in a ball of a sample.
-    * density: mean number of reference balls that hold a sample, over k: about 1 for equal distributions, and more
-      where samples crowd in dense places.
-    * coverage: share of the reference balls that hold a sample.
+    * precision: fraction of the samples that are in the ball of a reference image.
+    * recall: fraction of the reference images that are in the ball of a sample.
+    * density: mean number of reference balls that contain a sample, divided by k: about 1 for equal distributions, and
+      more where samples concentrate in dense regions.
+    * coverage: fraction of the reference balls that contain a sample.
 
-    All depend on both numbers of images, so compare only figures of equal numbers. Intervals take what is counted for
-    independent trials: of the samples for precision and density, of the reference images for recall and coverage. They
-    leave out that the balls themselves would be others with other images, and are too narrow by so much.
+    All depend on both numbers of images, so compare only values for equal numbers. The intervals treat the counted
+    images as independent trials: samples for precision and density, reference images for recall and coverage. They are
+    somewhat too narrow because they ignore that the balls themselves are random.
 
     Args:
         samples: (N, D), N above k.
@@ -73,14 +72,14 @@ def precision_recall(samples: Table, reference: Table, k: int = NEIGHBOURS) -> d
         k: which neighbour.
 
     Returns:
-        The four figures, by name: shares with the interval of Wilson, density with 1.96 standard errors.
+        The four estimates by name: fractions with the Wilson interval, density with 1.96 standard errors.
     """
     n, m = samples.shape[0], reference.shape[0]
     radii, reference_radii = _squared_radii(samples, k), _squared_radii(reference, k)
     held, covered, recalled = [], [], []
-    for first, x in blocks(samples):
+    for first, x in iterate_blocks(samples):
         of_sample, of_reference, of_recall = 0, [], []
-        for start, y in blocks(reference):
+        for start, y in iterate_blocks(reference):
             squared = squared_distances(x, y)
             inside = squared <= reference_radii[start : start + len(y)]
             of_sample = of_sample + inside.sum(1)
@@ -91,14 +90,14 @@ def precision_recall(samples: Table, reference: Table, k: int = NEIGHBOURS) -> d
         recalled.append(torch.cat(of_recall))
     balls = torch.cat(held).double()                                                                    # (N,)
     return {
-        "precision": share(int((balls > 0).sum()), n),
-        "recall": share(int(torch.stack(recalled).any(0).sum()), m),
+        "precision": wilson_interval(int((balls > 0).sum()), n),
+        "recall": wilson_interval(int(torch.stack(recalled).any(0).sum()), m),
         "density": with_standard_error(float(balls.mean() / k), float(balls.std() / k / n**0.5)),
-        "coverage": share(int(torch.stack(covered).any(0).sum()), m),
+        "coverage": wilson_interval(int(torch.stack(covered).any(0).sum()), m),
     }
 
 
 def _squared_radii(table: Table, k: int) -> Tensor:
-    """float64 (N,); what is just on a ball's surface is inside."""
+    """Return the squared radius of each row's ball, float64 (N,), enlarged so that its surface is inside."""
     squared, _ = nearest(table, table, k, own=torch.arange(table.shape[0]))
     return squared[:, -1] * (1 + TIES)

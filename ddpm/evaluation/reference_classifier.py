@@ -1,7 +1,7 @@
-"""The judge: a small classifier that is trained once on a data set's own images, and describes images of its kind.
+"""The reference classifier: a small network, trained once on the data set's own images, that also serves as extractor.
 
-It needs no download and is at home in the images at hand, be they digits, tissue or galaxies. Distances in its features
-depend on the data set that it was trained on: they compare models of one data set, and are not FID.
+It needs no download and suits any kind of image, such as digits, tissue or galaxies. Distances in its feature space
+depend on the data set that it was trained on: they compare models of one data set and are not FID values.
 """
 
 import fcntl
@@ -15,26 +15,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm.atomic import damage, publish
+from ddpm.atomic import find_damage, write_directory_atomically, write_json
 from ddpm.data import ImageData
-from ddpm.evaluation.classifier_network import CHANNELS_PER_GROUP, STEM_SIZE, WIDTHS, Classifier, initialise
-from ddpm.evaluation.estimates import Figure
-from ddpm.evaluation.extraction import BATCH, checked, digest_of, in_batches
-from ddpm.evaluation.intervals import share
+from ddpm.evaluation.classifier_network import CHANNELS_PER_GROUP, STEM_SIZE, WIDTHS, Classifier, initialise_classifier
+from ddpm.evaluation.estimates import Figure, wilson_interval
+from ddpm.evaluation.extraction import BATCH, check_images, extract_in_batches, extractor_digest
 from ddpm.randomness import Purpose, generator, permutation
 
 BATCH_SIZE = 64
 EPOCHS = 20
 STEPS = (400, 4_800)            # at least and at most
 LEARNING_RATE = 2e-3
-WARM_UP = 0.2                   # share of the steps
+WARM_UP = 0.2                   # fraction of the steps
 WEIGHT_DECAY = 0.05
-SHIFT = 1 / 8                   # of the side, at most, each way
-HELD_OUT = 0.2                  # share of the images, but at most
+SHIFT = 1 / 8                   # maximum in each direction, as a fraction of the side
+HELD_OUT = 0.2                  # fraction of the images, up to MOST_HELD_OUT
 MOST_HELD_OUT = 10_000
-MEASURED = 4_096                # images that means and deviations are taken from
+MEASURED = 4_096                # images for means and standard deviations
 SEED = 0
-VERSION = 1                     # to be raised when the code below changes what comes out of it
+VERSION = 1                     # increase when a code change affects the trained weights
 RECIPE = (
     f"judge {VERSION}; {WIDTHS} {CHANNELS_PER_GROUP} {STEM_SIZE}; {BATCH_SIZE} {EPOCHS} {STEPS} {LEARNING_RATE} "
     f"{WARM_UP} {WEIGHT_DECAY} {SHIFT}; {HELD_OUT} {MOST_HELD_OUT} {MEASURED}; seed {SEED}"
@@ -42,19 +41,19 @@ RECIPE = (
 
 
 class Judge:
-    """A trained classifier as an extractor. Its logits are log-odds of the data's classes, at their frequencies there.
+    """A trained classifier as an extractor. Its logits are log-odds of the data's classes.
 
     Attributes:
         name: "judge".
-        digest: SHA-256 of its weights and of what is done to images.
+        digest: SHA-256 of the weights and the preprocessing.
         classes: K.
-        class_names: K names, in the order of logits.
-        channels: of the images that it reads, 1 or 3.
-        resolution: their height and width in pixels; it reads no other.
-        accuracy: share of the held-out images that it reads as their class, with Wilson's interval.
+        class_names: K names, in the order of the logits.
+        channels: of its input, 1 or 3.
+        resolution: height and width of its input in pixels; no other size is allowed.
+        accuracy: fraction of the held-out images that it classifies correctly, with the Wilson interval.
         held_out: number of images that it was not trained on.
-        held_out_places: int64 (held_out,), which of the data these are, rising.
-        fingerprint: of the data that it was trained on; of other data it reads no classes.
+        held_out_places: int64 (held_out,), sorted indices of these images in the data.
+        fingerprint: of the data that it was trained on; it cannot classify other data.
     """
 
     name = "judge"
@@ -68,7 +67,7 @@ class Judge:
         held_out_places: Tensor,
         fingerprint: str,
     ) -> None:
-        """Takes what `train_judge` found."""
+        """Wrap a trained network; see the attributes of the class."""
         self.network = network.eval().requires_grad_(False)
         self.class_names = class_names
         self.classes = len(class_names)
@@ -78,19 +77,19 @@ class Judge:
         self.held_out = len(held_out_places)
         self.held_out_places = held_out_places
         self.fingerprint = fingerprint
-        self.digest = digest_of(f"{RECIPE}; {self.channels}x{resolution}x{resolution}", network.state_dict())
+        self.digest = extractor_digest(f"{RECIPE}; {self.channels}x{resolution}x{resolution}", network.state_dict())
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and logits of images: uint8 (N, C, H, H) -> float32 (N, D), (N, K) on the CPU.
+        """Return features (N, D) and logits (N, K), float32 on the CPU, of uint8 images (N, C, H, H).
 
         Raises:
-            ValueError: if they are not uint8, or not of the size and channels that it was trained on.
+            ValueError: if the images are not uint8, or not of the size and channels of the training images.
         """
-        checked(images, channels=self.channels, size=self.resolution)
-        return in_batches(images, self.network.mean.device, self.network)
+        check_images(images, channels=self.channels, size=self.resolution)
+        return extract_in_batches(images, self.network.mean.device, self.network)
 
     def save(self, folder: Path) -> None:
-        """Writes judge.safetensors and judge.json into a folder."""
+        """Write judge.safetensors and judge.json into a folder."""
         weights = {f"network.{name}": values.cpu().contiguous() for name, values in self.network.state_dict().items()}
         save_file(weights | {"held_out_places": self.held_out_places}, folder / "judge.safetensors")
         about = {
@@ -101,18 +100,18 @@ class Judge:
             "resolution": self.resolution,
             "accuracy": self.accuracy._asdict(),
         }
-        (folder / "judge.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+        write_json(folder / "judge.json", about)
 
 
 def train_judge(data: ImageData, device: torch.device | str) -> Judge:
-    """Trains a judge on four fifths of the images, for a bounded number of steps.
+    """Train a reference classifier on four fifths of the images, for a bounded number of steps.
 
-    The weights depend on the data, the device and the number of threads alone. Images are read batch by batch.
-    Augmentation is by small shifts only: digits, text and organs are not those of a mirror.
+    The weights depend only on the data, the device and the number of threads. Images are read batch by batch. The only
+    augmentation is a small shift: mirrored digits, text or organs would be wrong.
 
     Args:
-        data: images of any size, of two or more classes with two or more images each.
-        device: where to train, and where the judge stays.
+        data: images of any size, from two or more classes with two or more images each.
+        device: where to train; the classifier stays there.
 
     Raises:
         ValueError: if there are too few classes or images; names the class.
@@ -129,11 +128,11 @@ def train_judge(data: ImageData, device: torch.device | str) -> Judge:
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     shifts = generator(SEED, Purpose.FLIP, 0)
     order = iter(_order(mine, steps * BATCH_SIZE).split(BATCH_SIZE))
-    for step in tqdm(range(steps), desc="judge", unit="step", leave=False, delay=5, disable=None):
+    for step in tqdm(range(steps), desc="reference classifier", unit="step", leave=False, delay=5, disable=None):
         images, labels = data.__getitems__(next(order))
         done = (step + 1) / (steps + 1)
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * min(done / WARM_UP, (1 - done) / (1 - WARM_UP))
-        logits = network(shifted(images, shifts).to(device))[1]
+        logits = network(shift_randomly(images, shifts).to(device))[1]
         loss = F.cross_entropy(logits, labels.to(device))
         optimizer.zero_grad()
         loss.backward()
@@ -143,38 +142,39 @@ def train_judge(data: ImageData, device: torch.device | str) -> Judge:
     _measure_spread(network, data, mine)
     read = [_read(network, data, places)[1].argmax(dim=1).cpu() for places in held_out.split(BATCH)]
     right = int((torch.cat(read) == data.labels[held_out]).sum())
-    accuracy = share(right, len(held_out), len(held_out))
+    accuracy = wilson_interval(right, len(held_out), len(held_out))
     return Judge(network, data.class_names, data.resolution, accuracy, held_out, data.fingerprint)
 
 
 def _check(data: ImageData) -> None:
     if data.num_classes < 2:
-        raise ValueError(f"judge: the data has {data.num_classes} class; at least 2 are needed to tell them apart")
+        raise ValueError(f"judge: the data has {data.num_classes} class; a classifier needs 2 or more")
     counts = torch.bincount(data.labels, minlength=data.num_classes)
     if counts.min() < 2:
         few = int(counts.argmin())
         raise ValueError(
             f"judge: class {data.class_names[few]!r} has {counts[few]} image{'s' * (int(counts[few]) != 1)}; "
-            "each class needs at least 2, one to learn from and one to be tested on"
+            "each class needs 2 or more, one for training and one for testing"
         )
 
 
 def held_out_places(labels: Tensor) -> Tensor:
-    """Which images a judge is not trained on: a fifth of each class, up to one image, but at most 10,000 in all.
+    """Choose the images that a classifier is not trained on.
 
-    Images are numbered at random within their class and stand at (number + offset) / (size of the class), with a random
-    offset from 0 to 1 of each class; those that stand foremost are held out (systematic sampling). So every class keeps
-    at least one image to learn from, and classes of fewer than five may have none held out.
+    They are a fifth of each class, ± one image, and at most 10,000 in all. This is systematic sampling: images are
+    numbered at random within their class, the position of each is (number + offset) / (size of the class) with a random
+    offset in [0, 1) per class, and the images with the lowest positions are held out. So every class keeps at least one
+    training image, and a class of fewer than five may have none held out.
 
     Args:
-        labels: int64 (N,), two or more of each.
+        labels: int64 (N,), two or more of each class.
 
     Returns:
-        int64 (M,), rising.
+        int64 (M,), sorted.
     """
     draws = generator(SEED, Purpose.ORDER, 0)
     order = torch.randperm(len(labels), generator=draws)
-    order = order[labels[order].argsort(stable=True)]           # by class, at random within
+    order = order[labels[order].argsort(stable=True)]           # sorted by class, random within each
     sizes = torch.bincount(labels)
     number = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[order]]
     offset = torch.rand(len(sizes), dtype=torch.float64, generator=draws)
@@ -184,11 +184,11 @@ def held_out_places(labels: Tensor) -> Tensor:
 
 
 def _initial(data: ImageData, places: Tensor) -> Classifier:
-    """A network that is not trained but knows the mean and deviation of the channels."""
-    with torch.device("meta"):      # so that nothing is drawn from torch's own generator
+    """Build an untrained network with the mean and standard deviation of the channels."""
+    with torch.device("meta"):      # leaves torch's global generator untouched
         network = Classifier(data.channels, data.resolution, data.num_classes)
     network.to_empty(device="cpu")
-    initialise(network, generator(SEED, Purpose.WEIGHTS, 0))
+    initialise_classifier(network, generator(SEED, Purpose.WEIGHTS, 0))
     chosen = _chosen(places)
     moments = torch.zeros(2, data.channels, dtype=torch.float64)
     for batch in chosen.split(BATCH):
@@ -196,13 +196,13 @@ def _initial(data: ImageData, places: Tensor) -> Classifier:
         moments += torch.stack([pixels.sum(dim=(0, 2, 3)), pixels.square().sum(dim=(0, 2, 3))])
     mean, square = moments / (len(chosen) * data.resolution**2)
     network.mean.copy_(mean[:, None, None])
-    network.deviation.copy_((square - mean.square()).clamp(min=1).sqrt()[:, None, None])     # one grey level at least
+    network.deviation.copy_((square - mean.square()).clamp(min=1).sqrt()[:, None, None])     # at least one grey level
     network.spread.fill_(1)
     return network
 
 
 def _measure_spread(network: Classifier, data: ImageData, places: Tensor) -> None:
-    """Scales the features of a trained network, depth by depth."""
+    """Set the scale of the features of a trained network, depth by depth."""
     batches = _chosen(places).split(BATCH)
     features = torch.cat([_read(network, data, batch)[0].cpu() for batch in batches]).double()
     variances = [part.var(dim=0).mean() for part in features.split(WIDTHS, dim=1)]
@@ -210,7 +210,7 @@ def _measure_spread(network: Classifier, data: ImageData, places: Tensor) -> Non
 
 
 def _chosen(places: Tensor) -> Tensor:
-    """Some of the places, at even distances."""
+    """Return up to MEASURED of the indices, evenly spaced."""
     count = min(len(places), MEASURED)
     return places[torch.arange(count) * len(places) // count]
 
@@ -221,13 +221,13 @@ def _read(network: Classifier, data: ImageData, places: Tensor) -> tuple[Tensor,
 
 
 def _order(places: Tensor, count: int) -> Tensor:
-    """The first `count` of the places, visited again and again in another order."""
+    """Return the first `count` indices of repeated passes, each in a new order."""
     epochs = range(-(-count // len(places)))
     return torch.cat([places[permutation(SEED, epoch, len(places))] for epoch in epochs])[:count]
 
 
-def shifted(images: Tensor, draws: torch.Generator) -> Tensor:
-    """Each image moved by some pixels, up to an eighth of its side, with its border repeated: uint8 (B, C, H, H)."""
+def shift_randomly(images: Tensor, draws: torch.Generator) -> Tensor:
+    """Shift each image by up to an eighth of its side, repeating its border: uint8 (B, C, H, H)."""
     size = images.shape[-1]
     most = max(1, round(size * SHIFT))
     by = torch.randint(-most, most + 1, (2, len(images), 1), generator=draws)
@@ -237,43 +237,43 @@ def shifted(images: Tensor, draws: torch.Generator) -> Tensor:
 
 
 def cached_judge(data: ImageData, device: torch.device | str, cache: Path) -> Judge:
-    """The judge of a data set: read from `cache / "judges"`, or trained and kept there.
+    """Load the reference classifier of a data set from `cache / "judges"`, or train it and save it there.
 
-    Of several processes that call this at once, one trains and the others wait.
+    If several processes call this at once, one trains and the others wait.
 
     Raises:
-        ValueError: as `train_judge`.
-        OSError: if it cannot be kept.
+        ValueError: as in `train_judge`.
+        OSError: if it cannot be saved.
     """
-    assert data.fingerprint, "without a fingerprint, the judge of one data set would be taken for that of another"
-    directory = cache / "judges" / digest_of(f"{data.fingerprint}; {RECIPE}")[:32]
+    assert data.fingerprint, "without a fingerprint, data sets would share one classifier"
+    directory = cache / "judges" / extractor_digest(f"{data.fingerprint}; {RECIPE}")[:32]
     _check(data)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with directory.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)        # the kernel releases it, whatever happens
-        problem = damage(directory) if directory.exists() else None
+        fcntl.flock(lock, fcntl.LOCK_EX)        # the kernel releases it, even if the process is killed
+        problem = find_damage(directory) if directory.exists() else None
         if directory.exists() and problem is None:
             return load_judge(directory, device)
         if problem is not None:
-            print(f"WARNING: the judge in {directory} is damaged ({problem}); it is trained anew", file=sys.stderr)
-        print(f"training a judge on {len(data):,} images, once", flush=True)
+            print(f"WARNING: the classifier in {directory} is damaged ({problem}); training it again", file=sys.stderr)
+        print(f"training a reference classifier on {len(data):,} images, once", flush=True)
         judge = train_judge(data, device)
-        publish(directory, judge.save)
+        write_directory_atomically(directory, judge.save)
     return judge
 
 
 def load_judge(directory: Path, device: torch.device | str = "cpu") -> Judge:
-    """Reads a judge that `cached_judge` kept.
+    """Load a classifier that `cached_judge` saved.
 
     Raises:
-        ValueError: if it is damaged or was made by a version of this package that made other judges.
+        ValueError: if it is damaged or was trained by an incompatible version of this package.
     """
-    problem = damage(directory)
+    problem = find_damage(directory)
     if problem is not None:
-        raise ValueError(f"extractor: the judge in {directory} is damaged ({problem}); copy it again, or use `judge`")
+        raise ValueError(f"extractor: {directory} is a damaged classifier ({problem}); copy it again, or use `judge`")
     about = json.loads((directory / "judge.json").read_text())
     if about["recipe"] != RECIPE:
-        raise ValueError(f"extractor: the judge in {directory} is of another version of this package; use `judge`")
+        raise ValueError(f"extractor: {directory} is a classifier from another version of this package; use `judge`")
     with torch.device("meta"):
         network = Classifier(about["channels"], about["resolution"], len(about["class_names"]))
     weights = load_file(directory / "judge.safetensors")

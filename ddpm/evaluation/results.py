@@ -1,76 +1,78 @@
-"""The record of an evaluation: its figures with their floors, pictures, and evaluation.json."""
+"""The results of an evaluation: metrics with their real-data baselines, pictures, and evaluation.json."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from ddpm.atomic import appearing
+from ddpm.atomic import atomic_write, json_digest, write_text
 from ddpm.config.commands import EvaluateCommand
 from ddpm.data import ImageData
-from ddpm.evaluation.class_accuracy import class_accuracies, confusion
-from ddpm.evaluation.estimates import Described, Figure
-from ddpm.evaluation.feature_cache import some_places
-from ddpm.evaluation.image_source import Read, digest_of, relative
+from ddpm.evaluation.classes import class_accuracies, confusion_matrix
+from ddpm.evaluation.estimates import Figure
+from ddpm.evaluation.feature_tables import Features, random_indices
+from ddpm.evaluation.features import select_images
+from ddpm.evaluation.image_source import ReadImages
 from ddpm.evaluation.memorisation import nearest_pairs
 from ddpm.evaluation.metrics import METRICS, Metric, Options
-from ddpm.evaluation.neighbour_pictures import confusion_picture, neighbours_picture
-from ddpm.evaluation.reference import part_of
+from ddpm.evaluation.plots import draw_confusion, draw_neighbours
 from ddpm.evaluation.reference_classifier import Judge
-from ddpm.evaluation.setup import OF_THE_DENOISER, Bench
+from ddpm.evaluation.setup import DENOISER_METRICS, Bench
 from ddpm.io.provenance import versions
 
-PAIRS = 10              # nearest neighbours that are shown
+PAIRS = 10              # nearest neighbours in the picture
 
 
 class Tables(NamedTuple):
-    """Images as the extractor describes them.
+    """Features of all images of an evaluation.
 
     Attributes:
-        samples: those that are evaluated.
-        reference: the real ones.
-        held_out: other real ones, if there are any.
+        samples: the evaluated images.
+        reference: the real images.
+        held_out: other real images; None if there are none.
     """
 
-    samples: Described
-    reference: Described
-    held_out: Described | None
+    samples: Features
+    reference: Features
+    held_out: Features | None
 
-    def floor(self, judge: Judge | None, as_the_judge_reads: bool) -> tuple[Described, Described]:
-        """Real images in place of the samples, as many where there are as many, and what they are measured against.
+    def floor(self, judge: Judge | None, for_classifier: bool) -> tuple[Features, Features]:
+        """Return real images in place of the samples, as many if possible, and the reference to compare them with.
 
-        Held-out images against the reference; without any, half of the reference at most against the rest of it. What
-        the judge reads is told from images that it was not trained on: those that it was are read better.
+        These are held-out images against the reference or, without any, up to half of the reference against the rest.
+        Classifier-based metrics use only images held out from the classifier's training; it is more accurate on images
+        it has seen.
         """
         count, reference = self.samples.features.shape[0], self.reference
         total = reference.features.shape[0]
         if self.held_out is not None:
             there = self.held_out.features.shape[0]
-            return part_of(self.held_out, some_places(there, min(count, there))), reference
-        if as_the_judge_reads:
-            return part_of(reference, judge.held_out_places), reference
-        chosen = some_places(total, min(count, total // 2))
+            return select_images(self.held_out, random_indices(there, min(count, there))), reference
+        if for_classifier:
+            return select_images(reference, judge.held_out_places), reference
+        chosen = random_indices(total, min(count, total // 2))
         rest = torch.ones(total, dtype=torch.bool)
         rest[chosen] = False
-        return part_of(reference, chosen), part_of(reference, rest.nonzero()[:, 0])
+        return select_images(reference, chosen), select_images(reference, rest.nonzero()[:, 0])
 
 
-def measure(command: EvaluateCommand, bench: Bench, tables: Tables) -> tuple[dict[str, Any], dict[str, str]]:
-    """The figures of all metrics that apply, each with the floor, and why others do not."""
+def measure_images(command: EvaluateCommand, bench: Bench, tables: Tables) -> tuple[dict[str, Any], dict[str, str]]:
+    """Compute all applicable image metrics with their baselines; also return why others were skipped."""
     figures: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     options = Options(replicates=command.bootstrap, held_out=tables.held_out)
-    for name in bench.of_images:
+    for name in bench.image_metrics:
         metric = METRICS[name]
-        reason = metric.applies(tables.samples) or bench.lack(name, tables.reference)
+        reason = metric.applies(tables.samples) or bench.why_not(name, tables.reference)
         if reason is not None:
             skipped[name] = reason
             continue
         found = metric.measure(tables.samples, tables.reference, options)
         floor = measure_floor(metric, name, found, bench, tables, options) if metric.floor else {}
         for key, figure in found.items():
-            own = as_json(figure, bench.subject.count)
+            own = estimate_json(figure, bench.subject.count)
             figures[key] = {**own, "better": metric.better[key], "floor": floor.get(key)}
     return figures, skipped
 
@@ -78,69 +80,80 @@ def measure(command: EvaluateCommand, bench: Bench, tables: Tables) -> tuple[dic
 def measure_floor(
     metric: Metric, name: str, found: dict[str, Figure], bench: Bench, tables: Tables, options: Options
 ) -> dict[str, dict[str, Any]]:
-    """What real images get in place of the samples, by figure.
+    """Compute a metric for real images in place of the samples, by name of the estimate.
 
-    Where there are not as many real images, `samples` is what equally many samples get against the same real images:
-    distances are larger the fewer images there are, so only these two may be set against each other.
+    If there are fewer real images, `samples` is the value of equally many samples against the same real images:
+    distances are biased upwards for small numbers of images, so only these two values can be compared.
     """
-    read = name == "accuracy" or (name == "inception_score" and bench.extractor is bench.judge)
-    real, rest = tables.floor(bench.judge, as_the_judge_reads=read)
+    for_classifier = name == "accuracy" or (name == "inception_score" and bench.extractor is bench.judge)
+    real, rest = tables.floor(bench.judge, for_classifier)
     count, total = real.features.shape[0], tables.samples.features.shape[0]
     if min(count, rest.features.shape[0]) < metric.needs(real):
         return {}
     floor = metric.measure(real, rest, options)
-    if name != "accuracy" and (count != total or rest is not tables.reference):     # a share is not biased
-        as_many = part_of(tables.samples, some_places(total, min(count, total)))
+    if name != "accuracy" and (count != total or rest is not tables.reference):     # a proportion is unbiased
+        as_many = select_images(tables.samples, random_indices(total, min(count, total)))
         found = metric.measure(as_many, rest, options._replace(replicates=0))
     return {
-        key: {**as_json(figure, count), "samples": found[key].value} for key, figure in floor.items() if key in found
+        key: {**estimate_json(figure, count), "samples": found[key].value}
+        for key, figure in floor.items()
+        if key in found
     }
 
 
-def as_json(figure: Figure, count: int) -> dict[str, Any]:
-    """A figure with the number of images that it was made from."""
+def estimate_json(figure: Figure, count: int) -> dict[str, Any]:
+    """Return an estimate with the number of images that it is based on."""
     return {**figure._asdict(), "count": figure.count or count}
 
 
-def finish(
+def write_evaluation(
     command: EvaluateCommand,
     bench: Bench,
     tables: Tables | None,
     model: dict[str, Any],
     out: Path,
-    read: Read | None,
+    read: ReadImages | None,
 ) -> None:
-    """Measures, and writes the pictures and at last evaluation.json; without tables only what the denoiser gave."""
-    figures, skipped = ({}, {}) if tables is None else measure(command, bench, tables)
+    """Compute the metrics, and write the pictures and finally evaluation.json.
+
+    Args:
+        command: what is evaluated.
+        bench: its images and extractors.
+        tables: features of the images; None if only the denoiser is measured.
+        model: results of `measure_denoiser`.
+        out: the folder.
+        read: reads the evaluated images; None without `tables`.
+    """
+    figures, skipped = ({}, {}) if tables is None else measure_images(command, bench, tables)
     for name, figure in model.get("figures", {}).items():
-        figures[name] = {**as_json(figure, model["images"]["count"]), "better": "lower", "floor": None}
+        figures[name] = {**estimate_json(figure, model["images"]["count"]), "better": "lower", "floor": None}
     if bench.subject.pipeline is None:
-        skipped |= {name: "there is no model" for name in OF_THE_DENOISER if name in bench.metrics}
+        skipped |= {name: "there is no model" for name in DENOISER_METRICS if name in bench.metrics}
     matrix, classes = None, None
     if "accuracy" in figures:
-        matrix = confusion(tables.samples.read, tables.samples.labels)
+        matrix = confusion_matrix(tables.samples.read, tables.samples.labels)
         of_class = class_accuracies(matrix, bench.data.class_names)
         classes = {name: figure._asdict() for name, figure in of_class.items()}
-        with appearing(out / "confusion.png") as file:
-            confusion_picture(matrix, bench.data.class_names).save(file, "PNG")
+        with atomic_write(out / "confusion.png") as file:
+            draw_confusion(matrix, bench.data.class_names).save(file, "PNG")
     if "memorised" in figures:
         pairs = nearest_pairs(tables.samples.pixels, tables.reference.pixels, PAIRS)
         images, real = read(pairs.samples.tolist()), bench.data.__getitems__(pairs.training)[0]
-        with appearing(out / "neighbours.png") as file:
-            neighbours_picture(images, real, pairs.distances.tolist()).save(file, "PNG")
+        with atomic_write(out / "neighbours.png") as file:
+            draw_neighbours(images, real, pairs.distances.tolist()).save(file, "PNG")
     subject, judge = bench.subject, bench.judge
     result = {
         "model": None if subject.pipeline is None else {"name": subject.name, "weights": subject.identity["weights"]},
         "samples": {
             "count": subject.count,
-            "digest": digest_of(subject.identity),
+            "digest": json_digest(subject.identity),
             "source": subject.name,
             "settings": subject.identity.get("settings"),
             "guide": subject.identity.get("guide"),
-            "folder": None if subject.folder is None else relative(subject.folder, out),
+            "folder": None if subject.folder is None else os.path.relpath(subject.folder, out),
         },
-        "reference": {**described_as(bench.data), "trained_on": bench.trained_on_reference},
-        "held_out": None if bench.held_out is None else described_as(bench.held_out),
+        "reference": {**_data_facts(bench.data), "trained_on": bench.trained_on_reference},
+        "held_out": None if bench.held_out is None else _data_facts(bench.held_out),
         "extractor": {
             "name": bench.extractor.name,
             "digest": bench.extractor.digest,
@@ -163,17 +176,16 @@ def finish(
         "bound_steps": command.bound_steps,
         "versions": versions(),
     }
-    with appearing(out / "evaluation.json") as file:
-        file.write(_as_text(result).encode())
+    write_text(out / "evaluation.json", _to_text(result))
 
 
-def _as_text(result: dict[str, Any]) -> str:
-    """JSON to be read, but for the confusions: a row of them is a line."""
+def _to_text(result: dict[str, Any]) -> str:
+    """Return indented JSON in which each row of the confusion matrix is one line."""
     rows = ",\n    ".join(map(json.dumps, result["confusion"] or []))
     text = json.dumps({**result, "confusion": None if result["confusion"] is None else "HERE"}, indent=2)
     return text.replace('"confusion": "HERE"', f'"confusion": [\n    {rows}\n  ]') + "\n"
 
 
-def described_as(data: ImageData) -> dict[str, Any]:
-    """Real images, for the record."""
+def _data_facts(data: ImageData) -> dict[str, Any]:
+    """Return the facts about real images that evaluation.json contains."""
     return {"summary": data.summary(), "fingerprint": data.fingerprint, "count": len(data)}

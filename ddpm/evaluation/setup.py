@@ -1,4 +1,4 @@
-"""All that an evaluation needs, made ready before anything is drawn."""
+"""Everything that an evaluation needs, loaded and checked before any image is generated."""
 
 import json
 from pathlib import Path
@@ -11,31 +11,39 @@ from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import SampleConfig
 from ddpm.config.yaml_files import run_of
 from ddpm.data import ImageData
-from ddpm.evaluation.class_accuracy import class_without_images
-from ddpm.evaluation.estimates import Described
-from ddpm.evaluation.features import Extractor
-from ddpm.evaluation.image_source import Located, Subject, drawn, given, held_out_data, read_data, reference_config
-from ddpm.evaluation.metrics import METRICS, shortage
-from ddpm.evaluation.reference import description, readers
+from ddpm.evaluation.classes import class_without_images
+from ddpm.evaluation.extractors import Extractor
+from ddpm.evaluation.feature_tables import Features
+from ddpm.evaluation.features import feature_digest, load_extractors
+from ddpm.evaluation.image_source import (
+    ModelDirectories,
+    Subject,
+    images_from_disk,
+    images_from_model,
+    load_held_out,
+    load_real_images,
+    reference_config,
+)
+from ddpm.evaluation.metrics import METRICS, too_few_images
 from ddpm.evaluation.reference_classifier import Judge
 from ddpm.io.pipelines import load_pipeline
 from ddpm.names import lookup
 
-OF_THE_DENOISER = {"denoising": "denoising error", "bits_per_dim": "variational bound"}
+DENOISER_METRICS = {"denoising": "denoising error", "bits_per_dim": "variational bound"}
 
 
 class Bench(NamedTuple):
-    """All that an evaluation needs.
+    """Everything that an evaluation needs.
 
     Attributes:
-        subject: the images.
-        data: the real ones.
-        held_out: real ones that the model was not trained on, if there are any.
-        extractor: of the features.
-        judge: that reads classes; None where the data has none.
-        metrics: which.
-        asked: whether they were named, so that one that cannot be had is an error.
-        trained_on_reference: whether the model was trained on these real images; None where that is not known.
+        subject: the images to evaluate.
+        data: the real images.
+        held_out: real images that the model was not trained on; None if there are none.
+        extractor: computes the features.
+        judge: the reference classifier; None if the data has no classes.
+        metrics: names of the metrics.
+        asked: whether the metrics were named by the user, so that one that cannot be computed is an error.
+        trained_on_reference: whether the model was trained on the real images; None if unknown.
     """
 
     subject: Subject
@@ -48,43 +56,50 @@ class Bench(NamedTuple):
     trained_on_reference: bool | None
 
     @property
-    def of_images(self) -> list[str]:
-        """The metrics that look at the images."""
+    def image_metrics(self) -> list[str]:
+        """The metrics that are computed from images."""
         return [name for name in self.metrics if name in METRICS]
 
-    def lack(self, name: str, reference: Described) -> str | None:
-        """Why a metric of the images cannot be had, in a few words, as far as that is known before there are any."""
+    def why_not(self, name: str, reference: Features) -> str | None:
+        """Return why an image metric cannot be computed, in a few words, as far as known before there are images."""
         labels, names = self.subject.labels, self.data.class_names
         missing = None if labels is None else class_without_images(labels, names)
         if name == "accuracy" and missing is not None and self.subject.pipeline is None:
             return f"there are no images of class {missing!r}"
         if name == "memorisation" and self.trained_on_reference is False:
-            return "the reference is not what the model was trained on"
-        return shortage(METRICS[name], self.subject.count, reference)
+            return "the model was not trained on the reference"
+        return too_few_images(METRICS[name], self.subject.count, reference)
 
 
-def prepare(
-    command: EvaluateCommand, settings: SampleConfig, processes: PartialState, cache: Path, directories: Located
+def prepare_evaluation(
+    command: EvaluateCommand,
+    settings: SampleConfig,
+    processes: PartialState,
+    cache: Path,
+    directories: ModelDirectories,
 ) -> Bench:
-    """Reads the real images, loads the model or looks at the images, and has a judge trained where there is none."""
-    known = {**METRICS, **OF_THE_DENOISER}
+    """Load the real images, the model or the images to evaluate, and the extractors."""
+    known = {**METRICS, **DENOISER_METRICS}
     names = list(known) if command.metrics is None else [n.strip() for n in command.metrics.split(",") if n.strip()]
     if not names:
-        raise ValueError(f"metrics: none is named; allowed are {', '.join(known)}")
+        raise ValueError(f"metrics: the list is empty; allowed are {', '.join(known)}")
     for name in names:
         lookup(known, name, "metrics")
     pipeline = None if directories.model is None else load_pipeline(directories.model).to(processes.device)
     config = reference_config(command, pipeline)
-    data = read_data(config, "reference")
-    subject = given(command, data) if pipeline is None else drawn(command, settings, data, pipeline, directories)
-    held_out = held_out_data(command, config, data)
+    data = load_real_images(config, "reference")
+    if pipeline is None:
+        subject = images_from_disk(command, data)
+    else:
+        subject = images_from_model(command, settings, data, pipeline, directories)
+    held_out = load_held_out(command, config, data)
     asked = command.metrics is not None
-    extractor, judge = readers(command.extractor, data, processes.device, cache, asked and "accuracy" in names)
+    extractor, judge = load_extractors(command.extractor, data, processes.device, cache, asked and "accuracy" in names)
     return Bench(subject, data, held_out, extractor, judge, names, asked, _trained_on(command, data))
 
 
 def _trained_on(command: EvaluateCommand, data: ImageData) -> bool | None:
-    """Whether the run that the model is from was trained on these images; None without a run."""
+    """Return whether the model's run was trained on these images; None without a run."""
     run = run_of(command.model)
     if run is None:
         return None
@@ -92,13 +107,13 @@ def _trained_on(command: EvaluateCommand, data: ImageData) -> bool | None:
 
 
 def identify(command: EvaluateCommand, bench: Bench) -> dict[str, Any]:
-    """All that decides what is in evaluation.json."""
+    """Return the facts that determine the content of evaluation.json."""
     return {
         "version": __version__,
         "samples": bench.subject.identity,
         "reference": bench.data.fingerprint,
         "held_out": None if bench.held_out is None else bench.held_out.fingerprint,
-        "description": description(bench.extractor, bench.judge),
+        "description": feature_digest(bench.extractor, bench.judge),
         "metrics": bench.metrics,
         **{name: getattr(command, name) for name in ("bootstrap", "bound_images", "bound_steps")},
     }

@@ -1,7 +1,7 @@
 """Weights of OpenAI's guided-diffusion (ADM) and improved-diffusion as a UNet.
 
-Both families name their tensors alike: `input_blocks.i.j`, `middle_block.j`, `output_blocks.i.j`, in the order in which
-the network runs. This module walks a UNet in that order beside them.
+Both families use the same names: `input_blocks.i.j`, `middle_block.j`, `output_blocks.i.j`, in the order of the forward
+pass. This module walks through a UNet in the same order.
 """
 
 import pickle
@@ -40,18 +40,18 @@ _OUTSIDE = {
 
 
 def load_adm(path: Path, flags: Flags) -> UNet:
-    """Loads the weights of a published model, or of one that the reference's scripts trained.
+    """Load the weights of a released model, or of one trained with the reference scripts.
 
     Args:
-        path: a `.pt` file as the reference saves it, or the same tensors as `.safetensors`; of any float type.
-        flags: an entry of PRESETS, or what the model was trained with.
+        path: a `.pt` file of the reference, or the same tensors as `.safetensors`; any float type.
+        flags: an entry of PRESETS, or the training flags of the model.
 
     Returns:
-        The model in evaluation mode, in float32; its classes have no null class.
+        The model in evaluation mode, in float32; it has no null class.
 
     Raises:
-        ValueError: if the file cannot be read safely, holds something else, or weights that do not fit the flags; in
-            the latter case the presets that do fit are named.
+        ValueError: if the file cannot be read safely, has other content, or the weights do not match the flags; in that
+            case the message lists the presets that match.
     """
     state_dict = read_weights(path)
     try:
@@ -59,25 +59,25 @@ def load_adm(path: Path, flags: Flags) -> UNet:
             state_dict,
             use_new_attention_order=flags.use_new_attention_order,
             **flags.architecture(),
-            **_told_by(state_dict, flags),
+            **_inferred(state_dict, flags),
         )
     except ValueError as problem:
         fitting = fitting_presets(state_dict)
-        advice = f"the presets that fit: {', '.join(fitting)}" if fitting else "no preset fits either"
+        advice = f"matching presets: {', '.join(fitting)}" if fitting else "no preset matches either"
         raise ValueError(f"{path}: {problem}; {advice}") from None
 
 
 def fitting_presets(state_dict: dict[str, Tensor]) -> list[str]:
-    """Names of the presets that have tensors of these names and shapes."""
+    """Return the names of the presets whose tensors have these names and shapes."""
 
     def fits(flags: Flags) -> bool:
-        unet = without_weights(**flags.architecture(), **_told_by(state_dict, flags))
+        unet = without_weights(**flags.architecture(), **_inferred(state_dict, flags))
         return _difference(state_dict, layout(unet, flags.class_cond)) is None
 
     return [name for name, flags in PRESETS.items() if fits(flags)]
 
 
-def _told_by(state_dict: dict[str, Tensor], flags: Flags) -> dict[str, int | None]:
+def _inferred(state_dict: dict[str, Tensor], flags: Flags) -> dict[str, int | None]:
     """What `from_adm` needs to know beside `flags.architecture()`."""
     in_channels = state_dict["input_blocks.0.0.weight"].shape[1]
     classes = len(state_dict["label_emb.weight"]) if "label_emb.weight" in state_dict else 1000
@@ -92,13 +92,13 @@ def _told_by(state_dict: dict[str, Tensor], flags: Flags) -> dict[str, int | Non
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Reads a file of the reference's weights without running anything that may be in it.
+    """Read a file of the reference's weights without running code from it.
 
     Args:
-        path: safetensors by that suffix, otherwise what `torch.save` writes.
+        path: safetensors if it has that suffix, otherwise a file of `torch.save`.
 
     Raises:
-        ValueError: if there is no such file, it is damaged, would run code, or holds something else; says what.
+        ValueError: if there is no such file, it is damaged, would run code, or has other content.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
@@ -109,23 +109,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except PermissionError:
         raise
-    except Exception as problem:        # damaged files fail in as many ways as there are bytes
+    except Exception as problem:        # damaged files raise many kinds of errors
         asked = re.search(r"GLOBAL ([\w.]+)", str(problem))
         if isinstance(problem, pickle.UnpicklingError) and asked:
             raise ValueError(
-                f"{path}: asks for {asked[1]}, and what it asks for can run any code, so it is not loaded; save the "
-                "weights alone, as a dict of tensors"
+                f"{path}: requires {asked[1]}, which can run arbitrary code, so it is not loaded; save only the "
+                "weights, as a dict of tensors"
             ) from None
         writer = "safetensors" if path.suffix == ".safetensors" else "torch.save"
-        raise ValueError(f"{path}: damaged, or no dict of tensors as {writer} writes it; fetch it again") from problem
+        raise ValueError(f"{path}: damaged, or not a dict of tensors from {writer}; download it again") from problem
     foreign = _foreign(content)
     if foreign is not None:
-        raise ValueError(f"{path}: holds {foreign}; needed are the weights of a diffusion model, a dict of tensors")
+        raise ValueError(f"{path}: contains {foreign}; allowed are the weights of a diffusion model, a dict of tensors")
     return content
 
 
 def _foreign(content: Any) -> str | None:
-    """What a file holds that is no diffusion model of the reference, in a few words; None if it may be one."""
+    """Return what a file contains if it is not a diffusion model of the reference, in a few words; otherwise None."""
     if not isinstance(content, dict):
         return f"one {type(content).__name__}"
     if "param_groups" in content:
@@ -146,25 +146,25 @@ def _foreign(content: Any) -> str | None:
 
 
 def from_adm(state_dict: dict[str, Tensor], *, use_new_attention_order: bool = False, **architecture: Any) -> UNet:
-    """Builds the UNet that computes what the reference's UNetModel does.
+    """Build the UNet that computes the same function as the reference's UNetModel.
 
     Args:
-        state_dict: as the reference saves it.
-        use_new_attention_order: rows of qkv are (q k v, head, channel), otherwise (head, q k v, channel).
-        architecture: the other arguments of the reference's constructor, as `without_weights` takes them.
+        state_dict: in the reference's names.
+        use_new_attention_order: whether rows of qkv are (q k v, head, channel), otherwise (head, q k v, channel).
+        architecture: the other arguments of the reference's constructor, as for `without_weights`.
 
     Returns:
         The model in evaluation mode, in float32.
 
     Raises:
-        ValueError: if tensors are missing, left over, or of another shape.
+        ValueError: if tensors are missing, left over, or have another shape.
     """
     unet = without_weights(**architecture)
     conditional = architecture.get("num_classes") is not None
     places = layout(unet, conditional)
     difference = _difference(state_dict, places)
     if difference is not None:
-        raise ValueError(f"the weights are not of this architecture; first difference: {difference}")
+        raise ValueError(f"the weights do not match this architecture; first difference: {difference}")
     renamed = {ours: state_dict[theirs].reshape(shape) for theirs, (ours, shape) in places.items()}
     if not conditional:
         renamed["class_embed.weight"] = torch.zeros(unet.class_embed.weight.shape)
@@ -193,21 +193,21 @@ def without_weights(
     use_scale_shift_norm: bool = False,
     resblock_updown: bool = False,
 ) -> UNet:
-    """The UNet of `from_adm` on the meta device: it has shapes, and takes no memory.
+    """Build the UNet of `from_adm` on the meta device, where it has shapes and uses no memory.
 
     Args:
         image_size: H = W in pixels.
         in_channels, out_channels, num_res_blocks, dropout, channel_mult: as in UNet.
-        model_channels: the width.
-        attention_resolutions: down-factors, not pixels: 2 means attention at image_size / 2.
+        model_channels: the base width.
+        attention_resolutions: downsampling factors, not pixels: 2 means attention at image_size / 2.
         num_classes: None for an unconditional model.
-        num_heads: used where num_head_channels is -1.
+        num_heads: used if num_head_channels is -1.
         num_head_channels: channels per head.
-        use_scale_shift_norm: AdaGN, otherwise additive.
-        resblock_updown: resolution changes inside residual blocks, otherwise by convolutions.
+        use_scale_shift_norm: AdaGN, otherwise additive conditioning.
+        resblock_updown: whether residual blocks change the resolution, otherwise convolutions.
 
     Raises:
-        ValueError: for numbers that do not fit together.
+        ValueError: for inconsistent numbers.
     """
     per_head = num_head_channels > 0
     factors = [2**level for level in range(len(channel_mult))]
@@ -221,7 +221,7 @@ def without_weights(
             channels=model_channels,
             channel_mult=tuple(channel_mult),
             num_res_blocks=num_res_blocks,
-            # The reference passes over resolutions that never occur.
+            # The reference ignores resolutions that do not occur.
             attention_resolutions=tuple(image_size // f for f in factors if f in attention_resolutions),
             head_channels=num_head_channels if per_head else model_channels,
             num_heads=None if per_head else num_heads,
@@ -234,7 +234,7 @@ def without_weights(
 
 
 def layout(unet: UNet, conditional: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Names in the reference's order -> name and shape here.
+    """Map names in the reference's order to names and shapes here.
 
     Args:
         unet: the architecture.
@@ -250,19 +250,19 @@ def layout(unet: UNet, conditional: bool) -> dict[str, tuple[str, tuple[int, ...
 
 
 def _difference(state_dict: dict[str, Tensor], places: dict[str, tuple[str, tuple[int, ...]]]) -> str | None:
-    """The first tensor that is missing, of another shape, or left over, in a few words; None if all fit."""
+    """Return the first tensor that is missing, left over or of another shape, in a few words; None if all match."""
     for name, (_, shape) in places.items():
         if name not in state_dict:
             return f"{name} is missing"
         found = tuple(state_dict[name].shape)
-        # The reference's attention computes by convolutions of one pixel, whose shapes end in ones.
+        # The reference's attention uses 1x1 convolutions, whose shapes end in ones.
         if found[: len(shape)] != shape or any(size != 1 for size in found[len(shape) :]):
             return f"{name} is {' x '.join(map(str, found))}, not {' x '.join(map(str, shape))}"
     return next((f"{name} is left over" for name in state_dict if name not in places), None)
 
 
 def _modules(unet: UNet) -> Iterator[tuple[str, str]]:
-    """Pairs of module names, ours and theirs."""
+    """Yield pairs of module names, ours and theirs."""
     yield from _OUTSIDE.items()
     paths = {module: name for name, module in unet.named_modules()}
 

@@ -1,4 +1,4 @@
-"""How OpenAI's models are described: the options of the reference's scripts, and those of the released models."""
+"""The options of OpenAI's training scripts, and their values for the released models."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 from ddpm.names import did_you_mean, lookup
 
 _CHANNEL_MULT = {512: "0.5,1,1,2,2,4,4", 256: "1,1,2,2,4,4", 128: "1,1,2,3,4", 64: "1,2,3,4", 32: "1,2,2,2"}
-_WITHOUT_EFFECT = (     # flags that say how a model was trained, is computed or is sampled from
+_WITHOUT_EFFECT = (     # flags for training, precision and sampling
     "timestep_respacing",
     "use_checkpoint",
     "use_fp16",
@@ -16,35 +16,35 @@ _WITHOUT_EFFECT = (     # flags that say how a model was trained, is computed or
     "rescale_learned_sigmas",
     "sigma_small",
 )
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
 
 
 @dataclass(frozen=True)
 class Flags:
-    """What the reference's scripts are told about a model, by the names of their options.
+    """Options of the reference's scripts that describe a model, under their original names.
 
     Args:
         image_size: H = W in pixels.
-        num_channels: the width.
+        num_channels: the base width.
         num_res_blocks: residual blocks per level.
-        num_heads: of each attention layer; used where num_head_channels is -1.
-        num_heads_upsample: the same in the decoder; -1 is num_heads.
+        num_heads: of each attention layer; used if num_head_channels is -1.
+        num_heads_upsample: the same in the decoder; -1 means num_heads.
         num_head_channels: channels per head.
         attention_resolutions: in pixels, as `32,16,8`.
-        channel_mult: width factor of each level, as `1,2,3,4`; empty is the reference's for the image size.
+        channel_mult: width factor of each level, as `1,2,3,4`; if empty, the reference's default for the image size.
         dropout: probability in the residual blocks.
-        class_cond: whether the model knows classes; the file says how many.
-        use_scale_shift_norm: AdaGN, otherwise additive.
-        resblock_updown: resolution changes inside residual blocks, otherwise by convolutions.
-        use_new_attention_order: rows of qkv are (q k v, head, channel), otherwise (head, q k v, channel).
-        learn_sigma: whether the network predicts a variance too.
+        class_cond: whether the model is class-conditional; the file contains the number of classes.
+        use_scale_shift_norm: AdaGN, otherwise additive conditioning.
+        resblock_updown: whether residual blocks change the resolution, otherwise convolutions.
+        use_new_attention_order: whether rows of qkv are (q k v, head, channel), otherwise (head, q k v, channel).
+        learn_sigma: whether the network also predicts a variance.
         diffusion_steps: T.
         noise_schedule: linear or cosine.
         predict_xstart: whether the network predicts x_0, otherwise the noise.
-        rescale_timesteps: whether the network is told t 1000 / T; None where nothing was said.
+        rescale_timesteps: whether the network's input is t 1000 / T instead of t; None if unknown.
 
     Raises:
-        ValueError: for flags that no UNet here can follow, or that are not clear.
+        ValueError: for flags that this U-Net does not support, or that are ambiguous.
     """
 
     image_size: int = 64
@@ -70,35 +70,35 @@ class Flags:
         lookup(dict.fromkeys(("linear", "cosine")), self.noise_schedule, "noise_schedule")
         if self.num_head_channels == -1 and self.num_heads_upsample not in (-1, self.num_heads):
             raise ValueError(
-                f"num_heads_upsample: {self.num_heads_upsample} beside num_heads {self.num_heads} cannot be held; "
-                "this U-Net has as many heads in the decoder as in the encoder"
+                f"num_heads_upsample: {self.num_heads_upsample} is not supported; allowed is num_heads, "
+                f"{self.num_heads}: this U-Net has equally many heads in encoder and decoder"
             )
         if self.diffusion_steps != 1000 and self.rescale_timesteps is None:
             raise ValueError(
-                f"rescale_timesteps: not given, and at diffusion_steps {self.diffusion_steps} it matters; the default "
-                "of improved-diffusion is true, that of guided-diffusion false"
+                f"rescale_timesteps: required with diffusion_steps {self.diffusion_steps}; the default is true in "
+                "improved-diffusion and false in guided-diffusion"
             )
         if self.diffusion_steps != 1000 and self.rescale_timesteps:
             raise ValueError(
-                f"rescale_timesteps: true at diffusion_steps {self.diffusion_steps} cannot be held; that network is "
-                f"told t * 1000 / {self.diffusion_steps}, and this U-Net is told t"
+                f"rescale_timesteps: true is not supported with diffusion_steps {self.diffusion_steps}; the input of "
+                f"that network is t * 1000 / {self.diffusion_steps}, and of this U-Net t"
             )
         if not self.channel_mult and self.image_size not in _CHANNEL_MULT:
             known = ", ".join(map(str, sorted(_CHANNEL_MULT)))
-            raise ValueError(f"channel_mult: missing, as 1,2,4; only image_size {known} have a default")
+            raise ValueError(f"channel_mult: required, such as 1,2,4; only image_size {known} have a default")
         for name in ("channel_mult", "attention_resolutions"):
             _numbers(name, getattr(self, name))
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> "Flags":
-        """Flags from names and values; what is not given has guided-diffusion's default.
+        """Build flags from names and values; missing ones have guided-diffusion's default.
 
         Args:
-            given: values as the reference's command line takes them; lists of numbers may be lists too. Flags without
-                effect on what the model computes are passed over.
+            given: values as on the reference's command line; lists of numbers may also be lists. Flags that do not
+                affect what the model computes are ignored.
 
         Raises:
-            ValueError: for an unknown name (the nearest is named) or a value of another type.
+            ValueError: for an unknown name (the closest is suggested) or a value of another type.
         """
         types = {f.name: bool if f.name == "rescale_timesteps" else f.type for f in dataclasses.fields(cls)}
         read = {}
@@ -119,11 +119,11 @@ class Flags:
 
     @property
     def prediction(self) -> str:
-        """What the network predicts, an entry of `ddpm.diffusion.objective.PREDICTIONS`."""
+        """The prediction type, an entry of `ddpm.diffusion.objective.PREDICTIONS`."""
         return "x_0" if self.predict_xstart else "eps"
 
     def architecture(self) -> dict[str, Any]:
-        """Arguments of `without_weights`, but for those that the weights tell: channels and number of classes."""
+        """Return arguments of `without_weights`, except channels and number of classes, which the weights determine."""
         return {
             "image_size": self.image_size,
             "model_channels": self.num_channels,
@@ -147,32 +147,21 @@ def _numbers(name: str, text: str) -> list[int | float]:
     except ValueError:
         values = [0]
     if not all(0 < value < 10_000 for value in values):
-        raise ValueError(f"{name}: {text!r} is not a list of numbers above 0, as {example}")
+        raise ValueError(f"{name}: {text!r} is not a list of numbers above 0, such as {example}")
     return [int(value) if value == int(value) else value for value in values]
 
 
 _IMAGENET = Flags(
-    image_size=256,
-    num_channels=256,
-    num_res_blocks=2,
-    num_head_channels=64,
-    attention_resolutions="32,16,8",
-    class_cond=True,
-    resblock_updown=True,
-    learn_sigma=True,
+    image_size=256, num_channels=256, num_res_blocks=2, num_head_channels=64, attention_resolutions="32,16,8",
+    class_cond=True, resblock_updown=True, learn_sigma=True,
 )
 _IMPROVED = Flags(learn_sigma=True, rescale_timesteps=False)
 
-# The released models that this U-Net computes exactly. Those of improved-diffusion that are missing have T = 4000 and
-# are told t / 4.
+# The released models that this U-Net reproduces exactly. The other models of improved-diffusion have T = 4000 and the
+# input t / 4.
 PRESETS = {
     "imagenet64": replace(
-        _IMAGENET,
-        image_size=64,
-        num_channels=192,
-        num_res_blocks=3,
-        dropout=0.1,
-        use_new_attention_order=True,
+        _IMAGENET, image_size=64, num_channels=192, num_res_blocks=3, dropout=0.1, use_new_attention_order=True,
         noise_schedule="cosine",
     ),
     "imagenet128": replace(_IMAGENET, image_size=128, num_head_channels=-1, num_heads=4),
@@ -181,21 +170,11 @@ PRESETS = {
     "imagenet512": replace(_IMAGENET, image_size=512),
     "lsun256": replace(_IMAGENET, class_cond=False, dropout=0.1),                   # bedroom, cat, horse
     "improved_imagenet64": replace(
-        _IMPROVED,
-        image_size=64,
-        num_channels=192,
-        num_res_blocks=3,
-        class_cond=True,
-        diffusion_steps=4000,
+        _IMPROVED, image_size=64, num_channels=192, num_res_blocks=3, class_cond=True, diffusion_steps=4000,
         noise_schedule="cosine",
     ),
     "improved_lsun256": replace(                                                    # bedroom
-        _IMPROVED,
-        image_size=256,
-        num_channels=128,
-        num_res_blocks=2,
-        num_heads=1,
-        use_scale_shift_norm=False,
+        _IMPROVED, image_size=256, num_channels=128, num_res_blocks=2, num_heads=1, use_scale_shift_norm=False,
         attention_resolutions="16",
     ),
 }

@@ -1,4 +1,4 @@
-"""The model card of an exported pipeline: a README.md that the hub shows, written from the run itself."""
+"""The model card of an exported pipeline: a README.md for the Hugging Face Hub, generated from the run."""
 
 import json
 import shutil
@@ -13,8 +13,8 @@ pipeline = DiffusionPipeline.from_pretrained("{name}", trust_remote_code=True)
 image = pipeline({label!r}, seeds=0, num_inference_steps=50).images[0]
 ```
 
-The code that this runs is `ddpm_pipeline.py` and `unet/ddpm_unet.py` here. With the package `adagn-ddpm`,
-`ddpm.pipeline.ClassConditionalPipeline.from_pretrained` loads the same without `trust_remote_code`."""
+This runs the code in `ddpm_pipeline.py` and `unet/ddpm_unet.py` of this repository. With the package `adagn-ddpm`,
+`ddpm.pipeline.ClassConditionalPipeline.from_pretrained` loads the model without `trust_remote_code`."""
 
 
 def write_card(
@@ -24,14 +24,14 @@ def write_card(
     licence: str | None = None,
     step: int | None = None,
 ) -> Path:
-    """Writes README.md, and the run's newest sample grid, into a pipeline directory.
+    """Write README.md, and the run's newest sample grid, into a pipeline directory.
 
     Args:
         folder: the pipeline directory.
-        run: the run directory that it is from; what it lacks is left out.
-        name: what the pipeline is loaded by, a folder or `owner/name`.
-        licence: of the weights, an identifier as the hub knows them; None says that none is stated.
-        step: of training that the weights are from; None means the last.
+        run: its run directory; information that it does not contain is omitted.
+        name: argument of `from_pretrained`, a folder or `owner/name`.
+        licence: of the weights, an identifier of the Hub; None if not stated.
+        step: training step of the weights; None for the last.
 
     Returns:
         Path of the card.
@@ -53,8 +53,8 @@ def write_card(
         "## Use\n\n" + _USE.format(name=name, label=class_names[0] if class_names else None),
         _training(facts, metrics, step),
         _configuration(run),
-        f"## Licence\n\nOf the weights: {licence or 'not stated by their author; ask before you use them'}. "
-        "Of the code in this folder: Apache-2.0.",
+        f"## Licence\n\nWeights: {licence or 'not stated by their author; ask before you use them'}. "
+        "Code in this folder: Apache-2.0.",
     ]
     card = folder / "README.md"
     card.write_text("\n\n".join(section for section in sections if section) + "\n")
@@ -62,7 +62,7 @@ def write_card(
 
 
 def _norm(folder: Path) -> str | None:
-    """Entry of NORMS of the pipeline's model; None of a model of another library."""
+    """Return the entry of NORMS that the pipeline's model uses; None for a model of another library."""
     file = folder / "unet" / "config.json"
     return json.loads(file.read_text()).get("norm") if file.is_file() else None
 
@@ -82,7 +82,7 @@ def _listed(class_names: list[str], most: int = 30) -> str:
 
 
 def _last_metrics(run: Path, step: int | None) -> dict[str, Any]:
-    """The last line of training up to a step; one that a power cut left unfinished does not count."""
+    """Return the last training record up to a step; a line truncated by a power cut is ignored."""
     file = run / "metrics.jsonl"
     for line in reversed(file.read_text().splitlines() if file.is_file() else []):
         try:

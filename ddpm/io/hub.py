@@ -1,4 +1,4 @@
-"""Sharing an exported pipeline on the Hugging Face hub."""
+"""Uploading an exported pipeline to the Hugging Face Hub."""
 
 import json
 import re
@@ -17,33 +17,33 @@ from ddpm.io.pipelines import load_pipeline, locate
 
 
 def push(model: Path, name: str, licence: str | None = None, private: bool = False, dry_run: bool = False) -> None:
-    """Uploads a model with its code and a card; without a token, or on request, only says what would be uploaded.
+    """Upload a model with its code and a card; without a token, or on request, only list the files.
 
     Args:
         model: a run directory, one of its checkpoints, or a pipeline.
-        name: of the repository, `owner/name`; made if it does not exist.
-        licence: of the weights, an identifier as the hub knows them.
-        private: whether a repository that is made is private.
-        dry_run: only say it.
+        name: of the repository, `owner/name`; created if it does not exist.
+        licence: of the weights, an identifier of the Hub.
+        private: whether a newly created repository is private.
+        dry_run: only list the files.
 
     Raises:
-        ValueError: for a name that cannot be, a model that cannot be loaded, or a refusal by the hub.
+        ValueError: for an invalid name, a model that cannot be loaded, or an error of the Hub.
     """
     try:
         validate_repo_id(name)
     except HFValidationError:
-        raise ValueError(f"{name}: is no name of a repository; give owner/name") from None
+        raise ValueError(f"{name}: is not a valid repository name; use owner/name") from None
     if "/" not in name:
-        raise ValueError(f"{name}: names no owner; give owner/{name}")
+        raise ValueError(f"{name}: has no owner; use owner/{name}")
     if licence is not None and not re.fullmatch(r"[a-z0-9.-]+", licence):
-        raise ValueError(f"license: {licence!r} is no identifier of the hub; give one as apache-2.0, mit or other")
+        raise ValueError(f"license: {licence!r} is not an identifier of the Hub; use apache-2.0, mit, other, ...")
     directory = locate(model)
     places = (model, directory, *directory.absolute().parents[:2])
     run = next((place for place in places if (place / "run.json").is_file()), None)
     card = directory / "README.md"
-    keeps_card = run is None and card.is_file()         # of a pipeline that left its run behind
+    keeps_card = run is None and card.is_file()         # for a pipeline outside its run directory
     if keeps_card and licence is not None:
-        raise ValueError(f"license: {card} states it already; change it there")
+        raise ValueError(f"license: {card} already states a license; change it there")
     token = get_token()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "pipeline"
@@ -58,20 +58,20 @@ def push(model: Path, name: str, licence: str | None = None, private: bool = Fal
         for file in files:
             print(f"{file.stat().st_size / 1e6:10.3f} MB  {file.relative_to(folder)}")
         if dry_run or token is None:
-            reason = "" if dry_run else "no token was found: log in with `hf auth login`, or set HF_TOKEN; "
+            reason = "" if dry_run else "no token found: log in with `hf auth login`, or set HF_TOKEN; "
             print(f"{reason}nothing was uploaded; {len(files)} files would go to {name}")
             return
         api = HfApi(token=token)
         try:
             api.create_repo(name, private=private, exist_ok=True)
-            address = api.upload_folder(repo_id=name, folder_path=folder, commit_message="The model and its card")
+            address = api.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload model and card")
         except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as problem:
-            raise ValueError(f"{name}: the hub refused: {' '.join(str(problem).split())[:300]}") from problem
+            raise ValueError(f"{name}: the Hub returned an error: {' '.join(str(problem).split())[:300]}") from problem
         print(f"uploaded to {address}")
 
 
 def _step(directory: Path) -> int | None:
-    """Of training that the weights are from, where the directory tells: a run's best model or a checkpoint."""
+    """Return the training step of the weights if the directory shows it: a run's best model or a checkpoint."""
     best, checkpoint = directory / "best.json", re.fullmatch(r"step_(\d+)", directory.name)
     if best.is_file():
         return json.loads(best.read_text())["step"]

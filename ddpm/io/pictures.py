@@ -1,4 +1,4 @@
-"""Images as Pillow has them, and many of them as one labelled grid."""
+"""Conversions between tensors and Pillow images, and labelled image grids."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -10,32 +10,37 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 
-def decoded(file: Path | BytesIO) -> Tensor:
-    """An image file as uint8 (1 or 3, H, W)."""
+def read_image(file: Path | BytesIO) -> Tensor:
+    """Decode an image file: uint8 (1 or 3, H, W)."""
     with Image.open(file) as image:
-        pixels = torch.from_numpy(np.array(image))
+        return to_tensor(image)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """Convert a grey or RGB image to uint8 (1 or 3, H, W)."""
+    pixels = torch.from_numpy(np.array(image))
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
-def encoded(image: Tensor) -> bytes:
-    """uint8 (1 or 3, H, W) as a PNG."""
+def encode_png(image: Tensor) -> bytes:
+    """Encode uint8 (1 or 3, H, W) as a PNG."""
     file = BytesIO()
     to_pil(image).save(file, "PNG")
     return file.getvalue()
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """uint8 (1 or 3, H, W) as a Pillow image."""
+    """Convert uint8 (1 or 3, H, W) to a Pillow image."""
     return Image.fromarray(image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).contiguous().numpy())
 
 
 def labelled_grid(rows: Sequence[Sequence[Tensor]], names: Sequence[str], min_pixels: int = 48) -> Image.Image:
-    """One row of images below the other, the name of each on its left.
+    """Draw rows of images with the name of each row on its left.
 
     Args:
-        rows: images of each row, uint8 (C, H, W) of one size.
-        names: one per row; a long one is cut off.
-        min_pixels: small images are enlarged by a whole factor to at least so many pixels.
+        rows: images of each row, uint8 (C, H, W) of equal size.
+        names: one per row; long names are truncated.
+        min_pixels: smaller images are enlarged by an integer factor to at least this size.
     """
     height, width = rows[0][0].shape[1:]
     factor = max(1, -(-min_pixels // height))

@@ -3,41 +3,41 @@
 import sys
 from pathlib import Path
 
-from ddpm.atomic import MANIFEST, damage, digests, newest_intact, sha256
+from ddpm.atomic import MANIFEST, digests, find_damage, newest_intact, sha256
 from ddpm.pipeline import ClassConditionalPipeline
 
 
 def locate(path: Path) -> Path:
-    """The pipeline directory that a path means: of a run its newest good checkpoint.
+    """Return the pipeline directory at a path; for a run, its newest intact checkpoint.
 
     Raises:
         ValueError: if there is none, or it is damaged.
     """
     newest, damaged = newest_intact(path / "checkpoints")
     for directory, problem in damaged.items():
-        print(f"WARNING: {directory} is damaged ({problem}); using the one before it", file=sys.stderr)
+        print(f"WARNING: {directory} is damaged ({problem}); using the previous checkpoint", file=sys.stderr)
     if newest is not None:
         return newest
     if (path / "pipeline").is_dir():
-        print(f"WARNING: {path} has no good checkpoint; using {path / 'pipeline'}", file=sys.stderr)
+        print(f"WARNING: {path} has no intact checkpoint; using {path / 'pipeline'}", file=sys.stderr)
         return locate(path / "pipeline")
     if damaged:
         raise ValueError(f"{path}: every checkpoint is damaged; restore one, or train again")
     if not path.is_dir():
         raise ValueError(f"{path}: no such directory; give a run directory, one of its checkpoints, or a pipeline")
     if (path / "model_index.json").is_file():
-        problem = damage(path) if (path / MANIFEST).is_file() else None
+        problem = find_damage(path) if (path / MANIFEST).is_file() else None
         if problem is not None:
             raise ValueError(f"{path}: damaged, {problem}")
         return path
-    raise ValueError(f"{path}: holds neither checkpoints nor a pipeline; has the run reached its first checkpoint?")
+    raise ValueError(f"{path}: contains neither checkpoints nor a pipeline; has the run reached its first checkpoint?")
 
 
 def load_pipeline(path: Path) -> ClassConditionalPipeline:
-    """Loads a run directory (its newest good checkpoint), a checkpoint, or an exported pipeline.
+    """Load a run directory (its newest intact checkpoint), a checkpoint, or an exported pipeline.
 
     Raises:
-        ValueError: if there is none of them, or it is damaged.
+        ValueError: if there is none, or it is damaged.
     """
     pipeline = ClassConditionalPipeline.from_pretrained(locate(path))
     pipeline.set_progress_bar_config(disable=True)
@@ -45,7 +45,7 @@ def load_pipeline(path: Path) -> ClassConditionalPipeline:
 
 
 def weights_digest(directory: Path) -> str:
-    """SHA-256 that stands for the weights of a pipeline directory."""
+    """Return a SHA-256 that identifies the weights of a pipeline directory."""
     known = digests(directory)
     files = sorted((directory / "unet").glob("*.safetensors"))
     return "+".join(known.get(str(f.relative_to(directory))) or sha256(f) for f in files)

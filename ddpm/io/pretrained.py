@@ -1,4 +1,4 @@
-"""Going on from a trained model on other data: which options it needs, and what of its weights is kept."""
+"""Fine-tuning a trained model on other data: the options that it requires, and the weights that are kept."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from ddpm.pipeline import ClassConditionalPipeline
 
 
 def training_options(pipeline: ClassConditionalPipeline) -> dict[str, Any]:
-    """Options of scripts/train.py that a model's weights depend on, with the values under which it was trained.
+    """Return the options of scripts/train.py that a model's weights depend on, with the values it was trained with.
 
     Raises:
-        ValueError: if its noise schedule is none that has a name here.
+        ValueError: if its noise schedule is not an entry of SCHEDULES.
     """
     config = pipeline.unet.config
     schedule, zero_terminal_snr = schedule_name(pipeline.schedule)
@@ -30,38 +30,39 @@ def training_options(pipeline: ClassConditionalPipeline) -> dict[str, Any]:
 
 
 def schedule_name(schedule: NoiseSchedule) -> tuple[str, bool]:
-    """Entry of SCHEDULES that a noise schedule is of, and whether it is rescaled to zero terminal SNR.
+    """Return the entry of SCHEDULES that a noise schedule equals, and whether it is rescaled to zero terminal SNR.
 
     Raises:
-        ValueError: if it is of none.
+        ValueError: if it equals none.
     """
     for name, make in SCHEDULES.items():
         betas = make(schedule.num_timesteps)
         for rescaled in (False, True):
             named = NoiseSchedule(with_zero_terminal_snr(betas) if rescaled else betas)
-            # diffusers computes its schedules in float32, where cumulated rounding reaches 1e-5 of the smallest.
+            # diffusers computes schedules in float32; accumulated rounding reaches 1e-5 of the smallest value.
             if torch.allclose(named.alphas_cumprod, schedule.alphas_cumprod, rtol=1e-4, atol=1e-7):
                 return name, rescaled
-    raise ValueError(f"the noise schedule of {schedule.num_timesteps} steps is none of {', '.join(SCHEDULES)}")
+    raise ValueError(f"the noise schedule of {schedule.num_timesteps} steps is not one of {', '.join(SCHEDULES)}")
 
 
-def started_from(
+def adapt_pretrained(
     pipeline: ClassConditionalPipeline, class_names: Sequence[str], null_class: bool, dropout: float, seed: int
 ) -> UNet:
-    """A UNet for other classes with the architecture and weights of a trained one.
+    """Build a UNet for other classes with the architecture and weights of a trained one.
+
+    Class embeddings are copied for classes of equal names and for the null class; the others are new.
 
     Args:
-        pipeline: holds the trained one, which stays as it is.
+        pipeline: contains the trained model, which is not changed.
         class_names: of the new model, in the order of ids.
         null_class: whether the new model has a null class.
         dropout: probability in the residual blocks.
-        seed: of the class embeddings that are not the trained model's. Those of classes of equal names are, and that of
-            the null class.
+        seed: for the new class embeddings.
     """
     trained = pipeline.unet
     config = {name: value for name, value in trained.config.items() if not name.startswith("_")}
     config |= {"num_classes": len(class_names), "null_class": null_class, "dropout": dropout, "seed": seed}
-    config["emb_channels"] = trained.class_embed.embedding_dim      # other classes might lead to another width
+    config["emb_channels"] = trained.class_embed.embedding_dim      # its default depends on the number of classes
     unet = UNet(**config)
     weights = trained.state_dict()
     known = {name: row for row, name in enumerate(pipeline.class_names)}

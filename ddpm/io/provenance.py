@@ -1,4 +1,4 @@
-"""What made a result: versions and the commit of the code."""
+"""Versions and the commit of the code that produced a result."""
 
 import platform
 import subprocess
@@ -11,13 +11,13 @@ from ddpm import __version__
 
 
 def versions() -> dict[str, str]:
-    """Of everything that a result may depend on."""
+    """Return the versions of all packages that a result may depend on."""
     packages = {name: version(name) for name in ("diffusers", "accelerate")}
     return {"adagn-ddpm": __version__, "python": platform.python_version(), "torch": torch.__version__, **packages}
 
 
 def git_commit() -> str | None:
-    """Commit of the code, with `+changes` where the tree differs from it; None outside a repository."""
+    """Return the commit of the code, with `+changes` if the working tree differs; None outside a repository."""
 
     def git(*args: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *args]

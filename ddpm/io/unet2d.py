@@ -1,8 +1,8 @@
-"""A UNet as diffusers' UNet2DModel and back, with equal outputs, wherever the other class can hold the architecture.
+"""Conversion between UNet and diffusers' UNet2DModel, with equal outputs, for all architectures that both support.
 
-UNet2DModel has one number of groups in all its norms, one width of attention heads, sinusoids as wide as its first
-level, and attention in all blocks of a level on both sides. What it holds beyond ADM's architecture is refused by the
-name of its configuration's key.
+UNet2DModel has one number of groups in all its norms, one width of attention heads, as many sinusoids as channels in
+its first level, and attention in all blocks of a level on both sides. Its options beyond ADM's architecture are
+rejected by the key in its configuration.
 """
 
 import inspect
@@ -21,7 +21,7 @@ from ddpm.models.unet import UNet
 _CONDITIONING = {"groupnorm_matched": "default", "groupnorm": "default", "adagn": "scale_shift"}
 _NORMS = {"default": "groupnorm", "scale_shift": "adagn"}
 _RESAMPLE = {"resblock": "resnet", "conv": "conv"}
-_BLOCKS = {         # side -> resample -> a level without attention
+_BLOCKS = {         # side -> resampling type -> level without attention
     "down": {"resblock": "ResnetDownsampleBlock2D", "conv": "DownBlock2D"},
     "up": {"resblock": "ResnetUpsampleBlock2D", "conv": "UpBlock2D"},
 }
@@ -31,7 +31,7 @@ _DEFAULTS = {
     for name, parameter in inspect.signature(UNet2DModel.__init__).parameters.items()
     if name != "self"
 }
-_ONLY = {           # values that lead to what this U-Net computes
+_ONLY = {           # the values that this U-Net supports
     "center_input_sample": (False,),
     "time_embedding_type": ("positional",),
     "freq_shift": (0,),
@@ -50,19 +50,19 @@ _ONLY = {           # values that lead to what this U-Net computes
 
 
 def to_unet2d(unet: UNet) -> UNet2DModel:
-    """The UNet2DModel that computes what the UNet does.
+    """Build the UNet2DModel that computes the same function as a UNet.
 
-    Its classes are the UNet's, followed by the null class where there is one. An unconditional model takes no classes:
-    its one class embedding becomes a part of the time embedding.
+    Its classes are the UNet's, followed by the null class if there is one. For an unconditional model, the single class
+    embedding is added to the time embedding.
 
     Args:
-        unet: stays as it is.
+        unet: not changed.
 
     Returns:
         The model in evaluation mode, in the UNet's dtype.
 
     Raises:
-        ValueError: if UNet2DModel cannot hold the architecture; names the option, and what it could hold.
+        ValueError: if UNet2DModel does not support the architecture; names the option and the allowed values.
     """
     config = unet.config
     conditioning, widths, groups = _conditioning(unet), _widths(config), _groups(unet)
@@ -83,7 +83,7 @@ def to_unet2d(unet: UNet) -> UNet2DModel:
             dropout=config.dropout,
             attention_head_dim=_head_channels(unet),
             norm_num_groups=groups,
-            attn_norm_num_groups=groups,        # else the attention in the middle would have no norm beside scale_shift
+            attn_norm_num_groups=groups,        # otherwise the middle attention has no norm with scale_shift
             norm_eps=EPS,
             resnet_time_scale_shift=conditioning,
             num_class_embeds=config.num_classes + config.null_class if config.num_classes else None,
@@ -103,8 +103,8 @@ def _widths(config: Mapping[str, Any]) -> list[int]:
     widths = [int(config["channels"] * factor) for factor in config["channel_mult"]]
     if widths[0] != config["channels"]:
         raise ValueError(
-            f"model.channel_mult: starts with {config['channel_mult'][0]}, and UNet2DModel has as many sinusoids as "
-            "its first level has channels; only a model whose first factor is 1 can be held"
+            f"model.channel_mult: starts with {config['channel_mult'][0]}, which UNet2DModel does not support; "
+            "allowed is a first factor of 1"
         )
     return widths
 
@@ -119,8 +119,8 @@ def _groups(unet: UNet) -> int:
     most = min(norm.num_channels for norm in norms) // least
     fitting = max((g for g in range(1, common + 1) if common % g == 0 and g <= most), default=1)
     raise ValueError(
-        f"model.norm_groups: the norms have {', '.join(map(str, sorted(found)))} groups, depending on their width, and "
-        f"UNet2DModel has one number for all; a model trained with model.norm_groups {fitting} could be held"
+        f"model.norm_groups: the norms have {', '.join(map(str, sorted(found)))} groups, and UNet2DModel supports only "
+        f"one number for all; a model trained with model.norm_groups {fitting} can be converted"
     )
 
 
@@ -131,8 +131,8 @@ def _head_channels(unet: UNet) -> int | None:
     found = {layer.qkv.in_features // layer.num_heads for layer in layers}
     if len(found) > 1:
         raise ValueError(
-            f"model.num_heads: the heads have {', '.join(map(str, sorted(found)))} channels, depending on the width, "
-            "and UNet2DModel has one number for all; only a model with model.head_channels, or one head, can be held"
+            f"model.num_heads: the heads have {', '.join(map(str, sorted(found)))} channels, and UNet2DModel supports "
+            "only one number for all; allowed are models with model.head_channels, or with one head"
         )
     return found.pop()
 
@@ -140,12 +140,12 @@ def _head_channels(unet: UNet) -> int | None:
 def _conditioning(unet: UNet) -> str:
     config, norm = unet.config, unet.config.norm
     if norm not in _CONDITIONING:
-        raise ValueError(f"model.norm: {norm} cannot be held by UNet2DModel; only {', '.join(_CONDITIONING)} can")
+        raise ValueError(f"model.norm: UNet2DModel does not support {norm}; allowed: {', '.join(_CONDITIONING)}")
     if config.conditioning != "both":
-        raise ValueError(f"model.conditioning: {config.conditioning} cannot be held by UNet2DModel; only both can")
+        raise ValueError(f"model.conditioning: UNet2DModel does not support {config.conditioning}; allowed: both")
     if not all(level.conditioned for level in unet.levels.values()):
         depths = config.conditioned_depths
-        raise ValueError(f"model.conditioned_depths: {depths} cannot be held by UNet2DModel; only all can")
+        raise ValueError(f"model.conditioned_depths: UNet2DModel does not support {depths}; allowed: all")
     return _CONDITIONING[norm]
 
 
@@ -160,17 +160,17 @@ def _block_types(unet: UNet, side: str) -> tuple[str, ...]:
 
 
 def from_unet2d(model: UNet2DModel, null_class: bool = False) -> UNet:
-    """The UNet that computes what the UNet2DModel does.
+    """Build the UNet that computes the same function as a UNet2DModel.
 
     Args:
-        model: stays as it is.
-        null_class: whether the last of its class embeddings stands for "no class"; UNet2DModel does not say.
+        model: not changed.
+        null_class: whether the last of its class embeddings means "no class"; UNet2DModel does not specify that.
 
     Returns:
         The model in evaluation mode, in the UNet2DModel's dtype.
 
     Raises:
-        ValueError: if this U-Net cannot compute the same; names the key of the configuration and its value.
+        ValueError: if this U-Net does not support it; names the key of the configuration and its value.
     """
     with torch.device("meta"):
         unet = UNet(**unet_options(model.config, null_class))
@@ -183,10 +183,10 @@ def from_unet2d(model: UNet2DModel, null_class: bool = False) -> UNet:
 
 
 def unet_options(config: Mapping[str, Any], null_class: bool = False) -> dict[str, Any]:
-    """Arguments of the UNet that computes what a UNet2DModel of this configuration does.
+    """Return the arguments of the UNet that corresponds to a configuration of UNet2DModel.
 
     Args:
-        config: of UNet2DModel, as in its `config.json`; what is missing has its default.
+        config: of UNet2DModel, as in its `config.json`; missing keys have their default.
         null_class: as in `from_unet2d`.
 
     Raises:
@@ -195,7 +195,7 @@ def unet_options(config: Mapping[str, Any], null_class: bool = False) -> dict[st
     config = {name: config.get(name, default) for name, default in _DEFAULTS.items()}
     for key, allowed in _ONLY.items():
         if config[key] not in allowed:
-            raise _refusal(config, key, f"only {' or '.join(map(repr, allowed))} can")
+            raise _refusal(config, key, f"allowed: {' or '.join(map(repr, allowed))}")
     widths = list(config["block_out_channels"])
     channels = widths[0]
     attention, resample = _attention(config), _resample(config)
@@ -204,10 +204,10 @@ def unet_options(config: Mapping[str, Any], null_class: bool = False) -> dict[st
     attended = {width for width, attends in zip(widths, attention, strict=True) if attends} | {widths[-1]}
     for width in sorted(attended):
         if head_channels is not None and width % head_channels:
-            raise _refusal(config, "attention_head_dim", f"it does not divide the {width} channels of a layer")
+            raise _refusal(config, "attention_head_dim", f"allowed: a divisor of the {width} channels of a layer")
     classes = config["num_class_embeds"]
     if classes is None and null_class:
-        raise _refusal(config, "num_class_embeds", "without classes there is no null class")
+        raise _refusal(config, "num_class_embeds", "a null class requires classes; omit --null-class")
     return {
         "resolution": resolution,
         "in_channels": config["in_channels"],
@@ -230,30 +230,30 @@ def unet_options(config: Mapping[str, Any], null_class: bool = False) -> dict[st
 
 
 def _refusal(config: Mapping[str, Any], key: str, reason: str) -> ValueError:
-    return ValueError(f"{key}: {config[key]!r} of the UNet2DModel cannot be held; {reason}")
+    return ValueError(f"{key}: {config[key]!r} of the UNet2DModel is not supported; {reason}")
 
 
 def _resolution(config: Mapping[str, Any], levels: int) -> int:
     size = config["sample_size"]
     height, width = size if isinstance(size, list | tuple) else (size, size)
     if not isinstance(height, int) or height != width:
-        raise _refusal(config, "sample_size", "the pixels of a square image are needed")
+        raise _refusal(config, "sample_size", "allowed: the size of a square image in pixels")
     if height % 2 ** (levels - 1):
-        raise _refusal(config, "sample_size", f"{levels} levels need a multiple of {2 ** (levels - 1)}")
+        raise _refusal(config, "sample_size", f"allowed with {levels} levels: a multiple of {2 ** (levels - 1)}")
     return height
 
 
 def _one_number_of_groups(config: Mapping[str, Any]) -> int:
     groups, middle = config["norm_num_groups"], config["attn_norm_num_groups"]
     if middle is None and config["resnet_time_scale_shift"] != "default":
-        raise _refusal(config, "attn_norm_num_groups", f"without it the middle has no norm; only {groups} can")
+        raise _refusal(config, "attn_norm_num_groups", f"allowed: {groups}, otherwise the middle has no norm")
     if middle not in (None, groups):
-        raise _refusal(config, "attn_norm_num_groups", f"only norm_num_groups, {groups}, can")
+        raise _refusal(config, "attn_norm_num_groups", f"allowed: norm_num_groups, {groups}")
     return groups
 
 
 def _kinds(config: Mapping[str, Any], side: str) -> list[tuple[bool, str]]:
-    """Attention and resample of each level, from the finest resolution to the coarsest."""
+    """Return attention and resampling type of each level, from the finest resolution to the coarsest."""
     key, sampler = f"{side}_block_types", f"{side}sample_type"
     known = {kind: (False, resample) for resample, kind in _BLOCKS[side].items()}
     resamples = {theirs: ours for ours, theirs in _RESAMPLE.items()}
@@ -262,17 +262,17 @@ def _kinds(config: Mapping[str, Any], side: str) -> list[tuple[bool, str]]:
     for name in config[key]:
         kind = known.get(str(name).removeprefix("UNetRes"))
         if kind is None:
-            raise ValueError(f"{key}: {name!r} of the UNet2DModel cannot be held; only {', '.join(known)} can")
+            raise ValueError(f"{key}: {name!r} of the UNet2DModel is not supported; allowed: {', '.join(known)}")
         if kind[1] is None:
-            raise _refusal(config, sampler, f"only {' or '.join(map(repr, resamples))} can")
+            raise _refusal(config, sampler, f"allowed: {' or '.join(map(repr, resamples))}")
         kinds.append(kind)
     if len(kinds) != len(config["block_out_channels"]):
-        raise _refusal(config, key, f"{len(config['block_out_channels'])} levels need as many")
+        raise _refusal(config, key, f"allowed: as many as levels, {len(config['block_out_channels'])}")
     return kinds if side == "down" else kinds[::-1]
 
 
 def _attention(config: Mapping[str, Any]) -> list[bool]:
-    """Whether each level has it, from the finest to the coarsest."""
+    """Return whether each level has attention, from the finest to the coarsest."""
     down, up = ([attends for attends, _ in _kinds(config, side)] for side in ("down", "up"))
     if down != up:
         raise _refusal(config, "up_block_types", "attention must be on both sides of a resolution, or on neither")
@@ -280,17 +280,17 @@ def _attention(config: Mapping[str, Any]) -> list[bool]:
 
 
 def _resample(config: Mapping[str, Any]) -> str:
-    """How the resolution changes: after all levels of the encoder but the last, and before that in the decoder."""
+    """Return how the resolution changes: after each encoder level but the last, and before each decoder level."""
     found = [resample for _, resample in [*_kinds(config, "down")[:-1], *_kinds(config, "up")[1:]]]
     if len(set(found)) > 1:
-        raise _refusal(config, "down_block_types", "all must change the resolution alike, and up_block_types so too")
+        raise _refusal(config, "down_block_types", "all blocks, also up_block_types, must resample in the same way")
     if "conv" in found and config["downsample_padding"] != 1:
-        raise _refusal(config, "downsample_padding", "only 1 can")
+        raise _refusal(config, "downsample_padding", "allowed: 1")
     return found[0] if found else "resblock"
 
 
 def _factor(width: int, channels: int) -> float:
-    """The factor f for which int(channels * f) is the width."""
+    """Return the factor f for which int(channels * f) is the width."""
     if width % channels == 0:
         return width // channels
     factor = width / channels
@@ -320,7 +320,7 @@ _OUTSIDE = {
 
 
 def _their_names(ours: str) -> list[str]:
-    """Names in UNet2DModel of what our tensor holds; three for the rows of q, k and v."""
+    """Return the names in UNet2DModel of our tensor; three for the rows of q, k and v."""
     path, _, kind = ours.rpartition(".")
     if path in _OUTSIDE:
         return [f"{_OUTSIDE[path]}.{kind}"]

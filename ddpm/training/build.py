@@ -12,7 +12,7 @@ from ddpm.diffusion.objective import PREDICTIONS, TIMESTEP_SAMPLERS, WEIGHTINGS
 from ddpm.diffusion.sampling import check_drawing
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
 from ddpm.io.pipelines import load_pipeline
-from ddpm.io.pretrained import started_from, training_options
+from ddpm.io.pretrained import adapt_pretrained, training_options
 from ddpm.models.embedding import CONDITIONINGS
 from ddpm.models.norm import NORMS
 from ddpm.models.shape import check_depth_names
@@ -67,7 +67,7 @@ def _check_evaluation(config: Config) -> None:
 
 def check_extractor(name: str) -> None:
     """Refuses what cannot be one by its name alone; what only building it shows comes later, before training."""
-    from ddpm.evaluation.features import EXTRACTORS
+    from ddpm.evaluation.extractors import EXTRACTORS
 
     if name not in EXTRACTORS and not re.fullmatch(r"dinov2:.+|[\w.]+:\w+", name) and not Path(name).is_dir():
         raise ValueError(
@@ -84,8 +84,8 @@ def build_in_training_metrics(config: Config, data: ImageData, accelerator: Acce
     """
     if config.evaluation.every == 0:
         return None
+    from ddpm.evaluation.features import cache_directory
     from ddpm.evaluation.in_training import Monitor
-    from ddpm.evaluation.reference import cache_directory
 
     return Monitor(config.evaluation, data, accelerator, cache_directory())
 
@@ -154,4 +154,4 @@ def _build_pretrained(config: Config, data: ImageData) -> UNet:
             f"{settings}"
         )
     null_class = config.diffusion.label_dropout > 0
-    return started_from(pipeline, data.class_names, null_class, config.model.dropout, config.train.seed)
+    return adapt_pretrained(pipeline, data.class_names, null_class, config.model.dropout, config.train.seed)

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ddpm.atomic import digests, newest_intact, publish, recover
+from ddpm.atomic import digests, newest_intact, recover, write_directory_atomically, write_json
 from ddpm.io.card import write_card
 from ddpm.pipeline import ClassConditionalPipeline
 
@@ -55,11 +55,11 @@ def save_checkpoint(
         training.mkdir()
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, training / "model.safetensors")
         save_file(_optimizer_tensors(model, optimizer), training / "optimizer.safetensors")
-        (training / "state.json").write_text(json.dumps(state, indent=2) + "\n")
+        write_json(training / "state.json", state)
 
     target = checkpoints / f"step_{state['step']:08d}"
     try:
-        publish(target, fill)
+        write_directory_atomically(target, fill)
     except OSError as problem:
         good = max((p.name for p in checkpoints.glob("step_*")), default="none yet")
         raise ValueError(
@@ -134,5 +134,5 @@ def export_pipeline(run: Path, step: int, pipeline: ClassConditionalPipeline) ->
         write_card(folder, run)
 
     if digests(target).get(WEIGHTS) != digests(checkpoint).get(WEIGHTS):
-        publish(target, fill)
+        write_directory_atomically(target, fill)
     return target

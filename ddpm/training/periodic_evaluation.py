@@ -1,6 +1,5 @@
 """Evaluations while training: a few images of the averaged model, measured, and the best model kept."""
 
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from ddpm.atomic import damage, publish, recover
+from ddpm.atomic import find_damage, json_digest, recover, write_directory_atomically, write_json
 from ddpm.config.sections import Config
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import broadcast_from_main, map_batches, on_main
@@ -53,7 +52,7 @@ class Evaluations:
         self._config, self._accelerator, self._pipeline, self._path = config, accelerator, pipeline, path
         self._monitor = monitor
         # Eight digits: they tell apart the few settings that one run is ever evaluated with.
-        self._settings = hashlib.sha256(json.dumps(monitor.identity, sort_keys=True).encode()).hexdigest()[:8]
+        self._settings = json_digest(monitor.identity, length=8)
         self._best = Best(path / "best", monitor.better, {"run": run_id, **monitor.identity})
 
     def observe(self, step: int, trackers: Trackers | None) -> None:
@@ -74,7 +73,7 @@ class Evaluations:
         batch_size = self._config.sample.batch_size
         draw_batch = self._pipeline.drawer(monitor.labels, monitor.seeds, **settings.drawing(), batch_size=batch_size)
         described = map_batches(
-            self._accelerator, settings.count, batch_size, lambda places: monitor.describe(draw_batch(places))
+            self._accelerator, settings.count, batch_size, lambda places: monitor.extract_features(draw_batch(places))
         )
 
         def finish() -> None:
@@ -106,7 +105,7 @@ class Best:
 
     def facts(self) -> dict[str, Any] | None:
         """best.json of the model that is there: step, samples, value, identity; None if there is no whole one."""
-        if not self._folder.is_dir() or damage(self._folder) is not None:
+        if not self._folder.is_dir() or find_damage(self._folder) is not None:
             return None
         return json.loads((self._folder / FACTS).read_text())
 
@@ -131,9 +130,9 @@ class Best:
 
         def fill(folder: Path) -> None:
             pipeline.save_pretrained(folder)
-            (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+            write_json(folder / FACTS, facts)
 
-        publish(self._folder, fill)
+        write_directory_atomically(self._folder, fill)
         if changes:
             tqdm.write(         # not into the line of the progress bar
                 f"WARNING: {self._folder}: the model of step {known['step']} was chosen by other settings: "

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from accelerate import Accelerator
 
-from ddpm.atomic import appearing
+from ddpm.atomic import write_json, write_text
 from ddpm.config.sections import Config, differences
 from ddpm.config.yaml_files import read_config
 from ddpm.io.provenance import git_commit, versions
@@ -105,8 +105,6 @@ class RunDirectory:
                 f"{self.path}: holds checkpoints but no {missing}; restore it, or name another with --run-dir"
             )
         facts = {"id": secrets.token_hex(4), **facts, "versions": versions(), "git_commit": git_commit()}
-        with appearing(config_file) as file:
-            file.write(f"# scripts/train.py --config {config_file}\n{config.to_yaml()}".encode())
-        with appearing(facts_file) as file:
-            file.write((json.dumps(facts, indent=2) + "\n").encode())
+        write_text(config_file, f"# scripts/train.py --config {config_file}\n{config.to_yaml()}")
+        write_json(facts_file, facts)
         return facts

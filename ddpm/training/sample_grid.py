@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from ddpm.atomic import appearing
+from ddpm.atomic import atomic_write
 from ddpm.config.sections import Config
 from ddpm.diffusion.sampling import plan_seeds
 from ddpm.io.pictures import labelled_grid
@@ -58,7 +58,7 @@ class Grid:
             rows = torch.cat(drawn).unflatten(0, (len(class_names), settings.per_class))
             file = self.file(step)
             file.parent.mkdir(exist_ok=True)
-            with appearing(file) as stream:
+            with atomic_write(file) as stream:
                 labelled_grid(rows, class_names).save(stream, format="PNG")
             trackers.image(file, step)
 

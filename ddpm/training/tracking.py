@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlparse
 
-from ddpm.atomic import naming
+from ddpm.atomic import with_path_in_error
 from ddpm.config.sections import Config, TrackingConfig
 
 
@@ -47,7 +47,7 @@ class MetricsFile:
 
     def log(self, record: dict[str, Any]) -> None:
         """Writes one line."""
-        with naming(self._path):
+        with with_path_in_error(self._path):
             self._file.write(json.dumps(record) + "\n")
 
     def image(self, path: Path, step: int) -> None:

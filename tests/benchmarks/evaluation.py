@@ -20,10 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm.data import ImageData, load_data
-from ddpm.evaluation.estimates import Described
-from ddpm.evaluation.feature_cache import some_places
+from ddpm.evaluation.feature_tables import Features, random_indices
+from ddpm.evaluation.features import cache_directory, extract_features
 from ddpm.evaluation.metrics import METRICS, Options
-from ddpm.evaluation.reference import cache_directory, describe
 from ddpm.evaluation.reference_classifier import Judge, cached_judge
 
 FIGURES = ("frechet_distance", "frechet_distance_infinity", "kernel_distance", "precision", "recall", "density",
@@ -79,11 +78,11 @@ def damages(
         yield f"{share:.0%} copies of training images", copied, its
 
 
-def described(images: Tensor, labels: Tensor, judge: Judge) -> Described:
+def tabulate_features(images: Tensor, labels: Tensor, judge: Judge) -> Features:
     """In memory."""
-    parts = [describe(part, judge, judge) for part in images.split(500)]
+    parts = [extract_features(part, judge, judge) for part in images.split(500)]
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return Described(**columns, labels=labels)
+    return Features(**columns, labels=labels)
 
 
 def read(data: ImageData, places: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,21 +103,21 @@ def main() -> None:
     judge = cached_judge(data, torch.device("cpu"), cache_directory())
     if args.held_out:
         other = load_data(args.held_out)
-        images, labels = read(other, some_places(len(other), min(len(other), args.count or len(other))))
-        known, known_labels = read(data, some_places(len(data), min(len(data), args.count or len(data))))
+        images, labels = read(other, random_indices(len(other), min(len(other), args.count or len(other))))
+        known, known_labels = read(data, random_indices(len(data), min(len(data), args.count or len(data))))
     else:
         ours = torch.zeros(len(data), dtype=torch.bool)
-        ours[some_places(len(data), len(data) // 2)] = True
+        ours[random_indices(len(data), len(data) // 2)] = True
         images, labels = read(data, ours.nonzero()[:, 0])
         known, known_labels = read(data, (~ours).nonzero()[:, 0])
     start = time.perf_counter()
-    reference = described(known, known_labels, judge)
+    reference = tabulate_features(known, known_labels, judge)
     print(f"{len(images)} images against {len(known)}; features of the reference: {time.perf_counter() - start:.1f} s")
     options = Options(replicates=100)
     rows = {}
     for name, damaged, its in damages(images, labels, known, known_labels):
         start = time.perf_counter()
-        samples = described(damaged, its, judge)
+        samples = tabulate_features(damaged, its, judge)
         figures = {}
         for metric in METRICS.values():
             if metric.applies(samples) is None:

@@ -12,7 +12,7 @@ from ddpm.config.sections import Config
 from ddpm.config.study import FIGURES, Arm, Study
 from ddpm.config.study_files import read_study, study_text
 from ddpm.evaluation.metrics import METRICS
-from ddpm.evaluation.setup import OF_THE_DENOISER
+from ddpm.evaluation.setup import DENOISER_METRICS
 
 GOOD: dict[str, Any] = {
     "question": "Does adaptive group normalization beat plain GroupNorm?",
@@ -149,7 +149,7 @@ def test_what_is_registered_is_resolved_and_plain(tmp_path: Path) -> None:
 def test_figures_are_those_of_the_metrics() -> None:
     of_images = {figure: name for name, metric in METRICS.items() for figure in metric.better}
     assert of_images | {"denoising_error": "denoising", "bits_per_dim": "bits_per_dim"} == FIGURES
-    assert set(FIGURES.values()) == {*METRICS, *OF_THE_DENOISER}
+    assert set(FIGURES.values()) == {*METRICS, *DENOISER_METRICS}
 
 
 # ---------------------------------------------------------------------------------------------------- what is refused

@@ -15,7 +15,6 @@ from sklearn.datasets import load_digits
 
 from ddpm.data import DATASETS, ImageData, load_data
 
-CIFAR10 = Path(__file__).parents[2] / "../shared/data/cifar10"
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 5, 3), dtype=np.uint8)
 LABELS = [0, 0, 1, 1, 2, 2]
 NAMES = ["ant", "bee", "cat"]
@@ -277,14 +276,15 @@ def test_one_entry_per_source() -> None:
     assert list(DATASETS) == ["digits", "folder", "npz", "parquet", "saved", "hub"]
 
 
-@pytest.mark.skipif(not CIFAR10.is_dir(), reason="CIFAR-10 is not beside the repository")
-def test_cifar10(tmp_path: Path) -> None:
-    import pyarrow.parquet
-
-    first = next(pyarrow.parquet.ParquetFile(CIFAR10 / "test.parquet").iter_batches(100)).to_pylist()
-    expected = [np.array(Image.open(io.BytesIO(row["img"]["bytes"]))) for row in first]
-    data = load_data(str(CIFAR10), split="test", memory_gb=1e-3)
-    images, labels = data.__getitems__(range(100))
-    np.testing.assert_array_equal(images.permute(0, 2, 3, 1).numpy(), np.stack(expected))
-    assert labels.tolist() == [row["label"] for row in first]
-    assert data.class_names[:2] == ("airplane", "automobile") and len(data) == 10_000
+def test_the_layout_of_the_hubs_parquet_files(tmp_path: Path) -> None:
+    """One parquet file per split, images as {bytes, path}, and the class names in the schema's metadata."""
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)})
+    images = [{"bytes": png(array), "path": f"{i}.png"} for i, array in enumerate(PIXELS)]
+    for split, order in (("train", range(6)), ("test", range(5, -1, -1))):
+        columns = {"img": [images[i] for i in order], "label": [LABELS[i] for i in order]}
+        datasets.Dataset.from_dict(columns, features=features).to_parquet(tmp_path / f"{split}.parquet")
+    for memory_gb in (1, 1e-9):
+        data = load_data(str(tmp_path), split="test", memory_gb=memory_gb)
+        images_read, labels = data.__getitems__(range(6))
+        np.testing.assert_array_equal(images_read.permute(0, 2, 3, 1).numpy(), PIXELS[::-1])
+        assert labels.tolist() == LABELS[::-1] and data.class_names == tuple(NAMES)

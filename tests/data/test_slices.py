@@ -18,12 +18,12 @@ def test_rows_are_those_of_the_datasets_library(count: int) -> None:
                 continue        # which it reads as two percentages
             text = f"train[{start}:{stop}]"
             if any("%" not in bound and abs(int(bound or 0)) > count for bound in (start, stop)):
-                with pytest.raises(ValueError, match=r"goes beyond"):       # where it takes fewer rows in silence
+                with pytest.raises(ValueError, match=r"bounds up to"):       # where it takes fewer rows in silence
                     parse_split(text).part(count)
                 continue
             (absolute,) = datasets.ReadInstruction.from_spec(text).to_absolute({"train": count})
             if absolute.from_ >= absolute.to:
-                with pytest.raises(ValueError, match=r"which is none"):
+                with pytest.raises(ValueError, match=r"start before the stop"):
                     parse_split(text).part(count)
                 continue
             assert parse_split(text).part(count) == Part("train", absolute.from_, absolute.to, count), text
@@ -64,20 +64,20 @@ def test_sums_are_left_to_the_datasets_library() -> None:
     "train[:12.5%]", "train[: 5]", "train[%:]", "train[--1:]", "train[:5] ",
 ])
 def test_malformed_slices_are_one_line(split: str) -> None:
-    with pytest.raises(ValueError, match=r"data\.split: .* is no part of a split; write it as train\[:15") as refused:
+    with pytest.raises(ValueError, match=r"^data\.split: .*use train\[:15") as refused:
         load_data(split=split)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(("split", "expected"), [
-    ("train[5:5]", r"takes rows 5 to 5 of 1,797, which is none"),
-    ("train[10:5]", r"takes rows 10 to 5 of 1,797, which is none"),
-    ("train[:0%]", r"which is none"),
-    ("train[:1798]", r"goes beyond 'train', which has 1,797 rows; allowed are bounds up to 1797"),
-    ("train[-1798:]", r"goes beyond 'train'"),
-    ("train[:101%]", r"goes beyond 'train', .* up to 100%"),
-    ("train[5:6]", r"all images of 'train\[5:6\]' have one class, '5'; a class-conditional model needs two"),
-    ("test[:10]", r"'test' is not a split of digits; it has: train"),
+    ("train[5:5]", r"5 to 5 of 1,797.*start before the stop"),
+    ("train[10:5]", r"10 to 5 of 1,797.*start before the stop"),
+    ("train[:0%]", r"start before the stop"),
+    ("train[:1798]", r"'train' .*1,797 rows; .*up to 1797"),
+    ("train[-1798:]", r"up to 1797"),
+    ("train[:101%]", r"up to 100%"),
+    ("train[5:6]", r"'train\[5:6\]' .*'5'.* two classes"),
+    ("test[:10]", r"'test' .*train"),
 ])
 def test_parts_that_cannot_be_had_are_one_line(split: str, expected: str) -> None:
     with pytest.raises(ValueError, match=rf"^data\.split: .*{expected}") as refused:

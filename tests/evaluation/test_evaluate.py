@@ -20,11 +20,11 @@ from ddpm.config.commands import EvaluateCommand
 from ddpm.config.yaml_files import sample_settings
 from ddpm.data import ImageData, load_data
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
+from ddpm.evaluation.denoiser import SCORES, image_scores
 from ddpm.evaluation.evaluate import evaluate
 from ddpm.evaluation.metrics import METRICS
 from ddpm.evaluation.reference_classifier import train_judge
-from ddpm.evaluation.scores import SCORES, image_scores
-from ddpm.evaluation.setup import OF_THE_DENOISER
+from ddpm.evaluation.setup import DENOISER_METRICS
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 
@@ -111,7 +111,7 @@ def test_the_table_says_it(model: Path, whole: dict, capsys: pytest.CaptureFixtu
     assert run(model) == whole                  # again: nothing is measured anew
     assert before == {p: p.stat().st_mtime_ns for p in model.rglob("*.png")}
     text = capsys.readouterr().out
-    for name in [*whole["figures"], "judge", "seed 0", "300 images", "real images", "1,797 images", "noise level"]:
+    for name in [*whole["figures"], "reference classifier", "seed 0", "300 images", "1,797 images", "sigma"]:
         assert name in text
     assert max(map(len, text.splitlines()[:-2])) <= 120
 
@@ -138,7 +138,7 @@ def test_chosen_metrics_only(model: Path) -> None:
 
 
 def test_the_denoiser_is_measured_by_nothing_else(whole: dict) -> None:
-    assert not OF_THE_DENOISER.keys() & METRICS.keys()
+    assert not DENOISER_METRICS.keys() & METRICS.keys()
     errors = [point["x_0_error"] for point in whole["denoising"]]
     assert all(point["eps_error"] > 0 for point in whole["denoising"]) and min(errors) > 0
 
@@ -163,7 +163,7 @@ def test_the_same_images_from_files(model: Path, whole: dict, tmp_path: Path) ->
     found = {name: run(tmp_path / name, **options) for name in ("classes", "images.npz", "flat")}
     for name, result in found.items():
         assert result["model"] is None and result["samples"]["count"] == 300
-        assert result["skipped"].keys() == OF_THE_DENOISER.keys() | ({"accuracy"} if name == "flat" else set())
+        assert result["skipped"].keys() == DENOISER_METRICS.keys() | ({"accuracy"} if name == "flat" else set())
         for key, figure in result["figures"].items():
             # The order of the images differs, and with it the sums' rounding, and which the resampling takes.
             assert figure["value"] == pytest.approx(whole["figures"][key]["value"], rel=1e-6), (name, key)
@@ -273,15 +273,15 @@ def test_killed_before_any_file(survived: int, model: Path, tmp_path: Path, one_
 @pytest.mark.parametrize(("options", "expected"), [
     ({"metrics": "frechet"}, r"^metrics: 'frechet' is not one of .*did you mean frechet_distance"),
     ({"count": 50, "metrics": "frechet_distance"}, r"^frechet_distance: needs \d+ images .* are 50; raise --count"),
-    ({"metrics": " , "}, r"^metrics: none is named; allowed are frechet_distance"),
-    ({"extractor": "juge"}, r"extractor.*'juge' is not one of .*judge"),
-    ({"reference": None}, r"^reference: .* is in no run directory.*--reference"),
-    ({"reference": "nowhere/at/all"}, r"^reference: there is no file or folder 'nowhere/at/all'"),
+    ({"metrics": " , "}, r"^metrics: .*allowed are frechet_distance"),
+    ({"extractor": "juge"}, r"^extractor: 'juge' .*judge"),
+    ({"reference": None}, r"^reference: .*--reference"),
+    ({"reference": "nowhere/at/all"}, r"^reference: .*'nowhere/at/all'"),
     ({"steps": 51}, r"51"),
-    ({"held_out": "digits"}, r"^held_out: these are the reference images themselves"),
-    ({"held_out_split": "test"}, r"^held_out_split: 'test' is not a split of digits; it has: train"),
-    ({"held_out_split": "train[1500:]"}, r"^held_out_split: train\[1500:1797\] has 297 images .* the reference too"),
-    ({"reference_split": "train[1500"}, r"^reference_split: 'train\[1500' is no part of a split"),
+    ({"held_out": "digits"}, r"^held_out: .*name other images"),
+    ({"held_out_split": "test"}, r"^held_out_split: 'test' .*train"),
+    ({"held_out_split": "train[1500:]"}, r"^held_out_split: 297 images of train\[1500:1797\] .*other rows"),
+    ({"reference_split": "train[1500"}, r"^reference_split: 'train\[1500' .*use train\[:1500\]"),
 ])
 def test_mistakes_with_a_model(options: dict, expected: str, model: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=expected) as error:
@@ -305,24 +305,21 @@ def test_mistakes_with_images(tmp_path: Path) -> None:
     images, labels = data.__getitems__(torch.arange(400))
     arrays = images.permute(0, 2, 3, 1).numpy()
     kept = labels.numpy() != 3
-    broken = arrays.astype(np.float32) / 255
-    broken[7, 0, 0] = np.nan
     chosen = {"class": "accuracy", "few": "frechet_distance"}
     cases = {
         "sizes": ({"arr_0": arrays[:, :6, :6]}, r"6x6.*8x8"),
-        "nan": ({"arr_0": broken}, r"NaN|not finite|nan"),
-        "range": ({"arr_0": arrays / 255.0}, r"0.*255"),
-        "class": ({"arr_0": arrays[kept], "arr_1": labels.numpy()[kept]}, r"no images of class '3'"),
-        "few": ({"arr_0": arrays[:20]}, r"needs \d+ images or more"),
+        "range": ({"arr_0": arrays / 255.0}, r"uint8 from 0 to 255"),
+        "class": ({"arr_0": arrays[kept], "arr_1": labels.numpy()[kept]}, r"^accuracy: .*'3'.*--metrics"),
+        "few": ({"arr_0": arrays[:20]}, r"^frechet_distance: .*--metrics"),
     }
     for name, (content, expected) in cases.items():
         np.savez(tmp_path / f"{name}.npz", **content)
         with pytest.raises(ValueError, match=expected) as error:
             run(tmp_path / f"{name}.npz", steps=None, count=None, metrics=chosen.get(name))
         assert "\n" not in str(error.value), name
-    with pytest.raises(ValueError, match=r"^sampler: .*images that are there already"):
+    with pytest.raises(ValueError, match=r"^sampler: .*omit the option"):
         run(tmp_path / "few.npz", steps=None, count=None, sampler="ddim")
-    with pytest.raises(ValueError, match=r"no such directory"):
+    with pytest.raises(ValueError, match=r"run directory"):
         run(tmp_path / "nothing", steps=None, count=None)
 
 
@@ -396,5 +393,5 @@ def test_the_folder_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_another_evaluation_in_the_same_folder(model: Path, tmp_path: Path) -> None:
     run(model, out=tmp_path / "out", metrics="accuracy")
-    with pytest.raises(ValueError, match=r"out: holds another evaluation \(metrics differ\); .* name another .*--out"):
+    with pytest.raises(ValueError, match=r"out: .*metrics.*--out"):
         run(model, out=tmp_path / "out", metrics="accuracy,kernel_distance")

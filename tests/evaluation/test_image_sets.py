@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.evaluation.image_files import READERS
-from ddpm.evaluation.image_sets import GivenImages, read_images
-from ddpm.io.drawing import write_samples
-from ddpm.io.formats import FORMATS, Request
+from ddpm.evaluation.image_sets import ImageSet, read_images
+from ddpm.io.image_formats import FORMATS, Request
+from ddpm.io.image_writer import write_samples
 
 CLASSES = ("cat", "a dog", "Vögel", "x/../y", "Cat")
 COUNT, SIDE = 23, 8
@@ -49,7 +49,7 @@ def write(out: Path, formats: tuple[str, ...], channels: int = 3, class_names: t
     return images
 
 
-def look(path: Path, channels: int = 3, class_names: tuple[str, ...] = CLASSES, side: int = SIDE) -> GivenImages:
+def look(path: Path, channels: int = 3, class_names: tuple[str, ...] = CLASSES, side: int = SIDE) -> ImageSet:
     return read_images(path, side, channels, class_names)
 
 
@@ -223,61 +223,60 @@ RGB = Image.fromarray(pixels()[0])
 TURNED = Image.Exif()
 TURNED[0x0112] = 6
 BAD = {
-    "small": (stored(RGB.resize((4, 4))), "4x4 pixels, the reference has 8x8; resize them to 8x8 first"),
-    "wide": (stored(RGB.resize((9, 8))), "9x8 pixels"),
-    "grey": (stored(RGB.convert("L")), "grey, the reference is RGB; convert them (Pillow: convert('RGB')) first"),
-    "palette": (stored(RGB.convert("P")), "palette image; save it as RGB"),
-    "transparent": (stored(RGB.convert("RGBA")), "has transparency"),
-    "ink": (stored(RGB.convert("CMYK"), "TIFF"), "CMYK, the reference is RGB"),
-    "bits": (stored(RGB.convert("1")), "1, the reference is RGB"),
-    "deep grey": (stored(Image.fromarray(np.full((SIDE, SIDE), 4000, np.uint16))), "more than 8 bits per value"),
-    "deep": (deep(), "more than 8 bits per value"),
-    "float": (stored(Image.fromarray(np.ones((SIDE, SIDE), np.float32)), "TIFF"), "more than 8 bits per value"),
-    "film": (stored(RGB, save_all=True, append_images=[Image.fromarray(pixels()[1])]), "more than one frame"),
-    "turned": (stored(RGB, exif=TURNED), "EXIF orientation"),
-    "cut": (stored(RGB)[:100], "unreadable image: "),
-    "empty": (b"", "unreadable image: "),
-    "text": (b"no image", "unreadable image: "),
+    "small": (stored(RGB.resize((4, 4))), "4x4 pixels", "resize them to 8x8"),
+    "wide": (stored(RGB.resize((9, 8))), "9x8 pixels", "resize them to 8x8"),
+    "grey": (stored(RGB.convert("L")), "grey", "convert('RGB')"),
+    "palette": (stored(RGB.convert("P")), "palette", "convert('RGB')"),
+    "transparent": (stored(RGB.convert("RGBA")), "transparency", "background"),
+    "ink": (stored(RGB.convert("CMYK"), "TIFF"), "CMYK", "convert('RGB')"),
+    "bits": (stored(RGB.convert("1")), "1,", "convert('RGB')"),
+    "deep grey": (stored(Image.fromarray(np.full((SIDE, SIDE), 4000, np.uint16))), "8 bits", "save them with 8 bits"),
+    "deep": (deep(), "8 bits", "save them with 8 bits"),
+    "float": (stored(Image.fromarray(np.ones((SIDE, SIDE), np.float32)), "TIFF"), "8 bits", "save them with 8 bits"),
+    "film": (stored(RGB, save_all=True, append_images=[Image.fromarray(pixels()[1])]), "one frame", "save each"),
+    "turned": (stored(RGB, exif=TURNED), "EXIF", "upright"),
+    "cut": (stored(RGB)[:100], "unreadable", ""),
+    "empty": (b"", "unreadable", ""),
+    "text": (b"no image", "unreadable", ""),
 }
 
 
 @pytest.mark.parametrize("bad", BAD)
 def test_an_image_that_would_have_to_be_changed(bad: str, tmp_path: Path) -> None:
     save_flat(tmp_path)
-    content, reason = BAD[bad]
+    content, *fragments = BAD[bad]
     (tmp_path / "007.png").write_bytes(content)
     with pytest.raises(ValueError) as caught:
         look(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / '007.png'}: ") and "\n" not in str(caught.value)
-    assert reason in str(caught.value)
+    assert all(fragment in str(caught.value) for fragment in fragments), str(caught.value)
 
 
 def test_colour_for_a_grey_reference(tmp_path: Path) -> None:
-    refuses(save_flat(tmp_path), "RGB, the reference is grey; convert them (Pillow: convert('L'))", channels=1)
+    refuses(save_flat(tmp_path), "RGB", "convert('L')", channels=1)
 
 
 def test_rows_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", pixels())
-    refuses(tmp_path / "a.npz", "a.npz, row 0: 8x8 pixels, the reference has 16x16", side=16)
+    refuses(tmp_path / "a.npz", "row 0", "8x8", "resize them to 16x16", side=16)
     table = datasets.Dataset.from_dict({"image": [{"bytes": BAD[name][0], "path": None} for name in ("small", "cut")]})
     table.cast_column("image", datasets.Image(decode=False)).to_parquet(tmp_path / "b.parquet")
-    refuses(tmp_path / "b.parquet", "b.parquet, row 1: unreadable image", side=4)
+    refuses(tmp_path / "b.parquet", "row 1", "unreadable", side=4)
 
 
 @pytest.mark.parametrize(
     ("arrays", "fragments"),
     [
-        ([pixels() / 255], ["float64 from 0 to 1; allowed is uint8 from 0 to 255"]),
-        ([np.where(np.arange(COUNT)[:, None, None, None] == 5, np.nan, pixels())], ["float64 with NaN at image 5"]),
+        ([pixels() / 255], ["float64; allowed is uint8 from 0 to 255"]),
         ([pixels().transpose(0, 3, 1, 2)], ["channels come last"]),
-        ([pixels() // 128], ["no value in any image is above 1", "0 to 255"]),
-        ([pixels() * 0], ["no value in any image is above 1"]),
-        ([pixels(), np.arange(COUNT)], ["row 5: label 5 is out of range; allowed are 0 to 4"]),
-        ([pixels(), np.arange(COUNT) - 2], ["has no label, and others have"]),
-        ([pixels(), np.arange(COUNT) * 2 - 20], ["row 0: label -20 is out of range"]),
-        ([pixels(), np.arange(COUNT) / 2], ["label 0.0 (float) is neither a name nor a whole number"]),
-        ([pixels(), np.array(["dog"] * COUNT)], ["'dog' is no class of the reference; did you mean a dog?"]),
-        ([pixels()[:0]], ["there are no images"]),
+        ([pixels() // 128], ["allowed are grey levels from 0 to 255"]),
+        ([pixels() * 0], ["multiply by 255"]),
+        ([pixels(), np.arange(COUNT)], ["row 5: label 5 ", "allowed are 0 to 4"]),
+        ([pixels(), np.arange(COUNT) - 2], ["label all or none"]),
+        ([pixels(), np.arange(COUNT) * 2 - 20], ["row 0: label -20 ", "0 to 4"]),
+        ([pixels(), np.arange(COUNT) / 2], ["label 0.0 (float)", "integer"]),
+        ([pixels(), np.array(["dog"] * COUNT)], ["'dog'", "did you mean a dog?"]),
+        ([pixels()[:0]], ["no images"]),
     ],
 )
 def test_arrays(arrays: list[np.ndarray], fragments: list[str], tmp_path: Path) -> None:
@@ -295,9 +294,9 @@ def test_one_bright_image_is_enough(tmp_path: Path) -> None:
 def test_classes_of_another_model(tmp_path: Path) -> None:
     write(tmp_path / "out", ("png",))
     fewer = ("cat", "Cat")
-    refuses(tmp_path / "out", "'x_.._y' is no class of the reference", "the classes are cat, Cat", class_names=fewer)
+    refuses(tmp_path / "out", "'x_.._y'", "the classes are cat, Cat", class_names=fewer)
     write(tmp_path / "parquet", ("parquet",))
-    refuses(tmp_path / "parquet", "row 1: 'x/../y' is no class of the reference", class_names=fewer)
+    refuses(tmp_path / "parquet", "row 1: 'x/../y'", class_names=fewer)
     many = tuple(f"class {i}" for i in range(100))
     with pytest.raises(ValueError, match=r"class 9, \.\.\.$"):
         look(tmp_path / "out", class_names=many)
@@ -308,46 +307,46 @@ def test_a_folder_that_may_be_of_two_classes(tmp_path: Path) -> None:
     images, names = in_order(pixels()), ("x/y", "x?y", "z_3")
     requests = [Request("x?y", f"seed{i:06d}", 1, i) for i in range(COUNT)]
     write_samples(tmp_path / "out", requests, lambda places: images[places], 5, names, {}, tuple(FORMATS))
-    refuses(tmp_path / "out", "'x_y' may be 'x/y' and 'x?y'; keep the images as parquet or npz", class_names=names)
+    refuses(tmp_path / "out", "'x_y'", "'x/y' and 'x?y'", "parquet or npz", class_names=names)
     assert look(tmp_path / "out" / "samples.npz", class_names=names).labels.tolist() == [1] * COUNT
     (tmp_path / "out" / "x_y").rename(tmp_path / "out" / "z_3")
     assert look(tmp_path / "out", class_names=names).labels.tolist() == [2] * COUNT
 
 
 def test_folders(tmp_path: Path) -> None:
-    refuses(tmp_path, "there are no images in it; allowed are a folder of images", ".png")
+    refuses(tmp_path, "allowed are a folder of images", ".png")
     (tmp_path / "cat").mkdir()
-    refuses(tmp_path, "there are no images in it")
-    refuses(tmp_path / "cot", "is not there; did you mean cat?")
-    refuses(tmp_path / "no" / "where", "is not there")
+    refuses(tmp_path, "allowed are a folder of images")
+    refuses(tmp_path / "cot", "did you mean cat?")
+    refuses(tmp_path / "no" / "where")
     save(tmp_path / "cat" / "0.png", pixels()[0])
     save(tmp_path / "grid.png", pixels()[0])
-    refuses(tmp_path, "grid.png: lies beside folders of images")
-    refuses(tmp_path / "grid.png", "is a single file")
+    refuses(tmp_path, "grid.png", "class folders")
+    refuses(tmp_path / "grid.png", "single file")
     np.savez(tmp_path / "cat" / "a.npz", pixels())
     assert len(look(tmp_path / "cat")) == 1
     (tmp_path / "cat" / "0.png").unlink()
     np.savez(tmp_path / "cat" / "b.npz", pixels())
-    refuses(tmp_path / "cat", "there are 2 .npz files in it")
+    refuses(tmp_path / "cat", "2 .npz files", "name one")
 
 
 def test_some_folders_have_a_class(tmp_path: Path) -> None:
     for name in ("cat", "none"):
         save(tmp_path / name / "0.png", pixels()[0])
-    refuses(tmp_path, str(Path("none") / "0.png"), "has no label, and others have")
+    refuses(tmp_path, str(Path("none") / "0.png"), "label all or none")
 
 
 def test_a_drawing_that_was_not_finished(tmp_path: Path) -> None:
     write(tmp_path / "out", ("png",))
     (tmp_path / "out" / "cat" / "seed000000.png").unlink()
-    refuses(tmp_path / "out", "22 images are there", "speaks of 23", "remove samples.json")
+    refuses(tmp_path / "out", "22 images", "23", "remove samples.json")
     write(tmp_path / "shards", ("parquet",))
     next((tmp_path / "shards").glob("*.parquet")).unlink()
-    refuses(tmp_path / "shards", "speaks of parquet, and there is none")
+    refuses(tmp_path / "shards", "parquet", "scripts/sample.py")
     record = tmp_path / "out" / "samples.json"
     for text in ("{", "[]", "{}", '{"formats": ["gif"], "count": 3}', '{"formats": [], "count": 3}'):
         record.write_text(text)
-        refuses(tmp_path / "out", "samples.json: is damaged", "remove it")
+        refuses(tmp_path / "out", "samples.json: ", "remove it")
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -356,16 +355,16 @@ def test_parquet(tmp_path: Path) -> None:
     refuses(path, "a.parquet: ", "cannot be read")
     twice = [Image.fromarray(image) for image in pixels()]
     datasets.Dataset.from_dict({"one": twice, "two": twice}).to_parquet(path)
-    refuses(path, "not clear which column holds the images; name it image (the columns are: one, two)")
+    refuses(path, "name it image (the columns are: one, two)")
     datasets.Dataset.from_dict({"size": [1, 2]}).to_parquet(path)
-    refuses(path, "not clear which column holds the images")
+    refuses(path, "name it image")
 
 
 def test_an_image_that_is_lost_later(tmp_path: Path) -> None:
     found = look(save_flat(tmp_path))
     (tmp_path / "004.png").write_bytes(b"")
     assert len(found.read([3, 5])) == 2
-    with pytest.raises(ValueError, match=r"004\.png: unreadable image: "):
+    with pytest.raises(ValueError, match=r"004\.png: unreadable"):
         found.read(range(COUNT))
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm.evaluation import chunks
-from ddpm.evaluation.intervals import Z
+from ddpm.evaluation import feature_tables
+from ddpm.evaluation.estimates import Z
 from ddpm.evaluation.kernel import kernel_distance
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,7 +31,7 @@ def standard_error(x: Tensor, y: Tensor) -> float:
 
 @pytest.mark.parametrize(("n", "m"), [(3, 3), (40, 70), (90, 16)])
 def test_equals_the_mean_over_all_pairs_in_any_blocks(n: int, m: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "BLOCK", 16)
+    monkeypatch.setattr(feature_tables, "BLOCK", 16)
     x, y = random(n, 5, seed=1) + 1, 2 * random(m, 5, seed=2)
     assert kernel_distance(x, y).value == pytest.approx(direct(x, y), rel=1e-10)
 

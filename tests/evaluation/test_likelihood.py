@@ -121,7 +121,6 @@ def test_all_timesteps_are_the_direct_sum(schedule: NoiseSchedule, variance: flo
         torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-9)
 
 
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden files are not here")
 def test_published_values(monkeypatch: pytest.MonkeyPatch) -> None:
     schedule = NoiseSchedule(SCHEDULES["linear"](1000))
     _, golden = read("vlb_linear_adm_scale_shift_32")
@@ -218,7 +217,7 @@ def test_strata_cover_the_timesteps_once(schedule: NoiseSchedule) -> None:
         assert len(edges) == count + 1 and edges[0] == 0 and edges[-1] == 30 and (edges.diff() >= 1).all()
     assert torch.equal(edges, torch.arange(31))
     for count in (0, 31):
-        with pytest.raises(ValueError, match=rf"^bound_steps: {count} is out of range; .* 1 to 30$"):
+        with pytest.raises(ValueError, match=rf"^bound_steps: {count} .* 1 to 30$"):
             strata(schedule, count)
 
 
@@ -300,7 +299,7 @@ def test_answers_that_are_not_finite(value: float) -> None:
         x_0[t == 8, 0, 0, 0] = value
         return Prediction(x_0, x_t)
 
-    with pytest.raises(Diverged, match=r"^the denoiser's answer for image 3 at timestep 8 is not finite; [^\n]*$"):
+    with pytest.raises(Diverged, match=r"image 3 at timestep 8 [^\n]*use another model$"):
         denoising_errors(denoiser, schedule, images, labels, places, [2, 8], seed=0)
     if math.isnan(value):
         with pytest.raises(ValueError, match=r"image 3 at timestep 8 "):

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ddpm.evaluation import memorisation
-from ddpm.evaluation.memorisation import memorised, nearest_pairs
+from ddpm.evaluation.memorisation import memorised_fraction, nearest_pairs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,15 +24,15 @@ TRAINING = images(3000, 1)
 @pytest.mark.parametrize("held_out", [None, images(2000, 2)], ids=["leave-one-out", "held-out"])
 def test_new_images_are_at_1_percent_and_copies_at_100(held_out: Tensor | None) -> None:
     # 40 of 4,000 are expected; the threshold's level has a standard deviation of 0.2 % and the share one of 0.16 %.
-    assert 0.003 < memorised(images(4000, 3), TRAINING, held_out).value < 0.018
-    assert memorised(TRAINING[::3], TRAINING, held_out).value == 1
-    half = memorised(torch.cat([TRAINING[:500], images(500, 4)]), TRAINING, held_out)
+    assert 0.003 < memorised_fraction(images(4000, 3), TRAINING, held_out).value < 0.018
+    assert memorised_fraction(TRAINING[::3], TRAINING, held_out).value == 1
+    half = memorised_fraction(torch.cat([TRAINING[:500], images(500, 4)]), TRAINING, held_out)
     assert half.low < 0.505 < half.high
 
 
 def test_expected_share_is_exactly_the_level_of_the_rank() -> None:
     # 199 held-out images make the second smallest distance the threshold: 2 / 200 of new images are expected below.
-    found = [memorised(images(50, 100 + i), TRAINING, images(199, 500 + i)).value for i in range(200)]
+    found = [memorised_fraction(images(50, 100 + i), TRAINING, images(199, 500 + i)).value for i in range(200)]
     assert 0.007 < sum(found) / 200 < 0.013     # standard error 0.0009
 
 
@@ -41,28 +41,28 @@ def test_expected_share_is_exactly_the_level_of_the_rank() -> None:
 )
 def test_duplicates_in_the_data_do_not_blind_it(held_out: Tensor | None) -> None:
     training = torch.cat([TRAINING, TRAINING[:300]])
-    assert memorised(TRAINING[:500], training, held_out).value == 1
+    assert memorised_fraction(TRAINING[:500], training, held_out).value == 1
     near = TRAINING[:500] + 1e-3
-    assert memorised(near, training, held_out).value == 1       # as are copies with hardly a change
-    assert 0.002 < memorised(images(4000, 3), training, held_out).value < 0.02
+    assert memorised_fraction(near, training, held_out).value == 1       # as are copies with hardly a change
+    assert 0.002 < memorised_fraction(images(4000, 3), training, held_out).value < 0.02
 
 
 def test_nothing_to_compare_with_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^memorisation: every real image is a copy of a training image"):
-        memorised(images(10, 3), TRAINING, TRAINING[:100])
+    with pytest.raises(ValueError, match=r"^memorisation: .*--metrics"):
+        memorised_fraction(images(10, 3), TRAINING, TRAINING[:100])
 
 
 def test_bytes_are_pixels_too() -> None:
     training = torch.randint(256, (300, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
     samples = torch.randint(256, (300, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(6))
-    assert memorised(samples, training) == memorised(samples.float(), training.float())
-    assert memorised(training, training).value == 1
+    assert memorised_fraction(samples, training) == memorised_fraction(samples.float(), training.float())
+    assert memorised_fraction(training, training).value == 1
 
 
 def test_baseline_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memorisation, "BASELINE_IMAGES", 700)
-    assert 0.002 < memorised(images(4000, 3), TRAINING).value < 0.022
-    assert memorised(TRAINING[:50], TRAINING).value == 1
+    assert 0.002 < memorised_fraction(images(4000, 3), TRAINING).value < 0.022
+    assert memorised_fraction(TRAINING[:50], TRAINING).value == 1
 
 
 def test_nearest_pairs_come_nearest_first() -> None:

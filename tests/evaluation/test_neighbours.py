@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from ddpm.evaluation import chunks
+from ddpm.evaluation import feature_tables
 from ddpm.evaluation.neighbours import nearest, precision_recall, squared_distances
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "BLOCK", 64)
+    monkeypatch.setattr(feature_tables, "BLOCK", 64)
 
 
 def random(*shape: int, seed: int) -> Tensor:

@@ -12,7 +12,14 @@ from torch import Tensor
 
 from ddpm.data import ImageData, load_data
 from ddpm.evaluation import reference_classifier as module
-from ddpm.evaluation.reference_classifier import Judge, cached_judge, held_out_places, load_judge, shifted, train_judge
+from ddpm.evaluation.reference_classifier import (
+    Judge,
+    cached_judge,
+    held_out_places,
+    load_judge,
+    shift_randomly,
+    train_judge,
+)
 
 
 def noise_data(
@@ -192,7 +199,7 @@ def test_ten_thousand_at_most_are_held_out() -> None:
 
 def test_shifts_repeat_the_border() -> None:
     images = torch.randint(0, 256, (64, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    moved = shifted(images, torch.Generator().manual_seed(0))
+    moved = shift_randomly(images, torch.Generator().manual_seed(0))
     padded = F.pad(images.float(), (2, 2, 2, 2), mode="replicate").to(torch.uint8)
     windows = {(y, x): padded[:, :, y : y + 16, x : x + 16] for y in range(5) for x in range(5)}
     found = [[at for at, window in windows.items() if torch.equal(window[i], moved[i])] for i in range(64)]
@@ -215,7 +222,7 @@ def test_features_do_not_depend_on_neighbours(judge: Judge, digits: ImageData) -
 def test_it_is_trained_once(quick: None, one_thread: None, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     data = noise_data()
     first = cached_judge(data, "cpu", tmp_path)
-    assert capsys.readouterr().out == "training a judge on 40 images, once\n"
+    assert "40 images" in capsys.readouterr().out
     again = cached_judge(data, "cpu", tmp_path)
     assert capsys.readouterr() == ("", "")
     images = data.__getitems__(range(9))[0]
@@ -233,7 +240,7 @@ def test_damage_is_noticed(quick: None, one_thread: None, tmp_path: Path, capsys
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(ValueError, match=r"^extractor: the judge in .* is damaged \(judge.safetensors has changed\)"):
+    with pytest.raises(ValueError, match=r"^extractor: .*judge.safetensors .*use `judge`"):
         load_judge(weights.parent)
     again = cached_judge(noise_data(), "cpu", tmp_path)
     assert "WARNING" in capsys.readouterr().err and again.digest == first.digest
@@ -245,7 +252,7 @@ def test_a_judge_of_another_version_is_refused(quick: None, tmp_path: Path, monk
     [about] = tmp_path.rglob("judge.json")
     assert json.loads(about.read_text())["class_names"] == ["c0", "c1"]
     monkeypatch.setattr(module, "RECIPE", "another")
-    with pytest.raises(ValueError, match=r"^extractor: the judge in .* is of another version"):
+    with pytest.raises(ValueError, match=r"^extractor: .*version.*use `judge`"):
         load_judge(about.parent)
 
 
@@ -254,15 +261,15 @@ def test_a_judge_of_another_version_is_refused(quick: None, tmp_path: Path, monk
 
 def test_data_that_cannot_be_told_apart() -> None:
     pixels = torch.zeros(5, 1, 8, 8, dtype=torch.uint8)
-    with pytest.raises(ValueError, match=r"^judge: the data has 1 class; at least 2 are needed"):
+    with pytest.raises(ValueError, match=r"^judge: .*1 class.* 2 or more"):
         train_judge(ImageData(pixels, torch.zeros(5, dtype=torch.int64), ("a",)), "cpu")
     for labels, message in (([0, 0, 0, 0, 1], "'dog' has 1 image;"), ([0] * 5, "'dog' has 0 images;")):
-        with pytest.raises(ValueError, match=f"^judge: class {message} each class needs at least 2"):
+        with pytest.raises(ValueError, match=f"^judge: class {message} .* 2 or more"):
             train_judge(ImageData(pixels, torch.tensor(labels), ("cat", "dog")), "cpu")
 
 
 def test_images_of_another_size(judge: Judge) -> None:
-    with pytest.raises(ValueError, match=r"^images: 9x9 pixels; this extractor reads 8x8 only$"):
+    with pytest.raises(ValueError, match=r"^images: 9x9 .*8x8$"):
         judge.extract(torch.zeros(2, 1, 9, 9, dtype=torch.uint8))
     with pytest.raises(ValueError, match=r"^images: 3 channels in shape \(2, 3, 8, 8\); allowed: 1$"):
         judge.extract(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))

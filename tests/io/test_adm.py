@@ -47,8 +47,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def golden(family: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights as the reference names them, float16; and its inputs and output."""
     path = GOLDEN / f"{family}.safetensors"
-    if not path.is_file():
-        pytest.skip("the golden files are not here")
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}     # noqa: SIM118 (not a mapping)
     weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
@@ -138,23 +136,23 @@ class RunsCode:
 
 GOOD = {"input_blocks.0.0.weight": torch.zeros(8, 3, 3, 3), "output_blocks.0.0.in_layers.0.weight": torch.zeros(8)}
 FOREIGN: dict[str, tuple[Any, str]] = {
-    "code": ({"weights": RunsCode()}, r"asks for posix\.mkdir, and what it asks for can run any code"),
-    "a module": (torch.nn.Linear(2, 2), r"asks for torch\.nn\.modules\.linear\.Linear"),
-    "a list": ([torch.zeros(3)], r"holds one list"),
-    "a tensor": (torch.zeros(3), r"holds one Tensor"),
-    "nothing": ({}, r"holds a dict of nothing"),
+    "code": ({"weights": RunsCode()}, r"posix\.mkdir.*dict of tensors"),
+    "a module": (torch.nn.Linear(2, 2), r"torch\.nn\.modules\.linear\.Linear"),
+    "a list": ([torch.zeros(3)], r"list; .*dict of tensors"),
+    "a tensor": (torch.zeros(3), r"Tensor; .*dict of tensors"),
+    "nothing": ({}, r"nothing.*dict of tensors"),
     "optimizer": (
-        torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))]).state_dict(), r"holds the state of an optimizer",
+        torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))]).state_dict(), r"optimizer",
     ),
     "lightning": (
         {"epoch": 1, "global_step": 5, "state_dict": GOOD},
-        r"holds a dict of epoch, global_step, state_dict, not of tensors alone",
+        r"epoch, global_step, state_dict",
     ),
-    "classifier": ({"input_blocks.0.0.weight": GOOD["input_blocks.0.0.weight"]}, r"holds a classifier"),
-    "upsampler": ({**GOOD, "input_blocks.0.0.weight": torch.zeros(8, 6, 3, 3)}, r"holds an upsampler"),
-    "wrapped": ({f"module.{name}": t for name, t in GOOD.items()}, r"holds another network \(of module\.input_blocks"),
-    "another network": ({"conv_in.weight": torch.zeros(3)}, r"holds another network \(of conv_in\.weight, \.\.\.\)"),
-    "vectors": ({**GOOD, "input_blocks.0.0.weight": torch.zeros(8)}, r"holds another network"),
+    "classifier": ({"input_blocks.0.0.weight": GOOD["input_blocks.0.0.weight"]}, r"classifier"),
+    "upsampler": ({**GOOD, "input_blocks.0.0.weight": torch.zeros(8, 6, 3, 3)}, r"upsampler"),
+    "wrapped": ({f"module.{name}": t for name, t in GOOD.items()}, r"another network \(of module\.input_blocks"),
+    "another network": ({"conv_in.weight": torch.zeros(3)}, r"another network \(of conv_in\.weight, \.\.\.\)"),
+    "vectors": ({**GOOD, "input_blocks.0.0.weight": torch.zeros(8)}, r"another network"),
 }
 
 
@@ -177,7 +175,7 @@ def test_damaged_files_are_refused_in_one_line(damage: str, tmp_path: Path) -> N
         torch.save(tensors, path, _use_new_zipfile_serialization="legacy" not in damage)
     content = {"empty": b"", "text": b"hello\n" * 99}.get(damage, path.read_bytes()[: path.stat().st_size // 2])
     path.write_bytes(content)
-    assert_refused(path, r"damaged, or no dict of tensors as (torch\.save|safetensors) writes it; fetch it again")
+    assert_refused(path, r"(torch\.save|safetensors); download it again")
 
 
 def test_missing_files_are_refused_in_one_line(tmp_path: Path) -> None:
@@ -240,10 +238,10 @@ def test_presets_are_what_the_paper_says() -> None:
 def test_unet2d_holds_what_it_can_of_the_presets(name: str) -> None:
     unet = of_preset(name)
     if name in ("imagenet128", "improved_imagenet64"):
-        with pytest.raises(ValueError, match=r"model\.num_heads: the heads have"):
+        with pytest.raises(ValueError, match=r"^model\.num_heads: .*model\.head_channels"):
             to_unet2d(unet)
     elif name == "imagenet512":
-        with pytest.raises(ValueError, match=r"model\.channel_mult: starts with 0\.5"):
+        with pytest.raises(ValueError, match=r"^model\.channel_mult: .*0\.5.*first factor of 1"):
             to_unet2d(unet)
     else:
         theirs = to_unet2d(unet)
@@ -272,22 +270,22 @@ def test_a_wrong_preset_names_the_right_one(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "model.pt"
     path.touch()
     for name, wrong, expected in [
-        ("imagenet64", "imagenet128", r"time_embed\.0\.weight is 768 x 192, not 1024 x 256; .* fit: imagenet64$"),
-        ("imagenet256", "imagenet512", r"; the presets that fit: imagenet256$"),
-        ("imagenet256", "lsun256", r"label_emb\.weight is left over; the presets that fit: imagenet256$"),
-        ("lsun256", "imagenet256", r"label_emb\.weight is missing; .*fit: imagenet256_uncond, lsun256$"),
+        ("imagenet64", "imagenet128", r"time_embed\.0\.weight is 768 x 192, not 1024 x 256; .*: imagenet64$"),
+        ("imagenet256", "imagenet512", r"; matching presets: imagenet256$"),
+        ("imagenet256", "lsun256", r"label_emb\.weight is left over; .*: imagenet256$"),
+        ("lsun256", "imagenet256", r"label_emb\.weight is missing; .*: imagenet256_uncond, lsun256$"),
     ]:
         monkeypatch.setattr("ddpm.io.adm.read_weights", lambda _, name=name: as_file(name))
         with pytest.raises(ValueError, match=expected) as error:
             load_adm(path, PRESETS[wrong])
-        assert str(error.value).startswith(f"{path}: the weights are not of this architecture; first difference: ")
+        assert str(error.value).startswith(f"{path}: ")
         assert "\n" not in str(error.value)
 
 
 def test_weights_that_no_preset_fits_say_so(tmp_path: Path) -> None:
     weights, _ = golden("improved_additive_16")
     torch.save(weights, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match=r"first difference: time_embed\.0\.weight is .*; no preset fits either$"):
+    with pytest.raises(ValueError, match=r"first difference: time_embed\.0\.weight is .*; no preset matches"):
         load_adm(tmp_path / "model.pt", PRESETS["imagenet64"])
 
 
@@ -324,22 +322,22 @@ def test_flags_are_read_as_the_command_line_of_the_reference_takes_them() -> Non
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"num_chanels": 8}, r"num_chanels is not a flag of the reference; did you mean num_channels\?"),
-        ({"num_channels": "many"}, r"num_channels: 'many' is not a whole number"),
-        ({"num_channels": True}, r"num_channels: True is not a whole number"),
-        ({"class_cond": "yes"}, r"class_cond: 'yes' is not true or false"),
-        ({"dropout": "0"}, r"dropout: '0' is not a number"),
-        ({"noise_schedule": "cosin"}, r"noise_schedule: 'cosin' is not one of linear, cosine; did you mean cosine\?"),
-        ({"channel_mult": "1,two"}, r"channel_mult: '1,two' is not a list of numbers above 0"),
-        ({"channel_mult": [1, 0]}, r"channel_mult: '1,0' is not a list"),
-        ({"channel_mult": "1,inf"}, r"channel_mult: '1,inf' is not a list"),
-        ({"attention_resolutions": "16,0.5"}, r"attention_resolutions: '16,0\.5' is not a list"),
-        ({"image_size": 48}, r"channel_mult: missing, .*32, 64, 128, 256, 512 have a default"),
-        ({"num_heads_upsample": 2}, r"num_heads_upsample: 2 beside num_heads 4 cannot be held"),
-        ({"diffusion_steps": 4000}, r"rescale_timesteps: not given, and at diffusion_steps 4000 it matters"),
+        ({"num_chanels": 8}, r"num_chanels .*did you mean num_channels"),
+        ({"num_channels": "many"}, r"num_channels: 'many' .*integer"),
+        ({"num_channels": True}, r"num_channels: True .*integer"),
+        ({"class_cond": "yes"}, r"class_cond: 'yes' .*true or false"),
+        ({"dropout": "0"}, r"dropout: '0' .*number"),
+        ({"noise_schedule": "cosin"}, r"noise_schedule: 'cosin' .*linear, cosine; did you mean cosine"),
+        ({"channel_mult": "1,two"}, r"channel_mult: '1,two' .*numbers above 0"),
+        ({"channel_mult": [1, 0]}, r"channel_mult: '1,0' .*numbers above 0"),
+        ({"channel_mult": "1,inf"}, r"channel_mult: '1,inf' .*numbers above 0"),
+        ({"attention_resolutions": "16,0.5"}, r"attention_resolutions: '16,0\.5' .*numbers above 0"),
+        ({"image_size": 48}, r"channel_mult: .*32, 64, 128, 256, 512 have a default"),
+        ({"num_heads_upsample": 2}, r"num_heads_upsample: 2 .*allowed is num_heads, 4"),
+        ({"diffusion_steps": 4000}, r"rescale_timesteps: .*diffusion_steps 4000"),
         (
             {"diffusion_steps": 4000, "rescale_timesteps": True},
-            r"rescale_timesteps: true at diffusion_steps 4000 cannot be held; .* t \* 1000 / 4000",
+            r"rescale_timesteps: true .*diffusion_steps 4000; .* t \* 1000 / 4000",
         ),
     ],
 )

@@ -65,7 +65,7 @@ def test_without_a_token_nothing_is_uploaded(run: Path, monkeypatch: pytest.Monk
     for file in ("README.md", "model_index.json", "ddpm_pipeline.py", "unet/ddpm_unet.py", "samples.png",
                  "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"):
         assert file in out, out
-    assert "no token was found: log in with `hf auth login`" in out and "nothing was uploaded; 8 files" in out
+    assert "hf auth login" in out and "8 files" in out
 
 
 def test_with_a_token_what_was_listed_is_uploaded(run: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -98,7 +98,7 @@ def test_a_pipeline_that_left_its_run_keeps_its_card(run: Path, tmp_path: Path, 
     (run / "pipeline").rename(tmp_path / "alone")
     push(tmp_path / "alone", "somebody/cats")
     assert "samples.png" in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"^license: .*README\.md states it already"):
+    with pytest.raises(ValueError, match=r"^license: .*README\.md"):
         push(tmp_path / "alone", "somebody/cats", "apache-2.0")
 
 
@@ -139,14 +139,14 @@ def test_many_classes_are_listed_in_their_order(tmp_path: Path) -> None:
 
 
 def test_a_licence_that_is_no_identifier(run: Path) -> None:
-    with pytest.raises(ValueError, match=r"^license: 'CC BY 4\.0' is no identifier of the hub"):
+    with pytest.raises(ValueError, match=r"^license: 'CC BY 4\.0' .*apache-2\.0"):
         push(run, "somebody/cats", "CC BY 4.0")
 
 
 @pytest.mark.parametrize(("name", "expected"), [
-    ("cats", r"^cats: names no owner; give owner/cats$"),
-    ("a/b/c", r"^a/b/c: is no name of a repository; give owner/name$"),
-    ("some body/cats", r"is no name of a repository"),
+    ("cats", r"^cats: .*owner/cats$"),
+    ("a/b/c", r"^a/b/c: .*owner/name$"),
+    ("some body/cats", r"^some body/cats: .*owner/name$"),
 ])
 def test_names_that_cannot_be(name: str, expected: str, run: Path) -> None:
     with pytest.raises(ValueError, match=expected):

@@ -98,18 +98,18 @@ def test_class_embeddings_keep_their_order() -> None:
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        ({"norm_groups": 32}, r"model\.norm_groups: the norms have 8, 16, 24, 32 groups.*model\.norm_groups 8 could"),
+        ({"norm_groups": 32}, r"^model\.norm_groups: .*8, 16, 24, 32 groups.*model\.norm_groups 8 "),
         (
             {"channels": 24, "head_channels": 12, "channel_mult": (1, 1.5), "norm_groups": 32},
-            r"model\.norm_groups: .* model\.norm_groups 6 could be held",
+            r"model\.norm_groups: .* model\.norm_groups 6 ",
         ),
         (
             {"channel_mult": (0.5, 1, 2), "norm_groups": 4, "head_channels": 16},
-            r"model\.channel_mult: starts with 0\.5, .*only a model whose first factor is 1",
+            r"^model\.channel_mult: .*0\.5.*first factor of 1",
         ),
         (
             {"num_heads": 4, "attention_resolutions": (8, 4)},
-            r"model\.num_heads: the heads have 8, 16 channels.*model\.head_channels, or one head",
+            r"^model\.num_heads: .*8, 16 channels.*model\.head_channels, or with one head",
         ),
     ],
 )
@@ -133,7 +133,7 @@ def test_the_recommended_number_of_groups_is_the_largest_that_works(
         try:
             possible.append(to_unet2d(unet).config.norm_num_groups)
         except ValueError as problem:
-            advised.add(int(re.search(r"model\.norm_groups (\d+) could be held", str(problem))[1]))
+            advised.add(int(re.search(r"model\.norm_groups (\d+) ", str(problem))[1]))
     assert advised == {max(possible)}
 
 
@@ -143,7 +143,7 @@ def test_every_norm_is_held_or_refused_by_name() -> None:
         if norm in ("adagn", "groupnorm", "groupnorm_matched"):
             assert to_unet2d(unet).num_parameters() == unet.num_parameters()
         else:
-            with pytest.raises(ValueError, match=rf"model\.norm: {norm} cannot be held by UNet2DModel"):
+            with pytest.raises(ValueError, match=rf"^model\.norm: .*{norm}; allowed: .*adagn"):
                 to_unet2d(unet)
 
 
@@ -159,9 +159,9 @@ def test_a_widened_embedding_comes_back_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        *(({"conditioning": c}, rf"^model\.conditioning: {c} .*only both can$") for c in CONDITIONINGS if c != "both"),
-        ({"conditioned_depths": "decoder"}, r"^model\.conditioned_depths: decoder .*only all can$"),
-        ({"conditioned_depths": (4,)}, r"^model\.conditioned_depths: \(4,\) .*only all can$"),
+        *(({"conditioning": c}, rf"^model\.conditioning: .*{c}; allowed: both$") for c in CONDITIONINGS if c != "both"),
+        ({"conditioned_depths": "decoder"}, r"^model\.conditioned_depths: .*decoder; allowed: all$"),
+        ({"conditioned_depths": (4,)}, r"^model\.conditioned_depths: .*\(4,\); allowed: all$"),
     ],
 )
 def test_other_conditionings_are_refused_by_name(options: dict, expected: str) -> None:
@@ -225,39 +225,39 @@ def test_an_old_configuration_has_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"time_embedding_type": "fourier"}, r"time_embedding_type: 'fourier' .*only 'positional' can"),
-        ({"freq_shift": 1}, r"freq_shift: 1 .*only 0 can"),
-        ({"flip_sin_to_cos": False}, r"flip_sin_to_cos: False .*only True can"),
-        ({"norm_eps": 1e-6}, r"norm_eps: 1e-06 .*only 1e-05 can"),
+        ({"time_embedding_type": "fourier"}, r"time_embedding_type: 'fourier' .*allowed: 'positional'"),
+        ({"freq_shift": 1}, r"freq_shift: 1 .*allowed: 0"),
+        ({"flip_sin_to_cos": False}, r"flip_sin_to_cos: False .*allowed: True"),
+        ({"norm_eps": 1e-6}, r"norm_eps: 1e-06 .*allowed: 1e-05"),
         ({"center_input_sample": True}, r"center_input_sample: True"),
-        ({"act_fn": "gelu"}, r"act_fn: 'gelu' .*only 'silu' or 'swish' can"),
+        ({"act_fn": "gelu"}, r"act_fn: 'gelu' .*allowed: 'silu' or 'swish'"),
         ({"mid_block_type": None}, r"mid_block_type: None"),
         ({"mid_block_scale_factor": math.sqrt(2)}, r"mid_block_scale_factor: 1\.41"),
         ({"add_attention": False}, r"add_attention: False"),
-        ({"class_embed_type": "timestep"}, r"class_embed_type: 'timestep' .*only None can"),
+        ({"class_embed_type": "timestep"}, r"class_embed_type: 'timestep' .*allowed: None"),
         ({"resnet_time_scale_shift": "ada_group"}, r"resnet_time_scale_shift: 'ada_group'"),
-        ({"resnet_time_scale_shift": "scale_shift"}, r"attn_norm_num_groups: None .*only 8 can"),
+        ({"resnet_time_scale_shift": "scale_shift"}, r"attn_norm_num_groups: None .*allowed: 8"),
         ({"attn_norm_num_groups": 4}, r"attn_norm_num_groups: 4 .*norm_num_groups, 8"),
-        ({"downsample_padding": 0}, r"downsample_padding: 0 .*only 1 can"),
-        ({"downsample_type": "resnet"}, r"down_block_types: .* change the resolution alike"),
-        ({"downsample_type": "fir"}, r"downsample_type: 'fir' .*only 'resnet' or 'conv' can"),
-        ({"attention_head_dim": 12}, r"attention_head_dim: 12 .*does not divide the 32 channels"),
+        ({"downsample_padding": 0}, r"downsample_padding: 0 .*allowed: 1"),
+        ({"downsample_type": "resnet"}, r"down_block_types: .*up_block_types"),
+        ({"downsample_type": "fir"}, r"downsample_type: 'fir' .*allowed: 'resnet' or 'conv'"),
+        ({"attention_head_dim": 12}, r"attention_head_dim: 12 .*a divisor of the 32 channels"),
         ({"sample_size": None}, r"sample_size: None"),
         ({"sample_size": (16, 32)}, r"sample_size: \(16, 32\)"),
-        ({"sample_size": 18}, r"sample_size: 18 .*3 levels need a multiple of 4"),
+        ({"sample_size": 18}, r"sample_size: 18 .*3 levels.* multiple of 4"),
         (
             {"down_block_types": ("DownBlock2D", "SkipDownBlock2D", "DownBlock2D")},
-            r"down_block_types: 'SkipDownBlock2D' .*only ResnetDownsampleBlock2D, DownBlock2D, AttnDownBlock2D can",
+            r"down_block_types: 'SkipDownBlock2D' .*allowed: ResnetDownsampleBlock2D, DownBlock2D, AttnDownBlock2D",
         ),
         ({"up_block_types": ("UpBlock2D", "SkipUpBlock2D", "UpBlock2D")}, r"up_block_types: 'SkipUpBlock2D'"),
         ({"up_block_types": ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D")}, r"up_block_types: .*both sides"),
-        ({"up_block_types": ("UpBlock2D",)}, r"up_block_types: .*3 levels need as many"),
+        ({"up_block_types": ("UpBlock2D",)}, r"up_block_types: .*as many as levels, 3"),
     ],
 )
 def test_configurations_that_are_refused(options: dict, expected: str) -> None:
     with pytest.raises(ValueError, match=expected) as error:
         unet_options({**THEIRS, **options})
-    assert "\n" not in str(error.value) and "cannot be held" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_published_configuration_of_another_kind_is_refused() -> None:
@@ -270,7 +270,7 @@ def test_a_published_configuration_of_another_kind_is_refused() -> None:
         "sample_size": 32, "time_embedding_type": "positional",
         "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
     }
-    with pytest.raises(ValueError, match=r"freq_shift: 1 of the UNet2DModel cannot be held; only 0 can"):
+    with pytest.raises(ValueError, match=r"freq_shift: 1 .*allowed: 0$"):
         unet_options(config)
 
 
@@ -283,7 +283,7 @@ def test_every_width_has_its_factor() -> None:
 
 
 def test_no_null_class_without_classes() -> None:
-    with pytest.raises(ValueError, match=r"num_class_embeds: None .*without classes there is no null class"):
+    with pytest.raises(ValueError, match=r"num_class_embeds: None .*omit --null-class$"):
         unet_options({**THEIRS, "num_class_embeds": None}, null_class=True)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ddpm.atomic import damage
+from ddpm.atomic import find_damage
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.io.pipelines import load_pipeline, locate
 from ddpm.models.unet import UNet
@@ -40,7 +40,7 @@ def step_of(folder: Path) -> int:
     loaded = load_pipeline(folder)
     biases = torch.cat([p.flatten() for name, p in loaded.unet.named_parameters() if name.endswith("bias")])
     assert set(biases.tolist()) == {facts["step"]} and facts["samples"] == 10 * facts["step"]
-    assert damage(folder) is None and locate(folder) == folder
+    assert find_damage(folder) is None and locate(folder) == folder
     assert not list(folder.parent.glob(".best.*"))
     return facts["step"]
 

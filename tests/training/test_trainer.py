@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from ddpm.atomic import publish
+from ddpm.atomic import write_directory_atomically
 from ddpm.config.sections import (
     Config,
     DataConfig,
@@ -291,7 +291,7 @@ def test_a_grid_appears_whole(tmp_path, monkeypatch):
 
 def test_a_checkpoint_that_was_being_replaced_is_found(tmp_path):
     checkpoint = tmp_path / "step_00000003"
-    publish(checkpoint, lambda folder: (folder / "weights").write_bytes(b"1"))
+    write_directory_atomically(checkpoint, lambda folder: (folder / "weights").write_bytes(b"1"))
     checkpoint.rename(tmp_path / ".step_00000003.old")
     (tmp_path / ".step_00000006.tmp").mkdir()
     assert find_checkpoint(tmp_path) == checkpoint

@@ -10,9 +10,9 @@ from ddpm.config.sections import DataConfig
 from ddpm.config.study import Arm, Study
 from ddpm.data import ImageData
 from ddpm.diffusion.sampling import check_drawing
-from ddpm.evaluation.features import EXTRACTORS, build_extractor
-from ddpm.evaluation.image_source import held_out_data, read_data, reference_config
-from ddpm.evaluation.reference import cache_directory
+from ddpm.evaluation.extractors import EXTRACTORS, build_extractor
+from ddpm.evaluation.features import cache_directory
+from ddpm.evaluation.image_source import load_held_out, load_real_images, reference_config
 from ddpm.io.pipelines import locate
 from ddpm.lab.ablation.trials import drawing_settings, evaluate_command
 from ddpm.training.build import build_schedule, check_extractor
@@ -63,8 +63,8 @@ def _check_images(command: EvaluateCommand, training: DataConfig, data: ImageDat
         config = reference_config(command, None)
         size = {"resolution": config.resolution or data.resolution, "channels": config.channels or data.channels}
         config = dataclasses.replace(config, **size)
-        reference = read_data(config, "reference")
-    held_out = held_out_data(command, config, reference)
+        reference = load_real_images(config, "reference")
+    held_out = load_held_out(command, config, reference)
     if held_out is None:
         return
     source = config.source if command.held_out is None else command.held_out

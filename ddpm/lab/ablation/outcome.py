@@ -11,8 +11,8 @@ import numpy as np
 from ddpm.config.sections import differences
 from ddpm.config.study import FIGURES, Study
 from ddpm.config.yaml_files import read_config
-from ddpm.evaluation.intervals import Z
-from ddpm.evaluation.scores import SCORES, image_scores
+from ddpm.evaluation.denoiser import SCORES, image_scores
+from ddpm.evaluation.estimates import Z
 from ddpm.lab.ablation.registration import registered
 from ddpm.lab.ablation.run_provenance import provenance
 from ddpm.lab.ablation.statistics import Contrast, Measured, contrast, simultaneous

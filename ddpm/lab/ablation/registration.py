@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ddpm.atomic import appearing
+from ddpm.atomic import json_digest, write_json, write_text
 from ddpm.config.study import Study
 from ddpm.data import ImageData
-from ddpm.evaluation.image_source import digest_of
 from ddpm.io.provenance import git_commit, versions
 
 _MISSING = object()
@@ -52,16 +51,14 @@ def register(study: Study, text: str, data: ImageData, path: Path) -> dict[str, 
         )
     path.mkdir(parents=True, exist_ok=True)
     facts = {
-        "digest": digest_of(resolved),
+        "digest": json_digest(resolved),
         "data": {"summary": data.summary(), "fingerprint": data.fingerprint},
         "versions": versions(),
         "git_commit": git_commit(),
         "study": resolved,
     }
-    with appearing(path / "study.yaml") as stream:
-        stream.write(text.encode())
-    with appearing(file) as stream:
-        stream.write((json.dumps(facts, indent=2) + "\n").encode())
+    write_text(path / "study.yaml", text)
+    write_json(file, facts)
     return facts
 
 
@@ -78,7 +75,7 @@ def registered(path: Path) -> dict[str, Any]:
         facts = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as problem:
         raise ValueError(f"{file}: cannot be read as JSON: {problem}; restore it") from None
-    if not isinstance(facts, dict) or digest_of(facts.get("study")) != facts.get("digest"):
+    if not isinstance(facts, dict) or json_digest(facts.get("study")) != facts.get("digest"):
         raise ValueError(f"{file}: study.json was changed after it was written (its digest is another); restore it")
     return facts
 

@@ -1,9 +1,8 @@
 """What is written when all runs of a study are there."""
 
-import json
 from pathlib import Path
 
-from ddpm.atomic import appearing
+from ddpm.atomic import write_json, write_text
 from ddpm.config.study import Study
 from ddpm.lab.ablation.outcome import outcome_json, read_outcome
 from ddpm.lab.ablation.study_page import page
@@ -18,9 +17,6 @@ def report(study: Study, path: Path) -> None:
         OSError: if a file cannot be written; names it.
     """
     outcome = read_outcome(path, study)
-    with appearing(path / "outcome.json") as file:
-        file.write((json.dumps(outcome_json(outcome), indent=2) + "\n").encode())
-    content = page(outcome)
-    with appearing(path / "report.html") as file:
-        file.write(content.encode())
+    write_json(path / "outcome.json", outcome_json(outcome))
+    write_text(path / "report.html", page(outcome))
     print(f"\n{as_table(outcome)}\n\n{path / 'report.html'}", flush=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddpm.atomic import appearing
+from ddpm.atomic import write_json
 from ddpm.config.study import Study
 from ddpm.lab.ablation.trials import Trial, divergence, evaluation_folder, evaluation_of, sweep_trials
 from ddpm.lab.comparison.comparison import differing, identity, short
@@ -27,9 +27,7 @@ def chosen_rates(study: Study, path: Path) -> dict[str, float]:
     """
     file = path / "sweep.json"
     if not file.is_file():
-        content = _choose(study, path)
-        with appearing(file) as stream:
-            stream.write((json.dumps(content, indent=2) + "\n").encode())
+        write_json(file, _choose(study, path))
     return {arm: found["learning_rate"] for arm, found in read_sweep(path).items()}
 
 

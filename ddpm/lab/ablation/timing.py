@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ddpm.atomic import appearing
+from ddpm.atomic import write_json
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
 from ddpm.training.batches import load_micro_batches
@@ -85,8 +85,7 @@ def write_timing(path: Path, seconds: Mapping[str, list[float]], device: torch.d
         "median_seconds": {name: median(values) for name, values in seconds.items()},
         "seconds": dict(seconds),
     }
-    with appearing(path / "timing.json") as file:
-        file.write((json.dumps(content, indent=2) + "\n").encode())
+    write_json(path / "timing.json", content)
 
 
 def read_timing(path: Path) -> dict[str, Any] | None:

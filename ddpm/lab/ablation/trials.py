@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ddpm.atomic import appearing
+from ddpm.atomic import write_json
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import Config, SampleConfig, differences
 from ddpm.config.study import FIGURES, Study
@@ -119,8 +119,7 @@ def divergence(path: Path) -> str | None:
 def note_divergence(path: Path, step: int | None, message: str) -> None:
     """Writes that down; the run is not trained again, and is counted."""
     path.mkdir(parents=True, exist_ok=True)
-    with appearing(path / "diverged.json") as file:
-        file.write((json.dumps({"step": step, "message": message}, indent=2) + "\n").encode())
+    write_json(path / "diverged.json", {"step": step, "message": message})
 
 
 def is_settled(trial: Trial, study: Study) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ddpm.atomic import appearing
+from ddpm.atomic import write_text
 from ddpm.lab.comparison.comparison import compare
 from ddpm.lab.comparison.comparison_page import page
 from ddpm.lab.comparison.comparison_table import as_table
@@ -25,6 +25,5 @@ def report(paths: Sequence[Path], out: Path) -> None:
         raise ValueError(f"out: {out} is a directory; name a file, such as comparison.html")
     comparison = compare(read_runs(paths))
     content = page(comparison)
-    with appearing(out) as file:
-        file.write(content.encode())
+    write_text(out, content)
     print(f"{as_table(comparison)}\n\n{out}")

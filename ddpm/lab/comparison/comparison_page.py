@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ddpm.evaluation.intervals import Z
+from ddpm.evaluation.estimates import Z
 from ddpm.evaluation.text_table import interval, number
 from ddpm.lab.axes import fitting, linear, logarithmic
 from ddpm.lab.charts import (

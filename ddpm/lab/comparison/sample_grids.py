@@ -10,7 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from ddpm.data.decode import UnreadableImage, unreadable_if_it_fails
-from ddpm.io.formats import folder_names
+from ddpm.io.image_formats import folder_names
 from ddpm.lab.comparison.runs import Evaluation, Run, step_of
 
 CLASSES, SEEDS = 10, 8      # that are shown at most

@@ -6,8 +6,7 @@ from math import sqrt
 from torch import Tensor
 
 from ddpm.diffusion.schedule import Denoiser, NoiseSchedule
-from ddpm.evaluation.estimates import Figure
-from ddpm.evaluation.intervals import with_standard_error
+from ddpm.evaluation.estimates import Figure, with_standard_error
 from ddpm.evaluation.likelihood import ROWS, denoising_errors
 from ddpm.evaluation.modulation import modulated_layers
 from ddpm.lab.probe.results import Freezing, Rise

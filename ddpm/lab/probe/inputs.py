@@ -13,8 +13,8 @@ from ddpm.config.sections import DataConfig
 from ddpm.config.yaml_files import read_config, run_of
 from ddpm.data import ImageData
 from ddpm.data.slices import parse_split
-from ddpm.evaluation.image_source import check_size, is_model, read_data, reference_config
-from ddpm.evaluation.reference import cache_directory
+from ddpm.evaluation.features import cache_directory
+from ddpm.evaluation.image_source import check_size, is_model, load_real_images, reference_config
 from ddpm.evaluation.reference_classifier import Judge, cached_judge
 from ddpm.io.pipelines import load_pipeline, locate, weights_digest
 from ddpm.pipeline import ClassConditionalPipeline
@@ -87,7 +87,7 @@ def read_judge(images: Images, device: torch.device) -> Judge:
 
 def _read_images(command: ProbeCommand, pipeline: ClassConditionalPipeline, device: torch.device) -> Images:
     source = _source(command, pipeline)
-    data = read_data(source, "reference")
+    data = load_real_images(source, "reference")
     check_size(pipeline, data)
     names = pipeline.class_names
     unknown = next((name for name in data.class_names if names and name not in names), None)

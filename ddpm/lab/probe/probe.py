@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from ddpm import __version__
-from ddpm.atomic import appearing
+from ddpm.atomic import write_text
 from ddpm.config.commands import ProbeCommand
 from ddpm.config.yaml_files import run_of
 from ddpm.io.provenance import git_commit
@@ -39,8 +39,7 @@ def probe(command: ProbeCommand) -> Path:
     subject = read_subject(command, processes.device)
     probed = measure(command, subject, _model(command, subject))
     for file, content in ((out.with_suffix(".json"), to_json(probed)), (out, page(probed))):
-        with appearing(file) as stream:
-            stream.write(content.encode())
+        write_text(file, content)
     left_out = [f"left out: {name}, {reason}" for name, reason in probed.left_out.items()]
     print("\n".join([probed.model.name, "", *verdict(probed), *left_out, "", str(out)]))
     return out

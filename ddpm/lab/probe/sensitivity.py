@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ddpm.diffusion.sampling import from_uint8
 from ddpm.diffusion.schedule import Denoiser, NoiseSchedule
-from ddpm.evaluation.intervals import with_standard_error
+from ddpm.evaluation.estimates import with_standard_error
 from ddpm.lab.probe.results import Sensitivity
 from ddpm.randomness import Purpose, normal
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddpm.diffusion.sampling import batches, draw, to_uint8
 from ddpm.diffusion.schedule import Denoiser, Prediction
-from ddpm.evaluation.intervals import share
+from ddpm.evaluation.estimates import wilson_interval
 from ddpm.evaluation.modulation import modulated_layers, projection_inputs
 from ddpm.evaluation.reference_classifier import Judge
 from ddpm.io.pictures import labelled_grid
@@ -130,7 +130,7 @@ def swap(
         images = to_uint8(torch.cat(drawn)).cpu()
         read = judge.extract(images)[1].argmax(dim=1)
         counts = (read[:, None] == expected).sum(dim=0).tolist()
-        points.append(SwapPoint(place.where, place.kind, *(share(count, len(pairs)) for count in counts)))
+        points.append(SwapPoint(place.where, place.kind, *(wilson_interval(count, len(pairs)) for count in counts)))
         rows.append(list(images[:shown]))
         done()
     names = pipeline.class_names

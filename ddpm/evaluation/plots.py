@@ -1,4 +1,4 @@
-"""Pictures of an evaluation."""
+"""Images that accompany an evaluation: the confusion matrix, and nearest neighbours."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 from ddpm.io.pictures import labelled_grid
 
-SIDE = 720              # pixels of the square of a confusion matrix, at most
-LEAST_FOR_TEXT = 18     # pixels of a cell in which a share can be read
+SIDE = 720              # maximum size of a confusion matrix in pixels
+LEAST_FOR_TEXT = 18     # minimum size in pixels of a cell with text
 
 
-def confusion_picture(matrix: Tensor, names: Sequence[str]) -> Image.Image:
-    """What the judge reads of each class: one row per class that was asked for, one column per class that was read.
+def draw_confusion(matrix: Tensor, names: Sequence[str]) -> Image.Image:
+    """Draw a confusion matrix: requested classes in rows, predicted classes in columns.
 
-    A cell is darker the larger its share of the row; where there is room it has the share in per cent.
+    A cell is darker the larger its fraction of the row; large cells show the fraction in per cent.
 
     Args:
         matrix: int64 (K, K), counts.
@@ -22,7 +22,7 @@ def confusion_picture(matrix: Tensor, names: Sequence[str]) -> Image.Image:
     """
     classes = len(names)
     cell = max(1, min(48, SIDE // classes))
-    shares = matrix.double() / matrix.sum(dim=1, keepdim=True).clamp(min=1)
+    fractions = matrix.double() / matrix.sum(dim=1, keepdim=True).clamp(min=1)
     legible = cell >= LEAST_FOR_TEXT
     font = ImageFont.load_default(size=max(9, min(14, cell // 3)))
     captions = ["".join(x if x.isprintable() else " " for x in name)[:24] for name in names]
@@ -30,37 +30,38 @@ def confusion_picture(matrix: Tensor, names: Sequence[str]) -> Image.Image:
     title = 22
     sheet = Image.new("RGB", (margin + classes * cell + 8, title + margin + classes * cell + 8), "white")
     pen = ImageDraw.Draw(sheet)
-    pen.text((4, 4), "rows: asked for, columns: read (%)" if legible else "asked for, read", fill="black", font=font)
+    heading = "rows: requested, columns: predicted (%)" if legible else "requested, predicted"
+    pen.text((4, 4), heading, fill="black", font=font)
     left, top = margin, title + margin
     for r in range(classes):
         for c in range(classes):
-            share = float(shares[r, c])
+            fraction = float(fractions[r, c])
             box = (left + c * cell, top + r * cell, left + (c + 1) * cell - 1, top + (r + 1) * cell - 1)
-            pen.rectangle(box, fill=_shade(share))
-            if legible and share >= 0.0005:
-                text = f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.1f}"
+            pen.rectangle(box, fill=_shade(fraction))
+            if legible and fraction >= 0.0005:
+                text = f"{100 * fraction:.0f}" if fraction >= 0.1 else f"{100 * fraction:.1f}"
                 middle = (left + c * cell + cell // 2, top + r * cell + cell // 2)
-                pen.text(middle, text, fill="white" if share > 0.5 else "black", font=font, anchor="mm")
+                pen.text(middle, text, fill="white" if fraction > 0.5 else "black", font=font, anchor="mm")
         if legible:
             pen.text((left - 6, top + r * cell + cell // 2), captions[r], fill="black", font=font, anchor="rm")
             sheet.paste(_upright(captions[r], font, margin - 12, cell), (left + r * cell, title + 6))
     return sheet
 
 
-def _shade(share: float) -> tuple[int, int, int]:
-    """From white to a dark blue."""
-    return tuple(round(255 + (dark - 255) * share**0.5) for dark in (8, 48, 107))
+def _shade(fraction: float) -> tuple[int, int, int]:
+    """Map a fraction to a colour between white and dark blue."""
+    return tuple(round(255 + (dark - 255) * fraction**0.5) for dark in (8, 48, 107))
 
 
 def _upright(text: str, font: ImageFont.FreeTypeFont, length: int, width: int) -> Image.Image:
-    """A caption that is read from below."""
+    """Draw a caption that reads from bottom to top."""
     strip = Image.new("RGB", (length, width), "white")
     ImageDraw.Draw(strip).text((0, width // 2), text, fill="black", font=font, anchor="lm")
     return strip.rotate(90, expand=True)
 
 
-def neighbours_picture(samples: Tensor, nearest: Tensor, distances: Sequence[float]) -> Image.Image:
-    """The samples that are nearest to real images, each with its nearest below it.
+def draw_neighbours(samples: Tensor, nearest: Tensor, distances: Sequence[float]) -> Image.Image:
+    """Draw the samples that are nearest to real images, each above its nearest neighbour.
 
     Args:
         samples: uint8 (M, C, H, W).
@@ -68,5 +69,5 @@ def neighbours_picture(samples: Tensor, nearest: Tensor, distances: Sequence[flo
         distances: of each pair, in grey levels.
     """
     low, high = min(distances), max(distances)
-    names = ["sample", "nearest real", f"{low:.1f} to {high:.1f} levels apart"]
+    names = ["sample", "nearest real", f"{low:.1f} to {high:.1f} grey levels apart"]
     return labelled_grid([list(samples), list(nearest), [nearest[0] * 0 + 255]], names)

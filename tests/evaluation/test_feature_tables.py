@@ -7,7 +7,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from ddpm.evaluation.feature_cache import Rows, some_places, tabulate
+from ddpm.evaluation.feature_tables import Rows, random_indices, tabulate
 from ddpm.processes import join_processes
 
 COUNT, BATCH = 23, 5
@@ -70,13 +70,13 @@ def test_only_what_is_missing_is_computed(tmp_path: Path, processes: PartialStat
 
 @pytest.mark.parametrize(("total", "count"), [(10, 10), (10, 3), (7, 1), (10_000, 999), (5, 9)])
 def test_some_places(total: int, count: int) -> None:
-    places = some_places(total, count)
+    places = random_indices(total, count)
     assert len(places) == min(total, count) and places.dtype == torch.int64
     assert (places.diff() > 0).all() and places[0] >= 0 and places[-1] < total
-    assert torch.equal(places, some_places(total, count))
+    assert torch.equal(places, random_indices(total, count))
 
 
 def test_some_places_know_no_rhythm() -> None:
     """Of images that go round ten classes, each class keeps its share (within four standard deviations)."""
-    classes = some_places(10_000, 1_000) % 10
+    classes = random_indices(10_000, 1_000) % 10
     assert (classes.bincount() - 100).abs().max() < 4 * 100**0.5

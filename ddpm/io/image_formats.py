@@ -1,4 +1,4 @@
-"""The kinds of files that drawn images are kept in. A new one is a class and an entry in FORMATS."""
+"""The file formats of generated images. A new one is a class and an entry in FORMATS."""
 
 import errno
 import os
@@ -19,22 +19,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.atomic import appearing
-from ddpm.io.pictures import decoded, encoded, to_pil
+from ddpm.atomic import atomic_write
+from ddpm.data.arrays import open_npz
+from ddpm.data.records import Pictures
+from ddpm.io.pictures import encode_png, read_image, to_pil, to_tensor
 
-SHARD_IMAGES = 5_000            # a parquet shard holds so many images at most,
-SHARD_BYTES = 2**28             # and so many bytes of pixels before they are encoded,
-ROW_GROUP_IMAGES = 100          # in groups of at least so many
+SHARD_IMAGES = 5_000            # maximum number of images per parquet shard
+SHARD_BYTES = 2**28             # maximum size of a shard's pixels before encoding
+ROW_GROUP_IMAGES = 100          # minimum number of images per row group
 PNG_END = b"\0\0\0\0IEND\xaeB\x60\x82"
 
 
 class Request(NamedTuple):
-    """One image that is asked for.
+    """One requested image.
 
     Attributes:
         row: row of the grid and folder of the PNG: a class name, or e.g. "cat to dog".
         file: name without suffix, unique in its row: "seed000007".
-        label: class id, or -1 where the image is of a mixture.
+        label: class id; -1 for a blend or no class.
         seed: seed of its noise.
     """
 
@@ -45,13 +47,13 @@ class Request(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which images go where.
+class FileLayout:
+    """Which images go into which files.
 
     Attributes:
         out: the folder.
-        requests: N images, by place.
-        batch_size: images of a batch; batch k has the places from k * batch_size on, the last batch what is left.
+        requests: N images.
+        batch_size: images per batch; batch k begins at index k * batch_size, and the last batch may be smaller.
         class_names: in the order of ids.
     """
 
@@ -66,11 +68,11 @@ class Plan:
         return -(-len(self.requests) // self.batch_size)
 
     def places(self, batch: int) -> range:
-        """Places of the images of a batch."""
+        """Return the indices of a batch's images."""
         return range(batch * self.batch_size, min((batch + 1) * self.batch_size, len(self.requests)))
 
-    def asked(self, batch: int) -> Sequence[Request]:
-        """The requests of a batch."""
+    def batch_requests(self, batch: int) -> Sequence[Request]:
+        """Return the requests of a batch."""
         places = self.places(batch)
         return self.requests[places.start : places.stop]
 
@@ -80,41 +82,41 @@ class Plan:
         return folder_names(list(dict.fromkeys(request.row for request in self.requests)))
 
     def png(self, request: Request) -> str:
-        """Path of an image's PNG, relative to `out`."""
+        """Return the path of an image's PNG, relative to `out`."""
         return f"{self.folders[request.row]}/{request.file}.png"
 
 
-Read = Callable[[int], Tensor]          # batch -> its images, uint8 (B, C, H, W)
+ReadBatch = Callable[[int], Tensor]          # batch -> images, uint8 (B, C, H, W)
 
 
 class Format(ABC):
-    """Files of one kind that hold all images.
+    """Files of one kind that contain all images.
 
-    A new one is a subclass and an entry in FORMATS.
+    A new format is a subclass and an entry in FORMATS.
 
     Attributes:
-        needs_classes: whether an image without a class has no place in it.
+        needs_classes: whether every image needs a class.
     """
 
     needs_classes: ClassVar[bool] = False
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, layout: FileLayout) -> None:
+        self.layout = layout
 
     @abstractmethod
     def has(self, batch: int) -> bool:
-        """Whether the images of a batch are there, whole."""
+        """Return whether the images of a batch are stored completely."""
 
     @abstractmethod
     def read(self, batch: int) -> Tensor:
-        """Images of a batch that is there: uint8 (B, C, H, W)."""
+        """Read the images of a stored batch: uint8 (B, C, H, W)."""
 
     @abstractmethod
-    def complete(self, read: Read, part: tuple[int, int]) -> None:
-        """Writes the share of the i-th of n processes in what is missing.
+    def complete(self, read: ReadBatch, part: tuple[int, int]) -> None:
+        """Write the missing files that belong to process i of n.
 
         Args:
-            read: gives the images of any batch.
+            read: reads the images of any batch.
             part: (i, n).
 
         Raises:
@@ -123,45 +125,47 @@ class Format(ABC):
 
 
 class BatchFormat(Format):
-    """A format whose files hold one batch at most, so that a batch is kept in them as soon as it is drawn."""
+    """A format whose files contain at most one batch, so that each batch is stored as soon as it is generated."""
 
     @abstractmethod
     def write(self, batch: int, images: Tensor) -> None:
-        """Writes the images of a batch, uint8 (B, C, H, W); raises OSError, which names the file."""
+        """Write the images of a batch, uint8 (B, C, H, W); an OSError names the file."""
 
-    def complete(self, read: Read, part: tuple[int, int]) -> None:
-        for batch in range(part[0], self.plan.batches, part[1]):
+    def complete(self, read: ReadBatch, part: tuple[int, int]) -> None:
+        for batch in range(part[0], self.layout.batches, part[1]):
             if not self.has(batch):
                 self.write(batch, read(batch))
 
 
 class PngFolders(BatchFormat):
-    """`ROW/FILE.png`, one for each image: a folder that trains a model, and that any viewer shows.
+    """One `ROW/FILE.png` per image: a folder that can be used for training and shown by any viewer.
 
-    A PNG counts as there if it ends as one, because a file is not flushed to the disk before it gets its name (one by
-    one this would take longer than drawing): after a power cut it may be there and empty or cut off.
+    A PNG counts as stored if it ends like one. PNGs are not flushed to disk before they are renamed, because flushing
+    each would take longer than sampling, so after a power cut a file may be empty or truncated.
     """
 
     def has(self, batch: int) -> bool:
-        return all(_ends_as_png(self.plan.out / self.plan.png(request)) for request in self.plan.asked(batch))
+        return all(map(_ends_as_png, self._paths(batch)))
 
     def read(self, batch: int) -> Tensor:
-        return torch.stack([decoded(self.plan.out / self.plan.png(request)) for request in self.plan.asked(batch)])
+        return torch.stack([*map(read_image, self._paths(batch))])
 
     def write(self, batch: int, images: Tensor) -> None:
-        for request, image in zip(self.plan.asked(batch), images, strict=True):
-            path = self.plan.out / self.plan.png(request)
+        for path, image in zip(self._paths(batch), images, strict=True):
             path.parent.mkdir(exist_ok=True)
-            with appearing(path, flushed=False) as file:
+            with atomic_write(path, flushed=False) as file:
                 to_pil(image).save(file, "PNG")
 
+    def _paths(self, batch: int) -> list[Path]:
+        return [self.layout.out / self.layout.png(request) for request in self.layout.batch_requests(batch)]
 
-class Parts(BatchFormat):
-    """`.parts/BATCH.npy`: keeps batches for formats that are written at the end."""
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__(plan)
-        self.folder = plan.out / ".parts"
+class BatchStore(BatchFormat):
+    """`.parts/BATCH.npy`: stores batches for formats that are written at the end."""
+
+    def __init__(self, layout: FileLayout) -> None:
+        super().__init__(layout)
+        self.folder = layout.out / ".parts"
 
     def _path(self, batch: int) -> Path:
         return self.folder / f"{batch:05d}.npy"
@@ -174,36 +178,36 @@ class Parts(BatchFormat):
 
     def write(self, batch: int, images: Tensor) -> None:
         self.folder.mkdir(exist_ok=True)
-        with appearing(self._path(batch)) as file:
+        with atomic_write(self._path(batch)) as file:
             np.save(file, images.numpy())
 
     def remove(self) -> None:
-        """Removes all of them."""
+        """Remove all stored batches."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class ParquetShards(Format):
     """`samples-SHARD-of-SHARDS.parquet`: columns image (PNG), label and seed, with the class names in the schema.
 
-    A shard holds one fixed number of whole batches, as does each of its row groups. With PNGs in the same folder,
-    `datasets` must be given the shards by name: of a folder it reads what most files are.
+    Each shard, and each of its row groups, contains a fixed number of whole batches. If there are PNGs in the same
+    folder, pass the shards to `datasets` by name: for a folder it reads the most frequent file type.
     """
 
     needs_classes = True
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__(plan)
-        # How many there are follows from the size of an image, which is not known before one is drawn; or from a name.
-        named = next(plan.out.glob("samples-?????-of-?????.parquet"), None)
+    def __init__(self, layout: FileLayout) -> None:
+        super().__init__(layout)
+        # The number of shards depends on the image size, unknown before the first image unless a shard exists.
+        named = next(layout.out.glob("samples-?????-of-?????.parquet"), None)
         self.shards = int(named.stem[-5:]) if named else 0
-        self._group = -(-ROW_GROUP_IMAGES // plan.batch_size)           # batches
+        self._group = -(-ROW_GROUP_IMAGES // layout.batch_size)           # batches
 
     @property
     def _batches(self) -> int:
-        return -(-self.plan.batches // self.shards)
+        return -(-self.layout.batches // self.shards)
 
     def _path(self, shard: int) -> Path:
-        return self.plan.out / f"samples-{shard:05d}-of-{self.shards:05d}.parquet"
+        return self.layout.out / f"samples-{shard:05d}-of-{self.shards:05d}.parquet"
 
     def has(self, batch: int) -> bool:
         return self.shards > 0 and self._path(batch // self._batches).exists()
@@ -214,76 +218,73 @@ class ParquetShards(Format):
         group, batch_in_group = divmod(batch % self._batches, self._group)
         with parquet.ParquetFile(self._path(batch // self._batches)) as file:
             column = file.read_row_group(group, columns=["image"])["image"]
-        found = column.slice(batch_in_group * self.plan.batch_size, len(self.plan.places(batch))).to_pylist()
-        return torch.stack([decoded(BytesIO(image["bytes"])) for image in found])
+        found = column.slice(batch_in_group * self.layout.batch_size, len(self.layout.places(batch))).to_pylist()
+        return torch.stack([read_image(BytesIO(image["bytes"])) for image in found])
 
-    def complete(self, read: Read, part: tuple[int, int]) -> None:
+    def complete(self, read: ReadBatch, part: tuple[int, int]) -> None:
         if not self.shards:
             images = min(SHARD_IMAGES, SHARD_BYTES // read(0)[0].numel())
-            self.shards = -(-self.plan.batches // max(1, images // self.plan.batch_size))
+            self.shards = -(-self.layout.batches // max(1, images // self.layout.batch_size))
         for shard in range(part[0], self.shards, part[1]):
             if not self._path(shard).exists():
                 self._write(shard, read)
 
-    def _write(self, shard: int, read: Read) -> None:
+    def _write(self, shard: int, read: ReadBatch) -> None:
         import datasets
         import pyarrow
         from pyarrow import parquet
 
-        classes = datasets.ClassLabel(names=list(self.plan.class_names))
+        classes = datasets.ClassLabel(names=list(self.layout.class_names))
         features = datasets.Features({"image": datasets.Image(), "label": classes, "seed": datasets.Value("int64")})
         schema = features.arrow_schema
-        batches = range(self.plan.batches)[shard * self._batches : (shard + 1) * self._batches]
-        with appearing(self._path(shard)) as file, parquet.ParquetWriter(file, schema) as writer:
+        batches = range(self.layout.batches)[shard * self._batches : (shard + 1) * self._batches]
+        with atomic_write(self._path(shard)) as file, parquet.ParquetWriter(file, schema) as writer:
             for first in range(0, len(batches), self._group):
                 group = batches[first : first + self._group]
-                asked = [request for batch in group for request in self.plan.asked(batch)]
-                pngs = [encoded(image) for batch in group for image in read(batch)]
-                images = [{"bytes": e, "path": self.plan.png(r)} for r, e in zip(asked, pngs, strict=True)]
+                asked = [request for batch in group for request in self.layout.batch_requests(batch)]
+                pngs = [encode_png(image) for batch in group for image in read(batch)]
+                images = [{"bytes": e, "path": self.layout.png(r)} for r, e in zip(asked, pngs, strict=True)]
                 columns = {"image": images, "label": [r.label for r in asked], "seed": [r.seed for r in asked]}
                 writer.write_table(pyarrow.table(columns, schema=schema))
 
 
 class NpzFile(Format):
-    """`samples.npz`: arrays images (uint8 N, H, W, C), labels, seeds (int64 N) and class_names, not compressed.
+    """`samples.npz`: arrays images (uint8 N, H, W, C), labels, seeds (int64 N) and class_names, uncompressed.
 
-    The evaluator of guided-diffusion asks for images named `arr_0`: `np.savez(path, np.load("samples.npz")["images"])`.
+    The evaluator of guided-diffusion expects images named `arr_0`: `np.savez(path, np.load("samples.npz")["images"])`.
     """
 
     needs_classes = True
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__(plan)
-        self.path = plan.out / "samples.npz"
+    def __init__(self, layout: FileLayout) -> None:
+        super().__init__(layout)
+        self.path = layout.out / "samples.npz"
 
     def has(self, batch: int) -> bool:
         return self.path.exists()
 
     def read(self, batch: int) -> Tensor:
-        places = self.plan.places(batch)
-        with zipfile.ZipFile(self.path) as archive, archive.open("images.npy") as member:
-            np.lib.format.read_magic(member)
-            (_, *shape), _, _ = np.lib.format.read_array_header_1_0(member)
-            image_bytes = int(np.prod(shape))
-            member.seek(places.start * image_bytes, os.SEEK_CUR)
-            pixels = np.frombuffer(bytearray(member.read(len(places) * image_bytes)), np.uint8)
-        return torch.from_numpy(pixels.reshape(-1, *shape)).permute(0, 3, 1, 2)
+        return torch.stack([to_tensor(self._pictures.open(i)) for i in self.layout.places(batch)])
 
-    def complete(self, read: Read, part: tuple[int, int]) -> None:
+    @cached_property
+    def _pictures(self) -> Pictures:
+        return open_npz(self.path).pictures
+
+    def complete(self, read: ReadBatch, part: tuple[int, int]) -> None:
         if part[0] != 0 or self.path.exists():
             return
-        requests = self.plan.requests
+        requests = self.layout.requests
         channels, height, width = read(0).shape[1:]
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(requests), height, width, channels)}
         others = {
             "labels": np.array([request.label for request in requests], np.int64),
             "seeds": np.array([request.seed for request in requests], np.int64),
-            "class_names": np.array(self.plan.class_names, np.str_),
+            "class_names": np.array(self.layout.class_names, np.str_),
         }
-        with appearing(self.path) as file, zipfile.ZipFile(file, "w") as archive:
+        with atomic_write(self.path) as file, zipfile.ZipFile(file, "w") as archive:
             with archive.open("images.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array_header_1_0(member, header)
-                for batch in range(self.plan.batches):
+                for batch in range(self.layout.batches):
                     member.write(read(batch).permute(0, 2, 3, 1).contiguous().numpy().data)
             for name, array in others.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -291,10 +292,10 @@ class NpzFile(Format):
 
 
 def folder_names(rows: Sequence[str]) -> dict[str, str]:
-    """Row -> name of its folder: distinct also where case does not count, and safe on any system.
+    """Map rows to folder names that are valid on any system and distinct without regard to case.
 
-    A row that is a safe name keeps it (the first one, of those that differ by case), with spaces and letters of any
-    script, so that a folder of drawn images has the classes of the images that were learned from.
+    A row that is a valid name keeps it (the first of those that differ by case), with spaces and letters of any script,
+    so that a folder of generated images has the classes of the training images.
     """
     kept: dict[str, str] = {}
     for row in rows:
@@ -316,7 +317,7 @@ def _safe(row: str) -> str:
     letters = unicodedata.normalize("NFC", row)
     name = "".join(x if x.isprintable() and x not in '/\\<>:"|?*' else "_" for x in letters)
     name = name.encode()[:100].decode(errors="ignore").strip(" .") or "_"
-    # A folder must not be taken for one of the files beside it, by whatever reads the whole.
+    # A reader of the whole folder must not mistake a subfolder for an image file.
     return f"{name}_" if re.search(r"\.(png|npz|parquet|json|jsonl|csv)$", name.lower()) else name
 
 
@@ -326,7 +327,7 @@ def _ends_as_png(path: Path) -> bool:
             file.seek(-len(PNG_END), os.SEEK_END)
             return file.read() == PNG_END
     except OSError as problem:
-        if problem.errno in (errno.ENOENT, errno.EINVAL):       # not there, or shorter
+        if problem.errno in (errno.ENOENT, errno.EINVAL):       # missing or shorter
             return False
         raise
 

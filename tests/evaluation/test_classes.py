@@ -1,12 +1,21 @@
-"""Inception score, confusion and accuracy against closed forms, torchmetrics, scikit-learn and repetitions."""
+"""Class proportions and class metrics against closed forms, torchmetrics, scikit-learn and repetitions."""
+
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, confusion_matrix
+from sklearn import metrics
 from torch import Tensor, nn
 
-from ddpm.evaluation.class_accuracy import accuracy, class_accuracies, class_without_images, confusion, inception_score
+from ddpm.evaluation.classes import (
+    accuracy,
+    class_accuracies,
+    class_without_images,
+    confusion_matrix,
+    inception_score,
+    proportional_labels,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,16 +54,16 @@ def test_inception_score_interval_covers_the_mean_of_repetitions() -> None:
 def test_confusion_equals_scikit_learns() -> None:
     read = random(5000, 7, seed=2)
     labels = torch.randint(7, (5000,), generator=torch.Generator().manual_seed(3))
-    found = confusion(read, labels)
+    found = confusion_matrix(read, labels)
     assert found.dtype == torch.int64
-    np.testing.assert_array_equal(found, confusion_matrix(labels, read.argmax(1), labels=range(7)))
-    assert accuracy(found).value == pytest.approx(accuracy_score(labels, read.argmax(1)), abs=1e-12)
+    np.testing.assert_array_equal(found, metrics.confusion_matrix(labels, read.argmax(1), labels=range(7)))
+    assert accuracy(found).value == pytest.approx(metrics.accuracy_score(labels, read.argmax(1)), abs=1e-12)
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-def test_labels_that_are_no_class_are_named(label: int) -> None:
-    with pytest.raises(ValueError, match=f"^accuracy: image 4 .counted from 0. has label {label}; allowed: 0 to 2;"):
-        confusion(random(6, 3, seed=4), torch.tensor([0, 1, 2, 0, label, 1]))
+def test_invalid_labels_are_named(label: int) -> None:
+    with pytest.raises(ValueError, match=f"^accuracy: image 4 .*label {label}; allowed: 0 to 2;"):
+        confusion_matrix(random(6, 3, seed=4), torch.tensor([0, 1, 2, 0, label, 1]))
 
 
 def test_interval_of_wilson() -> None:
@@ -82,3 +91,31 @@ def test_a_class_without_images_is_named() -> None:
     assert class_without_images(torch.tensor([0, 2, 0]), ["cat", "dog", "ship"]) == "dog"
     assert class_without_images(torch.tensor([2, 1, 0]), ["cat", "dog", "ship"]) is None
     assert class_accuracies(torch.tensor([[3, 1], [0, 0]]), ["cat", "dog"]).keys() == {"cat"}
+
+
+FREQUENCIES = [[1], [5, 5], [3, 0, 1], [7, 1, 1, 1], [50, 30, 17, 2, 1], [1] * 13]
+
+
+def labels_of(frequencies: list[int]) -> torch.Tensor:
+    labels = torch.arange(len(frequencies)).repeat_interleave(torch.tensor(frequencies))
+    return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+
+
+@pytest.mark.parametrize("frequencies", FREQUENCIES, ids=str)
+def test_largest_remainder(frequencies: list[int]) -> None:
+    """The same in exact fractions, one image at a time to the class furthest below its quota, lower ids first."""
+    for count in (1, 2, 3, 10, 97, 500):
+        quotas = [Fraction(n * count, sum(frequencies)) for n in frequencies]
+        expected = [quota.numerator // quota.denominator for quota in quotas]
+        for _ in range(count - sum(expected)):
+            missing = [quota - assigned for quota, assigned in zip(quotas, expected, strict=True)]
+            expected[missing.index(max(missing))] += 1
+        drawn = proportional_labels(labels_of(frequencies), len(frequencies), count)
+        assert drawn.tolist() == [c for c, n in enumerate(expected) for _ in range(n)], count
+    labels = labels_of(frequencies)
+    assert torch.equal(proportional_labels(labels, len(frequencies), len(labels)), labels.sort().values)
+
+
+def test_a_class_without_images_is_not_drawn() -> None:
+    drawn = proportional_labels(torch.tensor([0, 0, 2]), 4, 300)
+    assert drawn.bincount(minlength=4).tolist() == [200, 0, 100, 0]

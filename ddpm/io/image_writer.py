@@ -1,0 +1,252 @@
+"""Writing generated images to files: folders of PNGs, parquet, one .npz; by any number of processes, and resumable.
+
+The unit of work is a batch. It is always generated as a whole, so that its pixels do not depend on where an earlier
+command stopped, and stored immediately: as PNGs if that format is requested, otherwise under `.parts`. The other
+formats and the grid are made from the stored batches. All files are written atomically, so an interrupted command
+continues from the existing files, with any number of processes.
+
+    out/samples.json                    describes the images; written first, and checked when continuing
+    out/CLASS/seed000007.png            format png
+    out/samples-00000-of-00010.parquet  format parquet
+    out/samples.npz                     format npz
+    out/grid.png                        some images of each row; written last
+    out/.parts/00000.npy                batches that are not in the files above yet
+    out/.lock                           locked while a command writes
+"""
+
+import fcntl
+import json
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from ddpm.atomic import atomic_write, json_digest, write_json
+from ddpm.io.image_formats import FORMATS, BatchFormat, BatchStore, FileLayout, Format, ReadBatch, Request
+from ddpm.io.pictures import labelled_grid
+from ddpm.names import lookup
+from ddpm.processes import InUse, acquire_lock, all_together, first_on_main, join_processes, on_main
+
+GRID_COLUMNS = 50               # maximum number of images per row of the grid,
+GRID_ROWS = 32                  # of rows,
+GRID_PIXELS = 2**26             # and roughly of pixels, which Pillow and browsers can open
+
+
+def write_samples(
+    out: Path,
+    requests: Sequence[Request],
+    draw: Callable[[list[int]], Tensor],
+    batch_size: int,
+    class_names: Sequence[str],
+    record: dict[str, Any],
+    formats: Sequence[str] = ("png",),
+) -> Path:
+    """Generate images, distributed over the processes, and write them; continue an interrupted call.
+
+    Memory does not grow with the number of images. The j-th missing batch belongs to process j % n.
+
+    Args:
+        out: folder, created if it does not exist; its content is described at the top of this file.
+        requests: the images, at least one.
+        draw: indices of a whole batch in `requests` -> uint8 (len, C, H, W) on the CPU; deterministic.
+        batch_size: indices per call of `draw`; the last batch may be smaller.
+        class_names: in the order of ids.
+        record: JSON facts that determine the result of `draw`, such as model and settings. They are saved in
+            samples.json with `count`, `batch_size`, `formats` and `requests` (a digest), which override equal names.
+        formats: entries of FORMATS.
+
+    Returns:
+        Path of the grid.
+
+    Raises:
+        ValueError: if a format is unknown or cannot store images without a class, if two images would have the same
+            file, or if the folder contains other images or is in use by another command.
+        OSError: if a file cannot be written; names it.
+    """
+    state = join_processes()
+    layout, grid = FileLayout(out, requests, batch_size, class_names), out / "grid.png"
+    on_main(state, lambda: _check(layout, formats))
+    wanted = [name for name in FORMATS if name in formats]
+    with _held(out, state):
+        on_main(state, lambda: _begin(layout, record, wanted))
+        files = [FORMATS[name](layout) for name in wanted]
+        parts = BatchStore(layout)
+        store = next((kind for kind in files if isinstance(kind, BatchFormat)), parts)
+        work = broadcast_object_list([on_main(state, lambda: _missing(layout, files, store))])[0]
+        _draw(layout, work, draw, files, store, state)
+        state.wait_for_everyone()
+
+        def read(batch: int) -> Tensor:
+            return next(kind for kind in (store, *files) if kind.has(batch)).read(batch)
+
+        def complete() -> None:
+            for kind in files:
+                if kind is not store:
+                    kind.complete(read, (state.process_index, state.num_processes))
+
+        def finish() -> None:
+            if not grid.exists():
+                with atomic_write(grid) as file:
+                    _grid(layout, read).save(file, "PNG")
+            parts.remove()
+
+        all_together(state, complete)
+        on_main(state, finish)
+    return grid
+
+
+def _check(layout: FileLayout, formats: Sequence[str]) -> None:
+    chosen = {name: lookup(FORMATS, name, "format") for name in formats}
+    if not chosen:
+        raise ValueError(f"format: the list is empty; allowed are {', '.join(FORMATS)}")
+    if not layout.requests:
+        raise ValueError("per_class: no images are requested; allowed is 1 or more")
+    classless = next((request.row for request in layout.requests if request.label < 0), None)
+    for name, kind in chosen.items():
+        if kind.needs_classes and classless is not None:
+            able = ", ".join(name for name, kind in FORMATS.items() if not kind.needs_classes)
+            raise ValueError(
+                f"format: {name} needs a class for each image, and {classless!r} has none; allowed: {able}"
+            )
+    name, times = max(Counter(layout.class_names).items(), key=lambda item: item[1], default=("", 0))
+    if "parquet" in chosen and times > 1:
+        raise ValueError(f"format: parquet needs distinct class names, and {times} are {name!r}; omit parquet")
+    seen = set()
+    for request in layout.requests:
+        assert Path(request.file).name == request.file and -1 <= request.label < len(layout.class_names), request
+        if (request.row, request.file) in seen:
+            raise ValueError(f"classes: {request.row!r} {request.file} is requested twice; name each class once")
+        seen.add((request.row, request.file))
+
+
+@contextmanager
+def _held(out: Path, state: PartialState) -> Iterator[None]:
+    """Lock a folder against other commands until all processes of this command have ended."""
+
+    def hold() -> IO[str]:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("a+")
+        # First exclusive, then shared: the kernel releases a lock when its process ends, however that happens.
+        for kind in (fcntl.LOCK_EX, fcntl.LOCK_SH) if state.is_main_process else (fcntl.LOCK_SH,):
+            if not acquire_lock(lock, kind):
+                lock.seek(0)
+                holders = ", ".join(lock.read().split("\n")[:-1]) or "another process"
+                raise InUse(f"{out}: in use by {holders}; wait for it, or choose another folder with --out")
+            if kind == fcntl.LOCK_EX:
+                lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        return lock
+
+    with first_on_main(state, hold):
+        yield
+
+
+def _begin(layout: FileLayout, record: dict[str, Any], formats: list[str]) -> None:
+    """Write samples.json, or check that it describes the same images; remove temporary files of a killed process."""
+    own = {"count": len(layout.requests), "batch_size": layout.batch_size, "formats": formats}
+    own["requests"] = json_digest([list(layout.class_names), layout.requests], length=16)
+    facts = json.loads(json.dumps({**record, **own}))
+    path = layout.out / "samples.json"
+    patterns = (".*.tmp", "*/.*.tmp") if path.exists() else (f".{path.name}.*.tmp",)
+    for temporary in [file for pattern in patterns for file in layout.out.glob(pattern)]:
+        temporary.unlink()
+    if path.exists():
+        different = _differences(path, facts)
+        if different:
+            raise ValueError(
+                f"{layout.out}: contains other images: {', '.join(different[:3])}; choose another folder with --out"
+            )
+        return
+    for found in (*layout.out.glob("*"), *layout.out.glob("*/*")):
+        if found.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".parquet", ".npz", ".npy"):
+            raise ValueError(
+                f"{layout.out}: contains other images ({found.relative_to(layout.out)}) and no {path.name}; choose "
+                "another folder with --out"
+            )
+    write_json(path, facts)
+
+
+def _differences(path: Path, facts: dict[str, Any]) -> list[str]:
+    """Return the facts that differ between a samples.json and `text`, with both values."""
+
+    def leaves(facts: dict[str, Any], inside: str = "") -> Iterator[tuple[str, str]]:
+        for name, value in facts.items():
+            if isinstance(value, dict):
+                yield from leaves(value, f"{inside}{name}.")
+            else:
+                yield inside + name, json.dumps(value)
+
+    try:
+        old = dict(leaves(json.loads(path.read_text())))
+    except (ValueError, AttributeError) as problem:
+        raise ValueError(f"{path}: is damaged ({problem}); choose another folder with --out") from problem
+    new = dict(leaves(facts))
+    return [
+        f"{name} ({_brief(old.get(name, 'not set'))} there, {_brief(new.get(name, 'not set'))} now)"
+        for name in new | old
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _brief(value: str) -> str:
+    return value if len(value) <= 60 else f"{value[:40]}...{value[-17:]}"
+
+
+def _missing(layout: FileLayout, files: Sequence[Format], store: BatchFormat) -> list[int]:
+    """Return the batches that are not stored yet and that a format needs."""
+    work = [b for b in range(layout.batches) if not store.has(b) and not all(kind.has(b) for kind in files)]
+    there = len(layout.requests) - sum(len(layout.places(batch)) for batch in work)
+    if there:
+        print(f"{layout.out}: {there:,} of {len(layout.requests):,} images exist already")
+    return work
+
+
+def _draw(
+    layout: FileLayout,
+    work: Sequence[int],
+    draw: Callable[[list[int]], Tensor],
+    files: Sequence[Format],
+    store: BatchFormat,
+    state: PartialState,
+) -> None:
+    """Generate and store this process's batches; after an error it ends at once, as the others may need hours."""
+    sizes = [len(layout.places(batch)) for batch in work]
+    total, several = len(layout.requests), state.num_processes
+    shown = state.is_main_process and len(work) > 1
+    with tqdm(total=total, initial=total - sum(sizes), unit="image", disable=None if shown else True) as bar:
+        for first in range(0, len(work), several):          # assumes that all processes are equally fast
+            if first + state.process_index < len(work):
+                batch = work[first + state.process_index]
+                there = next((kind for kind in files if kind.has(batch)), None)
+                images = draw(list(layout.places(batch))) if there is None else there.read(batch)
+                assert images.dtype == torch.uint8 and len(images) == len(layout.places(batch)), images.shape
+                store.write(batch, images)
+            bar.update(sum(sizes[first : first + several]))
+
+
+def _grid(layout: FileLayout, read: ReadBatch) -> Image.Image:
+    """Draw the first images of the first rows."""
+    rows = list(layout.folders)[:GRID_ROWS]
+    height, width = read(0).shape[2:]
+    columns = max(1, min(GRID_COLUMNS, GRID_PIXELS // (len(rows) * height * width)))
+    shown: dict[str, list[int]] = {row: [] for row in rows}
+    for place, request in enumerate(layout.requests):
+        if request.row in shown and len(shown[request.row]) < columns:
+            shown[request.row].append(place)
+    images: dict[int, Tensor] = {}
+    wanted = {place for places in shown.values() for place in places}
+    for batch in sorted({place // layout.batch_size for place in wanted}):
+        drawn = zip(layout.places(batch), read(batch), strict=True)
+        images |= {place: image.clone() for place, image in drawn if place in wanted}
+    return labelled_grid([[images[place] for place in places] for places in shown.values()], rows)

@@ -1,0 +1,208 @@
+"""The command scripts/sample.py: plans which images to generate, and generates them into a folder."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ddpm.atomic import json_digest
+from ddpm.config.sections import SampleConfig
+from ddpm.diffusion.class_labels import Label, label_ids
+from ddpm.diffusion.sampling import Seed, Walk, plan_seeds
+from ddpm.io.image_formats import FORMATS, Request
+from ddpm.io.image_writer import write_samples
+from ddpm.io.pipelines import load_pipeline, locate, weights_digest
+from ddpm.names import lookup
+from ddpm.pipeline import ClassConditionalPipeline
+from ddpm.processes import check_launch, first_on_main, join_processes
+
+
+class SamplePlan(NamedTuple):
+    """The images to generate, in order.
+
+    Attributes:
+        requests: their names.
+        labels: in the pipeline's format.
+        seeds: of their noise.
+    """
+
+    requests: list[Request]
+    labels: list[Label | list[Label]]
+    seeds: list[Seed]
+
+
+class Classes(NamedTuple):
+    """The classes of a plan.
+
+    Attributes:
+        ids: in the requested order.
+        names: of all classes of the model, and of the null class.
+        per_class: rows or images of each class.
+        seed: the j-th of class c has the seed `seed + j * number of classes + c`.
+        levels: number of resolutions of the model.
+    """
+
+    ids: list[int]
+    names: list[str]
+    per_class: int
+    seed: int
+    levels: int
+
+    @property
+    def null(self) -> int:
+        """Id of the null class, which equals the number of the other classes."""
+        return len(self.names) - 1
+
+    def label(self, class_id: int) -> int | None:
+        """Return a class in the pipeline's format."""
+        return None if class_id == self.null else class_id
+
+    def seeds(self, class_id: int) -> list[int]:
+        """Return the seeds of a class."""
+        return plan_seeds([class_id], self.per_class, self.seed, max(1, self.null))[1]
+
+
+def plan_classes(classes: Classes) -> SamplePlan:
+    """Plan one row of images per class, all with different seeds."""
+    requests, labels, seeds = [], [], []
+    for c in classes.ids:
+        for seed in classes.seeds(c):
+            requests.append(Request(classes.names[c], f"seed{seed:06d}", -1 if c == classes.null else c, seed))
+            labels.append(classes.label(c))
+            seeds.append(seed)
+    return SamplePlan(requests, labels, seeds)
+
+
+def _rows(rows: list[tuple[str, list[Label | list[Label]], list[Seed]]]) -> SamplePlan:
+    requests = [
+        Request(name, f"{i:03d}", -1, seed.start if isinstance(seed, Walk) else seed)
+        for name, _, seeds in rows
+        for i, seed in enumerate(seeds)
+    ]
+    labels = [label for _, labels, _ in rows for label in labels]
+    return SamplePlan(requests, labels, [seed for *_, seeds in rows for seed in seeds])
+
+
+def plan_blends(classes: Classes, count: int) -> SamplePlan:
+    """Plan rows that interpolate the class embedding from one class to the next, at a constant seed."""
+    rows = []
+    for a, b in _pairs(classes, "blend"):
+        for seed in classes.seeds(a):
+            blends = [{classes.label(a): 1 - i / (count - 1), classes.label(b): i / (count - 1)} for i in range(count)]
+            rows.append((f"{classes.names[a]} to {classes.names[b]}, seed {seed}", blends, [seed] * count))
+    return _rows(rows)
+
+
+def plan_walks(classes: Classes, count: int) -> SamplePlan:
+    """Plan rows that interpolate the noise of one class from one of its seeds to the next."""
+    rows = []
+    for c in classes.ids:
+        one_more = classes._replace(per_class=classes.per_class + 1)
+        for start, end in pairwise(one_more.seeds(c)):
+            walks = [Walk(start, end, i / (count - 1)) for i in range(count)]
+            rows.append((f"{classes.names[c]}, seed {start} to {end}", [classes.label(c)] * count, walks))
+    return _rows(rows)
+
+
+def plan_swaps(classes: Classes) -> SamplePlan:
+    """Plan rows in which the next class takes over level by level, from the finest to the coarsest, at one seed."""
+    rows = []
+    for a, b in _pairs(classes, "swap"):
+        for seed in classes.seeds(a):
+            fine, coarse, levels = classes.label(b), classes.label(a), classes.levels
+            depths = [[fine] * n + [coarse] * (levels - n) for n in range(levels + 1)]
+            name = f"{classes.names[b]} fine, {classes.names[a]} coarse, seed {seed}"
+            rows.append((name, depths, [seed] * len(depths)))
+    return _rows(rows)
+
+
+def _pairs(classes: Classes, option: str) -> list[tuple[int, int]]:
+    if len(classes.ids) < 2:
+        raise ValueError(f"{option}: needs two classes or more; pass them as --classes A,B")
+    return list(pairwise(classes.ids))
+
+
+def sample_to_folder(
+    model: Path,
+    classes: str | None,
+    settings: SampleConfig,
+    out: Path | None,
+    formats: str = "png",
+    guide: Path | None = None,
+    blend: int | None = None,
+    walk: int | None = None,
+    swap: bool = False,
+) -> None:
+    """Generate images into a folder with any number of processes; continue an interrupted command.
+
+    Args:
+        model: a run directory, one of its checkpoints, or a pipeline.
+        classes: names or ids, separated by commas; None for all, and `none` for the null class.
+        settings: sampling options, and the number of images per class.
+        out: the folder; by default one inside the model's directory.
+        formats: entries of FORMATS, separated by commas.
+        guide: a weaker model for autoguidance, as `model`.
+        blend: number of images from each class to the next.
+        walk: number of images from each seed to the next.
+        swap: whether to plan rows in which one class takes over from another level by level.
+
+    Raises:
+        ValueError: for a model that cannot be loaded, an unknown class, or a setting that the model does not support.
+    """
+    make_plan = plan_classes
+    if blend:
+        make_plan = partial(plan_blends, count=blend)
+    elif walk:
+        make_plan = partial(plan_walks, count=walk)
+    elif swap:
+        make_plan = plan_swaps
+    processes = join_processes(timedelta(hours=12))
+    check_launch(processes.num_processes, "sample.py")
+    kinds = [kind.strip() for kind in formats.split(",")]
+    for kind in kinds:
+        lookup(FORMATS, kind, "format")
+
+    def prepare() -> tuple[SamplePlan, dict[str, Any], list[str], Callable[[list[int]], Tensor]]:
+        directory = locate(model)
+        pipeline = load_pipeline(directory).to(processes.device)
+        other = None if guide is None else load_pipeline(guide).to(processes.device)
+        plan = make_plan(_select_classes(pipeline, classes, settings))
+        record = {
+            "model": weights_digest(directory),
+            "process": process_digest(pipeline),
+            "guide": None if guide is None else weights_digest(locate(guide)),
+            **dataclasses.asdict(settings),
+        }
+        draw = pipeline.drawer(pipeline.labels(plan.labels), plan.seeds, guide=other, **settings.drawing())
+        return plan, record, pipeline.class_names, draw
+
+    plan, record, names, draw = first_on_main(processes, prepare)
+    if out is None:
+        digest = json_digest([record, plan.requests, kinds], length=6)
+        out = model / "samples" / f"{settings.sampler}{settings.steps}-{digest}"
+    grid = write_samples(out, plan.requests, draw, settings.batch_size, names, record, kinds)
+    if processes.is_main_process:
+        print(f"{len(plan.requests)} images in {out}; overview: {grid}")
+
+
+def process_digest(pipeline: ClassConditionalPipeline) -> str:
+    """Hash of everything besides the weights that determines the samples: schedule, prediction type, architecture."""
+    network = {key: value for key, value in pipeline.unet.config.items() if not key.startswith("_")}    # not its path
+    facts = [pipeline.schedule.betas.tolist(), pipeline.prediction, network, pipeline.class_names]
+    return json_digest(facts, length=16)
+
+
+def _select_classes(pipeline: ClassConditionalPipeline, classes: str | None, settings: SampleConfig) -> Classes:
+    names, null_label = pipeline.class_names, pipeline.unet.null_label
+    listed: Sequence[str | int]
+    listed = range(len(names)) if classes is None else [c.strip() for c in classes.split(",") if c.strip()]
+    if classes is None and not names:
+        listed = ["none"]           # an unconditional model
+    ids = list(dict.fromkeys(label_ids(listed, names, null_label)))
+    levels = len(pipeline.unet.config.channel_mult)
+    return Classes(ids, [*names, "none"], settings.per_class, settings.seed, levels)
