@@ -176,8 +176,8 @@ def draw_rows(rows: Sequence[Row], label: str, limits: Sequence[float] = (), sid
 def draw_strip(marks: Sequence[Mark], reference: float | None) -> Figure:
     """Draw the first value on an axis that holds all; the strips of all of them can be compared."""
     axes = _add_axes(_new_figure("value and interval", 120, 18), (0, 120), (0, 18))
-    ends = [end for mark in marks for end in mark[1:4] if end is not None]
-    low, high = min([*ends, *([] if reference is None else [reference])]), max([*ends, reference or ends[0]])
+    ends = [end for end in (*(end for mark in marks for end in mark[1:4]), reference) if end is not None]
+    low, high = min(ends), max(ends)
     margin = 0.05 * (high - low) or 1.0
     axes.set(xlim=(low - margin, high + margin), ylim=(-1, 1))
     axes.set_axis_off()
@@ -248,11 +248,10 @@ def draw_heat_map(
     shades = colors.LinearSegmentedColormap.from_list("shades", stops, N=64).with_extremes(bad=(*strong[:3], 0))
     limits = {"vmin": least, "vmax": greatest if greatest > least else least + 1}
     mesh = axes.pcolormesh(grid, cmap=shades, edgecolors=LIGHT["paper"], linewidth=1, clip_on=False, **limits)
-    for (i, j), value in np.ndenumerate(grid) if width >= 34 and height >= 16 else ():
-        if value is not np.ma.masked:
-            color = LIGHT["paper" if mesh.to_rgba(value)[3] > 0.6 else "ink"]
-            text = f"{value:.2g}" if texts is None else texts[i][j]
-            axes.text(j + 0.5, i + 0.5, text, ha="center", va="center_baseline", color=color, size=11)
+    for (i, j), value in np.ma.ndenumerate(grid) if width >= 34 and height >= 16 else ():
+        color = LIGHT["paper" if mesh.to_rgba(value)[3] > 0.6 else "ink"]
+        text = f"{value:.2g}" if texts is None else texts[i][j]
+        axes.text(j + 0.5, i + 0.5, text, ha="center", va="center_baseline", color=color, size=11)
     every = 1 if flat else math.ceil(14 / width)
     axes.xaxis.tick_top()
     _set_names(axes.xaxis, np.arange(len(columns))[::every] + 0.5, columns[::every], rotation=0 if flat else 90)
@@ -278,7 +277,7 @@ def draw_confusion_matrix(matrix: Sequence[Sequence[int]], names: Sequence[str],
     shares = [[count / max(1, sum(row)) for count in row] for row in matrix]
     counts = [[format_compactly(count) if count else "" for count in row] for row in matrix]
     return draw_heat_map(
-        shares, names, names, "asked for (rows), read as (columns)", low=0, number=number, texts=counts
+        shares, names, names, "asked for (rows), read as (columns), shaded by share", low=0, number=number, texts=counts
     )
 
 
@@ -326,12 +325,12 @@ def _draw_mark(axes: Axes, mark: Mark, y: float, name: str) -> None:
 
 def _set_ticks(axis: Axis) -> None:
     low, high = axis.get_view_interval()
-    if axis.get_scale() == "log":
+    if axis.get_scale() == "log" and high >= 10 * low:
         subs = (1, 2, 5) if high / low < 30 else (1, 3) if high / low < 1000 else (1,)
         axis.set_major_locator(ticker.LogLocator(subs=subs, numticks=8))
-        axis.set_minor_locator(ticker.NullLocator())
     else:
-        axis.set_major_locator(ticker.MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_minor_locator(ticker.NullLocator())
     axis.set_major_formatter(_format_tick)
 
 

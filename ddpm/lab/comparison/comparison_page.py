@@ -1,6 +1,7 @@
 """A comparison as one HTML page that needs nothing else: no script, no other file, no network."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -42,7 +43,7 @@ def page(comparison: Comparison) -> str:
     shown = {strip.run for of_class in samples for strip in of_class.strips}
     grids, torn = training_grids([run for run in comparison.runs if run.name not in shown])
     first = next(iter(comparison.evaluations.values()), None)
-    templates = environment()
+    templates = environment(Path(__file__).parent)
     templates.globals |= {
         "facts": facts,
         "interval": interval,
