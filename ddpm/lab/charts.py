@@ -1,303 +1,347 @@
-"""Charts as SVG inside a page. Colours are the page's: a series is an element of class `series-N`."""
+"""Charts of the pages, drawn by matplotlib as SVG that takes its colors from the page, in light and in dark mode."""
 
+import io
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
-from xml.etree import ElementTree
+import re
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
+import numpy as np
 from markupsafe import Markup
+from matplotlib import colors, rc_context, style, ticker
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 
-from ddpm.lab.axes import Scale, compact, fitting, linear, span
-from ddpm.lab.svg import as_text, child, drawing, write
-
-WIDTH, HEIGHT = 550, 300                        # pixels; the page scales them
-LEFT, RIGHT, TOP, BOTTOM = 68, 14, 12, 44       # of the frame
-STYLES = 8                                      # series that the page tells apart
-LONGEST, LONGEST_ROW = 12, 24                   # letters of a name beside a table of counts, and beside a heat map
-MARKED = 40                                     # up to so many points each has a mark
-
-Point = tuple[float, float]
+# Name of a CSS variable -> its value in light and in dark mode. The series c0, c1, ... are based on the palette of
+# Okabe and Ito, which people with any color vision can tell apart.
+PALETTE = {
+    "paper": ("#ffffff", "#16181b"), "wash": ("#f4f5f7", "#1f2226"), "rule": ("#d9dce1", "#363a40"),
+    "soft": ("#646a73", "#a0a6af"), "ink": ("#1c1e21", "#e6e8eb"),
+    "c0": ("#0072b2", "#56b4e9"), "c1": ("#d55e00", "#ff8a3c"), "c2": ("#00845f", "#2fc79a"),
+    "c3": ("#b5558f", "#e59bc6"), "c4": ("#8a6d00", "#f0e442"), "c5": ("#3f97c9", "#8fa8ff"),
+    "c6": ("#1c1e21", "#e6e8eb"), "c7": ("#7a7f87", "#a0a6af"),
+}
+LIGHT = {name: light for name, (light, _) in PALETTE.items()}
+NAMES = {light: name for name, light in LIGHT.items()}
+SERIES = [light for name, light in LIGHT.items() if re.fullmatch(r"c\d", name)]
+DASHES = [(), (8, 3), (2, 3), (9, 3, 2, 3)] * 2     # of each series, in pixels
+STYLES = len(SERIES)                                # series that look different
+MARKED = 40                                         # most points of a line that are marked one by one
+LONGEST = 24                                        # characters of a name; longer ones are cut and have a tooltip
+WIDTH = 400                                         # pixels; small, so that text stays legible on a phone
+styled = style.context(["default", {
+    "font.size": 12, "axes.titlesize": 12, "text.parse_math": False, "text.color": LIGHT["ink"],
+    "axes.labelcolor": LIGHT["ink"], "axes.edgecolor": LIGHT["soft"], "axes.facecolor": "none", "axes.axisbelow": True,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": LIGHT["rule"],
+    "xtick.color": LIGHT["soft"], "ytick.color": LIGHT["soft"], "xtick.major.size": 0, "ytick.major.size": 0,
+    "figure.facecolor": "none", "lines.linewidth": 1.8, "lines.markersize": 5.5, "lines.scale_dashes": False,
+    "svg.fonttype": "none",
+}])
 
 
 class Series(NamedTuple):
-    """A line.
+    """A line of a chart.
 
     Attributes:
-        name: for people.
-        style: 0 to STYLES - 1, its colour and dashes.
-        points: (x, y), x rising.
-        half_widths: of the 95 % interval of each y; None for lines without.
-        band: (low, high) at each x, shaded; None for lines without.
+        name: shown to readers.
+        style: 0 to STYLES - 1, selects color and dashes.
+        points: (x, y), sorted by x.
+        half_widths: half the 95 % interval of each y; None for a line without intervals.
+        band: (low, high) at each x, which is shaded; None for a line without a band.
     """
 
     name: str
     style: int
-    points: Sequence[Point]
+    points: Sequence[tuple[float, float]]
     half_widths: Sequence[float] | None = None
-    band: Sequence[Point] | None = None
+    band: Sequence[tuple[float, float]] | None = None
+
+
+class Mark(NamedTuple):
+    """A value in a row, with its interval if both ends are known; `line` counts the lines of the row from the top."""
+
+    style: int
+    value: float
+    low: float | None = None
+    high: float | None = None
+    line: int = 0
+    shape: Literal["o", "D"] = "o"
+    alpha: float = 1.0
+    note: str = ""
+
+
+class Row(NamedTuple):
+    """A name, its values, and a value that these are compared with."""
+
+    name: str
+    marks: Sequence[Mark]
+    reference: float | None = None
 
 
 class Chart(NamedTuple):
-    """A chart with its words, as the macro `chart` of base.html.jinja shows it.
-
-    Attributes:
-        title: for people.
-        svg: the chart.
-        lines: (name, style) of each series; empty where no key is needed.
-        caption: a sentence; empty for none.
-    """
+    """A figure with its words, as the macro `chart` of base.html.jinja shows it; `names` are explained by a key."""
 
     title: str
-    svg: Markup
-    lines: Sequence[tuple[str, int]] = ()
+    figure: Figure
+    names: Sequence[str] = ()
     caption: str = ""
 
-
-def legend(series: Sequence[Series]) -> list[tuple[str, int]]:
-    """Name and style of each line, once where a line is in several parts."""
-    return list(dict.fromkeys((line.name, line.style) for line in series))
-
-
-def thinned(points: Sequence[Point], most: int = 250) -> tuple[list[Point], int]:
-    """Means of so many neighbouring points that at most `most` are left, and how many were taken together."""
-    together = max(1, -(-len(points) // most))
-    groups = [points[i : i + together] for i in range(0, len(points), together)]
-    means = [tuple(sum(values) / len(group) for values in zip(*group, strict=True)) for group in groups]
-    return means, together
+    @property
+    def svg(self) -> Markup:
+        """Return the figure as an <svg> element."""
+        return to_svg(self.figure)
 
 
-def line_chart(
+@styled
+def to_svg(figure: Figure) -> Markup:
+    """Return a figure as an <svg> element whose colors are CSS variables; equal figures give equal text."""
+    file = io.StringIO()
+    # The ids of an element hash the salt, and must differ between the charts of a page.
+    with rc_context({"svg.hashsalt": figure.get_label()}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", metadata=nothing)
+    svg = file.getvalue()
+    width, height = re.search(r'viewBox="0 0 (\S+) (\S+)"', svg).groups()
+    content = svg[svg.index("</defs>") + len("</defs>") :]      # without the style sheet, which would hold for the page
+    content = re.sub(r'<g id="tooltip:([^"]*)">', r"<g><title>\1</title>", content)
+    content = re.sub(r"\s*(<[^>]+>)\s*", lambda found: _adapt_tag(found[1]), content)
+    opening = '<svg role="img" aria-label="{}" viewBox="0 0 {} {}" width="{}" height="{}">'
+    return Markup(opening).format(figure.get_label(), width, height, width, height) + Markup(content)
+
+
+def _adapt_tag(tag: str) -> str:
+    """Return a tag without what a page has no use for, and with CSS variables for colors."""
+    tag = re.sub(r' id="[\w.]+_\d+"| transform="rotate\(-0 [^"]*"|font-family: [^;"]*;? ?', "", " ".join(tag.split()))
+    tag = re.sub(r"(\.\d\d)\d+", r"\1", tag.replace("xlink:href", "href"))
+    return re.sub("#[0-9a-f]{6}", lambda color: f"var(--{NAMES[color[0]]})", tag)
+
+
+@styled
+def draw_lines(
     series: Sequence[Series],
     x_label: str,
     y_label: str,
-    x_scale: Callable[[float, float], Scale] = linear,
-    y_scale: Callable[[float, float], Scale] = fitting,
-) -> str:
-    """Lines in one frame.
-
-    Args:
-        series: one or more, each with a point or more.
-        x_label: what x is, with its unit.
-        y_label: what y is, with its unit.
-        x_scale: least and greatest value -> axis.
-        y_scale: the same.
-
-    Returns:
-        An <svg> element.
-    """
-    x = x_scale(*span(x for line in series for x, _ in line.points))
-    y = y_scale(*span([*(y for line in series for _, y in line.points), *_ends(series)]))
-    svg = drawing(WIDTH, HEIGHT, f"{y_label} over {x_label}: {', '.join(line.name for line in series)}")
-    _frame(svg, x, y, x_label, y_label)
-
-    def place(point: Point) -> Point:
-        inside = min(max(y.place(max(point[1], y.low)), 0), 1)
-        return LEFT + x.place(point[0]) * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - inside * (HEIGHT - TOP - BOTTOM)
-
-    for line in series:
-        group = child(svg, "g", {"class": f"series-{line.style}"})
-        for (at, value), half in zip(line.points, line.half_widths or (), strict=line.half_widths is not None):
-            (across, bottom), (_, top) = place((at, value - half)), place((at, value + half))
-            shape = f"M{across:.1f} {bottom:.1f}V{top:.1f}M{across - 3:.1f} {top:.1f}h6M{across - 3:.1f} {bottom:.1f}h6"
-            child(group, "path", {"class": "bar", "d": shape})
-        placed = [place(point) for point in line.points]
-        if line.band is not None:
-            ends = list(zip(line.points, line.band, strict=True))
-            around = [place((at, low)) for (at, _), (low, _) in ends]
-            around += [place((at, high)) for (at, _), (_, high) in reversed(ends)]
-            shape = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in around) + "Z"
-            child(group, "path", {"class": "band", "d": shape})
-        child(group, "path", {"class": "line", "d": "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in placed)})
-        if len(placed) <= MARKED:
-            for (a, b), point in zip(placed, line.points, strict=True):
-                mark = child(group, "circle", {"cx": f"{a:.1f}", "cy": f"{b:.1f}", "r": "2.6"})
-                child(mark, "title").text = f"{line.name}: {point[1]:.4g} at {compact(point[0])}"
-    return as_text(svg)
+    x_scale: Literal["linear", "log"] = "linear",
+    y_scale: Literal["linear", "log"] | None = None,
+) -> Figure:
+    """Draw lines into one frame; y_scale None is "log" where all y are positive and span a factor of 3 or more."""
+    label = f"{y_label} over {x_label}: {', '.join(line.name for line in series)}"
+    axes = _add_axes(_new_figure(label, WIDTH, 254), (70, WIDTH - 16), (10, 210))
+    for name, number, points, _, band in series:
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, color=SERIES[number], linestyle=(0, DASHES[number]), label=name)
+        if band is not None:
+            axes.fill_between(x, *zip(*band, strict=True), color=SERIES[number], alpha=0.13, linewidth=0)
+        for point in points if len(points) <= MARKED else ():
+            tooltip = f"tooltip:{name}: {point[1]:.4g} at {format_compactly(point[0])}"
+            axes.plot(*point, "o", color=SERIES[number], gid=tooltip)
+    low, high = axes.dataLim.intervaly
+    axes.set(xlabel=x_label, ylabel=y_label, xscale=x_scale)
+    axes.set_yscale(y_scale or ("log" if 0 < 3 * low <= high else "linear"))
+    limits = axes.get_ylim()
+    for _, number, points, half_widths, _ in series:
+        if half_widths is not None:
+            axes.errorbar(*zip(*points, strict=True), half_widths, fmt="none", color=SERIES[number], capsize=3)
+    if axes.get_yscale() == "log":      # intervals may reach below 0
+        axes.set_ylim(limits)
+    _set_ticks(axes.xaxis)
+    _set_ticks(axes.yaxis)
+    return axes.figure
 
 
-def interval_strip(values: Sequence[tuple[float, float | None, float | None]], style: int, floor: float | None) -> str:
-    """A value and its interval on an axis that all of a figure's rows share.
-
-    Args:
-        values: (value, low, high); the first is drawn, all decide the axis.
-        style: of the series.
-        floor: marked by an upright line; None for none.
-    """
-    width, height, margin = 120, 18, 6
-    known = [v for triple in values for v in triple if v is not None] + ([] if floor is None else [floor])
-    low, high = span(known)
-    spread = high - low or 1.0
-    svg = drawing(width, height, "value and interval")
-    svg.set("class", "strip")
-
-    def place(value: float) -> str:
-        return f"{margin + (value - low) / spread * (width - 2 * margin):.1f}"
-
-    middle = height / 2
-    child(svg, "path", {"class": "grid", "d": f"M{margin} {middle}H{width - margin}"})
-    if floor is not None:
-        child(svg, "path", {"class": "floor", "d": f"M{place(floor)} 1V{height - 1}"})
-    group = child(svg, "g", {"class": f"series-{style}"})
-    value, left, right = values[0]
-    if left is not None and right is not None:
-        shape = f"M{place(left)} {middle}H{place(right)}M{place(left)} 5v8M{place(right)} 5v8"
-        child(group, "path", {"class": "bar", "d": shape})
-    child(group, "circle", {"cx": place(value), "cy": str(middle), "r": "3.4"})
-    return as_text(svg)
+@styled
+def draw_rows(rows: Sequence[Row], label: str, limits: Sequence[float] = (), sides: Sequence[str] = ("", "")) -> Figure:
+    """Draw values with intervals, a row for each name; the axis includes `limits`, `sides` are written at its ends."""
+    tops = np.cumsum([0, *(18 + 7 * max(mark.line for mark in row.marks) for row in rows)])
+    names = [row.name for row in rows]
+    axes = _add_axes(_new_figure(label, WIDTH, tops[-1] + 66), (_letters(names), WIDTH - 16), (24, 24 + tops[-1]))
+    for row, top, bottom in zip(rows, tops, tops[1:], strict=False):
+        if row.reference is not None:
+            axes.plot([row.reference] * 2, [top, bottom], color=LIGHT["soft"], linestyle=(0, (3, 2)))
+        for mark in row.marks:
+            _draw_mark(axes, mark, top + 9 + 7 * mark.line, row.name)
+    axes.update_datalim([(limit, 0) for limit in limits])
+    axes.autoscale_view()
+    axes.set(xlabel=label, ylim=(tops[-1], 0))
+    axes.set_title(sides[0], loc="left")
+    axes.set_title(sides[1], loc="right")
+    axes.grid(axis="y", visible=False)
+    _set_ticks(axes.xaxis)
+    _set_names(axes.yaxis, (tops[1:] + tops[:-1]) / 2, names)
+    return axes.figure
 
 
-def _short(name: str, most: int) -> str:
-    """A name that leaves a chart its width; where it is cut, a <title> says all of it."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+@styled
+def draw_strip(marks: Sequence[Mark], reference: float | None) -> Figure:
+    """Draw the first value on an axis that holds all; the strips of all of them can be compared."""
+    axes = _add_axes(_new_figure("value and interval", 120, 18), (0, 120), (0, 18))
+    ends = [end for end in (*(end for mark in marks for end in mark[1:4]), reference) if end is not None]
+    low, high = min(ends), max(ends)
+    margin = 0.05 * (high - low) or 1.0
+    axes.set(xlim=(low - margin, high + margin), ylim=(-1, 1))
+    axes.set_axis_off()
+    axes.axhline(0, color=LIGHT["rule"], linewidth=1)
+    if reference is not None:
+        axes.axvline(reference, color=LIGHT["soft"], linestyle=(0, (3, 2)))
+    _draw_mark(axes, marks[0], 0, "")
+    return axes.figure
 
 
-def confusion_chart(matrix: Sequence[Sequence[int]], names: Sequence[str], style: int) -> str:
-    """Which class was asked for (rows) and which was read (columns), shaded by the share of the row."""
-    cell, gap, letter = 30, 24, 6.5
-    captions = [_short(name, LONGEST) for name in names]
-    margin = gap + letter * max(map(len, captions)) + 8
-    size = len(names) * cell
-    svg = drawing(round(margin + size + 4), round(margin + size + 4), "confusion matrix")
-    svg.set("class", f"confusion series-{style}")
-    write(svg, margin + size / 2, 12, "read as", "middle", "axis")
-    turned = write(svg, 12, margin + size / 2, "asked for", "middle", "axis")
-    turned.set("transform", f"rotate(-90 12 {margin + size / 2:.0f})")
-    for i, (row, caption) in enumerate(zip(matrix, captions, strict=True)):
-        middle = margin + (i + 0.5) * cell
-        write(svg, margin - 6, middle + 4, caption, "end")
-        above = write(svg, middle + 4, margin - 6, caption, "start")
-        above.set("transform", f"rotate(-90 {middle + 4:.1f} {margin - 6:.1f})")
-        for j, count in enumerate(row):
-            share = count / max(1, sum(row))
-            left, top = margin + j * cell, margin + i * cell
-            box = {"x": f"{left:.1f}", "y": f"{top:.1f}", "width": str(cell - 1), "height": str(cell - 1)}
-            shade = child(svg, "rect", {**box, "class": "cell", "fill-opacity": f"{0.04 + 0.6 * share:.3f}"})
-            child(shade, "title").text = f"{names[i]} read as {names[j]}: {count} of {sum(row)}"
-            if count:
-                write(svg, left + (cell - 1) / 2, top + cell / 2 + 4, compact(count), "middle")
-    return as_text(svg)
+@styled
+def draw_stacked_bars(rows: Sequence[tuple[str, Sequence[float]]], parts: Sequence[str], label: str) -> Figure:
+    """Draw shares of a whole (0 to 1): a bar for each row, part i in the color of series i."""
+    names = [name for name, _ in rows]
+    height = 18 * len(rows)
+    axes = _add_axes(_new_figure(label, WIDTH, height + 46), (_letters(names), WIDTH - 16), (4, 4 + height))
+    shares = np.array([shares for _, shares in rows])
+    starts = shares.cumsum(axis=1) - shares
+    for i, part in enumerate(parts):
+        bars = axes.barh(range(len(rows)), shares[:, i], left=starts[:, i], height=0.72, color=SERIES[i])
+        for bar, name, share in zip(bars, names, shares[:, i], strict=True):
+            bar.set_gid(f"tooltip:{name}: {part} {share:.1%}")
+    axes.set(xlabel=label, xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5))
+    axes.grid(axis="y", visible=False)
+    axes.xaxis.set_ticks([0, 0.5, 1], ["0%", "50%", "100%"])
+    _set_names(axes.yaxis, range(len(rows)), names)
+    return axes.figure
 
 
-def heat_map(
+@styled
+def draw_heat_map(
     values: Sequence[Sequence[float | None]],
     rows: Sequence[str],
     columns: Sequence[str],
     label: str,
     diverging: bool = False,
     low: float | None = None,
-    high: float | None = None,
-) -> str:
-    """A table as shades. A page shows it inside `.wide`, where it keeps its size and scrolls.
+    number: int = 0,
+    texts: Sequence[Sequence[str]] | None = None,
+) -> Figure:
+    """Draw a table as shades of one color, with numbers where there is room and a scale below.
 
     Args:
         values: a row of cells for each name in `rows`; None and nan are left blank.
         rows: names, from the top.
         columns: names, from the left.
         label: what the values are, with their unit.
-        diverging: one colour below 0 and another above it, with equal shades at equal distances.
-        low: value of the faintest shade, 0 if diverging; None for the least there is.
-        high: value of the strongest; None for the greatest there is. Values beyond the ends are shaded as the ends.
-
-    Returns:
-        An <svg> element: numbers in the cells where there is room for them, and a scale below.
+        diverging: whether values below 0 have another color, with equal shades at equal distances from 0.
+        low: value of the faintest shade, 0 if diverging; None for the least value.
+        number: of the series whose color is used.
+        texts: written into the cells; None for the values.
     """
-    width = min(46.0, max(10.0, 560 / len(columns)))
-    height = min(26.0, max(13.0, 480 / len(rows)))
-    letter, gap, head = 6.8, 6, 24
-    left = gap + letter * min(LONGEST_ROW, max(map(len, rows)))
-    flat = all(letter * len(name) <= width for name in columns)
-    top = head + (14 if flat else letter * min(LONGEST_ROW, max(map(len, columns))))
-    every = 1 if flat else math.ceil(14 / width)
-    right, bottom = left + gap + width * len(columns), top + gap + height * len(rows)
-    known = [value for row in values for value in row if _known(value)]
-    shade, least, greatest = _shades(known, diverging, low, high)
-    svg = drawing(math.ceil(max(right + 14, left + 240)), math.ceil(bottom + 56), label)
-    svg.set("class", "map")
-    write(svg, left + gap, 14, label, "start", "axis")
-    for j, name in enumerate(columns):
-        middle = left + gap + (j + 0.5) * width
-        if flat:
-            write(svg, middle, top, name, "middle")
-        elif j % every == 0:
-            turned = _caption(svg, middle + 4, top, name, "start")
-            turned.set("transform", f"rotate(-90 {middle + 4:.1f} {top:.1f})")
-    for i, (row, name) in enumerate(zip(values, rows, strict=True)):
-        y = top + gap + i * height
-        _caption(svg, left, y + height / 2 + 4, name, "end")
-        for j, (value, column) in enumerate(zip(row, columns, strict=True)):
-            if not _known(value):
-                continue
-            x, kind, strength = left + gap + j * width, *shade(value)
-            _cell(svg, x, y, width - 1, height - 1, kind, strength, f"{name}, {column}: {value:.4g}")
-            if width >= 34 and height >= 16:
-                text = write(svg, x + (width - 1) / 2, y + height / 2 + 4, f"{value:.2g}", "middle", "number")
-                text.set("class", "number strong" if strength > 0.6 else "number")
-    for i in range(24 if known else 0):
-        value = least + (i + 0.5) / 24 * (greatest - least)
-        _cell(svg, left + gap + 9 * i, bottom + 14, 9, 12, *shade(value))
-    for at in (0.0, 0.5, 1.0) if known else ():
-        anchor = {0.0: "start", 0.5: "middle", 1.0: "end"}[at]
-        write(svg, left + gap + 216 * at, bottom + 42, f"{least + at * (greatest - least):.3g}", anchor)
-    return as_text(svg)
-
-
-def _shades(
-    known: Sequence[float], diverging: bool, low: float | None, high: float | None
-) -> tuple[Callable[[float], tuple[str, float]], float, float]:
-    """Value -> kind and strength (0 to 1) of its shade, and the values at the ends of the scale."""
-    ends = [*known, *(end for end in (low, high) if end is not None)] or [0.0]
+    grid = np.ma.masked_invalid(np.array(values, dtype=float))
+    known = grid.compressed()
+    width, height = min(46.0, max(10.0, 560 / len(columns))), min(26.0, max(14.0, 480 / len(rows)))
+    flat = all(7 * len(name) <= width for name in columns)
+    left, top = _letters(rows), 40 if flat else 24 + _letters(columns)
+    right, bottom = left + width * len(columns), top + height * len(rows)
+    figure = _new_figure(label, max(right + 16, left + 240, left + 7 * len(label)), bottom + 42)
+    axes = _add_axes(figure, (left, right), (top, bottom))
+    least, greatest = (known.min() if low is None else low, known.max()) if known.size else (0.0, 1.0)
     if diverging:
-        given = [abs(end) for end in (low, high) if end is not None]
-        limit = max(given or map(abs, ends)) or 1.0
-        return lambda value: ("below" if value < 0 else "above", min(1.0, abs(value) / limit)), -limit, limit
-    least, greatest = min(ends) if low is None else low, max(ends) if high is None else high
-    spread = (greatest - least) or 1.0
-    return lambda value: ("above", min(1.0, max(0.0, (value - least) / spread))), least, least + spread
+        greatest = max(abs(least), abs(greatest)) or 1.0
+        least = -greatest
+    faint, strong = (colors.to_rgba(SERIES[number], alpha) for alpha in (0.05, 1.0))
+    other = [colors.to_rgba(SERIES[1], alpha) for alpha in (1.0, 0.05)]
+    stops = [(0, other[0]), (0.5, other[1]), (0.5, faint), (1, strong)] if diverging else [(0, faint), (1, strong)]
+    shades = colors.LinearSegmentedColormap.from_list("shades", stops, N=64).with_extremes(bad=(*strong[:3], 0))
+    limits = {"vmin": least, "vmax": greatest if greatest > least else least + 1}
+    mesh = axes.pcolormesh(grid, cmap=shades, edgecolors=LIGHT["paper"], linewidth=1, clip_on=False, **limits)
+    for (i, j), value in np.ma.ndenumerate(grid) if width >= 34 and height >= 16 else ():
+        color = LIGHT["paper" if mesh.to_rgba(value)[3] > 0.6 else "ink"]
+        text = f"{value:.2g}" if texts is None else texts[i][j]
+        axes.text(j + 0.5, i + 0.5, text, ha="center", va="center_baseline", color=color, size=11)
+    every = 1 if flat else math.ceil(14 / width)
+    axes.xaxis.tick_top()
+    _set_names(axes.xaxis, np.arange(len(columns))[::every] + 0.5, columns[::every], rotation=0 if flat else 90)
+    _set_names(axes.yaxis, np.arange(len(rows)) + 0.5, rows)
+    axes.set(ylim=(len(rows), 0))
+    axes.annotate(label, (0, 1), (0, top - 16), "axes fraction", "offset points")
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    if known.size:
+        scale = _add_axes(figure, (left, left + 216), (bottom + 12, bottom + 24))
+        edges = np.linspace(*limits.values(), 25)
+        scale.pcolormesh(edges, [0, 1], [(edges[1:] + edges[:-1]) / 2], cmap=shades, antialiased=False, **limits)
+        scale.set_xticks(edges[::12], [f"{edge:.3g}" for edge in edges[::12]])
+        scale.set_yticks([])
+        scale.spines[:].set_visible(False)
+        scale.grid(visible=False)
+    return axes.figure
 
 
-def _cell(
-    svg: ElementTree.Element,
-    x: float,
-    y: float,
-    width: float,
-    height: float,
-    kind: str,
-    strength: float,
-    title: str | None = None,
-) -> None:
-    box = {"x": f"{x:.1f}", "y": f"{y:.1f}", "width": f"{width:.1f}", "height": f"{height:.1f}"}
-    cell = child(svg, "rect", {**box, "class": kind, "fill-opacity": f"{0.05 + 0.95 * strength:.3f}"})
-    if title is not None:
-        child(cell, "title").text = title
+@styled
+def draw_confusion_matrix(matrix: Sequence[Sequence[int]], names: Sequence[str], number: int) -> Figure:
+    """Draw which class was asked for (rows) and which was recognized (columns), shaded by the share of the row."""
+    shares = [[count / max(1, sum(row)) for count in row] for row in matrix]
+    counts = [[format_compactly(count) if count else "" for count in row] for row in matrix]
+    return draw_heat_map(
+        shares, names, names, "asked for (rows), read as (columns), shaded by share", low=0, number=number, texts=counts
+    )
 
 
-def _caption(svg: ElementTree.Element, x: float, y: float, name: str, anchor: str) -> ElementTree.Element:
-    label = write(svg, x, y, _short(name, LONGEST_ROW), anchor)
-    if len(name) > LONGEST_ROW:
-        child(label, "title").text = name
-    return label
+def thin(points: Sequence[tuple[float, float]], most: int = 250) -> tuple[list[tuple[float, float]], int]:
+    """Return means of neighboring points, at most `most` of them, and how many points each is the mean of."""
+    together = max(1, -(-len(points) // most))
+    groups = [points[i : i + together] for i in range(0, len(points), together)]
+    means = [tuple(sum(values) / len(group) for values in zip(*group, strict=True)) for group in groups]
+    return means, together
 
 
-def _known(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def format_compactly(value: float) -> str:
+    """Return a number in few characters, such as 25k, 1.5M or 0.02."""
+    for limit, unit, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / unit:.3g}{letter}"
+    return f"{value:.4g}"
 
 
-def _ends(series: Sequence[Series]) -> Iterator[float]:
-    """What the bands of some lines reach to."""
-    return (end for line in series for ends in line.band or () for end in ends)
+def _format_tick(value: float, _: int | None = None) -> str:
+    return format_compactly(value)
 
 
-def _frame(svg: ElementTree.Element, x: Scale, y: Scale, x_label: str, y_label: str) -> None:
-    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    for tick in y.ticks:
-        height = bottom - y.place(tick) * (bottom - TOP)
-        child(svg, "path", {"class": "grid", "d": f"M{LEFT} {height:.1f}H{right}"})
-        write(svg, LEFT - 6, height + 4, compact(tick), "end")
-    for tick in x.ticks:
-        across = LEFT + x.place(tick) * (right - LEFT)
-        child(svg, "path", {"class": "grid", "d": f"M{across:.1f} {TOP}V{bottom}"})
-        write(svg, across, bottom + 16, compact(tick), "middle")
-    child(svg, "path", {"class": "frame", "d": f"M{LEFT} {TOP}V{bottom}H{right}"})
-    write(svg, (LEFT + right) / 2, HEIGHT - 8, x_label, "middle", "axis")
-    middle = (TOP + bottom) / 2
-    write(svg, 12, middle, y_label, "middle", "axis").set("transform", f"rotate(-90 12 {middle:.0f})")
+def _new_figure(label: str, width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width / 72, height / 72), dpi=72)      # a pixel is a point, the unit of SVG
+    figure.set_label(label)
+    return figure
+
+
+def _add_axes(figure: Figure, across: tuple[float, float], down: tuple[float, float]) -> Axes:
+    """Add axes with these edges, in pixels from the left and from the top."""
+    width, height = 72 * figure.get_size_inches()
+    (left, right), (top, bottom) = across, down
+    return figure.add_axes((left / width, 1 - bottom / height, (right - left) / width, (bottom - top) / height))
+
+
+def _draw_mark(axes: Axes, mark: Mark, y: float, name: str) -> None:
+    look = {"color": SERIES[mark.style], "alpha": mark.alpha}
+    words = format_compactly(mark.value)
+    if mark.low is not None and mark.high is not None:
+        axes.plot([mark.low, mark.high], [y, y], "|-", linewidth=1.3, markersize=6, **look)
+        words += f" ({format_compactly(mark.low)} to {format_compactly(mark.high)})"
+    axes.plot(mark.value, y, mark.shape, gid=f"tooltip:{', '.join(filter(None, (name, mark.note)))}: {words}", **look)
+
+
+def _set_ticks(axis: Axis) -> None:
+    low, high = axis.get_view_interval()
+    if axis.get_scale() == "log" and high >= 10 * low:
+        subs = (1, 2, 5) if high / low < 30 else (1, 3) if high / low < 1000 else (1,)
+        axis.set_major_locator(ticker.LogLocator(subs=subs, numticks=8))
+    else:
+        axis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_minor_locator(ticker.NullLocator())
+    axis.set_major_formatter(_format_tick)
+
+
+def _set_names(axis: Axis, places: Sequence[float], names: Sequence[str], rotation: float = 0) -> None:
+    cut = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
+    axis.set_ticks(places, cut, rotation=rotation)
+    for text, name in zip(axis.get_ticklabels(), names, strict=True):
+        if len(name) > LONGEST:
+            text.set_gid(f"tooltip:{name}")
+
+
+def _letters(names: Sequence[str]) -> float:
+    """Return the pixels that the longest of these names needs."""
+    return 8 + 7.2 * min(LONGEST, max(map(len, names)))

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ddpm.lab.charts import DASHES, PALETTE
+
 
 def environment(*folders: Path) -> Environment:
     """What templates are made with.
@@ -14,10 +16,12 @@ def environment(*folders: Path) -> Environment:
     Args:
         folders: of templates, before the one with the base.
     """
-    return Environment(
+    templates = Environment(
         loader=FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.globals |= {"palette": PALETTE, "dashes": DASHES}
+    return templates

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
-from ddpm.lab.charts import thinned
+from ddpm.lab.charts import thin
 from ddpm.lab.comparison.runs import EVALUATED_BY, Run, finite
 
 
@@ -58,7 +58,7 @@ def over_steps(runs: Sequence[Run], key: str) -> Band | None:
     common = set.intersection(*map(set, counted))
     places = sorted(place for place in common if place.settings == end.settings)
     # Thinned before they are compared: the range is that of the curves that are shown, not of their noise.
-    shown = [thinned([(place.step, curve[place]) for place in places]) for curve in counted]
+    shown = [thin([(place.step, curve[place]) for place in places]) for curve in counted]
     columns = list(zip(*([value for _, value in points] for points, _ in shown), strict=True))
     return Band(
         x=[step for step, _ in shown[0][0]],

@@ -12,7 +12,7 @@ from ddpm.lab.ablation.glossary import MEANINGS, of_norm
 from ddpm.lab.ablation.outcome import Outcome, RunOutcome
 from ddpm.lab.ablation.run_provenance import from_its_parent
 from ddpm.lab.ablation.statistics import LEAST_PAIRS, POWER, Contrast
-from ddpm.lab.ablation.study_charts import curve_charts, denoising_charts, paired_chart
+from ddpm.lab.ablation.study_charts import draw_curves, draw_denoising, draw_differences
 from ddpm.lab.ablation.sweep import read_sweep
 from ddpm.lab.ablation.timing import read_timing
 from ddpm.lab.charts import STYLES
@@ -89,9 +89,9 @@ def page(outcome: Outcome) -> str:
         comparisons=len(outcome.primary),
         power=POWER,
         least_pairs=LEAST_PAIRS,
-        paired=paired_chart(outcome, styles),
-        curves=curve_charts(outcome, styles),
-        denoising=denoising_charts(outcome, styles),
+        paired=draw_differences(outcome, styles),
+        curves=draw_curves(outcome, styles),
+        denoising=draw_denoising(outcome, styles),
         samples=samples,
         sample_seed=sample_seed,
         gone=gone,

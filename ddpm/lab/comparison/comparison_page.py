@@ -1,22 +1,23 @@
 """A comparison as one HTML page that needs nothing else: no script, no other file, no network."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from ddpm.evaluation.estimates import Z
 from ddpm.evaluation.text_table import interval, number
-from ddpm.lab.axes import fitting, linear, logarithmic
 from ddpm.lab.charts import (
     STYLES,
     Chart,
+    Mark,
     Series,
-    confusion_chart,
-    interval_strip,
-    legend,
-    line_chart,
-    thinned,
+    draw_confusion_matrix,
+    draw_lines,
+    draw_strip,
+    thin,
+    to_svg,
 )
 from ddpm.lab.comparison.comparison import Comparison, Entry, Row, differing, short
 from ddpm.lab.comparison.comparison_table import facts, matched, setting, signed, span
@@ -42,7 +43,7 @@ def page(comparison: Comparison) -> str:
     shown = {strip.run for of_class in samples for strip in of_class.strips}
     grids, torn = training_grids([run for run in comparison.runs if run.name not in shown])
     first = next(iter(comparison.evaluations.values()), None)
-    templates = environment()
+    templates = environment(Path(__file__).parent)
     templates.globals |= {
         "facts": facts,
         "interval": interval,
@@ -51,7 +52,7 @@ def page(comparison: Comparison) -> str:
         "signed": signed,
         "span": span,
         "matched": matched,
-        "strip": lambda row, entry: Markup(_strip(row, entry, styles)),
+        "strip": lambda row, entry: _strip(row, entry, styles),
     }
     return templates.get_template("comparison.html.jinja").render(
         runs=comparison.runs,
@@ -112,13 +113,13 @@ def _curve(
     """Curves of runs, by their names, in one chart."""
     if not curves:
         return None
-    parts = [(run, *thinned(points)) for run, points in curves]
+    parts = [(run, *thin(points)) for run, points in curves]
     series = [Series(run, styles[run], points) for run, points, _ in parts]
     most = max(together for _, _, together in parts)
     if most > 1:
         caption = f"{caption} Each point is the mean of up to {most} logged values.".strip()
-    svg = Markup(line_chart(series, "images seen", name, linear, fitting))
-    return Chart(name.capitalize(), svg, legend(series), caption)
+    figure = draw_lines(series, "images seen", name)
+    return Chart(name.capitalize(), figure, [line.name for line in series], caption)
 
 
 def _denoising(comparison: Comparison, styles: dict[str, int]) -> Chart | None:
@@ -144,10 +145,9 @@ def _denoising(comparison: Comparison, styles: dict[str, int]) -> Chart | None:
     told = "" if not images else (
         f"{images['count']:,} {'held-out images' if images['held_out'] else 'images of the training data'}; "
     )
-    svg = line_chart(series, "noise level", "mean squared error of x_0", logarithmic, fitting)
-    return Chart(
-        "Denoising error", Markup(svg), legend(series), " ".join([f"{told}bars are 95 % intervals.", *left_out])
-    )
+    figure = draw_lines(series, "noise level", "mean squared error of x_0", x_scale="log")
+    caption = " ".join([f"{told}bars are 95 % intervals.", *left_out])
+    return Chart("Denoising error", figure, [line.name for line in series], caption)
 
 
 def _confusions(comparison: Comparison, styles: dict[str, int]) -> list[tuple[str, Markup | None, list[str]]]:
@@ -157,7 +157,7 @@ def _confusions(comparison: Comparison, styles: dict[str, int]) -> list[tuple[st
         matrix, classes = evaluation.content.get("confusion"), evaluation.content.get("class_names")
         if matrix:
             few = len(matrix) <= SHOWN_CLASSES
-            chart = Markup(confusion_chart(matrix, classes, styles[name])) if few else None
+            chart = to_svg(draw_confusion_matrix(matrix, classes, styles[name])) if few else None
             found.append((name, chart, _most_confused(matrix, classes)))
     return found
 
@@ -172,7 +172,7 @@ def _most_confused(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> lis
     return [text for _, text in sorted(wrong, key=lambda pair: -pair[0])[:LISTED]]
 
 
-def _strip(row: Row, entry: Entry, styles: dict[str, int]) -> str:
+def _strip(row: Row, entry: Entry, styles: dict[str, int]) -> Markup | str:
     """Nothing for a value that is no finite number."""
     own = [e.figure for e in (entry, *row.entries) if e.figure is not None and finite(e.figure["value"])]
     if not finite(entry.figure["value"]):
@@ -180,9 +180,10 @@ def _strip(row: Row, entry: Entry, styles: dict[str, int]) -> str:
     floors = [(figure["value"], figure["floor"].get("samples")) for figure in own if figure["floor"] is not None]
     real = None if row.floor is None else row.floor["value"]
     alike = finite(real) and all(samples in (None, value) for value, samples in floors)
-    return interval_strip([_ends(figure) for figure in own], styles[entry.run], real if alike else None)
+    marks = [_mark(figure, styles[entry.run]) for figure in own]
+    return to_svg(draw_strip(marks, real if alike else None))
 
 
-def _ends(figure: dict[str, Any]) -> tuple[float, float | None, float | None]:
+def _mark(figure: dict[str, Any], style: int) -> Mark:
     low, high = (figure[key] if finite(figure[key]) else None for key in ("low", "high"))
-    return figure["value"], low, high
+    return Mark(style, figure["value"], low, high)

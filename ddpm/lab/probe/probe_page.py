@@ -10,10 +10,8 @@ from markupsafe import Markup
 
 from ddpm.evaluation.estimates import Figure
 from ddpm.evaluation.text_table import interval, number
-from ddpm.lab.axes import linear, logarithmic
-from ddpm.lab.charts import Chart, Series, heat_map, legend, line_chart
+from ddpm.lab.charts import Chart, Mark, Row, Series, draw_heat_map, draw_lines, draw_rows, draw_stacked_bars, to_svg
 from ddpm.lab.pages import environment
-from ddpm.lab.probe.probe_charts import Dots, dots, stacked_bars
 from ddpm.lab.probe.results import Freezing, Grid, Probed, Strength, Swap, Variance
 from ddpm.lab.probe.summary import FAILURES, FROZEN, SIGNS, numbered, per_cent, shares, verdict
 
@@ -107,15 +105,16 @@ def _overview(probed: Probed, names: dict[str, str]) -> list[Chart]:
         over_time = [[_rms(at) for at in row.rms] for row in own]
         label = f"{part}, root mean square over channels and classes"
         caption = f"How strong the {part} is, layer by layer: the stronger the colour, the further from no change."
-        svg = heat_map(over_time, rows, timesteps, label, low=0)
-        charts.append(Chart(f"{part.capitalize()} over timesteps", Markup(svg), caption=caption))
+        figure = draw_heat_map(over_time, rows, timesteps, label, low=0)
+        charts.append(Chart(f"{part.capitalize()} over timesteps", figure, caption=caption))
         if len(probed.grid.classes) > 1:
             label = f"{part}, strength beside the layer's mean over classes, %"
-            svg = heat_map([_beside_mean(row) for row in own], rows, probed.grid.classes, label, diverging=True)
+            values = [_beside_mean(row) for row in own]
+            figure = draw_heat_map(values, rows, probed.grid.classes, label, diverging=True)
             caption = (
                 f"Which classes get a stronger (blue) or weaker (orange) {part} than the layer's classes on average."
             )
-            charts.append(Chart(f"{part.capitalize()} over classes", Markup(svg), caption=caption))
+            charts.append(Chart(f"{part.capitalize()} over classes", figure, caption=caption))
     return charts
 
 
@@ -141,7 +140,7 @@ def _chosen(probed: Probed) -> set[str]:
 
 
 def _maps(
-    probed: Probed, layers: Collection[str], kinds: Sequence[Callable[[Strength, Grid], str]]
+    probed: Probed, layers: Collection[str], kinds: Sequence[Callable[[Strength, Grid], Markup]]
 ) -> list[LayerMaps]:
     """Of the layers that are named, every kind of map of every part."""
     names = numbered(probed.layers)
@@ -149,22 +148,22 @@ def _maps(
     for layer in probed.layers:
         own = [row for row in probed.strengths if row.layer == layer.name]
         if layer.name in layers and own:
-            maps = [Markup(kind(row, probed.grid)) for row in own for kind in kinds]
+            maps = [kind(row, probed.grid) for row in own for kind in kinds]
             found.append(LayerMaps(f"{names[layer.name]} ({layer.name})", maps))
     return found
 
 
-def _class_map(row: Strength, grid: Grid) -> str:
+def _class_map(row: Strength, grid: Grid) -> Markup:
     values = list(map(list, zip(*row.rms, strict=True)))
     label = f"{row.part} by class: root mean square over channels"
-    return heat_map(values, grid.classes, list(map(str, grid.timesteps)), label, low=0)
+    return to_svg(draw_heat_map(values, grid.classes, list(map(str, grid.timesteps)), label, low=0))
 
 
-def _channel_map(row: Strength, grid: Grid) -> str:
+def _channel_map(row: Strength, grid: Grid) -> Markup:
     values = list(map(list, zip(*row.signed, strict=True)))
     names = [f"channel {channel}" for channel in row.channels]
     label = f"{row.part} by channel: mean over classes"
-    return heat_map(values, names, list(map(str, grid.timesteps)), label, diverging=True)
+    return to_svg(draw_heat_map(values, names, list(map(str, grid.timesteps)), label, diverging=True))
 
 
 def _variance(probed: Probed, names: dict[str, str]) -> list[Chart]:
@@ -175,10 +174,9 @@ def _variance(probed: Probed, names: dict[str, str]) -> list[Chart]:
             continue
         bars = [("all layers", _three(whole))]
         bars += [(names[row.layer], _three(row)) for row in probed.variance if row.part == part]
-        svg = Markup(stacked_bars(bars, SOURCES, f"variance of the {part}"))
+        figure = draw_stacked_bars(bars, SOURCES, f"variance of the {part}")
         caption = "A full bar is all of a layer's variance; no bar: nothing varies there."
-        lines = [(source, STYLES[source]) for source in SOURCES]
-        charts.append(Chart(f"What the {part} varies with", svg, lines, caption))
+        charts.append(Chart(f"What the {part} varies with", figure, SOURCES, caption))
     return charts
 
 
@@ -193,21 +191,19 @@ def _frozen(probed: Probed) -> list[Chart]:
         own = [f for f in probed.freezing if f.layer is None and f.over == over]
         if not own:
             continue
-        series, ends = [], []
+        series = []
         for freezing in own:
             rises = sorted(freezing.rises, key=lambda rise: rise.noise_level)
             points = [(rise.noise_level, 100 * rise.relative.value) for rise in rises]
             halves = [100 * _half(rise.relative) for rise in rises]
-            ends += [value + sign * half for (_, value), half in zip(points, halves, strict=True) for sign in (-1, 1)]
             name = _part(freezing, probed)
             series.append(Series(name, STYLES[name], points, halves))
-        scale = linear(min(ends), max(ends))        # holds the intervals too
-        svg = Markup(line_chart(series, "noise level", "rise of the error, %", logarithmic, lambda *_, s=scale: s))
+        figure = draw_lines(series, "noise level", "rise of the error, %", x_scale="log", y_scale="linear")
         caption = (
             "How much worse the denoiser gets at each noise level, in per cent of its error there: 0 is as good as "
             "before. Bars are 95 % intervals."
         )
-        charts.append(Chart(f"{words.capitalize()}, all layers", svg, legend(series), caption))
+        charts.append(Chart(f"{words.capitalize()}, all layers", figure, [line.name for line in series], caption))
     return charts
 
 
@@ -228,32 +224,40 @@ def _frozen_layers(probed: Probed, names: dict[str, str]) -> list[Chart]:
     """Layer by layer, mean over noise levels: a chart for each mean."""
     charts = []
     for over, words in FROZEN.items():
-        rows: dict[str, list[tuple[int, Figure]]] = {}
-        parts = {}
+        rows: dict[str, list[Mark]] = {}
+        parts: dict[str, int] = {}
         for freezing in probed.freezing:
             if freezing.layer is not None and freezing.over == over:
-                figure = Figure(*(None if end is None else 100 * end for end in freezing.relative[:3]))
                 name = _part(freezing, probed)
                 parts[name] = STYLES[name]
-                rows.setdefault(freezing.layer, []).append((STYLES[name], figure))
+                marks = rows.setdefault(freezing.layer, [])
+                marks.append(_mark(name, freezing.relative, len(marks), 100))
         if rows:
-            svg = dots([Dots(names[name], figures, 0.0) for name, figures in rows.items()], "rise of the error, %")
+            figure = draw_rows([Row(names[layer], marks, 0.0) for layer, marks in rows.items()], "rise of the error, %")
             caption = (
                 "What each layer alone is worth: how much the error rises, in per cent of the error at each noise "
                 "level, mean over noise levels. The dashed line is no rise. Bars are 95 % intervals of each by itself."
             )
-            charts.append(Chart(f"{words.capitalize()}, in one layer", Markup(svg), list(parts.items()), caption))
+            charts.append(Chart(f"{words.capitalize()}, in one layer", figure, list(parts), caption))
     return charts
 
 
 def _swap(swap: Swap) -> Chart:
-    rows = [Dots(point.where, [(0, point.first), (1, point.second)]) for point in swap.points]
+    rows = [
+        Row(point.where, [_mark("read as A", point.first), _mark("read as B", point.second, line=1)])
+        for point in swap.points
+    ]
     caption = (
         f"Which depths are told class B while the rest are told A, and how many of {swap.samples:,} images a judge "
         "then reads as A and as B. Where the dots cross, the class is decided. Lines are 95 % intervals."
     )
-    svg = Markup(dots(rows, "share of images read as", 0.0, 1.0))
-    return Chart("Class swap by depth", svg, [("read as A", 0), ("read as B", 1)], caption)
+    figure = draw_rows(rows, "share of images read as", limits=(0.0, 1.0))
+    return Chart("Class swap by depth", figure, ["read as A", "read as B"], caption)
+
+
+def _mark(name: str, figure: Figure, line: int = 0, factor: float = 1) -> Mark:
+    ends = (None if end is None else factor * end for end in figure[:3])
+    return Mark(STYLES[name], *ends, line=line, note=name)
 
 
 def _sensitivity(probed: Probed) -> Chart | None:
@@ -268,36 +272,37 @@ def _sensitivity(probed: Probed) -> Chart | None:
         "How far the predicted noise moves when the network is told another class (with 95 % intervals), and how far "
         "it is from the true noise. Near the error, the class decides much; far below, next to nothing."
     )
-    svg = Markup(line_chart(series, "noise level", "root mean square of eps", logarithmic))
-    return Chart("Answer to another class", svg, legend(series), caption)
+    figure = draw_lines(series, "noise level", "root mean square of eps", x_scale="log")
+    return Chart("Answer to another class", figure, [line.name for line in series], caption)
 
 
 def _separability(probed: Probed, names: dict[str, str]) -> Chart | None:
     if not probed.separability:
         return None
-    rows = [Dots(names[row.layer], [(0, Figure(row.accuracy))], row.chance) for row in probed.separability]
+    rows = [Row(names[row.layer], [Mark(0, row.accuracy)], row.chance) for row in probed.separability]
     caption = (
         "How often the class is read correctly from a layer's scale and shift at a timestep that was left out. The "
         "dashed line is what permuted labels give."
     )
-    return Chart("Classes told apart", Markup(dots(rows, "accuracy", 0.0, 1.0)), caption=caption)
+    return Chart("Classes told apart", draw_rows(rows, "accuracy", limits=(0.0, 1.0)), caption=caption)
 
 
 def _erasure(probed: Probed, names: dict[str, str]) -> Chart | None:
     rows = []
     for row in probed.erasure:
         known = {"all": row.total, "timestep": row.timestep, "class": row.class_}
-        figures = [(STYLES[name], Figure(share)) for name, share in known.items() if share is not None]
-        if figures:
-            rows.append(Dots(names[row.layer], figures, row.expected))
+        parts = [(name, share) for name, share in known.items() if share is not None]
+        if parts:
+            marks = [Mark(STYLES[name], share, line=i, note=name) for i, (name, share) in enumerate(parts)]
+            rows.append(Row(names[row.layer], marks, row.expected))
     if not rows:
         return None
     caption = (
         "The share of the shift's variation that the norm's means take away again. The dashed line is the share for "
         "shifts that are independent from channel to channel: 1 / (channels per group)."
     )
-    lines = [(name, STYLES[name]) for name in ("all", "timestep", "class")]
-    return Chart("Erased by the norm", Markup(dots(rows, "erased share", 0.0, 1.0)), lines, caption)
+    figure = draw_rows(rows, "erased share", limits=(0.0, 1.0))
+    return Chart("Erased by the norm", figure, ["all", "timestep", "class"], caption)
 
 
 def _method(probed: Probed) -> list[tuple[str, str]]:
