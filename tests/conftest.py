@@ -18,7 +18,7 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = ROOT / "runs" / "digits"
     if not (run / "pipeline").exists():
         run = tmp_path_factory.mktemp("runs") / "digits"
-        train = [sys.executable, "scripts/train.py", "--run", str(run), "--tracking.wandb", "off"]
+        train = [sys.executable, "scripts/train.py", "--run-dir", str(run), "--tracking.wandb", "off"]
         subprocess.run(train, cwd=ROOT, check=True)
     return run
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.config.commands import Drawing, EvaluateCommand
+from ddpm.config.commands import EvaluateCommand, SamplingOptions
 from ddpm.config.sections import DataConfig, SampleConfig
 from ddpm.config.yaml_files import read_config, run_of
 from ddpm.data import ImageData, load_data
@@ -238,7 +238,7 @@ def given(command: EvaluateCommand, data: ImageData) -> Subject:
     Raises:
         ValueError: if they cannot be read or are not like the reference; or a drawing option is given.
     """
-    options = [f.name for f in dataclasses.fields(Drawing) if f.name != "model"]
+    options = [f.name for f in dataclasses.fields(SamplingOptions) if f.name != "model"]
     for name in ("count", *options):
         if getattr(command, name) is not None:
             raise ValueError(f"{name}: {command.model} are images that are there already; leave it out")

@@ -36,7 +36,7 @@ class RunDirectory:
             self._lock.seek(0)
             raise InUse(
                 f"{path}: in use by {self._lock.read().strip() or 'another process'}; wait for it, or name another "
-                "directory with --run"
+                "directory with --run-dir"
             )
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -66,17 +66,17 @@ class RunDirectory:
             different = differences(read_config(config_file), config)
             if different:
                 listed = ", ".join(f"{key} ({old} there, {new} now)" for key, (old, new) in different.items())
-                raise ValueError(f"{self.path}: holds a run with other settings: {listed}; name another with --run")
+                raise ValueError(f"{self.path}: holds a run with other settings: {listed}; name another with --run-dir")
             known = json.loads(facts_file.read_text())
             if known["data"]["fingerprint"] != facts["data"]["fingerprint"]:
                 raise ValueError(
                     f"{self.path}: holds a run on other data ({known['data']['summary']} there, "
-                    f"{facts['data']['summary']} now); name another with --run"
+                    f"{facts['data']['summary']} now); name another with --run-dir"
                 )
             return known
         if any((self.path / "checkpoints").glob("step_*")):
             missing = config_file.name if facts_file.exists() else facts_file.name
-            raise ValueError(f"{self.path}: holds checkpoints but no {missing}; restore it, or name another with --run")
+            raise ValueError(f"{self.path}: holds checkpoints but no {missing}; restore it, or change --run-dir")
         facts = {"id": secrets.token_hex(4), **facts, "versions": versions(), "git_commit": git_commit()}
         with appearing(config_file) as file:
             file.write(f"# scripts/train.py --config {config_file}\n{config.to_yaml()}".encode())

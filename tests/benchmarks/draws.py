@@ -7,7 +7,8 @@ import statistics
 import time
 from pathlib import Path
 
-from ddpm.cli.command_lines import parse_train
+from ddpm.cli.train import parse_train
+
 from ddpm.training.batches import local_batches
 from ddpm.training.build import build_data, build_schedule, build_unet
 from ddpm.training.inputs import training_inputs

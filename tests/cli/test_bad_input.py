@@ -72,7 +72,7 @@ MISTAKES = {
     "missing data": (["--data.source", "./no/such/folder"], "data.source"),
     "fp16 without a GPU": (["--train.precision", "fp16"], "train.precision: fp16 needs a GPU, and there is none"),
     "missing file": (["--config", "no.yaml"], "File does not exist"),
-    "no permission": (["--run", "/proc/no/run"], "/proc/no"),
+    "no permission": (["--run-dir", "/proc/no/run"], "/proc/no"),
 }
 
 
@@ -81,7 +81,7 @@ def test_training_mistakes(mistake, monkeypatch, capsys, tmp_path):
     if mistake == "fp16 without a GPU":
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     args, expected = MISTAKES[mistake]
-    args = [*SMALL, "--run", str(tmp_path / "run"), *args]
+    args = [*SMALL, "--run-dir", str(tmp_path / "run"), *args]
     code, error = run(monkeypatch, capsys, "train", *args)
     assert code == 2
     assert expected in error
@@ -94,14 +94,14 @@ def test_training_mistakes(mistake, monkeypatch, capsys, tmp_path):
 def test_unreadable_image(memory, images, tmp_path):
     """Named by its path, also where a worker finds it while training; or skipped and counted."""
     (images / "cat" / "2.png").write_bytes(b"no picture")
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--run", str(tmp_path / "run"), *SMALL]
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--run-dir", str(tmp_path / "run"), *SMALL]
     command += ["--data.source", str(images), "--data.memory_gb", memory, "--model.attention_resolutions", "[]"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("train.py: error:") and str(images / "cat" / "2.png") in last
     assert "Traceback" not in done.stderr
-    command += ["--run", str(tmp_path / "skipping"), "--data.on_bad_image", "skip"]
+    command += ["--run-dir", str(tmp_path / "skipping"), "--data.on_bad_image", "skip"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "WARNING: 1 unreadable images are left out" in done.stderr
@@ -115,7 +115,7 @@ def trained(tmp_path_factory) -> Path:
         (folder / "images" / name).mkdir(parents=True)
         for i in range(4):
             Image.new("L", (8, 8), 60 * i).save(folder / "images" / name / f"{i}.png")
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--run", str(folder / "run"), *SMALL]
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--run-dir", str(folder / "run"), *SMALL]
     done = subprocess.run([*command, "--data.source", str(folder / "images")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "run"
@@ -154,7 +154,7 @@ def test_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     """On a file system of 20 MB, which holds a few checkpoints of this model."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--run", str(disk / "run"), *SMALL]
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--run-dir", str(disk / "run"), *SMALL]
     command += ["--train.steps", "40", "--train.checkpoint_every", "2", "--train.sample_every", "0"]
     command += ["--model.channels", "32", "--model.head_channels", "8", "--train.keep_checkpoints", "100"]
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:

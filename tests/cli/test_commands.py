@@ -8,8 +8,8 @@ from pathlib import Path
 import docstring_parser
 import pytest
 import yaml
-
 from ddpm.cli.command_lines import parse_ablate, parse_probe, parse_sample, parse_train
+
 from ddpm.cli.errors import one_line_errors
 from ddpm.config.commands import AblateCommand, ConvertCommand, ProbeCommand, SampleCommand
 from ddpm.config.sections import (
@@ -281,7 +281,7 @@ def test_both_spellings(spelling: str) -> None:
 def test_run_directory_follows_the_source() -> None:
     assert parse_train(["--data.source", "/data/My Images"]).run == Path("runs/My-Images")
     assert parse_train(["--data.source", "owner/cifar10"]).run == Path("runs/cifar10")
-    assert parse_train(["--run", "here"]).run == Path("here")
+    assert parse_train(["--run-dir", "here"]).run == Path("here")
 
 
 def test_sample_settings_are_those_of_the_run_unless_given() -> None:

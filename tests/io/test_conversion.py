@@ -130,7 +130,7 @@ def test_a_file_of_weights_becomes_a_pipeline_that_draws_and_trains_on(run: Run)
     code, _, complaint = run(script.removesuffix(".py"), *args, "--steps", 2, "--per-class", 1, "--out", "drawn")
     assert code == 0 and len([*Path("drawn").rglob("*seed*.png")]) == 10, complaint
     script, *args = shlex.split(train.replace("FOLDER", "digits"))
-    code, trained, complaint = run(script.removesuffix(".py"), *args, *TRAIN, "--run", "tuned")
+    code, trained, complaint = run(script.removesuffix(".py"), *args, *TRAIN, "--run-dir", "tuned")
     assert code == 0, complaint
     assert "architecture and weights of models/of it" in trained
     tuned = load_pipeline(Path("tuned")).unet
@@ -519,7 +519,7 @@ def test_what_does_not_fit_names_the_options_that_would(
     other: dict, process: tuple[str, str], options: list[str], expected: str, run: Run
 ) -> None:
     pretrained = ours(Path("pretrained"), process, **other)
-    args = [*TRAIN, "--model.pretrained", pretrained, *options, "--run", "tuned"]
+    args = [*TRAIN, "--model.pretrained", pretrained, *options, "--run-dir", "tuned"]
     line = refused(run, *args, script="train")
     assert re.search(expected, line), line
     assert not Path("tuned").exists()
@@ -538,7 +538,7 @@ def test_pretrained_models_that_cannot_be_used(run: Run) -> None:
         "empty": r"^model\.pretrained: empty: holds neither checkpoints nor a pipeline",
         "unnamed": r"^model\.pretrained: the noise schedule of 1000 steps is none of linear, cosine, sigmoid$",
     }.items():
-        line = refused(run, *TRAIN, "--model.pretrained", name, "--run", "tuned", script="train")
+        line = refused(run, *TRAIN, "--model.pretrained", name, "--run-dir", "tuned", script="train")
         assert re.search(expected, line), line
 
 
@@ -546,22 +546,22 @@ def test_a_run_goes_on_from_its_checkpoint_not_from_the_pretrained_weights(run: 
     ours(Path("pretrained"))
     shutil.copytree("pretrained", "kept")
     args = [*TRAIN, "--model.pretrained", "pretrained", "--train.decay", "constant", "--train.warmup_steps", "0"]
-    assert run("train", *args, "--train.steps", 2, "--run", "whole")[0] == 0
-    assert run("train", *args, "--train.steps", 1, "--run", "parted")[0] == 0
+    assert run("train", *args, "--train.steps", 2, "--run-dir", "whole")[0] == 0
+    assert run("train", *args, "--train.steps", 1, "--run-dir", "parted")[0] == 0
     weights = Path("pretrained/unet/diffusion_pytorch_model.safetensors")
     before = weights.read_bytes()
     random_weights(UNet(**OURS), seed=99).save_pretrained("pretrained/unet")        # other weights, by now
     assert weights.read_bytes() != before
-    code, printed, complaint = run("train", *args, "--train.steps", 2, "--run", "parted")
+    code, printed, complaint = run("train", *args, "--train.steps", 2, "--run-dir", "parted")
     assert code == 0 and "going on from" in printed, complaint
     last = Path("checkpoints/step_00000002/training/model.safetensors")
     whole, parted = load_file("whole" / last), load_file("parted" / last)
     assert all(torch.equal(whole[name], parted[name]) for name in whole)
 
-    line = refused(run, *args, "--model.pretrained", "kept", "--train.steps", 2, "--run", "parted", script="train")
+    line = refused(run, *args, "--model.pretrained", "kept", "--train.steps", 2, "--run-dir", "parted", script="train")
     assert "parted: holds a run with other settings: model.pretrained (pretrained there, kept now)" in line
     shutil.rmtree("pretrained")
-    line = refused(run, *args, "--train.steps", 2, "--run", "parted", script="train")
+    line = refused(run, *args, "--train.steps", 2, "--run-dir", "parted", script="train")
     assert line.startswith("model.pretrained: pretrained is not there; a run needs it whenever it starts or goes on")
 
 
