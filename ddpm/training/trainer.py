@@ -23,7 +23,7 @@ from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import device_map, first_on_main, on_main
 from ddpm.training.batches import as_trained_on, local_batches
-from ddpm.training.build import build_data, build_monitor, build_schedule, build_unet, check_names
+from ddpm.training.build import build_data, build_monitor, build_schedule, build_unet, check_config
 from ddpm.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from ddpm.training.dry_run import multiply_adds, plan
 from ddpm.training.ema import EMA
@@ -54,7 +54,7 @@ def train(config: Config, run_path: Path, dry_run: bool = False) -> None:
         ValueError: for anything in the configuration, the data, the launch or the directory that cannot work.
         SystemExit: after an interruption, with 128 plus the signal's number.
     """
-    check_names(config)
+    check_config(config)
     accelerator = start_accelerator(config.train, EVALUATION_PATIENCE if config.evaluation.every > 0 else None)
     data = first_on_main(accelerator, lambda: build_data(config))
     schedule, unet = build_schedule(config), first_on_main(accelerator, lambda: build_unet(config, data))

@@ -31,7 +31,7 @@ from ddpm.training import sample_grid as grid_module
 from ddpm.training import launch
 from ddpm.training import trainer as trainer_module
 from ddpm.training.best import Best
-from ddpm.training.build import build_data, build_schedule, build_unet, check_names
+from ddpm.training.build import build_data, build_schedule, build_unet, check_config
 from ddpm.training.dry_run import plan
 from ddpm.training.tracking import MetricsFile, has_record
 from ddpm.training.trainer import train
@@ -369,15 +369,15 @@ def test_names_that_are_not_known(case: str) -> None:
     change, expected = REFUSED[case]
     evaluation = replace(CONFIG.evaluation, **change)
     with pytest.raises(ValueError, match=expected.replace(".", r"\.").replace(r"\.*", ".*").replace("?", r"\?")) as why:
-        check_names(replace(CONFIG, evaluation=evaluation))
+        check_config(replace(CONFIG, evaluation=evaluation))
     assert "\n" not in str(why.value) and "sample." not in str(why.value)
-    check_names(replace(CONFIG, evaluation=replace(evaluation, every=0)))
+    check_config(replace(CONFIG, evaluation=replace(evaluation, every=0)))
 
 
 def test_extractors_that_may_be_there(tmp_path: Path) -> None:
     """Whether they are is seen when they are built."""
     for name in (*EXTRACTORS, "dinov2:some/model-1", "dinov2:/a folder", "a.b:C", "mine:make_it", str(tmp_path)):
-        check_names(replace(CONFIG, evaluation=replace(CONFIG.evaluation, extractor=name)))
+        check_config(replace(CONFIG, evaluation=replace(CONFIG.evaluation, extractor=name)))
 
 
 def test_a_dry_run_refuses_an_extractor_that_is_not_known(tmp_path: Path) -> None:
@@ -388,9 +388,9 @@ def test_a_dry_run_refuses_an_extractor_that_is_not_known(tmp_path: Path) -> Non
 
 def test_guidance_needs_a_null_class() -> None:
     guided = replace(CONFIG, evaluation=replace(CONFIG.evaluation, guidance=2.0))
-    check_names(guided)
+    check_config(guided)
     with pytest.raises(ValueError, match=r"evaluation\.guidance: only 1 is possible"):
-        check_names(replace(guided, diffusion=DiffusionConfig(label_dropout=0.0)))
+        check_config(replace(guided, diffusion=DiffusionConfig(label_dropout=0.0)))
 
 
 def test_too_few_images_are_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from ddpm.config.study import Arm, Study
 from ddpm.data import ImageData
 from ddpm.evaluation.modulation import modulated_layers
 from ddpm.models.unet import UNet
-from ddpm.training.build import build_unet, check_names
+from ddpm.training.build import build_unet, check_config
 from ddpm.training.dry_run import multiply_adds
 
 LEAST_GROUP = 4         # channels in a group of an additive arm
@@ -37,7 +37,7 @@ def check_arms(study: Study) -> None:
     expected = _given_alike(study.baseline.config)
     for arm in study.arms:
         try:
-            check_names(arm.config)
+            check_config(arm.config)
         except ValueError as problem:
             raise ValueError(f"arms.{arm.name}: {problem}") from None
         for key, value in _given_alike(arm.config).items():
