@@ -350,10 +350,6 @@ def test_processes_wait_while_one_trains_a_judge(
 # --------------------------------------------------------------------------------------------- before a run is begun
 
 REFUSED = {
-    "metric": ({"metric": "frechet"}, "evaluation.metric: 'frechet' is not one of .*; did you mean frechet_distance?"),
-    "no metric": ({"metric": "memorisation"}, "evaluation.metric: 'memorisation' is not one of frechet_distance, "),
-    "sampler": ({"sampler": "unipcc"}, "evaluation.sampler: 'unipcc' is not one of .*did you mean unipc?"),
-    "spacing": ({"spacing": "leeding"}, "spacing: 'leeding' is not one of .*did you mean leading?"),
     "steps": ({"steps": 1001}, "evaluation.steps: 1001 is out of range"),
     "extractor": ({"extractor": "inceptoin"}, "evaluation.extractor: 'inceptoin' is not .*did you mean inception?"),
     "no folder": ({"extractor": "runs/no/judge"}, "evaluation.extractor: 'runs/no/judge' is not one of judge, .*"),
