@@ -15,9 +15,9 @@ import docstring_parser
 import jsonargparse
 
 from ddpm.cli.errors import reject_command_line
-from ddpm.config.sections import SECTIONS, Config
-from ddpm.config.values import accepts_list, check_known, choices, convert_value, field_types
-from ddpm.config.yaml_files import read_sections, value_from_text
+from ddpm.config.sections import SECTIONS, Config, convert_sections
+from ddpm.config.values import accepts_list, check_known, choices, convert_mapping, convert_value, field_types
+from ddpm.config.yaml_files import read_yaml, value_from_text
 
 Command = TypeVar("Command")
 
@@ -41,8 +41,9 @@ class CommandLine:
             allow_abbrev=False,
             print_config="--print_config" if print_config else None,
         )
-        self._options: dict[str, Any] = {}          # name -> type; None for an option without a value
-        self._readers: dict[str, str] = {}          # name of an option that reads a file -> its section, "" for all
+        self._kinds: dict[str, Any] = {}            # name of an option outside a configuration -> type
+        self._options: dict[str, Any] = {}          # option -> type; None for an option without a value
+        self._readers: dict[str, str] = {}          # option that reads a file -> its section, or "" for all
         self._positional: tuple[str, Any] | None = None
         self._required: list[str] = []
         if print_config:
@@ -51,6 +52,7 @@ class CommandLine:
     def add(self, name: str, kind: Any, text: str, default: Any = dataclasses.MISSING) -> None:
         """Add an option; it is required if it has no default, and a switch if it is a bool."""
         option = f"--{name.replace('_', '-')}"
+        self._kinds[name] = kind
         self._options[option] = None if kind is bool else kind
         if kind is bool:
             self._parser.add_argument(option, action="store_true", help=text)
@@ -155,15 +157,22 @@ class CommandLine:
         elif text is not None and option != "--print_config":
             raise ValueError(f"{name}: does not take a value; give {option} alone")
 
-    @staticmethod
-    def _check_file(name: str, section: str, text: str) -> None:
+    def _check_file(self, name: str, section: str, text: str) -> None:
+        """Check the types of a file's values; their ranges are checked after later options have overridden them."""
         file = Path(text)
         if not file.is_file():
             raise ValueError(f"{name}: {text} is not a file; name a YAML file of options")
         try:
-            read_sections(file, section)
+            content = read_yaml(file)
+            if section:
+                convert_sections({section: content})
+            else:
+                # Outside the sections are the options that --print_config prints along with them.
+                others = {key: content.pop(key) for key in self._kinds if key in content}
+                convert_mapping(others, self._kinds)
+                convert_sections(content)
         except ValueError as problem:
-            raise ValueError(f"{name}: {problem}") from None
+            raise ValueError(f"{name}: {file}: {problem}") from None
 
 
 def build_config(args: jsonargparse.Namespace) -> Config:
@@ -172,7 +181,8 @@ def build_config(args: jsonargparse.Namespace) -> Config:
     Raises:
         ValueError: if a value is out of range, or two options contradict each other.
     """
-    return Config(**{name: kind(**vars(args[name])) for name, kind in SECTIONS.items()})
+    given = {section: {name: args[section][name] for name in field_types(kind)} for section, kind in SECTIONS.items()}
+    return Config.from_dict(given)
 
 
 def parse_command(command: type[Command], prog: str, argv: Sequence[str] | None) -> Command:

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from ddpm.config.commands import SamplingOptions
-from ddpm.config.sections import Config, SampleConfig, convert_sections
+from ddpm.config.sections import Config, SampleConfig
 from ddpm.config.values import accepts_list, accepts_none, field_types
 
 
@@ -68,24 +68,6 @@ def read_config(path: Path) -> Config:
     """
     try:
         return Config.from_dict(read_yaml(path))
-    except ValueError as problem:
-        raise ValueError(f"{path}: {problem}") from problem
-
-
-def read_sections(path: Path, section: str = "") -> dict[str, dict[str, Any]]:
-    """Read a configuration file, without the defaults and before the ranges of the values are checked.
-
-    Args:
-        path: the file.
-        section: the section whose options the file holds; by default it holds whole sections.
-
-    Raises:
-        ValueError: for an unknown option or a value of another type; one line that names the file and the option.
-        OSError: if it cannot be read.
-    """
-    try:
-        content = read_yaml(path)
-        return convert_sections({section: content} if section else content)
     except ValueError as problem:
         raise ValueError(f"{path}: {problem}") from problem
 

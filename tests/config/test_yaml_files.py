@@ -19,7 +19,7 @@ from ddpm.config.sections import (
     TrainConfig,
     differences,
 )
-from ddpm.config.yaml_files import read_config, read_flags, read_sections, sample_settings, value_from_text
+from ddpm.config.yaml_files import read_config, read_flags, sample_settings, value_from_text
 
 UNUSUAL = Config(
     DataConfig(source="images", resolution=28, channels=3, image_column="on", flip=True, memory_gb=1e-3),
@@ -90,14 +90,6 @@ def test_mistakes_are_one_line_with_the_file(mistake: str, tmp_path: Path) -> No
     message = str(refused.value)
     assert message.startswith(f"{file}: ") and "\n" not in message
     assert [text for text in named if text not in message] == []
-
-
-def test_sections_are_read_without_defaults_and_ranges(tmp_path: Path) -> None:
-    file = tmp_path / "a.yaml"
-    file.write_text("train: {steps: 0, learning_rate: 1e-3}\n")
-    assert read_sections(file) == {"train": {"steps": 0, "learning_rate": 0.001}}
-    file.write_text("steps: 0\n")
-    assert read_sections(file, "train") == {"train": {"steps": 0}}
 
 
 @pytest.mark.parametrize(("text", "kind", "expected"), [
