@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TypeVar
 
-Entry = TypeVar("Entry")
+Variant = TypeVar("Variant")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -14,7 +14,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {by_folded[close[0]]}?" if close else ""
 
 
-def lookup(table: Mapping[str, Entry], name: str, key: str) -> Entry:
+def lookup(table: Mapping[str, Variant], name: str, key: str) -> Variant:
     """Return `table[name]`.
 
     Args:

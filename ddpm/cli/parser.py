@@ -196,20 +196,21 @@ def parse_command(command: type[Command], prog: str, argv: Sequence[str] | None)
         argv: the command line; None reads that of the program.
     """
     texts = help_texts(command)
-    line = CommandLine(prog, description(command))
-    for f in dataclasses.fields(command):
+    line = CommandLine(prog, help_description(command))
+    fields = dataclasses.fields(command)        # type: ignore[arg-type]
+    for f in fields:
         if f.name in ("model", "runs"):
             line.add_positional(f.name, f.type, texts[f.name])
         else:
             line.add(f.name, f.type, texts[f.name], f.default)
     args = line.parse(argv)
     try:
-        return command(**{f.name: getattr(args, f.name) for f in dataclasses.fields(command)})
+        return command(**{f.name: getattr(args, f.name) for f in fields})
     except ValueError as problem:
         reject_command_line(problem)
 
 
-def description(command: type) -> str:
+def help_description(command: type) -> str:
     """Return the text of a dataclass's docstring above its options."""
     document = docstring_parser.parse(command.__doc__ or "")
     return " ".join(filter(None, (document.short_description, document.long_description)))
@@ -218,4 +219,4 @@ def description(command: type) -> str:
 def help_texts(command: type) -> dict[str, str]:
     """Return the help of each field of a dataclass, from its docstring and those of its base classes."""
     documents = [docstring_parser.parse(kind.__doc__ or "") for kind in reversed(command.__mro__[:-1])]
-    return {p.arg_name: " ".join(p.description.split()) for document in documents for p in document.params}
+    return {p.arg_name: " ".join((p.description or "").split()) for document in documents for p in document.params}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ddpm.cli.errors import one_line_errors, reject_command_line
-from ddpm.cli.parser import CommandLine, build_config, description, help_texts
+from ddpm.cli.parser import CommandLine, build_config, help_description, help_texts
 from ddpm.config.commands import TrainCommand
 
 
@@ -23,7 +23,7 @@ def parse_train(argv: Sequence[str] | None = None) -> TrainCommand:
     texts = help_texts(TrainCommand)
     line = CommandLine(
         "train.py",
-        description(TrainCommand),
+        help_description(TrainCommand),
         usage="train.py [--config FILE] [--run-dir DIR] [--dry-run] [--print_config] [--section.key VALUE ...]",
         print_config=True,
     )

@@ -11,7 +11,7 @@ from ddpm.config.values import check_range, convert_fields
 # The options of SamplerConfig, each of which may be None for the value of the model's run.
 OptionalSamplerConfig = dataclasses.make_dataclass(
     "OptionalSamplerConfig",
-    [(field.name, field.type | None, None) for field in dataclasses.fields(SamplerConfig)],
+    [(field.name, field.type | None, None) for field in dataclasses.fields(SamplerConfig)],      # type: ignore[operator]
     namespace={"__doc__": SamplerConfig.__doc__},
     frozen=True,
     kw_only=True,

@@ -116,7 +116,6 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         convert_fields(self, "model")
-        check_range(self.channels >= 2, "model.channels", self.channels, "2 or more")
         fits = len(self.channel_mult) > 0 and all(0 < factor < 1000 for factor in self.channel_mult)
         check_range(fits, "model.channel_mult", self.channel_mult, "one or more factors above 0")
         check_range(self.num_res_blocks >= 1, "model.num_res_blocks", self.num_res_blocks, "1 or more")

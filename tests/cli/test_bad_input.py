@@ -43,6 +43,7 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["--data.resolution", "10", "--model.channel_mult", "[1, 2, 2]"], ["data.resolution: 10", "use 8 or 12"],
     ),
     "attention nowhere": (["--model.attention_resolutions", "[16]"], ["model.attention_resolutions: 16", "8, 4"]),
+    "channels": (["--model.channels", "1"], ["model.channels: 1", "2 or more"]),
     "heads do not divide": (["--model.head_channels", "5"], ["model.head_channels: 5", "1, 2, 4, 8, 16"]),
     "more steps than timesteps": (
         ["--diffusion.num_timesteps", "10", "--sample.steps", "11"], ["sample.steps: 11", "1 to 10"],

@@ -73,7 +73,6 @@ def changed(**sections: dict[str, Any]) -> Config:
     (DataConfig, "on_bad_image", "ignore", "error, skip"),
     (DataConfig, "memory_gb", 0, "above 0"),
     (DataConfig, "workers", -1, "0 or more"),
-    (ModelConfig, "channels", 0, "2 or more"),
     (ModelConfig, "channels", "many", "whole number"),
     (ModelConfig, "channel_mult", [], "one or more"),
     (ModelConfig, "channel_mult", [1, 0], "above 0"),
