@@ -1,16 +1,6 @@
-"""Set runs side by side, as a table and one HTML page: `python scripts/compare.py --help`."""
+"""Compare runs in a table and on one HTML page: `python scripts/compare.py --help`."""
 
-from ddpm.cli.command_lines import parse_compare
-from ddpm.cli.errors import one_line_errors
-
-
-def main() -> None:
-    with one_line_errors():
-        command = parse_compare()
-        from ddpm.lab.comparison.compare import report  # after the options are read: importing takes seconds
-
-        report(command.runs, command.out)
-
+from ddpm.cli.compare import main
 
 if __name__ == "__main__":
     main()

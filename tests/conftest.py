@@ -32,7 +32,7 @@ def digits_run(session_folder: Path) -> Path:
         run = session_folder / "digits"
         with FileLock(session_folder / "digits.lock"):      # one worker trains, the others wait
             if not (run / "pipeline").exists():
-                train = [sys.executable, "scripts/train.py", "--run", str(run), "--tracking.wandb", "off"]
+                train = [sys.executable, "scripts/train.py", "--run-dir", str(run), "--tracking.wandb", "off"]
                 subprocess.run(train, cwd=ROOT, check=True)
     return run
 

@@ -51,7 +51,7 @@ def execute(notebook: Path, read: dict[str, Path], monkeypatch: pytest.MonkeyPat
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     run = tmp_path_factory.mktemp("runs") / "small"
-    script("train", "--run", run, *SMALL)
+    script("train", "--run-dir", run, *SMALL)
     return {"DDPM_RUN": run}
 
 
@@ -59,7 +59,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def small_study(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("studies")
     (folder / "study.yaml").write_text(STUDY)
-    script("ablate", "--study", folder / "study.yaml", "--run", folder / "runs")
+    script("ablate", "--study", folder / "study.yaml", "--run-dir", folder / "runs")
     script("probe", folder / "runs" / "adagn" / "seed_0", "--images", "20", "--timesteps", "4", "--samples", "1")
     return {"DDPM_STUDY": folder / "runs", "DDPM_PROBE": folder / "runs" / "adagn" / "seed_0" / "probe.json"}
 

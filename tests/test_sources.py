@@ -67,7 +67,7 @@ SHAPES = {cifar10: (3, 32, 32, 10), folder: (3, 16, 16, 3), grey28: (1, 28, 28, 
 @pytest.mark.parametrize("source", SHAPES)
 def test_train_go_on_sample(source, tmp_path):
     run = tmp_path / "run"
-    options = [*source(tmp_path), *SMALL, "--run", str(run)]
+    options = [*source(tmp_path), *SMALL, "--run-dir", str(run)]
     script("train", *options, "--train.steps", "3")
     assert "step_00000003" in script("train", *options, "--train.steps", "5")
     channels, height, width, classes = SHAPES[source]

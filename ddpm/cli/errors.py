@@ -1,4 +1,4 @@
-"""Errors that the user can put right: one line, exit code 2."""
+"""Errors that the user can correct: one line, exit code 2."""
 
 import os
 import sys
@@ -9,19 +9,26 @@ from typing import NoReturn
 
 
 def fail(line: str) -> NoReturn:
-    """Prints one line to standard error and exits with code 2."""
+    """Print one line to standard error and exit with code 2."""
     rank = os.environ.get("RANK", "0")
     origin = "" if rank == "0" else f" in process {rank}"
     print(f"{Path(sys.argv[0]).name}: error{origin}: {line}", file=sys.stderr)
     raise SystemExit(2)
 
 
+def reject_command_line(problem: Exception) -> NoReturn:
+    """Exit with code 2 because of a mistake on the command line, which only the first process prints."""
+    if os.environ.get("RANK", "0") != "0":
+        raise SystemExit(2)
+    fail(" ".join(str(problem).split()))
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns an error that the user can put right into one line and exit code 2.
+    """Turn an error that the user can correct into one line and exit code 2.
 
-    Those are `ValueError`s raised by this package's own code, and files that cannot be read or written. Anything else
-    is a fault of the program and keeps its traceback.
+    These are `ValueError`s that code of this package raises, and files that cannot be read or written. Any other
+    error is a bug and keeps its traceback.
     """
     try:
         yield

@@ -1,63 +1,73 @@
-"""What each script can be asked to do: a dataclass for each, whose docstring is the help of its options."""
+"""The options of each command, as frozen dataclasses. The docstrings are the help texts."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpm.config.sections import Config
+from ddpm.config.choices import ConversionTarget, PredictionName, PresetName, ScheduleName
+from ddpm.config.sections import Config, SamplerConfig
+from ddpm.config.values import check_range, convert_fields
+
+# The options of SamplerConfig, each of which may be None for the value of the model's run.
+OptionalSamplerConfig = dataclasses.make_dataclass(
+    "OptionalSamplerConfig",
+    [(field.name, field.type | None, None) for field in dataclasses.fields(SamplerConfig)],      # type: ignore[operator]
+    namespace={"__doc__": SamplerConfig.__doc__},
+    frozen=True,
+    kw_only=True,
+)
 
 
 @dataclass(frozen=True)
 class TrainCommand:
-    """What scripts/train.py was asked to do."""
+    """Train a class-conditional diffusion model. Without options, it trains on scikit-learn's digits.
+
+    Args:
+        config: YAML file of options; options after it on the command line override it.
+        run_dir: run directory; by default runs/ and the name of the data source. The same command resumes the run.
+        dry_run: print what the run would take, and exit.
+    """
 
     config: Config
-    run: Path
+    run_dir: Path
     dry_run: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """How images are drawn.
+class SamplingOptions(OptionalSamplerConfig):       # type: ignore[misc, valid-type]
+    """How images are drawn from a trained model.
 
     Args:
-        model: a run directory, one of its checkpoints, or a pipeline.
+        model: run directory, one of its checkpoints, or a pipeline.
+        guide: weaker model (an earlier checkpoint or a smaller run) that guides instead of the null class.
         seed: the j-th image of class c has the seed `seed + j * number of classes + c`.
-        steps: network evaluations per image, at most.
-        guidance: scale of guidance; 1 is none.
-        guidance_interval: noise levels [low, high] between which there is guidance; all unless given.
-        guidance_rescale: from 0 to 1, how far the contrast of guided images is set back.
-        guide: a weaker model (an earlier checkpoint, a smaller run) to be guided by instead of the null class.
-        sampler: ddim, ddpm (ancestral), dpmpp, unipc, euler or heun.
-        eta: noise of ddim, from 0 (none) to 1.
-        spacing: of the timesteps, trailing, leading, linspace, logsnr or karras.
-        batch_size: images per network call.
+        batch_size: number of images per network call.
     """
 
     model: Path
-    seed: int | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    guidance_interval: list[float] | None = None
-    guidance_rescale: float | None = None
     guide: Path | None = None
-    sampler: str | None = None
-    eta: float | None = None
-    spacing: str | None = None
+    seed: int | None = None
     batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleCommand(Drawing):
-    """Draw images of chosen classes from a trained model; the same command again goes on where it was interrupted.
+class SampleCommand(SamplingOptions):
+    """Draw images of chosen classes from a trained model. The same command resumes an interrupted one.
+
+    Options that are not given have their values from the section `sample` of the model's run.
 
     Args:
-        classes: names or ids, separated by commas; all unless given; none is the null class.
-        per_class: images of each class.
-        blend: so many images from each class to the next, their embeddings blended.
-        walk: so many images of each class from one seed to the next.
-        swap: rows in which the next class takes over level by level, from the finest resolution to the coarsest.
-        format: png, parquet or npz; several separated by commas.
-        out: folder to write to; one of its own in samples/ inside the model unless given.
+        classes: class names or ids, separated by commas; `none` is the null class. Default: all classes.
+        per_class: number of images of each class.
+        blend: number of images from each class to the next, with blended class embeddings; 2 or more.
+        walk: number of images of each class from one seed to the next; 2 or more.
+        swap: draw rows in which the next class replaces the class level by level, from the finest to the coarsest
+            resolution.
+        format: png, parquet or npz, or several of these separated by commas.
+        out: output folder. Default: a new folder in samples/ of the model.
     """
 
     classes: str | None = None
@@ -69,35 +79,38 @@ class SampleCommand(Drawing):
     out: Path | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         given = [name for name in ("blend", "walk", "swap") if getattr(self, name)]
         if len(given) > 1:
-            raise ValueError(f"{given[1]}: cannot be had together with {given[0]}; give one of them")
+            raise ValueError(f"{given[1]}: cannot be combined with {given[0]}; give only one of them")
         for name in ("blend", "walk"):
-            if getattr(self, name) is not None and getattr(self, name) < 2:
-                raise ValueError(f"{name}: {getattr(self, name)} is out of range; allowed: 2 or more")
+            value = getattr(self, name)
+            check_range(value is None or value >= 2, name, value, "2 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateCommand(Drawing):
-    """Measure how good a model's images are, or somebody else's, each figure with an error bar and a floor.
+class EvaluateCommand(SamplingOptions):
+    """Measure the quality of a model's images, or of given images, with confidence intervals and a real-data baseline.
+
+    Sampling options that are not given have their values from the section `sample` of the model's run.
 
     Args:
-        model: a run directory, one of its checkpoints, or a pipeline; or images, as a folder, parquet or .npz.
-        reference: real images to compare with, as data.source, or a run directory for its data; the data of the
-            model's run unless given.
-        reference_split: the split of a reference that is no run directory, or rows of one, as train[:80%]; train unless
-            given.
-        held_out: real images that the model was not trained on, as data.source.
-        held_out_split: the split of them, or rows of one, as train[80%:]; train unless given; without held_out a split
-            of the run's own source.
-        count: number of images to draw, in the reference's proportions of classes; as many as it has unless given, but
-            at most 10,000.
-        extractor: of features, judge, inception, dinov2, package.module:Name, or a folder of a saved judge.
-        metrics: which, separated by commas; all that apply unless given.
-        bootstrap: resamples for the intervals.
-        bound_images: held-out images for the denoising error and the variational bound.
-        bound_steps: timesteps of the bound that are evaluated for each of them; all of them make it exact.
-        out: folder to write to; one of its own in evaluations/ inside the model unless given.
+        model: run directory, one of its checkpoints, or a pipeline; or images, as a folder, a parquet or an .npz file.
+        reference: real images to compare with, as in data.source, or a run directory for its data. Default: the data
+            of the model's run.
+        reference_split: split of the reference, or a slice of one, such as train[:80%]; not for a run directory.
+            Default: train.
+        held_out: real images that the model was not trained on, as in data.source.
+        held_out_split: split of the held-out images, or a slice of one, such as train[80%:]. Without held_out it is
+            a split of the run's own source. Default: train.
+        count: number of images to draw, in the class proportions of the reference. Default: the number of reference
+            images, at most 10,000.
+        extractor: feature extractor: judge, inception, dinov2, package.module:Name, or the folder of a saved judge.
+        metrics: metrics to compute, separated by commas. Default: all that apply.
+        bootstrap: number of bootstrap replicates for the confidence intervals; 20 or more.
+        bound_images: number of held-out images for the denoising error and the variational bound.
+        bound_steps: number of timesteps at which the bound is evaluated for each image; all of them make it exact.
+        out: output folder. Default: a new folder in evaluations/ of the model.
     """
 
     reference: str | None = None
@@ -113,65 +126,70 @@ class EvaluateCommand(Drawing):
     out: Path | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("count", 2), ("bootstrap", 20), ("bound_images", 2), ("bound_steps", 1)):
+        super().__post_init__()
+        for name, minimum in (("count", 2), ("bootstrap", 20), ("bound_images", 2), ("bound_steps", 1)):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}: {value} is out of range; allowed: {least} or more")
+            check_range(value is None or value >= minimum, name, value, f"{minimum} or more")
 
 
 @dataclass(frozen=True)
 class CompareCommand:
-    """Set runs side by side: figures with intervals, curves, samples and settings, as a table and one HTML page.
+    """Compare runs: metrics with confidence intervals, curves, samples and settings, as a table and one HTML page.
 
     Args:
-        runs: run directories; the first is what the others are compared with, and one alone gets a page of its own.
-        out: the page.
+        runs: run directories; the others are compared with the first. A single run gets a page of its own.
+        out: HTML file to write.
     """
 
     runs: list[Path]
     out: Path = Path("comparison.html")
 
+    def __post_init__(self) -> None:
+        convert_fields(self)
+
 
 @dataclass(frozen=True)
 class ConvertCommand:
-    """Convert weights of OpenAI's ADM and improved-diffusion, and diffusers' UNet2DModel; or a model to that class.
+    """Convert a model of OpenAI's ADM or improved-diffusion, or diffusers' UNet2DModel; or convert to UNet2DModel.
 
     Args:
-        model: a .pt file, a folder of a UNet2DModel, or a diffusers pipeline with one; or a model of this program.
-        out: directory of the result.
-        to: what to convert to, ddpm or diffusers.
-        preset: which released model a .pt file is, imagenet64, imagenet128, imagenet256, imagenet256_uncond,
-            imagenet512, lsun256, improved_imagenet64 or improved_lsun256.
-        flags: YAML or JSON file of the flags that the model of a .pt file was trained with, by the reference's names.
-        class_names: file of one class name per line; ids unless given.
-        null_class: the last class embedding of the UNet2DModel stands for no class.
-        schedule: noise schedule of a UNet2DModel that has no scheduler, linear, cosine or sigmoid.
-        num_timesteps: its number of steps; 1000 unless given.
-        prediction: what a UNet2DModel that has no scheduler predicts, eps, v or x_0.
+        model: .pt file, folder of a UNet2DModel, or diffusers pipeline with one; or a model of this program.
+        out: output directory.
+        to: format to convert to.
+        preset: released model that the .pt file belongs to.
+        flags: YAML or JSON file of the flags that the model of the .pt file was trained with.
+        class_names: text file with one class name per line. Default: the class ids.
+        null_class: treat the last class embedding of the UNet2DModel as the null class.
+        schedule: noise schedule of a UNet2DModel that comes without a scheduler.
+        num_timesteps: number of timesteps of that schedule. Default: 1000.
+        prediction: what a UNet2DModel that comes without a scheduler predicts.
     """
 
     model: Path
     out: Path
-    to: str = "ddpm"
-    preset: str | None = None
+    to: ConversionTarget = "ddpm"
+    preset: PresetName | None = None
     flags: Path | None = None
     class_names: Path | None = None
     null_class: bool = False
-    schedule: str | None = None
+    schedule: ScheduleName | None = None
     num_timesteps: int | None = None
-    prediction: str | None = None
+    prediction: PredictionName | None = None
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
 
 
 @dataclass(frozen=True)
 class PushCommand:
-    """Share a trained model on the Hugging Face hub: weights, code and a card; without a token a dry run.
+    """Upload a trained model to the Hugging Face hub: weights, code and a model card. Without a token, it is a dry run.
 
     Args:
-        model: a run directory, one of its checkpoints, or a pipeline.
-        to: name of the repository, owner/name; made if it does not exist.
-        license: of the weights, an identifier as the hub knows them, such as apache-2.0 or cc-by-4.0.
+        model: run directory, one of its checkpoints, or a pipeline.
+        to: name of the repository, as owner/name; it is created if it does not exist.
+        license: license of the weights, as an identifier of the hub, such as apache-2.0 or cc-by-4.0.
         private: make the repository private.
-        dry_run: only say what would be uploaded.
+        dry_run: print what would be uploaded, and exit.
     """
 
     model: Path
@@ -180,52 +198,58 @@ class PushCommand:
     private: bool = False
     dry_run: bool = False
 
+    def __post_init__(self) -> None:
+        convert_fields(self)
+
 
 @dataclass(frozen=True)
 class AblateCommand:
-    """Run a study: every arm with every seed, evaluated, compared and reported; the same command again goes on.
+    """Run a study: train and evaluate every arm with every seed, compare the arms and write a report.
+
+    The same command resumes an interrupted study.
 
     Args:
         study: YAML file of the question, the base configuration, the arms, the seeds and the deciding metric.
-        run: directory of the study; runs/ and the name of the file unless given.
-        shard: i/n runs the i-th of n parts of the study, so that several machines can share it.
-        dry_run: say what the study would take, and stop.
+        run_dir: directory of the study. Default: runs/ and the name of the file.
+        shard: i/n makes only the i-th of n shards of the runs, so that several machines can share a study.
+        dry_run: print what the study would take, and exit.
     """
 
     study: Path
-    run: Path | None = None
+    run_dir: Path | None = None
     shard: str = "1/1"
     dry_run: bool = False
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         i, slash, n = self.shard.partition("/")
-        whole = bool(slash) and all(part.isascii() and part.isdecimal() for part in (i, n))
-        if not whole or not 1 <= int(i) <= int(n):
-            raise ValueError(f"shard: {self.shard!r} is no part of a study; give i/n with i from 1 to n, as 2/4")
+        numbers = bool(slash) and all(part.isascii() and part.isdecimal() for part in (i, n))
+        if not numbers or not 1 <= int(i) <= int(n):
+            raise ValueError(f"shard: {self.shard!r} is not a shard; give i/n with i from 1 to n, such as 2/4")
 
     @property
-    def part(self) -> tuple[int, int]:
-        """The shard as numbers (i, n), i from 1 to n."""
+    def shard_numbers(self) -> tuple[int, int]:
+        """The shard as numbers (i, n), with i from 1 to n."""
         i, n = self.shard.split("/")
         return int(i), int(n)
 
 
 @dataclass(frozen=True)
 class ProbeCommand:
-    """Show what the modulation of a trained model does, as one HTML page with the numbers beside it.
+    """Show how the modulation of a trained model behaves, as one HTML page and a JSON file of its numbers.
 
     Args:
-        model: a run directory, one of its checkpoints, or a pipeline.
-        out: the page; probe.html inside the run unless given, for a checkpoint of it probe-step_N.html.
-        images: real images for what is measured on them, 20 or more.
-        timesteps: timesteps at which the modulation is looked at, nearly even in the log signal-to-noise ratio.
-        samples: images of each class that are drawn with the class swapped at some depths.
-        reference: real images to measure on, as data.source, or a run directory for its data; the data of the model's
-            run unless given.
-        reference_split: the split of a reference that is no run directory, train unless given; without a reference,
-            that of the source of the model's run.
-        batch_size: images per network call.
-        seed: of the images that are chosen and drawn, and of permutations.
+        model: run directory, one of its checkpoints, or a pipeline.
+        out: HTML file to write. Default: probe.html in the run, and probe-step_N.html for a checkpoint.
+        images: number of real images for the measurements; 20 or more.
+        timesteps: number of timesteps to examine, nearly uniform in the log signal-to-noise ratio; 2 or more.
+        samples: number of images of each class to draw with the class swapped at some depths.
+        reference: real images to measure on, as in data.source, or a run directory for its data. Default: the data
+            of the model's run.
+        reference_split: split of the reference; not for a run directory. Default: train, or without a reference the
+            split of the model's run.
+        batch_size: number of images per network call.
+        seed: seed for the choice of images, the drawn images and the permutations.
     """
 
     model: Path
@@ -239,8 +263,7 @@ class ProbeCommand:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("images", 20), ("timesteps", 2), ("samples", 1), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: {getattr(self, name)} is out of range; allowed: {least} or more")
-        if not 0 <= self.seed < 2**62:
-            raise ValueError(f"seed: {self.seed} is out of range; allowed: 0 to 2^62 - 1")
+        convert_fields(self)
+        for name, minimum in (("images", 20), ("timesteps", 2), ("samples", 1), ("batch_size", 1)):
+            check_range(getattr(self, name) >= minimum, name, getattr(self, name), f"{minimum} or more")
+        check_range(0 <= self.seed < 2**62, "seed", self.seed, "0 to 2^62 - 1")

@@ -1,4 +1,4 @@
-"""A study: one question, arms that differ from one configuration, seeds, and the figure that decides."""
+"""A study: a question, arms that differ from one base configuration, seeds, and the metric that decides."""
 
 import dataclasses
 import itertools
@@ -10,7 +10,7 @@ from typing import Any
 from ddpm.config.sections import Config, differences
 from ddpm.names import did_you_mean, lookup
 
-# The figures of an evaluation, and the metric of scripts/evaluate.py that each comes with.
+# The figures of an evaluation, each with the entry of METRICS in ddpm.evaluation that measures it.
 FIGURES = {
     "frechet_distance": "frechet_distance",
     "frechet_distance_infinity": "frechet_distance",
@@ -25,30 +25,30 @@ FIGURES = {
     "denoising_error": "denoising",
     "bits_per_dim": "bits_per_dim",
 }
-# What an arm may say of the data: which images there are, and how many are seen, is the same for all.
+# Data options an arm may override. All arms must train on the same images, for the same number of samples.
 OF_THE_DATA = ("data.shuffle_labels", "data.flip", "data.workers", "data.memory_gb")
 BUDGET = ("train.steps", "train.batch_size")
-# What an arm may say of a model whose weights, and so whose architecture, the base gives.
+# Model options an arm may override where the base is a pretrained model, which determines the architecture.
 OF_PRETRAINED = ("model.dropout", "model.gradient_checkpointing")
-# Beside CHANGEABLE, what changes nothing that is computed.
+# Options that have no effect on the result, in addition to CHANGEABLE.
 OF_NO_EFFECT = ("train.log_every",)
-SWEEP_SEED = 1_000_000      # plus the first seed of the study; the runs that choose a learning rate are no runs of it
-# Names that stand beside the folders of the arms.
+SWEEP_SEED = 1_000_000      # added to the first seed of the study for the runs that choose a learning rate
+# Suffixes of the files next to the folders of the arms.
 FILES = (".yaml", ".json", ".html")
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the things that are compared.
+    """A variant of the base configuration.
 
     Attributes:
-        name: of its folder.
-        overrides: key such as "model.norm" -> value; how it differs from the base.
-        config: the base with these; its seed does not count.
-        seed_shift: added to every seed, so that two arms of one configuration are different runs of it.
+        name: name of the arm and of its folder.
+        overrides: options that differ from the base, such as "model.norm", and their values.
+        config: base configuration with the overrides; its seed is not used.
+        seed_shift: added to every seed, so that two arms with the same configuration are different runs of it.
 
     Raises:
-        ValueError: if its name makes no folder name, or it sets what must be the same for all arms.
+        ValueError: if the name is not a valid folder name, or an override would make the comparison unfair.
     """
 
     name: str
@@ -59,50 +59,51 @@ class Arm:
     def __post_init__(self) -> None:
         if len(self.name) > 100 or not re.fullmatch(r"\w([\w.+-]*[\w+-])?", self.name) or self.name.endswith(FILES):
             raise ValueError(
-                f"arms: {self.name!r} cannot be the name of a folder here; use letters, digits, _, -, + and dots, as "
+                f"arms: {self.name!r} is not a valid folder name; use letters, digits, _, -, + and dots, as in "
                 "adagn_scale"
             )
         for key in self.overrides:
             if key == "train.seed":
-                raise ValueError(f"arms.{self.name}: train.seed comes from seeds; remove it (seed_shift moves them)")
+                raise ValueError(f"arms.{self.name}: train.seed is set by seeds; remove it, or use seed_shift")
             if key in BUDGET:
-                raise ValueError(f"arms.{self.name}: {key} gives the arms unequal budgets; set it in base")
+                raise ValueError(f"arms.{self.name}: {key} would give the arms unequal budgets; set it in base")
             if key == "model.pretrained":
                 raise ValueError(
-                    f"arms.{self.name}: {key} gives the arms unequal budgets: its weights are trained already; set it "
-                    "in base"
+                    f"arms.{self.name}: {key} would give the arms unequal budgets, because its weights are already "
+                    "trained; set it in base"
                 )
             if self.config.model.pretrained and key.startswith("model.") and key not in OF_PRETRAINED:
                 raise ValueError(
-                    f"arms.{self.name}: {key} has no effect beside the model.pretrained of base: its architecture goes "
-                    f"before the options; an arm may set {', '.join(OF_PRETRAINED)}"
+                    f"arms.{self.name}: {key} has no effect, because the model.pretrained of base determines the "
+                    f"architecture; an arm may set {', '.join(OF_PRETRAINED)}"
                 )
             if key.startswith("sample."):
                 raise ValueError(
-                    f"arms.{self.name}: {key} has the arms evaluated unequally; set it in base, or "
+                    f"arms.{self.name}: {key} would make the evaluation of the arms unequal; set it in base, or set "
                     f"{key.removeprefix('sample.')} in evaluation"
                 )
             if key.startswith("data.") and key not in OF_THE_DATA:
                 raise ValueError(
-                    f"arms.{self.name}: {key} gives the arms unequal data; set it in base (an arm may set "
+                    f"arms.{self.name}: {key} would give the arms unequal data; set it in base (an arm may set "
                     f"{', '.join(OF_THE_DATA)})"
                 )
 
 
 @dataclass(frozen=True)
 class Study:
-    """Arms x seeds, and what decides between them.
+    """Arms x seeds, and the metric that decides between the arms.
 
     Attributes:
-        question: for people.
-        arms: two or more; the first is what the others are compared with.
-        seeds: distinct; every arm is trained with each.
-        metric: an entry of FIGURES, chosen before anything is measured.
-        learning_rates: tried for each arm before the study, with a seed of their own; empty for no sweep.
-        evaluation: options of scripts/evaluate.py -> values, the same for all runs.
+        question: the question that the study answers, as text.
+        arms: two or more arms; the others are compared with the first.
+        seeds: distinct seeds; every arm is trained with each of them.
+        metric: deciding metric, an entry of FIGURES; it is fixed before the first measurement.
+        learning_rates: learning rates to try for each arm before the study, with a seed of their own; empty for no
+            sweep.
+        evaluation: options of scripts/evaluate.py and their values, the same for all runs.
 
     Raises:
-        ValueError: if a value is out of range, arms do not differ, or the metric is not among what is evaluated.
+        ValueError: if a value is out of range, two arms do not differ, or the evaluation does not measure the metric.
     """
 
     question: str
@@ -122,21 +123,21 @@ class Study:
 
     @property
     def baseline(self) -> Arm:
-        """The first arm, with which the others are compared."""
+        """The first arm; the others are compared with it."""
         return self.arms[0]
 
     @property
     def sweep_seed(self) -> int:
-        """Of the runs that choose a learning rate, before an arm's shift."""
+        """Seed of the runs that choose a learning rate, before an arm's shift."""
         return SWEEP_SEED + self.seeds[0]
 
     def config(self, arm: Arm, seed: int, learning_rate: float | None = None) -> Config:
-        """The configuration of a run.
+        """Return the configuration of a run.
 
         Args:
-            arm: one of the study's.
-            seed: one of `seeds`, or that of a sweep; the arm's shift is added.
-            learning_rate: in place of the arm's own; None leaves it.
+            arm: an arm of the study.
+            seed: one of `seeds`, or `sweep_seed`; the arm's shift is added.
+            learning_rate: learning rate that replaces the arm's own; None keeps it.
 
         Raises:
             ValueError: if a value is out of range.
@@ -147,7 +148,7 @@ class Study:
         return dataclasses.replace(arm.config, train=dataclasses.replace(arm.config.train, **changes))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, with the whole configuration of every arm, but for the seed: what is registered."""
+        """Return plain values, with the whole configuration of every arm except its seed."""
         arms = []
         for arm in self.arms:
             config = arm.config.to_dict()
@@ -165,21 +166,21 @@ class Study:
 
     def _check_arms(self) -> None:
         if len(self.arms) < 2:
-            raise ValueError(f"arms: there are {len(self.arms)}; a study compares two or more")
-        names = [arm.name.casefold() for arm in self.arms]      # some file systems do not tell A from a
+            raise ValueError(f"arms: there are {len(self.arms)}; give two or more to compare")
+        names = [arm.name.casefold() for arm in self.arms]      # some file systems ignore case
         for i, arm in enumerate(self.arms):
             if names[i] in names[:i]:
-                raise ValueError(f"arms: two are called {arm.name!r}; give each a name of its own")
+                raise ValueError(f"arms: two have the name {arm.name!r}; rename one (case is ignored)")
 
     def _check_seeds(self) -> None:
         if not self.seeds:
-            raise ValueError("seeds: there are none; give a list, as [0, 1, 2, 3, 4] (intervals need 3 or more)")
+            raise ValueError("seeds: the list is empty; give seeds, such as [0, 1, 2, 3, 4] (intervals need 3 or more)")
         for i, seed in enumerate(self.seeds):
             if seed in self.seeds[:i]:
-                raise ValueError(f"seeds: {seed} is there twice; a run that is repeated tells nothing new")
+                raise ValueError(f"seeds: {seed} occurs twice; remove one, because equal seeds give equal runs")
         for arm, seed in itertools.product(self.arms, self.seeds):
             if not 0 <= seed + arm.seed_shift < 2**62:
-                shifted = f" moved by seed_shift {arm.seed_shift} of {arm.name}" if arm.seed_shift else ""
+                shifted = f" plus seed_shift {arm.seed_shift} of {arm.name}" if arm.seed_shift else ""
                 raise ValueError(f"seeds: {seed}{shifted} is out of range; allowed: 0 to 2^62 - 1")
 
     def _check_learning_rates(self) -> None:
@@ -187,27 +188,27 @@ class Study:
             if not (math.isfinite(rate) and rate > 0):
                 raise ValueError(f"learning_rates: {rate} is out of range; allowed: above 0")
             if rate in self.learning_rates[:i]:
-                raise ValueError(f"learning_rates: {rate} is there twice; remove one")
+                raise ValueError(f"learning_rates: {rate} occurs twice; remove one")
             if f"{rate:g}" in [f"{other:g}" for other in self.learning_rates[:i]]:
-                raise ValueError(f"learning_rates: two are {rate:g} to six digits, as their folders say; remove one")
+                raise ValueError(f"learning_rates: two are {rate:g} in six digits, as in folder names; remove one")
         if len(self.learning_rates) == 1:
-            raise ValueError("learning_rates: one leaves nothing to choose; give two or more, or set it in base")
+            raise ValueError("learning_rates: there is only one; give two or more, or set train.learning_rate in base")
         if self.learning_rates:
             self._check_sweep_seeds()
         key = "train.learning_rate"
         for arm in self.arms:
             if self.learning_rates and key in arm.overrides:
-                raise ValueError(f"arms.{arm.name}: {key} is chosen among learning_rates; remove one of the two")
+                raise ValueError(f"arms.{arm.name}: {key} is chosen from learning_rates; remove one of the two")
 
     def _check_sweep_seeds(self) -> None:
-        """The runs that choose a learning rate have seeds that no run of the study has."""
+        """Check that the runs of the sweep and of the study have different seeds."""
         of_study = {seed + arm.seed_shift for seed, arm in itertools.product(self.seeds, self.arms)}
         for arm in self.arms:
             seed = self.sweep_seed + arm.seed_shift
             if seed in of_study:
                 raise ValueError(
-                    f"seeds: {seed} is that of the sweep of {arm.name} too ({SWEEP_SEED:,} beyond the first seed); "
-                    "take others, or a smaller seed_shift"
+                    f"seeds: {seed} is also the seed of the learning rate sweep of {arm.name} ({SWEEP_SEED:,} plus the "
+                    "first seed); use other seeds, or a smaller seed_shift"
                 )
 
     def _check_metric(self) -> None:
@@ -223,22 +224,22 @@ class Study:
                     f"evaluation.metrics: {name!r} is not one of {', '.join(known)}{did_you_mean(name, known)}"
                 )
         if needed not in names:
-            raise ValueError(f"metric: {self.metric} is not among what is measured; add {needed} to evaluation.metrics")
+            raise ValueError(f"metric: {self.metric} is not measured; add {needed} to evaluation.metrics")
 
     def _check_differ(self, a: Arm, b: Arm) -> None:
         unseeded = [dataclasses.replace(x.config.train, seed=0) for x in (a, b)]
         first, second = (dataclasses.replace(x.config, train=t) for x, t in zip((a, b), unseeded, strict=True))
-        # Both ways: a longer run at a constant rate goes on from a shorter one, and yet is another arm.
+        # In both directions: at a constant rate a longer run can resume a shorter one, but is still another arm.
         if {*differences(first, second), *differences(second, first)} - {*OF_NO_EFFECT}:
             return
         if a.seed_shift == b.seed_shift:
             raise ValueError(
-                f"arms: {a.name} and {b.name} do not differ in what they compute; change an option of one, or give it "
-                "a seed_shift to see what chance alone does"
+                f"arms: {a.name} and {b.name} compute the same; change an option of one, or give it a seed_shift to "
+                "measure the effect of chance alone"
             )
         shared = {s + a.seed_shift for s in self.seeds} & {s + b.seed_shift for s in self.seeds}
         if shared:
             raise ValueError(
-                f"arms: {a.name} and {b.name} are the same but for seed_shift, and share the run of seed "
-                f"{min(shared)}; shift by more than {max(self.seeds) - min(self.seeds)}"
+                f"arms: {a.name} and {b.name} differ only in seed_shift, and both contain seed {min(shared)}; use a "
+                f"seed_shift above {max(self.seeds) - min(self.seeds)}"
             )

@@ -1,64 +1,128 @@
-"""Files of a configuration, and of the flags of foreign models."""
+"""YAML files: configurations, and the flags that a model of another code base was trained with."""
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
 import yaml
 
-from ddpm.cli.parser import Parser, add_sections, to_config
-from ddpm.config.commands import Drawing
+from ddpm.config.commands import SamplingOptions
 from ddpm.config.sections import Config, SampleConfig
+from ddpm.config.values import accepts_list, accepts_none, field_types
+
+
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """Read a YAML file that holds names and values.
+
+    Raises:
+        ValueError: if it is not valid YAML, a name occurs twice, or it holds something else; one line, without the
+            name of the file.
+        OSError: if it cannot be read.
+    """
+    return parse_yaml(path.read_bytes())
+
+
+def parse_yaml(text: str | bytes) -> dict[Any, Any]:
+    """Return the names and values of a YAML text; raises ValueError as `read_yaml`."""
+    try:
+        content = yaml.load(text, _UniqueKeys)
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise ValueError(_one_line(problem)) from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    if not isinstance(content, dict):
+        held = "nothing" if content is None else repr(content)
+        raise ValueError(f"holds {held[:60]} instead of names and values, such as train: {{steps: 100}}")
+    return content
+
+
+def value_from_text(text: str, kind: Any, key: str) -> Any:
+    """Return the plain value that a text on the command line stands for.
+
+    A list is read as YAML, and `null` as None where the option may be None. Other texts are returned as they are.
+
+    Args:
+        text: the text.
+        kind: type of the option.
+        key: name of the option, used in the message only.
+
+    Raises:
+        ValueError: if a list is not valid YAML.
+    """
+    if accepts_none(kind) and text in ("null", "~"):
+        return None
+    if accepts_list(kind) and text.startswith("["):
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ValueError(f"{key}: {text!r} is not a list; give one in brackets, such as [1,2,4]") from None
+    return text
 
 
 def read_config(path: Path) -> Config:
-    """Reads a configuration file.
+    """Read a configuration file.
 
     Raises:
-        ValueError: if it is not one.
+        ValueError: if it is not a configuration; one line that names the file and the option.
+        OSError: if it cannot be read.
     """
-    parser = Parser(exit_on_error=False)
-    add_sections(parser)
     try:
-        return to_config(parser.instantiate(parser.parse_path(str(path))))
-    except (ValueError, jsonargparse.ArgumentError) as problem:
-        raise ValueError(f"{path}: cannot be read as a configuration: {' '.join(str(problem).split())}") from problem
+        return Config.from_dict(read_yaml(path))
+    except ValueError as problem:
+        raise ValueError(f"{path}: {problem}") from problem
+
+
+def read_flags(path: Path) -> dict[str, Any]:
+    """Read a YAML or JSON file of the flags that a model of another code base was trained with.
+
+    Raises:
+        ValueError: if it holds something other than names and values.
+        OSError: if it cannot be read.
+    """
+    try:
+        content = read_yaml(path)
+    except ValueError as problem:
+        raise ValueError(f"flags: {path}: {problem}; give flags and values, such as image_size: 64") from None
+    return {str(name): value for name, value in content.items()}
 
 
 def run_of(path: Path) -> Path | None:
-    """The run directory that a path is, or is in, such as that of a checkpoint; None if it is in none."""
+    """Return the run directory that `path` is or lies in, as a checkpoint does; None if there is none."""
     near = (path, *path.absolute().parents[:3])
     return next((f for f in near if (f / "config.yaml").is_file() and (f / "run.json").is_file()), None)
 
 
-def sample_settings(drawing: Drawing) -> SampleConfig:
-    """The `sample` section of the run that the model is from, if any, with what the command line gives.
+def sample_settings(options: SamplingOptions) -> SampleConfig:
+    """Return the `sample` section of the run that the model belongs to, if any, with the given options replaced.
 
     Raises:
         ValueError: if a value is out of range.
     """
-    run = run_of(drawing.model)
-    return with_options(SampleConfig() if run is None else read_config(run / "config.yaml").sample, drawing)
+    run = run_of(options.model)
+    return with_options(SampleConfig() if run is None else read_config(run / "config.yaml").sample, options)
 
 
-def with_options(defaults: SampleConfig, drawing: Drawing) -> SampleConfig:
-    """Settings with what a command line gives in place of the defaults."""
-    names = {f.name for f in dataclasses.fields(SampleConfig)}
-    given = {key: value for key, value in vars(drawing).items() if key in names and value is not None}
+def with_options(defaults: SampleConfig, options: SamplingOptions) -> SampleConfig:
+    """Return the defaults with the options that are not None in their place."""
+    names = field_types(SampleConfig)
+    given = {key: value for key, value in vars(options).items() if key in names and value is not None}
     return dataclasses.replace(defaults, **given)
 
 
-def read_flags(path: Path) -> dict[str, Any]:
-    """Reads a YAML or JSON file of the flags that a foreign model was trained with.
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which each name may occur once; PyYAML would silently keep the last of several."""
 
-    Raises:
-        ValueError: if it holds something else than names and values.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise ValueError(f"flags: {path} cannot be read: {' '.join(str(problem).split())}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"flags: {path} holds no names and values, as image_size: 64")
-    return {str(name): value for name, value in content.items()}
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        found: list[Any] = []
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":       # <<: *anchor
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if key in found:
+                raise ValueError(f"{key!r} occurs twice, again in line {key_node.start_mark.line + 1}; remove one")
+            found.append(key)
+        return super().construct_mapping(node, deep)
+
+
+def _one_line(problem: Exception) -> str:
+    return " ".join(str(problem).split())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpm.atomic import json_digest
-from ddpm.config.commands import Drawing, EvaluateCommand
+from ddpm.config.commands import EvaluateCommand, SamplingOptions
 from ddpm.config.sections import DataConfig, SampleConfig
 from ddpm.config.yaml_files import read_config, run_of
 from ddpm.data import ImageData, load_data
@@ -229,7 +229,7 @@ def images_from_disk(command: EvaluateCommand, data: ImageData) -> Subject:
     Raises:
         ValueError: if they cannot be read or do not match the reference; or if a sampling option is given.
     """
-    options = [f.name for f in dataclasses.fields(Drawing) if f.name != "model"]
+    options = [f.name for f in dataclasses.fields(SamplingOptions) if f.name != "model"]
     for name in ("count", *options):
         if getattr(command, name) is not None:
             raise ValueError(f"{name}: {command.model} contains existing images, not a model; omit the option")

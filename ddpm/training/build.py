@@ -1,4 +1,4 @@
-"""From the configuration to the things that it names. Unknown names and numbers that do not fit are refused here."""
+"""Build the objects that a configuration names, and check options that depend on each other."""
 
 import re
 from pathlib import Path
@@ -8,16 +8,12 @@ from accelerate import Accelerator
 
 from ddpm.config.sections import Config
 from ddpm.data import ImageData, load_data
-from ddpm.diffusion.objective import PREDICTIONS, TIMESTEP_SAMPLERS, WEIGHTINGS
 from ddpm.diffusion.sampling import check_drawing
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
 from ddpm.io.pipelines import load_pipeline
 from ddpm.io.pretrained import adapt_pretrained, training_options
-from ddpm.models.embedding import CONDITIONINGS
-from ddpm.models.norm import NORMS
-from ddpm.models.shape import check_depth_names
-from ddpm.models.unet import RESAMPLERS, UNet
-from ddpm.names import did_you_mean, lookup
+from ddpm.models.unet import UNet
+from ddpm.names import did_you_mean
 
 if TYPE_CHECKING:
     from ddpm.evaluation.in_training import Monitor
@@ -29,36 +25,26 @@ def build_data(config: Config) -> ImageData:
 
 
 def check_config(config: Config) -> None:
-    """Refuses unknown names, and sampling settings that do not fit, before anything takes time.
+    """Check options that depend on each other or on files, before anything takes time.
 
     Raises:
-        ValueError: names the option and the nearest entry.
+        ValueError: names the option and what is allowed.
     """
-    diffusion, sample = config.diffusion, config.sample
-    lookup(NORMS, config.model.norm, "model.norm")
-    lookup(CONDITIONINGS, config.model.conditioning, "model.conditioning")
-    check_depth_names(config.model.conditioned_depths)
-    lookup(dict.fromkeys(RESAMPLERS), config.model.resample, "model.resample")
-    lookup(SCHEDULES, diffusion.schedule, "diffusion.schedule")
-    lookup(PREDICTIONS, diffusion.prediction, "diffusion.prediction")
-    lookup(WEIGHTINGS, diffusion.weighting, "diffusion.weighting")
-    lookup(TIMESTEP_SAMPLERS, diffusion.timestep_sampler, "diffusion.timestep_sampler")
+    sample = config.sample
     check_drawing(build_schedule(config), sample.sampler, sample.steps, sample.spacing, sample.eta)
-    if sample.guidance != 1 and diffusion.label_dropout == 0:
+    if sample.guidance != 1 and config.diffusion.label_dropout == 0:
         raise ValueError("sample.guidance: only 1 is possible where diffusion.label_dropout is 0; raise that to 0.1")
     if config.evaluation.every > 0:
         _check_evaluation(config)
 
 
 def _check_evaluation(config: Config) -> None:
-    # Here, so that training without evaluation does not wait for it.
-    from ddpm.evaluation.in_training import MONITORED
-
     evaluation = config.evaluation
     check_extractor(evaluation.extractor)
-    lookup(MONITORED, evaluation.metric, "evaluation.metric")
     try:
-        check_drawing(build_schedule(config), evaluation.sampler, evaluation.steps, evaluation.spacing, eta=0.0)
+        check_drawing(
+            build_schedule(config), evaluation.sampler, evaluation.steps, evaluation.spacing, evaluation.eta
+        )
     except ValueError as problem:
         raise ValueError(str(problem).replace("sample.", "evaluation.")) from None
     if evaluation.guidance != 1 and config.diffusion.label_dropout == 0:

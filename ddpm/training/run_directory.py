@@ -101,9 +101,7 @@ class RunDirectory:
             return known
         if any((self.path / "checkpoints").glob("step_*")):
             missing = config_file.name if facts_file.exists() else facts_file.name
-            raise ValueError(
-                f"{self.path}: holds checkpoints but no {missing}; restore it, or name another with --run-dir"
-            )
+            raise ValueError(f"{self.path}: holds checkpoints but no {missing}; restore it, or change --run-dir")
         facts = {"id": secrets.token_hex(4), **facts, "versions": versions(), "git_commit": git_commit()}
         write_text(config_file, f"# scripts/train.py --config {config_file}\n{config.to_yaml()}")
         write_json(facts_file, facts)

@@ -7,7 +7,7 @@ import statistics
 import time
 from pathlib import Path
 
-from ddpm.cli.command_lines import parse_train
+from ddpm.cli.train import parse_train
 from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_data, build_schedule, build_unet
 from ddpm.training.launch import start_accelerator

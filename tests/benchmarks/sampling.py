@@ -1,6 +1,6 @@
 """Guided sampling beside a plain loop over diffusers' UNet2DModel and DDIMScheduler with the same weights.
 
-python scripts/train.py --model.norm_groups 8 --run runs/digits8
+python scripts/train.py --model.norm_groups 8 --run-dir runs/digits8
 python tests/benchmarks/sampling.py runs/digits8
 
 (UNet2DModel has one number of groups for all widths, and 8 is one that its 32 channels share with the defaults here.)

@@ -1,4 +1,4 @@
-"""Every mistake that a user can put right: one line that names it, exit code 2, nothing written."""
+"""Mistakes that a user can correct: one line that names the option and the remedy, exit code 2, nothing written."""
 
 import runpy
 import subprocess
@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ddpm.models.norm import NORMS
-
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = ["--train.steps", "2", "--train.batch_size", "4", "--model.channels", "8", "--model.head_channels", "8"]
 SMALL += ["--sample.steps", "2", "--sample.per_class", "1", "--tracking.wandb", "off"]
 
@@ -36,43 +34,30 @@ def images(tmp_path) -> Path:
     return tmp_path / "images"
 
 
-MISTAKES = {
-    "mistyped option": (["--model.chanels", "8"], "model.chanels is not an option; did you mean model.channels?"),
-    "mistyped section": (["--modle.channels", "8"], "did you mean model.channels?"),
-    "wrong type": (["--model.channels", "many"], "model.channels: Expected a int. Got value: many"),
-    "out of range": (["--train.batch_size", "0"], "train.batch_size: 0 is out of range; allowed: 1 or more"),
-    "unknown norm": (["--model.norm", "adagan"], f"'adagan' is not one of {', '.join(NORMS)}; did you mean adagn?"),
-    "unknown schedule": (["--diffusion.schedule", "cosin"], "did you mean cosine?"),
-    "unknown prediction": (["--diffusion.prediction", "epsilon"], "is not one of eps, v, x_0; did you mean eps?"),
-    "unknown weighting": (["--diffusion.weighting", "minsnr"], "did you mean min_snr?"),
-    "unknown sampler": (["--sample.sampler", "dimm"], "did you mean ddim?"),
-    "unknown spacing": (["--sample.spacing", "leeding"], "did you mean leading?"),
-    "eps without signal": (
-        ["--diffusion.prediction", "eps", "--diffusion.zero_terminal_snr", "true"],
-        "diffusion.prediction: eps cannot be turned into an image where diffusion.zero_terminal_snr leaves no signal",
-    ),
+# Arguments, and texts that the message has to contain. tests/cli/test_train_options.py has mistakes in single options.
+MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "batch not divisible": (
-        ["--train.batch_size", "30", "--train.accumulation", "4"],
-        "train.batch_size: 30 is not divisible by 1 process(es) x 4 accumulation step(s); use 28 or 32",
+        ["--train.batch_size", "30", "--train.accumulation", "4"], ["train.batch_size: 30", "28 or 32"],
     ),
     "resolution not divisible": (
-        ["--data.resolution", "10", "--model.channel_mult", "[1, 2, 2]"],
-        "data.resolution: 10 is not divisible by 4, as the 3 levels of model.channel_mult need; use 8 or 12, or at",
+        ["--data.resolution", "10", "--model.channel_mult", "[1, 2, 2]"], ["data.resolution: 10", "use 8 or 12"],
     ),
-    "attention nowhere": (
-        ["--model.attention_resolutions", "[16]"],
-        "model.attention_resolutions: 16 never occurs; at data.resolution 8 the levels are at 8, 4",
+    "attention nowhere": (["--model.attention_resolutions", "[16]"], ["model.attention_resolutions: 16", "8, 4"]),
+    "channels": (["--model.channels", "1"], ["model.channels: 1", "2 or more"]),
+    "heads do not divide": (["--model.head_channels", "5"], ["model.head_channels: 5", "1, 2, 4, 8, 16"]),
+    "more steps than timesteps": (
+        ["--diffusion.num_timesteps", "10", "--sample.steps", "11"], ["sample.steps: 11", "1 to 10"],
     ),
-    "heads do not divide": (["--model.head_channels", "5"], "model.head_channels: 5 does not divide the 16 channels"),
-    "more steps than timesteps": (["--diffusion.num_timesteps", "10", "--sample.steps", "11"], "sample.steps: 11"),
+    "eta of another sampler": (["--sample.sampler", "euler", "--sample.eta", "0.5"], ["sample.eta", "ddim"]),
     "guidance without a null class": (
-        ["--diffusion.label_dropout", "0", "--sample.guidance", "2"],
-        "sample.guidance: only 1 is possible where diffusion.label_dropout is 0",
+        ["--diffusion.label_dropout", "0", "--sample.guidance", "2"], ["sample.guidance", "diffusion.label_dropout"],
     ),
-    "missing data": (["--data.source", "./no/such/folder"], "data.source"),
-    "fp16 without a GPU": (["--train.precision", "fp16"], "train.precision: fp16 needs a GPU, and there is none"),
-    "missing file": (["--config", "no.yaml"], "File does not exist"),
-    "no permission": (["--run", "/proc/no/run"], "/proc/no"),
+    "extractor": (
+        ["--evaluation.every", "1", "--evaluation.extractor", "jugde"], ["evaluation.extractor", "did you mean judge?"],
+    ),
+    "missing data": (["--data.source", "./no/such/folder"], ["data.source"]),
+    "fp16 without a GPU": (["--train.precision", "fp16"], ["train.precision", "fp16", "GPU"]),
+    "no permission": (["--run-dir", "/proc/no/run"], ["/proc/no"]),
 }
 
 
@@ -80,11 +65,10 @@ MISTAKES = {
 def test_training_mistakes(mistake, monkeypatch, capsys, tmp_path):
     if mistake == "fp16 without a GPU":
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    args, expected = MISTAKES[mistake]
-    args = [*SMALL, "--run", str(tmp_path / "run"), *args]
-    code, error = run(monkeypatch, capsys, "train", *args)
+    args, named = MISTAKES[mistake]
+    code, error = run(monkeypatch, capsys, "train", *SMALL, "--run-dir", str(tmp_path / "run"), *args)
     assert code == 2
-    assert expected in error
+    assert [text for text in named if text not in error] == [], error
     assert len(error.strip().splitlines()) == 1, error
     assert not (tmp_path / "run").exists()
 
@@ -92,19 +76,19 @@ def test_training_mistakes(mistake, monkeypatch, capsys, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("memory", ["4", "1e-9"], ids=["in memory", "on demand"])
 def test_unreadable_image(memory, images, tmp_path):
-    """Named by its path, also where a worker finds it while training; or skipped and counted."""
+    """The error names the file, also when a worker process finds it during training; or it is skipped and counted."""
     (images / "cat" / "2.png").write_bytes(b"no picture")
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--run", str(tmp_path / "run"), *SMALL]
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--run-dir", str(tmp_path / "run"), *SMALL]
     command += ["--data.source", str(images), "--data.memory_gb", memory, "--model.attention_resolutions", "[]"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("train.py: error:") and str(images / "cat" / "2.png") in last
     assert "Traceback" not in done.stderr
-    command += ["--run", str(tmp_path / "skipping"), "--data.on_bad_image", "skip"]
+    command += ["--run-dir", str(tmp_path / "skipping"), "--data.on_bad_image", "skip"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "WARNING: 1 unreadable images are left out" in done.stderr
+    assert "WARNING: 1 unreadable image" in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -115,46 +99,47 @@ def trained(tmp_path_factory) -> Path:
         (folder / "images" / name).mkdir(parents=True)
         for i in range(4):
             Image.new("L", (8, 8), 60 * i).save(folder / "images" / name / f"{i}.png")
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--run", str(folder / "run"), *SMALL]
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--run-dir", str(folder / "run"), *SMALL]
     done = subprocess.run([*command, "--data.source", str(folder / "images")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "run"
 
 
-SAMPLING_MISTAKES = {
-    "unknown class": (["--classes", "cta"], "classes: 'cta' is not a class; did you mean cat?; known are cat, dog"),
-    "id out of range": (["--classes", "0,2"], "classes: id 2 is out of range; allowed are 0 to 1"),
-    "negative id": (["--classes=-1"], "classes: id -1 is out of range"),
-    "empty list": (["--classes", ","], "classes: none given"),
-    "too many steps": (["--steps", "1001"], "sample.steps: 1001 is out of range; the model has timesteps for 1 to"),
-    "unknown sampler": (["--sampler", "euler_"], "sample.sampler: 'euler_' is not one of ddim, ddpm"),
-    "eta out of range": (["--eta", "2"], "sample.eta: 2.0 is out of range; allowed: 0 to 1"),
-    "mistyped option": (["--gidance", "2"], "gidance is not an option; did you mean guidance?"),
+SAMPLING_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
+    "unknown class": (["--classes", "cta"], ["classes: 'cta'", "did you mean cat?", "cat, dog"]),
+    "id out of range": (["--classes", "0,2"], ["classes: id 2", "0 to 1"]),
+    "negative id": (["--classes=-1"], ["classes: id -1", "0 to 1"]),
+    "empty list": (["--classes", ","], ["classes"]),
+    "too many steps": (["--steps", "1001"], ["steps: 1001", "1 to 1000"]),
+    "unknown sampler": (["--sampler", "euler_"], ["sampler: 'euler_'", "did you mean euler?"]),
+    "unknown format": (["--format", "pgn"], ["format: 'pgn'", "did you mean png?"]),
+    "eta out of range": (["--eta", "2"], ["eta: 2.0", "0 to 1"]),
+    "mistyped option": (["--gidance", "2"], ["gidance", "did you mean guidance?"]),
 }
 
 
 @pytest.mark.parametrize("mistake", SAMPLING_MISTAKES)
 def test_sampling_mistakes(mistake, trained, monkeypatch, capsys, tmp_path):
-    args, expected = SAMPLING_MISTAKES[mistake]
+    args, named = SAMPLING_MISTAKES[mistake]
     code, error = run(monkeypatch, capsys, "sample", str(trained), "--out", str(tmp_path / "out"), *args)
     assert code == 2
-    assert expected in error
+    assert [text for text in named if text not in error] == [], error
     assert len(error.strip().splitlines()) == 1, error
     assert not (tmp_path / "out").exists()
 
 
 def test_sampling_from_nothing(monkeypatch, capsys, tmp_path):
     code, error = run(monkeypatch, capsys, "sample", str(tmp_path / "none"))
-    assert code == 2 and "no such directory" in error
+    assert code == 2 and str(tmp_path / "none") in error and "give a run" in error
     code, error = run(monkeypatch, capsys, "sample", str(tmp_path))
-    assert code == 2 and "holds neither checkpoints nor a pipeline" in error
+    assert code == 2 and str(tmp_path) in error and "checkpoints" in error
 
 
 def test_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     """On a file system of 20 MB, which holds a few checkpoints of this model."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--run", str(disk / "run"), *SMALL]
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--run-dir", str(disk / "run"), *SMALL]
     command += ["--train.steps", "40", "--train.checkpoint_every", "2", "--train.sample_every", "0"]
     command += ["--model.channels", "32", "--model.head_channels", "8", "--train.keep_checkpoints", "100"]
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
@@ -169,6 +154,6 @@ def test_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     done = subprocess.run(["unshare", "-rm", "bash", "-c", inside], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
     last = done.stderr.strip().splitlines()[-1]
-    assert "could not be written" in last and "the newest good checkpoint is step_" in last
+    assert str(disk) in last and "step_" in last
     left = (tmp_path / "left").read_text().split()
     assert left and all(name.startswith("step_") for name in left)      # no half-written folder

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ddpm.cli.command_lines import parse_train
+from ddpm.cli.train import parse_train
 from ddpm.training import trainer as trainer_module
 from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_data, build_schedule, build_unet

@@ -84,13 +84,14 @@ def test_evaluation_does_not_depend_on_the_number_of_processes(tmp_path):
     """The same weights, evaluated by one process and by two, whose shares are unequal."""
     script = [str(ROOT / "scripts" / "train.py"), *OPTIONS, "--train.steps", "4", "--tracking.wandb", "off"]
     script += ["--sample.steps", "2", "--sample.per_class", "1"]
-    trained = subprocess.run([sys.executable, *script, "--run", str(tmp_path / "1")], capture_output=True, text=True)
+    command = [sys.executable, *script, "--run-dir", str(tmp_path / "1")]
+    trained = subprocess.run(command, capture_output=True, text=True)
     assert trained.returncode == 0, trained.stderr
     shutil.copytree(tmp_path / "1", tmp_path / "2")
     script += ["--evaluation.every", "4", "--evaluation.count", "230", "--evaluation.steps", "3"]
     figures = {}
     for processes in (1, 2):
-        command = [*script, "--run", str(tmp_path / str(processes))]
+        command = [*script, "--run-dir", str(tmp_path / str(processes))]
         if processes == 1:
             done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=300)
         else:
@@ -121,7 +122,8 @@ class Mine:
 @pytest.mark.slow
 def test_a_fault_of_one_process_while_it_describes_is_one_line(tmp_path):
     (tmp_path / "mine.py").write_text(EXTRACTOR)
-    script = [str(ROOT / "scripts" / "train.py"), *OPTIONS, "--run", str(tmp_path / "run"), "--tracking.wandb", "off"]
+    script = [str(ROOT / "scripts" / "train.py"), *OPTIONS, "--run-dir", str(tmp_path / "run")]
+    script += ["--tracking.wandb", "off"]
     script += ["--train.steps", "1", "--sample.steps", "1", "--sample.per_class", "1", "--sample.batch_size", "10"]
     script += ["--evaluation.every", "1", "--evaluation.count", "40", "--evaluation.steps", "3"]
     done = accelerate(*TWO, *script, "--evaluation.extractor", "mine:Mine", folder=tmp_path)
@@ -136,7 +138,7 @@ def test_a_fault_of_one_process_while_it_describes_is_one_line(tmp_path):
 @pytest.mark.slow
 def test_a_launch_of_independent_runs_is_refused(tmp_path):
     """`--multi_gpu` on a machine without GPUs starts processes that do not know of each other."""
-    script = [str(ROOT / "scripts" / "train.py"), "--run", str(tmp_path / "run"), *OPTIONS]
+    script = [str(ROOT / "scripts" / "train.py"), "--run-dir", str(tmp_path / "run"), *OPTIONS]
     done = accelerate(*TWO, *script, cpu=False)
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if "train.py: error:" in line]
@@ -149,7 +151,8 @@ def test_sigterm_to_one_process_saves_for_all(tmp_path):
     """A signal that reaches one process only stops all of them after the same step; the same command goes on."""
     run = tmp_path / "run"
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *TWO, str(ROOT / "scripts" / "train.py")]
-    command += ["--run", str(run), *OPTIONS, "--train.steps", "60", "--train.log_every", "1", "--tracking.wandb", "off"]
+    command += ["--run-dir", str(run), *OPTIONS, "--train.steps", "60", "--train.log_every", "1"]
+    command += ["--tracking.wandb", "off"]
     command += ["--train.sample_every", "0", "--sample.steps", "2", "--sample.per_class", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     launched = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -37,7 +37,7 @@ OPTIONS = {
 def command(run: Path, **changes) -> list[str]:
     options = {**OPTIONS, **changes}
     flags = [text for key, value in options.items() for text in (f"--{key}", str(value))]
-    return [sys.executable, str(ROOT / "scripts" / "train.py"), "--run", str(run), *flags]
+    return [sys.executable, str(ROOT / "scripts" / "train.py"), "--run-dir", str(run), *flags]
 
 
 def train(run: Path, **changes) -> subprocess.CompletedProcess:

@@ -242,7 +242,7 @@ def test_wandb_tells_grids_from_numbers(tmp_path, monkeypatch):
 )
 def test_wandb_never_stops_a_run(environment, tmp_path):
     """Offline by default; online without a key or a server falls back, within seconds."""
-    command = [sys.executable, "scripts/train.py", "--run", str(tmp_path / "run"), "--train.steps", "2"]
+    command = [sys.executable, "scripts/train.py", "--run-dir", str(tmp_path / "run"), "--train.steps", "2"]
     command += ["--model.channels", "8", "--model.head_channels", "8", "--sample.steps", "2", "--sample.per_class", "1"]
     # A port of this machine where nothing answers.
     environment = {**os.environ, "WANDB_BASE_URL": "http://127.0.0.1:9", **environment}

@@ -2,7 +2,7 @@
 
 import gc
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
@@ -37,19 +37,21 @@ from ddpm.lab.ablation.trials import (
 )
 from ddpm.processes import FailedElsewhere, InUse, check_launch, first_on_main, join_processes, on_main
 from ddpm.training.build import build_data
-from ddpm.training.dry_run import duration
+from ddpm.training.dry_run import format_duration
 from ddpm.training.train import train
 
 PATIENCE = timedelta(hours=12)      # for a judge that the main process trains; the first who joins decides
 SHOWN = 5                           # missing runs that are named
 
 
-def ablate(study: Study, text: str, path: Path, shard: tuple[int, int] = (1, 1), dry_run: bool = False) -> None:
+def ablate(
+    study: Study, documents: Mapping[str, str], path: Path, shard: tuple[int, int] = (1, 1), dry_run: bool = False
+) -> None:
     """Makes the runs of a study, or this part of them, and reports when all are there; what is there is not made again.
 
     Args:
         study: what is studied.
-        text: of its file, which is kept.
+        documents: names and texts of the files that the study keeps, as `study_documents` returns them.
         path: directory of the study.
         shard: (i, n) makes the i-th of n parts.
         dry_run: say what it would take, and stop.
@@ -62,7 +64,7 @@ def ablate(study: Study, text: str, path: Path, shard: tuple[int, int] = (1, 1),
     processes = join_processes(PATIENCE)
     check_launch(processes.num_processes, "ablate.py")
     check_arms(study)
-    _begin(study, text, path, shard, dry_run, processes)
+    _begin(study, documents, path, shard, dry_run, processes)
     if dry_run:
         return
     rates: dict[str, float] = {}
@@ -79,14 +81,19 @@ def ablate(study: Study, text: str, path: Path, shard: tuple[int, int] = (1, 1),
 
 
 def _begin(
-    study: Study, text: str, path: Path, shard: tuple[int, int], dry_run: bool, processes: PartialState
+    study: Study,
+    documents: Mapping[str, str],
+    path: Path,
+    shard: tuple[int, int],
+    dry_run: bool,
+    processes: PartialState,
 ) -> None:
     """Looks at arms and data, registers the study unless only asked what it takes, and says that."""
     data = first_on_main(processes, lambda: build_data(study.baseline.config))
     sizes = _from_main(processes, lambda: arm_sizes(study, data))
     on_main(processes, lambda: check_evaluation(study, data))
     if not dry_run:
-        on_main(processes, lambda: register(study, text, data, path))
+        on_main(processes, lambda: register(study, documents, data, path))
     _announce(study, path, shard, data, sizes, processes)
 
 
@@ -111,7 +118,7 @@ def _announce(
     steps = study.baseline.config.train.steps
     sweep = f" and {len(study.learning_rates)} learning rates" if study.learning_rates else ""
     part = "" if shard == (1, 1) else f", {len(mine)} of them in part {shard[0]}/{shard[1]}"
-    time = duration(sum(seconds[trial.arm] * trial.config.train.steps for trial in left))
+    time = format_duration(sum(seconds[trial.arm] * trial.config.train.steps for trial in left))
     takes = f"about {time} on this machine, evaluations aside" if left else "none to train"
     print(
         f"question   {study.question}\n"

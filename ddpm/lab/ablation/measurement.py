@@ -44,8 +44,8 @@ def check_evaluation(study: Study, data: ImageData) -> None:
 
 
 def _check_drawing(study: Study, arm: Arm) -> None:
-    settings = drawing_settings(study, arm.config)
     try:
+        settings = drawing_settings(study, arm.config)
         check_drawing(build_schedule(arm.config), settings.sampler, settings.steps, settings.spacing, settings.eta)
     except ValueError as problem:
         raise ValueError(f"{str(problem).replace('sample.', 'evaluation.')} (arm {arm.name})") from None

@@ -1,6 +1,7 @@
 """What a study is, written down before its first run: nobody chooses the question after seeing the answer."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ _MISSING = object()
 SHOWN = 5           # differences that are named
 
 
-def register(study: Study, text: str, data: ImageData, path: Path) -> dict[str, Any]:
-    """Writes study.yaml and study.json, or checks that they are of the same study.
+def register(study: Study, documents: Mapping[str, str], data: ImageData, path: Path) -> dict[str, Any]:
+    """Writes study.json and the files that the study keeps, or checks that they are of the same study.
 
     Args:
         study: what is studied.
-        text: of its file.
+        documents: names and texts of the files that the study keeps, as `study_documents` returns them.
         data: the images that its arms are trained on.
         path: its directory; made if it does not exist.
 
@@ -33,7 +34,7 @@ def register(study: Study, text: str, data: ImageData, path: Path) -> dict[str, 
     resolved = json.loads(json.dumps(study.to_dict()))
     file = path / "study.json"
     if (path / "run.json").exists():
-        raise ValueError(f"{path}: is the directory of a single run; name another with --run")
+        raise ValueError(f"{path}: is the directory of a single run; name another with --run-dir")
     made = _some_run(path)      # looked for first: another shard may register and begin in between
     if file.exists():
         known = registered(path)
@@ -41,13 +42,13 @@ def register(study: Study, text: str, data: ImageData, path: Path) -> dict[str, 
         if known["data"]["fingerprint"] != data.fingerprint:
             raise ValueError(
                 f"{path}: holds a study on other data ({known['data']['summary']} there, {data.summary()} now); "
-                "name another directory with --run"
+                "name another directory with --run-dir"
             )
         return known
     if made is not None:
         raise ValueError(
             f"{path}: holds runs, as {made.relative_to(path)}, but not study.json, which says what was asked before "
-            "them; restore it, or name another directory with --run"
+            "them; restore it, or name another directory with --run-dir"
         )
     path.mkdir(parents=True, exist_ok=True)
     facts = {
@@ -57,7 +58,8 @@ def register(study: Study, text: str, data: ImageData, path: Path) -> dict[str, 
         "git_commit": git_commit(),
         "study": resolved,
     }
-    write_text(path / "study.yaml", text)
+    for name, text in documents.items():
+        write_text(path / name, text)
     write_json(file, facts)
     return facts
 
@@ -70,7 +72,7 @@ def registered(path: Path) -> dict[str, Any]:
     """
     file = path / "study.json"
     if not file.is_file():
-        raise ValueError(f"{path}: holds no study, study.json is missing; name a directory of scripts/ablate.py --run")
+        raise ValueError(f"{path}: holds no study, study.json is missing; name a --run-dir of scripts/ablate.py")
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as problem:
@@ -95,7 +97,7 @@ def _check_same(known: dict[str, Any], now: dict[str, Any], path: Path) -> None:
     if changed:
         more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
         raise ValueError(
-            f"{path}: holds another study: {', '.join(changed[:SHOWN])}{more}; name another directory with --run"
+            f"{path}: holds another study: {', '.join(changed[:SHOWN])}{more}; name another directory with --run-dir"
         )
 
 

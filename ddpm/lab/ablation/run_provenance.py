@@ -26,7 +26,7 @@ def provenance(study: Path, path: Path, run: Run, evaluation: Evaluation | None)
     config = shlex.quote(from_its_parent(study, path / "config.yaml"))
     again = shlex.quote(f"again/{path.parent.name}/{path.name}")
     return {
-        "command": f"python scripts/train.py --config {config} --run {again}",
+        "command": f"python scripts/train.py --config {config} --run-dir {again}",
         "git_commit": str(run.facts.get("git_commit")),
         "versions": ", ".join(f"{name} {version}" for name, version in run.facts.get("versions", {}).items()),
         "data": run.facts["data"]["fingerprint"],

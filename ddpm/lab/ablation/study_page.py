@@ -98,6 +98,7 @@ def page(outcome: Outcome) -> str:
         timing=read_timing(outcome.path),
         sweep=read_sweep(outcome.path),
         text=_text(outcome.path / "study.yaml"),
+        base_text=_text(outcome.path / "base.yaml"),
         commands=_commands(outcome),
         made_with=_made_with(outcome.registered),
         images=_images(outcome.registered, runs),
@@ -163,15 +164,15 @@ def _commands(outcome: Outcome) -> list[tuple[str, str]]:
     first_run = outcome.path / outcome.study.baseline.name / f"seed_{outcome.study.seeds[0]}"
     whole, text, first = (
         shlex.quote(from_its_parent(outcome.path, place))
-        for place in (outcome.path, outcome.path / "study.yaml", first_run / "config.yaml")
+        for place in (outcome.path, outcome.path / "resolved.yaml", first_run / "config.yaml")
     )
     again = "runs/again"
     return [
-        ("the whole study from the start (study.yaml: the text below)",
-         f"python scripts/ablate.py --study {text} --run {again}"),
-        ("on several GPUs", f"accelerate launch scripts/ablate.py --study {text} --run {again}"),
-        ("what is left to do of this one", f"python scripts/ablate.py --study {text} --run {whole}"),
-        ("one of its runs", f"python scripts/train.py --config {first} --run {again}"),
+        ("the whole study from the start (resolved.yaml has the values of all options)",
+         f"python scripts/ablate.py --study {text} --run-dir {again}"),
+        ("on several GPUs", f"accelerate launch scripts/ablate.py --study {text} --run-dir {again}"),
+        ("what is left to do of this one", f"python scripts/ablate.py --study {text} --run-dir {whole}"),
+        ("one of its runs", f"python scripts/train.py --config {first} --run-dir {again}"),
         ("its evaluation", " ".join([f"python scripts/evaluate.py {again}", *options])),
     ]
 

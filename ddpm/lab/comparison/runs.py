@@ -160,7 +160,7 @@ def read_run(path: Path, name: str) -> Run:
     """
     if not ((path / "config.yaml").is_file() and (path / "run.json").is_file()):
         missing = "no such directory" if not path.is_dir() else "no run directory, config.yaml or run.json is missing"
-        raise ValueError(f"{path}: {missing}; name directories that scripts/train.py --run made")
+        raise ValueError(f"{path}: {missing}; name directories that scripts/train.py --run-dir made")
     sections = read_config(path / "config.yaml").to_dict()
     config = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
     facts = _json(path / "run.json")

@@ -44,7 +44,7 @@ seeds: [0]
 def command_line(study: str, folder: Path, run: str, *options: str) -> list[str]:
     file = folder / f"{run}.yaml"
     file.write_text(BASE + study)
-    return [*COMMAND, "--study", str(file), "--run", str(folder / run), *options]
+    return [*COMMAND, "--study", str(file), "--run-dir", str(folder / run), *options]
 
 
 def ablated(*command: str) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from ddpm.config.sections import Config, DataConfig, DiffusionConfig, ModelConfig, TrainConfig
+from ddpm.config.sections import Config, DataConfig, DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
 from ddpm.config.study import Arm, Study
 from ddpm.data import ImageData
 from ddpm.lab.ablation.arms import arm_sizes, check_arms, check_groups
@@ -39,9 +39,12 @@ def test_an_arm_that_cannot_be_built_is_named(digits: ImageData) -> None:
         arm_sizes(dataclasses.replace(study, arms=arms), digits)
 
 
-def test_unknown_names_are_refused_with_the_arm() -> None:
-    with pytest.raises(ValueError, match=r"^arms\.second: model\.norm: 'adagm' .*did you mean adagn"):
-        check_arms(study_of(first="adagn", second="adagm"))
+def test_options_that_do_not_fit_are_refused_with_the_arm() -> None:
+    study = study_of(first="adagn", second="groupnorm")
+    unfit = dataclasses.replace(study.arms[1].config, sample=SampleConfig(steps=1001))
+    arms = (study.arms[0], dataclasses.replace(study.arms[1], config=unfit))
+    with pytest.raises(ValueError, match=r"^arms\.second: sample\.steps: 1001"):
+        check_arms(dataclasses.replace(study, arms=arms))
 
 
 def test_unequal_data_or_budgets_are_refused() -> None:

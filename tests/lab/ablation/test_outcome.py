@@ -37,7 +37,7 @@ def finished(
         figures: Figures = accuracy_of, judge: Callable[[Trial], str] = lambda trial: "j" * 64, **changes: Any
     ) -> Study:
         made_of = study(**changes)
-        register(made_of, "", SimpleNamespace(summary=lambda: "images", fingerprint="d" * 8), tmp_path)
+        register(made_of, {}, SimpleNamespace(summary=lambda: "images", fingerprint="d" * 8), tmp_path)
         for trial in trials(made_of, tmp_path, {}):
             made[0](trial.config, trial.path)
             values = figures(trial)

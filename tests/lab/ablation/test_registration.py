@@ -13,71 +13,71 @@ DATA = SimpleNamespace(summary=lambda: "two images", fingerprint="f" * 64)
 
 def test_what_was_registered_stays(tmp_path: Path, study: Callable[..., Study]) -> None:
     path = tmp_path / "runs" / "study"
-    first = register(study(), "# a text\n", DATA, path)
+    first = register(study(), {"study.yaml": "# a text\n", "base.yaml": "{}\n"}, DATA, path)
     before = {file.name: file.read_bytes() for file in path.iterdir()}
-    assert register(study(), "# another text\n", DATA, path) == first == registered(path)
+    assert register(study(), {"study.yaml": "# another text\n"}, DATA, path) == first == registered(path)
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
-    assert set(before) == {"study.yaml", "study.json"} and before["study.yaml"] == b"# a text\n"
+    assert set(before) == {"study.yaml", "base.yaml", "study.json"} and before["study.yaml"] == b"# a text\n"
     assert first["data"]["fingerprint"] == DATA.fingerprint and len(first["digest"]) == 64
 
 
 def test_equal_studies_have_equal_digests_and_others_have_not(tmp_path: Path, study: Callable[..., Study]) -> None:
-    facts = [register(s, "", DATA, tmp_path / str(i)) for i, s in enumerate((study(), study(), study(seeds=(0, 1))))]
+    facts = [register(s, {}, DATA, tmp_path / str(i)) for i, s in enumerate((study(), study(), study(seeds=(0, 1))))]
     assert facts[0]["digest"] == facts[1]["digest"] != facts[2]["digest"]
 
 
 def test_another_study_is_refused_with_what_differs(tmp_path: Path, study: Callable[..., Study]) -> None:
-    register(study(), "", DATA, tmp_path)
+    register(study(), {}, DATA, tmp_path)
     with pytest.raises(ValueError, match=r"seeds \(\[0, 1, 2\] there, \[0, 1\] now\); name another"):
-        register(study(seeds=(0, 1)), "", DATA, tmp_path)
+        register(study(seeds=(0, 1)), {}, DATA, tmp_path)
     with pytest.raises(ValueError, match=r"metric \(accuracy there, recall now\)"):
-        register(study(metric="recall"), "", DATA, tmp_path)
+        register(study(metric="recall"), {}, DATA, tmp_path)
     with pytest.raises(ValueError, match=r"arms\.decayed\.\S+ \(\S+ there, missing now\).* and \d+ more; name another"):
-        register(study(arms=study().arms[:2]), "", DATA, tmp_path)
+        register(study(arms=study().arms[:2]), {}, DATA, tmp_path)
     with pytest.raises(ValueError, match=r"evaluation\.count \(50 there, 60 now\)"):
-        register(study(evaluation={"count": 60, "bootstrap": 20}), "", DATA, tmp_path)
+        register(study(evaluation={"count": 60, "bootstrap": 20}), {}, DATA, tmp_path)
     assert json.loads((tmp_path / "study.json").read_text())["study"]["metric"] == "accuracy"
 
 
 def test_the_first_arm_stays_the_first(tmp_path: Path, study: Callable[..., Study]) -> None:
-    register(study(), "", DATA, tmp_path)
+    register(study(), {}, DATA, tmp_path)
     plain, again, decayed = study().arms
     with pytest.raises(ValueError, match=r"arms \(plain, again, decayed there, again, plain, decayed now\)"):
-        register(study(arms=(again, plain, decayed)), "", DATA, tmp_path)
+        register(study(arms=(again, plain, decayed)), {}, DATA, tmp_path)
 
 
 def test_what_was_registered_cannot_be_edited(tmp_path: Path, study: Callable[..., Study]) -> None:
-    register(study(), "", DATA, tmp_path)
+    register(study(), {}, DATA, tmp_path)
     file = tmp_path / "study.json"
     facts = json.loads(file.read_text())
     facts["study"]["metric"] = "recall"
     file.write_text(json.dumps(facts))
     with pytest.raises(ValueError, match=r"study\.json was changed after it was written"):
-        register(study(metric="recall"), "", DATA, tmp_path)
+        register(study(metric="recall"), {}, DATA, tmp_path)
     with pytest.raises(ValueError, match=r"study\.json was changed after it was written"):
         registered(tmp_path)
 
 
 @pytest.mark.parametrize("left", ["plain/seed_0/run.json", "plain/seed_0/diverged.json", "plain/lr_0.1/seed_9/x"])
 def test_runs_without_what_was_asked_are_refused(tmp_path: Path, study: Callable[..., Study], left: str) -> None:
-    register(study(), "", DATA, tmp_path)
+    register(study(), {}, DATA, tmp_path)
     (tmp_path / left).parent.mkdir(parents=True)
     (tmp_path / left).write_text("{}")
-    register(study(), "", DATA, tmp_path)
+    register(study(), {}, DATA, tmp_path)
     (tmp_path / "study.json").unlink()
     with pytest.raises(ValueError, match=r"holds runs, as plain/\S+, but not study\.json.*; restore it, or name"):
-        register(study(), "", DATA, tmp_path)
+        register(study(), {}, DATA, tmp_path)
     assert not (tmp_path / "study.json").exists()
 
 
 def test_other_data_and_single_runs_are_refused(tmp_path: Path, study: Callable[..., Study]) -> None:
-    register(study(), "", DATA, tmp_path / "study")
+    register(study(), {}, DATA, tmp_path / "study")
     other = SimpleNamespace(summary=lambda: "three images", fingerprint="e" * 64)
     with pytest.raises(ValueError, match=r"other data \(two images there, three images now\)"):
-        register(study(), "", other, tmp_path / "study")
+        register(study(), {}, other, tmp_path / "study")
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(ValueError, match="directory of a single run; name another"):
-        register(study(), "", DATA, tmp_path)
+        register(study(), {}, DATA, tmp_path)
 
 
 def test_a_directory_without_a_study_is_named(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_run_is_where_its_arm_and_seed_say(study: Callable[..., Study]) -> Non
 
 
 def test_a_study_is_made_once(tmp_path: Path, study: Callable[..., Study], workshop: Workshop) -> None:
-    ablate(study(), "question: ?\n", tmp_path / "study")
+    ablate(study(), {"study.yaml": "question: ?\n"}, tmp_path / "study")
     path = tmp_path / "study"
     assert len(workshop.trained) == len(workshop.evaluated) == 9
     assert (path / "study.yaml").read_text() == "question: ?\n"
@@ -105,7 +105,7 @@ def test_a_study_is_made_once(tmp_path: Path, study: Callable[..., Study], works
     assert found["primary"]["decayed"]["level"] == pytest.approx(0.975)     # two comparisons share 5 %
     assert found["exploratory"]["frechet_distance"]["decayed"]["level"] == 0.95
     before, timed = (path / "outcome.json").read_bytes(), workshop.timed
-    ablate(study(), "question: ?\n", path)
+    ablate(study(), {"study.yaml": "question: ?\n"}, path)
     assert len(workshop.trained) == 9 and workshop.timed == timed
     assert (path / "outcome.json").read_bytes() == before
 
@@ -117,12 +117,12 @@ def test_registration_comes_before_the_first_run(
         assert (tmp_path / "study.json").is_file() and (tmp_path / "study.yaml").is_file()
 
     workshop.before = check
-    ablate(study(), "", tmp_path)
+    ablate(study(), {"study.yaml": ""}, tmp_path)
     assert workshop.trained
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, study: Callable[..., Study], workshop: Workshop, capsys: Any) -> None:
-    ablate(study(), "", tmp_path / "study", dry_run=True)
+    ablate(study(), {}, tmp_path / "study", dry_run=True)
     assert not (tmp_path / "study").exists() and not workshop.trained
     said = capsys.readouterr().out
     assert "3 arms x 3 seeds: 9 runs of 4 steps; 9 to train" in said and "about 0 min 7 s" in said    # 36 x 0.2 s
@@ -131,7 +131,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, study: Callable[..., Study], w
 def test_interrupted_and_in_shards_it_ends_the_same(
     tmp_path: Path, study: Callable[..., Study], workshop: Workshop, capsys: Any
 ) -> None:
-    ablate(study(), "", tmp_path / "whole")
+    ablate(study(), {}, tmp_path / "whole")
 
     def interrupt(config: Config, path: Path) -> None:
         if len(workshop.trained) == 9 + 4:
@@ -140,14 +140,14 @@ def test_interrupted_and_in_shards_it_ends_the_same(
 
     workshop.before = interrupt
     with pytest.raises(SystemExit) as stopped:
-        ablate(study(), "", tmp_path / "again")
+        ablate(study(), {}, tmp_path / "again")
     assert stopped.value.code == 143 and not (tmp_path / "again" / "outcome.json").exists()
-    ablate(study(), "", tmp_path / "again")
+    ablate(study(), {}, tmp_path / "again")
 
-    ablate(study(), "", tmp_path / "parts", (1, 2))
+    ablate(study(), {}, tmp_path / "parts", (1, 2))
     assert not (tmp_path / "parts" / "outcome.json").exists()
     assert "4 of 9 runs are not there yet: again, seed 0" in capsys.readouterr().err
-    ablate(study(), "", tmp_path / "parts", (2, 2))
+    ablate(study(), {}, tmp_path / "parts", (2, 2))
     whole = (tmp_path / "whole" / "outcome.json").read_bytes()
     assert (tmp_path / "again" / "outcome.json").read_bytes() == whole
     assert (tmp_path / "parts" / "outcome.json").read_bytes() == whole
@@ -164,10 +164,10 @@ def test_a_run_that_diverges_is_counted_and_not_tried_again(
             raise Diverged("train.max_skipped: not finite", 17)
 
     workshop.before = diverge
-    ablate(study(), "", tmp_path)
+    ablate(study(), {}, tmp_path)
     file = tmp_path / "decayed" / "seed_1" / "diverged.json"
     assert json.loads(file.read_text()) == {"step": 17, "message": "train.max_skipped: not finite"}
-    ablate(study(), "", tmp_path)
+    ablate(study(), {}, tmp_path)
     assert len(tries) == 1
     found = outcome(tmp_path)
     assert found["primary"]["decayed"]["pairs"] == 2 and found["primary"]["again"]["pairs"] == 3
@@ -185,7 +185,7 @@ def test_a_model_whose_answers_are_not_finite_has_diverged_too(
         return workshop.evaluate(command, settings)
 
     monkeypatch.setattr(runner, "evaluate", evaluate)
-    ablate(study(), "", tmp_path)
+    ablate(study(), {}, tmp_path)
     assert divergence(tmp_path / "plain" / "seed_0") == "the denoiser's answer is not finite"
 
 
@@ -197,12 +197,12 @@ def test_a_run_that_another_process_holds_is_left_to_it(
             raise InUse(f"{path}: in use by process 1 on here")
 
     workshop.before = held
-    ablate(study(), "", tmp_path)
+    ablate(study(), {}, tmp_path)
     assert len(workshop.trained) == 8 and not (tmp_path / "outcome.json").exists()
     said = capsys.readouterr()
     assert "again, seed 2 is left out" in said.out and "1 of 9 runs are not there yet: again, seed 2" in said.err
     workshop.before = lambda config, path: None
-    ablate(study(), "", tmp_path)
+    ablate(study(), {}, tmp_path)
     assert len(outcome(tmp_path)["runs"]["again"]) == 3
 
 
@@ -213,7 +213,7 @@ def test_any_other_error_names_the_run(tmp_path: Path, study: Callable[..., Stud
 
     workshop.before = fail
     with pytest.raises(ValueError, match=r"^again, seed 0: data.source: gone$"):
-        ablate(study(), "", tmp_path)
+        ablate(study(), {}, tmp_path)
 
 
 def test_an_evaluation_without_the_deciding_figure_stops_the_study_at_once(
@@ -221,7 +221,7 @@ def test_an_evaluation_without_the_deciding_figure_stops_the_study_at_once(
 ) -> None:
     for _ in range(2):      # and so does the same command again
         with pytest.raises(ValueError, match=r"recall.*its figures are accuracy, frechet_distance"):
-            ablate(study(metric="recall"), "", tmp_path)
+            ablate(study(metric="recall"), {}, tmp_path)
     assert len(set(workshop.trained)) == 1
 
 
@@ -236,9 +236,9 @@ def test_a_sweep_gives_each_arm_its_own_learning_rate(
 
     workshop.before = diverge
     with pytest.raises(ValueError, match="4 of 9 runs of the sweep are not there yet; run this command again when"):
-        ablate(swept, "", tmp_path, (1, 2))
-    ablate(swept, "", tmp_path, (2, 2))
-    ablate(swept, "", tmp_path, (1, 2))
+        ablate(swept, {}, tmp_path, (1, 2))
+    ablate(swept, {}, tmp_path, (2, 2))
+    ablate(swept, {}, tmp_path, (1, 2))
     chosen = json.loads((tmp_path / "sweep.json").read_text())
     assert {arm: found["learning_rate"] for arm, found in chosen.items()} == {
         "plain": 0.001, "again": 0.001, "decayed": 0.01
@@ -261,7 +261,7 @@ def test_an_arm_that_diverges_at_every_rate_does_not_end_the_study(
             raise Diverged("not finite", 1)
 
     workshop.before = diverge
-    ablate(study(learning_rates=(0.01, 0.001), seeds=(0,)), "", tmp_path)
+    ablate(study(learning_rates=(0.01, 0.001), seeds=(0,)), {}, tmp_path)
     chosen = json.loads((tmp_path / "sweep.json").read_text())
     assert [chosen[arm]["diverged"] for arm in ("plain", "again", "decayed")] == [False, False, True]
     found = outcome(tmp_path)
@@ -281,4 +281,4 @@ def test_rates_are_not_ranked_by_two_judges(
 
     monkeypatch.setattr(runner, "evaluate", evaluate)
     with pytest.raises(ValueError, match=r"^learning_rates: .*not evaluated alike, extractor\.digest is jj.* and kk"):
-        ablate(study(learning_rates=(0.01, 0.001), seeds=(0,)), "", tmp_path)
+        ablate(study(learning_rates=(0.01, 0.001), seeds=(0,)), {}, tmp_path)

@@ -231,8 +231,8 @@ def test_what_reproduces_it_is_there(source: str, outcome: Outcome) -> None:
     words = Page(source).words
     for text in (DIGEST, "f" * 32, "e" * 32, "297 new images", "2.9.9", "c0ffee+changes", " ".join(TEXT.split())):
         assert text in words
-    assert "python scripts/ablate.py --study it/study.yaml --run it" in words
-    assert "python scripts/train.py --config it/plain/seed_0/config.yaml --run runs/again" in words
+    assert "python scripts/ablate.py --study it/resolved.yaml --run-dir it" in words
+    assert "python scripts/train.py --config it/plain/seed_0/config.yaml --run-dir runs/again" in words
     assert str(outcome.path.parent) not in source
     assert "python scripts/evaluate.py runs/again --held-out-split 'train[1500:]' --count 64" in words
     assert all(facts["weights"] in words for facts in outcome.provenance)

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm.cli.command_lines import parse_compare
+from ddpm.cli.parser import parse_command
+from ddpm.config.commands import CompareCommand
 from ddpm.config.sections import Config, DiffusionConfig, ModelConfig, TrainConfig
 from ddpm.evaluation.estimates import wilson_interval
 from ddpm.lab.comparison.compare import report
@@ -633,9 +634,9 @@ def test_many_classes_list_their_confusions(tmp_path: Path) -> None:
 
 
 def test_command_line(tmp_path: Path) -> None:
-    command = parse_compare(["a", "b", "--out", "x.html"])
+    command = parse_command(CompareCommand, "compare.py", ["a", "b", "--out", "x.html"])
     assert (command.runs, command.out) == ([Path("a"), Path("b")], Path("x.html"))
-    assert parse_compare(["a"]).out == Path("comparison.html")
+    assert parse_command(CompareCommand, "compare.py", ["a"]).out == Path("comparison.html")
 
 
 def compared(*args: object, cwd: Path) -> subprocess.CompletedProcess:
@@ -654,7 +655,7 @@ def test_mistakes_are_one_line(runs: tuple[Path, Path], tmp_path: Path) -> None:
     a, b = runs
     for args, message in (
         ([], "runs"),
-        ([a, tmp_path / "none"], "none: no such directory; name directories that scripts/train.py --run made"),
+        ([a, tmp_path / "none"], "none: no such directory; name directories that scripts/train.py --run-dir made"),
         ([a, a / "samples"], "samples: no run directory, config.yaml or run.json is missing"),
         ([a, b / ".." / "a"], "a: given twice; name each run once"),
         ([a, b, "--out", tmp_path / "no" / "page.html"], "page.html: No such file or directory"),

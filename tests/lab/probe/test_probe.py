@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ddpm.cli.command_lines import parse_probe
+from ddpm.cli.parser import parse_command
 from ddpm.config.commands import ProbeCommand
 from ddpm.config.sections import DataConfig
 from ddpm.data.slices import parse_split
@@ -118,10 +118,10 @@ def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
 
 def test_the_command_line_says_what_is_not_the_default() -> None:
     argv = ["my run", "--images", "64", "--reference-split", "test", "--batch-size", "7"]
-    command = parse_probe(argv)
+    command = parse_command(ProbeCommand, "probe.py", argv)
     line = command_line(command)
     assert line == "python scripts/probe.py 'my run' --images 64 --reference-split test --batch-size 7"
-    assert command_line(parse_probe(["run"])) == "python scripts/probe.py run"
+    assert command_line(parse_command(ProbeCommand, "probe.py", ["run"])) == "python scripts/probe.py run"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,29 @@
+"""Convert models between this package and other code bases."""
+
+from collections.abc import Sequence
+
+from ddpm.cli.errors import one_line_errors
+from ddpm.cli.parser import parse_command
+from ddpm.config.commands import ConvertCommand
+from ddpm.config.yaml_files import read_flags
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command; None reads the command line of the program."""
+    with one_line_errors():
+        command = parse_command(ConvertCommand, "convert.py", argv)
+        flags = None if command.flags is None else read_flags(command.flags)
+        from ddpm.io.conversion import convert  # imported only now, so that --help is fast
+
+        convert(
+            command.model,
+            command.out,
+            command.to,
+            preset=command.preset,
+            flags=flags,
+            class_names=command.class_names,
+            null_class=command.null_class,
+            schedule=command.schedule,
+            num_timesteps=command.num_timesteps,
+            prediction=command.prediction,
+        )

@@ -1,0 +1,136 @@
+"""The command lines of the other scripts, their help, and how errors are printed."""
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ddpm.cli.errors import one_line_errors
+from ddpm.cli.parser import help_texts, parse_command
+from ddpm.config.commands import (
+    AblateCommand,
+    CompareCommand,
+    ConvertCommand,
+    EvaluateCommand,
+    ProbeCommand,
+    PushCommand,
+    SampleCommand,
+    TrainCommand,
+)
+from ddpm.config.sections import SECTIONS
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = {
+    "sample": SampleCommand,
+    "evaluate": EvaluateCommand,
+    "compare": CompareCommand,
+    "convert": ConvertCommand,
+    "push": PushCommand,
+    "ablate": AblateCommand,
+    "probe": ProbeCommand,
+}
+
+
+@pytest.mark.parametrize("kind", [*SECTIONS.values(), *COMMANDS.values(), TrainCommand])
+def test_every_option_has_a_help_text(kind: type) -> None:
+    texts = help_texts(kind)
+    assert {f.name for f in dataclasses.fields(kind)} == texts.keys()
+    assert all(texts.values())
+
+
+@pytest.mark.parametrize("script", ["train", *COMMANDS])
+def test_help_is_printed_without_heavy_imports(script: str) -> None:
+    code = f"""
+import sys
+from ddpm.cli.{script} import main
+try:
+    main(["--help"])
+except SystemExit as exit:
+    assert exit.code == 0
+print([name for name in ("torch", "diffusers", "numpy", "scipy", "accelerate", "datasets") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert script in done.stdout
+
+
+@pytest.mark.parametrize("script", COMMANDS)
+def test_help_names_every_option(script: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parse_command(COMMANDS[script], f"{script}.py", ["--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    assert [f.name for f in dataclasses.fields(COMMANDS[script]) if f.name.replace("_", "-") not in text] == []
+
+
+MISTAKES: list[tuple[str, list[str], list[str]]] = [
+    ("sample", [], ["model"]),
+    ("sample", ["run", "--gidance", "2"], ["gidance", "did you mean guidance?"]),
+    ("sample", ["run", "--steps", "many"], ["steps", "'many'", "whole number"]),
+    ("sample", ["run", "--sampler", "dimm"], ["sampler", "'dimm'", "did you mean ddim?"]),
+    ("sample", ["run", "--per-clas", "2"], ["per-clas", "did you mean per-class?"]),
+    ("sample", ["run", "other"], ["'other'", "--help"]),
+    ("sample", ["run", "--blend", "1"], ["blend: 1", "2 or more"]),
+    ("sample", ["run", "--walk", "3", "--swap"], ["swap", "walk", "only one"]),
+    ("sample", ["run", "--guidance-interval", "3"], ["guidance-interval", "'3'", "list of numbers"]),
+    ("evaluate", ["run", "--count", "1"], ["count: 1", "2 or more"]),
+    ("evaluate", ["run", "--bootstrap", "2"], ["bootstrap: 2", "20 or more"]),
+    ("compare", [], ["runs"]),
+    ("convert", ["model"], ["out", "--out"]),
+    ("convert", ["model", "--out", "x", "--to", "difusers"], ["to", "did you mean diffusers?"]),
+    ("convert", ["model", "--out", "x", "--preset", "imagenet65"], ["preset", "did you mean imagenet64?"]),
+    ("push", ["run"], ["to", "--to"]),
+    ("ablate", [], ["study", "--study"]),
+    ("ablate", ["--study", "s.yaml", "--run", "x"], ["run", "did you mean run-dir?"]),
+    ("probe", ["run", "--images", "1"], ["images: 1", "20 or more"]),
+    ("probe", ["run", "--timesteps", "1"], ["timesteps: 1", "2 or more"]),
+    ("probe", ["run", "--samples", "0"], ["samples: 0", "1 or more"]),
+    ("probe", ["run", "--seed", "-1"], ["seed: -1", "0 to 2^62 - 1"]),
+    *(
+        ("ablate", ["--study", "s.yaml", f"--shard={shard}"], [f"shard: '{shard}'", "i/n"])
+        for shard in ("0/2", "3/2", "1", "1/", "/2", "a/b", "1/0", "-1/2", "1/2/3", "1.0/2", "")
+    ),
+]
+
+
+@pytest.mark.parametrize(("script", "argv", "named"), MISTAKES)
+def test_mistakes_are_one_line_and_exit_code_2(
+    script: str, argv: list[str], named: list[str], refused: Callable[..., str]
+) -> None:
+    line = refused(parse_command, COMMANDS[script], f"{script}.py", argv)
+    assert [text for text in named if text not in line] == [], line
+
+
+def test_options_are_read() -> None:
+    assert parse_command(ProbeCommand, "probe.py", ["run", "--images", "64", "--out", "page.html"]) == ProbeCommand(
+        Path("run"), out=Path("page.html"), images=64
+    )
+    argv = ["--guidance-interval", "[1,2]", "run", "--classes=-1", "--swap"]
+    sample = parse_command(SampleCommand, "sample.py", argv)
+    assert sample == SampleCommand(model=Path("run"), guidance_interval=[1.0, 2.0], classes="-1", swap=True)
+    assert parse_command(SampleCommand, "sample.py", ["run", "--per_class", "3"]) == parse_command(
+        SampleCommand, "sample.py", ["run", "--per-class=3"]
+    )
+    compare = parse_command(CompareCommand, "compare.py", ["a", "b", "--out", "x.html"])
+    assert compare == CompareCommand([Path("a"), Path("b")], Path("x.html"))
+    ablate = parse_command(AblateCommand, "ablate.py", ["--study", "s.yaml", "--shard", "2/3", "--dry-run"])
+    assert ablate.shard_numbers == (2, 3) and ablate.dry_run and ablate.run_dir is None
+    assert AblateCommand(Path("s.yaml")).shard_numbers == (1, 1)
+
+
+# ------------------------------------------------------------------------------------------------------------- errors
+
+
+def test_bugs_keep_their_traceback() -> None:
+    with pytest.raises(ValueError, match="not ours"), one_line_errors():
+        raise ValueError("not ours")
+    with pytest.raises(ZeroDivisionError), one_line_errors():
+        raise ZeroDivisionError
+
+
+def test_files_that_cannot_be_read_are_one_line(refused: Callable[..., str]) -> None:
+    assert refused(Path("none.txt").read_text).startswith("none.txt: ")

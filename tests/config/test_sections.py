@@ -1,0 +1,169 @@
+"""The sections of a configuration: their choices, ranges, and which options may change on resume."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, get_args
+
+import pytest
+
+from ddpm.config import choices
+from ddpm.config.sections import (
+    CHANGEABLE,
+    SECTIONS,
+    Config,
+    DataConfig,
+    DiffusionConfig,
+    EvaluationConfig,
+    ModelConfig,
+    SampleConfig,
+    SamplerConfig,
+    TrackingConfig,
+    TrainConfig,
+    differences,
+    option_names,
+)
+from ddpm.data.loading import ON_BAD_IMAGE
+from ddpm.diffusion.objective import PREDICTIONS, TIMESTEP_SAMPLERS, WEIGHTINGS
+from ddpm.diffusion.samplers import SAMPLERS
+from ddpm.diffusion.schedule import SCHEDULES
+from ddpm.diffusion.timesteps import SPACINGS
+from ddpm.evaluation.in_training import MONITORED
+from ddpm.io.adm_flags import PRESETS
+from ddpm.io.conversion import FORMATS
+from ddpm.models.embedding import CONDITIONINGS
+from ddpm.models.norm import NORMS
+from ddpm.models.shape import DEPTHS
+from ddpm.models.unet import RESAMPLERS
+
+REGISTRIES: dict[str, Iterable[str]] = {
+    "BadImagePolicy": ON_BAD_IMAGE,
+    "NormName": NORMS,
+    "ConditioningName": CONDITIONINGS,
+    "DepthName": ("all", *DEPTHS),
+    "ResampleName": RESAMPLERS,
+    "ScheduleName": SCHEDULES,
+    "PredictionName": PREDICTIONS,
+    "WeightingName": WEIGHTINGS,
+    "TimestepSamplerName": TIMESTEP_SAMPLERS,
+    "SamplerName": SAMPLERS,
+    "SpacingName": SPACINGS,
+    "MonitoredMetric": MONITORED,
+    "ConversionTarget": FORMATS,
+    "PresetName": PRESETS,
+}
+# Choices that no dict holds: code compares with them directly.
+OTHERS = {"LearningRateDecay", "PrecisionName", "WandbMode"}
+
+
+def test_choices_are_the_entries_of_the_registries() -> None:
+    literals = {name: get_args(kind) for name, kind in vars(choices).items() if get_args(kind)}
+    assert {name: tuple(entries) for name, entries in REGISTRIES.items()} == {
+        name: names for name, names in literals.items() if name not in OTHERS
+    }
+    assert literals.keys() == REGISTRIES.keys() | OTHERS
+
+
+def changed(**sections: dict[str, Any]) -> Config:
+    return Config(**{name: section(**sections.get(name, {})) for name, section in SECTIONS.items()})
+
+
+@pytest.mark.parametrize(("section", "key", "value", "remedy"), [
+    (DataConfig, "resolution", 0, "1 or more"),
+    (DataConfig, "channels", 2, "1, 3, null"),
+    (DataConfig, "on_bad_image", "ignore", "error, skip"),
+    (DataConfig, "memory_gb", 0, "above 0"),
+    (DataConfig, "workers", -1, "0 or more"),
+    (ModelConfig, "channels", "many", "whole number"),
+    (ModelConfig, "channel_mult", [], "one or more"),
+    (ModelConfig, "channel_mult", [1, 0], "above 0"),
+    (ModelConfig, "num_res_blocks", 0, "1 or more"),
+    (ModelConfig, "head_channels", 0, "1 or more"),
+    (ModelConfig, "norm", "adagm", "did you mean adagn?"),
+    (ModelConfig, "conditioned_depths", "encodr", "did you mean encoder?"),
+    (ModelConfig, "norm_groups", 0, "1 or more"),
+    (ModelConfig, "dropout", -0.1, "0 to less than 1"),
+    (DiffusionConfig, "num_timesteps", 1, "2 or more"),
+    (DiffusionConfig, "label_dropout", 1.0, "0 to less than 1"),
+    (TrainConfig, "accumulation", 0, "1 or more"),
+    (TrainConfig, "learning_rate", 0, "above 0"),
+    (TrainConfig, "learning_rate", float("nan"), "number"),
+    (TrainConfig, "clip_norm", 0, "above 0"),
+    (TrainConfig, "beta2", 1.0, "0 to less than 1"),
+    (TrainConfig, "warmup_steps", -1, "0 or more"),
+    (TrainConfig, "decay", "linear", "cosine, constant"),
+    (TrainConfig, "precision", "fp8", "fp32, bf16, fp16"),
+    (TrainConfig, "seed", 2**63, "2^63 - 1"),
+    (TrainConfig, "keep_checkpoints", 0, "1 or more"),
+    (SampleConfig, "sampler", "dimm", "did you mean ddim?"),
+    (SampleConfig, "steps", 0, "1 or more"),
+    (SampleConfig, "eta", 1.1, "0 to 1"),
+    (SampleConfig, "guidance", -1, "0 or more"),
+    (SampleConfig, "guidance_interval", [3, 1], "low < high"),
+    (SampleConfig, "guidance_interval", [1], "low < high"),
+    (SampleConfig, "guidance_rescale", 2, "0 to 1"),
+    (SampleConfig, "seed", -1, "2^62 - 1"),
+    (EvaluationConfig, "every", -1, "0 or more"),
+    (EvaluationConfig, "count", 1, "2 or more"),
+    (EvaluationConfig, "metric", "frechet", "did you mean frechet_distance?"),
+    (EvaluationConfig, "spacing", "leeding", "did you mean leading?"),
+    (EvaluationConfig, "steps", 0, "1 or more"),
+    (EvaluationConfig, "guidance", -0.5, "0 or more"),
+    (EvaluationConfig, "seed", 2**62, "2^62 - 1"),
+    (TrackingConfig, "wandb", "on", "off, offline, online"),
+])
+def test_values_from_python_are_checked_too(section: type, key: str, value: Any, remedy: str) -> None:
+    name = next(name for name, kind in SECTIONS.items() if kind is section)
+    with pytest.raises(ValueError) as refused:
+        section(**{key: value})
+    message = str(refused.value)
+    assert message.startswith(f"{name}.{key}: ") and remedy in message and "\n" not in message
+
+
+def test_a_prediction_that_determines_no_image_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"diffusion\.prediction: .*diffusion\.zero_terminal_snr.* v or x_0"):
+        DiffusionConfig(prediction="eps", zero_terminal_snr=True)
+
+
+def test_sampling_and_evaluation_have_the_same_sampler_options() -> None:
+    options = {f.name for f in dataclasses.fields(SamplerConfig)}
+    assert EvaluationConfig(guidance=2, eta=0.5, sampler="ddim").drawing().keys() == options
+    assert SampleConfig(batch_size=7).drawing() == {**SamplerConfig().drawing(), "batch_size": 7}
+
+
+# -------------------------------------------------------------------------------------------------------- differences
+
+
+def test_differences() -> None:
+    old = Config()
+    assert differences(old, Config()) == {}
+    new = changed(model={"channels": 64, "norm": "groupnorm"}, train={"batch_size": 8})
+    assert differences(old, new) == {
+        "model.channels": (32, 64), "model.norm": ("adagn", "groupnorm"), "train.batch_size": (64, 8),
+    }
+
+
+def test_options_that_do_not_affect_the_result_may_change() -> None:
+    assert {*option_names()} >= CHANGEABLE
+    new = changed(
+        data={"memory_gb": 1.0, "workers": 0},
+        model={"gradient_checkpointing": True},
+        train={"accumulation": 2, "checkpoint_every": 1, "keep_checkpoints": 9, "sample_every": 0, "max_skipped": 1},
+        sample={"steps": 3, "guidance": 2.0},
+        evaluation={"every": 10, "count": 20, "extractor": "dinov2", "metric": "accuracy", "steps": 3, "seed": 1},
+        tracking={"wandb": "off"},
+    )
+    assert differences(Config(), new) == {}
+    # Options that determine the weights may not change: randomness, data, model, objective, optimizer.
+    assert not CHANGEABLE & {"train.seed", "train.batch_size", "train.steps", "data.source", "train.precision"}
+    assert not [key for key in CHANGEABLE if key.startswith("diffusion.")]
+    assert {key for key in option_names() if key.startswith(("evaluation.", "sample.", "tracking."))} <= CHANGEABLE
+
+
+def test_more_steps_count_unless_the_learning_rate_is_constant() -> None:
+    def config(steps: int, decay: str) -> Config:
+        return changed(train={"steps": steps, "decay": decay})
+
+    assert differences(config(10, "constant"), config(20, "constant")) == {}
+    assert differences(config(20, "constant"), config(10, "constant")) == {"train.steps": (20, 10)}
+    assert differences(config(10, "cosine"), config(20, "cosine")) == {"train.steps": (10, 20)}
+    assert "train.decay" in differences(config(10, "cosine"), config(20, "constant"))

@@ -1,0 +1,122 @@
+"""Plain values become values of a field's type, or one line says what is allowed."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from ddpm.config.values import accepts_list, accepts_none, convert_fields, convert_mapping, convert_value
+
+Colour = Literal["red", "green", "off"]
+
+CONVERTED = [
+    (3, int, 3),
+    ("3", int, 3),
+    ("-1", int, -1),
+    (3, float, 3.0),
+    ("1e-3", float, 0.001),
+    (".5", float, 0.5),
+    (math.inf, float, math.inf),
+    (True, bool, True),
+    ("TRUE", bool, True),
+    ("no", bool, False),
+    ("off", bool, False),
+    ("3", str, "3"),
+    ("null", str, "null"),
+    ("a/b", Path, Path("a/b")),
+    (Path("a"), Path, Path("a")),
+    (None, int | None, None),
+    ("7", int | None, 7),
+    (None, str | None, None),
+    ("null", str | None, "null"),
+    ("red", Colour, "red"),
+    ("off", Colour, "off"),
+    (None, Colour | None, None),
+    ([1, "2"], list[float], [1.0, 2.0]),
+    ((1, 2), list[int], [1, 2]),
+    ([], list[int], []),
+    (["a"], list[Path], [Path("a")]),
+    ("red", list[int] | Colour, "red"),
+    ([4], list[int] | Colour, [4]),
+    ([0.3, 3], list[float] | None, [0.3, 3.0]),
+]
+
+
+@pytest.mark.parametrize(("value", "kind", "expected"), CONVERTED)
+def test_values_are_converted(value: Any, kind: Any, expected: Any) -> None:
+    found = convert_value(value, kind, "key")
+    assert found == expected and type(found) is type(expected)
+    if isinstance(expected, list):
+        assert [type(entry) for entry in found] == [type(entry) for entry in expected]
+    assert convert_value(found, kind, "key") == found
+
+
+REFUSED: list[tuple[Any, Any, list[str]]] = [
+    ("abc", int, ["'abc'", "whole number"]),
+    (1.5, int, ["1.5", "whole number"]),
+    (10.0, int, ["10.0", "whole number"]),
+    ("1.5", int, ["'1.5'", "whole number"]),
+    (True, int, ["True", "whole number"]),
+    (None, int, ["None", "whole number"]),
+    (True, float, ["True", "number"]),
+    ("nan", float, ["'nan'", "number"]),
+    (math.nan, float, ["nan", "number"]),
+    ("inf", float, ["'inf'", "number"]),
+    ("1e400", float, ["'1e400'", "number"]),
+    ([1], float, ["[1]", "number"]),
+    (1, bool, ["1", "true", "false"]),
+    ("y", bool, ["'y'", "true", "false"]),
+    (3, str, ["3", "text"]),
+    (False, str, ["False", "quotes"]),
+    (3, Path, ["3", "path"]),
+    ("rod", Colour, ["'rod'", "red, green, off", "did you mean red?"]),
+    (False, Colour, ["False", "red, green, off", "quotes"]),
+    ("8", list[int], ["'8'", "list", "[8, 16]"]),
+    (8, list[int], ["8", "list", "[8, 16]"]),
+    ([1, "x"], list[float], ["'x'", "list of numbers"]),
+    ([4.0], list[int] | Colour, ["[4.0]", "list of whole numbers", "red, green, off"]),
+    ("gren", list[int] | Colour, ["'gren'", "did you mean green?"]),
+    ("x", int | None, ["'x'", "whole number", "null"]),
+]
+
+
+@pytest.mark.parametrize(("value", "kind", "named"), REFUSED)
+def test_other_values_are_refused_in_one_line(value: Any, kind: Any, named: list[str]) -> None:
+    with pytest.raises(ValueError) as refused:
+        convert_value(value, kind, "section.key")
+    message = str(refused.value)
+    assert message.startswith("section.key: ") and "\n" not in message
+    assert [text for text in named if text not in message] == []
+
+
+def test_a_mapping_may_hold_known_names_only() -> None:
+    kinds = {"steps": int, "rate": float}
+    assert convert_mapping({"rate": 1}, kinds) == {"rate": 1.0}
+    with pytest.raises(ValueError, match=r"^train\.stesp .*train\.steps"):
+        convert_mapping({"stesp": 1}, kinds, "train")
+    with pytest.raises(ValueError, match=r"^train\.steps: 'x'"):
+        convert_mapping({"steps": "x"}, kinds, "train")
+
+
+@dataclass(frozen=True)
+class Example:
+    rate: float = 1
+    names: list[str] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        convert_fields(self, "example")
+
+
+def test_fields_of_a_dataclass_are_converted() -> None:
+    assert type(Example().rate) is float and Example(rate="2").rate == 2.0
+    assert Example(names=("a",)).names == ["a"]
+    with pytest.raises(ValueError, match=r"^example\.names: 'a' .*list"):
+        Example(names="a")
+
+
+def test_what_a_type_accepts() -> None:
+    assert accepts_none(int | None) and accepts_none(Colour | None) and not accepts_none(int)
+    assert accepts_list(list[int] | Colour) and accepts_list(list[float] | None) and not accepts_list(str | None)
