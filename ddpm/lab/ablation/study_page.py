@@ -20,7 +20,7 @@ from ddpm.lab.comparison.comparison import short
 from ddpm.lab.comparison.comparison_table import setting, signed
 from ddpm.lab.comparison.runs import Evaluation, finite
 from ddpm.lab.comparison.sample_grids import ClassStrips, shared_samples
-from ddpm.lab.pages import environment
+from ddpm.lab.pages import template_environment
 
 NONE = "none"
 
@@ -64,7 +64,7 @@ def page(outcome: Outcome) -> str:
     styles = {arm.name: i % STYLES for i, arm in enumerate(study.arms)}
     runs = [run for of_arm in outcome.runs.values() for run in of_arm]
     samples, sample_seed, gone = _samples(outcome)
-    templates = environment(Path(__file__).parent)
+    templates = template_environment()
     templates.globals |= {
         "interval": _interval,
         "number": _number,
@@ -75,7 +75,7 @@ def page(outcome: Outcome) -> str:
         "state": _state,
         "value_of": _value_of,
     }
-    return templates.get_template("study.html.jinja").render(
+    return templates.get_template("ablation/study.html.jinja").render(
         study=study,
         outcome=outcome,
         styles=styles,

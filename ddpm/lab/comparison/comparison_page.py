@@ -22,7 +22,7 @@ from ddpm.lab.comparison.comparison import Comparison, Entry, Row, differing, sh
 from ddpm.lab.comparison.comparison_table import facts, matched, setting, signed, span
 from ddpm.lab.comparison.runs import EVALUATED, EVALUATED_BY, Point, Run, finite
 from ddpm.lab.comparison.sample_grids import shared_samples, training_grids
-from ddpm.lab.pages import environment
+from ddpm.lab.pages import template_environment
 
 SHOWN_CLASSES = 20      # of a confusion matrix; of more only the most frequent confusions are listed
 LISTED = 10             # of them
@@ -42,7 +42,7 @@ def page(comparison: Comparison) -> str:
     shown = {strip.run for of_class in samples for strip in of_class.strips}
     grids, torn = training_grids([run for run in comparison.runs if run.name not in shown])
     first = next(iter(comparison.evaluations.values()), None)
-    templates = environment()
+    templates = template_environment()
     templates.globals |= {
         "facts": facts,
         "interval": interval,
@@ -53,7 +53,7 @@ def page(comparison: Comparison) -> str:
         "matched": matched,
         "strip": lambda row, entry: Markup(_strip(row, entry, styles)),
     }
-    return templates.get_template("comparison.html.jinja").render(
+    return templates.get_template("comparison/comparison.html.jinja").render(
         runs=comparison.runs,
         styles=styles,
         rows=comparison.rows,

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from math import sqrt
-from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from ddpm.evaluation.estimates import Figure
 from ddpm.evaluation.text_table import interval, number
 from ddpm.lab.axes import linear, logarithmic
 from ddpm.lab.charts import Chart, Series, heat_map, legend, line_chart
-from ddpm.lab.pages import environment
+from ddpm.lab.pages import template_environment
 from ddpm.lab.probe.probe_charts import Dots, dots, stacked_bars
 from ddpm.lab.probe.results import Freezing, Grid, Probed, Strength, Swap, Variance
 from ddpm.lab.probe.summary import FAILURES, FROZEN, SIGNS, numbered, per_cent, shares, verdict
@@ -45,12 +44,12 @@ def page(probed: Probed) -> str:
     Args:
         probed: what to show; what it left out is named with its reason.
     """
-    templates = environment(Path(__file__).parent)
+    templates = template_environment()
     templates.globals |= {"interval": interval, "number": number, "per_cent": per_cent}
     names = numbered(probed.layers)
     chosen = _chosen(probed)
     others = names.keys() - chosen
-    return templates.get_template("probe.html.jinja").render(
+    return templates.get_template("probe/probe.html.jinja").render(
         probed=probed,
         names=names,
         styles=STYLES,
@@ -62,7 +61,7 @@ def page(probed: Probed) -> str:
         chosen=_maps(probed, chosen, (_class_map, _channel_map)),
         others=_maps(probed, others, (_class_map,)) if len(names) <= MOST_MAPS else [],
         left_out_maps=0 if len(names) <= MOST_MAPS else len(others),
-        introduction=_introduction(probed),
+        introduction=introduction(probed),
         variance=_variance(probed, names),
         frozen=_frozen(probed),
         frozen_layers=_frozen_layers(probed, names),
@@ -74,7 +73,7 @@ def page(probed: Probed) -> str:
     )
 
 
-def _introduction(probed: Probed) -> str:
+def introduction(probed: Probed) -> str:
     """What the modulation of this network is, for somebody who has never met it."""
     parts = _parts(probed).split(" and ")
     if any(layer.shift_before_norm for layer in probed.layers):

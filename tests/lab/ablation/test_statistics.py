@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from ddpm.lab.ablation import statistics
 from numpy.random import Generator
 from scipy import stats
 
+from ddpm.lab.ablation import statistics
 from ddpm.lab.ablation.statistics import Contrast, Measured, contrast, noncentrality, simultaneous
 
 # A standard deviation of 10,000 replicates has a standard error of 0.7 % for normal ones; four of these.

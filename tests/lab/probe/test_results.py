@@ -54,5 +54,5 @@ def test_what_is_written_is_read(probed: Probed) -> None:
     "text", ["", "[]", "{}", '{"format": 1}', json.dumps({**json.loads(to_json(PROBED)), "format": 0})]
 )
 def test_another_file_is_refused_in_one_line(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^this is no probe, or a damaged one .*scripts/probe\.py$"):
+    with pytest.raises(ValueError, match=r"^.*scripts/probe\.py.*$"):
         from_json(text)

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from ddpm.lab.probe import separability as module
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
+from ddpm.lab.probe import separability as module
 from ddpm.lab.probe.separability import separability
 
 T, K, D = 5, 4, 3
