@@ -12,9 +12,9 @@ from ddpm.config.study import Study
 from ddpm.lab.ablation.outcome import Outcome, outcome_json, read_outcome
 from ddpm.lab.ablation.registration import register
 from ddpm.lab.ablation.statistics import Measured, contrast
-from ddpm.lab.ablation.study_page import page
-from ddpm.lab.ablation.study_table import as_table
-from ddpm.lab.ablation.trials import Trial, drawing_settings, evaluate_command, is_settled, note_divergence, trials
+from ddpm.lab.ablation.study_page import render_study
+from ddpm.lab.ablation.study_report import format_study
+from ddpm.lab.ablation.trials import Trial, drawing_settings, evaluate_command, is_settled, list_trials, note_divergence
 
 pytestmark = pytest.mark.usefixtures("read_once")
 
@@ -38,7 +38,7 @@ def finished(
     ) -> Study:
         made_of = study(**changes)
         register(made_of, "", SimpleNamespace(summary=lambda: "images", fingerprint="d" * 8), tmp_path)
-        for trial in trials(made_of, tmp_path, {}):
+        for trial in list_trials(made_of, tmp_path, {}):
             made[0](trial.config, trial.path)
             values = figures(trial)
             if values is not None:
@@ -90,7 +90,7 @@ def test_the_record_is_plain_json_and_names_no_place(tmp_path: Path, finished: C
     outcome = read_outcome(tmp_path, finished())
     content = outcome_json(outcome)
     text = json.dumps(content, allow_nan=False)
-    assert str(tmp_path) not in text and str(tmp_path) not in page(outcome)
+    assert str(tmp_path) not in text and str(tmp_path) not in render_study(outcome)
     assert content["primary"]["decayed"]["pairs"] == 3 and content["runs"]["again"][1]["weights"]
     assert content["runs"]["again"][1]["figures"]["accuracy"] == pytest.approx(0.821)
 
@@ -152,7 +152,7 @@ def test_all_runs_of_an_arm_may_diverge(tmp_path: Path, finished: Callable[..., 
     outcome = read_outcome(tmp_path, study)
     assert not outcome.means and outcome.primary["again"].pairs == 0
     assert all(f"3 of 3 runs of {arm}" in outcome.verdicts[0] for arm in ("again", "plain"))
-    assert as_table(outcome)
+    assert format_study(outcome)
 
 
 def test_a_study_in_the_making_can_be_read(tmp_path: Path, finished: Callable[..., Study]) -> None:
@@ -194,7 +194,7 @@ def test_an_evaluation_that_somebody_else_made_does_not_take_the_place_of_the_st
     tmp_path: Path, finished: Callable[..., Study], made: Any
 ) -> None:
     study = finished()
-    trial = trials(study, tmp_path, {})[0]
+    trial = list_trials(study, tmp_path, {})[0]
     ours = evaluate_command(study, trial.path)
     others = dataclasses.replace(ours, out=trial.path / "evaluations" / "mine", held_out_split="train[:10]")
     made[1](others, drawing_settings(study, trial.config), {"accuracy": 1.0})        # the latest of these weights
@@ -207,7 +207,7 @@ def test_an_evaluation_that_somebody_else_made_does_not_take_the_place_of_the_st
 
 def test_an_evaluation_of_other_weights_is_not_the_run_s(tmp_path: Path, finished: Callable[..., Study]) -> None:
     study = finished()
-    trial = trials(study, tmp_path, {})[0]
+    trial = list_trials(study, tmp_path, {})[0]
     assert is_settled(trial, study)
     file = evaluate_command(study, trial.path).out / "evaluation.json"
     content = json.loads(file.read_text())
@@ -216,7 +216,7 @@ def test_an_evaluation_of_other_weights_is_not_the_run_s(tmp_path: Path, finishe
 
 
 def test_the_table_has_every_arm_and_note(tmp_path: Path, finished: Callable[..., Study]) -> None:
-    lines = as_table(read_outcome(tmp_path, finished())).splitlines()
+    lines = format_study(read_outcome(tmp_path, finished())).splitlines()
     assert lines[0] == "Is there anything?"
     assert [line.split()[0] for line in lines if line[:5] in ("plain", "again", "decay")][-3:] == [
         "plain", "again", "decayed"

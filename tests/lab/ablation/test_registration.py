@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from ddpm.config.study import Study
-from ddpm.lab.ablation.registration import register, registered
+from ddpm.lab.ablation.registration import read_registration, register
 
 DATA = SimpleNamespace(summary=lambda: "two images", fingerprint="f" * 64)
 
@@ -15,7 +15,7 @@ def test_what_was_registered_stays(tmp_path: Path, study: Callable[..., Study]) 
     path = tmp_path / "runs" / "study"
     first = register(study(), "# a text\n", DATA, path)
     before = {file.name: file.read_bytes() for file in path.iterdir()}
-    assert register(study(), "# another text\n", DATA, path) == first == registered(path)
+    assert register(study(), "# another text\n", DATA, path) == first == read_registration(path)
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
     assert set(before) == {"study.yaml", "study.json"} and before["study.yaml"] == b"# a text\n"
     assert first["data"]["fingerprint"] == DATA.fingerprint and len(first["digest"]) == 64
@@ -55,7 +55,7 @@ def test_what_was_registered_cannot_be_edited(tmp_path: Path, study: Callable[..
     with pytest.raises(ValueError, match=r"study\.json.*restore"):
         register(study(metric="recall"), "", DATA, tmp_path)
     with pytest.raises(ValueError, match=r"study\.json.*restore"):
-        registered(tmp_path)
+        read_registration(tmp_path)
 
 
 @pytest.mark.parametrize("left", ["plain/seed_0/run.json", "plain/seed_0/diverged.json", "plain/lr_0.1/seed_9/x"])
@@ -82,7 +82,7 @@ def test_other_data_and_single_runs_are_refused(tmp_path: Path, study: Callable[
 
 def test_a_directory_without_a_study_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"study\.json.*scripts/ablate\.py"):
-        registered(tmp_path)
+        read_registration(tmp_path)
     (tmp_path / "study.json").write_text("{")
     with pytest.raises(ValueError, match=r"study\.json.*restore"):
-        registered(tmp_path)
+        read_registration(tmp_path)

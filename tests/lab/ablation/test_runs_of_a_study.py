@@ -14,7 +14,7 @@ from ddpm.diffusion.divergence import Diverged
 from ddpm.lab.ablation import ablate as runner
 from ddpm.lab.ablation import study_report as report
 from ddpm.lab.ablation.ablate import ablate
-from ddpm.lab.ablation.trials import divergence, part_of, sweep_trials, trials
+from ddpm.lab.ablation.trials import list_sweep_trials, list_trials, read_divergence, take_shard
 from ddpm.processes import InUse
 from ddpm.training.run_directory import RunDirectory
 
@@ -74,21 +74,22 @@ def outcome(path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 9, 11])
 def test_shards_share_the_runs_and_miss_none(study: Callable[..., Study], number: int) -> None:
-    planned = trials(study(), Path("runs"), {})
-    parts = [part_of(planned, (i, number)) for i in range(1, number + 1)]
+    planned = list_trials(study(), Path("runs"), {})
+    parts = [take_shard(planned, (i, number)) for i in range(1, number + 1)]
     assert sorted(t.path for part in parts for t in part) == sorted(t.path for t in planned)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     assert [t.arm for t in planned[:3]] == ["plain", "again", "decayed"]      # part of a study has all arms in it
 
 
 def test_a_run_is_where_its_arm_and_seed_say(study: Callable[..., Study]) -> None:
-    found = trials(study(), Path("runs"), {"again": 0.5})[4]
+    found = list_trials(study(), Path("runs"), {"again": 0.5})[4]
     assert found.path == Path("runs/again/seed_1")
     assert (found.config.train.seed, found.config.train.learning_rate) == (101, 0.5)
-    tried = sweep_trials(study(learning_rates=(0.01, 0.003)), Path("runs"))
+    tried = list_sweep_trials(study(learning_rates=(0.01, 0.003)), Path("runs"))
     assert tried[4].path == Path("runs/again/lr_0.003/seed_1000000")
     assert tried[4].config.train.seed == 1_000_100 and tried[4].config.train.learning_rate == 0.003
-    assert not {t.config.train.seed for t in tried} & {t.config.train.seed for t in trials(study(), Path("runs"), {})}
+    planned = list_trials(study(), Path("runs"), {})
+    assert not {t.config.train.seed for t in tried} & {t.config.train.seed for t in planned}
 
 
 def test_a_study_is_made_once(tmp_path: Path, study: Callable[..., Study], workshop: Workshop) -> None:
@@ -186,7 +187,7 @@ def test_a_model_whose_answers_are_not_finite_has_diverged_too(
 
     monkeypatch.setattr(runner, "evaluate", evaluate)
     ablate(study(), "", tmp_path)
-    assert divergence(tmp_path / "plain" / "seed_0") == "the denoiser's answer is not finite"
+    assert read_divergence(tmp_path / "plain" / "seed_0") == "the denoiser's answer is not finite"
 
 
 def test_a_run_that_another_process_holds_is_left_to_it(

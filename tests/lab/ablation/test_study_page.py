@@ -15,11 +15,11 @@ from ddpm.config.sections import Config, DiffusionConfig, ModelConfig, TrainConf
 from ddpm.config.study import FIGURES, Arm, Study
 from ddpm.evaluation.text_table import number
 from ddpm.lab.ablation import study_charts
-from ddpm.lab.ablation.glossary import MEANINGS, of_norm
+from ddpm.lab.ablation.glossary import MEANINGS, describe_norm
 from ddpm.lab.ablation.outcome import Outcome, RunOutcome
-from ddpm.lab.ablation.statistics import Contrast, Measured, contrast, simultaneous
-from ddpm.lab.ablation.study_page import page
-from ddpm.lab.ablation.verdicts import sentence
+from ddpm.lab.ablation.statistics import Contrast, Measured, bonferroni_level, contrast
+from ddpm.lab.ablation.study_page import render_study
+from ddpm.lab.ablation.verdicts import verdict_sentence
 from ddpm.lab.comparison.runs import Evaluation, Run
 from ddpm.models.norm import NORMS
 
@@ -120,7 +120,7 @@ def an_outcome(
         return contrast(*pairs, better.get(name, "lower"), level, replicates=200)
 
     others = [arm.name for arm in arms[1:]]
-    primary = {arm: against("denoising_error", arm, simultaneous(0.95, len(others))) for arm in others}
+    primary = {arm: against("denoising_error", arm, bonferroni_level(0.95, len(others))) for arm in others}
     lost = {arm: sum(run.diverged is not None for run in of_arm) for arm, of_arm in runs.items()}
     means = {
         name: {a: (mean(v.values()), stdev(v.values()) if len(v) > 1 else None) for a, v in of_arms.items() if v}
@@ -137,7 +137,7 @@ def an_outcome(
         better=better,
         means=means,
         step_seconds=dict(seconds or {}),
-        verdicts=[sentence(arm, arms[0].name, "denoising_error", primary[arm], seeds, lost) for arm in others],
+        verdicts=[verdict_sentence(arm, arms[0].name, "denoising_error", primary[arm], seeds, lost) for arm in others],
         notes=list(notes),
         provenance=[{"arm": run.arm, "seed": str(run.seed), "weights": run.evaluation.weights} for run in done],
     )
@@ -154,7 +154,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 @pytest.fixture(scope="module")
 def source(outcome: Outcome) -> str:
     """Its page."""
-    return page(outcome)
+    return render_study(outcome)
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def with_round_numbers(there: Outcome) -> Outcome:
     primary = {"adaptive": by_hand(-0.02, 0.975, "better"), "matched": by_hand(0.001, 0.975, "undecided")}
     other = {"adaptive": by_hand(0.02, 0.95, "better"), "matched": by_hand(-0.02, 0.95, "worse")}
     means = {"denoising_error": {"plain": (0.12, 0.015), "adaptive": (0.1, 0.0125), "matched": (0.121, None)}}
-    verdicts = [sentence(arm, "plain", "denoising_error", primary[arm], 5, {}) for arm in primary]
+    verdicts = [verdict_sentence(arm, "plain", "denoising_error", primary[arm], 5, {}) for arm in primary]
     return dataclasses.replace(
         there, primary=primary, exploratory={"accuracy": other}, means=means, verdicts=verdicts
     )
@@ -199,7 +199,7 @@ def test_page_of_a_finished_study(
     outcome: Outcome, read_page: Callable[[str], Any], check_golden_page: Callable[[str, str], None]
 ) -> None:
     there = with_round_numbers(outcome)
-    text = page(there)
+    text = render_study(there)
     read = read_page(text)
     start = read.text.index(QUESTION, 1)
     assert read.text[start + 1 : start + 3] == [" ".join(verdict.split()) for verdict in there.verdicts]
@@ -217,7 +217,7 @@ def test_page_of_a_study_with_a_sweep_divergence_and_notes(
     found = {"learning_rate": 0.01, "figures": {"0.001": 0.25, "0.01": None}, "at_an_end": True}
     (there.path / "sweep.json").write_text(json.dumps({arm.name: found for arm in ARMS}))
     (there.path / "timing.json").write_text(json.dumps({"machine": "a <small> one", "processes": 2}))
-    text = page(there)
+    text = render_study(there)
     read_page(text)
     check_golden_page("sweep.html", text)
 
@@ -225,7 +225,7 @@ def test_page_of_a_study_with_a_sweep_divergence_and_notes(
 def test_page_of_a_study_of_which_nothing_is_there(
     tmp_path: Path, read_page: Callable[[str], Any], check_golden_page: Callable[[str, str], None]
 ) -> None:
-    text = page(an_outcome(tmp_path / "it", seeds=2, diverged=lambda arm, seed: True))
+    text = render_study(an_outcome(tmp_path / "it", seeds=2, diverged=lambda arm, seed: True))
     read_page(text)
     check_golden_page("nothing.html", text)
 
@@ -262,12 +262,12 @@ def test_tables_of_arms(source: str, outcome: Outcome, read_page: Callable[[str]
     differences = [error_of("adaptive", seed) - error_of("plain", seed) for seed in range(5)]
     row = read.row("verdict", "adaptive")
     assert row["minus plain"] == f"-{number(abs(mean(differences)))}" and row["verdict"] == "better"
-    assert row["p"] == row["least p"] == "0.0625" and row["seeds"] == "5"
+    assert row["p"] == row["smallest p"] == "0.0625" and row["seeds"] == "5"
     assert row["effect size"] == number(mean(differences) / stdev(differences))
     assert "97.5 % interval" in row and row["97.5 % interval"].startswith("-0.0")
     about = read.row("parameters", "adaptive")
     assert (about["parameters"], about["multiply-adds"]) == ("827,745 as plain", "18,767,872")
-    assert about["differs from the base in"] == f"model.norm: adagn its norm: {of_norm('adagn')}"
+    assert about["differs from the base in"] == f"model.norm: adagn norm: {describe_norm('adagn')}"
     assert (about["step"], about["step / plain"]) == ("250 ms", "1.250")        # medians 0.25 s and 0.2 s
     assert about["runs with denoising_error"] == "5 of 5"
 
@@ -277,13 +277,13 @@ def test_parameters_are_set_beside_those_of_the_baseline(tmp_path: Path, read_pa
     for arm, parameters in {"plain": 10_000, "adaptive": 10_510, "matched": 9_990}.items():
         for run in there.runs[arm]:
             run.run.facts["parameters"] = parameters
-    read = read_page(page(there))
+    read = read_page(render_study(there))
     told = [read.row("parameters", arm.name)["parameters"] for arm in ARMS]
     assert told == ["10,000", "10,510 5.10 % more than plain", "9,990 0.10 % fewer than plain"]
 
 
 def test_curves(outcome: Outcome, drawn: dict[str, list[Any]]) -> None:
-    page(outcome)
+    render_study(outcome)
     (adaptive, _) = drawn["pairs"]
     assert adaptive.differences[3] == pytest.approx(error_of("adaptive", 3) - error_of("plain", 3))
     assert all(line.band for name, lines in drawn.items() if name != "pairs" for line in lines)
@@ -296,7 +296,7 @@ def test_curves(outcome: Outcome, drawn: dict[str, list[Any]]) -> None:
 
 
 def test_denoising_errors_are_compared_with_the_baseline_s(outcome: Outcome, drawn: dict[str, list[Any]]) -> None:
-    page(outcome)
+    render_study(outcome)
     ratios = next(lines for name, lines in drawn.items() if lines[0].name == "plain" and lines[0].points[1][1] == 1)
     ratio = mean(error_of("adaptive", seed) / error_of("plain", seed) for seed in range(5))
     assert ratios[0].points == [(level, 1) for level in LEVELS]
@@ -309,21 +309,21 @@ def test_other_metrics_stand_behind_the_verdicts(source: str) -> None:
 
 
 def test_images_are_of_the_lowest_seed_that_all_arms_have(tmp_path: Path) -> None:
-    text = page(an_outcome(tmp_path / "it", seeds=3, diverged=lambda arm, seed: (arm, seed) == ("matched", 0)))
+    text = render_study(an_outcome(tmp_path / "it", seeds=3, diverged=lambda arm, seed: (arm, seed) == ("matched", 0)))
     assert text.count('alt="cat by ') == 3 and "seeds 0, 1, 2</small>" in text
     assert "seed 1" in text[text.index("</section>", text.index("Curves")) : text.index('alt="cat by ')]
-    text = page(an_outcome(tmp_path / "none", seeds=3, diverged=lambda arm, seed: arm == "matched"))
+    text = render_study(an_outcome(tmp_path / "none", seeds=3, diverged=lambda arm, seed: arm == "matched"))
     assert text.count('alt="cat by ') == 2
 
 
 def test_without_images(tmp_path: Path, read_page: Callable[[str], Any]) -> None:
-    assert "img" not in read_page(page(an_outcome(tmp_path / "it", seeds=3, images=False))).tags
+    assert "img" not in read_page(render_study(an_outcome(tmp_path / "it", seeds=3, images=False))).tags
 
 
 def test_a_study_that_was_not_timed(
     tmp_path: Path, read_page: Callable[[str], Any], drawn: dict[str, list[Any]]
 ) -> None:
-    text = page(an_outcome(tmp_path / "it", seeds=3))
+    text = render_study(an_outcome(tmp_path / "it", seeds=3))
     assert read_page(text).row("parameters", "adaptive")["step"] == "none"
     assert not [name for name in drawn if "seconds" in name]
 
@@ -331,7 +331,7 @@ def test_a_study_that_was_not_timed(
 def test_two_seeds_give_no_interval(
     tmp_path: Path, read_page: Callable[[str], Any], drawn: dict[str, list[Any]]
 ) -> None:
-    row = read_page(page(an_outcome(tmp_path / "it", seeds=2))).row("verdict", "adaptive")
+    row = read_page(render_study(an_outcome(tmp_path / "it", seeds=2))).row("verdict", "adaptive")
     assert row["verdict"] == "too few seeds" and row["p"] == row["97.5 % interval"] == row["detectable"] == ""
     assert row["minus plain"].startswith("-0.0")
     assert [pair.low for pair in drawn["pairs"]] == [None, None]
@@ -341,7 +341,7 @@ def test_an_arm_of_which_every_run_diverged(
     tmp_path: Path, read_page: Callable[[str], Any], drawn: dict[str, list[Any]]
 ) -> None:
     there = an_outcome(tmp_path / "it", seeds=3, diverged=lambda arm, seed: arm == "adaptive", notes=("see <b>",))
-    read = read_page(page(there))
+    read = read_page(render_study(there))
     assert "loss <nan> at step 7" in read.words and "see <b>" in read.words
     assert read.row("parameters", "adaptive")["runs with denoising_error"] == "0 of 3, 3 diverged"
     assert read.row("verdict", "adaptive")["mean"] == "none" and read.row("verdict", "adaptive")["seeds"] == "0"
@@ -352,14 +352,14 @@ def test_an_arm_of_which_every_run_diverged(
 def test_without_a_baseline_and_without_anything(
     tmp_path: Path, whose: tuple[str, ...], read_page: Callable[[str], Any], drawn: dict[str, list[Any]]
 ) -> None:
-    read = read_page(page(an_outcome(tmp_path / "it", seeds=3, diverged=lambda arm, seed: arm in whose)))
+    read = read_page(render_study(an_outcome(tmp_path / "it", seeds=3, diverged=lambda arm, seed: arm in whose)))
     assert read.row("verdict", "adaptive")["verdict"] == "no figures" and "pairs" not in drawn
     assert bool(drawn) == ("matched" not in whose)
 
 
 def test_more_arms_than_styles(tmp_path: Path, read_page: Callable[[str], Any]) -> None:
     arms = tuple(an_arm(f"width{c}", channels=32 + 8 * c) for c in range(10))
-    read = read_page(page(an_outcome(tmp_path / "it", arms, seeds=3)))
+    read = read_page(render_study(an_outcome(tmp_path / "it", arms, seeds=3)))
     assert all(read.row("verdict", arm.name)["mean"] for arm in arms)
 
 
@@ -368,14 +368,14 @@ def test_losses_of_another_kind_are_noted(
 ) -> None:
     other = Arm("other", {"diffusion.prediction": "eps"},
                 dataclasses.replace(CONFIG, diffusion=DiffusionConfig(prediction="eps")))
-    text = page(an_outcome(tmp_path / "it", (Arm("base", {}, CONFIG), other), seeds=3))
+    text = render_study(an_outcome(tmp_path / "it", (Arm("base", {}, CONFIG), other), seeds=3))
     assert "loss of other" in charts_of(text)["Loss over training steps"]
     assert read_page(text).row("parameters", "base")["differs from the base in"].startswith("nothing")
 
 
 def test_a_shift_of_seeds_is_a_difference(tmp_path: Path, read_page: Callable[[str], Any]) -> None:
     arms = (Arm("a", {}, CONFIG), Arm("again", {}, CONFIG, seed_shift=1000))
-    row = read_page(page(an_outcome(tmp_path / "it", arms, seeds=3))).row("parameters", "again")
+    row = read_page(render_study(an_outcome(tmp_path / "it", arms, seeds=3))).row("parameters", "again")
     assert "1,000" in row["differs from the base in"]
 
 
@@ -384,7 +384,7 @@ def test_a_sweep_is_a_table(tmp_path: Path, read_page: Callable[[str], Any]) -> 
     there = dataclasses.replace(there, study=dataclasses.replace(there.study, learning_rates=(0.001, 0.01)))
     found = {"learning_rate": 0.01, "figures": {"0.001": 0.25, "0.01": None}, "at_an_end": True}
     (there.path / "sweep.json").write_text(json.dumps({arm.name: found for arm in ARMS}))
-    row = read_page(page(there)).row("chosen", "matched")
+    row = read_page(render_study(there)).row("chosen", "matched")
     assert row["chosen"] == "0.01" and row["denoising_error at 0.001"] == "0.25"
     assert row["denoising_error at 0.01"] == "diverged" and row[""]
 
@@ -396,4 +396,4 @@ def test_every_figure_is_explained(name: str) -> None:
 
 @pytest.mark.parametrize("name", NORMS)
 def test_every_norm_is_explained(name: str) -> None:
-    assert of_norm(name).endswith((".", ").")) and "\n" not in of_norm(name)
+    assert describe_norm(name).endswith((".", ").")) and "\n" not in describe_norm(name)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from ddpm.lab.ablation.statistics import Contrast, Measured, contrast
-from ddpm.lab.ablation.verdicts import sentence, weighed
+from ddpm.lab.ablation.verdicts import qualify, verdict_sentence
 
 
 def plain(values: Sequence[float]) -> list[Measured]:
@@ -26,13 +26,16 @@ CASES: dict[str, tuple[Contrast, dict[str, int]]] = {
     "one seed": (contrast(plain([0]), plain([1]), "lower"), {"groupnorm": 5}),
     "no seed": (contrast([], [], "lower"), {"adagn": 6}),
     "equally many lost": (FOUND._replace(pairs=5), {"adagn": 1, "groupnorm": 1}),
-    "survivors": (weighed(FOUND._replace(pairs=5, p_value=0.0625), 1, 0), {"adagn": 1}),
+    "survivors": (qualify(FOUND._replace(pairs=5, p_value=0.0625), 1, 0), {"adagn": 1}),
     "missing": (UNDECIDED._replace(pairs=4), {}),
 }
 
 
 def test_sentences(check_golden: Callable[[str, str], None]) -> None:
-    sentences = {name: sentence("adagn", "groupnorm", "fid", case[0], 6, case[1]) for name, case in CASES.items()}
+    sentences = {
+        name: verdict_sentence("adagn", "groupnorm", "fid", found, 6, diverged)
+        for name, (found, diverged) in CASES.items()
+    }
     check_golden("verdicts.txt", "".join(f"{name}\n    {text}\n" for name, text in sentences.items()))
     assert all(text.endswith(".") and "adagn" in text for text in sentences.values())
     # Numbers are those of the contrast, as amounts; the rest is wording.
@@ -58,4 +61,4 @@ def test_sentences(check_golden: Callable[[str, str], None]) -> None:
 )
 def test_no_arm_is_called_better_that_lost_more_runs(verdict: str, lost: int, of_baseline: int, expected: str) -> None:
     found = FOUND._replace(verdict=verdict)
-    assert weighed(found, lost, of_baseline) == found._replace(verdict=expected)
+    assert qualify(found, lost, of_baseline) == found._replace(verdict=expected)

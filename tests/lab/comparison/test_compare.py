@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ddpm.cli.command_lines import parse_compare
-from ddpm.lab.comparison.compare import report
+from ddpm.lab.comparison.compare import write_comparison
 
 ROOT = Path(__file__).parents[3]
 
@@ -49,15 +49,15 @@ def test_mistakes_name_the_path_and_the_remedy(runs: tuple[Path, Path], tmp_path
         ([a], b, ("out", str(b), "comparison.html")),
     ):
         with pytest.raises(ValueError) as error:
-            report(paths, out)
+            write_comparison(paths, out)
         assert all(word in str(error.value) for word in words) and "\n" not in str(error.value), words
         assert not page.exists()
     with pytest.raises(OSError, match=r"page\.html"):
-        report([a], tmp_path / "no" / "page.html")
+        write_comparison([a], tmp_path / "no" / "page.html")
 
 
 def test_a_damaged_run_leaves_no_page(runs: tuple[Path, Path], tmp_path: Path) -> None:
     (runs[0] / "run.json").write_text("{}")
     with pytest.raises(ValueError, match=r"run\.json"):
-        report(runs, tmp_path / "page.html")
+        write_comparison(runs, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()

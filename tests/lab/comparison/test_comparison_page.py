@@ -16,8 +16,8 @@ from PIL import Image
 from ddpm.lab.charts import Series
 from ddpm.lab.comparison import comparison_page as module
 from ddpm.lab.comparison.comparison import compare
-from ddpm.lab.comparison.comparison_page import page
-from ddpm.lab.comparison.comparison_table import as_table
+from ddpm.lab.comparison.comparison_page import render_comparison
+from ddpm.lab.comparison.comparison_table import format_comparison
 from ddpm.lab.comparison.runs import read_runs
 
 
@@ -51,11 +51,11 @@ def test_page_and_table_of_two_runs(
 ) -> None:
     monkeypatch.chdir(runs[0].parent)
     found = compare(read_runs([Path("a"), Path("b")]))
-    text = page(found)
+    text = render_comparison(found)
     assert read_page(text).tags.count("img") == 4           # two classes, two runs
-    assert page(found) == text
+    assert render_comparison(found) == text
     check_golden_page("comparison.html", text)
-    check_golden("comparison.txt", as_table(found) + "\n")
+    check_golden("comparison.txt", format_comparison(found) + "\n")
 
 
 def test_page_and_table_of_runs_that_differ_in_everything(
@@ -87,10 +87,10 @@ def test_page_and_table_of_runs_that_differ_in_everything(
     facts = json.loads((e / "run.json").read_text())
     (e / "run.json").write_text(json.dumps({"data": facts["data"] | {"fingerprint": "0" * 32}, "parameters": None}))
     found = compare(read_runs([a, b, c, d, e]))
-    text = page(found)
+    text = render_comparison(found)
     read_page(text)
     check_golden_page("everything.html", text)
-    check_golden("everything.txt", as_table(found) + "\n")
+    check_golden("everything.txt", format_comparison(found) + "\n")
 
 
 def test_page_of_one_run(
@@ -108,7 +108,7 @@ def test_page_of_one_run(
     matrix = (np.eye(30, dtype=int) * 90).tolist()
     matrix[3][5], matrix[7][1] = 10, 30
     add_evaluation(run, class_names=names, confusion=matrix)
-    text = page(compare(read_runs([run])))
+    text = render_comparison(compare(read_runs([run])))
     words = read_page(text).words
     assert words.index("30 of 120") < words.index("10 of 100")
     check_golden_page("one_run.html", text)
@@ -118,7 +118,7 @@ def test_page_of_one_run(
 
 
 def test_numbers_of_the_table(runs: tuple[Path, Path]) -> None:
-    lines = [line.split() for line in as_table(compare(read_runs(runs))).splitlines()]
+    lines = [line.split() for line in format_comparison(compare(read_runs(runs))).splitlines()]
     assert ["a", "30", "1,920", "827,745", "18,767,872", "0", "0.03333"] in lines
     assert ["model.norm", "adagn", "groupnorm"] in lines
     assert ["b", "26", "22", "to", "30", "500", "37", "+6", "+1", "to", "+11", "worse"] in lines
@@ -129,7 +129,7 @@ def test_facts_that_are_missing_are_unknown(tmp_path: Path, make_run: Callable[.
     run = make_run(tmp_path / "a")
     facts = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({"data": facts["data"], "parameters": None}))
-    row = as_table(compare(read_runs([run]))).splitlines()[1]
+    row = format_comparison(compare(read_runs([run]))).splitlines()[1]
     assert row.split() == ["a", "30", "1,920", "unknown", "unknown", "unknown", "0.03333"]
 
 
@@ -142,7 +142,7 @@ def test_a_curve_is_broken_where_its_settings_change(
 ) -> None:
     run = make_run(tmp_path / "a")
     monitor(run, "aa11", "aa11", "aa11", "bb22", "bb22", "aa11")
-    words = read_page(page(compare(read_runs([run])))).words
+    words = read_page(render_comparison(compare(read_runs([run])))).words
     assert lengths(drawn["kernel distance"]) == [[3, 1], [2]] and "aa11" in words and "bb22" in words
     assert "settings" not in drawn
 
@@ -153,10 +153,10 @@ def test_runs_share_a_chart_where_they_share_settings(
     a, b, c = (make_run(tmp_path / name) for name in "abc")
     monitor(a, "aa11", "aa11")
     monitor(b, "aa11", "aa11", "aa11")
-    assert "aa11" not in page(compare(read_runs([a, b])))
+    assert "aa11" not in render_comparison(compare(read_runs([a, b])))
     assert lengths(drawn.pop("kernel distance")) == [[2, 3]]
     monitor(c, "bb22")
-    page(compare(read_runs([a, b, c])))
+    render_comparison(compare(read_runs([a, b, c])))
     assert lengths(drawn["kernel distance"]) == [[2, 3], [1]]
 
 
@@ -167,7 +167,7 @@ def test_curves_without_settings_have_a_chart_of_their_own(
     monitor(a, None, None)
     monitor(b, None)
     monitor(c, "aa11")
-    page(compare(read_runs([a, b, c])))
+    render_comparison(compare(read_runs([a, b, c])))
     assert lengths(drawn["kernel distance"]) == [[2, 1], [1]]
 
 
@@ -177,7 +177,7 @@ def test_curves_are_over_images_seen(
     run = make_run(tmp_path / "a")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 30, "samples": 1920, "evaluation/kernel_distance": 0.25}\n')
-    page(compare(read_runs([run])))
+    render_comparison(compare(read_runs([run])))
     assert drawn["kernel distance"][0][0].points == [(1920, 0.25)]
 
 
@@ -193,11 +193,11 @@ def test_values_that_are_not_finite_are_shown_without_a_mark(
     content["denoising"][1] |= {"standard_error": math.nan}
     file.write_text(json.dumps(content))
     found = compare(read_runs(runs))
-    read_page(page(found))
+    read_page(render_comparison(found))
     assert [len(series.points) for charts in list(drawn.values())[-1:] for series in charts[0]] == [4, 2]
     rows = {row.name: row.entries[1].difference for row in found.rows}
     assert (rows["frechet_distance"].verdict, rows["accuracy"].verdict) == ("undecided", "undecided")
-    (line,) = (line for line in as_table(found).splitlines() if line.split()[:2] == ["b", "nan"])
+    (line,) = (line for line in format_comparison(found).splitlines() if line.split()[:2] == ["b", "nan"])
     assert line.split()[-2:] == ["nan", "undecided"]
 
 
@@ -210,7 +210,7 @@ def test_denoising_errors_that_are_not_finite_have_no_chart(
         for point in content["denoising"]:
             point["x_0_error"] = math.nan
         file.write_text(json.dumps(content))
-    page(compare(read_runs(runs)))
+    render_comparison(compare(read_runs(runs)))
     assert list(drawn) == ["loss"]
 
 
@@ -227,11 +227,11 @@ def test_an_evaluation_of_the_denoiser_alone(
     add_evaluation(a, "ddim50-bound", 2e9, extractor__features=None, figures={"bits_per_dim": estimate(3.0, 0.1)})
     (run,) = read_runs([a])
     assert [e.folder.name for e in run.evaluations] == ["ddim50-judge", "ddim50-bound"]
-    assert "frechet_distance" in as_table(compare([run]))
+    assert "frechet_distance" in format_comparison(compare([run]))
     shutil.rmtree(a / "evaluations" / "ddim50-judge")
     alone = compare(read_runs([a]))
     assert [row.name for row in alone.rows] == ["bits_per_dim"]
-    read_page(page(alone))
+    read_page(render_comparison(alone))
 
 
 def test_page_of_a_run_that_has_nothing_yet(
@@ -241,7 +241,8 @@ def test_page_of_a_run_that_has_nothing_yet(
     (run / "metrics.jsonl").unlink()
     (run / "samples" / "step_00000030.png").unlink()
     found = compare(read_runs([run]))
-    assert not {"img", "figure"} & set(read_page(page(found)).tags) and f"scripts/evaluate.py {run}" in as_table(found)
+    assert not {"img", "figure"} & set(read_page(render_comparison(found)).tags)
+    assert f"scripts/evaluate.py {run}" in format_comparison(found)
 
 
 # ------------------------------------------------------------------------------------------------------------ images
@@ -249,14 +250,15 @@ def test_page_of_a_run_that_has_nothing_yet(
 
 def test_images_that_are_gone_leave_the_others(runs: tuple[Path, Path], read_page: Callable[[str], Any]) -> None:
     (runs[1] / "evaluations" / "samples").rename(runs[1] / "elsewhere")
-    assert read_page(page(compare(read_runs(runs)))).tags.count("img") == 3    # two classes of a, and b's training grid
+    tags = read_page(render_comparison(compare(read_runs(runs)))).tags
+    assert tags.count("img") == 3       # two classes of a, and the training grid of b
 
 
 def test_an_image_that_cannot_be_read_is_named(runs: tuple[Path, Path]) -> None:
     file = runs[0] / "evaluations/samples/ddim50-judge/cat/seed000000.png"
     file.write_text("no image")
     with pytest.raises(ValueError) as error:
-        page(compare(read_runs(runs)))
+        render_comparison(compare(read_runs(runs)))
     assert file.name in str(error.value) and "scripts/evaluate.py" in str(error.value)
 
 
@@ -264,7 +266,8 @@ def test_grids_are_reduced(tmp_path: Path, make_run: Callable[..., Path], read_p
     run = make_run(tmp_path / "a")
     noise = np.random.default_rng(0).integers(0, 256, (600, 2400, 3), dtype=np.uint8)
     Image.fromarray(noise).save(run / "samples" / "step_00000040.png", compress_level=1)
-    (uri,) = (place for place in read_page(page(compare(read_runs([run])))).sources if place.startswith("data:"))
+    sources = read_page(render_comparison(compare(read_runs([run])))).sources
+    (uri,) = (place for place in sources if place.startswith("data:"))
     with Image.open(BytesIO(base64.b64decode(uri.split(",")[1]))) as image:
         assert image.size == (1000, 250)
         # Reducing by 2.4 averages the noise.
@@ -280,7 +283,7 @@ def test_a_torn_grid_is_left_out(
     noise = np.random.default_rng(0).integers(0, 256, (20, 40), dtype=np.uint8)
     Image.fromarray(noise).save(file)
     file.write_bytes(file.read_bytes()[:kept])
-    read = read_page(page(compare(read_runs([a, b]))))
+    read = read_page(render_comparison(compare(read_runs([a, b]))))
     assert read.tags.count("img") == 1 and "step_00000030.png" in read.words
 
 
@@ -289,7 +292,7 @@ def test_only_grids_of_steps_are_grids(
 ) -> None:
     run = make_run(tmp_path / "a")
     (run / "samples" / "step_last.png").write_bytes(b"")
-    assert read_page(page(compare(read_runs([run])))).tags.count("img") == 1
+    assert read_page(render_comparison(compare(read_runs([run])))).tags.count("img") == 1
 
 
 def test_names_are_escaped(
@@ -300,4 +303,4 @@ def test_names_are_escaped(
 ) -> None:
     run = make_run(tmp_path / "<img src=x onerror=alert(1)>")
     add_evaluation(run)
-    read_page(page(compare(read_runs([run]))))
+    read_page(render_comparison(compare(read_runs([run]))))

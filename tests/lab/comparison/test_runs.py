@@ -40,7 +40,7 @@ def test_directories_of_one_name_keep_apart(tmp_path: Path, make_run: Callable[.
 
 @pytest.mark.parametrize(("name", "text", "named"), [
     ("evaluations/ddim50-judge/evaluation.json", '{"samples": ', "scripts/evaluate.py"),
-    ("evaluations/ddim50-judge/evaluation.json", "{}", "samples"),
+    ("evaluations/ddim50-judge/evaluation.json", "{}", "scripts/evaluate.py"),
     ("evaluations/ddim50-judge/evaluation.json", "[]", "scripts/evaluate.py"),
     ("run.json", "[]", "restore"),
     ("run.json", "{}", "data"),
@@ -74,10 +74,10 @@ def test_a_figure_without_a_key_is_named(runs: tuple[Path, Path], key: str) -> N
     ("figures__recall__value", "0.5", "value"),
     ("figures__accuracy__floor__count", None, "count"),
     ("model", {"name": "x"}, "weights"),
-    ("judge", {"digest": "x"}, "value"),
+    ("judge", {"digest": "x", "value": 0.5, "low": 0.4, "held_out": 9}, "high"),
     ("held_out", {"summary": "x"}, "fingerprint"),
     ("likelihood_images", {"held_out": False}, "count"),
-    ("denoising", [{"noise_level": 1.0}], "x_0_error"),
+    ("denoising", [{"noise_level": 1.0, "standard_error": 0.1}], "x_0_error"),
 ])
 def test_an_evaluation_is_checked_when_it_is_read(
     tmp_path: Path,

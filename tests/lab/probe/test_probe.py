@@ -18,9 +18,9 @@ from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.evaluation.estimates import Figure
 from ddpm.evaluation.modulation import modulated_layers
 from ddpm.lab.probe.inputs import _held_out, _source
-from ddpm.lab.probe.measurements import CLASSES, some_classes
+from ddpm.lab.probe.measurements import MOST_CLASSES, choose_classes
 from ddpm.lab.probe.probe import _file_name, command_line, probe
-from ddpm.lab.probe.results import Probed, from_json
+from ddpm.lab.probe.results import ProbeResults, from_json
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 
@@ -43,7 +43,7 @@ def saved(folder: Path, names: tuple[str, ...], **options: object) -> Path:
     return folder / "model"
 
 
-def probed(model: Path, **options: object) -> Probed:
+def probed(model: Path, **options: object) -> ProbeResults:
     page = probe(ProbeCommand(model, timesteps=4, images=20, samples=1, **options))
     assert page.read_text().lower().startswith("<!doctype html>")
     return from_json(page.with_suffix(".json").read_text())
@@ -55,13 +55,13 @@ def test_a_model_without_images_or_classes(tmp_path: Path, capsys: pytest.Captur
         "sign flips and dead channels", "signs of failure", "class separability", "freezing",
         "sensitivity to the class", "class swap",
     }
-    assert "name them with --reference" in found.left_out["freezing"]
+    assert "--reference" in found.left_out["freezing"]
     assert "classes" in found.left_out["class swap"]
     assert found.grid.classes == ["none"] and len(found.erasure) == len(found.layers) == 10
     assert found.erasure[0].timestep is not None and found.erasure[0].class_ is None
     assert all(row.timestep == pytest.approx(1) for row in found.variance)
     told = capsys.readouterr().out
-    assert all(f"left out: {name}, " in told for name in found.left_out)
+    assert all(f"left out: {name}: " in told for name in found.left_out)
 
 
 def test_a_model_on_digits(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_layers_that_nothing_is_meant_to_reach_are_not_unmoved(tmp_path: Path) -
 def test_a_judge_that_guesses_reads_no_swap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = tuple(str(digit) for digit in range(10))
     judge = SimpleNamespace(accuracy=Figure(0.14, 0.09, 0.2), class_names=names)
-    monkeypatch.setattr("ddpm.lab.probe.measurements.read_judge", lambda *_: judge)
+    monkeypatch.setattr("ddpm.lab.probe.measurements.train_judge", lambda *_: judge)
     found = probed(saved(tmp_path, names, channel_mult=(1,)), reference="digits", reference_split="train[:50]")
     assert found.swap is None and "10%" in found.left_out["class swap"]
 
@@ -197,10 +197,10 @@ def test_a_split_without_a_run_is_refused(tmp_path: Path) -> None:
         probe(ProbeCommand(model, reference=str(tmp_path / "run"), reference_split="train[:50]"))
 
 
-@pytest.mark.parametrize("count", [0, 1, CLASSES, CLASSES + 1, 1000])
+@pytest.mark.parametrize("count", [0, 1, MOST_CLASSES, MOST_CLASSES + 1, 1000])
 def test_classes_are_all_or_at_even_distances(count: int) -> None:
-    found = some_classes(count)
-    assert len(found) == min(count, CLASSES) and len({*found}) == len(found)
+    found = choose_classes(count)
+    assert len(found) == min(count, MOST_CLASSES) and len({*found}) == len(found)
     if count:
         assert (found[0], found[-1]) == (0, count - 1)
 

@@ -12,14 +12,14 @@ from PIL import Image
 
 from ddpm.evaluation.estimates import Figure
 from ddpm.lab.probe.probe_charts import Dots, dots, stacked_bars
-from ddpm.lab.probe.probe_page import introduction, page
+from ddpm.lab.probe.probe_page import introduction, render_probe
 from ddpm.lab.probe.results import (
     Erasure,
     Freezing,
-    Grid,
     Layer,
     Model,
-    Probed,
+    ProbeGrid,
+    ProbeResults,
     Rise,
     Sensitivity,
     Separability,
@@ -29,7 +29,15 @@ from ddpm.lab.probe.results import (
     SwapPoint,
     Variance,
 )
-from ddpm.lab.probe.summary import failing, failure, numbered, of_many, per_cent, shares, verdict
+from ddpm.lab.probe.summary import (
+    bonferroni_interval,
+    describe_failures,
+    find_failures,
+    number_layers,
+    percent,
+    pool_variance,
+    summarize,
+)
 
 TIMESTEPS, CLASSES = [0, 300, 999], ["cat", "a <dog>"]
 LAYERS = [
@@ -64,7 +72,7 @@ def picture() -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def probed() -> Probed:
+def probed() -> ProbeResults:
     """A probe of three layers, in round numbers."""
     pairs = [(name, part) for name in NAMES for part in ("scale", "shift")]
     grid = [[0.1, 0.2], [0.3, 0.1], [0.5, 0.4]]
@@ -78,10 +86,10 @@ def probed() -> Probed:
         SwapPoint("middle", "section", about(0.8), about(0.1)),
         SwapPoint("decoder", "section", about(0.2), about(0.7)),
     ]
-    return Probed(
+    return ProbeResults(
         model=Model("runs/small", "ab" * 32, 1234567, "adagn", "both", "all", 8, CLASSES, "digits", "cd" * 32, 20, True,
                     "python scripts/probe.py runs/small --images 20", "0.1", None),
-        grid=Grid(TIMESTEPS, [0.01, 1.0, 80.0], CLASSES),
+        grid=ProbeGrid(TIMESTEPS, [0.01, 1.0, 80.0], CLASSES),
         layers=LAYERS,
         strengths=[Strength(name, part, grid, [[0.1, -0.2], [0.3, 0.1], [-0.5, 0.4]], [3, 1]) for name, part in pairs],
         variance=[Variance(name, part, 2.0, 0.5, 0.3, 0.2) for name, part in pairs],
@@ -101,18 +109,18 @@ def probed() -> Probed:
     )
 
 
-def bare(left_out: dict[str, str]) -> Probed:
+def bare(left_out: dict[str, str]) -> ProbeResults:
     """A probe of which everything is left out that needs images, classes or a modulation."""
     empty = {name: [] for name in (*MEASURES, "erasure")} | {"swap": None}
     model = probed().model._replace(data=None, fingerprint=None, images=0, held_out=None, class_names=[])
-    return probed()._replace(model=model, grid=Grid([0, 999], [0.01, 80.0], ["none"]), left_out=left_out, **empty)
+    return probed()._replace(model=model, grid=ProbeGrid([0, 999], [0.01, 80.0], ["none"]), left_out=left_out, **empty)
 
 
-def said(found: Probed) -> str:
-    return "\n".join(verdict(found))
+def said(found: ProbeResults) -> str:
+    return "\n".join(summarize(found))
 
 
-def additive() -> Probed:
+def additive() -> ProbeResults:
     """A probe of a model that adds its shift before the norm."""
     layers = [layer._replace(parts=["shift"], shift_before_norm=True) for layer in LAYERS]
     erasure = [Erasure(NAMES[0], 4, 0.25, 0.2, 0.1, 0.3), Erasure(NAMES[1], 4, 0.25, 0.4, 0.3, None),
@@ -120,13 +128,13 @@ def additive() -> Probed:
     return probed()._replace(layers=layers, erasure=erasure)
 
 
-def failed() -> Probed:
+def failed() -> ProbeResults:
     """A probe with every sign of failure, and layers that are not reached or have no scale."""
     rows = [(0.02, 0.1, 0.0, 0.0), (0.25, 0.0, 0.4, 0.5), (None, None, 0.0, 0.75)]
     return probed()._replace(signs=[Signs(name, *row) for name, row in zip(NAMES, rows, strict=True)])
 
 
-def unclear() -> Probed:
+def unclear() -> ProbeResults:
     """A probe whose numbers show nothing: no variance, no rise, no class that is decided anywhere."""
     still = [row._replace(total=0.0, timestep=0.0, class_=0.0, interaction=0.0) for row in probed().variance]
     stuck = [p._replace(first=Figure(0.9, 0.8, 1.0), second=Figure(0.0, 0.0, 0.1)) for p in probed().swap.points]
@@ -136,7 +144,7 @@ def unclear() -> Probed:
     return probed()._replace(variance=still, freezing=rises, swap=swap, signs=signs)
 
 
-def many_layers() -> Probed:
+def many_layers() -> ProbeResults:
     layers = [LAYERS[0]._replace(name=f"down.{i}") for i in range(40)]
     rows = [probed().strengths[0]._replace(layer=layer.name) for layer in layers]
     variance = [probed().variance[0]._replace(layer=layer.name) for layer in layers]
@@ -159,7 +167,7 @@ def test_summaries(check_golden: Callable[[str, str], None]) -> None:
 
 @pytest.mark.parametrize("name", ["adagn", "additive", "bare"])
 def test_page(name: str, check_golden_page: Callable[[str, str], None], read_page: Callable[[str], object]) -> None:
-    text = page(PROBES[name]())
+    text = render_probe(PROBES[name]())
     read_page(text)
     for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         ElementTree.fromstring(svg)
@@ -167,34 +175,35 @@ def test_page(name: str, check_golden_page: Callable[[str, str], None], read_pag
 
 
 def test_the_summary_comes_first() -> None:
-    content = page(probed()).replace("\u00a0", " ")
-    assert content.index(verdict(probed())[0]) < content.index("<h2>")
-    assert verdict(bare({})) == []
+    content = render_probe(probed()).replace("\u00a0", " ")
+    assert content.index(summarize(probed())[0]) < content.index("<h2>")
+    assert summarize(bare({})) == []
 
 
 @pytest.mark.parametrize("name", [*MEASURES, "swap"])
 def test_any_one_measure_may_be_missing(name: str, read_page: Callable[[str], object]) -> None:
     without = probed()._replace(**{name: None if name == "swap" else []})
-    read_page(page(without))
+    read_page(render_probe(without))
 
 
 def test_shares_weigh_layers_by_their_variance_and_width() -> None:
     """Against the definition: sums of squares of all channels together."""
     rows = [Variance(NAMES[0], "scale", 3.0, 0.5, 0.25, 0.25), Variance(NAMES[1], "scale", 1.0, 0.1, 0.8, 0.1)]
-    whole = shares(probed()._replace(variance=rows), "scale")
+    whole = pool_variance(probed()._replace(variance=rows), "scale")
     timestep = 8 * 3.0 * 0.5 + 16 * 1.0 * 0.1
     assert whole.timestep == pytest.approx(timestep / (8 * 3.0 + 16 * 1.0))
     assert whole.total == pytest.approx((8 * 3.0 + 16 * 1.0) / 24)
     assert whole.timestep + whole.class_ + whole.interaction == pytest.approx(1)
-    assert shares(probed()._replace(variance=rows), "shift") is None
+    assert pool_variance(probed()._replace(variance=rows), "shift") is None
 
 
 def test_the_interval_of_the_largest_of_many_is_wider() -> None:
     """0.025 / 10 of a normal distribution is beyond 2.807 standard deviations, by tables."""
     half = 0.1 * 2.807 / 1.96
-    assert of_many(Figure(0.5, 0.4, 0.6, 20), 10) == pytest.approx((0.5, 0.5 - half, 0.5 + half, 20), abs=1e-4)
-    assert of_many(Figure(0.5, 0.4, 0.6, 20), 1) == pytest.approx((0.5, 0.4, 0.6, 20))
-    assert of_many(Figure(0.5), 10) == Figure(0.5)
+    found = bonferroni_interval(Figure(0.5, 0.4, 0.6, 20), 10)
+    assert found == pytest.approx((0.5, 0.5 - half, 0.5 + half, 20), abs=1e-4)
+    assert bonferroni_interval(Figure(0.5, 0.4, 0.6, 20), 1) == pytest.approx((0.5, 0.4, 0.6, 20))
+    assert bonferroni_interval(Figure(0.5), 10) == Figure(0.5)
 
 
 def test_the_summary_holds_the_numbers() -> None:
@@ -237,12 +246,12 @@ def test_where_no_depth_is_given_another_class_nothing_has_turned() -> None:
 
 def test_failure_signs_are_listed_worst_first() -> None:
     found = failed()
-    assert failing(found)["unmoved"] == [(NAMES[2], 0.75), (NAMES[1], 0.5)]
-    assert all(word in failure(found) for word in ("2 layers", "3 decoder 4 px", "75 %"))
+    assert find_failures(found)["unmoved"] == [(NAMES[2], 0.75), (NAMES[1], 0.5)]
+    assert all(word in describe_failures(found) for word in ("2 layers", "3 decoder 4 px", "75 %"))
 
 
 def test_sign_flips_and_layers_that_are_not_reached_are_no_failure() -> None:
-    assert failing(unclear()) == {}
+    assert find_failures(unclear()) == {}
     (line,) = (line for line in said(unclear()).splitlines() if "2 middle 4 px" in line)
     assert "20 %" in line and "30 %" in line
 
@@ -263,12 +272,12 @@ def test_the_introduction_is_of_this_network(check_golden: Callable[[str, str], 
 
 
 def test_many_layers_keep_the_overview_and_leave_their_maps_out() -> None:
-    content = page(many_layers())
+    content = render_probe(many_layers())
     assert "<details><summary>The other" not in content and " 39 layers" in content
 
 
 def test_layers_have_short_names() -> None:
-    assert list(numbered(LAYERS).values()) == ["1 encoder 8 px", "2 middle 4 px", "3 decoder 4 px"]
+    assert list(number_layers(LAYERS).values()) == ["1 encoder 8 px", "2 middle 4 px", "3 decoder 4 px"]
 
 
 @pytest.mark.parametrize(
@@ -276,7 +285,7 @@ def test_layers_have_short_names() -> None:
     [(0.0, "0 %"), (1e-9, "less than 0.1 %"), (0.0123, "1.2 %"), (0.0999, "10 %"), (0.5, "50 %"), (12.0, "1,200 %")],
 )
 def test_shares_in_words(share: float, text: str) -> None:
-    assert per_cent(share) == text
+    assert percent(share) == text
 
 
 def test_bars_are_as_long_as_the_shares() -> None:
