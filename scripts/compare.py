@@ -7,9 +7,9 @@ from ddpm.cli.errors import one_line_errors
 def main() -> None:
     with one_line_errors():
         command = parse_compare()
-        from ddpm.lab.comparison.compare import report  # after the options are read: importing takes seconds
+        from ddpm.lab.comparison.compare import write_comparison  # after the options are read: importing takes seconds
 
-        report(command.runs, command.out)
+        write_comparison(command.runs, command.out)
 
 
 if __name__ == "__main__":

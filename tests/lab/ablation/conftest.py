@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ddpm.lab.ablation import outcome, trials
-from ddpm.lab.comparison import runs
 
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import Config, SampleConfig, TrackingConfig, TrainConfig
 from ddpm.config.study import Arm, Study
 from ddpm.config.yaml_files import read_config
+from ddpm.lab.ablation import outcome, trials
+from ddpm.lab.comparison import runs
 
 
 def config_of(**train: Any) -> Config:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from ddpm.lab.ablation import timing
 
 from ddpm.config.sections import Config, ModelConfig, TrainConfig
+from ddpm.lab.ablation import timing
 from ddpm.lab.ablation.timing import read_timing, step_seconds, write_timing
 from ddpm.training.build import build_data
 from ddpm.training.trainer import Trainer
