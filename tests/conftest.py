@@ -1,5 +1,6 @@
 """Fixtures of all tests."""
 
+import difflib
 import os
 import subprocess
 import sys
@@ -15,6 +16,32 @@ import torch
 from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the golden files instead of comparing")
+
+
+@pytest.fixture
+def check_golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compare a text with a file in the folder `golden` next to the test.
+
+    With --update-golden the file is written instead. Golden files hold prose, so that it can be read and rewritten in
+    one place; what a text must say is asserted in the tests.
+    """
+
+    def check(name: str, text: str) -> None:
+        file = request.path.parent / "golden" / name
+        if request.config.getoption("--update-golden"):
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
+            return
+        known = file.read_text() if file.exists() else ""
+        lines = difflib.unified_diff(known.splitlines(), text.splitlines(), str(file), "now", n=1, lineterm="")
+        if known != text:
+            pytest.fail("\n".join([*lines, "if this is meant: pytest --update-golden"]), pytrace=False)
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Templates of pages: where they are, and what they have in common."""
+"""The environment of the page templates."""
 
 from pathlib import Path
 
@@ -7,17 +7,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ddpm.lab.charts import DASHES, PALETTE
 
 
-def environment(*folders: Path) -> Environment:
-    """What templates are made with.
+def template_environment() -> Environment:
+    """Return the environment of all templates in this package, named as in "probe/probe.html.jinja".
 
-    Text is escaped, a name that is not given is an error, and every template can extend `base.html.jinja`: that is
-    where the head, the colours and the macros `key` and `chart` are. `key` looks up the style of a name in `styles`.
-
-    Args:
-        folders: of templates, before the one with the base.
+    Text is escaped, an undefined name is an error, and every template can extend `base.html.jinja`, which holds the
+    head, the colours and the macros `key` and `chart`. `key` looks up the style of a name in `styles`.
     """
     templates = Environment(
-        loader=FileSystemLoader([*folders, Path(__file__).parent]),
+        loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,4 +1,4 @@
-"""What scripts/ablate.py does: every arm with every seed, trained, evaluated, compared and reported."""
+"""The ablate command: trains and evaluates every arm of a study with every seed, and writes the report."""
 
 import gc
 import sys
@@ -21,45 +21,45 @@ from ddpm.lab.ablation.arms import Size, arm_sizes, check_arms
 from ddpm.lab.ablation.measurement import check_evaluation
 from ddpm.lab.ablation.registration import register
 from ddpm.lab.ablation.study_report import report
-from ddpm.lab.ablation.sweep import chosen_rates, read_sweep
+from ddpm.lab.ablation.sweep import choose_rates, read_sweep
 from ddpm.lab.ablation.timing import read_timing, step_seconds, write_timing
 from ddpm.lab.ablation.trials import (
     Trial,
     check_metric,
-    divergence,
     drawing_settings,
     evaluate_command,
     is_settled,
+    list_sweep_trials,
+    list_trials,
     note_divergence,
-    part_of,
-    sweep_trials,
-    trials,
+    read_divergence,
+    take_shard,
 )
 from ddpm.processes import FailedElsewhere, InUse, check_launch, first_on_main, join_processes, on_main
 from ddpm.training.build import build_data
 from ddpm.training.dry_run import format_duration
 from ddpm.training.train import train
 
-PATIENCE = timedelta(hours=12)      # for a judge that the main process trains; the first who joins decides
-SHOWN = 5                           # missing runs that are named
+PATIENCE = timedelta(hours=12)      # other processes wait while the main process trains a classifier
+SHOWN_RUNS = 5                      # number of missing runs that are listed
 
 
 def ablate(
     study: Study, documents: Mapping[str, str], path: Path, shard: tuple[int, int] = (1, 1), dry_run: bool = False
 ) -> None:
-    """Makes the runs of a study, or this part of them, and reports when all are there; what is there is not made again.
+    """Make the missing runs of a study or of one shard, and write the report once all runs exist.
 
     Args:
-        study: what is studied.
-        documents: names and texts of the files that the study keeps, as `study_documents` returns them.
+        study: the study.
+        documents: names and texts of the files that the directory keeps, as `study_documents` returns them.
         path: directory of the study.
-        shard: (i, n) makes the i-th of n parts.
-        dry_run: say what it would take, and stop.
+        shard: (i, n) makes the i-th of n shards.
+        dry_run: print the estimated cost and stop.
 
     Raises:
-        ValueError: for anything in the study, the data, the launch or the directory that cannot work, and if the
-            learning rates cannot be chosen yet.
-        SystemExit: after an interruption, with 128 plus the signal's number; the same command goes on.
+        ValueError: if the study, the data, the launch or the directory is wrong, or if the learning rates cannot be
+            chosen yet.
+        SystemExit: after an interruption, with 128 plus the signal's number; the same command resumes.
     """
     processes = join_processes(PATIENCE)
     check_launch(processes.num_processes, "ablate.py")
@@ -69,12 +69,12 @@ def ablate(
         return
     rates: dict[str, float] = {}
     if study.learning_rates:
-        tried = sweep_trials(study, path)
-        _make(part_of(tried, shard), study, processes, "sweep")
+        tried = list_sweep_trials(study, path)
+        _make(take_shard(tried, shard), study, processes, "sweep")
         rates = _from_main(processes, lambda: _rates(study, path, tried))
-    planned = trials(study, path, rates)
+    planned = list_trials(study, path, rates)
     on_main(processes, lambda: _give_up(path, planned))
-    _make(part_of(planned, shard), study, processes, "run")
+    _make(take_shard(planned, shard), study, processes, "run")
     if _from_main(processes, lambda: read_timing(path)) is None:
         _time(study, path, processes)
     on_main(processes, lambda: _conclude(study, path, planned))
@@ -88,7 +88,7 @@ def _begin(
     dry_run: bool,
     processes: PartialState,
 ) -> None:
-    """Looks at arms and data, registers the study unless only asked what it takes, and says that."""
+    """Check arms and data, register the study unless this is a dry run, and print the cost."""
     data = first_on_main(processes, lambda: build_data(study.baseline.config))
     sizes = _from_main(processes, lambda: arm_sizes(study, data))
     on_main(processes, lambda: check_evaluation(study, data))
@@ -100,10 +100,10 @@ def _begin(
 def _announce(
     study: Study, path: Path, shard: tuple[int, int], data: ImageData, sizes: dict[str, Size], processes: PartialState
 ) -> None:
-    """Says what the study takes: arms, runs, and the time of what is left."""
-    # The runs of the study are counted with the arms' own rates: what a sweep will choose changes no time.
-    mine = part_of(sweep_trials(study, path), shard) + part_of(trials(study, path, {}), shard)
-    left = _from_main(processes, lambda: [trial for trial in mine if not _is_there(trial)])
+    """Print arms, runs, and the estimated time of the remaining runs."""
+    # The learning rates that a sweep will choose do not affect the time.
+    mine = take_shard(list_sweep_trials(study, path), shard) + take_shard(list_trials(study, path, {}), shard)
+    left = _from_main(processes, lambda: [trial for trial in mine if not _is_trained(trial)])
     seconds = {}
     if left:
         measured = step_seconds({arm.name: arm.config for arm in study.arms}, data, rounds=1, warm_up=1)
@@ -117,52 +117,52 @@ def _announce(
     total = len(study.arms) * (len(study.seeds) + len(study.learning_rates))
     steps = study.baseline.config.train.steps
     sweep = f" and {len(study.learning_rates)} learning rates" if study.learning_rates else ""
-    part = "" if shard == (1, 1) else f", {len(mine)} of them in part {shard[0]}/{shard[1]}"
+    part = "" if shard == (1, 1) else f", {len(mine)} of them in shard {shard[0]}/{shard[1]}"
     time = format_duration(sum(seconds[trial.arm] * trial.config.train.steps for trial in left))
-    takes = f"about {time} on this machine, evaluations aside" if left else "none to train"
+    takes = f"about {time} on this machine, without evaluations" if left else "none to train"
     print(
         f"question   {study.question}\n"
         f"data       {data.summary()}\n"
         f"runs       {len(study.arms)} arms x {len(study.seeds)} seeds{sweep}: {total} runs of {steps} steps{part}; "
         f"{len(left)} to train\n"
-        f"decides    {study.metric}\n"
+        f"metric     {study.metric}\n"
         f"time       {takes}\n"
         f"directory  {path}\n\n" + "\n".join(aligned(rows)) + "\n",
         flush=True,
     )
 
 
-def _is_there(trial: Trial) -> bool:
-    """Whether a run is trained, whether evaluated or not."""
+def _is_trained(trial: Trial) -> bool:
+    """Return whether a run is trained or has diverged; it may not be evaluated yet."""
     return (trial.path / "pipeline").is_dir() or (trial.path / "diverged.json").is_file()
 
 
 def _make(chosen: Sequence[Trial], study: Study, processes: PartialState, title: str) -> None:
-    """Trains and evaluates runs, one after the other; says which were left to others."""
+    """Train and evaluate runs one after the other; skip those that another process is working on."""
     for number, trial in enumerate(chosen, 1):
         if _from_main(processes, lambda trial=trial: is_settled(trial, study)):
             continue
         _say(processes, f"\n{title} {number} of {len(chosen)}: {trial.name} ({trial.path})")
         kind, message, step = _attempt(trial, study)
         if kind is not None and issubclass(kind, Diverged):
-            _say(processes, f"{trial.name} diverged and is counted as that: {message}")
-            on_main(processes, lambda trial=trial, step=step, told=message: note_divergence(trial.path, step, told))
+            _say(processes, f"{trial.name} diverged: {message}")
+            on_main(processes, lambda trial=trial, step=step, text=message: note_divergence(trial.path, step, text))
         elif kind is not None:
-            _say(processes, f"{trial.name} is left out: {message}")
-        gc.collect()                    # models and optimizers refer to themselves
+            _say(processes, f"{trial.name} is skipped: {message}")
+        gc.collect()                    # models and optimizers contain reference cycles
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()    # arms of other shapes cannot use what it keeps
+            torch.cuda.empty_cache()    # arms with other shapes cannot reuse the cached blocks
 
 
 def _attempt(trial: Trial, study: Study) -> tuple[type[BaseException] | None, str, int | None]:
-    """Makes one run.
+    """Train and evaluate one run.
 
     Returns:
-        Class, message and step of the error that the study goes on after, the same on all processes: numbers that are
-        not finite, or another process that holds the run; None for no error.
+        Class, message and step of an error that does not end the study, equal on all processes: divergence, or a run
+        that another process is working on. The class is None without an error.
 
     Raises:
-        ValueError: whatever else is wrong; names the run.
+        ValueError: for any other error; the message names the run.
     """
     command = evaluate_command(study, trial.path)
     try:
@@ -185,22 +185,22 @@ def _rates(study: Study, path: Path, tried: Sequence[Trial]) -> dict[str, float]
     missing = [trial for trial in tried if not is_settled(trial, study)]
     if missing:
         raise ValueError(
-            f"learning_rates: {len(missing)} of {len(tried)} runs of the sweep are not there yet; run this command "
-            "again when the other shards have done theirs"
+            f"learning_rates: {len(missing)} of {len(tried)} runs of the sweep are missing; run this command again "
+            "when the other shards are finished"
         )
-    return chosen_rates(study, path)
+    return choose_rates(study, path)
 
 
 def _give_up(path: Path, planned: Sequence[Trial]) -> None:
-    """Counts the runs of an arm that diverged at every learning rate as diverged, without making them."""
+    """Record the runs of arms that diverged at every learning rate as diverged, without making them."""
     sweep = read_sweep(path)
     for trial in planned:
-        if sweep.get(trial.arm, {}).get("diverged") and divergence(trial.path) is None:
-            note_divergence(trial.path, None, "the arm diverged at every learning rate that was tried")
+        if sweep.get(trial.arm, {}).get("diverged") and read_divergence(trial.path) is None:
+            note_divergence(trial.path, None, "the arm diverged at every learning rate of the sweep")
 
 
 def _time(study: Study, path: Path, processes: PartialState) -> None:
-    """Measures the training steps of all arms, once for a study."""
+    """Time the training steps of all arms, once for a study."""
     data = first_on_main(processes, lambda: build_data(study.baseline.config))
     _say(processes, "\ntiming the training steps of all arms in turns")
     seconds = step_seconds({arm.name: arm.config for arm in study.arms}, data)
@@ -208,21 +208,21 @@ def _time(study: Study, path: Path, processes: PartialState) -> None:
 
 
 def _conclude(study: Study, path: Path, planned: Sequence[Trial]) -> None:
-    """Reports, if all runs are there; else says which are not."""
+    """Write the report if all runs exist; otherwise list the missing ones."""
     missing = [trial for trial in planned if not is_settled(trial, study)]
     if not missing:
         report(study, path)
         return
-    named = "; ".join(trial.name for trial in missing[:SHOWN]) + ("; ..." if len(missing) > SHOWN else "")
+    named = "; ".join(trial.name for trial in missing[:SHOWN_RUNS]) + ("; ..." if len(missing) > SHOWN_RUNS else "")
     print(
-        f"\n{len(missing)} of {len(planned)} runs are not there yet: {named}\n"
-        "the shard that makes the last of them reports; so does this command, given again after that",
+        f"\n{len(missing)} of {len(planned)} runs are missing: {named}\n"
+        "the shard that makes the last of them writes the report, or run this command again afterwards",
         file=sys.stderr,
     )
 
 
 def _from_main(processes: PartialState, act: Callable[[], Any]) -> Any:
-    """What the main process finds, on all of them."""
+    """Call `act` on the main process, and return its result on all processes."""
     return broadcast_object_list([on_main(processes, act)])[0]
 
 

@@ -1,4 +1,4 @@
-"""What the arms of a study are as models: how large, and whether they can be compared at all."""
+"""Sizes of the models of a study's arms, and checks that the arms can be compared."""
 
 from typing import NamedTuple
 
@@ -12,16 +12,16 @@ from ddpm.models.unet import UNet
 from ddpm.training.build import build_unet, check_config
 from ddpm.training.dry_run import multiply_adds
 
-LEAST_GROUP = 4         # channels in a group of an additive arm
-OF_NOISE = ("schedule", "num_timesteps", "zero_terminal_snr")      # diffusion options that say which noise levels are
+LEAST_GROUP = 4         # smallest number of channels per group in an arm that adds the embedding before the norm
+SIGMA_OPTIONS = ("schedule", "num_timesteps", "zero_terminal_snr")     # diffusion options that determine the sigmas
 
 
 class Size(NamedTuple):
-    """How large a model is.
+    """Size of a model.
 
     Attributes:
-        parameters: number of them.
-        multiply_adds: of a forward pass on one image.
+        parameters: number of parameters.
+        multiply_adds: multiply-adds of a forward pass on one image.
     """
 
     parameters: int
@@ -29,53 +29,53 @@ class Size(NamedTuple):
 
 
 def check_arms(study: Study) -> None:
-    """Refuses arms that name what there is not, or that have unequal data or budgets.
+    """Check the names in the configurations of the arms, and that all arms have equal data and budgets.
 
     Raises:
-        ValueError: names the arm and the option.
+        ValueError: if an option of an arm is wrong; the message names both.
     """
-    expected = _given_alike(study.baseline.config)
+    expected = _shared_options(study.baseline.config)
     for arm in study.arms:
         try:
             check_config(arm.config)
         except ValueError as problem:
             raise ValueError(f"arms.{arm.name}: {problem}") from None
-        for key, value in _given_alike(arm.config).items():
+        for key, value in _shared_options(arm.config).items():
             if value != expected[key]:
                 raise ValueError(
-                    f"arms.{arm.name}: {key} is {value}, that of {study.baseline.name} is {expected[key]}; arms are "
-                    "compared on equal data with equal budgets"
+                    f"arms.{arm.name}: {key} is {value}, but {expected[key]} in {study.baseline.name}; use equal data "
+                    "and budgets in all arms"
                 )
         if study.metric == "denoising_error":
             _check_noise(study.baseline, arm)
 
 
 def _check_noise(baseline: Arm, arm: Arm) -> None:
-    for key in OF_NOISE:
+    for key in SIGMA_OPTIONS:
         ours, theirs = getattr(arm.config.diffusion, key), getattr(baseline.config.diffusion, key)
         if ours != theirs:
             raise ValueError(
-                f"metric: denoising_error is a mean over noise levels, and arms.{arm.name} has others: diffusion.{key} "
-                f"is {ours}, that of {baseline.name} is {theirs}; take bits_per_dim or a figure of images"
+                f"metric: denoising_error is a mean over sigmas, which differ in arms.{arm.name}: diffusion.{key} is "
+                f"{ours}, but {theirs} in {baseline.name}; use bits_per_dim or a metric of generated images"
             )
 
 
-def _given_alike(config: Config) -> dict[str, object]:
-    """What all arms are given alike."""
+def _shared_options(config: Config) -> dict[str, object]:
+    """Return the options that must be equal in all arms."""
     data = {f"data.{key}": value for key, value in config.data.reading().items() if key != "memory_gb"}
     budget = {f"train.{key}": getattr(config.train, key) for key in ("steps", "batch_size")}
     return {**data, **budget, "model.pretrained": config.model.pretrained}
 
 
 def arm_sizes(study: Study, data: ImageData) -> dict[str, Size]:
-    """Builds the model of every arm.
+    """Build the model of every arm, and return its size.
 
     Args:
-        study: what is studied.
+        study: the study.
         data: its images.
 
     Raises:
-        ValueError: if a model cannot be built for the data, or its norms would decide the comparison; names the arm.
+        ValueError: if a model cannot be built for the data, or `check_groups` fails; the message names the arm.
     """
     sizes = {}
     for arm in study.arms:
@@ -89,20 +89,20 @@ def arm_sizes(study: Study, data: ImageData) -> dict[str, Size]:
 
 
 def check_groups(unet: UNet, arm: str) -> None:
-    """Refuses an additive arm with small groups.
+    """Check that an arm that adds the embedding before GroupNorm has large enough groups.
 
-    Of what is added to a channel before GroupNorm, 1 / (channels per group) is subtracted again, all of it where a
-    group is one channel: a comparison of such an arm is decided before it begins.
+    GroupNorm subtracts 1 / (channels per group) of what is added to a channel, which is everything if a group is one
+    channel, so an arm with small groups could not win the comparison.
 
     Raises:
-        ValueError: names the layer.
+        ValueError: if groups are too small; the message names the layer.
     """
     for layer in modulated_layers(unet):
         norm: nn.GroupNorm = layer.norm.norm
         size = norm.num_channels // norm.num_groups
         if layer.norm.shift_before_norm and size < LEAST_GROUP:
             raise ValueError(
-                f"arms.{arm}: {layer.name} adds the embedding before a norm of {size} channel(s) per group, which "
-                f"erases 1/{size} of it; {LEAST_GROUP} per group are needed: change model.channels, or lower "
+                f"arms.{arm}: {layer.name} adds the embedding before a norm with {size} channel(s) per group, which "
+                f"erases 1/{size} of it; use at least {LEAST_GROUP} per group: raise model.channels, or lower "
                 "model.norm_groups"
             )

@@ -1,42 +1,43 @@
-"""What the names of norms and figures mean, for somebody who has never met the code."""
+"""Explains norms and metrics to readers who do not know the code."""
 
 import inspect
 
 from ddpm.models.norm import NORMS
 
-_FEATURES = "features (numbers by which a classifier describes an image)"
+_FEATURES = "features (numbers that a neural network computes from an image)"
 
-# Figure -> what it is.
+# Explanation of each metric.
 MEANINGS = {
     "denoising_error":
-        "Real images, new to the model where there are any, are mixed with noise at several fixed levels, and the "
-        "model says what the noise was. The squared error of that, averaged over levels, images and pixels: 0 is "
-        "perfect, and 1 is what a network gets that says nothing. It is the squared error of the image divided by the "
-        "square of the noise level.",
+        "Real images, held out from training if possible, are mixed with noise at several fixed sigmas, and the model "
+        "predicts the noise. This is the squared error of the prediction, averaged over sigmas, images and "
+        "pixels: 0 is perfect, and 1 is the error of predicting 0. It equals the squared error of the image divided by "
+        "the square of sigma.",
     "bits_per_dim":
-        "How many bits the model needs at most to store one colour of one pixel of real images (variational bound).",
+        "Variational upper bound on the bits that the model needs for one channel of one pixel of real images.",
     "frechet_distance":
-        f"How far the {_FEATURES} of drawn images are from those of real ones: the distance of two Gaussians fitted to "
-        "them. It is larger the fewer images there are.",
+        f"Distance between the {_FEATURES} of generated and real images: the Fréchet distance of two Gaussians "
+        "fitted to them. It increases with fewer images.",
     "frechet_distance_infinity":
-        "The Fréchet distance that infinitely many drawn images would have, extrapolated. It may be below 0.",
+        "The Fréchet distance extrapolated to infinitely many generated images. It may be negative.",
     "kernel_distance":
-        f"How far the {_FEATURES} of drawn images are from those of real ones: squared maximum mean discrepancy, "
-        "unbiased, so that real images get 0 on average.",
-    "precision": f"Share of drawn images whose {_FEATURES} lie where real images are.",
-    "recall": f"Share of real images whose {_FEATURES} lie where drawn images are.",
-    "density": "As precision, but it counts how many real images are near, so it can be above 1.",
-    "coverage": "Share of real images that have a drawn one among their neighbours.",
+        f"Distance between the {_FEATURES} of generated and real images: the unbiased estimate of the squared "
+        "maximum mean discrepancy, which is 0 on average for real images.",
+    "precision": f"Fraction of generated images whose {_FEATURES} are close to those of a real image.",
+    "recall": f"Fraction of real images whose {_FEATURES} are close to those of a generated image.",
+    "density": "Like precision, but it counts the real images that are close, so it can exceed 1.",
+    "coverage": "Fraction of real images with a generated image among their nearest neighbours.",
     "inception_score":
-        "Whether a classifier is sure of each drawn image and sees all classes equally often. It knows no real images.",
+        "High if a classifier is confident about each generated image and predicts all classes equally often. It does "
+        "not use real images.",
     "accuracy":
-        "Share of drawn images that a classifier, trained on real ones, reads as the class that was asked for.",
+        "Fraction of generated images that a classifier, trained on real images, recognises as the requested class.",
     "memorised":
-        "Share of drawn images that are nearer to a training image than 99 % of new real images are. A model that "
-        "remembers no single image has 1 %.",
+        "Fraction of generated images that are closer to a training image than 99 % of held-out real images are. It is "
+        "1 % for a model that memorises nothing.",
 }
 
 
-def of_norm(name: str) -> str:
-    """What an entry of NORMS is: the first paragraph of its docstring."""
+def describe_norm(name: str) -> str:
+    """Return the explanation of an entry of NORMS: the first paragraph of its docstring."""
     return " ".join(inspect.getdoc(NORMS[name]).split("\n\n")[0].split())

@@ -1,4 +1,4 @@
-"""Whether the runs of a study can be evaluated as it says: looked at before the first of them is trained."""
+"""Checks the evaluation options of a study before its first run is trained."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -17,25 +17,25 @@ from ddpm.io.pipelines import locate
 from ddpm.lab.ablation.trials import drawing_settings, evaluate_command
 from ddpm.training.build import build_schedule, check_extractor
 
-OF_DOWNLOADS = ("dinov2:",)      # extractors that take long to build; their evaluation says what is wrong
+DOWNLOADED = ("dinov2:",)        # prefixes of extractors that take long to build and are checked when they are used
 
 
 def check_evaluation(study: Study, data: ImageData) -> None:
-    """Refuses options of the evaluation that cannot work.
+    """Check the options of the evaluation.
 
     Args:
-        study: what is studied.
-        data: the images that its arms are trained on.
+        study: the study.
+        data: the training images of its arms.
 
     Raises:
-        ValueError: names the option, as evaluation.held_out_split.
+        ValueError: if an option cannot work; the message names it, such as evaluation.held_out_split.
     """
     for arm in study.arms:
         _check_drawing(study, arm)
     command = evaluate_command(study, Path())
     check_extractor(command.extractor)
     with _named(""):
-        if command.extractor not in EXTRACTORS and not command.extractor.startswith(OF_DOWNLOADS):
+        if command.extractor not in EXTRACTORS and not command.extractor.startswith(DOWNLOADED):
             build_extractor(command.extractor, data, "cpu", cache_directory())
         _check_images(command, study.baseline.config.data, data)
     if command.guide is not None:
@@ -51,13 +51,13 @@ def _check_drawing(study: Study, arm: Arm) -> None:
         raise ValueError(f"{str(problem).replace('sample.', 'evaluation.')} (arm {arm.name})") from None
     if settings.guidance != 1 and study.evaluation.get("guide") is None and arm.config.diffusion.label_dropout == 0:
         raise ValueError(
-            f"evaluation.guidance: only 1 is possible where diffusion.label_dropout is 0, as in arm {arm.name}; leave "
-            "it at 1, or name a guide"
+            f"evaluation.guidance: must be 1 because diffusion.label_dropout is 0 in arm {arm.name}; leave it at 1, or "
+            "set evaluation.guide"
         )
 
 
 def _check_images(command: EvaluateCommand, training: DataConfig, data: ImageData) -> None:
-    """Reads the real images that are compared with and those that are held out."""
+    """Read the reference images and the held-out images, and check that the latter are not trained on."""
     reference, config = data, training
     if command.reference is not None:
         config = reference_config(command, None)
@@ -70,7 +70,7 @@ def _check_images(command: EvaluateCommand, training: DataConfig, data: ImageDat
     source = config.source if command.held_out is None else command.held_out
     shared = held_out.part.shared(data.part) if source == training.source else 0
     if shared or held_out.fingerprint == data.fingerprint:
-        raise ValueError(f"held_out_split: {shared or len(data):,} of its images are trained on; name other rows")
+        raise ValueError(f"held_out_split: {shared or len(data):,} of these images are trained on; choose other rows")
 
 
 @contextmanager

@@ -13,19 +13,19 @@ from ddpm.config.study import FIGURES, Study
 from ddpm.config.yaml_files import read_config
 from ddpm.evaluation.denoiser import SCORES, image_scores
 from ddpm.evaluation.estimates import Z
-from ddpm.lab.ablation.registration import registered
+from ddpm.lab.ablation.registration import read_registration
 from ddpm.lab.ablation.run_provenance import provenance
-from ddpm.lab.ablation.statistics import Contrast, Measured, contrast, simultaneous
+from ddpm.lab.ablation.statistics import Contrast, Measured, bonferroni_level, contrast
 from ddpm.lab.ablation.sweep import read_sweep
 from ddpm.lab.ablation.timing import read_timing
-from ddpm.lab.ablation.trials import Trial, divergence, evaluation_of, trials
-from ddpm.lab.ablation.verdicts import sentence, weighed
-from ddpm.lab.comparison.comparison import differing, identity, short
+from ddpm.lab.ablation.trials import Trial, find_study_evaluation, list_trials, read_divergence
+from ddpm.lab.ablation.verdicts import qualify, verdict_sentence
+from ddpm.lab.comparison.comparison import comparison_key, shorten, why_incomparable
 from ddpm.lab.comparison.runs import Evaluation, Run, finite, read_run
 
-LEVEL = 0.95
+CONFIDENCE = 0.95
 
-Figures = dict[str, dict[int, Measured]]        # arm -> seed -> a figure
+ByArmAndSeed = dict[str, dict[int, Measured]]       # a metric by arm and seed
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class RunOutcome:
 
     Attributes:
         arm: name of its arm.
-        seed: as the study numbers it.
+        seed: seed in the study.
         path: its run directory.
-        run: as it is read back; None where there is none.
-        evaluation: that the study asks for; None where there is none, or it cannot be compared with the others.
-        diverged: where its numbers stopped being finite; None if they did not.
-        measured: the deciding figure; None where there is none.
+        run: the run; None if it does not exist yet.
+        evaluation: the study's evaluation; None if it does not exist or cannot be compared with the others.
+        diverged: how the run diverged; None if it did not.
+        measured: the primary metric; None if there is none.
     """
 
     arm: str
@@ -53,21 +53,21 @@ class RunOutcome:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that is said of a study.
+    """The outcome of a study.
 
     Attributes:
-        study: what was asked.
+        study: the study.
         path: its directory.
-        registered: study.json.
-        runs: arm -> its runs in the order of the seeds.
-        primary: arm -> its contrast with the baseline in the deciding figure; the intervals hold together.
-        exploratory: another figure -> arm -> contrast at 95 %, not adjusted for their number.
-        better: figure -> lower or higher, whichever is better.
-        means: figure -> arm -> mean over seeds, and standard deviation (None for one seed).
-        step_seconds: arm -> measured seconds per training step; empty if not measured.
+        registered: content of study.json.
+        runs: runs of each arm in the order of the seeds.
+        primary: contrast of each arm with the baseline in the primary metric; the intervals hold jointly.
+        exploratory: contrasts of each arm in each other metric, at 95 % without correction for multiple comparisons.
+        better: "lower" or "higher" for each metric.
+        means: mean over seeds and standard deviation (None for one seed) by metric and arm.
+        step_seconds: measured seconds per training step of each arm; empty if not measured.
         verdicts: a sentence for every arm but the baseline.
-        notes: what a reader has to know, a sentence each.
-        provenance: of every run that is there: arm, seed, command, git_commit, versions, data, weights, evaluation.
+        notes: sentences about everything that limits the conclusions.
+        provenance: arm, seed, command, git_commit, versions, data, weights and evaluation of every existing run.
     """
 
     study: Study
@@ -85,26 +85,25 @@ class Outcome:
 
 
 def read_outcome(path: Path, study: Study) -> Outcome:
-    """Reads the runs of a study, and compares its arms with the first.
+    """Read the runs of a study, and compare its arms with the first.
 
     Args:
         path: directory of the study.
-        study: what is studied.
+        study: the study.
 
     Raises:
-        ValueError: if the directory holds no study, a file cannot be read, or no run has the deciding metric; names the
-            figures that there are.
+        ValueError: if the directory contains no study or a damaged file, or no run has the primary metric.
     """
-    facts = registered(path)
+    facts = read_registration(path)
     sweep = read_sweep(path)
     rates = {arm: found["learning_rate"] for arm, found in sweep.items()}
     notes = [
-        f"{arm}: the best learning rate, {found['learning_rate']:g}, is at an end of the list that was tried; "
-        "a better one may lie beyond"
+        f"{arm}: the best learning rate, {found['learning_rate']:g}, is at an end of the list; a better one may lie "
+        "beyond it"
         for arm, found in sweep.items()
         if found["at_an_end"]
     ]
-    read = [_read(trial) for trial in trials(study, path, rates)]
+    read = [_read(trial) for trial in list_trials(study, path, rates)]
     notes += [
         f"{run.arm}, seed {run.seed}, is not evaluated yet"
         for run in read
@@ -116,35 +115,35 @@ def read_outcome(path: Path, study: Study) -> Outcome:
     better = {name: figure["better"] for content in contents for name, figure in content["figures"].items()}
     if contents and study.metric not in better:
         known = ", ".join(better) or "none"
-        raise ValueError(f"metric: no run of {path} has {study.metric}; their figures are {known}")
+        raise ValueError(f"metric: no run of {path} has {study.metric}; choose one of {known}")
     figures = {name: _figures(name, read, study, reference, notes) for name in better}
     deciding = figures.get(study.metric, {})
     runs = {arm.name: [_decided(run, study, deciding) for run in read if run.arm == arm.name] for arm in study.arms}
     notes += _missing(runs) + _trained_on(runs, study.metric)
     baseline, others = study.baseline.name, [arm.name for arm in study.arms[1:]]
-    level = simultaneous(LEVEL, len(others))
+    level = bonferroni_level(CONFIDENCE, len(others))
     diverged = {arm: sum(run.diverged is not None for run in of_arm) for arm, of_arm in runs.items()}
     primary = {
         arm: _contrast(study.metric, arm, baseline, deciding, better.get(study.metric, "lower"), level, notes)
         for arm in others
     }
-    primary = {arm: weighed(found, diverged[arm], diverged[baseline]) for arm, found in primary.items()}
+    primary = {arm: qualify(found, diverged[arm], diverged[baseline]) for arm, found in primary.items()}
     exploratory = {
         name: {
-            arm: weighed(found, diverged[arm], diverged[baseline])
+            arm: qualify(found, diverged[arm], diverged[baseline])
             for arm in others
-            for found in [_contrast(name, arm, baseline, of_arms, better[name], LEVEL)]
+            for found in [_contrast(name, arm, baseline, of_arms, better[name], CONFIDENCE)]
         }
         for name, of_arms in figures.items()
         if name != study.metric
     }
     verdicts = [
-        sentence(arm, baseline, study.metric, primary[arm], len(study.seeds), {a: n for a, n in diverged.items() if n})
+        verdict_sentence(arm, baseline, study.metric, primary[arm], len(study.seeds), diverged)
         for arm in others
     ]
     timing = read_timing(path)
     if timing is None:
-        notes.append("the training steps were not timed; scripts/ablate.py on this directory does it")
+        notes.append("the training steps were not timed; run scripts/ablate.py on this directory again")
     notes += _unlike_code(read)
     return Outcome(
         study=study,
@@ -163,7 +162,7 @@ def read_outcome(path: Path, study: Study) -> Outcome:
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
-    """The statistics as plain values, the same for the same runs wherever and whenever they were made."""
+    """Return the statistics as JSON data that depends only on the runs."""
     study = outcome.study
     return {
         "question": study.question,
@@ -197,55 +196,56 @@ def _run_json(run: RunOutcome) -> dict[str, Any]:
 
 
 def _read(trial: Trial) -> RunOutcome:
-    diverged = divergence(trial.path)
+    diverged = read_divergence(trial.path)
     if not (trial.path / "run.json").is_file():
         return RunOutcome(trial.arm, trial.seed, trial.path, None, None, diverged, None)
     different = differences(read_config(trial.path / "config.yaml"), trial.config)
     if different:
         listed = ", ".join(f"{key} ({old} there, {new} in the study)" for key, (old, new) in different.items())
-        raise ValueError(f"{trial.path}: holds a run with other settings: {listed}; remove it, or restore the study's")
+        raise ValueError(f"{trial.path}: contains a run with other settings: {listed}; remove it, or restore the study")
     run = read_run(trial.path, trial.name)
-    evaluation = None if diverged is not None else evaluation_of(run)
+    evaluation = None if diverged is not None else find_study_evaluation(run)
     return RunOutcome(trial.arm, trial.seed, trial.path, run, evaluation, diverged, None)
 
 
 def _comparable(
     run: RunOutcome, reference: dict[str, Any] | None, facts: dict[str, Any], notes: list[str]
 ) -> RunOutcome:
-    """A run as it is, or without its evaluation where that is of other data or by another judge; says so."""
+    """Return the run, without its evaluation (and with a note) if that has other data or another classifier."""
     if run.run is None or run.evaluation is None:
         return run
-    told = {"data": (facts["data"]["fingerprint"], run.run.facts["data"]["fingerprint"])}
-    first, own = identity(reference), identity(run.evaluation.content)
-    told |= {key: (first.get(key), own.get(key)) for key in {**first, **own}}
-    apart = [f"{key} is {short(a)} there and {short(b)} here" for key, (a, b) in told.items() if a != b]
+    pairs = {"data": (facts["data"]["fingerprint"], run.run.facts["data"]["fingerprint"])}
+    first, own = comparison_key(reference), comparison_key(run.evaluation.content)
+    pairs |= {key: (first.get(key), own.get(key)) for key in {**first, **own}}
+    apart = [f"{key} is {shorten(a)} there and {shorten(b)} here" for key, (a, b) in pairs.items() if a != b]
     if not apart:
         return run
     notes.append(
-        f"{run.arm}, seed {run.seed}, is left out: it was not evaluated like the others, {', '.join(apart)}; machines "
-        "that share a study need one judge: share DDPM_CACHE among them"
+        f"{run.arm}, seed {run.seed}, is left out because it was evaluated differently: {', '.join(apart)}; share "
+        "DDPM_CACHE between all machines of a study"
     )
     return RunOutcome(run.arm, run.seed, run.path, run.run, None, run.diverged, None)
 
 
 def _figures(
     name: str, runs: Sequence[RunOutcome], study: Study, reference: dict[str, Any], notes: list[str]
-) -> Figures:
-    """A figure of all runs that have it as a number."""
-    found: Figures = {arm.name: {} for arm in study.arms}
+) -> ByArmAndSeed:
+    """Return the values of a metric for all runs in which it is finite."""
+    found: ByArmAndSeed = {arm.name: {} for arm in study.arms}
     for run in runs:
         content = None if run.evaluation is None else run.evaluation.content
         if content is None:
             continue
-        apart = differing(reference, content, name) or differing(reference, content, FIGURES.get(name, name))
+        keys = (name, FIGURES.get(name, name))
+        apart = next((why for key in keys if (why := why_incomparable(reference, content, key)) is not None), None)
         if apart is not None:
-            notes.append(f"{name} of {run.arm}, seed {run.seed}, is left out: {apart}")
+            notes.append(f"{name} of {run.arm}, seed {run.seed}, is left out because {apart}")
         elif name not in content["figures"]:
-            notes.append(f"{name} is not known of {run.arm}, seed {run.seed}")
+            notes.append(f"{name} of {run.arm}, seed {run.seed}, was not measured")
         elif finite(content["figures"][name]["value"]):
             found[run.arm][run.seed] = _measured(name, content["figures"][name], run.evaluation)
         elif name != study.metric:
-            notes.append(f"{name} of {run.arm}, seed {run.seed}, is not finite and left out")
+            notes.append(f"{name} of {run.arm}, seed {run.seed}, is left out because it is not finite")
     return found
 
 
@@ -255,8 +255,8 @@ def _measured(name: str, figure: dict[str, Any], evaluation: Evaluation) -> Meas
     return Measured(figure["value"], error, image_scores(evaluation.folder, name))
 
 
-def _decided(run: RunOutcome, study: Study, deciding: Figures) -> RunOutcome:
-    """A run with the deciding figure; one whose figure is not finite has diverged."""
+def _decided(run: RunOutcome, study: Study, deciding: ByArmAndSeed) -> RunOutcome:
+    """Return the run with its primary metric; a run in which that is not finite has diverged."""
     measured = deciding.get(run.arm, {}).get(run.seed)
     diverged = run.diverged
     if run.evaluation is not None:
@@ -267,26 +267,26 @@ def _decided(run: RunOutcome, study: Study, deciding: Figures) -> RunOutcome:
 
 
 def _missing(runs: Mapping[str, Sequence[RunOutcome]]) -> list[str]:
-    """A sentence for every run that has no say, but for those that are left out already."""
+    """Return a note for every run that diverged, does not exist or has invalid records."""
     notes = []
     for of_arm in runs.values():
         for run in of_arm:
             if run.diverged is not None:
-                notes.append(f"{run.arm}, seed {run.seed}, diverged and has no figure: {run.diverged}")
+                notes.append(f"{run.arm}, seed {run.seed}, diverged: {run.diverged}")
             elif run.run is None:
-                notes.append(f"{run.arm}, seed {run.seed}, is not there yet")
+                notes.append(f"{run.arm}, seed {run.seed}, does not exist yet")
             elif run.run.left_out:
-                lines = f"lines of metrics.jsonl that are no records and left out: {run.run.left_out}"
+                lines = f"{run.run.left_out} invalid lines of metrics.jsonl are ignored"
                 notes.append(f"{run.arm}, seed {run.seed}: {lines}")
     return notes
 
 
 def _trained_on(runs: Mapping[str, Sequence[RunOutcome]], metric: str) -> list[str]:
-    """Whether a figure of the denoiser decides on images that the models have seen."""
+    """Return a note if the primary metric measures the denoiser on images that it was trained on."""
     measured = [run for of_arm in runs.values() for run in of_arm if run.measured is not None]
     images = [run.evaluation.content.get("likelihood_images") for run in measured]
-    if metric in SCORES and any(described and not described["held_out"] for described in images):
-        return [f"{metric} was decided on images that were trained on; evaluation.held_out_split names others"]
+    if metric in SCORES and any(record and not record["held_out"] for record in images):
+        return [f"{metric} was measured on training images; set evaluation.held_out_split to use others"]
     return []
 
 
@@ -294,23 +294,23 @@ def _contrast(
     name: str,
     arm: str,
     baseline: str,
-    figures: Figures,
+    figures: ByArmAndSeed,
     better: str,
     level: float,
     notes: list[str] | None = None,
 ) -> Contrast:
-    """An arm with the baseline, over the seeds that both have; notes tell of those that only one has."""
+    """Compare an arm with the baseline over the seeds that both have, with a note on unpaired seeds."""
     ours, theirs = figures.get(arm, {}), figures.get(baseline, {})
     both = [seed for seed in theirs if seed in ours]
     alone = {owner: sorted(of.keys() - set(both)) for owner, of in ((arm, ours), (baseline, theirs))}
     for owner, seeds in alone.items():
         if seeds and notes is not None:
             listed = ", ".join(map(str, seeds))
-            notes.append(f"{name}: of {arm} and {baseline} only {owner} has seed {listed}, which is not paired")
+            notes.append(f"{name}: {arm} and {baseline} are not paired at seed {listed}, which only {owner} has")
     return contrast([theirs[seed] for seed in both], [ours[seed] for seed in both], better, level)
 
 
-def _means(figures: Figures) -> dict[str, tuple[float, float | None]]:
+def _means(figures: ByArmAndSeed) -> dict[str, tuple[float, float | None]]:
     found: dict[str, tuple[float, float | None]] = {}
     for arm, of_seed in figures.items():
         values = [measured.value for measured in of_seed.values()]
@@ -320,7 +320,7 @@ def _means(figures: Figures) -> dict[str, tuple[float, float | None]]:
 
 
 def _unlike_code(runs: Sequence[RunOutcome]) -> list[str]:
-    """Whether the runs were made by different code."""
+    """Return a note for each of commit and versions that differs between runs."""
     notes = []
     for key in ("git_commit", "versions"):
         counted = Counter(str(run.run.facts.get(key)) for run in runs if run.run is not None)
@@ -331,5 +331,5 @@ def _unlike_code(runs: Sequence[RunOutcome]) -> list[str]:
 
 
 def _provenance(run: RunOutcome, study: Path) -> dict[str, str]:
-    """What reproduces a run, and tells whether it was."""
+    """Return the provenance of a run for the table of runs."""
     return {"arm": run.arm, "seed": str(run.seed), **provenance(study, run.path, run.run, run.evaluation)}

@@ -1,4 +1,4 @@
-"""What a study is, written down before its first run: nobody chooses the question after seeing the answer."""
+"""Registers a study before its first run, so that the question cannot be changed after seeing the answer."""
 
 import json
 from collections.abc import Mapping
@@ -11,44 +11,44 @@ from ddpm.data import ImageData
 from ddpm.io.provenance import git_commit, versions
 
 _MISSING = object()
-SHOWN = 5           # differences that are named
+SHOWN_DIFFERENCES = 5   # number of differences that an error lists
 
 
 def register(study: Study, documents: Mapping[str, str], data: ImageData, path: Path) -> dict[str, Any]:
-    """Writes study.json and the files that the study keeps, or checks that they are of the same study.
+    """Write study.json and the files of the study, or check that the existing ones are of the same study.
 
     Args:
-        study: what is studied.
-        documents: names and texts of the files that the study keeps, as `study_documents` returns them.
-        data: the images that its arms are trained on.
-        path: its directory; made if it does not exist.
+        study: the study.
+        documents: names and texts of the files that the directory keeps, as `study_documents` returns them.
+        data: the training images of its arms.
+        path: directory of the study; created if it does not exist.
 
     Returns:
-        study.json as it stands: study, digest, data, versions, git_commit.
+        The content of study.json: study, digest, data, versions, git_commit.
 
     Raises:
-        ValueError: if the directory holds another study, the same on other data, one that was changed since, a single
-            run, or runs of nobody knows what.
-        OSError: if it may not be written to.
+        ValueError: if the directory contains another study, the same study on other data, a changed study.json, a
+            single run, or runs without study.json.
+        OSError: if the directory is not writable.
     """
     resolved = json.loads(json.dumps(study.to_dict()))
     file = path / "study.json"
     if (path / "run.json").exists():
-        raise ValueError(f"{path}: is the directory of a single run; name another with --run-dir")
-    made = _some_run(path)      # looked for first: another shard may register and begin in between
+        raise ValueError(f"{path}: is the directory of a single run; name another directory with --run-dir")
+    made = _some_run(path)      # before study.json is read: another shard may register and begin in between
     if file.exists():
-        known = registered(path)
+        known = read_registration(path)
         _check_same(_flat(known["study"]), _flat(resolved), path)
         if known["data"]["fingerprint"] != data.fingerprint:
             raise ValueError(
-                f"{path}: holds a study on other data ({known['data']['summary']} there, {data.summary()} now); "
+                f"{path}: contains a study on other data ({known['data']['summary']} there, {data.summary()} now); "
                 "name another directory with --run-dir"
             )
         return known
     if made is not None:
         raise ValueError(
-            f"{path}: holds runs, as {made.relative_to(path)}, but not study.json, which says what was asked before "
-            "them; restore it, or name another directory with --run-dir"
+            f"{path}: contains runs such as {made.relative_to(path)} but no study.json; restore it, or name another "
+            "directory with --run-dir"
         )
     path.mkdir(parents=True, exist_ok=True)
     facts = {
@@ -64,26 +64,26 @@ def register(study: Study, documents: Mapping[str, str], data: ImageData, path: 
     return facts
 
 
-def registered(path: Path) -> dict[str, Any]:
-    """study.json of a directory.
+def read_registration(path: Path) -> dict[str, Any]:
+    """Read study.json of a directory.
 
     Raises:
-        ValueError: if there is none, it cannot be read, or it was changed since it was written.
+        ValueError: if it is missing, damaged, or was changed after it was written.
     """
     file = path / "study.json"
     if not file.is_file():
-        raise ValueError(f"{path}: holds no study, study.json is missing; name a --run-dir of scripts/ablate.py")
+        raise ValueError(f"{path}: study.json is missing; name the --run-dir of a study of scripts/ablate.py")
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as problem:
-        raise ValueError(f"{file}: cannot be read as JSON: {problem}; restore it") from None
+        raise ValueError(f"{file}: {problem}; restore the file") from None
     if not isinstance(facts, dict) or json_digest(facts.get("study")) != facts.get("digest"):
-        raise ValueError(f"{file}: study.json was changed after it was written (its digest is another); restore it")
+        raise ValueError(f"{file}: was changed after it was written (its digest differs); restore the file")
     return facts
 
 
 def _some_run(path: Path) -> Path | None:
-    """A run of a study, or of its sweep, that has begun; None if there is none."""
+    """Return any run of the study or its sweep that has begun; None if there is none."""
     patterns = ("*/seed_*/run.json", "*/seed_*/diverged.json", "*/lr_*")
     return next((found for pattern in patterns for found in path.glob(pattern)), None)
 
@@ -95,14 +95,13 @@ def _check_same(known: dict[str, Any], now: dict[str, Any], path: Path) -> None:
         if known.get(key, _MISSING) != now.get(key, _MISSING)
     ]
     if changed:
-        more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-        raise ValueError(
-            f"{path}: holds another study: {', '.join(changed[:SHOWN])}{more}; name another directory with --run-dir"
-        )
+        more = f" and {len(changed) - SHOWN_DIFFERENCES} more" if len(changed) > SHOWN_DIFFERENCES else ""
+        listed = ", ".join(changed[:SHOWN_DIFFERENCES])
+        raise ValueError(f"{path}: contains another study: {listed}{more}; name another directory with --run-dir")
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Nested names and values as dotted keys; lists of named things by their names, which tell the order too."""
+    """Flatten nested values to dotted keys; lists of named entries also yield their names, in order."""
     if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
         names = [item["name"] for item in value]
         return {key: ", ".join(names), **_flat(dict(zip(names, value, strict=True)), key)}

@@ -1,4 +1,4 @@
-"""A study as one HTML page that needs nothing else: the verdict first, then all that it rests on."""
+"""The page of a study: one self-contained HTML file, with the verdict first and then the evidence."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -8,74 +8,69 @@ from typing import Any, NamedTuple
 
 from ddpm.config.study import Arm
 from ddpm.evaluation.text_table import number
-from ddpm.lab.ablation.glossary import MEANINGS, of_norm
+from ddpm.lab.ablation.glossary import MEANINGS, describe_norm
 from ddpm.lab.ablation.outcome import Outcome, RunOutcome
-from ddpm.lab.ablation.run_provenance import from_its_parent
+from ddpm.lab.ablation.run_provenance import path_from_parent
 from ddpm.lab.ablation.statistics import LEAST_PAIRS, POWER, Contrast
 from ddpm.lab.ablation.study_charts import draw_curves, draw_denoising, draw_differences
 from ddpm.lab.ablation.sweep import read_sweep
 from ddpm.lab.ablation.timing import read_timing
 from ddpm.lab.charts import STYLES
-from ddpm.lab.comparison.comparison import short
 from ddpm.lab.comparison.comparison_table import setting, signed
 from ddpm.lab.comparison.runs import Evaluation, finite
 from ddpm.lab.comparison.sample_grids import ClassStrips, shared_samples
-from ddpm.lab.pages import environment
+from ddpm.lab.pages import template_environment
 
 NONE = "none"
 
 
 class ArmRow(NamedTuple):
-    """What is said of an arm beside its figures.
+    """A row of the table of arms.
 
     Attributes:
-        name: of the arm.
-        changes: "key: value" for each override of the base.
+        name: name of the arm.
+        changes: "key: value" for each override of the base configuration.
         norm: entry of NORMS.
-        parameters: of its model.
-        beside: these beside the baseline's, as a share; empty for the baseline.
-        multiply_adds: of its model, for one image.
-        step: median seconds of a training step.
-        ratio: of the step to the baseline's.
-        runs: how many finished, and what became of the others.
+        parameters: number of parameters.
+        relative_size: number of parameters relative to the baseline; empty for the baseline.
+        multiply_adds: multiply-adds for one image.
+        step: median time of a training step.
+        ratio: step time / step time of the baseline.
+        runs: number of finished runs, and the state of the others.
     """
 
     name: str
     changes: Sequence[str]
     norm: str
     parameters: str
-    beside: str
+    relative_size: str
     multiply_adds: str
     step: str
     ratio: str
     runs: str
 
 
-def page(outcome: Outcome) -> str:
-    """The whole page.
-
-    Args:
-        outcome: what to show.
+def render_study(outcome: Outcome) -> str:
+    """Return the page.
 
     Raises:
-        ValueError: if a drawn image cannot be read.
+        ValueError: if a sample image cannot be read.
     """
     study = outcome.study
     styles = {arm.name: i % STYLES for i, arm in enumerate(study.arms)}
     runs = [run for of_arm in outcome.runs.values() for run in of_arm]
     samples, sample_seed, gone = _samples(outcome)
-    templates = environment(Path(__file__).parent)
+    templates = template_environment()
     templates.globals |= {
         "interval": _interval,
         "number": _number,
-        "of_norm": of_norm,
+        "describe_norm": describe_norm,
         "percent": _percent,
-        "short": short,
         "signed": _signed,
         "state": _state,
         "value_of": _value_of,
     }
-    return templates.get_template("study.html.jinja").render(
+    return templates.get_template("ablation/study.html.jinja").render(
         study=study,
         outcome=outcome,
         styles=styles,
@@ -115,13 +110,13 @@ def _arm_row(arm: Arm, outcome: Outcome) -> ArmRow:
     finished = sum(run.measured is not None for run in runs)
     diverged = sum(run.diverged is not None for run in runs)
     missing = len(runs) - finished - diverged
-    others = [f"{count} {what}" for count, what in ((diverged, "diverged"), (missing, "without it")) if count]
+    others = [f"{count} {what}" for count, what in ((diverged, "diverged"), (missing, "missing")) if count]
     return ArmRow(
         arm.name,
         changes,
         arm.config.model.norm,
         _counted(facts.get("parameters")),
-        _beside(arm, facts.get("parameters"), outcome),
+        _relative_size(arm, facts.get("parameters"), outcome),
         _counted(facts.get("multiply_adds")),
         f"{1000 * median(seconds):.4g} ms" if seconds else NONE,
         f"{median(seconds) / median(baseline):.3f}" if seconds and baseline else NONE,
@@ -129,18 +124,18 @@ def _arm_row(arm: Arm, outcome: Outcome) -> ArmRow:
     )
 
 
-def _beside(arm: Arm, parameters: Any, outcome: Outcome) -> str:
-    """How many more or fewer parameters than the baseline, so that a match that is none is seen."""
+def _relative_size(arm: Arm, parameters: Any, outcome: Outcome) -> str:
+    """Return the difference of the number of parameters from the baseline, so that a poor match is visible."""
     baseline = outcome.study.baseline.name
     theirs = next((run.run.facts.get("parameters") for run in outcome.runs[baseline] if run.run is not None), None)
     if arm.name == baseline or not finite(parameters) or not finite(theirs):
         return ""
-    share = 100 * (parameters - theirs) / theirs
-    return f"{abs(share):.2f} % {'more' if share > 0 else 'fewer'} than {baseline}" if share else f"as {baseline}"
+    percent = 100 * (parameters - theirs) / theirs
+    return f"{abs(percent):.2f} % {'more' if percent > 0 else 'fewer'} than {baseline}" if percent else f"as {baseline}"
 
 
 def _samples(outcome: Outcome) -> tuple[list[ClassStrips], int | None, list[str]]:
-    """Images of one seed of training: that which most arms finished, the lowest of these; and who is not shown."""
+    """Return images of the seed that most arms finished (the lowest of these), and notes on missing arms."""
     by_seed: dict[int, dict[str, Evaluation]] = {}
     for arm, runs in outcome.runs.items():
         for run in runs:
@@ -152,18 +147,18 @@ def _samples(outcome: Outcome) -> tuple[list[ClassStrips], int | None, list[str]
     shown, notes = shared_samples(by_seed[seed])
     missing = [arm for arm in outcome.runs if arm not in by_seed[seed]]
     if missing:
-        notes.append(f"no seed was finished by all arms; of seed {seed} there is nothing of {', '.join(missing)}")
+        notes.append(f"no seed was finished by all arms; for seed {seed} there are no images of {', '.join(missing)}")
     return shown, seed, notes
 
 
 def _commands(outcome: Outcome) -> list[tuple[str, str]]:
-    """What to type, and what it is for. Paths begin at the directory that holds the study."""
+    """Return descriptions and commands. Paths are relative to the parent of the study's directory."""
     options = [
         f"--{key.replace('_', '-')} {shlex.quote(setting(value))}" for key, value in outcome.study.evaluation.items()
     ]
     first_run = outcome.path / outcome.study.baseline.name / f"seed_{outcome.study.seeds[0]}"
     whole, text, first = (
-        shlex.quote(from_its_parent(outcome.path, place))
+        shlex.quote(path_from_parent(outcome.path, place))
         for place in (outcome.path, outcome.path / "resolved.yaml", first_run / "config.yaml")
     )
     again = "runs/again"
@@ -171,31 +166,31 @@ def _commands(outcome: Outcome) -> list[tuple[str, str]]:
         ("the whole study from the start (resolved.yaml has the values of all options)",
          f"python scripts/ablate.py --study {text} --run-dir {again}"),
         ("on several GPUs", f"accelerate launch scripts/ablate.py --study {text} --run-dir {again}"),
-        ("what is left to do of this one", f"python scripts/ablate.py --study {text} --run-dir {whole}"),
-        ("one of its runs", f"python scripts/train.py --config {first} --run-dir {again}"),
-        ("its evaluation", " ".join([f"python scripts/evaluate.py {again}", *options])),
+        ("the unfinished runs of this study", f"python scripts/ablate.py --study {text} --run-dir {whole}"),
+        ("one of the runs", f"python scripts/train.py --config {first} --run-dir {again}"),
+        ("the evaluation of that run", " ".join([f"python scripts/evaluate.py {again}", *options])),
     ]
 
 
 def _made_with(registered: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the study was registered with; the notes tell of runs that differ, and their table has those of each."""
+    """Return the versions that the study was registered with."""
     return [*registered["versions"].items(), ("commit", registered["git_commit"] or "unknown")]
 
 
 def _images(registered: Mapping[str, Any], runs: Sequence[RunOutcome]) -> list[tuple[str, str, str]]:
-    """What images there were: role, summary and fingerprint, each once."""
+    """Return role, summary and fingerprint of all image sets, without duplicates."""
     found: dict[tuple[str, str, str], None] = {}
 
-    def add(role: str, described: Mapping[str, Any] | None) -> None:
-        if described:
-            found[role, described["summary"], described["fingerprint"]] = None
+    def add(role: str, record: Mapping[str, Any] | None) -> None:
+        if record:
+            found[role, record["summary"], record["fingerprint"]] = None
 
     add("training", registered["data"])
     for run in runs:
         if run.run is not None:
             add("training", run.run.facts["data"])
         if run.evaluation is not None:
-            add("evaluation against", run.evaluation.content["reference"])
+            add("reference", run.evaluation.content["reference"])
             add("held out", run.evaluation.content.get("held_out"))
     return list(found)
 
@@ -209,11 +204,11 @@ def _state(run: RunOutcome) -> str:
         return f"diverged: {run.diverged}"
     if run.measured is not None:
         return "finished"
-    return "not there yet" if run.run is None else "without a figure to compare"
+    return "does not exist yet" if run.run is None else "without a comparable metric"
 
 
 def _value_of(run: RunOutcome, figure: str) -> str:
-    """A figure of a run, with so many digits that the statistics can be done again."""
+    """Format a metric of a run with enough digits to repeat the statistics."""
     content = {} if run.evaluation is None else run.evaluation.content["figures"]
     value = content[figure]["value"] if figure in content else None
     return f"{value:.8g}" if finite(value) else ""
@@ -231,9 +226,9 @@ def _interval(found: Contrast) -> str:
     return f"{signed(found.low)} to {signed(found.high)}" if finite(found.low) and finite(found.high) else ""
 
 
-def _percent(share: float | None, sign: bool = False) -> str:
-    """Four digits, as 97.5 %, on one line."""
-    return f"{100 * share:{'+' if sign else ''}.4g}\u00a0%" if finite(share) else ""
+def _percent(fraction: float | None, sign: bool = False) -> str:
+    """Format a fraction as a percentage with four digits, such as 97.5 %, without a line break."""
+    return f"{100 * fraction:{'+' if sign else ''}.4g}\u00a0%" if finite(fraction) else ""
 
 
 def _counted(value: Any) -> str:

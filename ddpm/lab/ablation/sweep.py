@@ -1,4 +1,4 @@
-"""A learning rate for each arm, chosen by runs with a seed of their own, so that no arm is judged at another's."""
+"""Chooses a learning rate for each arm, from runs with a separate seed."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,23 +7,23 @@ from typing import Any
 
 from ddpm.atomic import write_json
 from ddpm.config.study import Study
-from ddpm.lab.ablation.trials import Trial, divergence, evaluation_folder, evaluation_of, sweep_trials
-from ddpm.lab.comparison.comparison import differing, identity, short
+from ddpm.lab.ablation.trials import Trial, evaluation_folder, find_study_evaluation, list_sweep_trials, read_divergence
+from ddpm.lab.comparison.comparison import comparison_key, shorten, why_incomparable
 from ddpm.lab.comparison.runs import Evaluation, finite, read_run
 
 
-def chosen_rates(study: Study, path: Path) -> dict[str, float]:
-    """The best learning rate of each arm by the study's metric; chosen once, and kept in sweep.json.
+def choose_rates(study: Study, path: Path) -> dict[str, float]:
+    """Choose the best learning rate of each arm by the study's metric; the choice is kept in sweep.json.
 
     Args:
-        study: with `learning_rates`; all runs of its sweep are there.
-        path: its directory.
+        study: a study with `learning_rates`; all runs of its sweep are finished.
+        path: directory of the study.
 
     Returns:
-        Arm -> learning rate.
+        The learning rate of each arm.
 
     Raises:
-        ValueError: if runs of the sweep were not evaluated alike.
+        ValueError: if runs of the sweep were evaluated with different settings.
     """
     file = path / "sweep.json"
     if not file.is_file():
@@ -32,16 +32,17 @@ def chosen_rates(study: Study, path: Path) -> dict[str, float]:
 
 
 def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
-    """sweep.json: arm -> `learning_rate`, the `figures` of each rate (null: diverged), `at_an_end` of the list.
+    """Read sweep.json; empty if there is none.
 
-    `diverged` says whether an arm did at every rate; the lowest stands there then, and no run of the arm is made.
+    For each arm it has `learning_rate`, the `figures` of each rate (null if the run diverged), `at_an_end` (of the list
+    of rates) and `diverged`: whether the arm diverged at every rate. In that case no run of the arm is made.
     """
     file = path / "sweep.json"
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def _choose(study: Study, path: Path) -> dict[str, dict[str, Any]]:
-    tried = sweep_trials(study, path)
+    tried = list_sweep_trials(study, path)
     contents = {t.path: found.content for t in tried if (found := _evaluation(t)) is not None}
     _check_alike([(t, contents[t.path]) for t in tried if t.path in contents], study)
     figures = {(trial.arm, trial.learning_rate): _figure(contents.get(trial.path), study) for trial in tried}
@@ -63,24 +64,24 @@ def _best(known: Mapping[float, dict[str, Any]]) -> float:
 
 
 def _check_alike(evaluated: Sequence[tuple[Trial, dict[str, Any]]], study: Study) -> None:
-    """Refuses to rank what cannot be compared."""
+    """Check that the runs can be ranked."""
     for trial, content in evaluated[1:]:
         first, expected = evaluated[0]
-        a, b = identity(expected), identity(content)
-        different = [f"{k} is {short(a.get(k))} and {short(b.get(k))}" for k in {**a, **b} if a.get(k) != b.get(k)]
-        apart = different[0] if different else differing(expected, content, study.metric)
+        a, b = comparison_key(expected), comparison_key(content)
+        different = [f"{k} is {shorten(a.get(k))} and {shorten(b.get(k))}" for k in {**a, **b} if a.get(k) != b.get(k)]
+        apart = different[0] if different else why_incomparable(expected, content, study.metric)
         if apart is not None:
             raise ValueError(
-                f"learning_rates: {first.name} and {trial.name} were not evaluated alike, {apart}; machines that share "
-                f"a study need one judge: share DDPM_CACHE among them, and remove {evaluation_folder(trial.path)}"
+                f"learning_rates: {first.name} and {trial.name} were evaluated differently, {apart}; share DDPM_CACHE "
+                f"between all machines of the study, and remove {evaluation_folder(trial.path)}"
             )
 
 
 def _evaluation(trial: Trial) -> Evaluation | None:
-    return None if divergence(trial.path) is not None else evaluation_of(read_run(trial.path, trial.name))
+    return None if read_divergence(trial.path) is not None else find_study_evaluation(read_run(trial.path, trial.name))
 
 
 def _figure(content: dict[str, Any] | None, study: Study) -> dict[str, Any] | None:
-    """The deciding figure of a run; None where it diverged."""
+    """Return the primary metric of a run; None if the run diverged."""
     figure = None if content is None else content["figures"][study.metric]
     return figure if figure is not None and finite(figure["value"]) else None

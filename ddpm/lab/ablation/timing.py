@@ -1,4 +1,4 @@
-"""Seconds per training step of each arm, measured in turns, so that whatever else the machine does meets all alike."""
+"""Measures the seconds per training step of all arms in turns, so that other load affects all arms equally."""
 
 import dataclasses
 import json
@@ -21,35 +21,35 @@ from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.launch import start_accelerator
 from ddpm.training.trainer import Trainer
 
-ROUNDS = 15             # that are kept; their median is what is told
-WARM_UP = 2             # rounds before them, in which memory is found and kernels are chosen
+ROUNDS = 15             # measured rounds; the median is reported
+WARM_UP_ROUNDS = 2             # rounds before them, for memory allocation and kernel selection
 WHAT = (
-    "one optimizer step on one global batch: its images, forward, backward, clipping, optimizer, average of the weights"
+    "one optimizer step on one global batch: data loading, forward, backward, clipping, optimizer, EMA"
 )
 
 
 def step_seconds(
-    configs: Mapping[str, Config], data: ImageData, rounds: int = ROUNDS, warm_up: int = WARM_UP
+    configs: Mapping[str, Config], data: ImageData, rounds: int = ROUNDS, warm_up: int = WARM_UP_ROUNDS
 ) -> dict[str, list[float]]:
-    """Times the training step itself, one step of each arm in turn; every second round goes through them backwards.
+    """Time the training step, one step of each arm in turn; every second round is in reverse order.
 
-    All processes call this together. The models of all arms are in memory at once.
+    All processes call this together. The models of all arms are in memory at once, and nothing is written to disk.
 
     Args:
-        configs: arm -> what it trains.
-        data: its images.
-        rounds: that are kept.
-        warm_up: rounds before them.
+        configs: configuration of each arm.
+        data: the training images.
+        rounds: number of measured rounds.
+        warm_up: number of rounds before them.
 
     Returns:
-        Arm -> seconds of each round; nothing is written anywhere.
+        Seconds of each round, by arm.
     """
     total = warm_up + rounds
     seconds: dict[str, list[float]] = {name: [] for name in configs}
     with ExitStack() as stack:
         arms = []
         for name, config in configs.items():
-            # As many steps as are timed, and no complaint: an arm that diverges takes as long as another.
+            # Enough steps for the measurement, without an error on divergence, which does not change the time.
             train = dataclasses.replace(config.train, steps=max(config.train.steps, total), max_skipped=total)
             config = dataclasses.replace(config, train=train)
             accelerator = start_accelerator(config)
@@ -70,14 +70,14 @@ def step_seconds(
 
 
 def machine(device: torch.device) -> str:
-    """What computes, for people."""
+    """Return a description of the hardware."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} thread(s)"
 
 
 def write_timing(path: Path, seconds: Mapping[str, list[float]], device: torch.device, processes: int) -> None:
-    """Writes timing.json into the directory of a study."""
+    """Write timing.json into the directory of a study."""
     content = {
         "what": WHAT,
         "machine": machine(device),
@@ -89,6 +89,6 @@ def write_timing(path: Path, seconds: Mapping[str, list[float]], device: torch.d
 
 
 def read_timing(path: Path) -> dict[str, Any] | None:
-    """timing.json of a study; None if nothing was measured."""
+    """Read timing.json of a study; None if nothing was measured."""
     file = path / "timing.json"
     return json.loads(file.read_text()) if file.is_file() else None

@@ -1,7 +1,6 @@
-"""A comparison as one HTML page that needs nothing else: no script, no other file, no network."""
+"""The page of a comparison: one self-contained HTML file, without scripts or network access."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -19,21 +18,18 @@ from ddpm.lab.charts import (
     thin,
     to_svg,
 )
-from ddpm.lab.comparison.comparison import Comparison, Entry, Row, differing, short
-from ddpm.lab.comparison.comparison_table import facts, matched, setting, signed, span
-from ddpm.lab.comparison.runs import EVALUATED, EVALUATED_BY, Point, Run, finite
+from ddpm.lab.comparison.comparison import Comparison, Row, RunEntry, shorten, why_incomparable
+from ddpm.lab.comparison.comparison_table import at_equal_count, facts, setting, signed, signed_interval
+from ddpm.lab.comparison.runs import EVALUATED, EVALUATED_BY, CurvePoint, Run, finite
 from ddpm.lab.comparison.sample_grids import shared_samples, training_grids
-from ddpm.lab.pages import environment
+from ddpm.lab.pages import template_environment
 
-SHOWN_CLASSES = 20      # of a confusion matrix; of more only the most frequent confusions are listed
-LISTED = 10             # of them
+MATRIX_CLASSES = 20      # largest confusion matrix that is drawn; above, confusions are listed
+LISTED = 10             # number of confusions that are listed
 
 
-def page(comparison: Comparison) -> str:
-    """The whole page.
-
-    Args:
-        comparison: what to show.
+def render_comparison(comparison: Comparison) -> str:
+    """Return the page.
 
     Raises:
         ValueError: if an image cannot be read.
@@ -43,18 +39,18 @@ def page(comparison: Comparison) -> str:
     shown = {strip.run for of_class in samples for strip in of_class.strips}
     grids, torn = training_grids([run for run in comparison.runs if run.name not in shown])
     first = next(iter(comparison.evaluations.values()), None)
-    templates = environment(Path(__file__).parent)
+    templates = template_environment()
     templates.globals |= {
         "facts": facts,
         "interval": interval,
         "number": number,
         "setting": setting,
         "signed": signed,
-        "span": span,
-        "matched": matched,
+        "signed_interval": signed_interval,
+        "at_equal_count": at_equal_count,
         "strip": lambda row, entry: _strip(row, entry, styles),
     }
-    return templates.get_template("comparison.html.jinja").render(
+    return templates.get_template("comparison/comparison.html.jinja").render(
         runs=comparison.runs,
         styles=styles,
         rows=comparison.rows,
@@ -74,7 +70,7 @@ def page(comparison: Comparison) -> str:
 
 
 def _method(content: dict[str, Any]) -> list[tuple[str, str]]:
-    """How the compared evaluations were made: what they have in common."""
+    """Return the settings that the compared evaluations have in common."""
     samples, extractor = content["samples"], content["extractor"]
     drawing = {key: value for key, value in (samples.get("settings") or {}).items() if key != "batch_size"}
     held_out = content.get("held_out")
@@ -82,35 +78,35 @@ def _method(content: dict[str, Any]) -> list[tuple[str, str]]:
     real = content["reference"]
     return [
         ("images", f"{samples['count']:,} per run{f'; {how}' if how else ''}"),
-        ("real images", f"{real['summary']} ({short(real['fingerprint'])})"),
-        ("held out", f"{held_out['summary']} ({short(held_out['fingerprint'])})" if held_out else "none"),
-        ("features", f"{extractor['features'] or 'none'} of {extractor['name']} ({short(extractor['digest'])})"),
+        ("real images", f"{real['summary']} ({shorten(real['fingerprint'])})"),
+        ("held out", f"{held_out['summary']} ({shorten(held_out['fingerprint'])})" if held_out else "none"),
+        ("features", f"{extractor['features'] or 'none'} of {extractor['name']} ({shorten(extractor['digest'])})"),
     ]
 
 
 def _curves(runs: Sequence[Run], styles: dict[str, int]) -> list[Chart]:
-    """The loss, and what was evaluated while the runs trained; aligned by the images that were seen.
+    """Return charts of the loss and of the metrics during training, over the number of images seen.
 
-    Figures of different settings are different quantities, so each settings have a chart of their own.
+    Metrics with different settings are different quantities, so each settings have their own chart.
     """
     losses = [(run.name, run.curve("loss")) for run in runs]
     charts = [_curve("loss", [(name, points) for name, points in losses if points], styles, "")]
     keys = {key for run in runs for record in run.records for key in record if key.startswith(EVALUATED)}
     for key in sorted(keys - {EVALUATED_BY}):
-        by_settings: dict[str | None, list[tuple[str, list[Point]]]] = {}
+        by_settings: dict[str | None, list[tuple[str, list[CurvePoint]]]] = {}
         for run in runs:
             for digest, points in run.evaluation_curve(key):
                 by_settings.setdefault(digest, []).append((run.name, points))
         for digest, curves in by_settings.items():
-            told = "" if len(by_settings) == 1 else f"Evaluation settings {digest or 'not recorded'}."
-            charts.append(_curve(key.removeprefix(EVALUATED).replace("_", " "), curves, styles, told))
+            caption = "" if len(by_settings) == 1 else f"Evaluation settings {digest or 'not recorded'}."
+            charts.append(_curve(key.removeprefix(EVALUATED).replace("_", " "), curves, styles, caption))
     return [chart for chart in charts if chart is not None]
 
 
 def _curve(
-    name: str, curves: Sequence[tuple[str, list[Point]]], styles: dict[str, int], caption: str
+    name: str, curves: Sequence[tuple[str, list[CurvePoint]]], styles: dict[str, int], caption: str
 ) -> Chart | None:
-    """Curves of runs, by their names, in one chart."""
+    """Return one chart of the curves of several runs."""
     if not curves:
         return None
     parts = [(run, *thin(points)) for run, points in curves]
@@ -123,16 +119,16 @@ def _curve(
 
 
 def _denoising(comparison: Comparison, styles: dict[str, int]) -> Chart | None:
-    """Error of x_0 at each noise level, of the runs whose errors are comparable with the first one's."""
+    """Return a chart of the error of x_0 over sigma, for the runs that are comparable with the first."""
     contents = {name: e.content for name, e in comparison.evaluations.items() if e.content.get("denoising")}
     if not contents:
         return None
     series, left_out = [], []
     first = next(iter(contents.values()))
     for name, content in contents.items():
-        apart = differing(first, content, "denoising")
+        apart = why_incomparable(first, content, "denoising")
         if apart is not None:
-            left_out.append(f"{name} is left out: {apart}.")
+            left_out.append(f"{name} is left out because {apart}.")
             continue
         points = sorted(content["denoising"], key=lambda point: point["noise_level"])
         drawn = [p for p in points if finite(p["x_0_error"]) and p["x_0_error"] > 0 and finite(p["standard_error"])]
@@ -142,21 +138,21 @@ def _denoising(comparison: Comparison, styles: dict[str, int]) -> Chart | None:
     if not series:
         return None
     images = first.get("likelihood_images")
-    told = "" if not images else (
+    shown = "" if not images else (
         f"{images['count']:,} {'held-out images' if images['held_out'] else 'images of the training data'}; "
     )
     figure = draw_lines(series, "noise level", "mean squared error of x_0", x_scale="log")
-    caption = " ".join([f"{told}bars are 95 % intervals.", *left_out])
+    caption = " ".join([f"{shown}bars are 95 % intervals.", *left_out])
     return Chart("Denoising error", figure, [line.name for line in series], caption)
 
 
 def _confusions(comparison: Comparison, styles: dict[str, int]) -> list[tuple[str, Markup | None, list[str]]]:
-    """Name of a run, its matrix as a chart if the classes are few, and its most frequent confusions."""
+    """Return for each run its name, a chart of its confusion matrix (if not too large) and its worst confusions."""
     found = []
     for name, evaluation in comparison.evaluations.items():
         matrix, classes = evaluation.content.get("confusion"), evaluation.content.get("class_names")
         if matrix:
-            few = len(matrix) <= SHOWN_CLASSES
+            few = len(matrix) <= MATRIX_CLASSES
             chart = to_svg(draw_confusion_matrix(matrix, classes, styles[name])) if few else None
             found.append((name, chart, _most_confused(matrix, classes)))
     return found
@@ -164,7 +160,7 @@ def _confusions(comparison: Comparison, styles: dict[str, int]) -> list[tuple[st
 
 def _most_confused(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> list[str]:
     wrong = [
-        (count / sum(row), f"{names[i]} read as {names[j]}: {count:,} of {sum(row):,}")
+        (count / sum(row), f"{names[i]} classified as {names[j]}: {count:,} of {sum(row):,}")
         for i, row in enumerate(matrix)
         for j, count in enumerate(row)
         if i != j and count
@@ -172,8 +168,8 @@ def _most_confused(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> lis
     return [text for _, text in sorted(wrong, key=lambda pair: -pair[0])[:LISTED]]
 
 
-def _strip(row: Row, entry: Entry, styles: dict[str, int]) -> Markup | str:
-    """Nothing for a value that is no finite number."""
+def _strip(row: Row, entry: RunEntry, styles: dict[str, int]) -> Markup | str:
+    """Return the interval of a metric as a small chart; empty if the value is not finite."""
     own = [e.figure for e in (entry, *row.entries) if e.figure is not None and finite(e.figure["value"])]
     if not finite(entry.figure["value"]):
         return ""

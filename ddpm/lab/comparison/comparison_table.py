@@ -1,15 +1,15 @@
-"""A comparison as lines for a terminal."""
+"""Formats a comparison as text for a terminal."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from ddpm.evaluation.text_table import aligned, interval, number
-from ddpm.lab.comparison.comparison import Comparison, Difference, Entry
+from ddpm.lab.comparison.comparison import Comparison, Difference, RunEntry
 from ddpm.lab.comparison.runs import Run, finite
 
 
-def as_table(comparison: Comparison) -> str:
-    """Runs, settings that differ, figures with differences, and notes."""
+def format_comparison(comparison: Comparison) -> str:
+    """Return the runs, the settings that differ, the metrics with their differences, and the notes."""
     parts = [_block([("run", *_FACTS), *((run.name, *facts(run).values()) for run in comparison.runs)])]
     if comparison.settings:
         heads = ("setting", *(run.name for run in comparison.runs))
@@ -26,7 +26,7 @@ _FACTS = ("steps", "images seen", "parameters", "multiply-adds", "seed", "last l
 
 
 def facts(run: Run) -> dict[str, str]:
-    """What is said of a run in a line, by column."""
+    """Return the columns of a run in the table of runs, by title."""
     last = run.records[-1] if run.records else None
     losses = run.curve("loss")
     values = (
@@ -41,40 +41,40 @@ def facts(run: Run) -> dict[str, str]:
 
 
 def setting(value: Any) -> str:
-    """A value of config.yaml as it stands there."""
+    """Format a value as in config.yaml."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def signed(value: float) -> str:
-    """Four digits with a sign."""
+    """Format a number with four digits and a sign."""
     sign = "+" if value >= 0 else "-" if value < 0 else ""      # neither for nan
     return sign + number(abs(value))
 
 
-def span(found: Difference) -> str:
-    """The interval of a difference."""
+def signed_interval(found: Difference) -> str:
+    """Format the interval of a difference."""
     return "" if found.low is None else f"{signed(found.low)} to {signed(found.high)}"
 
 
-def matched(entry: Entry) -> str:
-    """The figure of as many samples as there are real images in the floor; nothing where there is no floor."""
+def at_equal_count(entry: RunEntry) -> str:
+    """Format the metric of as many samples as there are images in the real-data baseline; empty without a baseline."""
     floor = None if entry.figure is None else entry.figure["floor"]
     return "" if floor is None else number(floor.get("samples", entry.figure["value"]))
 
 
 def _figures(comparison: Comparison) -> list[tuple[str, ...]]:
     first = next(iter(comparison.evaluations))
-    versus = (f"against {first}", "95 % interval", "") if len(comparison.evaluations) > 1 else ()
-    rows = [("figure", "run", "value", "95 % interval", "images", "as many as real", *versus)]
+    versus = (f"minus {first}", "95 % interval", "") if len(comparison.evaluations) > 1 else ()
+    rows = [("metric", "run", "value", "95 % interval", "images", "at equal count", *versus)]
     for row in comparison.rows:
         title = f"{row.name} ({row.better} is better)"
         for entry in row.entries:
             figure, found = entry.figure, entry.difference
             cells = ("none", "", "", "") if figure is None else (
-                number(figure["value"]), interval(figure), f"{figure['count']:,}", matched(entry)
+                number(figure["value"]), interval(figure), f"{figure['count']:,}", at_equal_count(entry)
             )
             apart = () if not versus else ("", "", "") if found is None else (
-                signed(found.value), span(found), found.verdict
+                signed(found.value), signed_interval(found), found.verdict
             )
             rows.append((title, entry.run, *cells, *apart))
             title = ""

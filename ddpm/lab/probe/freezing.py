@@ -1,4 +1,4 @@
-"""What the modulation is worth: parts of it are replaced by their means, and the denoising error rises."""
+"""How much the denoising error rises when the modulation is replaced by its mean over timesteps or classes."""
 
 from collections.abc import Callable, Iterator
 from math import sqrt
@@ -15,20 +15,20 @@ from ddpm.models.unet import UNet
 
 
 class Freezer:
-    """Measures the denoising error of the model as it is and frozen, on the same images with the same noise.
+    """Measures the denoising error of the unchanged and the frozen model, on the same images with the same noise.
 
     Args:
         unet: the model.
-        denoiser: of it, without guidance or clipping.
+        denoiser: the model as a denoiser, without guidance or clipping.
         schedule: its schedule.
-        images: uint8 (N, C, H, W), N 2 or more.
+        images: uint8 (N, C, H, W), N >= 2.
         labels: ids (N,), as the denoiser takes them.
-        places: int64 (N,), which with the seed decide the noise.
+        places: int64 (N,), which determine the noise together with the seed.
         levels: S timesteps at which the error is measured.
-        timesteps: (T,) and
-        classes: ids (K,): what means are taken over.
-        seed: of the noise.
-        rows: images that the denoiser is shown at once.
+        timesteps: (T,), timesteps that means are taken over.
+        classes: ids (K,) that means are taken over.
+        seed: seed of the noise.
+        rows: batch size.
     """
 
     def __init__(
@@ -53,17 +53,17 @@ class Freezer:
         self.unchanged = self.errors(denoiser)
 
     def errors(self, denoiser: Denoiser) -> Tensor:
-        """Mean squared error of eps of each image at each noise level, float64 (N, S)."""
+        """Return the mean squared error of eps of each image at each sigma, float64 (N, S)."""
         shown = self.images, self.labels, self.places
         errors = denoising_errors(denoiser, self.schedule, *shown, self.levels, self.seed, self.rows).cpu()
         return errors / self.schedule.noise_levels[self.levels].square()
 
     def freeze(self, layer: str | None, part: str, over: str) -> Freezing:
-        """The rise of the error when a part is replaced by its mean over the timesteps and classes given.
+        """Measure the rise of the error when a part of the modulation is replaced by its mean.
 
         Args:
-            layer: its name, or None for all together.
-            part: "scale" or "shift", or "both" for all that there is.
+            layer: name of the layer, or None for all layers together.
+            part: "scale", "shift" or "both".
             over: "class", "timestep" or "all".
         """
         names = [layer] if layer is not None else [one.name for one in self.layers]
@@ -71,7 +71,7 @@ class Freezer:
         rises = self.errors(steered(self.denoiser, self.unet, names, part, inputs)) - self.unchanged    # (N, S)
         errors = self.unchanged.mean(dim=0)                                                             # (S,)
         relative = rises.mean(dim=0) / errors                                                           # (S,)
-        # Of a ratio of two means over the same images (delta method): values whose mean is the ratio, and whose spread
+        # Delta method for a ratio of two means over the same images: values whose mean is the ratio and whose variance
         # is that of its first-order expansion.
         expanded = relative + (rises - relative * self.unchanged) / errors                              # (N, S)
         noise_levels = self.schedule.noise_levels[self.levels].tolist()
@@ -83,8 +83,8 @@ class Freezer:
         ]
         return Freezing(layer, part, over, points, _mean(expanded.mean(dim=1)))
 
-    def all(self, done: Callable[[], None] = lambda: None) -> list[Freezing]:
-        """All layers together, each part over each mean; then each layer by itself, all of it over everything.
+    def freeze_each(self, done: Callable[[], None] = lambda: None) -> list[Freezing]:
+        """Run `freeze` for every entry of `plan`.
 
         Args:
             done: called after each, to show progress.
@@ -96,7 +96,10 @@ class Freezer:
         return found
 
     def plan(self) -> Iterator[tuple[str | None, str, str]]:
-        """Layer, part and mean of each of `all`; a single part is all that there is, and one class has no mean."""
+        """Yield (layer, part, over): first all layers with each part and mean, then each layer alone.
+
+        If there is only one part, it is "both"; with a single class there is no mean over classes.
+        """
         parts = dict.fromkeys(part for layer in self.layers for part in layer.norm.modulation)
         overs = OVERS if len(self.classes) > 1 else ("timestep",)
         for part in [*parts, "both"] if len(parts) > 1 else ["both"]:
@@ -107,5 +110,5 @@ class Freezer:
 
 
 def _mean(values: Tensor) -> Figure:
-    """Mean over images, (N,), with its interval."""
+    """Return the mean over images, (N,), with its interval."""
     return with_standard_error(float(values.mean()), float(values.std()) / sqrt(len(values)), len(values))

@@ -1,4 +1,4 @@
-"""What is probed: a model, and the real images that it is measured on."""
+"""The inputs of a probe: a model, and the real images that it is measured on."""
 
 import dataclasses
 import json
@@ -25,11 +25,11 @@ class Images(NamedTuple):
     """Real images.
 
     Attributes:
-        data: all of them.
-        pixels: uint8 (N, C, H, W), some of them.
-        labels: int64 (N,), their classes as the model knows them.
-        places: int64 (N,), which of all they are.
-        held_out: whether the model was trained on other images; None where that is not known.
+        data: all images.
+        pixels: uint8 (N, C, H, W), a subset of them.
+        labels: int64 (N,), their classes as the model's ids.
+        places: int64 (N,), the indices of the subset in `data`.
+        held_out: whether the images were excluded from training; None if unknown.
     """
 
     data: ImageData
@@ -39,14 +39,14 @@ class Images(NamedTuple):
     held_out: bool | None
 
 
-class Subject(NamedTuple):
-    """A model to be probed.
+class ProbeInputs(NamedTuple):
+    """A model, and real images to measure it on.
 
     Attributes:
-        name: the directory that it was loaded from.
+        name: the directory that the model was loaded from.
         weights: SHA-256 of its weights.
         pipeline: the model, on its device.
-        images: None where none are known.
+        images: None if it is not known which images to use.
     """
 
     name: str
@@ -55,33 +55,33 @@ class Subject(NamedTuple):
     images: Images | None
 
 
-def read_subject(command: ProbeCommand, device: torch.device) -> Subject:
-    """Loads the model, and reads the real images where it is known which.
+def read_inputs(command: ProbeCommand, device: torch.device) -> ProbeInputs:
+    """Load the model, and the real images that the command or the run directory names.
 
     Raises:
-        ValueError: if there is no such model, or the images cannot be read or do not fit it.
+        ValueError: if there is no such model, or the images cannot be read or do not fit the model.
     """
     directory = locate(command.model)
     pipeline = load_pipeline(directory).to(device)
     images = None
     if command.reference_split is not None and command.reference is None and run_of(command.model) is None:
         raise ValueError(
-            f"reference_split: {command.model} is in no run directory, so it is not known of which images; name them "
-            "with --reference"
+            f"reference_split: {command.model} is not in a run directory, so there are no images to split; name "
+            "them with --reference"
         )
     if command.reference is not None or run_of(command.model) is not None:
         images = _read_images(command, pipeline, device)
-    return Subject(str(directory), weights_digest(directory), pipeline, images)
+    return ProbeInputs(str(directory), weights_digest(directory), pipeline, images)
 
 
-def read_judge(images: Images, device: torch.device) -> Judge:
-    """A classifier of the data's classes, trained on real images alone, kept from the last time.
+def train_judge(images: Images, device: torch.device) -> Judge:
+    """Return a classifier trained on the real images, from the cache if it is there.
 
     Raises:
-        ValueError: if the data has too few images or classes for one.
+        ValueError: if the data has too few images or classes.
     """
     if images.data.num_classes < 2:
-        raise ValueError("the real images have no classes to tell apart")
+        raise ValueError("the real images have fewer than two classes")
     return cached_judge(images.data, device, cache_directory())
 
 
@@ -92,10 +92,10 @@ def _read_images(command: ProbeCommand, pipeline: ClassConditionalPipeline, devi
     names = pipeline.class_names
     unknown = next((name for name in data.class_names if names and name not in names), None)
     if unknown is not None or (names and not data.class_names):
-        lack = "they have no classes" if unknown is None else f"the model has no class {unknown!r}"
-        raise ValueError(f"reference: {lack}; name images of its classes, {', '.join(names[:5])}")
+        problem = "no classes" if unknown is None else f"the model has no class {unknown!r}"
+        raise ValueError(f"reference: {problem}; name images of its classes, {', '.join(names[:5])}")
     if len(data) < 20:
-        raise ValueError(f"reference: it has {len(data)} images, and 20 are needed for an interval; name more")
+        raise ValueError(f"reference: contains {len(data)} images; name at least 20, the minimum for an interval")
     draws = generator(command.seed, Purpose.SUBSET, 0)
     places = torch.randperm(len(data), generator=draws)[: command.images].sort().values                 # (N,)
     pixels, classes = data.__getitems__(places)
@@ -104,7 +104,7 @@ def _read_images(command: ProbeCommand, pipeline: ClassConditionalPipeline, devi
 
 
 def _source(command: ProbeCommand, pipeline: ClassConditionalPipeline) -> DataConfig:
-    """The run's own data, or a split of it; or what the command names."""
+    """Return the data that the command names; by default the run's own data, or a split of it."""
     if command.reference is None:
         config = reference_config(EvaluateCommand(model=command.model), pipeline)
         if command.reference_split is None:
@@ -116,8 +116,8 @@ def _source(command: ProbeCommand, pipeline: ClassConditionalPipeline) -> DataCo
     is_run = command.reference != "digits" and path.is_dir() and run_of(path) is not None and is_model(path)
     if is_run and command.reference_split is not None:
         raise ValueError(
-            f"reference_split: {path} is a run directory, whose split its configuration says; leave it out, or name "
-            "the run's source with --reference"
+            f"reference_split: {path} is a run directory, whose configuration sets the split; leave this out, or name "
+            "the source of the run's images with --reference"
         )
     named = EvaluateCommand(
         model=command.model, reference=command.reference, reference_split=command.reference_split
@@ -133,13 +133,13 @@ def _held_out(command: ProbeCommand, source: DataConfig, data: ImageData) -> boo
         return False
     config = read_config(run / "config.yaml")
     own = parse_split(config.data.split)
-    # Other sources may hold the same images, sums of splits overlap with their terms.
+    # Other sources may contain the same images, and sums of splits overlap with their terms.
     known = data.part is not None and _same_source(config.data.source, source.source)
     if not known or any("+" in name or "[" in name for name in (own.split, data.part.split)):
         return None
     if own.split == data.part.split and own.part(data.part.of).shared(data.part):
         return False
-    return None if config.model.pretrained else True      # what the weights started from saw other images
+    return None if config.model.pretrained else True      # the pretrained weights may have seen the images
 
 
 def _same_source(one: str, other: str) -> bool:

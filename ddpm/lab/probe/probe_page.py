@@ -1,8 +1,7 @@
-"""A probe as one HTML page that needs nothing else: no script, no other file, no network."""
+"""The page of a probe: one self-contained HTML file, without scripts or network access."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from math import sqrt
-from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
@@ -11,14 +10,14 @@ from markupsafe import Markup
 from ddpm.evaluation.estimates import Figure
 from ddpm.evaluation.text_table import interval, number
 from ddpm.lab.charts import Chart, Mark, Row, Series, draw_heat_map, draw_lines, draw_rows, draw_stacked_bars, to_svg
-from ddpm.lab.pages import environment
-from ddpm.lab.probe.results import Freezing, Grid, Probed, Strength, Swap, Variance
-from ddpm.lab.probe.summary import FAILURES, FROZEN, SIGNS, numbered, per_cent, shares, verdict
+from ddpm.lab.pages import template_environment
+from ddpm.lab.probe.results import Freezing, ProbeGrid, ProbeResults, Strength, Swap, Variance
+from ddpm.lab.probe.summary import FAILURES, FROZEN, SIGNS, number_layers, percent, pool_variance, summarize
 
 PARTS = ("scale", "shift")
-MOST_MAPS = 30          # layers up to which each has its own maps; beyond, the page would take long to open
+MOST_MAPS = 30          # with more layers than this, the page would take long to open with a map of each
 SOURCES = ("timestep", "class", "interaction")
-STYLES = {
+LEGEND_STYLES = {
     **{source: i for i, source in enumerate(SOURCES)},
     **{"scale and shift": 0, "scale": 3, "shift": 4},
     **{"read as A": 0, "read as B": 1, "answer": 0, "error": 7, "all": 7},
@@ -29,96 +28,92 @@ class LayerMaps(NamedTuple):
     """The modulation of one layer.
 
     Attributes:
-        title: of the layer, for people.
-        maps: of each part.
+        title: display name of the layer.
+        maps: maps of each part.
     """
 
     title: str
     maps: Sequence[Markup]
 
 
-def page(probed: Probed) -> str:
-    """The whole page.
-
-    Args:
-        probed: what to show; what it left out is named with its reason.
-    """
-    templates = environment(Path(__file__).parent)
-    templates.globals |= {"interval": interval, "number": number, "per_cent": per_cent}
-    names = numbered(probed.layers)
-    chosen = _chosen(probed)
+def render_probe(results: ProbeResults) -> str:
+    """Return the page."""
+    templates = template_environment()
+    templates.globals |= {"interval": interval, "number": number, "percent": percent}
+    names = number_layers(results.layers)
+    chosen = _chosen(results)
     others = names.keys() - chosen
-    return templates.get_template("probe.html.jinja").render(
-        probed=probed,
+    return templates.get_template("probe/probe.html.jinja").render(
+        results=results,
         names=names,
-        styles=STYLES,
-        parts=_parts(probed),
+        styles=LEGEND_STYLES,
+        parts=_parts(results),
         signs=SIGNS,
         failures=FAILURES,
-        verdict=verdict(probed),
-        overview=_overview(probed, names),
-        chosen=_maps(probed, chosen, (_class_map, _channel_map)),
-        others=_maps(probed, others, (_class_map,)) if len(names) <= MOST_MAPS else [],
+        verdict=summarize(results),
+        overview=_overview(results, names),
+        chosen=_maps(results, chosen, (_class_map, _channel_map)),
+        others=_maps(results, others, (_class_map,)) if len(names) <= MOST_MAPS else [],
         left_out_maps=0 if len(names) <= MOST_MAPS else len(others),
-        introduction=_introduction(probed),
-        variance=_variance(probed, names),
-        frozen=_frozen(probed),
-        frozen_layers=_frozen_layers(probed, names),
-        swap=None if probed.swap is None else _swap(probed.swap),
-        sensitivity=_sensitivity(probed),
-        separability=_separability(probed, names),
-        erasure=_erasure(probed, names),
-        method=_method(probed),
+        introduction=introduction(results),
+        variance=_variance(results, names),
+        frozen=_frozen(results),
+        frozen_layers=_frozen_layers(results, names),
+        swap=None if results.swap is None else _swap(results.swap),
+        sensitivity=_sensitivity(results),
+        separability=_separability(results, names),
+        erasure=_erasure(results, names),
+        method=_method(results),
     )
 
 
-def _introduction(probed: Probed) -> str:
-    """What the modulation of this network is, for somebody who has never met it."""
-    parts = _parts(probed).split(" and ")
-    if any(layer.shift_before_norm for layer in probed.layers):
-        how = "a shift is added to the activations, which are normalized after that"
+def introduction(results: ProbeResults) -> str:
+    """Return an explanation of this network's modulation for readers who do not know it."""
+    parts = _parts(results).split(" and ")
+    if any(layer.shift_before_norm for layer in results.layers):
+        how = "a shift is added to the activations before they are normalized"
     else:
-        acts = {"scale": "multiplied by 1 + scale", "shift": "moved by a shift"}
+        acts = {"scale": "multiplied by 1 + scale", "shift": "shifted"}
         how = f"the activations are normalized, then {' and '.join(acts[part] for part in parts if part in acts)}"
-    told = {
+    sources = {
         "timestep": "the timestep",
         "class": "the class",
-        "cross_attention": "the timestep (the class enters by cross-attention and not by the norms, so none of it "
-        "depends on the class)",
+        "cross_attention": "the timestep (the class enters by cross-attention, so the modulation does not "
+        "depend on it)",
     }
-    source = told.get(probed.model.conditioning, "timestep and class")
-    numbers = f"the numbers for it are computed from {source}, one for each channel"
-    if probed.model.conditioning == "none":
-        numbers = "the numbers for it, one for each channel, are constants: neither timestep nor class reaches them"
-    return f"In each layer below, {how}; {numbers}. That is the modulation."
+    source = sources.get(results.model.conditioning, "timestep and class")
+    numbers = f"the {_parts(results)} of each channel {'are' if len(parts) > 1 else 'is'} computed from {source}"
+    if results.model.conditioning == "none":
+        numbers = f"the {_parts(results)} of each channel {'are' if len(parts) > 1 else 'is'} constant"
+    return f"In each layer below, {how}; {numbers}. This is the modulation."
 
 
-def _overview(probed: Probed, names: dict[str, str]) -> list[Chart]:
-    """All layers over timesteps, and over classes, for each part."""
+def _overview(results: ProbeResults, names: dict[str, str]) -> list[Chart]:
+    """Return maps of all layers over timesteps, and over classes, for each part."""
     charts = []
-    timesteps = [str(t) for t in probed.grid.timesteps]
+    timesteps = [str(t) for t in results.grid.timesteps]
     for part in PARTS:
-        own = [row for row in probed.strengths if row.part == part]
+        own = [row for row in results.strengths if row.part == part]
         if not own:
             continue
         rows = [names[row.layer] for row in own]
         over_time = [[_rms(at) for at in row.rms] for row in own]
         label = f"{part}, root mean square over channels and classes"
-        caption = f"How strong the {part} is, layer by layer: the stronger the colour, the further from no change."
+        caption = f"Strength of the {part} in each layer; no colour means no change."
         figure = draw_heat_map(over_time, rows, timesteps, label, low=0)
         charts.append(Chart(f"{part.capitalize()} over timesteps", figure, caption=caption))
-        if len(probed.grid.classes) > 1:
-            label = f"{part}, strength beside the layer's mean over classes, %"
-            values = [_beside_mean(row) for row in own]
-            figure = draw_heat_map(values, rows, probed.grid.classes, label, diverging=True)
+        if len(results.grid.classes) > 1:
+            label = f"{part}, strength relative to the mean over classes, %"
+            values = [_relative_to_mean(row) for row in own]
+            figure = draw_heat_map(values, rows, results.grid.classes, label, diverging=True)
             caption = (
-                f"Which classes get a stronger (blue) or weaker (orange) {part} than the layer's classes on average."
+                f"Classes with a stronger (blue) or weaker (orange) {part} than the mean over the classes of the layer."
             )
             charts.append(Chart(f"{part.capitalize()} over classes", figure, caption=caption))
     return charts
 
 
-def _beside_mean(row: Strength) -> list[float | None]:
+def _relative_to_mean(row: Strength) -> list[float | None]:
     by_class = [_rms(of_class) for of_class in zip(*row.rms, strict=True)]
     mean = fmean(by_class)
     return [100 * (value / mean - 1) if mean else None for value in by_class]
@@ -128,54 +123,55 @@ def _rms(values: Iterable[float]) -> float:
     return sqrt(fmean(value * value for value in values))
 
 
-def _chosen(probed: Probed) -> set[str]:
-    """Of each depth the layer that varies most."""
-    totals = dict.fromkeys((layer.name for layer in probed.layers), 0.0)
-    for row in probed.variance:
+def _chosen(results: ProbeResults) -> set[str]:
+    """Return the layer that varies most in the encoder, the middle and the decoder."""
+    totals = dict.fromkeys((layer.name for layer in results.layers), 0.0)
+    for row in results.variance:
         totals[row.layer] += row.total
-    depths = dict.fromkeys(layer.depth for layer in probed.layers)
+    depths = dict.fromkeys(layer.depth for layer in results.layers)
     return {
-        max((layer.name for layer in probed.layers if layer.depth == depth), key=totals.__getitem__) for depth in depths
+        max((layer.name for layer in results.layers if layer.depth == depth), key=totals.__getitem__)
+        for depth in depths
     }
 
 
 def _maps(
-    probed: Probed, layers: Collection[str], kinds: Sequence[Callable[[Strength, Grid], Markup]]
+    results: ProbeResults, layers: Collection[str], kinds: Sequence[Callable[[Strength, ProbeGrid], Markup]]
 ) -> list[LayerMaps]:
-    """Of the layers that are named, every kind of map of every part."""
-    names = numbered(probed.layers)
+    """Return all kinds of maps of all parts of some layers."""
+    names = number_layers(results.layers)
     found = []
-    for layer in probed.layers:
-        own = [row for row in probed.strengths if row.layer == layer.name]
+    for layer in results.layers:
+        own = [row for row in results.strengths if row.layer == layer.name]
         if layer.name in layers and own:
-            maps = [kind(row, probed.grid) for row in own for kind in kinds]
+            maps = [kind(row, results.grid) for row in own for kind in kinds]
             found.append(LayerMaps(f"{names[layer.name]} ({layer.name})", maps))
     return found
 
 
-def _class_map(row: Strength, grid: Grid) -> Markup:
+def _class_map(row: Strength, grid: ProbeGrid) -> Markup:
     values = list(map(list, zip(*row.rms, strict=True)))
     label = f"{row.part} by class: root mean square over channels"
     return to_svg(draw_heat_map(values, grid.classes, list(map(str, grid.timesteps)), label, low=0))
 
 
-def _channel_map(row: Strength, grid: Grid) -> Markup:
+def _channel_map(row: Strength, grid: ProbeGrid) -> Markup:
     values = list(map(list, zip(*row.signed, strict=True)))
     names = [f"channel {channel}" for channel in row.channels]
     label = f"{row.part} by channel: mean over classes"
     return to_svg(draw_heat_map(values, names, list(map(str, grid.timesteps)), label, diverging=True))
 
 
-def _variance(probed: Probed, names: dict[str, str]) -> list[Chart]:
+def _variance(results: ProbeResults, names: dict[str, str]) -> list[Chart]:
     charts = []
     for part in PARTS:
-        whole = shares(probed, part)
+        whole = pool_variance(results, part)
         if whole is None:
             continue
         bars = [("all layers", _three(whole))]
-        bars += [(names[row.layer], _three(row)) for row in probed.variance if row.part == part]
+        bars += [(names[row.layer], _three(row)) for row in results.variance if row.part == part]
         figure = draw_stacked_bars(bars, SOURCES, f"variance of the {part}")
-        caption = "A full bar is all of a layer's variance; no bar: nothing varies there."
+        caption = "A full bar is the total variance of the layer; without a bar, nothing varies."
         charts.append(Chart(f"What the {part} varies with", figure, SOURCES, caption))
     return charts
 
@@ -184,11 +180,11 @@ def _three(row: Variance) -> tuple[float, float, float]:
     return row.timestep, row.class_, row.interaction
 
 
-def _frozen(probed: Probed) -> list[Chart]:
-    """Of all layers together, by noise level: a chart for each mean, a line for each part."""
+def _frozen(results: ProbeResults) -> list[Chart]:
+    """Return a chart for each kind of mean, with a line over sigma for each part; all layers together."""
     charts = []
     for over, words in FROZEN.items():
-        own = [f for f in probed.freezing if f.layer is None and f.over == over]
+        own = [f for f in results.freezing if f.layer is None and f.over == over]
         if not own:
             continue
         series = []
@@ -196,47 +192,47 @@ def _frozen(probed: Probed) -> list[Chart]:
             rises = sorted(freezing.rises, key=lambda rise: rise.noise_level)
             points = [(rise.noise_level, 100 * rise.relative.value) for rise in rises]
             halves = [100 * _half(rise.relative) for rise in rises]
-            name = _part(freezing, probed)
-            series.append(Series(name, STYLES[name], points, halves))
+            name = _part(freezing, results)
+            series.append(Series(name, LEGEND_STYLES[name], points, halves))
         figure = draw_lines(series, "noise level", "rise of the error, %", x_scale="log", y_scale="linear")
         caption = (
-            "How much worse the denoiser gets at each noise level, in per cent of its error there: 0 is as good as "
-            "before. Bars are 95 % intervals."
+            "Rise of the denoising error at each sigma, in percent of the error there; 0 means no change. Bars are "
+            "95 % intervals."
         )
         charts.append(Chart(f"{words.capitalize()}, all layers", figure, [line.name for line in series], caption))
     return charts
 
 
-def _part(freezing: Freezing, probed: Probed) -> str:
-    return _parts(probed) if freezing.part == "both" else freezing.part
+def _part(freezing: Freezing, results: ProbeResults) -> str:
+    return _parts(results) if freezing.part == "both" else freezing.part
 
 
-def _parts(probed: Probed) -> str:
-    """What the layers have, in words."""
-    return " and ".join(part for part in PARTS if any(part in layer.parts for layer in probed.layers))
+def _parts(results: ProbeResults) -> str:
+    """Return the parts that the layers have."""
+    return " and ".join(part for part in PARTS if any(part in layer.parts for layer in results.layers))
 
 
 def _half(figure: Figure) -> float:
     return 0.0 if figure.low is None or figure.high is None else (figure.high - figure.low) / 2
 
 
-def _frozen_layers(probed: Probed, names: dict[str, str]) -> list[Chart]:
-    """Layer by layer, mean over noise levels: a chart for each mean."""
+def _frozen_layers(results: ProbeResults, names: dict[str, str]) -> list[Chart]:
+    """Return a chart for each kind of mean, with a row for each layer; mean over sigmas."""
     charts = []
     for over, words in FROZEN.items():
         rows: dict[str, list[Mark]] = {}
         parts: dict[str, int] = {}
-        for freezing in probed.freezing:
+        for freezing in results.freezing:
             if freezing.layer is not None and freezing.over == over:
-                name = _part(freezing, probed)
-                parts[name] = STYLES[name]
+                name = _part(freezing, results)
+                parts[name] = LEGEND_STYLES[name]
                 marks = rows.setdefault(freezing.layer, [])
                 marks.append(_mark(name, freezing.relative, len(marks), 100))
         if rows:
             figure = draw_rows([Row(names[layer], marks, 0.0) for layer, marks in rows.items()], "rise of the error, %")
             caption = (
-                "What each layer alone is worth: how much the error rises, in per cent of the error at each noise "
-                "level, mean over noise levels. The dashed line is no rise. Bars are 95 % intervals of each by itself."
+                "Rise of the error for each layer alone, in percent of the error at each sigma, mean over sigmas. The "
+                "dashed line is 0. Bars are 95 % intervals without correction for multiple comparisons."
             )
             charts.append(Chart(f"{words.capitalize()}, in one layer", figure, list(parts), caption))
     return charts
@@ -248,8 +244,8 @@ def _swap(swap: Swap) -> Chart:
         for point in swap.points
     ]
     caption = (
-        f"Which depths are told class B while the rest are told A, and how many of {swap.samples:,} images a judge "
-        "then reads as A and as B. Where the dots cross, the class is decided. Lines are 95 % intervals."
+        f"The layers that are conditioned on class B while the others are conditioned on A, and the fraction of "
+        f"{swap.samples:,} images that a reference classifier recognises as A and as B. Lines are 95 % intervals."
     )
     figure = draw_rows(rows, "share of images read as", limits=(0.0, 1.0))
     return Chart("Class swap by depth", figure, ["read as A", "read as B"], caption)
@@ -257,85 +253,88 @@ def _swap(swap: Swap) -> Chart:
 
 def _mark(name: str, figure: Figure, line: int = 0, factor: float = 1) -> Mark:
     ends = (None if end is None else factor * end for end in figure[:3])
-    return Mark(STYLES[name], *ends, line=line, note=name)
+    return Mark(LEGEND_STYLES[name], *ends, line=line, note=name)
 
 
-def _sensitivity(probed: Probed) -> Chart | None:
-    rows = sorted(probed.sensitivity, key=lambda row: row.noise_level)
+def _sensitivity(results: ProbeResults) -> Chart | None:
+    rows = sorted(results.sensitivity, key=lambda row: row.noise_level)
     if not rows:
         return None
     differences = [(row.noise_level, row.difference.value) for row in rows]
-    answer = Series("answer", STYLES["answer"], differences, [_half(row.difference) for row in rows])
-    error = Series("error", STYLES["error"], [(row.noise_level, row.error) for row in rows])
+    answer = Series("answer", LEGEND_STYLES["answer"], differences, [_half(row.difference) for row in rows])
+    error = Series("error", LEGEND_STYLES["error"], [(row.noise_level, row.error) for row in rows])
     series = [answer, error]
     caption = (
-        "How far the predicted noise moves when the network is told another class (with 95 % intervals), and how far "
-        "it is from the true noise. Near the error, the class decides much; far below, next to nothing."
+        "Change of the predicted noise with another class (with 95 % intervals), and error of the predicted noise. "
+        "Where the change is close to the error, the class matters much; far below it, hardly at all."
     )
     figure = draw_lines(series, "noise level", "root mean square of eps", x_scale="log")
     return Chart("Answer to another class", figure, [line.name for line in series], caption)
 
 
-def _separability(probed: Probed, names: dict[str, str]) -> Chart | None:
-    if not probed.separability:
+def _separability(results: ProbeResults, names: dict[str, str]) -> Chart | None:
+    if not results.separability:
         return None
-    rows = [Row(names[row.layer], [Mark(0, row.accuracy)], row.chance) for row in probed.separability]
+    rows = [Row(names[row.layer], [Mark(0, row.accuracy)], row.chance) for row in results.separability]
     caption = (
-        "How often the class is read correctly from a layer's scale and shift at a timestep that was left out. The "
-        "dashed line is what permuted labels give."
+        "How often the class is recognised from a layer's scale and shift at a timestep that was left out. The dashed "
+        "line is the accuracy with permuted labels."
     )
-    return Chart("Classes told apart", draw_rows(rows, "accuracy", limits=(0.0, 1.0)), caption=caption)
+    return Chart("Separability of classes", draw_rows(rows, "accuracy", limits=(0.0, 1.0)), caption=caption)
 
 
-def _erasure(probed: Probed, names: dict[str, str]) -> Chart | None:
+def _erasure(results: ProbeResults, names: dict[str, str]) -> Chart | None:
     rows = []
-    for row in probed.erasure:
+    for row in results.erasure:
         known = {"all": row.total, "timestep": row.timestep, "class": row.class_}
         parts = [(name, share) for name, share in known.items() if share is not None]
         if parts:
-            marks = [Mark(STYLES[name], share, line=i, note=name) for i, (name, share) in enumerate(parts)]
+            marks = [Mark(LEGEND_STYLES[name], share, line=i, note=name) for i, (name, share) in enumerate(parts)]
             rows.append(Row(names[row.layer], marks, row.expected))
     if not rows:
         return None
     caption = (
-        "The share of the shift's variation that the norm's means take away again. The dashed line is the share for "
-        "shifts that are independent from channel to channel: 1 / (channels per group)."
+        "The fraction of the variance of the shift that the norm subtracts again. The dashed line is the fraction for "
+        "shifts that are independent between channels: 1 / (channels per group)."
     )
     figure = draw_rows(rows, "erased share", limits=(0.0, 1.0))
     return Chart("Erased by the norm", figure, ["all", "timestep", "class"], caption)
 
 
-def _method(probed: Probed) -> list[tuple[str, str]]:
-    model, grid = probed.model, probed.grid
-    kind = {True: "held out from training", False: "the model was trained on them", None: "not known whether held out"}
+def _method(results: ProbeResults) -> list[tuple[str, str]]:
+    model, grid = results.model, results.grid
+    kind = {True: "held out from training", False: "the model was trained on them", None: "unknown whether held out"}
     found = [
         ("model", model.name),
         ("weights", model.weights),
         ("parameters", f"{model.parameters:,}"),
         ("norm", model.norm),
-        ("conditioning", f"{model.conditioning}, at depths: {model.conditioned_depths}"),
-        ("images of", f"{model.resolution} x {model.resolution} px"),
+        ("conditioning", f"{model.conditioning}, in these layers: {model.conditioned_depths}"),
+        ("image size", f"{model.resolution} x {model.resolution} px"),
         ("classes", ", ".join(model.class_names) or "none"),
     ]
     if model.data is not None:
         found += [("real images", f"{model.images:,} of {model.data} ({kind[model.held_out]})")]
         found += [("data fingerprint", model.fingerprint or "none")]
     found += [
-        ("intervals", "95 %, over images, which are taken as independent"),
+        ("intervals", "95 %, over images, assumed to be independent"),
         (
-            "shares of the variance",
-            "over these timesteps, nearly even in the log signal-to-noise ratio, and classes without the null class; "
-            "those logged in training are over 4 timesteps even in t",
+            "analysis of variance",
+            "over these timesteps, nearly evenly spaced in the log signal-to-noise ratio, and the classes without the "
+            "null class; the values logged during training are over 4 timesteps evenly spaced in t",
         ),
     ]
-    levels = f"noise levels {number(grid.noise_levels[0])} to {number(grid.noise_levels[-1])}"
+    levels = f"sigma {number(grid.noise_levels[0])} to {number(grid.noise_levels[-1])}"
     found += [("timesteps", f"{', '.join(map(str, grid.timesteps))} ({levels})")]
     if grid.classes != model.class_names:
-        found += [("classes looked at", ", ".join(grid.classes))]
-    if probed.swap is not None:
-        accuracy = probed.swap.judge_accuracy
+        found += [("classes measured", ", ".join(grid.classes))]
+    if results.swap is not None:
+        accuracy = results.swap.judge_accuracy
         found += [
-            ("class swap", f"{probed.swap.samples:,} images at each point, {probed.swap.sampler}"),
-            ("judge", f"reads {per_cent(accuracy.value)} ({interval(accuracy._asdict())}) of new real images"),
+            ("class swap", f"{results.swap.samples:,} images at each point, {results.swap.sampler}"),
+            (
+                "reference classifier",
+                f"accuracy {percent(accuracy.value)} ({interval(accuracy._asdict())}) on new real images",
+            ),
         ]
     return [*found, ("made by", f"ddpm {model.version}" + (f", commit {model.commit}" if model.commit else ""))]

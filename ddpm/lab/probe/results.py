@@ -1,4 +1,4 @@
-"""What a probe finds, as plain numbers: the page, the JSON file and the notebook read the same."""
+"""The results of a probe as plain numbers, which the page, the JSON file and the notebook share."""
 
 import json
 from types import NoneType, UnionType
@@ -6,28 +6,28 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from ddpm.evaluation.estimates import Figure
 
-FORMAT = 2      # of the JSON file; to be raised when a name in it changes
+FORMAT = 2      # version of the JSON file; raise it when a name in it changes
 
 
 class Model(NamedTuple):
-    """Which model was probed, and how to do it again.
+    """The model that was probed, and how to repeat the probe.
 
     Attributes:
-        name: path of the model, as it was given.
+        name: path of the model, as given.
         weights: SHA-256 of its weights.
-        parameters: number of its parameters.
+        parameters: number of parameters.
         norm: entry of `ddpm.models.norm.NORMS`.
         conditioning: entry of `ddpm.models.embedding.CONDITIONINGS`.
-        conditioned_depths: where the embedding is given, as text: "all", "encoder", "middle", "decoder" or resolutions.
-        resolution: of its images in pixels.
-        class_names: of the model; empty where it has no classes.
-        data: what the real images are, in a few words; None without any.
-        fingerprint: of these images.
+        conditioned_depths: layers that get the embedding: "all", "encoder", "middle", "decoder" or resolutions.
+        resolution: image size in pixels.
+        class_names: classes of the model; empty if it has none.
+        data: short description of the real images; None without any.
+        fingerprint: fingerprint of these images.
         images: number of real images that errors and sensitivity are measured on; 0 without any.
-        held_out: whether the model was trained on other images; None where that is not known.
-        command: the command line that makes this probe.
-        version: of this package.
-        commit: of its source, where that is known.
+        held_out: whether the images were excluded from training; None if unknown.
+        command: the command line that repeats this probe.
+        version: version of this package.
+        commit: git commit of this package, if known.
     """
 
     name: str
@@ -47,14 +47,13 @@ class Model(NamedTuple):
     commit: str | None
 
 
-class Grid(NamedTuple):
-    """Where the modulation is looked at: T timesteps times K classes, also what it is averaged over.
+class ProbeGrid(NamedTuple):
+    """The T timesteps and K classes at which the modulation is measured, and over which it is averaged.
 
     Attributes:
-        timesteps: T, rising, nearly even in the log signal-to-noise ratio.
-        noise_levels: T, noise per signal at these.
-        classes: K names; those of the model, or some of them at even distances where it has many; one, "none", of a
-            model without classes.
+        timesteps: T timesteps, ascending, nearly evenly spaced in the log signal-to-noise ratio.
+        noise_levels: sigma at each of them.
+        classes: K names; evenly spaced classes of the model if it has many; "none" for a model without classes.
     """
 
     timesteps: list[int]
@@ -63,16 +62,16 @@ class Grid(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A layer whose norm is modulated.
+    """A layer with a modulated norm.
 
     Attributes:
-        name: as in `named_modules`.
+        name: name in `named_modules`.
         depth: "encoder", "middle" or "decoder".
-        resolution: of its output in pixels.
+        resolution: size of its output in pixels.
         channels: C.
-        groups: of its norm.
-        parts: of "scale" and "shift" those that it has.
-        shift_before_norm: whether the shift is added before the norm, which erases part of it.
+        groups: number of groups of its norm.
+        parts: "scale", "shift" or both.
+        shift_before_norm: whether the shift is added before the norm, which partly erases it.
     """
 
     name: str
@@ -85,14 +84,14 @@ class Layer(NamedTuple):
 
 
 class Strength(NamedTuple):
-    """How strong one part of one layer's modulation is.
+    """Strength of the scale or the shift of one layer.
 
     Attributes:
         layer: its name.
         part: "scale" or "shift".
         rms: root mean square over channels, T lists of K.
-        signed: mean over classes of some channels, T lists of as many numbers: what the modulation looks like.
-        channels: which channels these are: those that vary most, at most 16, in that order.
+        signed: mean over classes for some channels, T lists with one number for each of `channels`.
+        channels: indices of these channels: the 16 that vary most, in descending order.
     """
 
     layer: str
@@ -103,16 +102,15 @@ class Strength(NamedTuple):
 
 
 class Variance(NamedTuple):
-    """What one part of one layer's modulation varies with: two-way analysis of variance over timestep and class.
+    """Two-way analysis of variance of the scale or the shift of one layer, over timestep and class.
 
     Attributes:
         layer: its name.
         part: "scale" or "shift".
         total: variance over timesteps and classes, mean over channels.
-        timestep: share of it that the timestep explains, 0 to 1.
-        class_: share that the class explains.
-        interaction: the rest: that classes differ from timestep to timestep. The three add up to 1; all are 0 where
-            nothing varies.
+        timestep: fraction explained by the timestep.
+        class_: fraction explained by the class.
+        interaction: fraction explained by their interaction. The three add up to 1; all are 0 if nothing varies.
     """
 
     layer: str
@@ -124,14 +122,15 @@ class Variance(NamedTuple):
 
 
 class Signs(NamedTuple):
-    """Sign flips, and signs of failure, in one layer, as shares (0 to 1); see `ddpm.lab.probe.signs` for the thresholds.
+    """Sign flips and signs of failure in one layer, as fractions; thresholds are in `modulation_statistics`.
 
     Attributes:
         layer: its name.
-        flips: of 1 + scale, over timesteps, classes and channels: those below 0; None without a scale.
-        dead: of channels: the gain is next to nothing at every timestep and class; None without a scale.
-        exploding: of channels: the gain or the shift is very large at some timestep and class.
-        unmoved: of channels: neither timestep nor class moves them; None where neither is meant to reach the layer.
+        flips: fraction of all timesteps, classes and channels with 1 + scale < 0; None without a scale.
+        dead: fraction of channels with a gain close to 0 at every timestep and class; None without a scale.
+        exploding: fraction of channels with a very large gain or shift at some timestep and class.
+        unmoved: fraction of channels that neither timestep nor class changes; None if neither is meant to reach the
+            layer.
     """
 
     layer: str
@@ -142,15 +141,15 @@ class Signs(NamedTuple):
 
 
 class Erasure(NamedTuple):
-    """How much of a shift that is added before GroupNorm is lost in one layer, as shares (0 to 1) of its variation.
+    """How much of a shift that is added before GroupNorm is lost in one layer, as fractions of its variance.
 
     Attributes:
         layer: its name.
         channels_per_group: C / G.
-        expected: 1 / (C / G), the share for shifts that are independent from channel to channel.
-        total: of all variation over timesteps and classes; None where nothing varies.
-        timestep: of the effect of the timestep.
-        class_: of the effect of the class.
+        expected: 1 / (C / G), the fraction for shifts that are independent between channels.
+        total: fraction of the variance over timesteps and classes; None if nothing varies.
+        timestep: fraction of the effect of the timestep.
+        class_: fraction of the effect of the class.
     """
 
     layer: str
@@ -162,14 +161,14 @@ class Erasure(NamedTuple):
 
 
 class Separability(NamedTuple):
-    """How well one layer's modulation tells the class at a timestep that was left out.
+    """How well the class can be told from one layer's modulation at a timestep that was left out.
 
     Attributes:
         layer: its name.
-        accuracy: share of (timestep, class) that are nearest to the centroid of their own class at other timesteps.
-        chance: mean of the same over permuted labels.
-        p_value: share of permutations (with this one among them) that do as well or better.
-        permutations: how many there were.
+        accuracy: fraction of (timestep, class) that are nearest to the centroid of their own class at other timesteps.
+        chance: mean accuracy with permuted labels.
+        p_value: fraction of permutations, including the identity, with at least this accuracy.
+        permutations: number of permutations.
         silhouette: mean silhouette of the classes, -1 to 1 (Rousseeuw 1987).
     """
 
@@ -182,14 +181,14 @@ class Separability(NamedTuple):
 
 
 class Rise(NamedTuple):
-    """How much worse the denoiser gets at one noise level.
+    """How much the denoising error rises at one sigma.
 
     Attributes:
-        timestep: which.
-        noise_level: noise per signal.
-        error: mean squared error of eps of the model as it is (0 to 1 for a good denoiser).
-        rise: of that error, paired by image and noise, with its 95 % interval over images.
-        relative: `rise` per `error`, with its 95 % interval over images, which both are of.
+        timestep: the timestep.
+        noise_level: its sigma.
+        error: mean squared error of eps of the unchanged model (0 to 1 for a good denoiser).
+        rise: rise of that error, paired by image and noise, with its 95 % interval over images.
+        relative: `rise` / `error`, with its 95 % interval over images.
     """
 
     timestep: int
@@ -200,15 +199,15 @@ class Rise(NamedTuple):
 
 
 class Freezing(NamedTuple):
-    """What a part of the modulation is worth: it is replaced by its mean over the grid, and the error rises.
+    """The rise of the denoising error when a part of the modulation is replaced by its mean over the grid.
 
     Attributes:
         layer: its name; None for all layers together.
-        part: "scale", "shift", or "both" (all that there is).
-        over: what the mean is over: "class" (at each timestep), "timestep" (for each class), or "all".
-        rises: at each noise level.
-        relative: mean over these noise levels of the relative rise, each counted alike, with its 95 % interval over
-            images. (Of the mean error, low noise would decide, where every denoiser errs most.)
+        part: "scale", "shift" or "both".
+        over: the mean is over "class" (at each timestep), "timestep" (for each class), or "all".
+        rises: rise at each sigma.
+        relative: mean of the relative rises, with its 95 % interval over images. (The rise of the mean error would
+            depend mostly on low noise, where the error of every denoiser is largest.)
     """
 
     layer: str | None
@@ -219,18 +218,18 @@ class Freezing(NamedTuple):
 
     @property
     def largest(self) -> Rise:
-        """Where the relative rise is largest."""
+        """The rise at the sigma with the largest relative rise."""
         return max(self.rises, key=lambda rise: rise.relative.value)
 
 
 class Sensitivity(NamedTuple):
-    """How much the class matters at one noise level.
+    """How much the class matters at one sigma.
 
     Attributes:
-        timestep: which.
-        noise_level: noise per signal.
+        timestep: the timestep.
+        noise_level: its sigma.
         difference: root mean square of eps(x_t, t, c) - eps(x_t, t, c') over images and pixels, where c is the image's
-            class and c' another, with its 95 % interval over images.
+            class and c' a different one, with its 95 % interval over images.
         error: root mean square error of eps given c, for comparison.
     """
 
@@ -241,13 +240,13 @@ class Sensitivity(NamedTuple):
 
 
 class SwapPoint(NamedTuple):
-    """What images show when some depths of the network are told class B, and the rest class A.
+    """How images are classified when some layers are conditioned on class B, and the others on class A.
 
     Attributes:
-        where: in words, which depths are told B, such as "up to 4 px" or "decoder".
-        kind: "levels" (the coarsest so many resolutions) or "section" (encoder, middle or decoder).
-        first: share of images that the judge reads as A, with its 95 % interval.
-        second: share that it reads as B.
+        where: the layers that are conditioned on B, such as "up to 4 px" or "decoder".
+        kind: "levels" (the coarsest resolutions) or "section" (encoder, middle or decoder).
+        first: fraction of images that are classified as A, with its 95 % interval.
+        second: fraction that is classified as B.
     """
 
     where: str
@@ -257,15 +256,15 @@ class SwapPoint(NamedTuple):
 
 
 class Swap(NamedTuple):
-    """Class swap by depth.
+    """Class swap by resolution and section.
 
     Attributes:
-        points: first the levels from none to all, then the sections.
-        samples: number of images at each point, the same seeds and classes at all.
-        sampler: how they were drawn, in words.
-        judge_accuracy: of the judge on real images that it was not trained on.
-        shown: what each column of the picture is of, "A to B".
-        picture: base64 of a PNG: a row for each point, a column for each of `shown`.
+        points: first the resolutions from none to all, then the sections.
+        samples: number of images at each point, with the same seeds and classes at all points.
+        sampler: description of the sampler.
+        judge_accuracy: accuracy of the reference classifier on real images that it was not trained on.
+        shown: the classes of each column of the picture, "A to B".
+        picture: base64 of a PNG with a row for each point and a column for each of `shown`.
     """
 
     points: list[SwapPoint]
@@ -276,26 +275,26 @@ class Swap(NamedTuple):
     picture: str
 
 
-class Probed(NamedTuple):
-    """All that a probe finds.
+class ProbeResults(NamedTuple):
+    """All results of a probe.
 
     Attributes:
-        model: which.
-        grid: timesteps and classes that the modulation is looked at.
+        model: the model.
+        grid: timesteps and classes at which the modulation was measured.
         layers: in the order of the forward pass.
         strengths: for each layer and part.
         variance: for each layer and part.
         signs: for each layer.
         erasure: for each layer that adds its shift before the norm.
         separability: for each layer.
-        freezing: first of all layers together (part by part, mean by mean), then layer by layer.
-        sensitivity: at each noise level.
-        swap: None where it is left out.
-        left_out: what could not be measured ("variance", "freezing", "swap", ...) -> why, as a sentence.
+        freezing: first for all layers together (each part and mean), then layer by layer.
+        sensitivity: at each sigma.
+        swap: None if it was left out.
+        left_out: the reason for each measurement that was not possible ("freezing", "class swap", ...).
     """
 
     model: Model
-    grid: Grid
+    grid: ProbeGrid
     layers: list[Layer]
     strengths: list[Strength]
     variance: list[Variance]
@@ -308,24 +307,24 @@ class Probed(NamedTuple):
     left_out: dict[str, str]
 
 
-def to_json(probed: Probed) -> str:
-    """The probe as JSON text, in which NamedTuples are objects."""
-    return json.dumps({"format": FORMAT, **_plain(probed)}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def to_json(results: ProbeResults) -> str:
+    """Return the results as JSON text, in which NamedTuples are objects."""
+    return json.dumps({"format": FORMAT, **_plain(results)}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def from_json(text: str) -> Probed:
-    """Reads what `to_json` wrote.
+def from_json(text: str) -> ProbeResults:
+    """Read the text that `to_json` returned.
 
     Raises:
-        ValueError: if it is something else.
+        ValueError: if it is anything else.
     """
     try:
         content = json.loads(text)
         if content.pop("format") != FORMAT:
-            raise ValueError("it is of another version of this package")
-        return _typed(content, Probed)
+            raise ValueError("it was made by another version of this package")
+        return _typed(content, ProbeResults)
     except (ValueError, TypeError, KeyError, AttributeError) as problem:
-        raise ValueError(f"this is no probe, or a damaged one ({problem}); make it with scripts/probe.py") from None
+        raise ValueError(f"not the JSON file of a probe, or damaged ({problem}); run scripts/probe.py again") from None
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How much the class matters at each noise level: how far predictions for two classes are apart."""
+"""How much the class matters at each sigma: the distance between the predictions for two classes."""
 
 from math import sqrt
 
@@ -13,7 +13,7 @@ from ddpm.randomness import Purpose, normal
 
 
 @torch.no_grad()
-def sensitivity(
+def measure_sensitivity(
     denoiser: Denoiser,
     schedule: NoiseSchedule,
     images: Tensor,
@@ -24,18 +24,18 @@ def sensitivity(
     seed: int,
     rows: int,
 ) -> list[Sensitivity]:
-    """|eps(x_t, t, c) - eps(x_t, t, c')| of noisy real images.
+    """Measure |eps(x_t, t, c) - eps(x_t, t, c')| on noisy real images.
 
     Args:
         denoiser: without guidance or clipping.
         schedule: its schedule.
-        images: uint8 (N, C, H, W), N 2 or more.
-        labels: (N,), c of each.
-        others: (N,), c' of each.
-        places: int64 (N,), which with the seed decide the noise, as in `denoising_errors`.
-        timesteps: at which.
-        seed: of the noise.
-        rows: images that the denoiser is shown at once.
+        images: uint8 (N, C, H, W), N >= 2.
+        labels: (N,), the class c of each image.
+        others: (N,), another class c' for each.
+        places: int64 (N,), which determine the noise together with the seed, as in `denoising_errors`.
+        timesteps: timesteps at which to measure.
+        seed: seed of the noise.
+        rows: batch size.
     """
     x_0 = from_uint8(images)
     found = []
@@ -59,11 +59,11 @@ def sensitivity(
 
 
 def other_classes(labels: Tensor, count: int) -> Tensor:
-    """For each image another class, all of them in turn.
+    """Return a different class for each image, cycling through all other classes.
 
     Args:
         labels: ids (N,) in 0..count-1.
-        count: K, 2 or more.
+        count: K >= 2.
     """
     step = 1 + torch.arange(len(labels), device=labels.device) % (count - 1)
     return (labels + step) % count

@@ -1,4 +1,4 @@
-"""How well the modulation of a layer tells the class, and how well it would by chance."""
+"""How well classes can be told from a layer's modulation, compared with permuted labels."""
 
 import torch
 from torch import Tensor
@@ -7,31 +7,30 @@ from ddpm.lab.probe.results import Separability
 from ddpm.randomness import Purpose, generator
 
 PERMUTATIONS = 999      # the smallest p-value is one in a thousand
-AT_ONCE = 100           # permutations; 60 MB at 20 timesteps and 20 classes
+AT_ONCE = 100           # permutations in one batch; 60 MB at 20 timesteps and 20 classes
 
 
-def separability(layer: str, vectors: Tensor, seed: int, permutations: int = PERMUTATIONS) -> Separability:
-    """Finds each (timestep, class) by its nearest centroid, the means of the classes over the other timesteps.
+def measure_separability(layer: str, vectors: Tensor, seed: int, permutations: int = PERMUTATIONS) -> Separability:
+    """Classify each (timestep, class) by the nearest centroid, the mean of a class over the other timesteps.
 
-    The null hypothesis is that it does not matter which vector of a timestep is which class: labels are permuted within
-    each timestep.
+    The null hypothesis is that the labels are exchangeable within a timestep, so labels are permuted there.
 
     Args:
-        layer: its name.
-        vectors: (T, K, D), the modulation; T and K are 2 or more.
-        seed: of the permutations.
-        permutations: how many.
+        layer: name of the layer.
+        vectors: (T, K, D), the modulation, with T, K >= 2.
+        seed: seed of the permutations.
+        permutations: number of permutations.
     """
     T, K, _ = vectors.shape
     assert T > 1 and K > 1, (T, K)
     centred = (vectors.double() - vectors.double().mean(dim=(0, 1))).cpu()
     products = torch.einsum("tjd,skd->tjsk", centred, centred)                                          # (T, K, T, K)
     draws = generator(seed, Purpose.SUBSET, 0)
-    # Which vector of a timestep is taken for which class; the first are the true ones.
+    # The vector that stands for each class at each timestep; the first row is the true assignment.
     order = torch.rand(permutations + 1, T, K, generator=draws).argsort(dim=2)                          # (P + 1, T, K)
     order[0] = torch.arange(K)
     accuracy = torch.cat([_accuracy(products, part) for part in order.split(AT_ONCE)])                  # (P + 1,)
-    # Equal counts are equal: of a sum of 0s and 1s.
+    # Accuracies are means of zeros and ones, so equal counts compare equal.
     as_good = int((accuracy >= accuracy[0]).sum())
     return Separability(
         layer,
@@ -44,18 +43,18 @@ def separability(layer: str, vectors: Tensor, seed: int, permutations: int = PER
 
 
 def _accuracy(products: Tensor, order: Tensor) -> Tensor:
-    """Accuracy of nearest centroids for each assignment of classes, from inner products alone.
+    """Compute the accuracy of nearest centroids for each assignment of classes, from inner products.
 
     Args:
-        products: (T, K, T, K), of the vectors.
-        order: (P, T, K), of which vector stands for which class.
+        products: (T, K, T, K), inner products of the vectors.
+        order: (P, T, K), the vector that stands for each class.
 
     Returns:
         (P,).
     """
     T, K, _, _ = products.shape
     steps = torch.arange(T)
-    # With the class's own sum over all timesteps, s_k, and its vector at this timestep, v: the centroid is
+    # With the sum s_k of a class over all timesteps and its vector v at this timestep, the centroid is
     # (s_k - v) / (T - 1).
     own = products[steps, :, steps]                                                                     # (T, K, K)
     with_own = torch.stack([own[t][:, order[:, t]] for t in range(T)])                                  # (T, K, P, K)
@@ -71,7 +70,7 @@ def _accuracy(products: Tensor, order: Tensor) -> Tensor:
 
 
 def _silhouette(products: Tensor) -> float:
-    """Mean silhouette of the classes, by Euclidean distance; 0 for vectors that are all equal."""
+    """Compute the mean silhouette of the classes by Euclidean distance; 0 if all vectors are equal."""
     T, K, _, _ = products.shape
     gram = products.reshape(T * K, T * K)
     norms = gram.diag()

@@ -1,4 +1,4 @@
-"""A denoiser some of whose layers are modulated as if timestep and class were others."""
+"""A denoiser that modulates some of its layers with the embedding of another timestep or class."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,21 +11,21 @@ from ddpm.diffusion.schedule import Denoiser, Prediction
 from ddpm.evaluation.modulation import modulated_layers, projection_inputs
 from ddpm.models.unet import UNet
 
-# (t, labels) of a batch, (B,) and (B, ...) -> layer name -> what its projection is given instead, (B, D)
+# (t, labels) of a batch, (B,) and (B, ...) -> new input of each layer's projection, (B, D), by layer name
 Inputs = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
 OVERS = ("class", "timestep", "all")
 
 
 def steered(denoiser: Denoiser, unet: UNet, layers: Sequence[str], part: str, inputs: Inputs) -> Denoiser:
-    """The denoiser with another input for the projections of some layers.
+    """Wrap a denoiser so that the projections of some layers get another input.
 
     Args:
-        denoiser: calls the U-Net once, with the batch that it is given (no guidance).
+        denoiser: calls the U-Net once, with the batch that it gets (no guidance).
         unet: its U-Net.
         layers: names of the layers.
-        part: "scale" or "shift", the part that is changed; or "both".
-        inputs: what they are given.
+        part: the part that changes: "scale", "shift" or "both".
+        inputs: returns the new inputs.
     """
     norms = {layer.name: layer.norm for layer in modulated_layers(unet) if layer.name in layers}
 
@@ -58,20 +58,19 @@ def steered(denoiser: Denoiser, unet: UNet, layers: Sequence[str], part: str, in
 
 
 def mean_inputs(unet: UNet, over: str, timesteps: Tensor, labels: Tensor) -> Inputs:
-    """Means of what projections are given.
+    """Return inputs for `steered` that replace scale and shift by their means.
 
-    A projection is linear, so what it makes of a mean is the mean of what it makes: scale and shift of the layer are
-    replaced by their means.
+    A projection is linear, so the mean of its inputs gives the mean of its outputs.
 
     Args:
         unet: the model.
         over: "class" (the mean over `labels` at each image's timestep), "timestep" (over `timesteps` for each image's
             label), or "all".
         timesteps: (T,).
-        labels: ids (K,); those of the batch are ids too.
+        labels: ids (K,); labels of the batch must be ids too.
     """
     assert over in OVERS, over
-    if over == "all":       # the same whatever the batch
+    if over == "all":       # independent of the batch
         whole = {name: embs.mean(dim=(0, 1)) for name, embs in _grid(unet, timesteps, labels).items()}      # (D,)
         return lambda t, own_labels: {name: mean.expand(len(t), -1) for name, mean in whole.items()}
 
@@ -89,7 +88,7 @@ def mean_inputs(unet: UNet, over: str, timesteps: Tensor, labels: Tensor) -> Inp
 
 
 def _grid(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Inputs of all projections at all pairs, (T, K, D); layers that are given the same share one tensor."""
+    """Return the inputs of all projections at all pairs, (T, K, D); layers with the same input share one tensor."""
     T, K = len(timesteps), len(labels)
     found = projection_inputs(unet, timesteps.repeat_interleave(K), labels.repeat(T))
     grids = {id(embs): embs.view(T, K, -1) for embs in found.values()}

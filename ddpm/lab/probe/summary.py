@@ -1,51 +1,51 @@
-"""What the numbers of a probe bear, in sentences for somebody who has never met the code."""
+"""Summarises the results of a probe in sentences for readers who do not know the code."""
 
 from collections.abc import Sequence
 from statistics import NormalDist, fmean
 
 from ddpm.evaluation.estimates import Figure
-from ddpm.lab.probe.results import Erasure, Layer, Probed, Swap, SwapPoint, Variance
+from ddpm.lab.probe.results import Erasure, Layer, ProbeResults, Swap, SwapPoint, Variance
 
-SIGNIFICANT = 0.05          # p-values up to here are counted
+SIGNIFICANT = 0.05          # significance level of p-values
 
-FROZEN = {"class": "the class averaged away", "timestep": "the timestep averaged away", "all": "both averaged away"}
+FROZEN = {"class": "mean over classes", "timestep": "mean over timesteps", "all": "mean over both"}
 SIGNS = {
-    "flips": "1 + scale below 0, so that channels change their sign; healthy models do that too",
-    "dead": "channels whose gain is next to nothing at every timestep and class",
+    "flips": "1 + scale < 0, which flips the sign of a channel; healthy models show this too",
+    "dead": "channels with a gain close to 0 at every timestep and class",
     "exploding": "channels with a very large gain or shift",
-    "unmoved": "channels that neither timestep nor class moves",
+    "unmoved": "channels that neither timestep nor class changes",
 }
 FAILURES = ("dead", "exploding", "unmoved")
 
 
-def verdict(probed: Probed) -> list[str]:
-    """The findings, most general first; what was not measured is not spoken of."""
+def summarize(results: ProbeResults) -> list[str]:
+    """Return the findings, the most general first; measurements that were left out are not mentioned."""
     found = [
-        _variance(probed),
-        _freezing(probed),
-        _one_layer(probed),
-        _separability(probed),
-        _swapped(probed.swap),
-        _sensitivity(probed),
-        _erasure(probed),
-        _flips(probed),
-        failure(probed),
+        _variance(results),
+        _freezing(results),
+        _one_layer(results),
+        _separability(results),
+        _swapped(results.swap),
+        _sensitivity(results),
+        _erasure(results),
+        _flips(results),
+        describe_failures(results),
     ]
     return [sentence for sentence in found if sentence]
 
 
-def numbered(layers: Sequence[Layer]) -> dict[str, str]:
-    """Name of each layer -> a short name for people, counted in the order of the forward pass."""
+def number_layers(layers: Sequence[Layer]) -> dict[str, str]:
+    """Return a short display name for each layer, numbered in the order of the forward pass."""
     return {layer.name: f"{i} {layer.depth} {layer.resolution} px" for i, layer in enumerate(layers, 1)}
 
 
-def shares(probed: Probed, part: str) -> Variance | None:
-    """Analysis of variance of all layers' channels together; None where no layer has this part.
+def pool_variance(results: ProbeResults, part: str) -> Variance | None:
+    """Return the analysis of variance of the channels of all layers together; None if no layer has this part.
 
-    Each layer counts with its variance and its number of channels.
+    Each layer is weighted by its variance and its number of channels.
     """
-    channels = {layer.name: layer.channels for layer in probed.layers}
-    own = [(channels[row.layer] * row.total, row) for row in probed.variance if row.part == part]
+    channels = {layer.name: layer.channels for layer in results.layers}
+    own = [(channels[row.layer] * row.total, row) for row in results.variance if row.part == part]
     if not own:
         return None
     whole = sum(weight for weight, _ in own)
@@ -56,12 +56,12 @@ def shares(probed: Probed, part: str) -> Variance | None:
     return Variance("", part, whole / sum(channels[row.layer] for _, row in own), timestep, class_, interaction)
 
 
-def of_many(figure: Figure, comparisons: int) -> Figure:
-    """The figure with the interval that holds for all of so many figures together (Bonferroni).
+def bonferroni_interval(figure: Figure, comparisons: int) -> Figure:
+    """Widen the interval of an estimate so that the intervals of all comparisons hold jointly (Bonferroni).
 
     Args:
-        figure: close to normal.
-        comparisons: how many it is the most striking of, 1 or more.
+        figure: an estimate with a nearly normal distribution.
+        comparisons: number of comparisons, 1 or more.
     """
     if figure.low is None or figure.high is None:
         return figure
@@ -70,123 +70,126 @@ def of_many(figure: Figure, comparisons: int) -> Figure:
     return Figure(value, value - wider * (value - low), value + wider * (high - value), count)
 
 
-def per_cent(share: float) -> str:
-    """A share, with a digit after the point below 10 %."""
+def percent(share: float) -> str:
+    """Format a fraction as a percentage, with one decimal below 10 %."""
     if 0 < share < 0.0005:
         return "less than 0.1 %"
     return f"{100 * share:.1f} %" if 0 < abs(share) < 0.0995 else f"{100 * share:,.0f} %"
 
 
-def change(figure: Figure) -> str:
-    """A relative change and its interval."""
+def format_change(figure: Figure) -> str:
+    """Format a relative change and its interval."""
     if figure.low is None or figure.high is None:
         return _signed(figure.value)
     return f"{_signed(figure.value)} ({_signed(figure.low)} to {_signed(figure.high)})"
 
 
-def failing(probed: Probed) -> dict[str, list[tuple[str, float]]]:
-    """Sign of failure -> the layers that show it and the share there, worst first; without those that none shows."""
+def find_failures(results: ProbeResults) -> dict[str, list[tuple[str, float]]]:
+    """Return the layers that show each sign of failure, with the fraction of channels, worst first."""
     found = {
-        sign: sorted(((row.layer, value) for row in probed.signs if (value := getattr(row, sign))), key=lambda p: -p[1])
+        sign: sorted(
+            ((row.layer, value) for row in results.signs if (value := getattr(row, sign))), key=lambda pair: -pair[1]
+        )
         for sign in FAILURES
     }
     return {sign: layers for sign, layers in found.items() if layers}
 
 
-def failure(probed: Probed) -> str:
-    """The signs of failure that were found, or that none was; empty where nothing was looked at."""
-    if not probed.signs:
+def describe_failures(results: ProbeResults) -> str:
+    """Return a sentence on the signs of failure; empty if they were not measured."""
+    if not results.signs:
         return ""
-    names, found = numbered(probed.layers), failing(probed)
+    names, found = number_layers(results.layers), find_failures(results)
     if not found:
-        return f"Signs of failure: none found in {_layers(len(probed.signs))}."
-    told = [
-        f"{SIGNS[sign]} ({_layers(len(layers))}, most in {names[layers[0][0]]}: {per_cent(layers[0][1])})"
+        return f"Signs of failure: none in {_layers(len(results.signs))}."
+    sentences = [
+        f"{SIGNS[sign]} ({_layers(len(layers))}, most in {names[layers[0][0]]}: {percent(layers[0][1])})"
         for sign, layers in found.items()
     ]
-    return f"Signs of failure: {'; '.join(told)}."
+    return f"Signs of failure: {'; '.join(sentences)}."
 
 
-def _flips(probed: Probed) -> str:
-    known = [row for row in probed.signs if row.flips is not None]
+def _flips(results: ProbeResults) -> str:
+    known = [row for row in results.signs if row.flips is not None]
     if not any(row.flips for row in known):
         return ""
-    names, most = numbered(probed.layers), max(known, key=lambda row: row.flips or 0.0)
-    mean = per_cent(fmean(row.flips for row in known))
+    names, most = number_layers(results.layers), max(known, key=lambda row: row.flips or 0.0)
+    mean = percent(fmean(row.flips for row in known))
     return (
-        f"1 + scale is below 0, so that the sign of a channel changes, in {mean} "
-        f"of cases on average over {_layers(len(known))} (most in {names[most.layer]}: {per_cent(most.flips)}). That "
-        "is an observation and no failure: healthy models do it too."
+        f"1 + scale is negative, which flips the sign of a channel, for {mean} of timesteps, classes and channels "
+        f"on average over {_layers(len(known))} (most in {names[most.layer]}: {percent(most.flips)}). This is an "
+        "observation, not a failure: healthy models show it too."
     )
 
 
-def _variance(probed: Probed) -> str:
-    rows = [row for part in ("scale", "shift") if (row := shares(probed, part)) is not None]
+def _variance(results: ProbeResults) -> str:
+    rows = [row for part in ("scale", "shift") if (row := pool_variance(results, part)) is not None]
     if not rows:
         return ""
     where = (
-        f"over {len(probed.grid.timesteps)} timesteps (nearly even in the log signal-to-noise ratio) and "
-        f"{_classes(len(probed.grid.classes))}"
+        f"over {len(results.grid.timesteps)} timesteps (nearly evenly spaced in the log signal-to-noise ratio) and "
+        f"{_classes(len(results.grid.classes))}"
     )
     still = [row.part for row in rows if row.total == 0]
-    told = [
-        f"of the variance of the {row.part} {where}, {per_cent(row.timestep)} follows the timestep, "
-        f"{per_cent(row.class_)} the class and {per_cent(row.interaction)} their interaction (classes that differ in "
-        "another way at other timesteps)"
+    sentences = [
+        f"of the variance of the {row.part} {where}, the timestep explains {percent(row.timestep)}, the class "
+        f"{percent(row.class_)} and their interaction {percent(row.interaction)} (effects of the class that depend on "
+        "the timestep)"
         if not i else
-        f"of that of the {row.part}, {per_cent(row.timestep)}, {per_cent(row.class_)} and {per_cent(row.interaction)}"
+        f"for the {row.part}, it is {percent(row.timestep)}, {percent(row.class_)} and {percent(row.interaction)}"
         for i, row in enumerate(row for row in rows if row.total > 0)
     ]
-    told += [f"the {part} is the same {where}: it does nothing that a constant could not" for part in still]
-    return _sentence("; ".join(told))
+    sentences += [f"the {part} is constant {where}" for part in still]
+    return _sentence("; ".join(sentences))
 
 
-def _separability(probed: Probed) -> str:
-    rows = probed.separability
+def _separability(results: ProbeResults) -> str:
+    rows = results.separability
     if not rows:
         return ""
-    told = sum(row.p_value <= SIGNIFICANT for row in rows)
+    significant = sum(row.p_value <= SIGNIFICANT for row in rows)
     return (
-        f"The class can be told from the modulation alone in {told} of {_layers(len(rows))} (p at most {SIGNIFICANT} "
-        "against permuted labels). That shows where the class arrives, not that it is used: random projections of the "
-        "embedding show it too."
+        f"The class can be predicted from the modulation alone in {significant} of {_layers(len(rows))} (p <= "
+        f"{SIGNIFICANT} against permuted labels). This shows which layers receive the class, not that they use it: "
+        "random projections of the embedding pass this test too."
     )
 
 
-def _freezing(probed: Probed) -> str:
-    whole = {f.over: f for f in probed.freezing if f.layer is None and f.part == "both"}
+def _freezing(results: ProbeResults) -> str:
+    whole = {f.over: f for f in results.freezing if f.layer is None and f.part == "both"}
     known = [(words, whole[over]) for over, words in FROZEN.items() if over in whole]
     if not known:
         return ""
-    told = [
-        f"with {words} by {change(f.largest.relative)} at noise level {f.largest.noise_level:.3g}"
-        f"{_doubt(of_many(f.largest.relative, len(f.rises)))} and by {change(f.relative)} on average"
+    sentences = [
+        f"with the {words}, {format_change(f.largest.relative)} at sigma {f.largest.noise_level:.3g}"
+        f"{_doubt(bonferroni_interval(f.largest.relative, len(f.rises)))} and {format_change(f.relative)} on average"
         for words, f in known
     ]
     levels = len(known[0][1].rises)
     return (
-        f"How much the denoising error changes in all layers together, at the noise level where it rises most and on "
-        f"average over {levels} noise levels that count alike, in per cent of the error there: {'; '.join(told)}."
+        "Change of the denoising error when the modulation of all layers is replaced by its mean, at the sigma with "
+        f"the largest rise and on average over {levels} sigmas with equal weights, in percent of the error there: "
+        f"{'; '.join(sentences)}."
     )
 
 
-def _one_layer(probed: Probed) -> str:
-    names = numbered(probed.layers)
-    rows = [f for f in probed.freezing if f.layer is not None and f.part == "both" and f.over in FROZEN]
+def _one_layer(results: ProbeResults) -> str:
+    names = number_layers(results.layers)
+    rows = [f for f in results.freezing if f.layer is not None and f.part == "both" and f.over in FROZEN]
     if not rows:
         return ""
-    felt = [f for f in rows if (of_many(f.relative, len(rows)).low or 0) > 0]
-    if not felt:
+    significant = [f for f in rows if (bonferroni_interval(f.relative, len(rows)).low or 0) > 0]
+    if not significant:
         return (
-            f"No single layer is missed: averaged away in one of {len(rows)} alone, no rise of the error can be told "
-            "from 0."
+            f"No single layer matters measurably: when the modulation of one of {_layers(len(rows))} is replaced by "
+            "its mean, no rise of the error is significantly above 0."
         )
-    worst = max(felt, key=lambda f: f.relative.value)
+    worst = max(significant, key=lambda f: f.relative.value)
     return (
-        f"Of single layers, {names[worst.layer]} is worth most: with {FROZEN[worst.over]} there alone, the error "
-        f"changes by {change(worst.relative)} on average over noise levels that count alike (the largest of "
-        f"{len(rows)}, and so on the high side; {len(felt)} of them can be told from 0 when all are looked "
-        "at together)."
+        f"The most important single layer is {names[worst.layer]}: when its modulation is replaced by its "
+        f"{FROZEN[worst.over]}, the error changes by {format_change(worst.relative)} on average over sigmas with equal "
+        f"weights (the largest of {len(rows)} layers, and therefore an overestimate; {len(significant)} of them "
+        "are significantly above 0 after correction for multiple comparisons)."
     )
 
 
@@ -195,61 +198,65 @@ def _swapped(swap: Swap | None) -> str:
         return ""
     levels = [point for point in swap.points if point.kind == "levels"]
     sections = [point for point in swap.points if point.kind == "section"]
-    told = []
+    found = []
     turned = next((point for point in levels[1:] if _reads_second(point)), None)
     if turned is not None:
-        told.append(
-            f"of images that are told another class {turned.where}, it reads {per_cent(turned.second.value)} as that "
-            "class"
+        found.append(
+            f"when {_where(turned)} are conditioned on another class, {percent(turned.second.value)} of the images are "
+            "classified as that class"
         )
     elif levels:
         last = levels[-1]
-        told.append(
-            f"of images that are told another class {last.where}, it reads no more than {per_cent(last.second.value)} "
-            "as that class, which does not stand out from the first"
+        found.append(
+            f"even when {_where(last)} are conditioned on another class, only {percent(last.second.value)} of the "
+            "images are classified as that class, not significantly more than as the original class"
         )
     turning = [point for point in sections if _reads_second(point)]
     if sections and not turning:
-        told.append("no section alone decides the class")
+        found.append("no section alone determines the class")
     elif turning:
         strongest = max(turning, key=lambda point: point.second.value)
-        told.append(
-            f"of the sections alone, the {strongest.where} counts most ({per_cent(strongest.second.value)} are read as "
-            "the class that it is told)"
+        found.append(
+            f"of the sections alone, the {strongest.where} has the largest effect ({percent(strongest.second.value)} "
+            "of the images are classified as its class)"
         )
-    judge = f"a judge that reads {per_cent(swap.judge_accuracy.value)} of new real images"
-    return f"Where the class acts, by {judge}: {'; '.join(told)}." if told else ""
+    accuracy = f"a reference classifier with an accuracy of {percent(swap.judge_accuracy.value)} on new real images"
+    return f"Where the class acts, according to {accuracy}: {'; '.join(found)}." if found else ""
+
+
+def _where(point: SwapPoint) -> str:
+    return "all layers" if point.where == "everywhere" else f"layers {point.where}"
 
 
 def _reads_second(point: SwapPoint) -> bool:
-    """Whether more images are read as B than as A, with intervals that are apart."""
+    """Return whether more images are classified as B than as A, with disjoint intervals."""
     if point.second.low is None or point.first.high is None:
         return point.second.value > point.first.value
     return point.second.low > point.first.high
 
 
-def _sensitivity(probed: Probed) -> str:
-    if not probed.sensitivity:
+def _sensitivity(results: ProbeResults) -> str:
+    if not results.sensitivity:
         return ""
-    most = max(probed.sensitivity, key=lambda point: point.difference.value / point.error)
+    most = max(results.sensitivity, key=lambda point: point.difference.value / point.error)
     return (
-        f"The class matters most at noise level {most.noise_level:.3g}: told another class, the network changes its "
-        f"answer by {per_cent(most.difference.value / most.error)} of its error there (both root mean squares over "
-        "images and pixels)."
+        f"The class matters most at sigma {most.noise_level:.3g}: with another class, the prediction of the network "
+        f"changes by {percent(most.difference.value / most.error)} of its error there (root mean squares over images "
+        "and pixels)."
     )
 
 
-def _erasure(probed: Probed) -> str:
-    known = [row for row in probed.erasure if row.total is not None]
+def _erasure(results: ProbeResults) -> str:
+    known = [row for row in results.erasure if row.total is not None]
     if not known:
         return ""
     most = max(known, key=_total)
-    names = numbered(probed.layers)
+    names = number_layers(results.layers)
     return (
-        "The shift is added before the norm, which by subtracting group means erases "
-        f"{per_cent(fmean(map(_total, known)))} of its variation on "
-        f"average over {_layers(len(known))} ({per_cent(fmean(row.expected for row in known))} expected for shifts "
-        f"that are independent from channel to channel); most in {names[most.layer]}: {per_cent(_total(most))}."
+        f"The shift is added before the norm, which erases {percent(fmean(map(_total, known)))} of its variance by "
+        f"subtracting group means, on average over {_layers(len(known))} "
+        f"({percent(fmean(row.expected for row in known))} is expected for shifts that are independent between "
+        f"channels); most in {names[most.layer]}: {percent(_total(most))}."
     )
 
 
@@ -262,7 +269,7 @@ def _total(row: Erasure) -> float:
 
 
 def _doubt(figure: Figure) -> str:
-    return " (not told from 0)" if figure.low is not None and figure.low <= 0 <= figure.high else ""
+    return " (inconclusive)" if figure.low is not None and figure.low <= 0 <= figure.high else ""
 
 
 def _layers(count: int) -> str:

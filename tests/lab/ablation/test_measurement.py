@@ -25,22 +25,22 @@ def study_of(**evaluation: Any) -> Study:
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
-    "sampler": ({"sampler": "dmpp"}, r"evaluation\.sampler: 'dmpp' .*did you mean dpmpp\?"),
-    "spacing": ({"spacing": "logsn"}, r"evaluation\.spacing: 'logsn' .*did you mean logsnr\?"),
-    "steps of one arm": ({"steps": 30}, r"evaluation\.steps: .*20.*\(arm short\)$"),
-    "eta": ({"sampler": "dpmpp", "eta": 0.5}, r"evaluation\.eta: dpmpp has none"),
-    "guidance of one arm": ({"guidance": 2.0}, r"evaluation\.guidance: only 1 .*as in arm short; leave it at 1"),
-    "extractor": ({"extractor": "jugde"}, r"evaluation\.extractor: 'jugde' .*did you mean judge\?"),
+    "sampler": ({"sampler": "dmpp"}, r"evaluation\.sampler: .*dpmpp"),
+    "spacing": ({"spacing": "logsn"}, r"evaluation\.spacing: .*logsnr"),
+    "steps of one arm": ({"steps": 30}, r"evaluation\.steps: .*20.*arm short"),
+    "eta": ({"sampler": "dpmpp", "eta": 0.5}, r"evaluation\.eta: .*dpmpp"),
+    "guidance of one arm": ({"guidance": 2.0}, r"evaluation\.guidance: .*arm short.*1"),
+    "extractor": ({"extractor": "jugde"}, r"evaluation\.extractor: .*judge"),
     "own extractor": ({"extractor": "nowhere_at_all:Mine"}, r"evaluation\.extractor: .*nowhere_at_all"),
-    "guide": ({"guide": "runs/nowhere"}, r"evaluation\.guide: runs/nowhere: no such directory; give a run"),
+    "guide": ({"guide": "runs/nowhere"}, r"evaluation\.guide: .*runs/nowhere"),
     "split that is not there": ({"held_out_split": "tset[:3]"}, r"evaluation\.held_out_split: .*tset"),
-    "rows that are trained on": ({"held_out_split": "train[250:400]"}, r"evaluation\.held_out_split: .* 50 images"),
-    "all that is trained on": ({"held_out_split": "train[:300]"}, r"evaluation\.held_out: these are the reference"),
+    "rows that are trained on": ({"held_out_split": "train[250:400]"}, r"evaluation\.held_out_split: .*\b50\b"),
+    "all that is trained on": ({"held_out_split": "train[:300]"}, r"evaluation\.held_out: "),
     "source that is not there": ({"held_out": "/nowhere/at/all"}, r"evaluation\.held_out: .*/nowhere/at/all"),
     "reference that is not there": ({"reference": "/nowhere/at/all"}, r"evaluation\.reference: .*/nowhere/at/all"),
     "rows that are trained on, of another reference": (
         {"reference": "digits", "reference_split": "train[400:500]", "held_out_split": "train[290:400]"},
-        r"evaluation\.held_out_split: 10 of its images are trained on; name other rows",
+        r"evaluation\.held_out_split: .*\b10\b",
     ),
 }
 

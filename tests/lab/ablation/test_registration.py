@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from ddpm.config.study import Study
-from ddpm.lab.ablation.registration import register, registered
+from ddpm.lab.ablation.registration import read_registration, register
 
 DATA = SimpleNamespace(summary=lambda: "two images", fingerprint="f" * 64)
 
@@ -15,7 +15,7 @@ def test_what_was_registered_stays(tmp_path: Path, study: Callable[..., Study]) 
     path = tmp_path / "runs" / "study"
     first = register(study(), {"study.yaml": "# a text\n", "base.yaml": "{}\n"}, DATA, path)
     before = {file.name: file.read_bytes() for file in path.iterdir()}
-    assert register(study(), {"study.yaml": "# another text\n"}, DATA, path) == first == registered(path)
+    assert register(study(), {"study.yaml": "# another text\n"}, DATA, path) == first == read_registration(path)
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
     assert set(before) == {"study.yaml", "base.yaml", "study.json"} and before["study.yaml"] == b"# a text\n"
     assert first["data"]["fingerprint"] == DATA.fingerprint and len(first["digest"]) == 64
@@ -28,13 +28,13 @@ def test_equal_studies_have_equal_digests_and_others_have_not(tmp_path: Path, st
 
 def test_another_study_is_refused_with_what_differs(tmp_path: Path, study: Callable[..., Study]) -> None:
     register(study(), {}, DATA, tmp_path)
-    with pytest.raises(ValueError, match=r"seeds \(\[0, 1, 2\] there, \[0, 1\] now\); name another"):
+    with pytest.raises(ValueError, match=r"seeds.*\[0, 1, 2\].*\[0, 1\].*--run-dir"):
         register(study(seeds=(0, 1)), {}, DATA, tmp_path)
-    with pytest.raises(ValueError, match=r"metric \(accuracy there, recall now\)"):
+    with pytest.raises(ValueError, match=r"metric.*accuracy.*recall"):
         register(study(metric="recall"), {}, DATA, tmp_path)
-    with pytest.raises(ValueError, match=r"arms\.decayed\.\S+ \(\S+ there, missing now\).* and \d+ more; name another"):
+    with pytest.raises(ValueError, match=r"arms\.decayed\.\S+.*missing.*\d+ more.*--run-dir"):
         register(study(arms=study().arms[:2]), {}, DATA, tmp_path)
-    with pytest.raises(ValueError, match=r"evaluation\.count \(50 there, 60 now\)"):
+    with pytest.raises(ValueError, match=r"evaluation\.count.*50.*60"):
         register(study(evaluation={"count": 60, "bootstrap": 20}), {}, DATA, tmp_path)
     assert json.loads((tmp_path / "study.json").read_text())["study"]["metric"] == "accuracy"
 
@@ -42,7 +42,7 @@ def test_another_study_is_refused_with_what_differs(tmp_path: Path, study: Calla
 def test_the_first_arm_stays_the_first(tmp_path: Path, study: Callable[..., Study]) -> None:
     register(study(), {}, DATA, tmp_path)
     plain, again, decayed = study().arms
-    with pytest.raises(ValueError, match=r"arms \(plain, again, decayed there, again, plain, decayed now\)"):
+    with pytest.raises(ValueError, match=r"arms.*plain, again, decayed.*again, plain, decayed"):
         register(study(arms=(again, plain, decayed)), {}, DATA, tmp_path)
 
 
@@ -52,10 +52,10 @@ def test_what_was_registered_cannot_be_edited(tmp_path: Path, study: Callable[..
     facts = json.loads(file.read_text())
     facts["study"]["metric"] = "recall"
     file.write_text(json.dumps(facts))
-    with pytest.raises(ValueError, match=r"study\.json was changed after it was written"):
+    with pytest.raises(ValueError, match=r"study\.json.*restore"):
         register(study(metric="recall"), {}, DATA, tmp_path)
-    with pytest.raises(ValueError, match=r"study\.json was changed after it was written"):
-        registered(tmp_path)
+    with pytest.raises(ValueError, match=r"study\.json.*restore"):
+        read_registration(tmp_path)
 
 
 @pytest.mark.parametrize("left", ["plain/seed_0/run.json", "plain/seed_0/diverged.json", "plain/lr_0.1/seed_9/x"])
@@ -65,7 +65,7 @@ def test_runs_without_what_was_asked_are_refused(tmp_path: Path, study: Callable
     (tmp_path / left).write_text("{}")
     register(study(), {}, DATA, tmp_path)
     (tmp_path / "study.json").unlink()
-    with pytest.raises(ValueError, match=r"holds runs, as plain/\S+, but not study\.json.*; restore it, or name"):
+    with pytest.raises(ValueError, match=r"plain/.*study\.json.*restore.*--run-dir"):
         register(study(), {}, DATA, tmp_path)
     assert not (tmp_path / "study.json").exists()
 
@@ -73,16 +73,16 @@ def test_runs_without_what_was_asked_are_refused(tmp_path: Path, study: Callable
 def test_other_data_and_single_runs_are_refused(tmp_path: Path, study: Callable[..., Study]) -> None:
     register(study(), {}, DATA, tmp_path / "study")
     other = SimpleNamespace(summary=lambda: "three images", fingerprint="e" * 64)
-    with pytest.raises(ValueError, match=r"other data \(two images there, three images now\)"):
+    with pytest.raises(ValueError, match=r"two images.*three images.*--run-dir"):
         register(study(), {}, other, tmp_path / "study")
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(ValueError, match="directory of a single run; name another"):
+    with pytest.raises(ValueError, match=r"single run.*--run-dir"):
         register(study(), {}, DATA, tmp_path)
 
 
 def test_a_directory_without_a_study_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no study"):
-        registered(tmp_path)
+    with pytest.raises(ValueError, match=r"study\.json.*scripts/ablate\.py"):
+        read_registration(tmp_path)
     (tmp_path / "study.json").write_text("{")
-    with pytest.raises(ValueError, match="cannot be read as JSON"):
-        registered(tmp_path)
+    with pytest.raises(ValueError, match=r"study\.json.*restore"):
+        read_registration(tmp_path)

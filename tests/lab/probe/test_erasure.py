@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ddpm.lab.probe.erasure import erasure
+from ddpm.lab.probe.modulation_statistics import measure_erasure
 
 T, K = 6, 5
 
@@ -20,7 +20,7 @@ def independent(channels: int) -> torch.Tensor:
 @pytest.mark.parametrize("per_group", [2, 4, 8])
 def test_independent_shifts_lose_one_over_the_channels_of_a_group(per_group: int) -> None:
     channels = 512
-    found = erasure("layer", independent(channels), channels // per_group)
+    found = measure_erasure("layer", independent(channels), channels // per_group)
     assert (found.channels_per_group, found.expected) == (per_group, 1 / per_group)
     # The class's effect has 4 x 512 independent numbers, so 0.05 is 4 standard deviations of its share or more.
     for share in (found.total, found.timestep, found.class_):
@@ -30,7 +30,7 @@ def test_independent_shifts_lose_one_over_the_channels_of_a_group(per_group: int
 def test_with_one_channel_per_group_everything_is_lost() -> None:
     """The trap: GroupNorm of h + shift is GroupNorm of h, whatever the shift."""
     shift = independent(16)
-    assert erasure("layer", shift, groups=16)[1:] == pytest.approx((1, 1, 1, 1, 1))
+    assert measure_erasure("layer", shift, groups=16)[1:] == pytest.approx((1, 1, 1, 1, 1))
     h = random(1, 16, 4, 4)
     torch.testing.assert_close(F.group_norm(h + shift[0, 0, :, None, None], 16), F.group_norm(h, 16))
 
@@ -49,10 +49,10 @@ def test_effects_are_told_apart() -> None:
     timestep = random(T, 1, 4, 1).expand(T, 1, 4, 4).flatten(2)
     against = torch.tensor([1.0, -1.0, 2.0, -2.0], dtype=torch.float64).repeat(4)
     classes = random(1, K, 1) * against
-    found = erasure("layer", timestep + classes, groups=4)
+    found = measure_erasure("layer", timestep + classes, groups=4)
     assert (found.timestep, found.class_) == (pytest.approx(1), pytest.approx(0, abs=1e-28))
     assert 0 < found.total < 1
 
 
 def test_where_nothing_varies_nothing_is_lost() -> None:
-    assert erasure("layer", torch.ones(T, K, 8), 2)[3:] == (None, None, None)
+    assert measure_erasure("layer", torch.ones(T, K, 8), 2)[3:] == (None, None, None)

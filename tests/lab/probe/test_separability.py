@@ -7,7 +7,7 @@ from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
 from ddpm.lab.probe import separability as module
-from ddpm.lab.probe.separability import separability
+from ddpm.lab.probe.separability import measure_separability
 
 T, K, D = 5, 4, 3
 
@@ -32,7 +32,7 @@ def left_out_accuracy(values: Tensor, labels: Tensor) -> float:
 @pytest.mark.parametrize("spread", [0.0, 1.0, 3.0])
 def test_accuracy_and_silhouette_are_those_of_scikit_learn(spread: float) -> None:
     values, labels = vectors(spread), torch.arange(K).expand(T, K)
-    found = separability("layer", values, seed=0, permutations=9)
+    found = measure_separability("layer", values, seed=0, permutations=9)
     assert found.accuracy == pytest.approx(left_out_accuracy(values, labels))
     expected = silhouette_score(values.flatten(0, 1).numpy(), labels.flatten().numpy())
     assert found.silhouette == pytest.approx(expected)
@@ -48,23 +48,23 @@ def test_permuted_labels_too() -> None:
 
 
 def test_far_apart_is_found_and_no_permutation_does_as_well() -> None:
-    found = separability("layer", vectors(100.0), seed=0)
+    found = measure_separability("layer", vectors(100.0), seed=0)
     assert (found.accuracy, found.p_value, found.permutations) == (1, 1 / 1000, 999)
     assert found.chance == pytest.approx(1 / K, abs=0.05)
     assert found.silhouette > 0.9
 
 
 def test_p_values_of_noise_are_no_smaller_than_they_say() -> None:
-    p = [separability("layer", vectors(0.0, seed), seed, permutations=99).p_value for seed in range(60)]
+    p = [measure_separability("layer", vectors(0.0, seed), seed, permutations=99).p_value for seed in range(60)]
     # At most 20 % are at 0.2 or below: of 60, more than 21 would be 3 deviations away.
     assert sum(value <= 0.2 for value in p) <= 21
     assert max(p) > 0.5
 
 
 def test_without_any_difference_it_is_chance() -> None:
-    found = separability("layer", torch.ones(T, K, D), seed=0, permutations=9)
+    found = measure_separability("layer", torch.ones(T, K, D), seed=0, permutations=9)
     assert (found.accuracy, found.chance, found.p_value, found.silhouette) == (1 / K, 1 / K, 1, 0)
 
 
 def test_the_same_seed_gives_the_same() -> None:
-    assert separability("layer", vectors(0.5), 3) == separability("layer", vectors(0.5), 3)
+    assert measure_separability("layer", vectors(0.5), 3) == measure_separability("layer", vectors(0.5), 3)

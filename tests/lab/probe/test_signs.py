@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from ddpm.lab.probe.signs import signs
-from ddpm.lab.probe.strength import SHOWN, strength
+from ddpm.lab.probe.modulation_statistics import SHOWN_CHANNELS, count_signs, measure_strength
 
 T, K, C = 3, 2, 8
 ONES = torch.ones(C)
@@ -19,7 +18,7 @@ def moving(*values: float) -> torch.Tensor:
 def test_every_sign_is_counted() -> None:
     scale = moving(0, -0.5, -1, -1, -1.5, 12, 0, 0)
     scale[..., 7] = 0.25                                    # the same at all
-    found = signs("layer", {"scale": scale, "shift": torch.zeros(T, K, C)}, ONES, True)
+    found = count_signs("layer", {"scale": scale, "shift": torch.zeros(T, K, C)}, ONES, True)
     # Two channels wobble about a gain of 0, a third of it below; one is below it everywhere.
     assert found.flips == pytest.approx((1 + 2 / 3) / 8)
     assert (found.dead, found.exploding, found.unmoved) == (2 / 8, 1 / 8, 1 / 8)
@@ -28,34 +27,34 @@ def test_every_sign_is_counted() -> None:
 def test_a_channel_that_one_timestep_wakes_is_not_dead() -> None:
     scale = moving(*[-1.0] * C)
     scale[1, 1, 3] = 0
-    assert signs("layer", {"scale": scale}, ONES, True).dead == 7 / 8
+    assert count_signs("layer", {"scale": scale}, ONES, True).dead == 7 / 8
 
 
 def test_a_shift_alone_has_no_gain() -> None:
-    found = signs("layer", {"shift": moving(0, 0, 0, 0, 0, 0, -11, 11)}, ONES, True)
+    found = count_signs("layer", {"shift": moving(0, 0, 0, 0, 0, 0, -11, 11)}, ONES, True)
     assert found == ("layer", None, None, 2 / 8, 0)
 
 
 def test_untrained_modulation_moves_nothing() -> None:
     zeros = torch.zeros(T, K, C)
-    assert signs("layer", {"scale": zeros, "shift": zeros}, ONES, True) == ("layer", 0, 0, 0, 1)
+    assert count_signs("layer", {"scale": zeros, "shift": zeros}, ONES, True) == ("layer", 0, 0, 0, 1)
     # Where nothing is meant to reach the layer, that is no sign of anything.
-    assert signs("layer", {"scale": zeros, "shift": zeros}, ONES, False) == ("layer", 0, 0, 0, None)
+    assert count_signs("layer", {"scale": zeros, "shift": zeros}, ONES, False) == ("layer", 0, 0, 0, None)
 
 
 def test_the_weight_of_the_norm_is_part_of_the_gain() -> None:
     """A scale that looks healthy is switched off, or blown up, by the weight; flips are of 1 + scale alone."""
     weight = torch.tensor([0.0, 20.0, 0.5, -1.0, 1, 1, 1, 1])
-    found = signs("layer", {"scale": moving(0, 0, 12, 0, 0, 0, 0, 0)}, weight, True)
+    found = count_signs("layer", {"scale": moving(0, 0, 12, 0, 0, 0, 0, 0)}, weight, True)
     assert (found.flips, found.dead, found.exploding) == (0, 1 / 8, 1 / 8)
 
 
 def test_strength_and_the_channels_that_vary_most() -> None:
     draws = torch.Generator().manual_seed(0)
     values = torch.randn(T, K, 40, generator=draws, dtype=torch.float64) * torch.arange(1, 41)
-    found = strength("layer", "scale", values)
+    found = measure_strength("layer", "scale", values)
     assert torch.tensor(found.rms, dtype=torch.float64) == pytest.approx((values**2).mean(dim=2).sqrt().numpy())
     spread = values.flatten(0, 1).numpy().std(axis=0)
-    assert found.channels == (-spread).argsort(kind="stable")[:SHOWN].tolist()
+    assert found.channels == (-spread).argsort(kind="stable")[:SHOWN_CHANNELS].tolist()
     assert found.signed[2] == pytest.approx(values[2, :, found.channels].mean(dim=0).tolist())
-    assert len(strength("layer", "scale", values[..., :5]).channels) == 5
+    assert len(measure_strength("layer", "scale", values[..., :5]).channels) == 5

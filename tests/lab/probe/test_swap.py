@@ -12,8 +12,8 @@ from torch import Tensor
 from ddpm.diffusion.guidance import unet_denoiser
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, Prediction
 from ddpm.evaluation.estimates import Figure
-from ddpm.lab.probe.sensitivity import other_classes, sensitivity
-from ddpm.lab.probe.swap import Place, places, swap, swapped_denoiser
+from ddpm.lab.probe.sensitivity import measure_sensitivity, other_classes
+from ddpm.lab.probe.swap import Place, swap_classes, swap_places, swapped_denoiser
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 
@@ -51,7 +51,7 @@ ALL_A, ALL_B = PAIRS[:, [0, 0]], PAIRS[:, [1, 1]]
 @pytest.mark.parametrize("conditioning", ["both", "class", "cross_attention"])
 def test_from_nowhere_to_everywhere(conditioning: str) -> None:
     unet = build(conditioning=conditioning)
-    nowhere, coarse, everywhere = (place for place in places(unet, True) if place.kind == "levels")
+    nowhere, coarse, everywhere = (place for place in swap_places(unet, True) if place.kind == "levels")
     assert [nowhere.where, coarse.where, everywhere.where] == ["nowhere", "up to 4 px", "everywhere"]
     first, second = (answers(unet, nowhere, pairs) for pairs in (ALL_A, ALL_B))
     assert same(answers(unet, nowhere, PAIRS), first) and same(answers(unet, everywhere, PAIRS), second)
@@ -62,7 +62,7 @@ def test_from_nowhere_to_everywhere(conditioning: str) -> None:
 @pytest.mark.parametrize("knows", ["encoder", "middle", "decoder"])
 def test_a_section_that_alone_knows_the_class_decides(knows: str) -> None:
     unet = build(conditioned_depths=knows)
-    *levels, encoder, middle, decoder = places(unet, True)
+    *levels, encoder, middle, decoder = swap_places(unet, True)
     first, second = (answers(unet, levels[0], pairs) for pairs in (ALL_A, ALL_B))
     assert not same(first, second)
     for place in (encoder, middle, decoder):
@@ -72,7 +72,7 @@ def test_a_section_that_alone_knows_the_class_decides(knows: str) -> None:
 
 def test_levels_that_alone_know_the_class_decide() -> None:
     unet = build(conditioned_depths=[4])
-    nowhere, coarse, _ = places(unet, by_section=False)
+    nowhere, coarse, _ = swap_places(unet, by_section=False)
     assert same(answers(unet, coarse, PAIRS), answers(unet, nowhere, ALL_B))
     unet = build(conditioned_depths=[8])
     assert same(answers(unet, coarse, PAIRS), answers(unet, nowhere, ALL_A))
@@ -88,7 +88,7 @@ def test_what_the_judge_reads_is_counted() -> None:
         return None, torch.eye(4)[[3] * len(images)]
 
     judge = SimpleNamespace(extract=extract, accuracy=Figure(0.9, 0.8, 1.0, 10))
-    found = swap(pipeline, judge, [0, 2, 1], [0, 3, 1], samples=2, by_section=False, seed=5, batch_size=4)
+    found = swap_classes(pipeline, judge, [0, 2, 1], [0, 3, 1], samples=2, by_section=False, seed=5, batch_size=4)
     assert found.samples == 6 and len(found.points) == 3
     for point in found.points:
         assert (point.first.value, point.second.value) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
@@ -112,7 +112,7 @@ def test_the_difference_of_two_constant_answers() -> None:
 
     images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     labels, others = torch.tensor([0, 0, 1, 3]), torch.tensor([1, 3, 3, 2])
-    found = sensitivity(denoiser, SCHEDULE, images, labels, others, torch.arange(4), [2, 30], seed=0, rows=3)
+    found = measure_sensitivity(denoiser, SCHEDULE, images, labels, others, torch.arange(4), [2, 30], seed=0, rows=3)
     for point, t in zip(found, (2, 30), strict=True):
         assert (point.timestep, point.difference.count) == (t, 4)
         assert point.noise_level == pytest.approx(float(SCHEDULE.noise_levels[t]))
