@@ -11,6 +11,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; None reads the command line of the program."""
     with one_line_errors():
         command = parse_command(CompareCommand, "compare.py", argv)
-        from ddpm.lab.comparison.compare import report  # imported only now, so that --help is fast
+        from ddpm.lab.comparison.compare import write_comparison  # imported only now, so that --help is fast
 
-        report(command.runs, command.out)
+        write_comparison(command.runs, command.out)

@@ -15,7 +15,7 @@ from ddpm.config.sections import (
     TrackingConfig,
     TrainConfig,
 )
-from ddpm.evaluation.features import EXTRACTORS
+from ddpm.evaluation.extractors import EXTRACTORS
 from ddpm.training.build import build_data, build_schedule, build_unet, check_config
 from ddpm.training.dry_run import estimate_cost
 from ddpm.training.train import train

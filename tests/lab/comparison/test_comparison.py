@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ddpm.config.sections import DiffusionConfig
-from ddpm.evaluation.intervals import share
+from ddpm.evaluation.estimates import wilson_interval
 from ddpm.lab.comparison.comparison import ALSO_NEEDED, compare, difference
 from ddpm.lab.comparison.runs import read_runs
 
@@ -28,7 +28,7 @@ def test_difference_of_symmetric_intervals_is_the_root_of_the_squares(estimate: 
 
 def test_difference_of_shares_is_newcombes() -> None:
     """Newcombe (1998), Statistics in Medicine 17, table II, method 10: 56/70 and 48/80 give 0.0524 to 0.3339."""
-    first, other = ({**share(k, n)._asdict(), "better": "higher"} for k, n in ((48, 80), (56, 70)))
+    first, other = ({**wilson_interval(k, n)._asdict(), "better": "higher"} for k, n in ((48, 80), (56, 70)))
     found = difference(first, other)
     assert found[:3] == (pytest.approx(0.2), pytest.approx(0.0524, abs=6e-5), pytest.approx(0.3339, abs=6e-5))
     assert found.verdict == "better"
