@@ -40,11 +40,11 @@ def verdict_sentence(
     said = [_finding(arm, baseline, metric, contrast)]
     lost = [f"{diverged[name]} of {_counted(runs, 'run')} of {name}" for name in (arm, baseline) if diverged.get(name)]
     if diverged.get(arm, 0) != diverged.get(baseline, 0):
-        seeds = f"; the comparison uses the {_counted(contrast.pairs, 'seed')} of both arms"
+        seeds = f"; the comparison uses the {_counted(contrast.pairs, 'seed')} that both have"
         rest = seeds if contrast.pairs else ""
         said.insert(0, f"{' and '.join(lost)} diverged{rest}.")
     elif lost:
-        rest = f"the comparison uses the {_counted(contrast.pairs, 'seed')} of both arms"
+        rest = f"the comparison uses the {_counted(contrast.pairs, 'seed')} that both have"
         said.append(f"{' and '.join(lost)} diverged{f'; {rest}' if contrast.pairs else ''}.")
     elif 0 < contrast.pairs < runs:
         said.append(f"Only {contrast.pairs} of {_counted(runs, 'seed')} are available in both arms so far.")

@@ -135,10 +135,10 @@ def compare(runs: Sequence[Run]) -> Comparison:
             folder = chosen[run.name].folder.name
             notes.append(f"{run.name}: evaluation {folder} is of an older checkpoint; run scripts/evaluate.py again")
         if run.left_out:
-            notes.append(f"{run.name}: {run.left_out} invalid lines of metrics.jsonl are ignored")
+            notes.append(f"{run.name}: invalid lines of metrics.jsonl are ignored ({run.left_out})")
     notes += _unlike_losses(runs) + _unlike_evaluations(runs)
-    rows, apart = _rows(chosen)
-    return Comparison(runs, chosen, rows, _settings(runs), notes + apart)
+    rows, withheld = _rows(chosen)
+    return Comparison(runs, chosen, rows, _settings(runs), notes + withheld)
 
 
 def difference(first: EstimateRecord, other: EstimateRecord) -> Difference:
@@ -262,12 +262,12 @@ def _rows(evaluations: dict[str, Evaluation]) -> tuple[list[Row], list[str]]:
         floor = next((f["floor"] for f in figures if f is not None and f["floor"] is not None), None)
         entries = [RunEntry(first_name, figures[0], None)]
         for (run, content), figure in zip(others, figures[1:], strict=True):
-            apart = why_incomparable(first, content, name)
+            reason = why_incomparable(first, content, name)
             if figure is None or figures[0] is None:
                 entries.append(RunEntry(run, figure, None))
-            elif apart is not None:
+            elif reason is not None:
                 entries.append(RunEntry(run, figure, None))
-                notes.append(f"{name}: {first_name} and {run} are not compared because {apart}")
+                notes.append(f"{name}: {first_name} and {run} are not compared because {reason}")
             else:
                 entries.append(RunEntry(run, figure, difference(figures[0], figure)))
         rows.append(Row(name, some["better"], floor, entries))

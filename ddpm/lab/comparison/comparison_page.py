@@ -126,9 +126,9 @@ def _denoising(comparison: Comparison, styles: dict[str, int]) -> Chart | None:
     series, left_out = [], []
     first = next(iter(contents.values()))
     for name, content in contents.items():
-        apart = why_incomparable(first, content, "denoising")
-        if apart is not None:
-            left_out.append(f"{name} is left out because {apart}.")
+        reason = why_incomparable(first, content, "denoising")
+        if reason is not None:
+            left_out.append(f"{name} is left out because {reason}.")
             continue
         points = sorted(content["denoising"], key=lambda point: point["noise_level"])
         drawn = [p for p in points if finite(p["x_0_error"]) and p["x_0_error"] > 0 and finite(p["standard_error"])]

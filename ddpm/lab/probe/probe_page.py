@@ -22,7 +22,7 @@ SOURCES = ("timestep", "class", "interaction")
 LEGEND_STYLES = {
     **{source: i for i, source in enumerate(SOURCES)},
     **{"scale and shift": 0, "scale": 3, "shift": 4},
-    **{"read as A": 0, "read as B": 1, "answer": 0, "error": 7, "all": 7},
+    **{"classified as A": 0, "classified as B": 1, "change": 0, "error": 7, "all": 7},
 }
 
 
@@ -174,7 +174,7 @@ def _variance(results: ProbeResults, names: dict[str, str]) -> list[Chart]:
         svg = Markup(stacked_bars(bars, SOURCES, f"variance of the {part}"))
         caption = "A full bar is the total variance of the layer; without a bar, nothing varies."
         lines = [(source, LEGEND_STYLES[source]) for source in SOURCES]
-        charts.append(Chart(f"What the {part} varies with", svg, lines, caption))
+        charts.append(Chart(f"Variance of the {part}", svg, lines, caption))
     return charts
 
 
@@ -248,8 +248,8 @@ def _swap(swap: Swap) -> Chart:
         f"The layers that are conditioned on class B while the others are conditioned on A, and the fraction of "
         f"{swap.samples:,} images that a reference classifier recognises as A and as B. Lines are 95 % intervals."
     )
-    svg = Markup(dots(rows, "share of images read as", 0.0, 1.0))
-    return Chart("Class swap by depth", svg, [("read as A", 0), ("read as B", 1)], caption)
+    svg = Markup(dots(rows, "fraction of images", 0.0, 1.0))
+    return Chart("Class swap", svg, [("classified as A", 0), ("classified as B", 1)], caption)
 
 
 def _sensitivity(results: ProbeResults) -> Chart | None:
@@ -257,7 +257,7 @@ def _sensitivity(results: ProbeResults) -> Chart | None:
     if not rows:
         return None
     differences = [(row.noise_level, row.difference.value) for row in rows]
-    answer = Series("answer", LEGEND_STYLES["answer"], differences, [_half(row.difference) for row in rows])
+    answer = Series("change", LEGEND_STYLES["change"], differences, [_half(row.difference) for row in rows])
     error = Series("error", LEGEND_STYLES["error"], [(row.noise_level, row.error) for row in rows])
     series = [answer, error]
     caption = (
@@ -265,7 +265,7 @@ def _sensitivity(results: ProbeResults) -> Chart | None:
         "Where the change is close to the error, the class matters much; far below it, hardly at all."
     )
     svg = Markup(line_chart(series, "noise level", "root mean square of eps", logarithmic))
-    return Chart("Answer to another class", svg, legend(series), caption)
+    return Chart("Change with another class", svg, legend(series), caption)
 
 
 def _separability(results: ProbeResults, names: dict[str, str]) -> Chart | None:
@@ -293,7 +293,7 @@ def _erasure(results: ProbeResults, names: dict[str, str]) -> Chart | None:
         "shifts that are independent between channels: 1 / (channels per group)."
     )
     lines = [(name, LEGEND_STYLES[name]) for name in ("all", "timestep", "class")]
-    return Chart("Erased by the norm", Markup(dots(rows, "erased share", 0.0, 1.0)), lines, caption)
+    return Chart("Erased by the norm", Markup(dots(rows, "erased fraction", 0.0, 1.0)), lines, caption)
 
 
 def _method(results: ProbeResults) -> list[tuple[str, str]]:

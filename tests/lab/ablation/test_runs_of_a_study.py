@@ -64,7 +64,7 @@ def workshop(
     monkeypatch.setattr(runner, "check_evaluation", lambda study, data: None)
     monkeypatch.setattr(runner, "arm_sizes", lambda study, data: {a.name: runner.Size(10, 20) for a in study.arms})
     monkeypatch.setattr(runner, "gc", SimpleNamespace(collect=lambda: 0))       # a tenth of a second each
-    monkeypatch.setattr(report, "page", lambda outcome: "<html></html>")
+    monkeypatch.setattr(report, "render_study", lambda outcome: "<html></html>")
     return shop
 
 
