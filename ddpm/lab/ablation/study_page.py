@@ -17,7 +17,7 @@ from ddpm.lab.ablation.timing import read_timing
 from ddpm.lab.charts import STYLES
 from ddpm.lab.comparison.comparison_table import setting, signed
 from ddpm.lab.comparison.runs import Evaluation, finite
-from ddpm.lab.comparison.sample_grids import ClassStrips, shared_samples
+from ddpm.lab.comparison.sample_grids import ClassStrips, find_shared_samples
 from ddpm.lab.pages import template_environment
 
 
@@ -116,7 +116,7 @@ def _samples(outcome: Outcome) -> tuple[list[ClassStrips], int | None, list[str]
     if not by_seed:
         return [], None, []
     seed = min(by_seed, key=lambda seed: (-len(by_seed[seed]), seed))
-    shown, notes = shared_samples(by_seed[seed])
+    shown, notes = find_shared_samples(by_seed[seed])
     missing = [arm for arm in outcome.runs if arm not in by_seed[seed]]
     if missing:
         notes.append(f"no seed was finished by all arms; for seed {seed} there are no images of {', '.join(missing)}")

@@ -176,25 +176,25 @@ def _shared(runs: Sequence[Run]) -> tuple[dict[str, Evaluation], list[str]]:
     """Return one evaluation of each run with the settings of the first run's, and notes on what is not shown."""
     by_run = []
     for run in runs:
-        alike: dict[str, Evaluation] = {}
+        by_settings: dict[str, Evaluation] = {}
         for evaluation in run.evaluations:
-            alike.setdefault(json.dumps(comparison_key(evaluation.content)), evaluation)
-        by_run.append(alike)
+            by_settings.setdefault(json.dumps(comparison_key(evaluation.content)), evaluation)
+        by_run.append(by_settings)
 
     def rank(key: str) -> tuple[int, int, float]:
         """Rank settings by the number of runs, the number of these with their newest weights, and the time."""
-        found = [(run, alike[key]) for run, alike in zip(runs, by_run, strict=True) if key in alike]
+        found = [(run, by_settings[key]) for run, by_settings in zip(runs, by_run, strict=True) if key in by_settings]
         newest = sum(evaluation.weights == run.newest_weights for run, evaluation in found)
         return len(found), newest, max(evaluation.written for _, evaluation in found)
 
     best, *others = sorted(by_run[0], key=rank, reverse=True)
-    chosen = {run.name: alike[best] for run, alike in zip(runs, by_run, strict=True) if best in alike}
-    others_out = [run for run in runs if run.name not in chosen]
-    alone = len(chosen) == 1 and others_out     # there is nothing to compare the first run with
+    chosen = {run.name: by_settings[best] for run, by_settings in zip(runs, by_run, strict=True) if best in by_settings}
+    incomparable = [run for run in runs if run.name not in chosen]
+    alone = len(chosen) == 1 and incomparable     # there is nothing to compare the first run with
     notes = [
         f"{'all metrics' if alone else f'the metrics of {run.name}'} are left out: "
         f"{_disagreement(runs[0], by_run[0][best], run)}"
-        for run in others_out
+        for run in incomparable
     ]
     if alone:
         return {}, notes
