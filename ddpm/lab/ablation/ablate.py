@@ -17,12 +17,12 @@ from ddpm.data import ImageData
 from ddpm.diffusion.divergence import Diverged
 from ddpm.evaluation.evaluate import evaluate
 from ddpm.evaluation.text_table import aligned
-from ddpm.lab.ablation.arms import Size, arm_sizes, check_arms
+from ddpm.lab.ablation.arms import Size, check_arms, measure_arms
 from ddpm.lab.ablation.measurement import check_evaluation
 from ddpm.lab.ablation.registration import register
 from ddpm.lab.ablation.study_report import report
 from ddpm.lab.ablation.sweep import choose_rates, read_sweep
-from ddpm.lab.ablation.timing import read_timing, step_seconds, write_timing
+from ddpm.lab.ablation.timing import read_timing, time_steps, write_timing
 from ddpm.lab.ablation.trials import (
     Trial,
     check_metric,
@@ -83,7 +83,7 @@ def _begin(
 ) -> None:
     """Check arms and data, register the study unless this is a dry run, and print the cost."""
     data = first_on_main(processes, lambda: build_data(study.baseline.config))
-    sizes = _from_main(processes, lambda: arm_sizes(study, data))
+    sizes = _from_main(processes, lambda: measure_arms(study, data))
     on_main(processes, lambda: check_evaluation(study, data))
     if not dry_run:
         on_main(processes, lambda: register(study, text, data, path))
@@ -99,7 +99,7 @@ def _announce(
     left = _from_main(processes, lambda: [trial for trial in mine if not _is_trained(trial)])
     seconds = {}
     if left:
-        measured = step_seconds({arm.name: arm.config for arm in study.arms}, data, rounds=1, warm_up=1)
+        measured = time_steps({arm.name: arm.config for arm in study.arms}, data, rounds=1, warm_up=1)
         seconds = {arm: median(values) for arm, values in measured.items()}
     if not processes.is_main_process:
         return
@@ -196,7 +196,7 @@ def _time(study: Study, path: Path, processes: PartialState) -> None:
     """Time the training steps of all arms, once for a study."""
     data = first_on_main(processes, lambda: build_data(study.baseline.config))
     _say(processes, "\ntiming the training steps of all arms in turns")
-    seconds = step_seconds({arm.name: arm.config for arm in study.arms}, data)
+    seconds = time_steps({arm.name: arm.config for arm in study.arms}, data)
     on_main(processes, lambda: write_timing(path, seconds, processes.device, processes.num_processes))
 
 

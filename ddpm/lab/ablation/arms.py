@@ -67,7 +67,7 @@ def _shared_options(config: Config) -> dict[str, object]:
     return {**data, **budget, "model.pretrained": config.model.pretrained}
 
 
-def arm_sizes(study: Study, data: ImageData) -> dict[str, Size]:
+def measure_arms(study: Study, data: ImageData) -> dict[str, Size]:
     """Build the model of every arm, and return its size.
 
     Args:

@@ -1,4 +1,4 @@
-"""Curves of an arm: the mean and the range over its runs, at the steps that these have in common."""
+"""Curves of an arm: mean and range over its runs at their common steps."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class _Place(NamedTuple):
 
 
 def over_steps(runs: Sequence[Run], key: str) -> Band | None:
-    """The curve of an arm over training steps.
+    """Return the curve of an arm over training steps.
 
     Counted are the runs that reach the last step that any of them has, so one that diverged or is not finished does not
     cut the others short. If these were measured with different settings, those with the most common settings count.
@@ -71,7 +71,7 @@ def over_steps(runs: Sequence[Run], key: str) -> Band | None:
 
 
 def over_seconds(band: Band, step_seconds: Sequence[float]) -> Band:
-    """The same curve over the time that training took on the machine that was measured.
+    """Return the same curve over training time, on the machine that was measured.
 
     Args:
         band: over steps.

@@ -1,8 +1,8 @@
-"""What the runs of a study say, read back from its directory. What is left out, and why, is told here, once."""
+"""Reads the runs of a study and compares its arms; notes say which runs are left out, and why."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,29 +117,25 @@ def read_outcome(path: Path, study: Study) -> Outcome:
         known = ", ".join(better) or "none"
         raise ValueError(f"metric: no run of {path} has {study.metric}; choose one of {known}")
     figures = {name: _figures(name, read, study, reference, notes) for name in better}
-    deciding = figures.get(study.metric, {})
-    runs = {arm.name: [_decided(run, study, deciding) for run in read if run.arm == arm.name] for arm in study.arms}
+    primary_values = figures.get(study.metric, {})
+    decided = [_with_primary_metric(run, study, primary_values) for run in read]
+    runs = {arm.name: [run for run in decided if run.arm == arm.name] for arm in study.arms}
     notes += _missing(runs) + _trained_on(runs, study.metric)
     baseline, others = study.baseline.name, [arm.name for arm in study.arms[1:]]
     level = bonferroni_level(CONFIDENCE, len(others))
     diverged = {arm: sum(run.diverged is not None for run in of_arm) for arm, of_arm in runs.items()}
-    primary = {
-        arm: _contrast(study.metric, arm, baseline, deciding, better.get(study.metric, "lower"), level, notes)
-        for arm in others
-    }
-    primary = {arm: qualify(found, diverged[arm], diverged[baseline]) for arm, found in primary.items()}
+
+    def compare_arms(name: str, values: ByArmAndSeed, level: float) -> dict[str, Contrast]:
+        found = {arm: _contrast(arm, baseline, values, better.get(name, "lower"), level) for arm in others}
+        return {arm: qualify(one, diverged[arm], diverged[baseline]) for arm, one in found.items()}
+
+    primary = compare_arms(study.metric, primary_values, level)
     exploratory = {
-        name: {
-            arm: qualify(found, diverged[arm], diverged[baseline])
-            for arm in others
-            for found in [_contrast(name, arm, baseline, of_arms, better[name], CONFIDENCE)]
-        }
-        for name, of_arms in figures.items()
-        if name != study.metric
+        name: compare_arms(name, values, CONFIDENCE) for name, values in figures.items() if name != study.metric
     }
+    notes += _unpaired(study.metric, primary_values, baseline)
     verdicts = [
-        verdict_sentence(arm, baseline, study.metric, primary[arm], len(study.seeds), diverged)
-        for arm in others
+        verdict_sentence(arm, baseline, study.metric, primary[arm], len(study.seeds), diverged) for arm in others
     ]
     timing = read_timing(path)
     if timing is None:
@@ -157,7 +153,12 @@ def read_outcome(path: Path, study: Study) -> Outcome:
         step_seconds={} if timing is None else timing["seconds"],
         verdicts=verdicts,
         notes=notes,
-        provenance=[_provenance(run, path) for of_arm in runs.values() for run in of_arm if run.run is not None],
+        provenance=[
+            {"arm": run.arm, "seed": str(run.seed), **provenance(path, run.path, run.run, run.evaluation)}
+            for of_arm in runs.values()
+            for run in of_arm
+            if run.run is not None
+        ],
     )
 
 
@@ -217,14 +218,14 @@ def _comparable(
     pairs = {"data": (facts["data"]["fingerprint"], run.run.facts["data"]["fingerprint"])}
     first, own = comparison_key(reference), comparison_key(run.evaluation.content)
     pairs |= {key: (first.get(key), own.get(key)) for key in {**first, **own}}
-    apart = [f"{key} is {shorten(a)} there and {shorten(b)} here" for key, (a, b) in pairs.items() if a != b]
-    if not apart:
+    different = [f"{key} is {shorten(b)} instead of {shorten(a)}" for key, (a, b) in pairs.items() if a != b]
+    if not different:
         return run
     notes.append(
-        f"{run.arm}, seed {run.seed}, is left out because it was evaluated differently: {', '.join(apart)}; share "
+        f"{run.arm}, seed {run.seed}, is left out because it was evaluated differently: {', '.join(different)}; share "
         "DDPM_CACHE between all machines of a study"
     )
-    return RunOutcome(run.arm, run.seed, run.path, run.run, None, run.diverged, None)
+    return replace(run, evaluation=None)
 
 
 def _figures(
@@ -237,9 +238,9 @@ def _figures(
         if content is None:
             continue
         keys = (name, FIGURES.get(name, name))
-        apart = next((why for key in keys if (why := why_incomparable(reference, content, key)) is not None), None)
-        if apart is not None:
-            notes.append(f"{name} of {run.arm}, seed {run.seed}, is left out because {apart}")
+        reason = next((why for key in keys if (why := why_incomparable(reference, content, key)) is not None), None)
+        if reason is not None:
+            notes.append(f"{name} of {run.arm}, seed {run.seed}, is left out because {reason}")
         elif name not in content["figures"]:
             notes.append(f"{name} of {run.arm}, seed {run.seed}, was not measured")
         elif finite(content["figures"][name]["value"]):
@@ -255,15 +256,15 @@ def _measured(name: str, figure: dict[str, Any], evaluation: Evaluation) -> Meas
     return Measured(figure["value"], error, image_scores(evaluation.folder, name))
 
 
-def _decided(run: RunOutcome, study: Study, deciding: ByArmAndSeed) -> RunOutcome:
+def _with_primary_metric(run: RunOutcome, study: Study, primary_values: ByArmAndSeed) -> RunOutcome:
     """Return the run with its primary metric; a run in which that is not finite has diverged."""
-    measured = deciding.get(run.arm, {}).get(run.seed)
+    measured = primary_values.get(run.arm, {}).get(run.seed)
     diverged = run.diverged
     if run.evaluation is not None:
         figure = run.evaluation.content["figures"].get(study.metric)
         if figure is not None and not finite(figure["value"]):
             diverged = f"its {study.metric} is {figure['value']}"
-    return RunOutcome(run.arm, run.seed, run.path, run.run, run.evaluation, diverged, measured)
+    return replace(run, diverged=diverged, measured=measured)
 
 
 def _missing(runs: Mapping[str, Sequence[RunOutcome]]) -> list[str]:
@@ -276,7 +277,7 @@ def _missing(runs: Mapping[str, Sequence[RunOutcome]]) -> list[str]:
             elif run.run is None:
                 notes.append(f"{run.arm}, seed {run.seed}, does not exist yet")
             elif run.run.left_out:
-                lines = f"{run.run.left_out} invalid lines of metrics.jsonl are ignored"
+                lines = f"invalid lines of metrics.jsonl are ignored ({run.run.left_out})"
                 notes.append(f"{run.arm}, seed {run.seed}: {lines}")
     return notes
 
@@ -290,24 +291,22 @@ def _trained_on(runs: Mapping[str, Sequence[RunOutcome]], metric: str) -> list[s
     return []
 
 
-def _contrast(
-    name: str,
-    arm: str,
-    baseline: str,
-    figures: ByArmAndSeed,
-    better: str,
-    level: float,
-    notes: list[str] | None = None,
-) -> Contrast:
-    """Compare an arm with the baseline over the seeds that both have, with a note on unpaired seeds."""
-    ours, theirs = figures.get(arm, {}), figures.get(baseline, {})
+def _contrast(arm: str, baseline: str, values: ByArmAndSeed, better: str, level: float) -> Contrast:
+    """Compare an arm with the baseline over the seeds that both have."""
+    ours, theirs = values.get(arm, {}), values.get(baseline, {})
     both = [seed for seed in theirs if seed in ours]
-    alone = {owner: sorted(of.keys() - set(both)) for owner, of in ((arm, ours), (baseline, theirs))}
-    for owner, seeds in alone.items():
-        if seeds and notes is not None:
-            listed = ", ".join(map(str, seeds))
-            notes.append(f"{name}: {arm} and {baseline} are not paired at seed {listed}, which only {owner} has")
     return contrast([theirs[seed] for seed in both], [ours[seed] for seed in both], better, level)
+
+
+def _unpaired(name: str, values: ByArmAndSeed, baseline: str) -> list[str]:
+    """Return a note for each arm whose seeds are not those of the baseline."""
+    notes = []
+    for arm in values:
+        for owner, other in ((arm, baseline), (baseline, arm)):
+            seeds = ", ".join(map(str, sorted(values[owner].keys() - values[other].keys())))
+            if seeds:
+                notes.append(f"{name}: {arm} and {baseline} are not paired at seed {seeds}, which only {owner} has")
+    return notes
 
 
 def _means(figures: ByArmAndSeed) -> dict[str, tuple[float, float | None]]:
@@ -328,8 +327,3 @@ def _unlike_code(runs: Sequence[RunOutcome]) -> list[str]:
             kinds = "; ".join(f"{count} with {kind}" for kind, count in counted.most_common())
             notes.append(f"the runs were made with different {key}: {kinds}")
     return notes
-
-
-def _provenance(run: RunOutcome, study: Path) -> dict[str, str]:
-    """Return the provenance of a run for the table of runs."""
-    return {"arm": run.arm, "seed": str(run.seed), **provenance(study, run.path, run.run, run.evaluation)}

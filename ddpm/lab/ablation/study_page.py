@@ -2,9 +2,8 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 from ddpm.config.study import Arm
 from ddpm.evaluation.text_table import number
@@ -18,36 +17,8 @@ from ddpm.lab.ablation.timing import read_timing
 from ddpm.lab.charts import STYLES
 from ddpm.lab.comparison.comparison_table import setting, signed
 from ddpm.lab.comparison.runs import Evaluation, finite
-from ddpm.lab.comparison.sample_grids import ClassStrips, shared_samples
+from ddpm.lab.comparison.sample_grids import ClassStrips, find_shared_samples
 from ddpm.lab.pages import template_environment
-
-NONE = "none"
-
-
-class ArmRow(NamedTuple):
-    """A row of the table of arms.
-
-    Attributes:
-        name: name of the arm.
-        changes: "key: value" for each override of the base configuration.
-        norm: entry of NORMS.
-        parameters: number of parameters.
-        relative_size: number of parameters relative to the baseline; empty for the baseline.
-        multiply_adds: multiply-adds for one image.
-        step: median time of a training step.
-        ratio: step time / step time of the baseline.
-        runs: number of finished runs, and the state of the others.
-    """
-
-    name: str
-    changes: Sequence[str]
-    norm: str
-    parameters: str
-    relative_size: str
-    multiply_adds: str
-    step: str
-    ratio: str
-    runs: str
 
 
 def render_study(outcome: Outcome) -> str:
@@ -60,6 +31,7 @@ def render_study(outcome: Outcome) -> str:
     styles = {arm.name: i % STYLES for i, arm in enumerate(study.arms)}
     runs = [run for of_arm in outcome.runs.values() for run in of_arm]
     samples, sample_seed, gone = _samples(outcome)
+    text = outcome.path / "study.yaml"
     templates = template_environment()
     templates.globals |= {
         "interval": _interval,
@@ -92,35 +64,36 @@ def render_study(outcome: Outcome) -> str:
         gone=gone,
         timing=read_timing(outcome.path),
         sweep=read_sweep(outcome.path),
-        text=_text(outcome.path / "study.yaml"),
+        text=text.read_text(encoding="utf-8") if text.is_file() else "",
         commands=_commands(outcome),
-        made_with=_made_with(outcome.registered),
+        made_with=[*outcome.registered["versions"].items(), ("commit", outcome.registered["git_commit"] or "unknown")],
         images=_images(outcome.registered, runs),
     )
 
 
-def _arm_row(arm: Arm, outcome: Outcome) -> ArmRow:
+def _arm_row(arm: Arm, outcome: Outcome) -> dict[str, Any]:
+    """Return the cells of an arm in the table of arms."""
     runs = outcome.runs[arm.name]
     facts = next((run.run.facts for run in runs if run.run is not None), {})
     seconds, baseline = (outcome.step_seconds.get(name) for name in (arm.name, outcome.study.baseline.name))
     changes = [f"{key}: {setting(value)}" for key, value in arm.overrides.items()]
     if arm.seed_shift:
-        changes.append(f"every seed moved by {arm.seed_shift:,}")
+        changes.append(f"all seeds shifted by {arm.seed_shift:,}")
     finished = sum(run.measured is not None for run in runs)
     diverged = sum(run.diverged is not None for run in runs)
     missing = len(runs) - finished - diverged
-    others = [f"{count} {what}" for count, what in ((diverged, "diverged"), (missing, "missing")) if count]
-    return ArmRow(
-        arm.name,
-        changes,
-        arm.config.model.norm,
-        _counted(facts.get("parameters")),
-        _relative_size(arm, facts.get("parameters"), outcome),
-        _counted(facts.get("multiply_adds")),
-        f"{1000 * median(seconds):.4g} ms" if seconds else NONE,
-        f"{median(seconds) / median(baseline):.3f}" if seconds and baseline else NONE,
-        ", ".join([f"{finished} of {len(runs)}", *others]),
-    )
+    others = [f"{count} {state}" for count, state in ((diverged, "diverged"), (missing, "missing")) if count]
+    return {
+        "name": arm.name,
+        "changes": changes,
+        "norm": arm.config.model.norm,
+        "parameters": _counted(facts.get("parameters")),
+        "relative_size": _relative_size(arm, facts.get("parameters"), outcome),
+        "multiply_adds": _counted(facts.get("multiply_adds")),
+        "step": f"{1000 * median(seconds):.4g} ms" if seconds else "none",
+        "ratio": f"{median(seconds) / median(baseline):.3f}" if seconds and baseline else "none",
+        "runs": ", ".join([f"{finished} of {len(runs)}", *others]),
+    }
 
 
 def _relative_size(arm: Arm, parameters: Any, outcome: Outcome) -> str:
@@ -143,7 +116,7 @@ def _samples(outcome: Outcome) -> tuple[list[ClassStrips], int | None, list[str]
     if not by_seed:
         return [], None, []
     seed = min(by_seed, key=lambda seed: (-len(by_seed[seed]), seed))
-    shown, notes = shared_samples(by_seed[seed])
+    shown, notes = find_shared_samples(by_seed[seed])
     missing = [arm for arm in outcome.runs if arm not in by_seed[seed]]
     if missing:
         notes.append(f"no seed was finished by all arms; for seed {seed} there are no images of {', '.join(missing)}")
@@ -171,11 +144,6 @@ def _commands(outcome: Outcome) -> list[tuple[str, str]]:
     ]
 
 
-def _made_with(registered: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the versions that the study was registered with."""
-    return [*registered["versions"].items(), ("commit", registered["git_commit"] or "unknown")]
-
-
 def _images(registered: Mapping[str, Any], runs: Sequence[RunOutcome]) -> list[tuple[str, str, str]]:
     """Return role, summary and fingerprint of all image sets, without duplicates."""
     found: dict[tuple[str, str, str], None] = {}
@@ -192,10 +160,6 @@ def _images(registered: Mapping[str, Any], runs: Sequence[RunOutcome]) -> list[t
             add("reference", run.evaluation.content["reference"])
             add("held out", run.evaluation.content.get("held_out"))
     return list(found)
-
-
-def _text(file: Path) -> str:
-    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def _state(run: RunOutcome) -> str:

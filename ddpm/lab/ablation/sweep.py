@@ -46,7 +46,7 @@ def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
 def _choose(study: Study, path: Path) -> dict[str, dict[str, Any]]:
     tried = list_sweep_trials(study, path)
     contents = {t.path: found.content for t in tried if (found := _evaluation(t)) is not None}
-    _check_alike([(t, contents[t.path]) for t in tried if t.path in contents], study)
+    _check_comparable([(t, contents[t.path]) for t in tried if t.path in contents], study)
     figures = {(trial.arm, trial.learning_rate): _figure(contents.get(trial.path), study) for trial in tried}
     found = {}
     for arm in study.arms:
@@ -65,16 +65,16 @@ def _best(known: Mapping[float, dict[str, Any]]) -> float:
     return min(known, key=lambda rate: known[rate]["value"] * (1 if lower else -1))
 
 
-def _check_alike(evaluated: Sequence[tuple[Trial, dict[str, Any]]], study: Study) -> None:
+def _check_comparable(evaluated: Sequence[tuple[Trial, dict[str, Any]]], study: Study) -> None:
     """Check that the runs can be ranked."""
     for trial, content in evaluated[1:]:
         first, expected = evaluated[0]
         a, b = comparison_key(expected), comparison_key(content)
         different = [f"{k} is {shorten(a.get(k))} and {shorten(b.get(k))}" for k in {**a, **b} if a.get(k) != b.get(k)]
-        apart = different[0] if different else why_incomparable(expected, content, study.metric)
-        if apart is not None:
+        reason = different[0] if different else why_incomparable(expected, content, study.metric)
+        if reason is not None:
             raise ValueError(
-                f"learning_rates: {first.name} and {trial.name} were evaluated differently, {apart}; share DDPM_CACHE "
+                f"learning_rates: {first.name} and {trial.name} were evaluated differently, {reason}; share DDPM_CACHE "
                 f"between all machines of the study, and remove {evaluation_folder(trial.path)}"
             )
 

@@ -27,7 +27,7 @@ WHAT = (
 )
 
 
-def step_seconds(
+def time_steps(
     configs: Mapping[str, Config], data: ImageData, rounds: int = ROUNDS, warm_up: int = WARM_UP_ROUNDS
 ) -> dict[str, list[float]]:
     """Time the training step, one step of each arm in turn; every second round is in reverse order.

@@ -15,8 +15,8 @@ def qualify(contrast: Contrast, lost: int, lost_by_baseline: int) -> Contrast:
         lost: number of runs of the arm that diverged.
         lost_by_baseline: number of runs of the baseline that diverged.
     """
-    flattered = {"better": lost > lost_by_baseline, "worse": lost_by_baseline > lost}
-    if flattered.get(contrast.verdict):
+    favoured = {"better": lost > lost_by_baseline, "worse": lost_by_baseline > lost}
+    if favoured.get(contrast.verdict):
         return contrast._replace(verdict=SURVIVORS[contrast.verdict])
     return contrast
 
@@ -37,18 +37,17 @@ def verdict_sentence(
     Returns:
         A sentence, and another if seeds are missing; that one comes first if the arms lost different numbers of runs.
     """
-    said = [_finding(arm, baseline, metric, contrast)]
+    sentences = [_finding(arm, baseline, metric, contrast)]
     lost = [f"{diverged[name]} of {_counted(runs, 'run')} of {name}" for name in (arm, baseline) if diverged.get(name)]
+    pairs = f"; the comparison uses the {_counted(contrast.pairs, 'seed')} that both have"
+    rest = pairs if contrast.pairs else ""
     if diverged.get(arm, 0) != diverged.get(baseline, 0):
-        seeds = f"; the comparison uses the {_counted(contrast.pairs, 'seed')} of both arms"
-        rest = seeds if contrast.pairs else ""
-        said.insert(0, f"{' and '.join(lost)} diverged{rest}.")
+        sentences.insert(0, f"{' and '.join(lost)} diverged{rest}.")
     elif lost:
-        rest = f"the comparison uses the {_counted(contrast.pairs, 'seed')} of both arms"
-        said.append(f"{' and '.join(lost)} diverged{f'; {rest}' if contrast.pairs else ''}.")
+        sentences.append(f"{' and '.join(lost)} diverged{rest}.")
     elif 0 < contrast.pairs < runs:
-        said.append(f"Only {contrast.pairs} of {_counted(runs, 'seed')} are available in both arms so far.")
-    return " ".join(said)
+        sentences.append(f"Only {contrast.pairs} of {_counted(runs, 'seed')} are available in both arms so far.")
+    return " ".join(sentences)
 
 
 def _finding(arm: str, baseline: str, metric: str, found: Contrast) -> str:

@@ -135,10 +135,10 @@ def compare(runs: Sequence[Run]) -> Comparison:
             folder = chosen[run.name].folder.name
             notes.append(f"{run.name}: evaluation {folder} is of an older checkpoint; run scripts/evaluate.py again")
         if run.left_out:
-            notes.append(f"{run.name}: {run.left_out} invalid lines of metrics.jsonl are ignored")
+            notes.append(f"{run.name}: invalid lines of metrics.jsonl are ignored ({run.left_out})")
     notes += _unlike_losses(runs) + _unlike_evaluations(runs)
-    rows, apart = _rows(chosen)
-    return Comparison(runs, chosen, rows, _settings(runs), notes + apart)
+    rows, withheld = _rows(chosen)
+    return Comparison(runs, chosen, rows, _settings(runs), notes + withheld)
 
 
 def difference(first: EstimateRecord, other: EstimateRecord) -> Difference:
@@ -176,25 +176,25 @@ def _shared(runs: Sequence[Run]) -> tuple[dict[str, Evaluation], list[str]]:
     """Return one evaluation of each run with the settings of the first run's, and notes on what is not shown."""
     by_run = []
     for run in runs:
-        alike: dict[str, Evaluation] = {}
+        by_settings: dict[str, Evaluation] = {}
         for evaluation in run.evaluations:
-            alike.setdefault(json.dumps(comparison_key(evaluation.content)), evaluation)
-        by_run.append(alike)
+            by_settings.setdefault(json.dumps(comparison_key(evaluation.content)), evaluation)
+        by_run.append(by_settings)
 
     def rank(key: str) -> tuple[int, int, float]:
         """Rank settings by the number of runs, the number of these with their newest weights, and the time."""
-        found = [(run, alike[key]) for run, alike in zip(runs, by_run, strict=True) if key in alike]
+        found = [(run, by_settings[key]) for run, by_settings in zip(runs, by_run, strict=True) if key in by_settings]
         newest = sum(evaluation.weights == run.newest_weights for run, evaluation in found)
         return len(found), newest, max(evaluation.written for _, evaluation in found)
 
     best, *others = sorted(by_run[0], key=rank, reverse=True)
-    chosen = {run.name: alike[best] for run, alike in zip(runs, by_run, strict=True) if best in alike}
-    others_out = [run for run in runs if run.name not in chosen]
-    alone = len(chosen) == 1 and others_out     # there is nothing to compare the first run with
+    chosen = {run.name: by_settings[best] for run, by_settings in zip(runs, by_run, strict=True) if best in by_settings}
+    incomparable = [run for run in runs if run.name not in chosen]
+    alone = len(chosen) == 1 and incomparable     # there is nothing to compare the first run with
     notes = [
         f"{'all metrics' if alone else f'the metrics of {run.name}'} are left out: "
         f"{_disagreement(runs[0], by_run[0][best], run)}"
-        for run in others_out
+        for run in incomparable
     ]
     if alone:
         return {}, notes
@@ -262,12 +262,12 @@ def _rows(evaluations: dict[str, Evaluation]) -> tuple[list[Row], list[str]]:
         floor = next((f["floor"] for f in figures if f is not None and f["floor"] is not None), None)
         entries = [RunEntry(first_name, figures[0], None)]
         for (run, content), figure in zip(others, figures[1:], strict=True):
-            apart = why_incomparable(first, content, name)
+            reason = why_incomparable(first, content, name)
             if figure is None or figures[0] is None:
                 entries.append(RunEntry(run, figure, None))
-            elif apart is not None:
+            elif reason is not None:
                 entries.append(RunEntry(run, figure, None))
-                notes.append(f"{name}: {first_name} and {run} are not compared because {apart}")
+                notes.append(f"{name}: {first_name} and {run} are not compared because {reason}")
             else:
                 entries.append(RunEntry(run, figure, difference(figures[0], figure)))
         rows.append(Row(name, some["better"], floor, entries))

@@ -19,9 +19,9 @@ from ddpm.lab.charts import (
     to_svg,
 )
 from ddpm.lab.comparison.comparison import Comparison, Row, RunEntry, shorten, why_incomparable
-from ddpm.lab.comparison.comparison_table import at_equal_count, facts, setting, signed, signed_interval
+from ddpm.lab.comparison.comparison_table import at_equal_count, run_columns, setting, signed, signed_interval
 from ddpm.lab.comparison.runs import EVALUATED, EVALUATED_BY, CurvePoint, Run, finite
-from ddpm.lab.comparison.sample_grids import shared_samples, training_grids
+from ddpm.lab.comparison.sample_grids import find_shared_samples, read_training_grids
 from ddpm.lab.pages import template_environment
 
 MATRIX_CLASSES = 20      # largest confusion matrix that is drawn; above, confusions are listed
@@ -35,13 +35,13 @@ def render_comparison(comparison: Comparison) -> str:
         ValueError: if an image cannot be read.
     """
     styles = {run.name: i % STYLES for i, run in enumerate(comparison.runs)}
-    samples, gone = shared_samples(comparison.evaluations)
+    samples, gone = find_shared_samples(comparison.evaluations)
     shown = {strip.run for of_class in samples for strip in of_class.strips}
-    grids, torn = training_grids([run for run in comparison.runs if run.name not in shown])
+    grids, torn = read_training_grids([run for run in comparison.runs if run.name not in shown])
     first = next(iter(comparison.evaluations.values()), None)
     templates = template_environment()
     templates.globals |= {
-        "facts": facts,
+        "run_columns": run_columns,
         "interval": interval,
         "number": number,
         "setting": setting,
@@ -126,9 +126,9 @@ def _denoising(comparison: Comparison, styles: dict[str, int]) -> Chart | None:
     series, left_out = [], []
     first = next(iter(contents.values()))
     for name, content in contents.items():
-        apart = why_incomparable(first, content, "denoising")
-        if apart is not None:
-            left_out.append(f"{name} is left out because {apart}.")
+        reason = why_incomparable(first, content, "denoising")
+        if reason is not None:
+            left_out.append(f"{name} is left out because {reason}.")
             continue
         points = sorted(content["denoising"], key=lambda point: point["noise_level"])
         drawn = [p for p in points if finite(p["x_0_error"]) and p["x_0_error"] > 0 and finite(p["standard_error"])]

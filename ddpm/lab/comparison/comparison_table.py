@@ -10,7 +10,7 @@ from ddpm.lab.comparison.runs import Run, finite
 
 def format_comparison(comparison: Comparison) -> str:
     """Return the runs, the settings that differ, the metrics with their differences, and the notes."""
-    parts = [_block([("run", *_FACTS), *((run.name, *facts(run).values()) for run in comparison.runs)])]
+    parts = [_block([("run", *_FACTS), *((run.name, *run_columns(run).values()) for run in comparison.runs)])]
     if comparison.settings:
         heads = ("setting", *(run.name for run in comparison.runs))
         rows = [(key, *map(setting, values)) for key, values in comparison.settings.items()]
@@ -25,7 +25,7 @@ def format_comparison(comparison: Comparison) -> str:
 _FACTS = ("steps", "images seen", "parameters", "multiply-adds", "seed", "last loss")
 
 
-def facts(run: Run) -> dict[str, str]:
+def run_columns(run: Run) -> dict[str, str]:
     """Return the columns of a run in the table of runs, by title."""
     last = run.records[-1] if run.records else None
     losses = run.curve("loss")

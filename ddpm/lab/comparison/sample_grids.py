@@ -63,7 +63,7 @@ class TrainingGrid(NamedTuple):
     uri: str
 
 
-def shared_samples(evaluations: dict[str, Evaluation]) -> tuple[list[ClassStrips], list[str]]:
+def find_shared_samples(evaluations: dict[str, Evaluation]) -> tuple[list[ClassStrips], list[str]]:
     """Find the images of runs with equal seeds and classes.
 
     Args:
@@ -81,7 +81,7 @@ def shared_samples(evaluations: dict[str, Evaluation]) -> tuple[list[ClassStrips
     names = list(dict.fromkeys(n for e in evaluations.values() for n in e.content.get("class_names") or ()))
     found = []
     for name, folder in folder_names([*names, "none"]).items():
-        files = shared_files([path / folder for path in present.values()])[:SEEDS]
+        files = find_shared_files([path / folder for path in present.values()])[:SEEDS]
         if files and len(found) < CLASSES:
             strips = [_strip(run, [path / folder / file for file in files]) for run, path in present.items()]
             found.append(ClassStrips(name, [_seed(file) for file in files], strips))
@@ -90,7 +90,7 @@ def shared_samples(evaluations: dict[str, Evaluation]) -> tuple[list[ClassStrips
     return found, notes
 
 
-def shared_files(folders: Sequence[Path]) -> list[str]:
+def find_shared_files(folders: Sequence[Path]) -> list[str]:
     """Return the names of the PNGs that all folders contain, in the order of their seeds."""
     if not folders:
         return []
@@ -98,7 +98,7 @@ def shared_files(folders: Sequence[Path]) -> list[str]:
     return sorted(filter(re.compile(r"seed\d+\.png").fullmatch, set.intersection(*names)), key=_seed)
 
 
-def training_grids(runs: Sequence[Run]) -> tuple[list[TrainingGrid], list[str]]:
+def read_training_grids(runs: Sequence[Run]) -> tuple[list[TrainingGrid], list[str]]:
     """Return the newest grid of each run that has one, and a note for each that cannot be read."""
     found, notes = [], []
     for run in runs:

@@ -74,7 +74,7 @@ def read_inputs(command: ProbeCommand, device: torch.device) -> ProbeInputs:
     return ProbeInputs(str(directory), weights_digest(directory), pipeline, images)
 
 
-def train_judge(images: Images, device: torch.device) -> Judge:
+def load_judge(images: Images, device: torch.device) -> Judge:
     """Return a classifier trained on the real images, from the cache if it is there.
 
     Raises:

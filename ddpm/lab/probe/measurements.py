@@ -13,7 +13,7 @@ from ddpm.diffusion.divergence import Diverged
 from ddpm.evaluation.likelihood import error_timesteps
 from ddpm.evaluation.modulation import modulated_layers, modulations, projection_inputs
 from ddpm.lab.probe.freezing import Freezer
-from ddpm.lab.probe.inputs import Images, ProbeInputs, train_judge
+from ddpm.lab.probe.inputs import Images, ProbeInputs, load_judge
 from ddpm.lab.probe.modulation_statistics import analyse_variance, count_signs, measure_erasure, measure_strength
 from ddpm.lab.probe.results import (
     Erasure,
@@ -40,7 +40,7 @@ ONE_CLASS = "the model has fewer than two classes"
 SAME_FOR_ALL = "the modulation is the same for every class, because none of it depends on the class"
 NO_IMAGES = "there are no real images to measure on, because the model is not in a run directory; pass --reference"
 
-Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 
 class NotMeasurable(Exception):
@@ -57,7 +57,7 @@ def measure_modulation(command: ProbeCommand, inputs: ProbeInputs, model: Model)
     """
     measures, left_out = Measures(command, inputs), {}
 
-    def attempt(name: str, act: Callable[[], Result], otherwise: Result) -> Result:
+    def attempt(name: str, act: Callable[[], Value], otherwise: Value) -> Value:
         try:
             return act()
         except NotMeasurable as reason:
@@ -224,7 +224,7 @@ class Measures:
         if len(classes) < 2:
             raise NotMeasurable("fewer than two classes of the model are among the real images")
         try:
-            judge = train_judge(self.images, self.pipeline.device)
+            judge = load_judge(self.images, self.pipeline.device)
         except ValueError as problem:
             raise NotMeasurable(str(problem)) from problem
         low, chance = judge.accuracy.low, 1 / len(judge.class_names)

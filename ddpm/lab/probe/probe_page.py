@@ -20,7 +20,7 @@ SOURCES = ("timestep", "class", "interaction")
 LEGEND_STYLES = {
     **{source: i for i, source in enumerate(SOURCES)},
     **{"scale and shift": 0, "scale": 3, "shift": 4},
-    **{"read as A": 0, "read as B": 1, "answer": 0, "error": 7, "all": 7},
+    **{"classified as A": 0, "classified as B": 1, "change": 0, "error": 7, "all": 7},
 }
 
 
@@ -172,7 +172,7 @@ def _variance(results: ProbeResults, names: dict[str, str]) -> list[Chart]:
         bars += [(names[row.layer], _three(row)) for row in results.variance if row.part == part]
         figure = draw_stacked_bars(bars, SOURCES, f"variance of the {part}")
         caption = "A full bar is the total variance of the layer; without a bar, nothing varies."
-        charts.append(Chart(f"What the {part} varies with", figure, SOURCES, caption))
+        charts.append(Chart(f"Variance of the {part}", figure, SOURCES, caption))
     return charts
 
 
@@ -240,15 +240,15 @@ def _frozen_layers(results: ProbeResults, names: dict[str, str]) -> list[Chart]:
 
 def _swap(swap: Swap) -> Chart:
     rows = [
-        Row(point.where, [_mark("read as A", point.first), _mark("read as B", point.second, line=1)])
+        Row(point.where, [_mark("classified as A", point.first), _mark("classified as B", point.second, line=1)])
         for point in swap.points
     ]
     caption = (
         f"The layers that are conditioned on class B while the others are conditioned on A, and the fraction of "
         f"{swap.samples:,} images that a reference classifier recognises as A and as B. Lines are 95 % intervals."
     )
-    figure = draw_rows(rows, "share of images read as", limits=(0.0, 1.0))
-    return Chart("Class swap by depth", figure, ["read as A", "read as B"], caption)
+    figure = draw_rows(rows, "fraction of images", limits=(0.0, 1.0))
+    return Chart("Class swap", figure, ["classified as A", "classified as B"], caption)
 
 
 def _mark(name: str, figure: Figure, line: int = 0, factor: float = 1) -> Mark:
@@ -261,7 +261,7 @@ def _sensitivity(results: ProbeResults) -> Chart | None:
     if not rows:
         return None
     differences = [(row.noise_level, row.difference.value) for row in rows]
-    answer = Series("answer", LEGEND_STYLES["answer"], differences, [_half(row.difference) for row in rows])
+    answer = Series("change", LEGEND_STYLES["change"], differences, [_half(row.difference) for row in rows])
     error = Series("error", LEGEND_STYLES["error"], [(row.noise_level, row.error) for row in rows])
     series = [answer, error]
     caption = (
@@ -269,7 +269,7 @@ def _sensitivity(results: ProbeResults) -> Chart | None:
         "Where the change is close to the error, the class matters much; far below it, hardly at all."
     )
     figure = draw_lines(series, "noise level", "root mean square of eps", x_scale="log")
-    return Chart("Answer to another class", figure, [line.name for line in series], caption)
+    return Chart("Change with another class", figure, [line.name for line in series], caption)
 
 
 def _separability(results: ProbeResults, names: dict[str, str]) -> Chart | None:
@@ -297,7 +297,7 @@ def _erasure(results: ProbeResults, names: dict[str, str]) -> Chart | None:
         "The fraction of the variance of the shift that the norm subtracts again. The dashed line is the fraction for "
         "shifts that are independent between channels: 1 / (channels per group)."
     )
-    figure = draw_rows(rows, "erased share", limits=(0.0, 1.0))
+    figure = draw_rows(rows, "erased fraction", limits=(0.0, 1.0))
     return Chart("Erased by the norm", figure, ["all", "timestep", "class"], caption)
 
 

@@ -6,7 +6,7 @@ import pytest
 from ddpm.config.sections import Config, DataConfig, DiffusionConfig, ModelConfig, TrainConfig
 from ddpm.config.study import Arm, Study
 from ddpm.data import ImageData
-from ddpm.lab.ablation.arms import arm_sizes, check_arms, check_groups
+from ddpm.lab.ablation.arms import check_arms, check_groups, measure_arms
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import UNet
 from ddpm.training.build import build_data
@@ -25,7 +25,7 @@ def digits() -> ImageData:
 
 
 def test_sizes_are_those_of_the_models(digits: ImageData) -> None:
-    sizes = arm_sizes(study_of(first="adagn", second="groupnorm"), digits)
+    sizes = measure_arms(study_of(first="adagn", second="groupnorm"), digits)
     assert list(sizes) == ["first", "second"]
     assert sizes["first"].parameters > sizes["second"].parameters > 1000
     assert sizes["first"].multiply_adds > sizes["second"].multiply_adds > 1000
@@ -36,7 +36,7 @@ def test_an_arm_that_cannot_be_built_is_named(digits: ImageData) -> None:
     broken = dataclasses.replace(SMALL, channel_mult=[1] * 8)       # halves 8 pixels seven times
     arms = (study.arms[0], Arm("deep", {"model.channel_mult": [1] * 8}, Config(model=broken)))
     with pytest.raises(ValueError, match=r"^arms\.deep: "):
-        arm_sizes(dataclasses.replace(study, arms=arms), digits)
+        measure_arms(dataclasses.replace(study, arms=arms), digits)
 
 
 def test_unknown_names_are_refused_with_the_arm() -> None:

@@ -45,7 +45,7 @@ class Workshop:
         accuracy = 0.9 - 0.4 * train.weight_decay - 10 * train.learning_rate + 1e-3 * (train.seed % 7)
         return self._write_evaluation(command, settings, {"accuracy": accuracy, "frechet_distance": 1 - accuracy})
 
-    def step_seconds(self, configs: dict[str, Config], data: Any, **rounds: int) -> dict[str, list[float]]:
+    def time_steps(self, configs: dict[str, Config], data: Any, **rounds: int) -> dict[str, list[float]]:
         self.timed += 1
         return {name: [0.1, 0.2, 0.3] for name in configs}
 
@@ -58,13 +58,13 @@ def workshop(
 ) -> Workshop:
     shop = Workshop(made, read_once)
     data = SimpleNamespace(summary=lambda: "images", fingerprint="d" * 8)
-    for name in ("train", "evaluate", "step_seconds"):
+    for name in ("train", "evaluate", "time_steps"):
         monkeypatch.setattr(runner, name, getattr(shop, name))
     monkeypatch.setattr(runner, "build_data", lambda config: data)
     monkeypatch.setattr(runner, "check_evaluation", lambda study, data: None)
-    monkeypatch.setattr(runner, "arm_sizes", lambda study, data: {a.name: runner.Size(10, 20) for a in study.arms})
+    monkeypatch.setattr(runner, "measure_arms", lambda study, data: {a.name: runner.Size(10, 20) for a in study.arms})
     monkeypatch.setattr(runner, "gc", SimpleNamespace(collect=lambda: 0))       # a tenth of a second each
-    monkeypatch.setattr(report, "page", lambda outcome: "<html></html>")
+    monkeypatch.setattr(report, "render_study", lambda outcome: "<html></html>")
     return shop
 
 

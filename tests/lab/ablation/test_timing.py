@@ -7,7 +7,7 @@ import torch
 
 from ddpm.config.sections import Config, ModelConfig, TrainConfig
 from ddpm.lab.ablation import timing
-from ddpm.lab.ablation.timing import read_timing, step_seconds, write_timing
+from ddpm.lab.ablation.timing import read_timing, time_steps, write_timing
 from ddpm.training.build import build_data
 from ddpm.training.trainer import Trainer
 
@@ -28,7 +28,7 @@ def test_arms_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     models = {norm: dataclasses.replace(SMALL, norm=norm) for norm in ("adagn", "groupnorm")}
     configs = {norm: Config(model=model, train=train) for norm, model in models.items()}
     configs["half"] = dataclasses.replace(configs["adagn"], train=dataclasses.replace(train, precision="bf16"))
-    seconds = step_seconds(configs, build_data(Config()), rounds=2, warm_up=1)
+    seconds = time_steps(configs, build_data(Config()), rounds=2, warm_up=1)
     assert list(seconds) == ["adagn", "groupnorm", "half"]
     assert all(len(values) == 2 and min(values) > 0 for values in seconds.values())
     order = [norm for norm, _ in calls]
@@ -40,7 +40,7 @@ def test_arms_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_arm_that_diverges_is_timed_like_another() -> None:
     config = Config(model=SMALL, train=TrainConfig(steps=3, batch_size=4, learning_rate=1e20, warmup_steps=0))
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, max_skipped=1))
-    assert len(step_seconds({"wild": config}, build_data(Config()), rounds=6, warm_up=0)["wild"]) == 6
+    assert len(time_steps({"wild": config}, build_data(Config()), rounds=6, warm_up=0)["wild"]) == 6
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
