@@ -167,7 +167,7 @@ def draw_rows(rows: Sequence[Row], label: str, limits: Sequence[float] = (), sid
     axes.set_title(sides[0], loc="left")
     axes.set_title(sides[1], loc="right")
     axes.grid(axis="y", visible=False)
-    _set_ticks(axes.xaxis)
+    _set_ticks(axes.xaxis, most=4)
     _set_names(axes.yaxis, (tops[1:] + tops[:-1]) / 2, names)
     return axes.figure
 
@@ -323,13 +323,13 @@ def _draw_mark(axes: Axes, mark: Mark, y: float, name: str) -> None:
     axes.plot(mark.value, y, mark.shape, gid=f"tooltip:{', '.join(filter(None, (name, mark.note)))}: {words}", **look)
 
 
-def _set_ticks(axis: Axis) -> None:
+def _set_ticks(axis: Axis, most: int = 6) -> None:
     low, high = axis.get_view_interval()
     if axis.get_scale() == "log" and high >= 10 * low:
         subs = (1, 2, 5) if high / low < 30 else (1, 3) if high / low < 1000 else (1,)
         axis.set_major_locator(ticker.LogLocator(subs=subs, numticks=8))
     else:
-        axis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_major_locator(ticker.MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
     axis.set_minor_locator(ticker.NullLocator())
     axis.set_major_formatter(_format_tick)
 

@@ -31,7 +31,6 @@ def render_study(outcome: Outcome) -> str:
     styles = {arm.name: i % STYLES for i, arm in enumerate(study.arms)}
     runs = [run for of_arm in outcome.runs.values() for run in of_arm]
     samples, sample_seed, gone = _samples(outcome)
-    text = outcome.path / "study.yaml"
     templates = template_environment()
     templates.globals |= {
         "interval": _interval,
@@ -70,6 +69,11 @@ def render_study(outcome: Outcome) -> str:
         made_with=[*outcome.registered["versions"].items(), ("commit", outcome.registered["git_commit"] or "unknown")],
         images=_images(outcome.registered, runs),
     )
+
+
+def _text(path: Path) -> str:
+    """Return the content of a file; empty if it does not exist."""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def _arm_row(arm: Arm, outcome: Outcome) -> dict[str, Any]:

@@ -240,7 +240,7 @@ def _frozen_layers(results: ProbeResults, names: dict[str, str]) -> list[Chart]:
 
 def _swap(swap: Swap) -> Chart:
     rows = [
-        Row(point.where, [_mark("read as A", point.first), _mark("read as B", point.second, line=1)])
+        Row(point.where, [_mark("classified as A", point.first), _mark("classified as B", point.second, line=1)])
         for point in swap.points
     ]
     caption = (
