@@ -151,7 +151,7 @@ class Brightness:
     def __init__(self, wanted: float, **identity: Any) -> None:
         self.wanted, self.identity = wanted, {"metric": "frechet_distance", **identity}
 
-    def describe(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def extract_features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"levels": images.flatten(1).double().mean(dim=1)}
 
     def measure(self, columns: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -395,7 +395,7 @@ def test_guidance_needs_a_null_class() -> None:
 
 def test_too_few_images_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     few = replace(CONFIG, evaluation=replace(CONFIG.evaluation, count=20))
-    with pytest.raises(ValueError, match=r"evaluation\.metric: .* there are 20 drawn ones"):
+    with pytest.raises(ValueError, match=r"evaluation\.metric: .* there are 20"):
         train(few, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
