@@ -297,7 +297,7 @@ def test_a_signal_at_any_moment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
         return acted
 
     watched_by(monkeypatch, 0.0)
-    monkeypatch.setattr(Brightness, "describe", moment(Brightness.describe))
+    monkeypatch.setattr(Brightness, "extract_features", moment(Brightness.extract_features))
     monkeypatch.setattr(trainer_module, "training_inputs", moment(trainer_module.training_inputs))
     monkeypatch.setattr(grid_module, "labelled_grid", moment(grid_module.labelled_grid))
 
