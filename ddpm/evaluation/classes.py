@@ -6,7 +6,7 @@ from math import exp
 import torch
 from torch import Tensor
 
-from ddpm.evaluation.estimates import Figure, wilson_interval, with_standard_error
+from ddpm.evaluation.estimates import Figure, mean_estimate, wilson_interval
 from ddpm.evaluation.feature_tables import Table, iterate_blocks
 
 
@@ -53,7 +53,7 @@ def inception_score(logits: Table) -> Figure:
         # xlogy gives 0 log 0 = 0 for a class whose probability underflows for every image.
         divergences.append((p * log_p - torch.xlogy(p, marginal)).sum(1))
     divergence = torch.cat(divergences)                                                                 # (N,)
-    mean = with_standard_error(float(divergence.mean()), float(divergence.std() / n**0.5))
+    mean = mean_estimate(divergence)
     return Figure(exp(mean.value), exp(mean.low), exp(mean.high))
 
 

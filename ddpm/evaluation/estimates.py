@@ -3,6 +3,8 @@
 from math import sqrt
 from typing import NamedTuple
 
+from torch import Tensor
+
 Z = 1.959964        # quantile of the normal distribution at 97.5 %
 
 
@@ -31,6 +33,11 @@ def with_standard_error(value: float, standard_error: float, count: int | None =
         count: passed on, see `Figure`.
     """
     return Figure(value, value - Z * standard_error, value + Z * standard_error, count)
+
+
+def mean_estimate(values: Tensor) -> Figure:
+    """Return the mean of one value per image, (N,) with N at least 2, with its interval."""
+    return with_standard_error(float(values.mean()), float(values.std()) / sqrt(len(values)))
 
 
 def wilson_interval(successes: int, total: int, count: int | None = None) -> Figure:

@@ -54,7 +54,7 @@ class CustomExtractor:
 
     Attributes:
         name: its import path.
-        digest: its own, or the SHA-256 of its module's source file and its state dict.
+        digest: its own, or the SHA-256 of its module's source file and of its output for a fixed input.
         classes: its own, or None.
     """
 
@@ -120,12 +120,17 @@ def custom_extractor(path: str, data: ImageData) -> CustomExtractor:
     extractor = make()
     if not callable(getattr(extractor, "extract", None)):
         raise ValueError(f"extractor: {path} returns {type(extractor).__name__}, which has no method extract(images)")
-    custom = CustomExtractor(path, extractor, _digest(path, module, extractor))
-    if getattr(extractor, "digest", None) is None:
-        # Its weights may not be in a state dict, so its output for a fixed input counts too.
+    custom = CustomExtractor(path, extractor, str(getattr(extractor, "digest", "")))
+    if not custom.digest:
+        if not getattr(module, "__file__", None):
+            raise ValueError(
+                f"extractor: {path} was not loaded from a file; give it an attribute `digest` for its weights"
+            )
+        # The weights may be anywhere, so they are identified by the output for a fixed input.
         probe = torch.arange(4 * data.channels * data.resolution**2) * 97 % 256
-        answers = custom.extract(probe.to(torch.uint8).view(4, data.channels, data.resolution, data.resolution))[0]
-        custom.digest = extractor_digest(custom.digest, {"answers": answers.half()})
+        output = custom.extract(probe.to(torch.uint8).view(4, data.channels, data.resolution, data.resolution))
+        rounded = {str(i): values.half() for i, values in enumerate(output) if values is not None}
+        custom.digest = extractor_digest(f"{path}; {sha256(Path(module.__file__))}", rounded)
     return custom
 
 
@@ -146,18 +151,6 @@ def _import(name: str) -> ModuleType:
 
 def _is_defined_in(value: Any, module: ModuleType) -> bool:
     return inspect.isroutine(value) or (inspect.isclass(value) and value.__module__ == module.__name__)
-
-
-def _digest(path: str, module: ModuleType, extractor: Any) -> str:
-    digest = getattr(extractor, "digest", None)
-    if digest is not None:
-        return str(digest)
-    if not getattr(module, "__file__", None):
-        raise ValueError(
-            f"extractor: {path} was not loaded from a file; give it an attribute `digest` that identifies its weights"
-        )
-    weights = extractor.state_dict() if callable(getattr(extractor, "state_dict", None)) else None
-    return extractor_digest(f"{path}; {sha256(Path(module.__file__))}", weights)
 
 
 def load_saved_judge(directory: Path, data: ImageData, device: torch.device) -> Extractor:

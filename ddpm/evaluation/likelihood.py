@@ -5,7 +5,6 @@ two models with equally many timesteps are evaluated on the same noisy images.
 """
 
 from collections.abc import Callable, Sequence
-from math import sqrt
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from ddpm.diffusion.objective import prior_bound, variational_bound
 from ddpm.diffusion.sampling import from_uint8
 from ddpm.diffusion.schedule import Denoiser, NoiseSchedule, Prediction
 from ddpm.diffusion.timesteps import MAX_NOISE_LEVEL, logsnr
-from ddpm.evaluation.estimates import Figure, with_standard_error
+from ddpm.evaluation.estimates import Figure, mean_estimate
 from ddpm.evaluation.feature_tables import Table, iterate_blocks
 from ddpm.randomness import Purpose, bits, normal
 
@@ -152,7 +151,7 @@ def denoising_error(errors: Table, curve: Sequence[ErrorPoint]) -> Figure:
         curve: from `denoising_curve`; it contains the sigmas.
     """
     levels = [point.noise_level for point in curve]
-    return _mean(torch.cat([eps_errors(block, levels) for _, block in iterate_blocks(errors, "errors")]))
+    return mean_estimate(torch.cat([eps_errors(block, levels) for _, block in iterate_blocks(errors, "errors")]))
 
 
 def strata(schedule: NoiseSchedule, count: int) -> Tensor:
@@ -228,7 +227,7 @@ def bound_terms(
 
 def bits_per_dim(terms: Table) -> Figure:
     """Return the mean over images of the sums of `bound_terms`, (N, S + 1) with N at least 2, with an interval."""
-    return _mean(torch.cat([block.sum(dim=1) for _, block in iterate_blocks(terms, "terms")]))
+    return mean_estimate(torch.cat([block.sum(dim=1) for _, block in iterate_blocks(terms, "terms")]))
 
 
 def bound_curve(terms: Table, schedule: NoiseSchedule) -> list[BoundPart]:
@@ -270,11 +269,6 @@ def _scores(
             )
         found.append(values)
     return torch.cat(found).view(timesteps.shape)
-
-
-def _mean(of_image: Tensor) -> Figure:
-    """Return the mean of one number per image, (N,), with its interval."""
-    return with_standard_error(float(of_image.mean()), float(of_image.std()) / sqrt(len(of_image)))
 
 
 def _columns(table: Table) -> tuple[list[float], list[float]]:

@@ -1,13 +1,12 @@
 """The results of an evaluation: metrics with their real-data baselines, pictures, and evaluation.json."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from ddpm.atomic import atomic_write, json_digest, write_text
+from ddpm.atomic import atomic_write, json_digest, write_json
 from ddpm.config.commands import EvaluateCommand
 from ddpm.data import ImageData
 from ddpm.evaluation.classes import class_accuracies, confusion_matrix
@@ -176,14 +175,7 @@ def write_evaluation(
         "bound_steps": command.bound_steps,
         "versions": versions(),
     }
-    write_text(out / "evaluation.json", _to_text(result))
-
-
-def _to_text(result: dict[str, Any]) -> str:
-    """Return indented JSON in which each row of the confusion matrix is one line."""
-    rows = ",\n    ".join(map(json.dumps, result["confusion"] or []))
-    text = json.dumps({**result, "confusion": None if result["confusion"] is None else "HERE"}, indent=2)
-    return text.replace('"confusion": "HERE"', f'"confusion": [\n    {rows}\n  ]') + "\n"
+    write_json(out / "evaluation.json", result)
 
 
 def _data_facts(data: ImageData) -> dict[str, Any]:

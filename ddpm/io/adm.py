@@ -78,7 +78,7 @@ def fitting_presets(state_dict: dict[str, Tensor]) -> list[str]:
 
 
 def _inferred(state_dict: dict[str, Tensor], flags: Flags) -> dict[str, int | None]:
-    """What `from_adm` needs to know beside `flags.architecture()`."""
+    """Return the arguments of `from_adm` that `flags.architecture()` does not contain."""
     in_channels = state_dict["input_blocks.0.0.weight"].shape[1]
     classes = len(state_dict["label_emb.weight"]) if "label_emb.weight" in state_dict else 1000
     return {

@@ -69,14 +69,14 @@ def test_only_what_is_missing_is_computed(tmp_path: Path, processes: PartialStat
 
 
 @pytest.mark.parametrize(("total", "count"), [(10, 10), (10, 3), (7, 1), (10_000, 999), (5, 9)])
-def test_some_places(total: int, count: int) -> None:
+def test_random_indices(total: int, count: int) -> None:
     places = random_indices(total, count)
     assert len(places) == min(total, count) and places.dtype == torch.int64
     assert (places.diff() > 0).all() and places[0] >= 0 and places[-1] < total
     assert torch.equal(places, random_indices(total, count))
 
 
-def test_some_places_know_no_rhythm() -> None:
+def test_random_indices_are_not_periodic() -> None:
     """Of images that go round ten classes, each class keeps its share (within four standard deviations)."""
     classes = random_indices(10_000, 1_000) % 10
     assert (classes.bincount() - 100).abs().max() < 4 * 100**0.5

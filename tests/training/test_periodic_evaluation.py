@@ -152,7 +152,7 @@ class Brightness:
     def __init__(self, wanted: float, **identity: Any) -> None:
         self.wanted, self.identity = wanted, {"metric": "frechet_distance", **identity}
 
-    def describe(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def extract_features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"levels": images.flatten(1).double().mean(dim=1)}
 
     def measure(self, columns: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -298,7 +298,7 @@ def test_a_signal_at_any_moment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
         return acted
 
     watched_by(monkeypatch, 0.0)
-    monkeypatch.setattr(Brightness, "describe", moment(Brightness.describe))
+    monkeypatch.setattr(Brightness, "extract_features", moment(Brightness.extract_features))
     monkeypatch.setattr(trainer_module, "prepare_inputs", moment(trainer_module.prepare_inputs))
     monkeypatch.setattr(grid_module, "labelled_grid", moment(grid_module.labelled_grid))
 
