@@ -34,7 +34,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "own extractor": ({"extractor": "nowhere_at_all:Mine"}, r"evaluation\.extractor: .*nowhere_at_all"),
     "guide": ({"guide": "runs/nowhere"}, r"evaluation\.guide: runs/nowhere: no such directory; give a run"),
     "split that is not there": ({"held_out_split": "tset[:3]"}, r"evaluation\.held_out_split: .*tset"),
-    "rows that are trained on": ({"held_out_split": "train[250:400]"}, r"evaluation\.held_out_split: 50 images .*other rows"),
+    "rows that are trained on": ({"held_out_split": "train[250:400]"}, r"held_out_split: 50 images .*other rows"),
     "all that is trained on": ({"held_out_split": "train[:300]"}, r"evaluation\.held_out: .*name other images"),
     "source that is not there": ({"held_out": "/nowhere/at/all"}, r"evaluation\.held_out: .*/nowhere/at/all"),
     "reference that is not there": ({"reference": "/nowhere/at/all"}, r"evaluation\.reference: .*/nowhere/at/all"),
