@@ -298,7 +298,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             noise=noise,
             clip=clip,
         )
-        images = torch.cat([draw_batch(places) for places in self.progress_bar(batches(len(labels), batch_size))])
+        images = torch.cat([draw_batch(indices) for indices in self.progress_bar(batches(len(labels), batch_size))])
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(_as(output_type, images)) if return_dict else (_as(output_type, images),)
 
@@ -360,9 +360,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
             batch_size=batch_size,
         )
 
-        def draw_batch(places: list[int]) -> Tensor:
-            start = None if noise is None else noise[places]
-            return to_uint8(one_batch(labels[places], [seeds[i] for i in places], x_T=start)).cpu()
+        def draw_batch(indices: list[int]) -> Tensor:
+            start = None if noise is None else noise[indices]
+            return to_uint8(one_batch(labels[indices], [seeds[i] for i in indices], x_T=start)).cpu()
 
         return draw_batch
 

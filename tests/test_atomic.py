@@ -147,7 +147,7 @@ def test_leftovers_of_a_killed_process_do_not_matter(published: Path) -> None:
 def test_every_flipped_bit_is_seen(name: str, published: Path) -> None:
     path = published / name
     whole = path.read_bytes()
-    bits = range(0, 8 * len(whole), 1 if len(whole) < 500 else 7)       # 7 passes through all places in a byte
+    bits = range(0, 8 * len(whole), 1 if len(whole) < 500 else 7)       # 7 passes through all indices in a byte
     for bit in bits:
         changed = bytearray(whole)
         changed[bit // 8] ^= 1 << bit % 8

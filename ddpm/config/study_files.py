@@ -147,9 +147,9 @@ def _flat(given: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _prefixed(place: str | Path) -> Iterator[None]:
+def _prefixed(prefix: str | Path) -> Iterator[None]:
     """Prefix the message of a ValueError with the file or key that it is about."""
     try:
         yield
     except ValueError as problem:
-        raise ValueError(f"{place}: {problem}") from problem
+        raise ValueError(f"{prefix}: {problem}") from problem

@@ -129,19 +129,19 @@ def _decode_all(store: OnDemand, out: torch.Tensor | None, skip: bool) -> list[i
         ValueError: for an unreadable image, unless `skip`.
     """
 
-    def decode(places: range) -> list[int]:
+    def decode(indices: range) -> list[int]:
         bad = []
-        for place in places:
-            row = int(store.rows[place])
+        for index in indices:
+            row = int(store.rows[index])
             try:
                 pixels = store.decode(row)
             except UnreadableImage as error:
                 if not skip:
                     raise refusal(store.pictures, row, error) from error
-                bad.append(place)
+                bad.append(index)
             else:
                 if out is not None:
-                    out[place] = pixels
+                    out[index] = pixels
         return bad
 
     count = len(store.rows)

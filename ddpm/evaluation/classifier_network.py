@@ -50,7 +50,7 @@ class Classifier(nn.Module):
         self.register_buffer("spread", torch.empty(len(WIDTHS)))
         self.stem = nn.Conv2d(channels, WIDTHS[0], kernel, stride, padding=(kernel - stride + 1) // 2)
         sizes = enumerate(pairwise(WIDTHS))
-        self.stages = nn.ModuleList(ResidualStage(before, after, halve=place > 0) for place, (before, after) in sizes)
+        self.stages = nn.ModuleList(ResidualStage(before, after, halve=index > 0) for index, (before, after) in sizes)
         self.head = nn.Linear(WIDTHS[-1], classes)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,19 +35,19 @@ def measure_denoiser(command: EvaluateCommand, bench: Bench, out: Path, processe
     if pipeline is None or not wanted:
         return {}
     data = bench.data if bench.held_out is None else bench.held_out
-    places = random_indices(len(data), min(len(data), command.bound_images))
-    images = {"count": len(places), "held_out": bench.held_out is not None}
+    indices = random_indices(len(data), min(len(data), command.bound_images))
+    images = {"count": len(indices), "held_out": bench.held_out is not None}
     schedule, found = pipeline.schedule, {"images": images, "figures": {}}
     timesteps = error_timesteps(schedule)
     steps = min(command.bound_steps, schedule.num_timesteps)
 
     def rows(name: str, measure: Callable[..., Tensor]) -> Rows:
         def compute(batch: list[int]) -> dict[str, Tensor]:
-            images, classes = data.__getitems__(places[batch])
+            images, classes = data.__getitems__(indices[batch])
             labels = pipeline.labels([data.class_names[c] if pipeline.class_names else None for c in classes.tolist()])
-            return {name: measure(*(x.to(processes.device) for x in (images, labels, places[batch]))).cpu()}
+            return {name: measure(*(x.to(processes.device) for x in (images, labels, indices[batch]))).cpu()}
 
-        return tabulate(out / name, len(places), IMAGES_PER_CALL, compute, processes, DENOISER_METRICS[name])[name]
+        return tabulate(out / name, len(indices), IMAGES_PER_CALL, compute, processes, DENOISER_METRICS[name])[name]
 
     if "denoising" in wanted:
         measure = partial(denoising_errors, pipeline.denoiser(clip=False), schedule, timesteps=timesteps, seed=0)

@@ -107,8 +107,8 @@ def tabulate_features(
         title: label of the progress bar.
     """
 
-    def compute(places: list[int]) -> dict[str, Tensor]:
-        return extract_features(read(places), extractor, judge)
+    def compute(indices: list[int]) -> dict[str, Tensor]:
+        return extract_features(read(indices), extractor, judge)
 
     columns = tabulate(folder, count, batch_size, compute, processes, title)
     return Features(columns["features"], columns["pixels"], columns.get("logits"), columns.get("read"), labels)
@@ -121,13 +121,13 @@ def cached_features(
     folder = cache / "features" / f"{feature_digest(extractor, judge)}-{data.fingerprint}"
     labels = data.labels if data.num_classes else None
 
-    def read(places: list[int]) -> Tensor:
-        return data.__getitems__(places)[0]
+    def read(indices: list[int]) -> Tensor:
+        return data.__getitems__(indices)[0]
 
     return tabulate_features(folder, len(data), BATCH, read, labels, extractor, judge, processes, "real images")
 
 
-def select_images(features: Features, places: Tensor) -> Features:
+def select_images(features: Features, indices: Tensor) -> Features:
     """Return the features of some of the images, by sorted indices, int64 (M,)."""
-    columns = [None if column is None else column.at(places) for column in features[:4]]
-    return Features(*columns, None if features.labels is None else features.labels[places])
+    columns = [None if column is None else column.at(indices) for column in features[:4]]
+    return Features(*columns, None if features.labels is None else features.labels[indices])

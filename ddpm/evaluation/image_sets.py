@@ -52,14 +52,14 @@ class ImageSet:
         """N."""
         return len(self.pictures)
 
-    def read(self, places: Iterable[int]) -> Tensor:
+    def read(self, indices: Iterable[int]) -> Tensor:
         """Read the images at the given indices, one or more: uint8 (B, C, H, W).
 
         Raises:
             ValueError: if one has become unreadable; names it.
         """
         size = self.resolution, self.channels
-        return torch.from_numpy(np.stack([_pixels(self.path, self.pictures, int(i), *size) for i in places]))
+        return torch.from_numpy(np.stack([_pixels(self.path, self.pictures, int(i), *size) for i in indices]))
 
     def summary(self) -> str:
         """Return a short description, such as `out/samples.npz (npz, 10 classes)`."""
@@ -107,17 +107,17 @@ def _check(path: Path, pictures: Pictures, chunk: range, resolution: int, channe
     return b"".join(digests), high
 
 
-def _pixels(path: Path, pictures: Pictures, place: int, resolution: int, channels: int) -> np.ndarray:
+def _pixels(path: Path, pictures: Pictures, index: int, resolution: int, channels: int) -> np.ndarray:
     """Decode one image unchanged: uint8 (C, H, W)."""
     try:
         with unreadable_if_it_fails():
-            image = pictures.open(place)
+            image = pictures.open(index)
             fault = _fault(image, resolution, channels)
             pixels = None if fault else np.array(image)
     except UnreadableImage as problem:
-        raise ValueError(f"{_place(path, pictures, place)}: unreadable image: {problem}") from problem
+        raise ValueError(f"{_location(path, pictures, index)}: unreadable image: {problem}") from problem
     if fault:
-        raise ValueError(f"{_place(path, pictures, place)}: {fault}")
+        raise ValueError(f"{_location(path, pictures, index)}: {fault}")
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
@@ -142,8 +142,8 @@ def _fault(image: Image.Image, resolution: int, channels: int) -> str | None:
     return next((fault for fault, there in faults.items() if there), None)
 
 
-def _place(path: Path, pictures: Pictures, place: int) -> str:
-    return pictures.where(place) if isinstance(pictures, FilePictures) else f"{path}, row {place}"
+def _location(path: Path, pictures: Pictures, index: int) -> str:
+    return pictures.where(index) if isinstance(pictures, FilePictures) else f"{path}, row {index}"
 
 
 def _class_ids(path: Path, found: FoundImages, class_names: Sequence[str]) -> Tensor | None:
@@ -156,14 +156,14 @@ def _class_ids(path: Path, found: FoundImages, class_names: Sequence[str]) -> Te
     if all(without):
         return None
 
-    def error(place: int, reason: str) -> ValueError:
+    def error(index: int, reason: str) -> ValueError:
         few = ", ".join(class_names[:SHOWN]) + (", ..." if len(class_names) > SHOWN else "")
-        return ValueError(f"{_place(path, found.pictures, place)}: {reason}; the classes are {few}")
+        return ValueError(f"{_location(path, found.pictures, index)}: {reason}; the classes are {few}")
 
     if any(without):
         raise error(without.index(True), "has no label, while others do; label all or none")
     known: dict[Any, int] = {}
-    for place, label in enumerate(found.labels):
+    for index, label in enumerate(found.labels):
         if label in known:
             continue
         name = label
@@ -172,16 +172,16 @@ def _class_ids(path: Path, found: FoundImages, class_names: Sequence[str]) -> Te
         elif isinstance(label, int):
             names = class_names if found.class_names is None else found.class_names
             if not 0 <= label < len(names):
-                raise error(place, f"label {label} is out of range; allowed are 0 to {len(names) - 1}")
+                raise error(index, f"label {label} is out of range; allowed are 0 to {len(names) - 1}")
             name = names[label]
         elif not isinstance(label, str):
-            raise error(place, f"label {label!r} ({type(label).__name__}) is neither a name nor an integer")
+            raise error(index, f"label {label!r} ({type(label).__name__}) is neither a name nor an integer")
         ids = _of_folder(name, class_names) if files else [i for i, n in enumerate(class_names) if n == name]
         if not ids:
-            raise error(place, f"{name!r} is not a class of the reference{did_you_mean(name, class_names)}")
+            raise error(index, f"{name!r} is not a class of the reference{did_you_mean(name, class_names)}")
         if len(ids) > 1:
             several = " and ".join(repr(class_names[i]) for i in ids)
-            raise error(place, f"{name!r} may be {several}; save the images as parquet or npz, which store the names")
+            raise error(index, f"{name!r} may be {several}; save the images as parquet or npz, which store the names")
         known[label] = ids[0]
     return torch.tensor([known[label] for label in found.labels])
 

@@ -203,7 +203,7 @@ def images_from_model(
     def get() -> ReadImages:
         write_samples(folder, requests, draw, settings.batch_size, names, identity, ("png",))
         layout = FileLayout(folder, requests, settings.batch_size, names)
-        return lambda places: torch.stack([read_image(folder / layout.png(requests[i])) for i in places])
+        return lambda indices: torch.stack([read_image(folder / layout.png(requests[i])) for i in indices])
 
     return Subject(str(command.model), count, settings.batch_size, labels, identity, get, folder, pipeline)
 

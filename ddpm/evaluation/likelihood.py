@@ -80,7 +80,7 @@ def denoising_errors(
     schedule: NoiseSchedule,
     images: Tensor,
     labels: Tensor,
-    places: Tensor,
+    indices: Tensor,
     timesteps: Sequence[int],
     seed: int,
     rows: int = ROWS,
@@ -95,7 +95,7 @@ def denoising_errors(
         schedule: its noise schedule, with T timesteps.
         images: uint8 (B, C, H, W).
         labels: in the denoiser's format, (B, ...).
-        places: int64 (B,) in [0, 2^31), the index of each image; with the seed it determines the noise.
+        indices: int64 (B,) in [0, 2^31), the index of each image; with the seed it determines the noise.
         timesteps: S of 0..T-1.
         seed: of the noise, in [0, 2^63).
         rows: batch size of the denoiser.
@@ -111,7 +111,7 @@ def denoising_errors(
         return (prediction.x_0.double() - x_0.double()).square().mean(dim=(1, 2, 3))
 
     t = torch.tensor(timesteps, device=images.device).expand(len(images), -1)                   # (B, S)
-    return _scores(error, denoiser, schedule, from_uint8(images), labels, places, t, seed, rows)
+    return _scores(error, denoiser, schedule, from_uint8(images), labels, indices, t, seed, rows)
 
 
 def denoising_curve(errors: Table, schedule: NoiseSchedule, timesteps: Sequence[int]) -> list[ErrorPoint]:
@@ -183,7 +183,7 @@ def bound_terms(
     schedule: NoiseSchedule,
     images: Tensor,
     labels: Tensor,
-    places: Tensor,
+    indices: Tensor,
     evaluations: int,
     seed: int,
     rows: int = ROWS,
@@ -199,7 +199,7 @@ def bound_terms(
         schedule: its noise schedule, with T timesteps.
         images: uint8 (B, C, H, W).
         labels: in the denoiser's format, (B, ...).
-        places: int64 (B,) in [0, 2^31), the index of each image; with the seed it determines timesteps and noise.
+        indices: int64 (B,) in [0, 2^31), the index of each image; with the seed it determines timesteps and noise.
         evaluations: number of strata S, 1 to T.
         seed: of the random numbers, in [0, 2^63).
         rows: batch size of the denoiser.
@@ -213,7 +213,7 @@ def bound_terms(
     """
     starts = strata(schedule, evaluations).to(images.device)
     width = starts.diff()                                                                       # (S,)
-    drawn = bits(seed, Purpose.EVALUATION_TIMESTEP, places, evaluations)                        # (B, S)
+    drawn = bits(seed, Purpose.EVALUATION_TIMESTEP, indices, evaluations)                        # (B, S)
     t = starts[:-1] + ((drawn * width) >> 32)                                                   # (B, S)
     x_0 = from_uint8(images)
 
@@ -221,7 +221,7 @@ def bound_terms(
         prediction = prediction._replace(x_0=prediction.x_0.clamp(-1, 1))
         return variational_bound(schedule, x_0, x_t, t, prediction).double()
 
-    terms = width * _scores(bound, denoiser, schedule, x_0, labels, places, t, seed, rows)      # (B, S)
+    terms = width * _scores(bound, denoiser, schedule, x_0, labels, indices, t, seed, rows)      # (B, S)
     return torch.cat([terms, prior_bound(schedule, x_0).double()[:, None]], dim=1)              # (B, S + 1)
 
 
@@ -247,7 +247,7 @@ def _scores(
     schedule: NoiseSchedule,
     x_0: Tensor,
     labels: Tensor,
-    places: Tensor,
+    indices: Tensor,
     timesteps: Tensor,
     seed: int,
     rows: int,
@@ -257,14 +257,14 @@ def _scores(
     t_of_pair = timesteps.flatten()
     found = []
     for i, t in zip(of_pair.split(rows), t_of_pair.split(rows), strict=True):
-        noise = normal(seed, Purpose.EVALUATION_NOISE, (places[i] << 32) + t, tuple(x_0.shape[1:]))
+        noise = normal(seed, Purpose.EVALUATION_NOISE, (indices[i] << 32) + t, tuple(x_0.shape[1:]))
         x_t = schedule.q_sample(x_0[i], t, noise)
         values = score(x_0[i], x_t, t, denoiser(x_t, t, labels[i]))
         bad = ~values.isfinite()
         if bad.any():
             first = int(bad.int().argmax())
             raise Diverged(
-                f"the denoiser's output for image {int(places[i][first])} at timestep {int(t[first])} is not finite; "
+                f"the denoiser's output for image {int(indices[i][first])} at timestep {int(t[first])} is not finite; "
                 "its weights may be damaged, or it predicts eps where no signal is left: use another model"
             )
         found.append(values)

@@ -34,10 +34,10 @@ def nearest_pairs(samples: Table, training: Table, count: int) -> Pairs:
         training: (M, P), in the same unit.
         count: number of pairs, at most N.
     """
-    # The tables may be on a GPU; the places index images, which are not.
-    squared, places = (found.cpu()[:, 0] for found in nearest(samples, training, 1))
+    # The tables may be on a GPU; the indices index images, which are not.
+    squared, indices = (found.cpu()[:, 0] for found in nearest(samples, training, 1))
     chosen = squared.argsort(stable=True)[:count]
-    return Pairs(chosen, places[chosen], (squared[chosen] / samples.shape[1]).sqrt())
+    return Pairs(chosen, indices[chosen], (squared[chosen] / samples.shape[1]).sqrt())
 
 
 def memorised_fraction(samples: Table, training: Table, held_out: Table | None = None) -> Figure:

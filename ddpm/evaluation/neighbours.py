@@ -35,7 +35,7 @@ def nearest(queries: Table, rows: Table, k: int, own: Tensor | None = None) -> t
     found = []
     for first, x in iterate_blocks(queries):
         # Starts empty and grows to k columns in the first blocks.
-        best, places = x.new_empty(len(x), 0), torch.empty(len(x), 0, dtype=torch.int64, device=x.device)
+        best, indices = x.new_empty(len(x), 0), torch.empty(len(x), 0, dtype=torch.int64, device=x.device)
         for start, y in iterate_blocks(rows):
             squared = squared_distances(x, y)
             if own is not None:
@@ -44,10 +44,10 @@ def nearest(queries: Table, rows: Table, k: int, own: Tensor | None = None) -> t
                 squared[inside, column[inside]] = torch.inf
             near, at = squared.topk(min(k, len(y)), largest=False)
             best, order = torch.cat([best, near], 1).sort(stable=True, dim=1)
-            places = torch.cat([places, at + start], 1).gather(1, order)[:, :k]
+            indices = torch.cat([indices, at + start], 1).gather(1, order)[:, :k]
             best = best[:, :k]
-        found.append((best, places))
-    return torch.cat([best for best, _ in found]), torch.cat([places for _, places in found])
+        found.append((best, indices))
+    return torch.cat([best for best, _ in found]), torch.cat([indices for _, indices in found])
 
 
 def precision_recall(samples: Table, reference: Table, k: int = NEIGHBOURS) -> dict[str, Figure]:

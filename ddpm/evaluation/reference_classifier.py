@@ -52,7 +52,7 @@ class Judge:
         resolution: height and width of its input in pixels; no other size is allowed.
         accuracy: fraction of the held-out images that it classifies correctly, with the Wilson interval.
         held_out: number of images that it was not trained on.
-        held_out_places: int64 (held_out,), sorted indices of these images in the data.
+        held_out_indices: int64 (held_out,), sorted indices of these images in the data.
         fingerprint: of the data that it was trained on; it cannot classify other data.
     """
 
@@ -64,7 +64,7 @@ class Judge:
         class_names: tuple[str, ...],
         resolution: int,
         accuracy: Figure,
-        held_out_places: Tensor,
+        held_out_indices: Tensor,
         fingerprint: str,
     ) -> None:
         """Wrap a trained network; see the attributes of the class."""
@@ -74,8 +74,8 @@ class Judge:
         self.channels = len(network.mean)
         self.resolution = resolution
         self.accuracy = accuracy
-        self.held_out = len(held_out_places)
-        self.held_out_places = held_out_places
+        self.held_out = len(held_out_indices)
+        self.held_out_indices = held_out_indices
         self.fingerprint = fingerprint
         self.digest = extractor_digest(f"{RECIPE}; {self.channels}x{resolution}x{resolution}", network.state_dict())
 
@@ -91,7 +91,7 @@ class Judge:
     def save(self, folder: Path) -> None:
         """Write judge.safetensors and judge.json into a folder."""
         weights = {f"network.{name}": values.cpu().contiguous() for name, values in self.network.state_dict().items()}
-        save_file(weights | {"held_out_places": self.held_out_places}, folder / "judge.safetensors")
+        save_file(weights | {"held_out_indices": self.held_out_indices}, folder / "judge.safetensors")
         about = {
             "recipe": RECIPE,
             "data": self.fingerprint,
@@ -118,7 +118,7 @@ def train_judge(data: ImageData, device: torch.device | str) -> Judge:
     """
     _check(data)
     device = torch.device(device)
-    held_out = held_out_places(data.labels)
+    held_out = held_out_indices(data.labels)
     mine = torch.ones(len(data), dtype=torch.bool)
     mine[held_out] = False
     mine = mine.nonzero()[:, 0]                                                         # (N,)
@@ -140,7 +140,7 @@ def train_judge(data: ImageData, device: torch.device | str) -> Judge:
 
     network.eval()
     _measure_spread(network, data, mine)
-    read = [_read(network, data, places)[1].argmax(dim=1).cpu() for places in held_out.split(BATCH)]
+    read = [_read(network, data, indices)[1].argmax(dim=1).cpu() for indices in held_out.split(BATCH)]
     right = int((torch.cat(read) == data.labels[held_out]).sum())
     accuracy = wilson_interval(right, len(held_out), len(held_out))
     return Judge(network, data.class_names, data.resolution, accuracy, held_out, data.fingerprint)
@@ -158,7 +158,7 @@ def _check(data: ImageData) -> None:
         )
 
 
-def held_out_places(labels: Tensor) -> Tensor:
+def held_out_indices(labels: Tensor) -> Tensor:
     """Choose the images that a classifier is not trained on.
 
     They are a fifth of each class, ± one image, and at most 10,000 in all. This is systematic sampling: images are
@@ -183,13 +183,13 @@ def held_out_places(labels: Tensor) -> Tensor:
     return order[stand.argsort(stable=True)[:count]].sort().values
 
 
-def _initial(data: ImageData, places: Tensor) -> Classifier:
+def _initial(data: ImageData, indices: Tensor) -> Classifier:
     """Build an untrained network with the mean and standard deviation of the channels."""
     with torch.device("meta"):      # leaves torch's global generator untouched
         network = Classifier(data.channels, data.resolution, data.num_classes)
     network.to_empty(device="cpu")
     initialise_classifier(network, generator(SEED, Purpose.WEIGHTS, 0))
-    chosen = _chosen(places)
+    chosen = _chosen(indices)
     moments = torch.zeros(2, data.channels, dtype=torch.float64)
     for batch in chosen.split(BATCH):
         pixels = data.__getitems__(batch)[0].double()
@@ -201,29 +201,29 @@ def _initial(data: ImageData, places: Tensor) -> Classifier:
     return network
 
 
-def _measure_spread(network: Classifier, data: ImageData, places: Tensor) -> None:
+def _measure_spread(network: Classifier, data: ImageData, indices: Tensor) -> None:
     """Set the scale of the features of a trained network, depth by depth."""
-    batches = _chosen(places).split(BATCH)
+    batches = _chosen(indices).split(BATCH)
     features = torch.cat([_read(network, data, batch)[0].cpu() for batch in batches]).double()
     variances = [part.var(dim=0).mean() for part in features.split(WIDTHS, dim=1)]
     network.spread.copy_(torch.stack(variances).sqrt().clamp(min=1e-6))
 
 
-def _chosen(places: Tensor) -> Tensor:
+def _chosen(indices: Tensor) -> Tensor:
     """Return up to MEASURED of the indices, evenly spaced."""
-    count = min(len(places), MEASURED)
-    return places[torch.arange(count) * len(places) // count]
+    count = min(len(indices), MEASURED)
+    return indices[torch.arange(count) * len(indices) // count]
 
 
 @torch.inference_mode()
-def _read(network: Classifier, data: ImageData, places: Tensor) -> tuple[Tensor, Tensor]:
-    return network(data.__getitems__(places)[0].to(network.mean.device))
+def _read(network: Classifier, data: ImageData, indices: Tensor) -> tuple[Tensor, Tensor]:
+    return network(data.__getitems__(indices)[0].to(network.mean.device))
 
 
-def _order(places: Tensor, count: int) -> Tensor:
+def _order(indices: Tensor, count: int) -> Tensor:
     """Return the first `count` indices of repeated passes, each in a new order."""
-    epochs = range(-(-count // len(places)))
-    return torch.cat([places[permutation(SEED, epoch, len(places))] for epoch in epochs])[:count]
+    epochs = range(-(-count // len(indices)))
+    return torch.cat([indices[permutation(SEED, epoch, len(indices))] for epoch in epochs])[:count]
 
 
 def shift_randomly(images: Tensor, draws: torch.Generator) -> Tensor:
@@ -277,8 +277,8 @@ def load_judge(directory: Path, device: torch.device | str = "cpu") -> Judge:
     with torch.device("meta"):
         network = Classifier(about["channels"], about["resolution"], len(about["class_names"]))
     weights = load_file(directory / "judge.safetensors")
-    places = weights.pop("held_out_places")
+    indices = weights.pop("held_out_indices")
     network.load_state_dict({name.removeprefix("network."): v for name, v in weights.items()}, assign=True)
     accuracy = Figure(**about["accuracy"])
     network, names = network.to(device), tuple(about["class_names"])
-    return Judge(network, names, about["resolution"], accuracy, places, about["data"])
+    return Judge(network, names, about["resolution"], accuracy, indices, about["data"])

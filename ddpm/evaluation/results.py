@@ -50,7 +50,7 @@ class Tables(NamedTuple):
             there = self.held_out.features.shape[0]
             return select_images(self.held_out, random_indices(there, min(count, there))), reference
         if for_classifier:
-            return select_images(reference, judge.held_out_places), reference
+            return select_images(reference, judge.held_out_indices), reference
         chosen = random_indices(total, min(count, total // 2))
         rest = torch.ones(total, dtype=torch.bool)
         rest[chosen] = False

@@ -161,11 +161,11 @@ def from_adm(state_dict: dict[str, Tensor], *, use_new_attention_order: bool = F
     """
     unet = without_weights(**architecture)
     conditional = architecture.get("num_classes") is not None
-    places = layout(unet, conditional)
-    difference = _difference(state_dict, places)
+    targets = layout(unet, conditional)
+    difference = _difference(state_dict, targets)
     if difference is not None:
         raise ValueError(f"the weights do not match this architecture; first difference: {difference}")
-    renamed = {ours: state_dict[theirs].reshape(shape) for theirs, (ours, shape) in places.items()}
+    renamed = {ours: state_dict[theirs].reshape(shape) for theirs, (ours, shape) in targets.items()}
     if not conditional:
         renamed["class_embed.weight"] = torch.zeros(unet.class_embed.weight.shape)
     for name, module in unet.named_modules():
@@ -249,16 +249,16 @@ def layout(unet: UNet, conditional: bool) -> dict[str, tuple[str, tuple[int, ...
     }
 
 
-def _difference(state_dict: dict[str, Tensor], places: dict[str, tuple[str, tuple[int, ...]]]) -> str | None:
+def _difference(state_dict: dict[str, Tensor], targets: dict[str, tuple[str, tuple[int, ...]]]) -> str | None:
     """Return the first tensor that is missing, left over or of another shape, in a few words; None if all match."""
-    for name, (_, shape) in places.items():
+    for name, (_, shape) in targets.items():
         if name not in state_dict:
             return f"{name} is missing"
         found = tuple(state_dict[name].shape)
         # The reference's attention uses 1x1 convolutions, whose shapes end in ones.
         if found[: len(shape)] != shape or any(size != 1 for size in found[len(shape) :]):
             return f"{name} is {' x '.join(map(str, found))}, not {' x '.join(map(str, shape))}"
-    return next((f"{name} is left over" for name in state_dict if name not in places), None)
+    return next((f"{name} is left over" for name in state_dict if name not in targets), None)
 
 
 def _modules(unet: UNet) -> Iterator[tuple[str, str]]:

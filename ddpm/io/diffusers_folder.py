@@ -42,8 +42,8 @@ def read_folder(
         ValueError: for a folder with other content or damaged files, a model that cannot be converted, or an unknown
             process.
     """
-    place = next((p for p in (folder / "unet", folder) if (p / "config.json").is_file()), folder)
-    config = _unet2d_config(place)
+    location = next((p for p in (folder / "unet", folder) if (p / "config.json").is_file()), folder)
+    config = _unet2d_config(location)
     scheduler = next((p for p in (folder / "scheduler", folder) if (p / "scheduler_config.json").is_file()), None)
     if scheduler is None:
         noise, predicted = _named_process(folder, schedule, num_timesteps, prediction)
@@ -53,7 +53,7 @@ def read_folder(
             if value is not None:
                 raise ValueError(f"{option}: {file} already defines it; omit --{option.replace('_', '-')}")
         noise, predicted = _process_of(file)
-    unet = from_unet2d(_load(place, config, null_class), null_class)
+    unet = from_unet2d(_load(location, config, null_class), null_class)
     ids = [str(i) for i in range(unet.config.num_classes)]
     index = _read_json(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
     labels = index.get("id2label")

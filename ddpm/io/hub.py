@@ -38,8 +38,8 @@ def push(model: Path, name: str, licence: str | None = None, private: bool = Fal
     if licence is not None and not re.fullmatch(r"[a-z0-9.-]+", licence):
         raise ValueError(f"license: {licence!r} is not an identifier of the Hub; use apache-2.0, mit, other, ...")
     directory = locate(model)
-    places = (model, directory, *directory.absolute().parents[:2])
-    run = next((place for place in places if (place / "run.json").is_file()), None)
+    folders = (model, directory, *directory.absolute().parents[:2])
+    run = next((folder for folder in folders if (folder / "run.json").is_file()), None)
     card = directory / "README.md"
     keeps_card = run is None and card.is_file()         # for a pipeline outside its run directory
     if keeps_card and licence is not None:

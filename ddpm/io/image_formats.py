@@ -67,14 +67,14 @@ class FileLayout:
         """Number of batches."""
         return -(-len(self.requests) // self.batch_size)
 
-    def places(self, batch: int) -> range:
+    def indices(self, batch: int) -> range:
         """Return the indices of a batch's images."""
         return range(batch * self.batch_size, min((batch + 1) * self.batch_size, len(self.requests)))
 
     def batch_requests(self, batch: int) -> Sequence[Request]:
         """Return the requests of a batch."""
-        places = self.places(batch)
-        return self.requests[places.start : places.stop]
+        indices = self.indices(batch)
+        return self.requests[indices.start : indices.stop]
 
     @cached_property
     def folders(self) -> dict[str, str]:
@@ -218,7 +218,7 @@ class ParquetShards(Format):
         group, batch_in_group = divmod(batch % self._batches, self._group)
         with parquet.ParquetFile(self._path(batch // self._batches)) as file:
             column = file.read_row_group(group, columns=["image"])["image"]
-        found = column.slice(batch_in_group * self.layout.batch_size, len(self.layout.places(batch))).to_pylist()
+        found = column.slice(batch_in_group * self.layout.batch_size, len(self.layout.indices(batch))).to_pylist()
         return torch.stack([read_image(BytesIO(image["bytes"])) for image in found])
 
     def complete(self, read: ReadBatch, part: tuple[int, int]) -> None:
@@ -264,7 +264,7 @@ class NpzFile(Format):
         return self.path.exists()
 
     def read(self, batch: int) -> Tensor:
-        return torch.stack([to_tensor(self._pictures.open(i)) for i in self.layout.places(batch)])
+        return torch.stack([to_tensor(self._pictures.open(i)) for i in self.layout.indices(batch)])
 
     @cached_property
     def _pictures(self) -> Pictures:

@@ -206,7 +206,7 @@ def _brief(value: str) -> str:
 def _missing(layout: FileLayout, files: Sequence[Format], store: BatchFormat) -> list[int]:
     """Return the batches that are not stored yet and that a format needs."""
     work = [b for b in range(layout.batches) if not store.has(b) and not all(kind.has(b) for kind in files)]
-    there = len(layout.requests) - sum(len(layout.places(batch)) for batch in work)
+    there = len(layout.requests) - sum(len(layout.indices(batch)) for batch in work)
     if there:
         print(f"{layout.out}: {there:,} of {len(layout.requests):,} images exist already")
     return work
@@ -221,7 +221,7 @@ def _draw(
     state: PartialState,
 ) -> None:
     """Generate and store this process's batches; after an error it ends at once, as the others may need hours."""
-    sizes = [len(layout.places(batch)) for batch in work]
+    sizes = [len(layout.indices(batch)) for batch in work]
     total, several = len(layout.requests), state.num_processes
     shown = state.is_main_process and len(work) > 1
     with tqdm(total=total, initial=total - sum(sizes), unit="image", disable=None if shown else True) as bar:
@@ -229,8 +229,8 @@ def _draw(
             if first + state.process_index < len(work):
                 batch = work[first + state.process_index]
                 there = next((kind for kind in files if kind.has(batch)), None)
-                images = draw(list(layout.places(batch))) if there is None else there.read(batch)
-                assert images.dtype == torch.uint8 and len(images) == len(layout.places(batch)), images.shape
+                images = draw(list(layout.indices(batch))) if there is None else there.read(batch)
+                assert images.dtype == torch.uint8 and len(images) == len(layout.indices(batch)), images.shape
                 store.write(batch, images)
             bar.update(sum(sizes[first : first + several]))
 
@@ -241,12 +241,12 @@ def _grid(layout: FileLayout, read: ReadBatch) -> Image.Image:
     height, width = read(0).shape[2:]
     columns = max(1, min(GRID_COLUMNS, GRID_PIXELS // (len(rows) * height * width)))
     shown: dict[str, list[int]] = {row: [] for row in rows}
-    for place, request in enumerate(layout.requests):
+    for index, request in enumerate(layout.requests):
         if request.row in shown and len(shown[request.row]) < columns:
-            shown[request.row].append(place)
+            shown[request.row].append(index)
     images: dict[int, Tensor] = {}
-    wanted = {place for places in shown.values() for place in places}
-    for batch in sorted({place // layout.batch_size for place in wanted}):
-        drawn = zip(layout.places(batch), read(batch), strict=True)
-        images |= {place: image.clone() for place, image in drawn if place in wanted}
-    return labelled_grid([[images[place] for place in places] for places in shown.values()], rows)
+    wanted = {index for indices in shown.values() for index in indices}
+    for batch in sorted({index // layout.batch_size for index in wanted}):
+        drawn = zip(layout.indices(batch), read(batch), strict=True)
+        images |= {index: image.clone() for index, image in drawn if index in wanted}
+    return labelled_grid([[images[index] for index in indices] for indices in shown.values()], rows)

@@ -334,9 +334,9 @@ def _set_ticks(axis: Axis, most: int = 6) -> None:
     axis.set_major_formatter(_format_tick)
 
 
-def _set_names(axis: Axis, places: Sequence[float], names: Sequence[str], rotation: float = 0) -> None:
+def _set_names(axis: Axis, indices: Sequence[float], names: Sequence[str], rotation: float = 0) -> None:
     cut = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
-    axis.set_ticks(places, cut, rotation=rotation)
+    axis.set_ticks(indices, cut, rotation=rotation)
     for text, name in zip(axis.get_ticklabels(), names, strict=True):
         if len(name) > LONGEST:
             text.set_gid(f"tooltip:{name}")

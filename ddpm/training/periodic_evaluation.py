@@ -73,7 +73,7 @@ class Evaluations:
         batch_size = self._config.sample.batch_size
         draw_batch = self._pipeline.drawer(monitor.labels, monitor.seeds, **settings.drawing(), batch_size=batch_size)
         described = map_batches(
-            self._accelerator, settings.count, batch_size, lambda places: monitor.extract_features(draw_batch(places))
+            self._accelerator, settings.count, batch_size, lambda indices: monitor.extract_features(draw_batch(indices))
         )
 
         def finish() -> None:

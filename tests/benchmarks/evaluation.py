@@ -85,9 +85,9 @@ def tabulate_features(images: Tensor, labels: Tensor, judge: Judge) -> Features:
     return Features(**columns, labels=labels)
 
 
-def read(data: ImageData, places: Tensor) -> tuple[Tensor, Tensor]:
+def read(data: ImageData, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Images and labels."""
-    return data.__getitems__(places)
+    return data.__getitems__(indices)
 
 
 def main() -> None:

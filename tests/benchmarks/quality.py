@@ -73,7 +73,7 @@ class Bench:
     def draw(self, labels: object = None, **options: object) -> Tensor:
         labels = self.labels if labels is None else self.pipeline.labels(labels)
         draw = self.pipeline.drawer(labels, self.seeds[: len(labels)], **{"batch_size": 100, **options})
-        return torch.cat([draw(places) for places in batches(len(labels), 100)])
+        return torch.cat([draw(indices) for indices in batches(len(labels), 100)])
 
     def accuracy(self, images: Tensor) -> float | None:
         return None if self.judge is None else float((self.judge(images) == self.labels.numpy()).mean())

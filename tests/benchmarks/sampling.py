@@ -60,16 +60,16 @@ def main() -> None:
     worst, different, total = 0, 0, 0
     starts = range(0, args.images, args.batch_size)
     for number, start in enumerate([0, *starts]):           # the first is a warm-up
-        places = list(range(start, min(start + args.batch_size, args.images)))
+        indices = list(range(start, min(start + args.batch_size, args.images)))
         begin = time.perf_counter()
-        a = draw(places)
+        a = draw(indices)
         middle = time.perf_counter()
-        x_T = seeded_noise([seeds[i] for i in places], Purpose.INITIAL_NOISE, 0, shape)
-        b = plain_loop(pipeline, theirs, x_T, labels[places], args.steps, args.guidance)
+        x_T = seeded_noise([seeds[i] for i in indices], Purpose.INITIAL_NOISE, 0, shape)
+        b = plain_loop(pipeline, theirs, x_T, labels[indices], args.steps, args.guidance)
         end = time.perf_counter()
         if number > 0:
-            seconds["ours"].append((middle - begin) / len(places))
-            seconds["theirs"].append((end - middle) / len(places))
+            seconds["ours"].append((middle - begin) / len(indices))
+            seconds["theirs"].append((end - middle) / len(indices))
             difference = (a.int() - b.int()).abs()
             worst, total = max(worst, int(difference.max())), total + difference.numel()
             different += int((difference > 0).sum())

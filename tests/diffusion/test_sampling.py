@@ -90,8 +90,8 @@ def test_noise_is_that_of_seed_and_step(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("processes", [1, 2, 3, 5])
 def test_parts_make_the_whole(processes: int) -> None:
     parts = [batches(10, 3, (i, processes)) for i in range(processes)]
-    places = [place for part in parts for batch in part for place in batch]
-    assert sorted(places) == list(range(10))
+    indices = [place for part in parts for batch in part for place in batch]
+    assert sorted(indices) == list(range(10))
     assert all(batch in batches(10, 3) for part in parts for batch in part)
 
 
@@ -154,8 +154,8 @@ def test_seeds_are_unique_and_know_nothing_of_other_classes() -> None:
 # -------------------------------------------------------------------------------------------------- a real network
 
 
-def network_images(batch_size: int, places: list[list[int]], sampler: str, guidance: float) -> Tensor:
-    """Images of a small U-Net with random weights, for requests of given places, put in order."""
+def network_images(batch_size: int, indices: list[list[int]], sampler: str, guidance: float) -> Tensor:
+    """Images of a small U-Net with random weights, for requests of given indices, put in order."""
     unet = UNet(resolution=8, in_channels=1, out_channels=1, num_classes=4, channels=16, channel_mult=(1, 2),
                 num_res_blocks=1, attention_resolutions=(4,), head_channels=16)
     draws = torch.Generator().manual_seed(0)
@@ -164,7 +164,7 @@ def network_images(batch_size: int, places: list[list[int]], sampler: str, guida
     denoiser = with_guidance(unet_denoiser(unet.eval(), COSINE, "v"), COSINE, 4, guidance)
     labels, seeds = torch.arange(8) % 4, [7 * i for i in range(8)]
     found = {}
-    for request in places:
+    for request in indices:
         for part in batches(len(request), batch_size):
             at = [request[i] for i in part]
             images = draw(denoiser, COSINE, labels[at], [seeds[i] for i in at], (1, 8, 8), "cpu", sampler=sampler,
@@ -180,10 +180,10 @@ def test_pixels_are_equal_at_the_fixed_batch_and_near_otherwise(sampler: str, gu
     whole, shuffled = [list(range(8))], [[5, 0, 7, 2], [6, 3, 1, 4]]
     reference = network_images(8, whole, sampler, guidance)
     assert len(set(reference.flatten(1).sum(1).tolist())) > 4       # of which no two are alike
-    for places in (eight_by_one, two_by_four, shuffled):
-        assert torch.equal(network_images(8, places, sampler, guidance), reference)
-    for batch_size, places in ((1, eight_by_one), (4, two_by_four), (3, whole)):
-        other = network_images(batch_size, places, sampler, guidance)
+    for indices in (eight_by_one, two_by_four, shuffled):
+        assert torch.equal(network_images(8, indices, sampler, guidance), reference)
+    for batch_size, indices in ((1, eight_by_one), (4, two_by_four), (3, whole)):
+        other = network_images(batch_size, indices, sampler, guidance)
         assert int((other.int() - reference.int()).abs().max()) <= 1, batch_size
 
 

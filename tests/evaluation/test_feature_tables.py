@@ -20,17 +20,17 @@ def processes() -> PartialState:
 
 
 class Toy:
-    """Computes two columns, and remembers for which places."""
+    """Computes two columns, and remembers for which indices."""
 
     def __init__(self, fails_at: int = -1) -> None:
         self.calls: list[list[int]] = []
         self.fails_at = fails_at
 
-    def __call__(self, places: list[int]) -> dict[str, Tensor]:
-        if self.fails_at in places:
+    def __call__(self, indices: list[int]) -> dict[str, Tensor]:
+        if self.fails_at in indices:
             raise RuntimeError("killed")
-        self.calls.append(places)
-        return {"a": WHOLE[places], "b": WHOLE[places].to(torch.uint8)[:, ::2]}
+        self.calls.append(indices)
+        return {"a": WHOLE[indices], "b": WHOLE[indices].to(torch.uint8)[:, ::2]}
 
 
 def rows(folder: Path, processes: PartialState, toy: Toy) -> dict[str, Rows]:
@@ -49,10 +49,10 @@ def test_what_is_computed_is_read_back(tmp_path: Path, processes: PartialState) 
 
 
 def test_some_of_the_rows(tmp_path: Path, processes: PartialState) -> None:
-    places = torch.tensor([1, 4, 5, 6, 14, 22])
-    some = rows(tmp_path / "t", processes, Toy())["a"].at(places)
+    indices = torch.tensor([1, 4, 5, 6, 14, 22])
+    some = rows(tmp_path / "t", processes, Toy())["a"].at(indices)
     assert some.shape == (6, 3)
-    assert torch.equal(some[0:6], WHOLE[places]) and torch.equal(some[2:4], WHOLE[[5, 6]])
+    assert torch.equal(some[0:6], WHOLE[indices]) and torch.equal(some[2:4], WHOLE[[5, 6]])
     assert torch.equal(some.at(torch.tensor([0, 5]))[0:2], WHOLE[[1, 22]])
 
 
@@ -61,7 +61,7 @@ def test_only_what_is_missing_is_computed(tmp_path: Path, processes: PartialStat
         rows(tmp_path / "t", processes, Toy(fails_at=12))
     toy = Toy()
     table = rows(tmp_path / "t", processes, toy)
-    assert [places[0] for places in toy.calls] == [10, 15, 20]
+    assert [indices[0] for indices in toy.calls] == [10, 15, 20]
     assert torch.equal(table["a"][0:COUNT], WHOLE)
     again = Toy()
     rows(tmp_path / "t", processes, again)
@@ -70,10 +70,10 @@ def test_only_what_is_missing_is_computed(tmp_path: Path, processes: PartialStat
 
 @pytest.mark.parametrize(("total", "count"), [(10, 10), (10, 3), (7, 1), (10_000, 999), (5, 9)])
 def test_random_indices(total: int, count: int) -> None:
-    places = random_indices(total, count)
-    assert len(places) == min(total, count) and places.dtype == torch.int64
-    assert (places.diff() > 0).all() and places[0] >= 0 and places[-1] < total
-    assert torch.equal(places, random_indices(total, count))
+    indices = random_indices(total, count)
+    assert len(indices) == min(total, count) and indices.dtype == torch.int64
+    assert (indices.diff() > 0).all() and indices[0] >= 0 and indices[-1] < total
+    assert torch.equal(indices, random_indices(total, count))
 
 
 def test_random_indices_are_not_periodic() -> None:

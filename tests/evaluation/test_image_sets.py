@@ -45,7 +45,7 @@ def asked(count: int = COUNT) -> list[Request]:
 def write(out: Path, formats: tuple[str, ...], channels: int = 3, class_names: tuple[str, ...] = CLASSES) -> Tensor:
     """What scripts/sample.py writes; returns the images in the order of their seeds."""
     images = in_order(pixels(channels))
-    write_samples(out, asked(), lambda places: images[places], 4, class_names, {"model": "a"}, formats)
+    write_samples(out, asked(), lambda indices: images[indices], 4, class_names, {"model": "a"}, formats)
     return images
 
 
@@ -115,7 +115,7 @@ def test_single_files(name: str, tmp_path: Path) -> None:
 def test_images_drawn_without_a_class(tmp_path: Path) -> None:
     images = in_order(pixels())
     requests = [Request("none", f"seed{i:06d}", -1, i) for i in range(COUNT)]
-    write_samples(tmp_path / "out", requests, lambda places: images[places], 5, CLASSES, {}, ("png",))
+    write_samples(tmp_path / "out", requests, lambda indices: images[indices], 5, CLASSES, {}, ("png",))
     found = look(tmp_path / "out")
     assert found.labels is None and torch.equal(found.read(range(COUNT)), images)
     assert look(tmp_path / "out", class_names=("none", "b")).labels.tolist() == [0] * COUNT
@@ -306,7 +306,7 @@ def test_a_folder_that_may_be_of_two_classes(tmp_path: Path) -> None:
     """Only "x?y" was drawn; the name of its folder does not say so."""
     images, names = in_order(pixels()), ("x/y", "x?y", "z_3")
     requests = [Request("x?y", f"seed{i:06d}", 1, i) for i in range(COUNT)]
-    write_samples(tmp_path / "out", requests, lambda places: images[places], 5, names, {}, tuple(FORMATS))
+    write_samples(tmp_path / "out", requests, lambda indices: images[indices], 5, names, {}, tuple(FORMATS))
     refuses(tmp_path / "out", "'x_y'", "'x/y' and 'x?y'", "parquet or npz", class_names=names)
     assert look(tmp_path / "out" / "samples.npz", class_names=names).labels.tolist() == [1] * COUNT
     (tmp_path / "out" / "x_y").rename(tmp_path / "out" / "z_3")

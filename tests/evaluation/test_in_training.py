@@ -70,13 +70,13 @@ def test_every_figure_is_the_first_of_a_metric() -> None:
 
 def test_the_real_images_themselves_are_perfect(digits: ImageData, cache: Path) -> None:
     watched = monitor(replace(SETTINGS, count=len(digits)), digits, cache)
-    places = digits.labels.argsort(stable=True)
-    assert torch.equal(watched.labels, digits.labels[places])
+    indices = digits.labels.argsort(stable=True)
+    assert torch.equal(watched.labels, digits.labels[indices])
     judge = cached_judge(digits, "cpu", cache)
-    figures = watched.measure(watched.extract_features(digits.__getitems__(places)[0]))
+    figures = watched.measure(watched.extract_features(digits.__getitems__(indices)[0]))
     # Of a distance of some hundreds; what is left is the rounding of a matrix root.
     assert figures["frechet_distance"] == pytest.approx(0, abs=1e-3)
-    read = judge.extract(digits.__getitems__(places)[0])[1].argmax(1)
+    read = judge.extract(digits.__getitems__(indices)[0])[1].argmax(1)
     assert figures["accuracy"] == pytest.approx(float((read == watched.labels).double().mean()), abs=1e-12)
     assert figures["accuracy"] > 0.95
 
@@ -136,8 +136,8 @@ def test_an_extractor_without_a_judge_of_one_class(cache: Path) -> None:
 
 
 def few(data: ImageData, per_class: int) -> ImageData:
-    places = torch.cat([(data.labels == c).nonzero()[:per_class, 0] for c in range(2)])
-    images, labels = data.__getitems__(places)
+    indices = torch.cat([(data.labels == c).nonzero()[:per_class, 0] for c in range(2)])
+    images, labels = data.__getitems__(indices)
     return ImageData(images, labels, ("0", "1"), fingerprint=f"{per_class} of two digits")
 
 

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def some_images(count: int, shape: tuple[int, int, int] = (3, 4, 4)) -> tuple[Tensor, Tensor, Tensor]:
-    """Images with black and white in them, labels, and places."""
+    """Images with black and white in them, labels, and indices."""
     draws = torch.Generator().manual_seed(0)
     images = torch.randint(-60, 316, (count, *shape), generator=draws).clamp(0, 255).to(torch.uint8)
     return images, torch.randint(0, 3, (count,), generator=draws), torch.arange(count) * 7 + 3
@@ -102,11 +102,11 @@ def schedules(length: int) -> list:
 @pytest.mark.parametrize("variance", [None, 0.3])
 @pytest.mark.parametrize("schedule", schedules(30))
 def test_all_timesteps_are_the_direct_sum(schedule: NoiseSchedule, variance: float | None) -> None:
-    images, labels, places = some_images(3)
+    images, labels, indices = some_images(3)
     denoiser = guess(schedule, variance)
-    found = bound_terms(denoiser, schedule, images, labels, places, 30, seed=5)
+    found = bound_terms(denoiser, schedule, images, labels, indices, 30, seed=5)
     assert found.shape == (3, 31) and found.dtype == torch.float64
-    for row, image, label, place in zip(found, images, labels, places, strict=True):
+    for row, image, label, place in zip(found, images, labels, indices, strict=True):
 
         def noise(t: int, place: Tensor = place) -> Tensor:
             return normal(5, Purpose.EVALUATION_NOISE, (place << 32)[None] + t, (3, 4, 4))
@@ -160,10 +160,10 @@ def test_the_exact_reverse_process_needs_the_entropy(schedule: NoiseSchedule) ->
 @pytest.mark.parametrize("schedule", schedules(30))
 def test_unbiased(schedule: NoiseSchedule, evaluations: int) -> None:
     image, label, _ = some_images(1)
-    same, labels, places = image.expand(2000, -1, -1, -1), label.expand(2000), torch.arange(2000)
+    same, labels, indices = image.expand(2000, -1, -1, -1), label.expand(2000), torch.arange(2000)
     denoiser = guess(schedule, None)
-    some = bound_terms(denoiser, schedule, same, labels, places, evaluations, seed=1)
-    every = bound_terms(denoiser, schedule, same, labels, places, 30, seed=1)
+    some = bound_terms(denoiser, schedule, same, labels, indices, evaluations, seed=1)
+    every = bound_terms(denoiser, schedule, same, labels, indices, 30, seed=1)
     edges = strata(schedule, evaluations).tolist()
     expected = [every[:, a:b].sum(dim=1) for a, b in pairwise(edges)]
     difference = some - torch.stack([*expected, every[:, -1]], dim=1)           # alike where a stratum is one timestep
@@ -204,22 +204,22 @@ def measures() -> list:
 
 @pytest.mark.parametrize("measure", measures())
 def test_neither_batch_nor_order_matter(measure: Callable[..., Tensor]) -> None:
-    images, labels, places = some_images(10)
-    whole = measure(images, labels, places, seed=3)
+    images, labels, indices = some_images(10)
+    whole = measure(images, labels, indices, seed=3)
     for rows in (1, 4, 25):
-        torch.testing.assert_close(measure(images, labels, places, seed=3, rows=rows), whole, rtol=1e-6, atol=0)
-    alone = [measure(images[i:j], labels[i:j], places[i:j], seed=3) for i, j in ((0, 1), (1, 7), (7, 10))]
+        torch.testing.assert_close(measure(images, labels, indices, seed=3, rows=rows), whole, rtol=1e-6, atol=0)
+    alone = [measure(images[i:j], labels[i:j], indices[i:j], seed=3) for i, j in ((0, 1), (1, 7), (7, 10))]
     torch.testing.assert_close(torch.cat(alone), whole, rtol=1e-6, atol=0)      # float32 sums in another order
     order = torch.randperm(10, generator=torch.Generator().manual_seed(0))
-    shuffled = measure(images[order], labels[order], places[order], seed=3)
+    shuffled = measure(images[order], labels[order], indices[order], seed=3)
     torch.testing.assert_close(shuffled, whole[order], rtol=1e-6, atol=0)
-    for other in (measure(images, labels, places, seed=4), measure(images, labels, places + 1, seed=3)):
+    for other in (measure(images, labels, indices, seed=4), measure(images, labels, indices + 1, seed=3)):
         assert (other != whole).any(dim=1).all()
 
 
 def test_labels_may_be_weights() -> None:
     schedule = NoiseSchedule(SCHEDULES["cosine"](20))
-    images, _, places = some_images(4)
+    images, _, indices = some_images(4)
     weights = torch.rand(4, 2, 5, generator=torch.Generator().manual_seed(0))
     asked = []
 
@@ -227,7 +227,7 @@ def test_labels_may_be_weights() -> None:
         asked.append(labels)
         return Prediction(x_t, x_t)
 
-    denoising_errors(denoiser, schedule, images, weights, places, [3, 8, 11], seed=0)
+    denoising_errors(denoiser, schedule, images, weights, indices, [3, 8, 11], seed=0)
     assert torch.equal(torch.cat(asked), weights.repeat_interleave(3, dim=0))
 
 
@@ -236,17 +236,17 @@ def test_labels_may_be_weights() -> None:
 @pytest.mark.parametrize("schedule", schedules(1000))
 def test_finite_for_every_schedule_and_prediction(schedule: NoiseSchedule, prediction: str, factor: int) -> None:
     """Of a network that is wrong everywhere; eps says nothing of x_0 where nothing of the signal is left."""
-    images, labels, places = some_images(2)
+    images, labels, indices = some_images(2)
 
     def network(x_t: Tensor, t: Tensor, labels: Tensor) -> SimpleNamespace:
         return SimpleNamespace(sample=torch.cat([0.3 * x_t, 0.1 * x_t.clamp(-5, 5)], dim=1)[:, : 3 * factor])
 
     denoiser = unet_denoiser(network, schedule, prediction)
     for evaluations in (4, 1000):
-        terms = bound_terms(denoiser, schedule, images, labels, places, evaluations, seed=0)
+        terms = bound_terms(denoiser, schedule, images, labels, indices, evaluations, seed=0)
         assert terms.isfinite().all() and bits_per_dim(terms).value > 0
     timesteps = error_timesteps(schedule)
-    errors = denoising_errors(denoiser, schedule, images, labels, places, timesteps, seed=0)
+    errors = denoising_errors(denoiser, schedule, images, labels, indices, timesteps, seed=0)
     assert errors.isfinite().all() and (errors > 0).all()
     assert all(math.isfinite(value) for point in denoising_curve(errors, schedule, timesteps) for value in point)
 
@@ -254,7 +254,7 @@ def test_finite_for_every_schedule_and_prediction(schedule: NoiseSchedule, predi
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_answers_that_are_not_finite(value: float) -> None:
     schedule = NoiseSchedule(SCHEDULES["cosine"](20))
-    images, labels, places = some_images(4)
+    images, labels, indices = some_images(4)
 
     def denoiser(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
         x_0 = torch.zeros_like(x_t)
@@ -262,10 +262,10 @@ def test_answers_that_are_not_finite(value: float) -> None:
         return Prediction(x_0, x_t)
 
     with pytest.raises(Diverged, match=r"image 3 at timestep 8 [^\n]*use another model$"):
-        denoising_errors(denoiser, schedule, images, labels, places, [2, 8], seed=0)
+        denoising_errors(denoiser, schedule, images, labels, indices, [2, 8], seed=0)
     if math.isnan(value):
         with pytest.raises(ValueError, match=r"image 3 at timestep 8 "):
-            bound_terms(denoiser, schedule, images, labels, places, 20, seed=0)
+            bound_terms(denoiser, schedule, images, labels, indices, 20, seed=0)
 
 
 def test_interval_and_curve() -> None:
@@ -308,17 +308,17 @@ def test_error_of_a_gaussian(schedule: NoiseSchedule) -> None:
 def test_eps_error_is_that_of_the_noise(prediction: str) -> None:
     """A network that is off by 0.1 in its own unit, seen in x_0 and in eps."""
     schedule = NoiseSchedule(SCHEDULES["cosine"](100))
-    images, labels, places = some_images(2)
+    images, labels, indices = some_images(2)
     timesteps = [5, 50, 90]
     x_0 = images.repeat_interleave(3, dim=0).float() / 127.5 - 1
-    index = (places.repeat_interleave(3) << 32) + torch.tensor(timesteps).repeat(2)
+    index = (indices.repeat_interleave(3) << 32) + torch.tensor(timesteps).repeat(2)
     noise = normal(9, Purpose.EVALUATION_NOISE, index, (3, 4, 4))
 
     def network(x_t: Tensor, t: Tensor, labels: Tensor) -> SimpleNamespace:
         return SimpleNamespace(sample=PREDICTIONS[prediction].target(schedule, x_0, noise, t) + 0.1)
 
     errors = denoising_errors(
-        unet_denoiser(network, schedule, prediction), schedule, images, labels, places, timesteps, seed=9
+        unet_denoiser(network, schedule, prediction), schedule, images, labels, indices, timesteps, seed=9
     )
     a = schedule.alphas_cumprod[timesteps]
     expected = 0.01 * {"x_0": torch.ones_like(a), "eps": (1 - a) / a, "v": 1 - a}[prediction]
@@ -355,8 +355,8 @@ def test_error_timesteps_of_the_shortest_schedule() -> None:
 @pytest.mark.slow
 def test_training_lowers_the_bound(digits_run: Path) -> None:
     data = load_data("digits")
-    places = torch.arange(0, len(data), 57)
-    images, labels = data.__getitems__(places)
+    indices = torch.arange(0, len(data), 57)
+    images, labels = data.__getitems__(indices)
     trained = load_pipeline(digits_run)
     fresh = ClassConditionalPipeline.from_parts(
         type(trained.unet).from_config(trained.unet.config).eval(), trained.schedule, trained.prediction,
@@ -365,8 +365,8 @@ def test_training_lowers_the_bound(digits_run: Path) -> None:
     figures, errors = [], []
     for pipeline in (trained, fresh):
         schedule, timesteps = pipeline.schedule, error_timesteps(pipeline.schedule)
-        figures.append(bits_per_dim(bound_terms(pipeline.denoiser(), schedule, images, labels, places, 50, seed=0)))
-        e = denoising_errors(pipeline.denoiser(clip=False), schedule, images, labels, places, timesteps, seed=0)
+        figures.append(bits_per_dim(bound_terms(pipeline.denoiser(), schedule, images, labels, indices, 50, seed=0)))
+        e = denoising_errors(pipeline.denoiser(clip=False), schedule, images, labels, indices, timesteps, seed=0)
         errors.append([point.eps_error for point in denoising_curve(e, schedule, timesteps)])
     print("bits per dimension, trained and untrained:", *figures)
     print("error of eps:", *errors)
@@ -374,9 +374,9 @@ def test_training_lowers_the_bound(digits_run: Path) -> None:
     assert all(a < b for a, b in zip(*errors, strict=True))
 
     def noise(t: int) -> Tensor:
-        return normal(0, Purpose.EVALUATION_NOISE, (places[:1] << 32) + t, tuple(images.shape[1:]))
+        return normal(0, Purpose.EVALUATION_NOISE, (indices[:1] << 32) + t, tuple(images.shape[1:]))
 
-    exact = bound_terms(trained.denoiser(), trained.schedule, images[:1], labels[:1], places[:1], 1000, seed=0)[0]
+    exact = bound_terms(trained.denoiser(), trained.schedule, images[:1], labels[:1], indices[:1], 1000, seed=0)[0]
     with torch.no_grad():
         direct = direct_bound(trained.denoiser(clip=False), trained.schedule, images[0], labels[0], noise)
     # float32 networks in batches of other sizes, divided by the noise of the first timesteps.

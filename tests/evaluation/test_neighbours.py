@@ -47,21 +47,21 @@ def test_equals_brute_force(n: int, m: int, shift: float, k: int) -> None:
 @pytest.mark.parametrize("k", [1, 7, 100])
 def test_nearest_equals_scikit_learns(k: int) -> None:
     queries, rows = random(130, 5, seed=3) + 10, random(150, 5, seed=4) + 10
-    squared, places = nearest(queries, rows, k)
+    squared, indices = nearest(queries, rows, k)
     expected, at = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(rows.double()).kneighbors(queries.double())
     np.testing.assert_allclose(squared.sqrt(), expected, rtol=1e-9)
-    np.testing.assert_array_equal(places, at)
+    np.testing.assert_array_equal(indices, at)
 
 
 def test_a_row_is_left_out_by_place_and_its_double_is_not() -> None:
     rows = random(100, 5, seed=5) * 1e3
     rows[90] = rows[3]
-    squared, places = nearest(rows, rows, 1, own=torch.arange(100))
-    assert places[3, 0] == 90 and places[90, 0] == 3
+    squared, indices = nearest(rows, rows, 1, own=torch.arange(100))
+    assert indices[3, 0] == 90 and indices[90, 0] == 3
     assert squared[3, 0] == 0 and squared[90, 0] == 0
     assert (squared[torch.arange(100)[(torch.arange(100) != 3) & (torch.arange(100) != 90)]] > 0).all()
     some = torch.tensor([3, 77, 90])
-    assert torch.equal(nearest(rows[some], rows, 1, own=some)[1], places[some])
+    assert torch.equal(nearest(rows[some], rows, 1, own=some)[1], indices[some])
 
 
 def test_equal_rows_are_exactly_0_apart_and_close_ones_are_not() -> None:

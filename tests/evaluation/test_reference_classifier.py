@@ -15,7 +15,7 @@ from ddpm.evaluation import reference_classifier as module
 from ddpm.evaluation.reference_classifier import (
     Judge,
     cached_judge,
-    held_out_places,
+    held_out_indices,
     load_judge,
     shift_randomly,
     train_judge,
@@ -56,7 +56,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_digits_are_read(judge: Judge, digits: ImageData) -> None:
-    images, labels = digits.__getitems__(judge.held_out_places)
+    images, labels = digits.__getitems__(judge.held_out_indices)
     right = int((judge.extract(images)[1].argmax(dim=1) == labels).sum())
     assert judge.accuracy.value == right / judge.held_out and judge.accuracy.count == judge.held_out == 359
     # 0.98 is expected; a share of 359 has a standard error of 0.007.
@@ -158,23 +158,23 @@ def test_what_is_held_out_is_never_trained_on(quick: None, monkeypatch: pytest.M
     data, seen = noise_data(50), set()
     read = data.__getitems__
 
-    def spy(places: Tensor) -> tuple[Tensor, Tensor]:
-        seen.update(places.tolist())
-        return read(places)
+    def spy(indices: Tensor) -> tuple[Tensor, Tensor]:
+        seen.update(indices.tolist())
+        return read(indices)
 
     monkeypatch.setattr(data, "__getitems__", spy, raising=False)
-    monkeypatch.setattr(module, "_read", lambda network, data, places: network(read(places)[0]))
+    monkeypatch.setattr(module, "_read", lambda network, data, indices: network(read(indices)[0]))
     judge = train_judge(data, "cpu")
-    assert seen == set(range(50)) - set(judge.held_out_places.tolist())
+    assert seen == set(range(50)) - set(judge.held_out_indices.tolist())
 
 
 def test_steps_and_images_in_memory_are_bounded(quick: None) -> None:
     most = []
 
     class Large(ImageData):
-        def __getitems__(self, places):
-            most.append(len(places))
-            return super().__getitems__(torch.as_tensor(places) % 2)
+        def __getitems__(self, indices):
+            most.append(len(indices))
+            return super().__getitems__(torch.as_tensor(indices) % 2)
 
     data = Large(torch.zeros(200_000, 1, 8, 8, dtype=torch.uint8), torch.arange(200_000) % 2, ("a", "b"))
     judge = train_judge(data, "cpu")
@@ -185,16 +185,16 @@ def test_steps_and_images_in_memory_are_bounded(quick: None) -> None:
 def test_a_fifth_of_each_class_is_held_out(counts: tuple[int, ...]) -> None:
     labels = torch.cat([torch.full((n,), k) for k, n in enumerate(counts)])
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
-    places = held_out_places(labels)
-    assert torch.equal(places, places.unique()) and len(places) == max(1, len(labels) // 5)
-    for count, held in zip(counts, torch.bincount(labels[places], minlength=len(counts)).tolist(), strict=True):
+    indices = held_out_indices(labels)
+    assert torch.equal(indices, indices.unique()) and len(indices) == max(1, len(labels) // 5)
+    for count, held in zip(counts, torch.bincount(labels[indices], minlength=len(counts)).tolist(), strict=True):
         assert abs(held - count / 5) <= 1 and held < count
-    assert torch.equal(places, held_out_places(labels))
+    assert torch.equal(indices, held_out_indices(labels))
 
 
 def test_ten_thousand_at_most_are_held_out() -> None:
-    places = held_out_places(torch.arange(100_000) % 10)
-    assert torch.bincount(places % 10).tolist() == [1000] * 10
+    indices = held_out_indices(torch.arange(100_000) % 10)
+    assert torch.bincount(indices % 10).tolist() == [1000] * 10
 
 
 def test_shifts_repeat_the_border() -> None:
@@ -229,7 +229,7 @@ def test_it_is_trained_once(quick: None, one_thread: None, tmp_path: Path, capsy
     for a, b in zip(first.extract(images), again.extract(images), strict=True):
         assert torch.equal(a, b)
     assert (again.digest, again.accuracy, again.class_names) == (first.digest, first.accuracy, first.class_names)
-    assert torch.equal(again.held_out_places, first.held_out_places)
+    assert torch.equal(again.held_out_indices, first.held_out_indices)
     cached_judge(noise_data(fingerprint="b"), "cpu", tmp_path)
     assert "once" in capsys.readouterr().out
 

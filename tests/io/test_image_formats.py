@@ -192,6 +192,6 @@ def test_to_pil(channels: int) -> None:
 def test_places_are_split_without_gaps() -> None:
     for count, size in ((1, 1), (7, 3), (9, 3), (2, 5)):
         plan = kinds.FileLayout(Path(), asked(count), size, CLASSES)
-        places = [plan.places(batch) for batch in range(plan.batches)]
-        assert places[0].start == 0 and places[-1].stop == count
-        assert all(a.stop == b.start and len(a) == size for a, b in pairwise(places))
+        indices = [plan.indices(batch) for batch in range(plan.batches)]
+        assert indices[0].start == 0 and indices[-1].stop == count
+        assert all(a.stop == b.start and len(a) == size for a, b in pairwise(indices))

@@ -129,9 +129,9 @@ def test_two_commands_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(processes, "PATIENCE_SECONDS", 0.0)
     said = []
 
-    def draw(places: list[int]) -> Tensor:
+    def draw(indices: list[int]) -> Tensor:
         said.append(refusal(tmp_path, ("png",), Toy()))
-        return Toy()(places)
+        return Toy()(indices)
 
     write(tmp_path, ("png",), draw)
     assert str(tmp_path) in said[0] and str(os.getpid()) in said[0] and "--out" in said[0]

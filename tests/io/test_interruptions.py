@@ -74,10 +74,10 @@ def test_a_file_appears_whole(old: bytes | None, flushed: bool, tmp_path: Path) 
 
 def test_killed_twice_and_in_the_middle_of_a_file(tmp_path: Path, whole: dict) -> None:
     def dies_at(batch: int) -> Callable[[list[int]], Tensor]:
-        def draw(places: list[int]) -> Tensor:
-            if places[0] == batch * BATCH:
+        def draw(indices: list[int]) -> Tensor:
+            if indices[0] == batch * BATCH:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return Toy()(places)
+            return Toy()(indices)
 
         return draw
 
@@ -114,12 +114,12 @@ per_class = -(-int(count) // 4)
 requests = [formats.Request(classes[i // per_class], f"seed{i:06d}", i // per_class, i) for i in range(int(count))]
 formats.SHARD_IMAGES, formats.ROW_GROUP_IMAGES, processes.PATIENCE_SECONDS = 13, 7, 0.0
 
-def draw(places):
+def draw(indices):
     if os.environ.get("RANK") == failing:
         raise ValueError("no luck")
     time.sleep(float(delay))
     return torch.from_numpy(np.stack([
-        np.random.default_rng(place).integers(0, 256, (3, 8, 8), dtype=np.uint8) for place in places
+        np.random.default_rng(place).integers(0, 256, (3, 8, 8), dtype=np.uint8) for place in indices
     ]))
 
 def full(path, flushed=True):

@@ -41,9 +41,9 @@ class Toy:
         self.shape = shape
         self.calls: list[list[int]] = []
 
-    def __call__(self, places: list[int]) -> Tensor:
-        self.calls.append(places)
-        return torch.from_numpy(np.stack([pixels(place, self.shape) for place in places]))
+    def __call__(self, indices: list[int]) -> Tensor:
+        self.calls.append(indices)
+        return torch.from_numpy(np.stack([pixels(place, self.shape) for place in indices]))
 
 
 def write(out: Path, formats: tuple[str, ...], draw: Callable[[list[int]], Tensor], **other: object) -> Path:

@@ -89,8 +89,8 @@ def test_shuffled_labels_are_a_permutation_that_only_training_sees(tmp_path, mon
     # What is trained on, and what measures while training.
     trainer = trainer_of(shuffled(seed=5))
     position, images, labels = next(load_micro_batches(trainer.data, trainer.config.train, 0, 0, 1, 0))
-    places = [Stream(data, seed=5).index(p) for p in position.tolist()]
-    assert torch.equal(images, data.__getitems__(places)[0]) and torch.equal(labels, seen.labels[places])
+    indices = [Stream(data, seed=5).index(p) for p in position.tolist()]
+    assert torch.equal(images, data.__getitems__(indices)[0]) and torch.equal(labels, seen.labels[indices])
 
     class Stop(Exception):
         pass

@@ -56,9 +56,9 @@ def over_steps(runs: Sequence[Run], key: str) -> Band | None:
     end = max(ends, key=lambda place: (place.step, ends[place]))
     counted = [curve for curve in curves if _end(curve) == end]
     common = set.intersection(*map(set, counted))
-    places = sorted(place for place in common if place.settings == end.settings)
+    indices = sorted(place for place in common if place.settings == end.settings)
     # Thinned before they are compared: the range is that of the curves that are shown, not of their noise.
-    shown = [thin([(place.step, curve[place]) for place in places]) for curve in counted]
+    shown = [thin([(place.step, curve[place]) for place in indices]) for curve in counted]
     columns = list(zip(*([value for _, value in points] for points, _ in shown), strict=True))
     return Band(
         x=[step for step, _ in shown[0][0]],
@@ -83,10 +83,10 @@ def over_seconds(band: Band, step_seconds: Sequence[float]) -> Band:
 
 def _values(run: Run, key: str) -> dict[_Place, float]:
     records = (record for record in run.records if finite(record.get(key)))
-    return {_place(record): record[key] for record in records}
+    return {_location(record): record[key] for record in records}
 
 
-def _place(record: dict[str, Any]) -> _Place:
+def _location(record: dict[str, Any]) -> _Place:
     settings = record.get(EVALUATED_BY)
     return _Place(record["step"], settings if isinstance(settings, str) else None)
 

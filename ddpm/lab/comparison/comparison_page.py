@@ -132,9 +132,9 @@ def _denoising(comparison: Comparison, styles: dict[str, int]) -> Chart | None:
             continue
         points = sorted(content["denoising"], key=lambda point: point["noise_level"])
         drawn = [p for p in points if finite(p["x_0_error"]) and p["x_0_error"] > 0 and finite(p["standard_error"])]
-        places = [(point["noise_level"], point["x_0_error"]) for point in drawn]
-        if places:
-            series.append(Series(name, styles[name], places, [Z * point["standard_error"] for point in drawn]))
+        indices = [(point["noise_level"], point["x_0_error"]) for point in drawn]
+        if indices:
+            series.append(Series(name, styles[name], indices, [Z * point["standard_error"] for point in drawn]))
     if not series:
         return None
     images = first.get("likelihood_images")

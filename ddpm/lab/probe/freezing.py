@@ -23,7 +23,7 @@ class Freezer:
         schedule: its schedule.
         images: uint8 (N, C, H, W), N >= 2.
         labels: ids (N,), as the denoiser takes them.
-        places: int64 (N,), which determine the noise together with the seed.
+        indices: int64 (N,), which determine the noise together with the seed.
         levels: S timesteps at which the error is measured.
         timesteps: (T,), timesteps that means are taken over.
         classes: ids (K,) that means are taken over.
@@ -38,7 +38,7 @@ class Freezer:
         schedule: NoiseSchedule,
         images: Tensor,
         labels: Tensor,
-        places: Tensor,
+        indices: Tensor,
         levels: list[int],
         timesteps: Tensor,
         classes: Tensor,
@@ -46,7 +46,7 @@ class Freezer:
         rows: int = ROWS,
     ) -> None:
         self.unet, self.denoiser, self.schedule = unet, denoiser, schedule
-        self.images, self.labels, self.places = images, labels, places
+        self.images, self.labels, self.indices = images, labels, indices
         self.levels, self.timesteps, self.classes, self.seed = levels, timesteps, classes, seed
         self.rows = rows
         self.layers = modulated_layers(unet)
@@ -54,7 +54,7 @@ class Freezer:
 
     def errors(self, denoiser: Denoiser) -> Tensor:
         """Return the mean squared error of eps of each image at each sigma, float64 (N, S)."""
-        shown = self.images, self.labels, self.places
+        shown = self.images, self.labels, self.indices
         errors = denoising_errors(denoiser, self.schedule, *shown, self.levels, self.seed, self.rows).cpu()
         return errors / self.schedule.noise_levels[self.levels].square()
 

@@ -28,14 +28,14 @@ class Images(NamedTuple):
         data: all images.
         pixels: uint8 (N, C, H, W), a subset of them.
         labels: int64 (N,), their classes as the model's ids.
-        places: int64 (N,), the indices of the subset in `data`.
+        indices: int64 (N,), the indices of the subset in `data`.
         held_out: whether the images were excluded from training; None if unknown.
     """
 
     data: ImageData
     pixels: Tensor
     labels: Tensor
-    places: Tensor
+    indices: Tensor
     held_out: bool | None
 
 
@@ -97,10 +97,10 @@ def _read_images(command: ProbeCommand, pipeline: ClassConditionalPipeline, devi
     if len(data) < 20:
         raise ValueError(f"reference: contains {len(data)} images; name at least 20, the minimum for an interval")
     draws = generator(command.seed, Purpose.SUBSET, 0)
-    places = torch.randperm(len(data), generator=draws)[: command.images].sort().values                 # (N,)
-    pixels, classes = data.__getitems__(places)
+    indices = torch.randperm(len(data), generator=draws)[: command.images].sort().values                 # (N,)
+    pixels, classes = data.__getitems__(indices)
     labels = pipeline.labels([data.class_names[c] if names else None for c in classes.tolist()])
-    return Images(data, pixels.to(device), labels.to(device), places.to(device), _held_out(command, source, data))
+    return Images(data, pixels.to(device), labels.to(device), indices.to(device), _held_out(command, source, data))
 
 
 def _source(command: ProbeCommand, pipeline: ClassConditionalPipeline) -> DataConfig:

@@ -19,7 +19,7 @@ def measure_sensitivity(
     images: Tensor,
     labels: Tensor,
     others: Tensor,
-    places: Tensor,
+    indices: Tensor,
     timesteps: list[int],
     seed: int,
     rows: int,
@@ -32,7 +32,7 @@ def measure_sensitivity(
         images: uint8 (N, C, H, W), N >= 2.
         labels: (N,), the class c of each image.
         others: (N,), another class c' for each.
-        places: int64 (N,), which determine the noise together with the seed, as in `denoising_errors`.
+        indices: int64 (N,), which determine the noise together with the seed, as in `denoising_errors`.
         timesteps: timesteps at which to measure.
         seed: seed of the noise.
         rows: batch size.
@@ -43,7 +43,7 @@ def measure_sensitivity(
         differences, squares = [], []
         for part in torch.arange(len(x_0), device=x_0.device).split(rows):
             step = torch.full((len(part),), t, device=x_0.device)
-            noise = normal(seed, Purpose.EVALUATION_NOISE, (places[part] << 32) + t, tuple(x_0.shape[1:]))
+            noise = normal(seed, Purpose.EVALUATION_NOISE, (indices[part] << 32) + t, tuple(x_0.shape[1:]))
             x_t = schedule.q_sample(x_0[part], step, noise)
             eps, other = (denoiser(x_t, step, c[part]).eps.double() for c in (labels, others))
             differences.append((eps - other).square().mean(dim=(1, 2, 3)))

@@ -117,9 +117,9 @@ def test_steering_leaves_the_model_as_it_was() -> None:
 def freezer(unet: UNet, count: int = 6) -> Freezer:
     draws = torch.Generator().manual_seed(2)
     images = torch.randint(0, 256, (count, 1, 8, 8), generator=draws).to(torch.uint8)
-    labels, places = torch.arange(count) % 3, torch.arange(count) * 5 + 1
+    labels, indices = torch.arange(count) % 3, torch.arange(count) * 5 + 1
     return Freezer(
-        unet, denoiser_of(unet), SCHEDULE, images, labels, places, LEVELS, TIMESTEPS, CLASSES, seed=7, rows=4
+        unet, denoiser_of(unet), SCHEDULE, images, labels, indices, LEVELS, TIMESTEPS, CLASSES, seed=7, rows=4
     )
 
 
@@ -130,7 +130,7 @@ def test_rises_are_paired_differences_of_errors_of_eps() -> None:
     found = measured.freeze(layer, "both", "all")
     frozen = steered(measured.denoiser, unet, [layer], "both", mean_inputs(unet, "all", TIMESTEPS, CLASSES))
     t = 15
-    noise = normal(7, Purpose.EVALUATION_NOISE, (measured.places << 32) + t, (1, 8, 8))
+    noise = normal(7, Purpose.EVALUATION_NOISE, (measured.indices << 32) + t, (1, 8, 8))
     alpha_bar = float(SCHEDULE.alphas_cumprod[t])
     x_t = alpha_bar**0.5 * (measured.images / 127.5 - 1) + (1 - alpha_bar) ** 0.5 * noise
     steps = torch.full((6,), t)
@@ -159,8 +159,8 @@ def test_intervals_of_relative_rises_are_those_of_the_bootstrap() -> None:
     names = [layer.name for layer in measured.layers]
     frozen = measured.errors(steered(measured.denoiser, measured.unet, names, "both", inputs)).numpy()
     before = measured.unchanged.numpy()
-    places = np.random.default_rng(0).integers(0, 40, (4000, 40))                                       # (R, N)
-    ratios = frozen[places].mean(axis=1) / before[places].mean(axis=1) - 1                              # (R, S)
+    indices = np.random.default_rng(0).integers(0, 40, (4000, 40))                                       # (R, N)
+    ratios = frozen[indices].mean(axis=1) / before[indices].mean(axis=1) - 1                              # (R, S)
     for figure, drawn in [
         *((rise.relative, ratios[:, i]) for i, rise in enumerate(found.rises)), (found.relative, ratios.mean(axis=1))
     ]:
@@ -180,7 +180,7 @@ def test_noise_that_both_share_makes_the_interval_small() -> None:
     measured = freezer(build(scale=0.03), count=12)
     found = measured.freeze(None, "both", "class").rises[1].rise
     other = denoising_errors(
-        measured.denoiser, SCHEDULE, measured.images, measured.labels, measured.places, LEVELS, seed=8
+        measured.denoiser, SCHEDULE, measured.images, measured.labels, measured.indices, LEVELS, seed=8
     ) / SCHEDULE.noise_levels[LEVELS].square()
     unpaired = (other - measured.unchanged)[:, 1].std() / 12**0.5
     assert (found.high - found.low) / 3.92 < 0.3 * float(unpaired)
