@@ -90,7 +90,7 @@ def guided(
         return denoiser
     inside = None
     if interval is not None:
-        levels = schedule.noise_levels
+        levels = schedule.sigmas
         inside = (levels > interval[0]) & (levels <= interval[1])
 
     def denoise_with_guidance(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:

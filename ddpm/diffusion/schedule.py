@@ -81,7 +81,7 @@ class NoiseSchedule:
         return len(self.betas)
 
     @property
-    def noise_levels(self) -> Tensor:
+    def sigmas(self) -> Tensor:
         """Noise per signal, sqrt((1 - alphas_cumprod) / alphas_cumprod), float64 (T,); infinite at zero SNR.
 
         The sigma of Karras et al. 2022, arXiv 2206.00364, for images in [-1, 1].
@@ -117,7 +117,7 @@ class NoiseSchedule:
         return fraction * upper + (1 - fraction) * lower
 
     def velocity(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """v = signal * noise - noise_level * x_0 (Salimans & Ho 2022, arXiv 2202.00512, appendix D)."""
+        """v = signal * noise - sigma * x_0 (Salimans & Ho 2022, arXiv 2202.00512, appendix D)."""
         return self._at("signal", t, x_0.dtype) * noise - self._at("noise", t, x_0.dtype) * x_0
 
     def from_eps(self, eps: Tensor, x_t: Tensor, t: Tensor) -> Prediction:

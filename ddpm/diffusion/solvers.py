@@ -55,7 +55,7 @@ def solve(
     # A solver of order 2 in one step evaluates each timestep but the first twice: to end a step and to begin the next.
     order = scheduler.order
     evaluated = torch.tensor(timesteps).repeat_interleave(order)[order - 1 :]
-    levels = _bounded(schedule.noise_levels.cpu()[timesteps]).float().repeat_interleave(order)[order - 1 :]
+    levels = _bounded(schedule.sigmas.cpu()[timesteps]).float().repeat_interleave(order)[order - 1 :]
     scheduler.set_timesteps(len(timesteps), device=x_T.device)
     scheduler.timesteps = evaluated.to(x_T.device, scheduler.timesteps.dtype)
     scheduler.sigmas = torch.cat([levels, levels.new_zeros(1)])

@@ -41,7 +41,7 @@ def karras(schedule: NoiseSchedule, num_steps: int) -> list[int]:
 
 def _evenly(schedule: NoiseSchedule, num_steps: int, scale: Callable[[Tensor], Tensor]) -> list[int]:
     """Distinct timesteps whose noise levels are nearest to even ones on a scale."""
-    levels = scale(schedule.noise_levels.clamp(max=MAX_NOISE_LEVEL))
+    levels = scale(schedule.sigmas.clamp(max=MAX_NOISE_LEVEL))
     targets = torch.linspace(float(levels[-1]), float(levels[0]), num_steps, dtype=torch.float64)
     nearest = (levels - targets[:, None]).abs().argmin(dim=1).tolist()
     grid = [schedule.num_timesteps - 1]

@@ -65,7 +65,7 @@ def measure_denoiser(command: EvaluateCommand, bench: Bench, out: Path, processe
 # Metric -> the table that it is computed from, and how: rows of the table, content of evaluation.json -> (N,).
 SCORES: dict[str, tuple[str, Callable[[Tensor, dict[str, Any]], Tensor]]] = {
     "denoising_error": (
-        "denoising", lambda table, content: eps_errors(table, [point["noise_level"] for point in content["denoising"]])
+        "denoising", lambda table, content: eps_errors(table, [point["sigma"] for point in content["denoising"]])
     ),
     "bits_per_dim": ("bits_per_dim", lambda table, content: table.sum(dim=1)),
 }

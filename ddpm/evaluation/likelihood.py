@@ -30,14 +30,14 @@ class ErrorPoint(NamedTuple):
 
     Attributes:
         timestep: the timestep.
-        noise_level: sigma, sqrt((1 - alphas_cumprod) / alphas_cumprod).
+        sigma: sigma, sqrt((1 - alphas_cumprod) / alphas_cumprod).
         x_0_error: mean squared error of x_0, for images in [-1, 1].
         standard_error: of `x_0_error`, over images.
         eps_error: mean squared error of the noise, SNR times `x_0_error` (0 to 1 for a good denoiser).
     """
 
     timestep: int
-    noise_level: float
+    sigma: float
     x_0_error: float
     standard_error: float
     eps_error: float
@@ -69,7 +69,7 @@ def error_timesteps(schedule: NoiseSchedule, count: int = 10) -> list[int]:
         schedule: the model's noise schedule.
         count: number of timesteps; fewer if the schedule has fewer.
     """
-    visible = int((schedule.noise_levels <= MAX_NOISE_LEVEL).sum())
+    visible = int((schedule.sigmas <= MAX_NOISE_LEVEL).sum())
     if visible < 2:
         return [0]
     return logsnr(NoiseSchedule(schedule.betas[:visible]), min(count, visible))[::-1]
@@ -122,7 +122,7 @@ def denoising_curve(errors: Table, schedule: NoiseSchedule, timesteps: Sequence[
         schedule: the denoiser's noise schedule.
         timesteps: of the columns.
     """
-    levels = schedule.noise_levels
+    levels = schedule.sigmas
     points = []
     for t, mean, standard_error in zip(timesteps, *_columns(errors), strict=True):
         level = float(levels[t])
@@ -150,7 +150,7 @@ def denoising_error(errors: Table, curve: Sequence[ErrorPoint]) -> Figure:
         errors: (N, S) from `denoising_errors`, N at least 2.
         curve: from `denoising_curve`; it contains the sigmas.
     """
-    levels = [point.noise_level for point in curve]
+    levels = [point.sigma for point in curve]
     return mean_estimate(torch.cat([eps_errors(block, levels) for _, block in iterate_blocks(errors, "errors")]))
 
 

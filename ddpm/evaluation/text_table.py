@@ -41,7 +41,7 @@ def evaluation_table(result: dict[str, Any]) -> str:
         rows = [("timestep", "sigma", "error of x_0", "error of eps")]
         for point in result["denoising"]:
             error = f"{number(point['x_0_error'])} ± {number(point['standard_error'])}"
-            rows.append((str(point["timestep"]), number(point["noise_level"]), error, number(point["eps_error"])))
+            rows.append((str(point["timestep"]), number(point["sigma"]), error, number(point["eps_error"])))
         lines += ["", f"denoising, mean squared error on {images['count']:,} images ({kind}):", *aligned(rows)]
     return "\n".join(lines)
 

@@ -130,7 +130,7 @@ def guidance(bench: Bench, out: Path) -> dict:
             bench.draw(few.tolist(), steps=50, **how)
             seconds[name].append(time.perf_counter() - begin)
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
-    levels = bench.pipeline.schedule.noise_levels[range(19, 1000, 20)]      # of 50 trailing steps
+    levels = bench.pipeline.schedule.sigmas[range(19, 1000, 20)]      # of 50 trailing steps
     share = float(((levels > INTERVAL[0]) & (levels <= INTERVAL[1])).double().mean())
     print({"seconds": medians, "share of steps inside the interval": share})
     fig, left = plt.subplots(figsize=(5, 3))

@@ -108,7 +108,7 @@ class Counting:
 
 
 def test_no_null_half_outside_the_interval() -> None:
-    levels = COSINE.noise_levels
+    levels = COSINE.sigmas
     low, high = 0.3, 3.0
     inside = ((levels > low) & (levels <= high)).tolist()
     network, plain = Counting(), Counting()
@@ -126,7 +126,7 @@ def test_no_null_half_outside_the_interval() -> None:
 
 
 def test_the_interval_holds_for_each_image_of_a_batch() -> None:
-    inside = int((COSINE.noise_levels > 1).nonzero()[0])
+    inside = int((COSINE.sigmas > 1).nonzero()[0])
     t = torch.tensor([0, inside, 999])
     guided = with_guidance(unet_denoiser(Counting(), COSINE, "eps"), COSINE, 3, 3.0, interval=[1, 5], clip=False)
     mixed = guided(X, t, LABELS)

@@ -242,7 +242,7 @@ def test_euler_is_ddim(schedule: str, spacing: str) -> None:
     x_T = torch.randn(4, 1, 3, 3, generator=torch.Generator().manual_seed(0))
     for n in (1, 2, 7, 30):
         timesteps = timestep_grid(noise_schedule, n, spacing)
-        if noise_schedule.noise_levels[timesteps[0]] > 80:
+        if noise_schedule.sigmas[timesteps[0]] > 80:
             continue
         args = (exact_denoiser(noise_schedule), noise_schedule, x_T, torch.zeros(4), timesteps)
         torch.testing.assert_close(SAMPLERS["euler"].run(*args), ddim(*args), rtol=0, atol=2e-5)

@@ -142,7 +142,7 @@ def test_log_variance_between_its_bounds() -> None:
 # -------------------------------------------------------------------------------------------------------- conversions
 
 
-# Rounding of float32 and float64, a few times over. x_0 is read off signal x_0 and eps off noise_level eps, and signal
+# Rounding of float32 and float64, a few times over. x_0 is read off signal x_0 and eps off sigma eps, and signal
 # may be as small as 1e-9; so these products are compared.
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_conversions_round_trip(name: str) -> None:
@@ -154,7 +154,7 @@ def test_conversions_round_trip(name: str) -> None:
         noise = torch.randn(4, 3, 5, 5, generator=draws, dtype=torch.float64).to(dtype)
         x_t, v = schedule.q_sample(x_0, t, noise), schedule.velocity(x_0, noise, t)
         alphas_cumprod = schedule.alphas_cumprod[t].view(4, 1, 1, 1)
-        signal, noise_level = alphas_cumprod.sqrt().to(dtype), (1 - alphas_cumprod).sqrt().to(dtype)
+        signal, sigma = alphas_cumprod.sqrt().to(dtype), (1 - alphas_cumprod).sqrt().to(dtype)
         for prediction in (
             schedule.from_eps(noise, x_t, t),
             schedule.from_x_0(x_0, x_t, t),
@@ -162,7 +162,7 @@ def test_conversions_round_trip(name: str) -> None:
         ):
             assert prediction.x_0.dtype == prediction.eps.dtype == dtype and prediction.variance_fraction is None
             torch.testing.assert_close(signal * prediction.x_0, signal * x_0, rtol=0, atol=tolerance)
-            torch.testing.assert_close(noise_level * prediction.eps, noise_level * noise, rtol=0, atol=tolerance)
+            torch.testing.assert_close(sigma * prediction.eps, sigma * noise, rtol=0, atol=tolerance)
             again = schedule.q_sample(prediction.x_0, t, prediction.eps)
             torch.testing.assert_close(again, x_t, rtol=0, atol=tolerance)
 

@@ -57,7 +57,7 @@ def test_unknown_spacing(refused) -> None:
 def test_grids_that_are_even_on_a_scale(terminal: str) -> None:
     betas = cosine(1000)
     schedule = NoiseSchedule(with_zero_terminal_snr(betas) if terminal == "zero SNR" else betas)
-    levels = schedule.noise_levels.clamp(max=80)
+    levels = schedule.sigmas.clamp(max=80)
     for spacing, scale in (("logsnr", lambda x: x.log()), ("karras", lambda x: x ** (1 / 7))):
         grid = timestep_grid(schedule, 20, spacing)
         gaps = -scale(levels[grid]).diff()

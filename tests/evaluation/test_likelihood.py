@@ -300,7 +300,7 @@ def test_error_of_a_gaussian(schedule: NoiseSchedule) -> None:
         expected = SPREAD**2 * (1 - a) / (a * SPREAD**2 + 1 - a)
         assert abs(point.x_0_error - expected) < 4 * point.standard_error
         assert point.standard_error < 0.02 * expected           # a mean of 32,768 squares deviates by 0.8 %
-        assert point.noise_level == pytest.approx(math.sqrt((1 - a) / a), rel=1e-9)
+        assert point.sigma == pytest.approx(math.sqrt((1 - a) / a), rel=1e-9)
         assert point.eps_error == pytest.approx(point.x_0_error * a / (1 - a), rel=1e-9)
 
 
@@ -333,14 +333,14 @@ def test_eps_error_is_that_of_the_noise(prediction: str) -> None:
 def test_error_timesteps(name: str, length: int, zero: bool) -> None:
     betas = SCHEDULES[name](length)
     schedule = NoiseSchedule(with_zero_terminal_snr(betas) if zero else betas)
-    visible = int((schedule.noise_levels <= 80).sum())
+    visible = int((schedule.sigmas <= 80).sum())
     for count in (1, 2, 10, 5000):
         timesteps = error_timesteps(schedule, count)
         assert len(timesteps) == min(count, visible) and all(isinstance(t, int) for t in timesteps)
         assert timesteps == sorted(set(timesteps)) and timesteps[0] >= 0 and timesteps[-1] == visible - 1
-        assert schedule.noise_levels[timesteps].isfinite().all()
+        assert schedule.sigmas[timesteps].isfinite().all()
     if length == 1000:
-        steps = schedule.noise_levels[error_timesteps(schedule)].log().diff()
+        steps = schedule.sigmas[error_timesteps(schedule)].log().diff()
         # As even as whole timesteps can be: those of the first levels are up to 1.5 apart.
         assert steps.max() < 2 * steps.mean() and steps.min() > 0.4 * steps.mean()
 

@@ -118,9 +118,9 @@ def _errors(runs: Sequence[RunOutcome]) -> dict[int, Errors]:
     found = {}
     for run in runs:
         points = (run.evaluation.content.get("denoising") if run.evaluation is not None else None) or ()
-        good = [p for p in points if finite(p["x_0_error"]) and p["x_0_error"] > 0 and p["noise_level"] > 0]
+        good = [p for p in points if finite(p["x_0_error"]) and p["x_0_error"] > 0 and p["sigma"] > 0]
         if good:
-            found[run.seed] = {p["noise_level"]: p["x_0_error"] for p in good}
+            found[run.seed] = {p["sigma"]: p["x_0_error"] for p in good}
     return found
 
 

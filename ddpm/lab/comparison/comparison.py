@@ -76,9 +76,9 @@ def _held_out(content: dict[str, Any]) -> str | None:
     return content["held_out"]["fingerprint"] if content.get("held_out") else None
 
 
-def _noise_levels(content: dict[str, Any]) -> str | None:
+def _sigmas(content: dict[str, Any]) -> str | None:
     points = content.get("denoising") or ()
-    return ", ".join(f"{point['noise_level']:.6g}" for point in points) or None
+    return ", ".join(f"{point['sigma']:.6g}" for point in points) or None
 
 
 _BOUND: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -93,7 +93,7 @@ ALSO_NEEDED: dict[str, dict[str, Callable[[dict[str, Any]], Any]]] = {
     "bits_per_dim": {**_BOUND, "bound_steps": lambda content: content.get("bound_steps")},
     "denoising": _BOUND,        # the curve over sigma
     # A mean over other sigmas, such as those of another schedule, is a different quantity.
-    "denoising_error": {**_BOUND, "sigmas": _noise_levels},
+    "denoising_error": {**_BOUND, "sigmas": _sigmas},
 }
 _MISSING = object()
 

@@ -130,9 +130,9 @@ def _denoising(comparison: Comparison, styles: dict[str, int]) -> Chart | None:
         if reason is not None:
             left_out.append(f"{name} is left out because {reason}.")
             continue
-        points = sorted(content["denoising"], key=lambda point: point["noise_level"])
+        points = sorted(content["denoising"], key=lambda point: point["sigma"])
         drawn = [p for p in points if finite(p["x_0_error"]) and p["x_0_error"] > 0 and finite(p["standard_error"])]
-        indices = [(point["noise_level"], point["x_0_error"]) for point in drawn]
+        indices = [(point["sigma"], point["x_0_error"]) for point in drawn]
         if indices:
             series.append(Series(name, styles[name], indices, [Z * point["standard_error"] for point in drawn]))
     if not series:

@@ -69,7 +69,7 @@ class ClassifierRecord(TypedDict):
 class DenoisingRecord(TypedDict):
     """Mean squared error of x_0 at one sigma."""
 
-    noise_level: float
+    sigma: float
     x_0_error: float
     standard_error: float
 

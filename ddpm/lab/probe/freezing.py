@@ -56,7 +56,7 @@ class Freezer:
         """Return the mean squared error of eps of each image at each sigma, float64 (N, S)."""
         shown = self.images, self.labels, self.indices
         errors = denoising_errors(denoiser, self.schedule, *shown, self.levels, self.seed, self.rows).cpu()
-        return errors / self.schedule.noise_levels[self.levels].square()
+        return errors / self.schedule.sigmas[self.levels].square()
 
     def freeze(self, layer: str | None, part: str, over: str) -> Freezing:
         """Measure the rise of the error when a part of the modulation is replaced by its mean.
@@ -74,11 +74,11 @@ class Freezer:
         # Delta method for a ratio of two means over the same images: values whose mean is the ratio and whose variance
         # is that of its first-order expansion.
         expanded = relative + (rises - relative * self.unchanged) / errors                              # (N, S)
-        noise_levels = self.schedule.noise_levels[self.levels].tolist()
+        sigmas = self.schedule.sigmas[self.levels].tolist()
         points = [
             Rise(t, level, error, _mean(rise), _mean(ratio))
             for t, level, error, rise, ratio in zip(
-                self.levels, noise_levels, errors.tolist(), rises.T, expanded.T, strict=True
+                self.levels, sigmas, errors.tolist(), rises.T, expanded.T, strict=True
             )
         ]
         return Freezing(layer, part, over, points, _mean(expanded.mean(dim=1)))

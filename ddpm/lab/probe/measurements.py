@@ -34,7 +34,7 @@ from ddpm.lab.probe.swap import swap_classes, swap_places
 from ddpm.models.embedding import CONDITIONINGS
 
 MOST_CLASSES = 20       # number of classes that are measured, evenly spaced if the model has more
-NOISE_LEVELS = 10       # number of sigmas at which errors are measured
+SIGMAS = 10       # number of sigmas at which errors are measured
 NOTHING = 1e-9          # a fraction of the variance; rounding errors of float32 are below it
 ONE_CLASS = "the model has fewer than two classes"
 SAME_FOR_ALL = "the modulation is the same for every class, because none of it depends on the class"
@@ -106,7 +106,7 @@ class Measures:
         self.unet, self.schedule = inputs.pipeline.unet, inputs.pipeline.schedule
         device, self.names = inputs.pipeline.device, inputs.pipeline.class_names
         self.steps = error_timesteps(self.schedule, command.timesteps)
-        self.levels = error_timesteps(self.schedule, NOISE_LEVELS)
+        self.levels = error_timesteps(self.schedule, SIGMAS)
         classes = choose_classes(len(self.names))
         self.labels = (torch.tensor(classes) if classes else self.pipeline.labels([None])).to(device)       # (K,)
         self.timesteps = torch.tensor(self.steps, device=device)                                            # (T,)
@@ -120,7 +120,7 @@ class Measures:
             if not values.isfinite().all():
                 raise Diverged(f"the {part} of layer {layer} is not finite; probe an earlier checkpoint")
         names = [self.names[c] for c in self.labels.tolist()] if self.names else ["none"]
-        self.grid = ProbeGrid(self.steps, self.schedule.noise_levels[self.steps].tolist(), names)
+        self.grid = ProbeGrid(self.steps, self.schedule.sigmas[self.steps].tolist(), names)
         embs = projection_inputs(
             self.unet, self.timesteps.repeat_interleave(len(self.labels)), self.labels.repeat(len(self.timesteps))
         )

@@ -189,8 +189,8 @@ def _frozen(results: ProbeResults) -> list[Chart]:
             continue
         series = []
         for freezing in own:
-            rises = sorted(freezing.rises, key=lambda rise: rise.noise_level)
-            points = [(rise.noise_level, 100 * rise.relative.value) for rise in rises]
+            rises = sorted(freezing.rises, key=lambda rise: rise.sigma)
+            points = [(rise.sigma, 100 * rise.relative.value) for rise in rises]
             halves = [100 * _half(rise.relative) for rise in rises]
             name = _part(freezing, results)
             series.append(Series(name, LEGEND_STYLES[name], points, halves))
@@ -257,12 +257,12 @@ def _mark(name: str, figure: Figure, line: int = 0, factor: float = 1) -> Mark:
 
 
 def _sensitivity(results: ProbeResults) -> Chart | None:
-    rows = sorted(results.sensitivity, key=lambda row: row.noise_level)
+    rows = sorted(results.sensitivity, key=lambda row: row.sigma)
     if not rows:
         return None
-    differences = [(row.noise_level, row.difference.value) for row in rows]
+    differences = [(row.sigma, row.difference.value) for row in rows]
     answer = Series("change", LEGEND_STYLES["change"], differences, [_half(row.difference) for row in rows])
-    error = Series("error", LEGEND_STYLES["error"], [(row.noise_level, row.error) for row in rows])
+    error = Series("error", LEGEND_STYLES["error"], [(row.sigma, row.error) for row in rows])
     series = [answer, error]
     caption = (
         "Change of the predicted noise with another class (with 95 % intervals), and error of the predicted noise. "
@@ -324,7 +324,7 @@ def _method(results: ProbeResults) -> list[tuple[str, str]]:
             "null class; the values logged during training are over 4 timesteps evenly spaced in t",
         ),
     ]
-    levels = f"sigma {number(grid.noise_levels[0])} to {number(grid.noise_levels[-1])}"
+    levels = f"sigma {number(grid.sigmas[0])} to {number(grid.sigmas[-1])}"
     found += [("timesteps", f"{', '.join(map(str, grid.timesteps))} ({levels})")]
     if grid.classes != model.class_names:
         found += [("classes measured", ", ".join(grid.classes))]

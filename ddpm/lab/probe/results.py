@@ -52,12 +52,12 @@ class ProbeGrid(NamedTuple):
 
     Attributes:
         timesteps: T timesteps, ascending, nearly evenly spaced in the log signal-to-noise ratio.
-        noise_levels: sigma at each of them.
+        sigmas: sigma at each of them.
         classes: K names; evenly spaced classes of the model if it has many; "none" for a model without classes.
     """
 
     timesteps: list[int]
-    noise_levels: list[float]
+    sigmas: list[float]
     classes: list[str]
 
 
@@ -185,14 +185,14 @@ class Rise(NamedTuple):
 
     Attributes:
         timestep: the timestep.
-        noise_level: its sigma.
+        sigma: its sigma.
         error: mean squared error of eps of the unchanged model (0 to 1 for a good denoiser).
         rise: rise of that error, paired by image and noise, with its 95 % interval over images.
         relative: `rise` / `error`, with its 95 % interval over images.
     """
 
     timestep: int
-    noise_level: float
+    sigma: float
     error: float
     rise: Figure
     relative: Figure
@@ -227,14 +227,14 @@ class Sensitivity(NamedTuple):
 
     Attributes:
         timestep: the timestep.
-        noise_level: its sigma.
+        sigma: its sigma.
         difference: root mean square of eps(x_t, t, c) - eps(x_t, t, c') over images and pixels, where c is the image's
             class and c' a different one, with its 95 % interval over images.
         error: root mean square error of eps given c, for comparison.
     """
 
     timestep: int
-    noise_level: float
+    sigma: float
     difference: Figure
     error: float
 

@@ -54,7 +54,7 @@ def measure_sensitivity(
         # The derivative of the root is 1 / (2 root) (delta method).
         figure = with_standard_error(root, deviation / (2 * root) if root else 0.0, len(difference))
         error = float(torch.cat(squares).mean().sqrt())
-        found.append(Sensitivity(t, float(schedule.noise_levels[t]), figure, error))
+        found.append(Sensitivity(t, float(schedule.sigmas[t]), figure, error))
     return found
 
 

@@ -161,7 +161,7 @@ def _freezing(results: ProbeResults) -> str:
     if not known:
         return ""
     sentences = [
-        f"with the {words}, {format_change(f.largest.relative)} at sigma {f.largest.noise_level:.3g}"
+        f"with the {words}, {format_change(f.largest.relative)} at sigma {f.largest.sigma:.3g}"
         f"{_doubt(bonferroni_interval(f.largest.relative, len(f.rises)))} and {format_change(f.relative)} on average"
         for words, f in known
     ]
@@ -240,7 +240,7 @@ def _sensitivity(results: ProbeResults) -> str:
         return ""
     most = max(results.sensitivity, key=lambda point: point.difference.value / point.error)
     return (
-        f"The class matters most at sigma {most.noise_level:.3g}: with another class, the prediction of the network "
+        f"The class matters most at sigma {most.sigma:.3g}: with another class, the prediction of the network "
         f"changes by {percent(most.difference.value / most.error)} of its error there (root mean squares over images "
         "and pixels)."
     )

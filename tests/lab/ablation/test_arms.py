@@ -61,7 +61,7 @@ def test_unequal_data_or_budgets_are_refused() -> None:
 
 
 @pytest.mark.parametrize("change", [{"schedule": "linear"}, {"num_timesteps": 500}, {"zero_terminal_snr": True}])
-def test_denoising_errors_of_other_noise_levels_decide_nothing(change: dict[str, Any]) -> None:
+def test_denoising_errors_at_other_sigmas_decide_nothing(change: dict[str, Any]) -> None:
     (key, value), = change.items()
     arms = (Arm("a", {}, Config()), Arm("b", {f"diffusion.{key}": value}, Config(diffusion=DiffusionConfig(**change))))
     with pytest.raises(ValueError, match=rf"^metric: .*arms\.b.*diffusion\.{key}.*bits_per_dim"):

@@ -73,7 +73,7 @@ def a_run(name: str, path: Path, config: Config, value: float, images: bool = Tr
         "extractor": {"name": "judge", "digest": "d" * 64, "features": 112},
         "figures": figures,
         "class_names": ["cat"],
-        "denoising": [{"noise_level": x, "x_0_error": value * x, "standard_error": 0.0} for x in LEVELS],
+        "denoising": [{"sigma": x, "x_0_error": value * x, "standard_error": 0.0} for x in LEVELS],
     }
     settings = {f"{part}.{key}": v for part, values in config.to_dict().items() for key, v in values.items()}
     return Run(name, path, settings, facts, records, 0, weights, [Evaluation(folder, content, 0.0)])

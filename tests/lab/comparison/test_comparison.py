@@ -181,14 +181,14 @@ def test_a_figure_that_needs_more_is_withheld_alone(
     assert {note.split(":")[0] for note in found.notes} == withheld and all(key in note for note in found.notes)
 
 
-def test_denoising_errors_are_compared_at_equal_noise_levels(
+def test_denoising_errors_are_compared_at_equal_sigmas(
     tmp_path: Path,
     make_run: Callable[..., Path],
     add_evaluation: Callable[..., Path],
     estimate: Callable[..., dict[str, Any]],
 ) -> None:
     a, b, c = (make_run(tmp_path / name) for name in "abc")
-    points = [{"noise_level": x, "x_0_error": 0.1, "standard_error": 0.01, "eps_error": 0.1} for x in (0.02, 3.0)]
+    points = [{"sigma": x, "x_0_error": 0.1, "standard_error": 0.01, "eps_error": 0.1} for x in (0.02, 3.0)]
     figures = {"denoising_error": estimate(0.1, 0.01), "accuracy": estimate(0.8, 0.03, "higher")}
     for run, levels in ((a, {}), (b, {}), (c, {"denoising": points})):
         add_evaluation(run, figures=figures, **levels)

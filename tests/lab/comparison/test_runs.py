@@ -77,7 +77,7 @@ def test_a_figure_without_a_key_is_named(runs: tuple[Path, Path], key: str) -> N
     ("judge", {"digest": "x", "value": 0.5, "low": 0.4, "held_out": 9}, "high"),
     ("held_out", {"summary": "x"}, "fingerprint"),
     ("likelihood_images", {"held_out": False}, "count"),
-    ("denoising", [{"noise_level": 1.0, "standard_error": 0.1}], "x_0_error"),
+    ("denoising", [{"sigma": 1.0, "standard_error": 0.1}], "x_0_error"),
 ])
 def test_an_evaluation_is_checked_when_it_is_read(
     tmp_path: Path,

@@ -141,7 +141,7 @@ def test_rises_are_paired_differences_of_errors_of_eps() -> None:
         ]
     point, rise = found.rises[1], errors[1] - errors[0]
     assert (point.timestep, point.rise.count) == (t, 6)
-    assert point.noise_level == pytest.approx((1 / alpha_bar - 1) ** 0.5)
+    assert point.sigma == pytest.approx((1 / alpha_bar - 1) ** 0.5)
     assert point.error == pytest.approx(errors[0].mean(), rel=1e-4)
     assert point.rise.value == pytest.approx(rise.mean(), rel=1e-3)
     half = 1.96 * rise.std(ddof=1) / 6**0.5
@@ -181,7 +181,7 @@ def test_noise_that_both_share_makes_the_interval_small() -> None:
     found = measured.freeze(None, "both", "class").rises[1].rise
     other = denoising_errors(
         measured.denoiser, SCHEDULE, measured.images, measured.labels, measured.indices, LEVELS, seed=8
-    ) / SCHEDULE.noise_levels[LEVELS].square()
+    ) / SCHEDULE.sigmas[LEVELS].square()
     unpaired = (other - measured.unchanged)[:, 1].std() / 12**0.5
     assert (found.high - found.low) / 3.92 < 0.3 * float(unpaired)
 

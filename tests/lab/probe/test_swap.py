@@ -115,7 +115,7 @@ def test_the_difference_of_two_constant_answers() -> None:
     found = measure_sensitivity(denoiser, SCHEDULE, images, labels, others, torch.arange(4), [2, 30], seed=0, rows=3)
     for point, t in zip(found, (2, 30), strict=True):
         assert (point.timestep, point.difference.count) == (t, 4)
-        assert point.noise_level == pytest.approx(float(SCHEDULE.noise_levels[t]))
+        assert point.sigma == pytest.approx(float(SCHEDULE.sigmas[t]))
         root = (15 / 4) ** 0.5                                     # mean of the squares of 1, 3, 2, 1
         assert point.difference.value == pytest.approx(root)
         half = 1.96 * torch.tensor([1.0, 9, 4, 1]).std() / 2 / (2 * root)
