@@ -1,4 +1,4 @@
-"""What a newcomer gets from the first command: the digits that were asked for, as a judge reads them."""
+"""What a newcomer gets from the first command: the digits that were asked for, as a reference classifier reads them."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 def test_digits(digits_run, tmp_path):
     """At least 98 % of 500 samples are read as their class, at a Fréchet distance in pixels of at most 0.5.
 
-    The judge, trained on 1,500 real images, reads 98 to 99 % of the other 297; those 297 are at a distance of 0.4 to
+    The reference classifier, trained on 1,500 real images, reads 98 to 99 % of the other 297; those 297 are at a distance of 0.4 to
     0.45 from the 1,500.
     """
     sample = [sys.executable, "scripts/sample.py", str(digits_run), "--per-class", "50", "--guidance", "1"]
@@ -37,12 +37,12 @@ def test_digits(digits_run, tmp_path):
     images, labels = np.round(digits.images.reshape(-1, 64) * (255 / 16)) / 127.5 - 1, digits.target
     order = np.random.RandomState(0).permutation(len(images))
     known, other = order[:1500], order[1500:]
-    judge = SVC().fit(images[known], labels[known])
+    classifier = SVC().fit(images[known], labels[known])
 
-    accuracy = float((judge.predict(samples) == asked).mean())
+    accuracy = float((classifier.predict(samples) == asked).mean())
     result = {
         "accuracy": accuracy,
-        "judge_on_real": judge.score(images[other], labels[other]),
+        "classifier_on_real": classifier.score(images[other], labels[other]),
         "distance_to_1500": frechet_distance(samples, images[known]),
         "distance_to_all": frechet_distance(samples, images),
         "real_297_to_1500": frechet_distance(images[other], images[known]),

@@ -1,4 +1,4 @@
-"""Solvers, guidance, inversion and the depth swap on the digits of the first command, as a judge of them sees it."""
+"""Solvers, guidance, inversion and the depth swap on the digits of the first command, as a reference classifier of them sees it."""
 
 import json
 import subprocess

@@ -105,7 +105,7 @@ class EvaluateCommand(SamplingOptions):
             a split of the run's own source. Default: train.
         count: number of images to draw, in the class proportions of the reference. Default: the number of reference
             images, at most 10,000.
-        extractor: feature extractor: judge, inception, dinov2, package.module:Name, or the folder of a saved judge.
+        extractor: feature extractor: classifier, inception, dinov2, package.module:Name, or the folder of a saved classifier.
         metrics: metrics to compute, separated by commas. Default: all that apply.
         bootstrap: number of bootstrap replicates for the confidence intervals; 20 or more.
         bound_images: number of held-out images for the denoising error and the variational bound.
@@ -118,7 +118,7 @@ class EvaluateCommand(SamplingOptions):
     held_out: str | None = None
     held_out_split: str | None = None
     count: int | None = None
-    extractor: str = "judge"
+    extractor: str = "classifier"
     metrics: str | None = None
     bootstrap: int = 200
     bound_images: int = 128

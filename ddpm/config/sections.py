@@ -307,7 +307,7 @@ class EvaluationConfig(SamplerConfig):
     Args:
         every: number of steps between evaluations; the last step is evaluated too. 0 disables evaluation.
         count: number of images to draw, in the class proportions of the training data.
-        extractor: feature extractor: judge, inception, dinov2, package.module:Name, or the folder of a saved judge.
+        extractor: feature extractor: classifier, inception, dinov2, package.module:Name, or the folder of a saved classifier.
         metric: metric that selects the best model.
         seed: the j-th image of class c has the seed `seed + j * number of classes + c`.
     """
@@ -317,7 +317,7 @@ class EvaluationConfig(SamplerConfig):
     spacing: SpacingName = "logsnr"
     every: int = 0
     count: int = 500
-    extractor: str = "judge"
+    extractor: str = "classifier"
     metric: MonitoredMetric = "frechet_distance"
     seed: int = 0
 

@@ -31,7 +31,7 @@ class ResidualStage(nn.Module):
         return F.relu(self.skip(h) + self.norm2(inner))                                 # (B, C', H/2, W/2)
 
 
-class Classifier(nn.Module):
+class ClassifierNetwork(nn.Module):
     """A stem and three stages. Logits are computed from the channel means of the last stage.
 
     Features are the channel means of all stages.
@@ -65,7 +65,7 @@ class Classifier(nn.Module):
         return torch.cat(scaled, dim=1), self.head(means[-1])
 
 
-def initialise_classifier(network: Classifier, draws: torch.Generator) -> None:
+def initialise_classifier(network: ClassifierNetwork, draws: torch.Generator) -> None:
     """Initialise all parameters, drawing random numbers in the order of the modules."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

@@ -78,7 +78,7 @@ def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
         if bench.image_metrics:
             with clock.timing("real images"):
                 reference, held_out = (
-                    None if data is None else cached_features(data, bench.extractor, bench.judge, cache, processes)
+                    None if data is None else cached_features(data, bench.extractor, bench.classifier, cache, processes)
                     for data in (bench.data, bench.held_out)
                 )
                 on_main(processes, lambda: check_requested(bench, reference))
@@ -127,7 +127,7 @@ def extract_sample_features(
 ) -> Features:
     """Extract features of the evaluated images; other evaluations of the same images reuse them."""
     subject = bench.subject
-    key = json_digest([subject.identity, subject.batch_size, feature_digest(bench.extractor, bench.judge)], length=16)
+    key = json_digest([subject.identity, subject.batch_size, feature_digest(bench.extractor, bench.classifier)], length=16)
     folder = (command.out or evaluations_folder(command)) / "features" / key
     images = folder, subject.count, subject.batch_size, read, subject.labels
-    return tabulate_features(*images, bench.extractor, bench.judge, processes, "features")
+    return tabulate_features(*images, bench.extractor, bench.classifier, processes, "features")

@@ -16,7 +16,7 @@ from ddpm.data import ImageData
 from ddpm.evaluation.dinov2 import DinoV2
 from ddpm.evaluation.extraction import check_images, extractor_digest
 from ddpm.evaluation.inception import Inception
-from ddpm.evaluation.reference_classifier import cached_judge, load_judge
+from ddpm.evaluation.reference_classifier import cached_classifier, load_classifier
 from ddpm.names import did_you_mean
 
 
@@ -159,19 +159,19 @@ def load_saved_judge(directory: Path, data: ImageData, device: torch.device) -> 
     Raises:
         ValueError: if the folder does not contain one, it is damaged, or it requires images of another size.
     """
-    if not (directory / "judge.json").is_file():
+    if not (directory / "classifier.json").is_file():
         raise ValueError(
-            f"extractor: {directory} is not a saved reference classifier; allowed is a folder with judge.json and "
-            "judge.safetensors"
+            f"extractor: {directory} is not a saved reference classifier; allowed is a folder with classifier.json and "
+            "classifier.safetensors"
         )
-    judge = load_judge(directory, device)
-    if (judge.channels, judge.resolution) != (data.channels, data.resolution):
+    classifier = load_classifier(directory, device)
+    if (classifier.channels, classifier.resolution) != (data.channels, data.resolution):
         raise ValueError(
-            f"extractor: the classifier in {directory} requires {judge.resolution}x{judge.resolution} pixels and "
-            f"{judge.channels} channels, and the data has {data.resolution}x{data.resolution} and {data.channels}; "
-            "use `judge`"
+            f"extractor: the classifier in {directory} requires {classifier.resolution}x{classifier.resolution} pixels and "
+            f"{classifier.channels} channels, and the data has {data.resolution}x{data.resolution} and {data.channels}; "
+            "use `classifier`"
         )
-    return judge
+    return classifier
 
 
 def build_extractor(name: str, data: ImageData, device: torch.device | str, cache: Path) -> Extractor:
@@ -204,7 +204,7 @@ def build_extractor(name: str, data: ImageData, device: torch.device | str, cach
 
 
 EXTRACTORS: dict[str, Callable[[ImageData, torch.device, Path], Extractor]] = {
-    "judge": cached_judge,
+    "classifier": cached_classifier,
     "inception": lambda data, device, cache: Inception(device),
     "dinov2": lambda data, device, cache: DinoV2(device),
 }

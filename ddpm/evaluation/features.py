@@ -14,7 +14,7 @@ from ddpm.atomic import json_digest
 from ddpm.data import ImageData
 from ddpm.evaluation.extractors import Extractor, build_extractor
 from ddpm.evaluation.feature_tables import Features, tabulate
-from ddpm.evaluation.reference_classifier import Judge, cached_judge
+from ddpm.evaluation.reference_classifier import ReferenceClassifier, cached_classifier
 
 BATCH = 500             # images per call of the extractor
 THUMBNAIL_SIZE = 16     # pixels; nearest neighbours are searched among downscaled images
@@ -29,7 +29,7 @@ def cache_directory() -> Path:
 
 def load_extractors(
     name: str, data: ImageData, device: torch.device, cache: Path, require_classifier: bool
-) -> tuple[Extractor, Judge | None]:
+) -> tuple[Extractor, ReferenceClassifier | None]:
     """Load the feature extractor and the reference classifier.
 
     Args:
@@ -47,12 +47,12 @@ def load_extractors(
         ValueError: if there is no such extractor, or a classifier is required and cannot be trained.
     """
     extractor = build_extractor(name, data, device, cache)
-    if isinstance(extractor, Judge) and extractor.fingerprint == data.fingerprint:
+    if isinstance(extractor, ReferenceClassifier) and extractor.fingerprint == data.fingerprint:
         return extractor, extractor
     if data.num_classes < 2:
         return extractor, None
     try:
-        return extractor, cached_judge(data, device, cache)
+        return extractor, cached_classifier(data, device, cache)
     except ValueError as problem:
         if require_classifier:
             raise
@@ -66,20 +66,20 @@ def downscale(images: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(images.double(), side).round().to(images.dtype).flatten(1)    # (N, C h w)
 
 
-def extract_features(images: Tensor, extractor: Extractor, judge: Judge | None) -> dict[str, Tensor]:
+def extract_features(images: Tensor, extractor: Extractor, classifier: ReferenceClassifier | None) -> dict[str, Tensor]:
     """Compute the columns of `Features` for a batch of images, uint8 (N, C, H, W): name -> (N, D)."""
     features, logits = extractor.extract(images)
     columns = {"features": features, "pixels": downscale(images)}
     if logits is not None:
         columns["logits"] = logits
-    if judge is not None:
-        columns["read"] = logits.clone() if judge.digest == extractor.digest else judge.extract(images)[1]
+    if classifier is not None:
+        columns["read"] = logits.clone() if classifier.digest == extractor.digest else classifier.extract(images)[1]
     return columns
 
 
-def feature_digest(extractor: Extractor, judge: Judge | None) -> str:
+def feature_digest(extractor: Extractor, classifier: ReferenceClassifier | None) -> str:
     """Return a digest of everything that determines the result of `extract_features`, apart from the images."""
-    return json_digest([extractor.digest, "" if judge is None else judge.digest, RECIPE], length=16)
+    return json_digest([extractor.digest, "" if classifier is None else classifier.digest, RECIPE], length=16)
 
 
 def tabulate_features(
@@ -89,7 +89,7 @@ def tabulate_features(
     read: Callable[[list[int]], Tensor],
     labels: Tensor | None,
     extractor: Extractor,
-    judge: Judge | None,
+    classifier: ReferenceClassifier | None,
     processes: PartialState,
     title: str,
 ) -> Features:
@@ -102,29 +102,29 @@ def tabulate_features(
         read: indices -> uint8 (B, C, H, W).
         labels: int64 (N,), the class of each image; None if unknown.
         extractor: computes the features.
-        judge: classifies the images; None without a classifier.
+        classifier: classifies the images; None without a classifier.
         processes: all of them call this function.
         title: label of the progress bar.
     """
 
     def compute(indices: list[int]) -> dict[str, Tensor]:
-        return extract_features(read(indices), extractor, judge)
+        return extract_features(read(indices), extractor, classifier)
 
     columns = tabulate(folder, count, batch_size, compute, processes, title)
     return Features(columns["features"], columns["pixels"], columns.get("logits"), columns.get("read"), labels)
 
 
 def cached_features(
-    data: ImageData, extractor: Extractor, judge: Judge | None, cache: Path, processes: PartialState
+    data: ImageData, extractor: Extractor, classifier: ReferenceClassifier | None, cache: Path, processes: PartialState
 ) -> Features:
     """Return features of real images from the cache, extracting them if necessary; see `tabulate_features`."""
-    folder = cache / "features" / f"{feature_digest(extractor, judge)}-{data.fingerprint}"
+    folder = cache / "features" / f"{feature_digest(extractor, classifier)}-{data.fingerprint}"
     labels = data.labels if data.num_classes else None
 
     def read(indices: list[int]) -> Tensor:
         return data.__getitems__(indices)[0]
 
-    return tabulate_features(folder, len(data), BATCH, read, labels, extractor, judge, processes, "real images")
+    return tabulate_features(folder, len(data), BATCH, read, labels, extractor, classifier, processes, "real images")
 
 
 def select_images(features: Features, indices: Tensor) -> Features:

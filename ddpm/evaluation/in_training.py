@@ -18,7 +18,7 @@ from ddpm.evaluation.features import cached_features, extract_features, feature_
 from ddpm.evaluation.frechet import distance_to, moments
 from ddpm.evaluation.kernel import kernel_distance
 from ddpm.evaluation.metrics import METRICS, too_few_images
-from ddpm.evaluation.reference_classifier import Judge
+from ddpm.evaluation.reference_classifier import ReferenceClassifier
 from ddpm.processes import first_on_main
 
 KERNEL_IMAGES = 2_000       # maximum number of real images, since all pairs are compared
@@ -72,12 +72,12 @@ class Monitor:
         Raises:
             ValueError: if the extractor is unknown, or there are too few classes or images.
         """
-        if settings.extractor == "judge" and data.num_classes < 2:
+        if settings.extractor == "classifier" and data.num_classes < 2:
             raise ValueError(
                 "evaluation.extractor: a classifier needs two classes, and the data has one; use inception or dinov2"
             )
-        self._extractor, self._judge = first_on_main(processes, lambda: _load(settings, data, processes, cache))
-        self._reference = cached_features(data, self._extractor, self._judge, cache, processes)
+        self._extractor, self._classifier = first_on_main(processes, lambda: _load(settings, data, processes, cache))
+        self._reference = cached_features(data, self._extractor, self._classifier, cache, processes)
         problems = {name: self._problem(name, settings.count) for name in MONITORED}
         self._names = [name for name, problem in problems.items() if problem is None]
         if problems[settings.metric] is not None:
@@ -96,12 +96,12 @@ class Monitor:
             "seed": settings.seed,
             **settings.drawing(),
             "extractor": self._extractor.name,
-            "description": feature_digest(self._extractor, self._judge),
+            "description": feature_digest(self._extractor, self._classifier),
         }
 
     def extract_features(self, images: Tensor) -> dict[str, Tensor]:
         """Return the columns of `Features` for a batch, uint8 (B, C, H, W): name -> (B, D) on the CPU."""
-        return extract_features(images, self._extractor, self._judge)
+        return extract_features(images, self._extractor, self._classifier)
 
     def measure(self, columns: dict[str, Tensor]) -> dict[str, float]:
         """Compute the metrics of the generated images.
@@ -129,7 +129,7 @@ class Monitor:
 
 def _load(
     settings: EvaluationConfig, data: ImageData, processes: Accelerator | PartialState, cache: Path
-) -> tuple[Extractor, Judge | None]:
+) -> tuple[Extractor, ReferenceClassifier | None]:
     """Load extractor and classifier; an error names the option of the configuration."""
     try:
         return load_extractors(settings.extractor, data, processes.device, cache, settings.metric == "accuracy")

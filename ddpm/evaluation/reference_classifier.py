@@ -17,7 +17,13 @@ from tqdm import tqdm
 
 from ddpm.atomic import find_damage, write_directory_atomically, write_json
 from ddpm.data import ImageData
-from ddpm.evaluation.classifier_network import CHANNELS_PER_GROUP, STEM_SIZE, WIDTHS, Classifier, initialise_classifier
+from ddpm.evaluation.classifier_network import (
+    CHANNELS_PER_GROUP,
+    STEM_SIZE,
+    WIDTHS,
+    ClassifierNetwork,
+    initialise_classifier,
+)
 from ddpm.evaluation.estimates import Figure, wilson_interval
 from ddpm.evaluation.extraction import BATCH, check_images, extract_in_batches, extractor_digest
 from ddpm.randomness import Purpose, generator, permutation
@@ -35,16 +41,16 @@ MEASURED = 4_096                # images for means and standard deviations
 SEED = 0
 VERSION = 1                     # increase when a code change affects the trained weights
 RECIPE = (
-    f"judge {VERSION}; {WIDTHS} {CHANNELS_PER_GROUP} {STEM_SIZE}; {BATCH_SIZE} {EPOCHS} {STEPS} {LEARNING_RATE} "
+    f"classifier {VERSION}; {WIDTHS} {CHANNELS_PER_GROUP} {STEM_SIZE}; {BATCH_SIZE} {EPOCHS} {STEPS} {LEARNING_RATE} "
     f"{WARM_UP} {WEIGHT_DECAY} {SHIFT}; {HELD_OUT} {MOST_HELD_OUT} {MEASURED}; seed {SEED}"
 )
 
 
-class Judge:
+class ReferenceClassifier:
     """A trained classifier as an extractor. Its logits are log-odds of the data's classes.
 
     Attributes:
-        name: "judge".
+        name: "classifier".
         digest: SHA-256 of the weights and the preprocessing.
         classes: K.
         class_names: K names, in the order of the logits.
@@ -56,11 +62,11 @@ class Judge:
         fingerprint: of the data that it was trained on; it cannot classify other data.
     """
 
-    name = "judge"
+    name = "classifier"
 
     def __init__(
         self,
-        network: Classifier,
+        network: ClassifierNetwork,
         class_names: tuple[str, ...],
         resolution: int,
         accuracy: Figure,
@@ -89,9 +95,9 @@ class Judge:
         return extract_in_batches(images, self.network.mean.device, self.network)
 
     def save(self, folder: Path) -> None:
-        """Write judge.safetensors and judge.json into a folder."""
+        """Write classifier.safetensors and classifier.json into a folder."""
         weights = {f"network.{name}": values.cpu().contiguous() for name, values in self.network.state_dict().items()}
-        save_file(weights | {"held_out_indices": self.held_out_indices}, folder / "judge.safetensors")
+        save_file(weights | {"held_out_indices": self.held_out_indices}, folder / "classifier.safetensors")
         about = {
             "recipe": RECIPE,
             "data": self.fingerprint,
@@ -100,10 +106,10 @@ class Judge:
             "resolution": self.resolution,
             "accuracy": self.accuracy._asdict(),
         }
-        write_json(folder / "judge.json", about)
+        write_json(folder / "classifier.json", about)
 
 
-def train_judge(data: ImageData, device: torch.device | str) -> Judge:
+def train_classifier(data: ImageData, device: torch.device | str) -> ReferenceClassifier:
     """Train a reference classifier on four fifths of the images, for a bounded number of steps.
 
     The weights depend only on the data, the device and the number of threads. Images are read batch by batch. The only
@@ -143,17 +149,17 @@ def train_judge(data: ImageData, device: torch.device | str) -> Judge:
     read = [_read(network, data, indices)[1].argmax(dim=1).cpu() for indices in held_out.split(BATCH)]
     right = int((torch.cat(read) == data.labels[held_out]).sum())
     accuracy = wilson_interval(right, len(held_out), len(held_out))
-    return Judge(network, data.class_names, data.resolution, accuracy, held_out, data.fingerprint)
+    return ReferenceClassifier(network, data.class_names, data.resolution, accuracy, held_out, data.fingerprint)
 
 
 def _check(data: ImageData) -> None:
     if data.num_classes < 2:
-        raise ValueError(f"judge: the data has {data.num_classes} class; a classifier needs 2 or more")
+        raise ValueError(f"classifier: the data has {data.num_classes} class; a classifier needs 2 or more")
     counts = torch.bincount(data.labels, minlength=data.num_classes)
     if counts.min() < 2:
         few = int(counts.argmin())
         raise ValueError(
-            f"judge: class {data.class_names[few]!r} has {counts[few]} image{'s' * (int(counts[few]) != 1)}; "
+            f"classifier: class {data.class_names[few]!r} has {counts[few]} image{'s' * (int(counts[few]) != 1)}; "
             "each class needs 2 or more, one for training and one for testing"
         )
 
@@ -183,10 +189,10 @@ def held_out_indices(labels: Tensor) -> Tensor:
     return order[stand.argsort(stable=True)[:count]].sort().values
 
 
-def _initial(data: ImageData, indices: Tensor) -> Classifier:
+def _initial(data: ImageData, indices: Tensor) -> ClassifierNetwork:
     """Build an untrained network with the mean and standard deviation of the channels."""
     with torch.device("meta"):      # leaves torch's global generator untouched
-        network = Classifier(data.channels, data.resolution, data.num_classes)
+        network = ClassifierNetwork(data.channels, data.resolution, data.num_classes)
     network.to_empty(device="cpu")
     initialise_classifier(network, generator(SEED, Purpose.WEIGHTS, 0))
     chosen = _chosen(indices)
@@ -201,7 +207,7 @@ def _initial(data: ImageData, indices: Tensor) -> Classifier:
     return network
 
 
-def _measure_spread(network: Classifier, data: ImageData, indices: Tensor) -> None:
+def _measure_spread(network: ClassifierNetwork, data: ImageData, indices: Tensor) -> None:
     """Set the scale of the features of a trained network, depth by depth."""
     batches = _chosen(indices).split(BATCH)
     features = torch.cat([_read(network, data, batch)[0].cpu() for batch in batches]).double()
@@ -216,7 +222,7 @@ def _chosen(indices: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def _read(network: Classifier, data: ImageData, indices: Tensor) -> tuple[Tensor, Tensor]:
+def _read(network: ClassifierNetwork, data: ImageData, indices: Tensor) -> tuple[Tensor, Tensor]:
     return network(data.__getitems__(indices)[0].to(network.mean.device))
 
 
@@ -236,49 +242,49 @@ def shift_randomly(images: Tensor, draws: torch.Generator) -> Tensor:
     return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
-def cached_judge(data: ImageData, device: torch.device | str, cache: Path) -> Judge:
-    """Load the reference classifier of a data set from `cache / "judges"`, or train it and save it there.
+def cached_classifier(data: ImageData, device: torch.device | str, cache: Path) -> ReferenceClassifier:
+    """Load the reference classifier of a data set from `cache / "classifiers"`, or train it and save it there.
 
     If several processes call this at once, one trains and the others wait.
 
     Raises:
-        ValueError: as in `train_judge`.
+        ValueError: as in `train_classifier`.
         OSError: if it cannot be saved.
     """
     assert data.fingerprint, "without a fingerprint, data sets would share one classifier"
-    directory = cache / "judges" / extractor_digest(f"{data.fingerprint}; {RECIPE}")[:32]
+    directory = cache / "classifiers" / extractor_digest(f"{data.fingerprint}; {RECIPE}")[:32]
     _check(data)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with directory.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)        # the kernel releases it, even if the process is killed
         problem = find_damage(directory) if directory.exists() else None
         if directory.exists() and problem is None:
-            return load_judge(directory, device)
+            return load_classifier(directory, device)
         if problem is not None:
             print(f"WARNING: the classifier in {directory} is damaged ({problem}); training it again", file=sys.stderr)
         print(f"training a reference classifier on {len(data):,} images, once", flush=True)
-        judge = train_judge(data, device)
-        write_directory_atomically(directory, judge.save)
-    return judge
+        classifier = train_classifier(data, device)
+        write_directory_atomically(directory, classifier.save)
+    return classifier
 
 
-def load_judge(directory: Path, device: torch.device | str = "cpu") -> Judge:
-    """Load a classifier that `cached_judge` saved.
+def load_classifier(directory: Path, device: torch.device | str = "cpu") -> ReferenceClassifier:
+    """Load a classifier that `cached_classifier` saved.
 
     Raises:
         ValueError: if it is damaged or was trained by an incompatible version of this package.
     """
     problem = find_damage(directory)
     if problem is not None:
-        raise ValueError(f"extractor: {directory} is a damaged classifier ({problem}); copy it again, or use `judge`")
-    about = json.loads((directory / "judge.json").read_text())
+        raise ValueError(f"extractor: {directory} is a damaged classifier ({problem}); copy it again, or use `classifier`")
+    about = json.loads((directory / "classifier.json").read_text())
     if about["recipe"] != RECIPE:
-        raise ValueError(f"extractor: {directory} is a classifier from another version of this package; use `judge`")
+        raise ValueError(f"extractor: {directory} is a classifier from another version of this package; use `classifier`")
     with torch.device("meta"):
-        network = Classifier(about["channels"], about["resolution"], len(about["class_names"]))
-    weights = load_file(directory / "judge.safetensors")
+        network = ClassifierNetwork(about["channels"], about["resolution"], len(about["class_names"]))
+    weights = load_file(directory / "classifier.safetensors")
     indices = weights.pop("held_out_indices")
     network.load_state_dict({name.removeprefix("network."): v for name, v in weights.items()}, assign=True)
     accuracy = Figure(**about["accuracy"])
     network, names = network.to(device), tuple(about["class_names"])
-    return Judge(network, names, about["resolution"], accuracy, indices, about["data"])
+    return ReferenceClassifier(network, names, about["resolution"], accuracy, indices, about["data"])

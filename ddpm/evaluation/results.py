@@ -17,7 +17,7 @@ from ddpm.evaluation.image_source import ReadImages
 from ddpm.evaluation.memorisation import nearest_pairs
 from ddpm.evaluation.metrics import METRICS, Metric, Options
 from ddpm.evaluation.plots import draw_confusion, draw_neighbours
-from ddpm.evaluation.reference_classifier import Judge
+from ddpm.evaluation.reference_classifier import ReferenceClassifier
 from ddpm.evaluation.setup import DENOISER_METRICS, Bench
 from ddpm.io.provenance import versions
 
@@ -37,7 +37,7 @@ class Tables(NamedTuple):
     reference: Features
     held_out: Features | None
 
-    def floor(self, judge: Judge | None, for_classifier: bool) -> tuple[Features, Features]:
+    def floor(self, classifier: ReferenceClassifier | None, for_classifier: bool) -> tuple[Features, Features]:
         """Return real images in place of the samples, as many if possible, and the reference to compare them with.
 
         These are held-out images against the reference or, without any, up to half of the reference against the rest.
@@ -50,7 +50,7 @@ class Tables(NamedTuple):
             there = self.held_out.features.shape[0]
             return select_images(self.held_out, random_indices(there, min(count, there))), reference
         if for_classifier:
-            return select_images(reference, judge.held_out_indices), reference
+            return select_images(reference, classifier.held_out_indices), reference
         chosen = random_indices(total, min(count, total // 2))
         rest = torch.ones(total, dtype=torch.bool)
         rest[chosen] = False
@@ -84,8 +84,8 @@ def measure_floor(
     If there are fewer real images, `samples` is the value of equally many samples against the same real images:
     distances are biased upwards for small numbers of images, so only these two values can be compared.
     """
-    for_classifier = name == "accuracy" or (name == "inception_score" and bench.extractor is bench.judge)
-    real, rest = tables.floor(bench.judge, for_classifier)
+    for_classifier = name == "accuracy" or (name == "inception_score" and bench.extractor is bench.classifier)
+    real, rest = tables.floor(bench.classifier, for_classifier)
     count, total = real.features.shape[0], tables.samples.features.shape[0]
     if min(count, rest.features.shape[0]) < metric.needs(real):
         return {}
@@ -140,7 +140,7 @@ def write_evaluation(
         images, real = read(pairs.samples.tolist()), bench.data.__getitems__(pairs.training)[0]
         with atomic_write(out / "neighbours.png") as file:
             draw_neighbours(images, real, pairs.distances.tolist()).save(file, "PNG")
-    subject, judge = bench.subject, bench.judge
+    subject, classifier = bench.subject, bench.classifier
     result = {
         "model": None if subject.pipeline is None else {"name": subject.name, "weights": subject.identity["weights"]},
         "samples": {
@@ -158,10 +158,10 @@ def write_evaluation(
             "digest": bench.extractor.digest,
             "features": None if tables is None else tables.samples.features.shape[1],
         },
-        "judge": None if judge is None else {
-            "digest": judge.digest,
-            **{key: value for key, value in judge.accuracy._asdict().items() if key != "count"},
-            "held_out": judge.held_out,
+        "classifier": None if classifier is None else {
+            "digest": classifier.digest,
+            **{key: value for key, value in classifier.accuracy._asdict().items() if key != "count"},
+            "held_out": classifier.held_out,
         },
         "figures": figures,
         "skipped": skipped,

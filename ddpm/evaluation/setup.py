@@ -25,7 +25,7 @@ from ddpm.evaluation.image_source import (
     reference_config,
 )
 from ddpm.evaluation.metrics import METRICS, too_few_images
-from ddpm.evaluation.reference_classifier import Judge
+from ddpm.evaluation.reference_classifier import ReferenceClassifier
 from ddpm.io.pipelines import load_pipeline
 from ddpm.names import lookup
 
@@ -40,7 +40,7 @@ class Bench(NamedTuple):
         data: the real images.
         held_out: real images that the model was not trained on; None if there are none.
         extractor: computes the features.
-        judge: the reference classifier; None if the data has no classes.
+        classifier: the reference classifier; None if the data has no classes.
         metrics: names of the metrics.
         asked: whether the metrics were named by the user, so that one that cannot be computed is an error.
         trained_on_reference: whether the model was trained on the real images; None if unknown.
@@ -50,7 +50,7 @@ class Bench(NamedTuple):
     data: ImageData
     held_out: ImageData | None
     extractor: Extractor
-    judge: Judge | None
+    classifier: ReferenceClassifier | None
     metrics: list[str]
     asked: bool
     trained_on_reference: bool | None
@@ -94,8 +94,8 @@ def prepare_evaluation(
         subject = images_from_model(command, settings, data, pipeline, directories)
     held_out = load_held_out(command, config, data)
     asked = command.metrics is not None
-    extractor, judge = load_extractors(command.extractor, data, processes.device, cache, asked and "accuracy" in names)
-    return Bench(subject, data, held_out, extractor, judge, names, asked, _trained_on(command, data))
+    extractor, classifier = load_extractors(command.extractor, data, processes.device, cache, asked and "accuracy" in names)
+    return Bench(subject, data, held_out, extractor, classifier, names, asked, _trained_on(command, data))
 
 
 def _trained_on(command: EvaluateCommand, data: ImageData) -> bool | None:
@@ -113,7 +113,7 @@ def identify(command: EvaluateCommand, bench: Bench) -> dict[str, Any]:
         "samples": bench.subject.identity,
         "reference": bench.data.fingerprint,
         "held_out": None if bench.held_out is None else bench.held_out.fingerprint,
-        "description": feature_digest(bench.extractor, bench.judge),
+        "description": feature_digest(bench.extractor, bench.classifier),
         "metrics": bench.metrics,
         **{name: getattr(command, name) for name in ("bootstrap", "bound_images", "bound_steps")},
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 def evaluation_table(result: dict[str, Any]) -> str:
     """Format the content of evaluation.json: the images, and each metric with its real-data baseline."""
-    samples, extractor, judge = result["samples"], result["extractor"], result["judge"]
+    samples, extractor, classifier = result["samples"], result["extractor"], result["classifier"]
     images = "" if extractor["features"] is None else f": {samples['count']:,} images{_settings(samples)}"
     lines = [
         f"{samples['source']}{images}",
@@ -16,10 +16,10 @@ def evaluation_table(result: dict[str, Any]) -> str:
         lines.append(f"held-out images: {result['held_out']['summary']} ({result['held_out']['fingerprint'][:8]})")
     if extractor["features"] is not None:
         lines.append(f"features: {extractor['features']} of {extractor['name']} ({extractor['digest'][:8]})")
-    if judge is not None:
-        read = f"{judge['value']:.1%} ({judge['low']:.1%} to {judge['high']:.1%})"
-        images = f"{judge['held_out']:,} held-out real images"
-        lines.append(f"reference classifier ({judge['digest'][:8]}): accuracy {read} on {images}")
+    if classifier is not None:
+        read = f"{classifier['value']:.1%} ({classifier['low']:.1%} to {classifier['high']:.1%})"
+        images = f"{classifier['held_out']:,} held-out real images"
+        lines.append(f"reference classifier ({classifier['digest'][:8]}): accuracy {read} on {images}")
     rows = [("", "value", "95 % interval", "images", "better", "samples, equal number", "real", "images")]
     for name, figure in result["figures"].items():
         own = (name, number(figure["value"]), interval(figure), f"{figure['count']:,}", figure["better"])

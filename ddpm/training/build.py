@@ -58,7 +58,7 @@ def check_extractor(name: str) -> None:
     if name not in EXTRACTORS and not re.fullmatch(r"dinov2:.+|[\w.]+:\w+", name) and not Path(name).is_dir():
         raise ValueError(
             f"evaluation.extractor: {name!r} is not one of {', '.join(EXTRACTORS)}, dinov2:MODEL, the folder of a "
-            f"saved judge, or package.module:Name of your own{did_you_mean(name, EXTRACTORS)}"
+            f"saved classifier, or package.module:Name of your own{did_you_mean(name, EXTRACTORS)}"
         )
 
 

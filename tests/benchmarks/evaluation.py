@@ -4,7 +4,7 @@ python tests/benchmarks/evaluation.py digits --out quality
 python tests/benchmarks/evaluation.py train.parquet --held-out test.parquet --count 10000 --out quality
 
 The samples are held-out real images (or half of the images, where none are held out), damaged; the reference is the
-other real images. Everything is read by the judge. Writes evaluation.json, and prints a table with a column per metric.
+other real images. Everything is read by the reference classifier. Writes evaluation.json, and prints a table with a column per metric.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from ddpm.data import ImageData, load_data
 from ddpm.evaluation.feature_tables import Features, random_indices
 from ddpm.evaluation.features import cache_directory, extract_features
 from ddpm.evaluation.metrics import METRICS, Options
-from ddpm.evaluation.reference_classifier import Judge, cached_judge
+from ddpm.evaluation.reference_classifier import ReferenceClassifier, cached_classifier
 
 FIGURES = ("frechet_distance", "frechet_distance_infinity", "kernel_distance", "precision", "recall", "density",
            "coverage", "inception_score", "accuracy", "memorised")
@@ -78,9 +78,9 @@ def damages(
         yield f"{share:.0%} copies of training images", copied, its
 
 
-def tabulate_features(images: Tensor, labels: Tensor, judge: Judge) -> Features:
+def tabulate_features(images: Tensor, labels: Tensor, classifier: ReferenceClassifier) -> Features:
     """In memory."""
-    parts = [extract_features(part, judge, judge) for part in images.split(500)]
+    parts = [extract_features(part, classifier, classifier) for part in images.split(500)]
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return Features(**columns, labels=labels)
 
@@ -100,7 +100,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     data = load_data(args.reference)
-    judge = cached_judge(data, torch.device("cpu"), cache_directory())
+    classifier = cached_classifier(data, torch.device("cpu"), cache_directory())
     if args.held_out:
         other = load_data(args.held_out)
         images, labels = read(other, random_indices(len(other), min(len(other), args.count or len(other))))
@@ -111,13 +111,13 @@ def main() -> None:
         images, labels = read(data, ours.nonzero()[:, 0])
         known, known_labels = read(data, (~ours).nonzero()[:, 0])
     start = time.perf_counter()
-    reference = tabulate_features(known, known_labels, judge)
+    reference = tabulate_features(known, known_labels, classifier)
     print(f"{len(images)} images against {len(known)}; features of the reference: {time.perf_counter() - start:.1f} s")
     options = Options(replicates=100)
     rows = {}
     for name, damaged, its in damages(images, labels, known, known_labels):
         start = time.perf_counter()
-        samples = tabulate_features(damaged, its, judge)
+        samples = tabulate_features(damaged, its, classifier)
         figures = {}
         for metric in METRICS.values():
             if metric.applies(samples) is None:

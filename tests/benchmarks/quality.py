@@ -33,7 +33,7 @@ SCALES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 INTERVAL = (0.3, 3.0)
 
 
-class Judge:
+class ReferenceClassifier:
     """Reads digits. Its own accuracy on 297 real images that it was not shown is 0.993."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Bench:
     def __init__(self, run: Path, images: int, budgets: list[int]) -> None:
         config = read_config(run / "config.yaml")
         self.pipeline, data = load_pipeline(run), build_data(config)
-        self.judge = Judge() if config.data.source == "digits" else None
+        self.classifier = ReferenceClassifier() if config.data.source == "digits" else None
         self.budgets = budgets
         self.labels = torch.arange(images) % data.num_classes
         self.seeds = list(range(10_000, 10_000 + images))
@@ -76,7 +76,7 @@ class Bench:
         return torch.cat([draw(indices) for indices in batches(len(labels), 100)])
 
     def accuracy(self, images: Tensor) -> float | None:
-        return None if self.judge is None else float((self.judge(images) == self.labels.numpy()).mean())
+        return None if self.classifier is None else float((self.classifier(images) == self.labels.numpy()).mean())
 
     def distance(self, images: Tensor) -> float:
         return distance_between(features(images), self.real)
@@ -170,7 +170,7 @@ def depths(bench: Bench, out: Path) -> dict:
     for guidance in (1.0, 2.0):
         for depth in range(levels + 1):
             labels = [[f] * depth + [c] * (levels - depth) for f, c in zip(fine, coarse, strict=True)]
-            read = bench.judge(bench.draw(labels, guidance=guidance, steps=25))
+            read = bench.classifier(bench.draw(labels, guidance=guidance, steps=25))
             rows.append({"guidance": guidance, "levels with the fine class": depth,
                          "coarse wins": float((read == np.array(coarse)).mean()),
                          "fine wins": float((read == np.array(fine)).mean())})

@@ -53,7 +53,7 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["--diffusion.label_dropout", "0", "--sample.guidance", "2"], ["sample.guidance", "diffusion.label_dropout"],
     ),
     "extractor": (
-        ["--evaluation.every", "1", "--evaluation.extractor", "jugde"], ["evaluation.extractor", "did you mean judge?"],
+        ["--evaluation.every", "1", "--evaluation.extractor", "jugde"], ["evaluation.extractor", "did you mean classifier?"],
     ),
     "missing data": (["--data.source", "./no/such/folder"], ["data.source"]),
     "fp16 without a GPU": (["--train.precision", "fp16"], ["train.precision", "fp16", "GPU"]),

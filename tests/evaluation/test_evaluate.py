@@ -23,7 +23,7 @@ from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.evaluation.denoiser import SCORES, image_scores
 from ddpm.evaluation.evaluate import evaluate
 from ddpm.evaluation.metrics import METRICS
-from ddpm.evaluation.reference_classifier import train_judge
+from ddpm.evaluation.reference_classifier import train_classifier
 from ddpm.evaluation.setup import DENOISER_METRICS
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
@@ -79,8 +79,8 @@ def test_what_it_was_made_from_is_said(whole: dict, model: Path) -> None:
     assert whole["samples"]["count"] == 300 and whole["samples"]["settings"].items() >= {
         "sampler": "ddim", "steps": 2, "guidance": 1.0, "seed": 0,
     }.items()
-    assert whole["extractor"]["name"] == "judge" and len(whole["extractor"]["digest"]) == 64
-    assert whole["judge"]["value"] > 0.9 and whole["judge"]["held_out"] > 100 and len(whole["model"]["weights"]) == 64
+    assert whole["extractor"]["name"] == "classifier" and len(whole["extractor"]["digest"]) == 64
+    assert whole["classifier"]["value"] > 0.9 and whole["classifier"]["held_out"] > 100 and len(whole["model"]["weights"]) == 64
     assert whole["versions"]["torch"] == torch.__version__
 
 
@@ -99,7 +99,7 @@ def test_classes_are_drawn_as_often_as_in_the_reference(whole: dict, model: Path
 
 def test_pictures_and_samples_are_kept(model: Path, whole: dict) -> None:
     (folder,) = (path.parent for path in model.glob("evaluations/*/evaluation.json"))
-    assert folder.name.startswith("ddim2-judge-")
+    assert folder.name.startswith("ddim2-classifier-")
     for name in ("confusion.png", "neighbours.png"):
         assert len(Image.open(folder / name).convert("L").getcolors(1 << 20)) > 5
     drawn = folder / whole["samples"]["folder"]
@@ -274,7 +274,7 @@ def test_killed_before_any_file(survived: int, model: Path, tmp_path: Path, one_
     ({"metrics": "frechet"}, r"^metrics: 'frechet' is not one of .*did you mean frechet_distance"),
     ({"count": 50, "metrics": "frechet_distance"}, r"^frechet_distance: needs \d+ images .* are 50; raise --count"),
     ({"metrics": " , "}, r"^metrics: .*allowed are frechet_distance"),
-    ({"extractor": "juge"}, r"^extractor: 'juge' .*judge"),
+    ({"extractor": "juge"}, r"^extractor: 'juge' .*classifier"),
     ({"reference": None}, r"^reference: .*--reference"),
     ({"reference": "nowhere/at/all"}, r"^reference: .*'nowhere/at/all'"),
     ({"steps": 51}, r"51"),
@@ -337,16 +337,16 @@ def test_metrics_of_the_denoiser_draw_nothing(model: Path, capsys: pytest.Captur
     assert not any(path.name.startswith("seed1000") for path in model.rglob("*.png"))
 
 
-def test_a_judge_of_other_images_reads_no_classes(model: Path, cache: Path, tmp_path: Path) -> None:
-    """It gives features; classes are read by a judge of the reference, whatever order the other one had them in."""
+def test_a_classifier_of_other_images_reads_no_classes(model: Path, cache: Path, tmp_path: Path) -> None:
+    """It gives features; classes are read by a reference classifier of the reference, whatever order the other one had them in."""
     data = load_data("digits")
     images, labels = data.__getitems__(torch.arange(0, len(data), 3))
     turned = ImageData(images, 9 - labels, tuple(reversed(DIGITS)), fingerprint="turned")
-    train_judge(turned, "cpu").save(tmp_path)
+    train_classifier(turned, "cpu").save(tmp_path)
     files = {file.name: sha256(file) for file in tmp_path.iterdir()}
     (tmp_path / "MANIFEST.json").write_text(json.dumps(files))
-    found, usual = (run(model, extractor=e, metrics="accuracy,kernel_distance") for e in (str(tmp_path), "judge"))
-    assert found["figures"]["accuracy"] == usual["figures"]["accuracy"] and found["judge"] == usual["judge"]
+    found, usual = (run(model, extractor=e, metrics="accuracy,kernel_distance") for e in (str(tmp_path), "classifier"))
+    assert found["figures"]["accuracy"] == usual["figures"]["accuracy"] and found["classifier"] == usual["classifier"]
     assert found["figures"]["kernel_distance"] != usual["figures"]["kernel_distance"]
 
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.data import ImageData
-from ddpm.evaluation import reference_classifier as judge_module
+from ddpm.evaluation import reference_classifier as classifier_module
 from ddpm.evaluation.extraction import check_images, extract_in_batches, extractor_digest
 from ddpm.evaluation.extractors import EXTRACTORS, build_extractor
-from ddpm.evaluation.reference_classifier import cached_judge
+from ddpm.evaluation.reference_classifier import cached_classifier
 
 CPU = torch.device("cpu")
 HAS_TORCH_FIDELITY = importlib.util.find_spec("torch_fidelity") is not None
@@ -88,26 +88,26 @@ def test_digests_tell_recipes_and_weights_apart() -> None:
 # --------------------------------------------------------------------------------------------------- names and folders
 
 
-def test_the_judge_by_name_and_by_folder(
+def test_the_classifier_by_name_and_by_folder(
     data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
-    monkeypatch.setattr(judge_module, "STEPS", (2, 2))
-    judge = build_extractor("judge", data, "cpu", tmp_path)
-    [folder] = (path for path in (tmp_path / "judges").iterdir() if path.is_dir())
-    assert judge.name == "judge" and judge.digest == cached_judge(data, CPU, tmp_path).digest
-    assert build_extractor(str(folder), data, CPU, tmp_path / "elsewhere").digest == judge.digest
+    monkeypatch.setattr(classifier_module, "STEPS", (2, 2))
+    classifier = build_extractor("classifier", data, "cpu", tmp_path)
+    [folder] = (path for path in (tmp_path / "classifiers").iterdir() if path.is_dir())
+    assert classifier.name == "classifier" and classifier.digest == cached_classifier(data, CPU, tmp_path).digest
+    assert build_extractor(str(folder), data, CPU, tmp_path / "elsewhere").digest == classifier.digest
     other = ImageData(images_of(4, 1, 9), torch.arange(4) % 2, ("a", "b"))
-    with pytest.raises(ValueError, match=r"^extractor: .*8x8 .*9x9 .*use `judge`$"):
+    with pytest.raises(ValueError, match=r"^extractor: .*8x8 .*9x9 .*use `classifier`$"):
         build_extractor(str(folder), other, CPU, tmp_path)
-    with pytest.raises(ValueError, match=r"^extractor: .*judge\.json"):
+    with pytest.raises(ValueError, match=r"^extractor: .*classifier\.json"):
         build_extractor(str(tmp_path), data, CPU, tmp_path)
 
 
 def test_unknown_names(data: ImageData, tmp_path: Path) -> None:
-    allowed = r"^extractor: 'inceptoin' .*judge, inception, dinov2, .*package\.module:Name; did you mean inception"
+    allowed = r"^extractor: 'inceptoin' .*classifier, inception, dinov2, .*package\.module:Name; did you mean inception"
     with pytest.raises(ValueError, match=allowed):
         build_extractor("inceptoin", data, CPU, tmp_path)
-    assert list(EXTRACTORS) == ["judge", "inception", "dinov2"]
+    assert list(EXTRACTORS) == ["classifier", "inception", "dinov2"]
 
 
 # --------------------------------------------------------------------------------------------------- an own extractor

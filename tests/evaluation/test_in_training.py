@@ -15,7 +15,7 @@ from ddpm.evaluation.feature_tables import Features
 from ddpm.evaluation.features import feature_digest
 from ddpm.evaluation.in_training import MONITORED, Monitor
 from ddpm.evaluation.metrics import METRICS, Options
-from ddpm.evaluation.reference_classifier import cached_judge
+from ddpm.evaluation.reference_classifier import cached_classifier
 
 SETTINGS = EvaluationConfig(every=1, count=300)
 
@@ -48,18 +48,18 @@ def in_class_order(data: ImageData, count: int) -> torch.Tensor:
 def test_a_figure_is_that_of_its_metric(name: str, digits: ImageData, cache: Path) -> None:
     """The digits, 1,797, are few enough that no figure is made from a part of them."""
     watched = monitor(SETTINGS, digits, cache)
-    judge = cached_judge(digits, "cpu", cache)
+    classifier = cached_classifier(digits, "cpu", cache)
     images = torch.randint(0, 256, (300, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     figures = watched.measure(watched.extract_features(images))
-    real = judge.extract(digits.__getitems__(range(len(digits)))[0])
-    samples = judge.extract(images)
+    real = classifier.extract(digits.__getitems__(range(len(digits)))[0])
+    samples = classifier.extract(images)
     pixels = torch.zeros(1, 1)      # that none of these figures looks at
     described = [
         Features(features, pixels, logits, logits, labels)
         for (features, logits), labels in ((samples, watched.labels), (real, digits.labels))
     ]
     expected = METRICS[name].measure(*described, Options(replicates=20))[name].value
-    # The judge sees other batches here, which moves features by float32 roundings.
+    # The reference classifier sees other batches here, which moves features by float32 roundings.
     assert figures[name] == pytest.approx(expected, rel=1e-5)
 
 
@@ -72,11 +72,11 @@ def test_the_real_images_themselves_are_perfect(digits: ImageData, cache: Path) 
     watched = monitor(replace(SETTINGS, count=len(digits)), digits, cache)
     indices = digits.labels.argsort(stable=True)
     assert torch.equal(watched.labels, digits.labels[indices])
-    judge = cached_judge(digits, "cpu", cache)
+    classifier = cached_classifier(digits, "cpu", cache)
     figures = watched.measure(watched.extract_features(digits.__getitems__(indices)[0]))
     # Of a distance of some hundreds; what is left is the rounding of a matrix root.
     assert figures["frechet_distance"] == pytest.approx(0, abs=1e-3)
-    read = judge.extract(digits.__getitems__(indices)[0])[1].argmax(1)
+    read = classifier.extract(digits.__getitems__(indices)[0])[1].argmax(1)
     assert figures["accuracy"] == pytest.approx(float((read == watched.labels).double().mean()), abs=1e-12)
     assert figures["accuracy"] > 0.95
 
@@ -107,8 +107,8 @@ def test_identity_tells_what_figures_can_be_compared(digits: ImageData, cache: P
     assert monitor(replace(SETTINGS, every=5), digits, cache).identity == known
     for change in ({"count": 301}, {"metric": "accuracy"}, {"sampler": "ddim"}, {"steps": 9}, {"seed": 1}):
         assert monitor(replace(SETTINGS, **change), digits, cache).identity != known
-    judge = cached_judge(digits, "cpu", cache)
-    assert known["description"] == feature_digest(build_extractor("judge", digits, "cpu", cache), judge)
+    classifier = cached_classifier(digits, "cpu", cache)
+    assert known["description"] == feature_digest(build_extractor("classifier", digits, "cpu", cache), classifier)
 
 
 def test_better_is_the_metrics(digits: ImageData, cache: Path) -> None:
@@ -116,7 +116,7 @@ def test_better_is_the_metrics(digits: ImageData, cache: Path) -> None:
     assert better == {"frechet_distance": "lower", "kernel_distance": "lower", "accuracy": "higher"}
 
 
-def test_an_extractor_without_a_judge_of_one_class(cache: Path) -> None:
+def test_an_extractor_without_a_classifier_of_one_class(cache: Path) -> None:
     """Distances need no classes."""
     one = ImageData(
         torch.randint(0, 256, (50, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8),
@@ -145,7 +145,7 @@ REFUSED = {
     "too few drawn": (100, {"count": 200}, r"^evaluation\.metric: frechet_distance .* 225 images .* 200.*"
                       r"evaluation\.count, or use evaluation\.metric kernel_distance or accuracy"),
     "too few real": (100, {}, r"^evaluation\.metric: frechet_distance .* 225 real images .* 200"),
-    "unknown extractor": (200, {"extractor": "juge"}, r"^evaluation\.extractor: 'juge' .*did you mean judge"),
+    "unknown extractor": (200, {"extractor": "juge"}, r"^evaluation\.extractor: 'juge' .*did you mean classifier"),
     "a class of one image": (1, {}, r"^evaluation\.extractor: .*class '0' .* 2 or more"),
 }
 

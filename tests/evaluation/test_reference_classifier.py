@@ -1,4 +1,4 @@
-"""The judge: what it learns, what its distances see, and that it is kept whole."""
+"""The reference classifier: what it learns, what its distances see, and that it is kept whole."""
 
 import json
 import math
@@ -13,12 +13,12 @@ from torch import Tensor
 from ddpm.data import ImageData, load_data
 from ddpm.evaluation import reference_classifier as module
 from ddpm.evaluation.reference_classifier import (
-    Judge,
-    cached_judge,
+    ReferenceClassifier,
+    cached_classifier,
     held_out_indices,
-    load_judge,
+    load_classifier,
     shift_randomly,
-    train_judge,
+    train_classifier,
 )
 
 
@@ -39,10 +39,10 @@ def digits() -> ImageData:
 
 
 @pytest.fixture(scope="module")
-def judge(digits: ImageData) -> Judge:
+def classifier(digits: ImageData) -> ReferenceClassifier:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    trained = train_judge(digits, "cpu")
+    trained = train_classifier(digits, "cpu")
     torch.set_num_threads(threads)
     return trained
 
@@ -55,17 +55,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 # -------------------------------------------------------------------------------------------------------- what it reads
 
 
-def test_digits_are_read(judge: Judge, digits: ImageData) -> None:
-    images, labels = digits.__getitems__(judge.held_out_indices)
-    right = int((judge.extract(images)[1].argmax(dim=1) == labels).sum())
-    assert judge.accuracy.value == right / judge.held_out and judge.accuracy.count == judge.held_out == 359
+def test_digits_are_read(classifier: ReferenceClassifier, digits: ImageData) -> None:
+    images, labels = digits.__getitems__(classifier.held_out_indices)
+    right = int((classifier.extract(images)[1].argmax(dim=1) == labels).sum())
+    assert classifier.accuracy.value == right / classifier.held_out and classifier.accuracy.count == classifier.held_out == 359
     # 0.98 is expected; a share of 359 has a standard error of 0.007.
-    assert judge.accuracy.value > 0.965
+    assert classifier.accuracy.value > 0.965
 
 
-def test_the_interval_is_wilsons(judge: Judge) -> None:
+def test_the_interval_is_wilsons(classifier: ReferenceClassifier) -> None:
     """Its ends are the shares p that are 1.96 standard errors, of p, from what was found."""
-    value, low, high, count = judge.accuracy
+    value, low, high, count = classifier.accuracy
     for end in (low, high):
         assert abs(value - end) / math.sqrt(end * (1 - end) / count) == pytest.approx(1.959964, rel=1e-5)
     assert low < value < high
@@ -102,29 +102,29 @@ WORSE = {
 
 
 @pytest.mark.parametrize("name", WORSE)
-def test_distances_grow_with_damage(judge: Judge, digits: ImageData, name: str) -> None:
+def test_distances_grow_with_damage(classifier: ReferenceClassifier, digits: ImageData, name: str) -> None:
     spoil, strengths = WORSE[name]
     order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(1))
     reference, images = (digits.__getitems__(half)[0] for half in (order[:898], order[898:]))
-    known = judge.extract(reference)[0]
-    distances = [frechet_distance(known, judge.extract(spoil(images, s))[0]) for s in strengths]
-    distances.insert(0, frechet_distance(known, judge.extract(images)[0]))
+    known = classifier.extract(reference)[0]
+    distances = [frechet_distance(known, classifier.extract(spoil(images, s))[0]) for s in strengths]
+    distances.insert(0, frechet_distance(known, classifier.extract(images)[0]))
     assert distances == sorted(distances) and distances[-1] > 3 * distances[0], distances
 
 
-def test_distances_grow_with_missing_classes_and_copies(judge: Judge, digits: ImageData) -> None:
+def test_distances_grow_with_missing_classes_and_copies(classifier: ReferenceClassifier, digits: ImageData) -> None:
     order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(1))
-    known = judge.extract(digits.__getitems__(order[:898])[0])[0]
+    known = classifier.extract(digits.__getitems__(order[:898])[0])[0]
     images, labels = digits.__getitems__(order[898:])
-    features = judge.extract(images)[0]
+    features = classifier.extract(images)[0]
     missing = [frechet_distance(known, features[labels >= first]) for first in (0, 1, 2, 4, 8)]
     copies = [frechet_distance(known, features[torch.arange(898) % few]) for few in (898, 400, 90, 20)]
     assert missing == sorted(missing) and copies == sorted(copies)
     assert missing[-1] > 3 * missing[0] and copies[-1] > 3 * copies[0]
 
 
-def test_depths_weigh_alike(judge: Judge, digits: ImageData) -> None:
-    features = judge.extract(digits.__getitems__(range(len(digits)))[0])[0]
+def test_depths_weigh_alike(classifier: ReferenceClassifier, digits: ImageData) -> None:
+    features = classifier.extract(digits.__getitems__(range(len(digits)))[0])[0]
     assert features.shape == (1797, 224) and features.dtype == torch.float32
     # Scaled on the images that it was trained on, here on all of them.
     variances = [float(part.var(dim=0).mean()) for part in features.split(module.WIDTHS, dim=1)]
@@ -138,20 +138,20 @@ def test_depths_weigh_alike(judge: Judge, digits: ImageData) -> None:
 @pytest.mark.parametrize(("size", "classes"), [(8, 2), (17, 3), (64, 2), (250, 2), (256, 12)])
 def test_any_size_and_number_of_classes(quick: None, channels: int, size: int, classes: int) -> None:
     data = noise_data(3 * classes, channels, size, classes)
-    judge = train_judge(data, "cpu")
-    features, logits = judge.extract(data.__getitems__(range(5))[0])
+    classifier = train_classifier(data, "cpu")
+    features, logits = classifier.extract(data.__getitems__(range(5))[0])
     assert features.shape == (5, 224) and logits.shape == (5, classes)
     assert features.isfinite().all() and logits.isfinite().all()
-    assert (judge.classes, judge.channels, judge.resolution) == (classes, channels, size)
+    assert (classifier.classes, classifier.channels, classifier.resolution) == (classes, channels, size)
 
 
-def test_the_same_data_makes_the_same_judge_and_nothing_else_is_drawn(quick: None, one_thread: None) -> None:
+def test_the_same_data_makes_the_same_classifier_and_nothing_else_is_drawn(quick: None, one_thread: None) -> None:
     before = torch.get_rng_state()
-    first = train_judge(noise_data(), "cpu")
+    first = train_classifier(noise_data(), "cpu")
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(3)
-    assert train_judge(noise_data(), "cpu").digest == first.digest
-    assert train_judge(noise_data(42), "cpu").digest != first.digest
+    assert train_classifier(noise_data(), "cpu").digest == first.digest
+    assert train_classifier(noise_data(42), "cpu").digest != first.digest
 
 
 def test_what_is_held_out_is_never_trained_on(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,8 +164,8 @@ def test_what_is_held_out_is_never_trained_on(quick: None, monkeypatch: pytest.M
 
     monkeypatch.setattr(data, "__getitems__", spy, raising=False)
     monkeypatch.setattr(module, "_read", lambda network, data, indices: network(read(indices)[0]))
-    judge = train_judge(data, "cpu")
-    assert seen == set(range(50)) - set(judge.held_out_indices.tolist())
+    classifier = train_classifier(data, "cpu")
+    assert seen == set(range(50)) - set(classifier.held_out_indices.tolist())
 
 
 def test_steps_and_images_in_memory_are_bounded(quick: None) -> None:
@@ -177,8 +177,8 @@ def test_steps_and_images_in_memory_are_bounded(quick: None) -> None:
             return super().__getitems__(torch.as_tensor(indices) % 2)
 
     data = Large(torch.zeros(200_000, 1, 8, 8, dtype=torch.uint8), torch.arange(200_000) % 2, ("a", "b"))
-    judge = train_judge(data, "cpu")
-    assert judge.held_out == 10_000 and max(most) <= 128 and sum(most) < 20_000
+    classifier = train_classifier(data, "cpu")
+    assert classifier.held_out == 10_000 and max(most) <= 128 and sum(most) < 20_000
 
 
 @pytest.mark.parametrize("counts", [(50, 50), (100, 5, 5), (2, 2), (2, 3, 4, 2), (1000, 7, 2)])
@@ -207,13 +207,13 @@ def test_shifts_repeat_the_border() -> None:
     assert len({at[0] for at in found}) > 15        # of 25; 64 draws miss less than two of them on average
 
 
-def test_features_do_not_depend_on_neighbours(judge: Judge, digits: ImageData) -> None:
+def test_features_do_not_depend_on_neighbours(classifier: ReferenceClassifier, digits: ImageData) -> None:
     images = digits.__getitems__(range(300))[0]
-    together = judge.extract(images)
-    alone = judge.extract(images[200:203])
+    together = classifier.extract(images)
+    alone = classifier.extract(images[200:203])
     for all_, few in zip(together, alone, strict=True):
         torch.testing.assert_close(all_[200:203], few, rtol=1e-4, atol=1e-4)     # kernels differ with the batch size
-    assert [x.shape for x in judge.extract(images[:0])] == [(0, 224), (0, 10)]
+    assert [x.shape for x in classifier.extract(images[:0])] == [(0, 224), (0, 10)]
 
 
 # ----------------------------------------------------------------------------------------------------- where it is kept
@@ -221,39 +221,39 @@ def test_features_do_not_depend_on_neighbours(judge: Judge, digits: ImageData) -
 
 def test_it_is_trained_once(quick: None, one_thread: None, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     data = noise_data()
-    first = cached_judge(data, "cpu", tmp_path)
+    first = cached_classifier(data, "cpu", tmp_path)
     assert "40 images" in capsys.readouterr().out
-    again = cached_judge(data, "cpu", tmp_path)
+    again = cached_classifier(data, "cpu", tmp_path)
     assert capsys.readouterr() == ("", "")
     images = data.__getitems__(range(9))[0]
     for a, b in zip(first.extract(images), again.extract(images), strict=True):
         assert torch.equal(a, b)
     assert (again.digest, again.accuracy, again.class_names) == (first.digest, first.accuracy, first.class_names)
     assert torch.equal(again.held_out_indices, first.held_out_indices)
-    cached_judge(noise_data(fingerprint="b"), "cpu", tmp_path)
+    cached_classifier(noise_data(fingerprint="b"), "cpu", tmp_path)
     assert "once" in capsys.readouterr().out
 
 
 def test_damage_is_noticed(quick: None, one_thread: None, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    first = cached_judge(noise_data(), "cpu", tmp_path)
-    [weights] = tmp_path.rglob("judge.safetensors")
+    first = cached_classifier(noise_data(), "cpu", tmp_path)
+    [weights] = tmp_path.rglob("classifier.safetensors")
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(ValueError, match=r"^extractor: .*judge.safetensors .*use `judge`"):
-        load_judge(weights.parent)
-    again = cached_judge(noise_data(), "cpu", tmp_path)
+    with pytest.raises(ValueError, match=r"^extractor: .*classifier.safetensors .*use `classifier`"):
+        load_classifier(weights.parent)
+    again = cached_classifier(noise_data(), "cpu", tmp_path)
     assert "WARNING" in capsys.readouterr().err and again.digest == first.digest
-    assert load_judge(weights.parent).digest == first.digest
+    assert load_classifier(weights.parent).digest == first.digest
 
 
-def test_a_judge_of_another_version_is_refused(quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cached_judge(noise_data(), "cpu", tmp_path)
-    [about] = tmp_path.rglob("judge.json")
+def test_a_classifier_of_another_version_is_refused(quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached_classifier(noise_data(), "cpu", tmp_path)
+    [about] = tmp_path.rglob("classifier.json")
     assert json.loads(about.read_text())["class_names"] == ["c0", "c1"]
     monkeypatch.setattr(module, "RECIPE", "another")
-    with pytest.raises(ValueError, match=r"^extractor: .*version.*use `judge`"):
-        load_judge(about.parent)
+    with pytest.raises(ValueError, match=r"^extractor: .*version.*use `classifier`"):
+        load_classifier(about.parent)
 
 
 # ------------------------------------------------------------------------------------------------------------- mistakes
@@ -261,15 +261,15 @@ def test_a_judge_of_another_version_is_refused(quick: None, tmp_path: Path, monk
 
 def test_data_that_cannot_be_told_apart() -> None:
     pixels = torch.zeros(5, 1, 8, 8, dtype=torch.uint8)
-    with pytest.raises(ValueError, match=r"^judge: .*1 class.* 2 or more"):
-        train_judge(ImageData(pixels, torch.zeros(5, dtype=torch.int64), ("a",)), "cpu")
+    with pytest.raises(ValueError, match=r"^classifier: .*1 class.* 2 or more"):
+        train_classifier(ImageData(pixels, torch.zeros(5, dtype=torch.int64), ("a",)), "cpu")
     for labels, message in (([0, 0, 0, 0, 1], "'dog' has 1 image;"), ([0] * 5, "'dog' has 0 images;")):
-        with pytest.raises(ValueError, match=f"^judge: class {message} .* 2 or more"):
-            train_judge(ImageData(pixels, torch.tensor(labels), ("cat", "dog")), "cpu")
+        with pytest.raises(ValueError, match=f"^classifier: class {message} .* 2 or more"):
+            train_classifier(ImageData(pixels, torch.tensor(labels), ("cat", "dog")), "cpu")
 
 
-def test_images_of_another_size(judge: Judge) -> None:
+def test_images_of_another_size(classifier: ReferenceClassifier) -> None:
     with pytest.raises(ValueError, match=r"^images: 9x9 .*8x8$"):
-        judge.extract(torch.zeros(2, 1, 9, 9, dtype=torch.uint8))
+        classifier.extract(torch.zeros(2, 1, 9, 9, dtype=torch.uint8))
     with pytest.raises(ValueError, match=r"^images: 3 channels in shape \(2, 3, 8, 8\); allowed: 1$"):
-        judge.extract(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+        classifier.extract(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))

@@ -220,13 +220,13 @@ def test_probe_writes_its_page(commands: Commands, digits: Path) -> None:
 
 @pytest.fixture(scope="module")
 def evaluations(commands: Commands, digits: Path) -> tuple[dict, dict]:
-    """Evaluate the digits run on the GPU, then the same images with the same judge on the CPU."""
+    """Evaluate the digits run on the GPU, then the same images with the same classifier on the CPU."""
     folder = commands.folder
     found = []
     for name, environment in (("evaluated_gpu", FULL_PRECISION), ("evaluated_cpu", ON_CPU)):
         cache = folder / f"{name}_cache"
-        if found:       # a judge that the CPU trains would be another
-            shutil.copytree(folder / "evaluated_gpu_cache" / "judges", cache / "judges")
+        if found:       # a reference classifier that the CPU trains would be another
+            shutil.copytree(folder / "evaluated_gpu_cache" / "classifiers", cache / "classifiers")
         options = "--count", 240, "--steps", 10, "--bound_images", 16, "--bound_steps", 5, "--out", folder / name
         Command(
             folder / f"{name}.txt", "evaluate.py", digits, *options,

@@ -37,7 +37,7 @@ REFUSED = {
     "spacing": ({"spacing": "leeding"}, ("evaluation.spacing: 'leeding'", "mean leading")),
     "steps": ({"steps": 1001}, ("evaluation.steps: 1001", "1 to 1000")),
     "extractor": ({"extractor": "inceptoin"}, ("evaluation.extractor: 'inceptoin'", "mean inception")),
-    "no folder": ({"extractor": "runs/no/judge"}, ("evaluation.extractor: 'runs/no/judge'", *EXTRACTORS)),
+    "no folder": ({"extractor": "runs/no/classifier"}, ("evaluation.extractor: 'runs/no/classifier'", *EXTRACTORS)),
     "no model": ({"extractor": "dinov2:"}, ("evaluation.extractor: 'dinov2:'", "dinov2:MODEL")),
     "no class": ({"extractor": "mine:"}, ("evaluation.extractor: 'mine:'", "package.module:Name")),
     "no module": ({"extractor": ":Mine"}, ("evaluation.extractor: ':Mine'", "package.module:Name")),
@@ -61,8 +61,8 @@ def test_extractors_that_may_be_there(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_refuses_an_extractor_that_is_not_known(tmp_path: Path, refused) -> None:
-    unknown = replace(CONFIG, evaluation=replace(CONFIG.evaluation, extractor="judgee"))
-    with refused("evaluation.extractor: 'judgee'", "mean judge"):
+    unknown = replace(CONFIG, evaluation=replace(CONFIG.evaluation, extractor="classifer"))
+    with refused("evaluation.extractor: 'classifer'", "mean classifier"):
         train(unknown, tmp_path / "run", dry_run=True)
 
 

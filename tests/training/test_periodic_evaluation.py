@@ -144,7 +144,7 @@ class Killed(BaseException):
 
 
 class Brightness:
-    """Stands for a monitor: how far the mean grey level is from that of the best step, without a judge."""
+    """Stands for a monitor: how far the mean grey level is from that of the best step, without a classifier."""
 
     labels, seeds = torch.arange(10), list(range(10))
     better = "lower"
@@ -333,7 +333,7 @@ def test_a_signal_at_any_moment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 # ------------------------------------------------------------------------------------------------------ the launch
 
 @pytest.mark.parametrize(("every", "patience"), [(0, None), (20, timedelta(hours=12))])
-def test_processes_wait_while_one_trains_a_judge(
+def test_processes_wait_while_one_trains_a_classifier(
     every: int, patience: timedelta | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked = []

@@ -88,7 +88,7 @@ _BOUND: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 # Additional settings that must agree for one metric (or for the curve of denoising errors).
 ALSO_NEEDED: dict[str, dict[str, Callable[[dict[str, Any]], Any]]] = {
-    "accuracy": {"judge.digest": lambda content: content["judge"]["digest"] if content.get("judge") else None},
+    "accuracy": {"classifier.digest": lambda content: content["classifier"]["digest"] if content.get("classifier") else None},
     "memorised": {"held_out.fingerprint": _held_out},
     "bits_per_dim": {**_BOUND, "bound_steps": lambda content: content.get("bound_steps")},
     "denoising": _BOUND,        # the curve over sigma

@@ -59,7 +59,7 @@ def render_comparison(comparison: Comparison) -> str:
         first=next(iter(comparison.evaluations), None),
         several=len(comparison.evaluations) > 1,
         method=None if first is None else _method(first.content),
-        judges=[(name, e.content["judge"]) for name, e in comparison.evaluations.items() if e.content.get("judge")],
+        classifiers=[(name, e.content["classifier"]) for name, e in comparison.evaluations.items() if e.content.get("classifier")],
         skipped=dict(item for e in comparison.evaluations.values() for item in e.content.get("skipped", {}).items()),
         curves=_curves(comparison.runs, styles),
         denoising=_denoising(comparison, styles),

@@ -96,7 +96,7 @@ class EvaluationRecord(TypedDict):
     figures: dict[str, EstimateRecord]
     model: NotRequired[ModelRecord | None]
     held_out: NotRequired[ImagesRecord | None]
-    judge: NotRequired[ClassifierRecord | None]
+    classifier: NotRequired[ClassifierRecord | None]
     likelihood_images: NotRequired[DenoiserImagesRecord | None]
     denoising: NotRequired[list[DenoisingRecord] | None]
 

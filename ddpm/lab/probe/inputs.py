@@ -15,7 +15,7 @@ from ddpm.data import ImageData
 from ddpm.data.slices import parse_split
 from ddpm.evaluation.features import cache_directory
 from ddpm.evaluation.image_source import check_size, is_model, load_real_images, reference_config
-from ddpm.evaluation.reference_classifier import Judge, cached_judge
+from ddpm.evaluation.reference_classifier import ReferenceClassifier, cached_classifier
 from ddpm.io.pipelines import load_pipeline, locate, weights_digest
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.randomness import Purpose, generator
@@ -74,7 +74,7 @@ def read_inputs(command: ProbeCommand, device: torch.device) -> ProbeInputs:
     return ProbeInputs(str(directory), weights_digest(directory), pipeline, images)
 
 
-def load_judge(images: Images, device: torch.device) -> Judge:
+def load_classifier(images: Images, device: torch.device) -> ReferenceClassifier:
     """Return a classifier trained on the real images, from the cache if it is there.
 
     Raises:
@@ -82,7 +82,7 @@ def load_judge(images: Images, device: torch.device) -> Judge:
     """
     if images.data.num_classes < 2:
         raise ValueError("the real images have fewer than two classes")
-    return cached_judge(images.data, device, cache_directory())
+    return cached_classifier(images.data, device, cache_directory())
 
 
 def _read_images(command: ProbeCommand, pipeline: ClassConditionalPipeline, device: torch.device) -> Images:

@@ -13,7 +13,7 @@ from ddpm.diffusion.divergence import Diverged
 from ddpm.evaluation.likelihood import error_timesteps
 from ddpm.evaluation.modulation import modulated_layers, modulations, projection_inputs
 from ddpm.lab.probe.freezing import Freezer
-from ddpm.lab.probe.inputs import Images, ProbeInputs, load_judge
+from ddpm.lab.probe.inputs import Images, ProbeInputs, load_classifier
 from ddpm.lab.probe.modulation_statistics import analyse_variance, count_signs, measure_erasure, measure_strength
 from ddpm.lab.probe.results import (
     Erasure,
@@ -224,19 +224,19 @@ class Measures:
         if len(classes) < 2:
             raise NotMeasurable("fewer than two classes of the model are among the real images")
         try:
-            judge = load_judge(self.images, self.pipeline.device)
+            classifier = load_classifier(self.images, self.pipeline.device)
         except ValueError as problem:
             raise NotMeasurable(str(problem)) from problem
-        low, chance = judge.accuracy.low, 1 / len(judge.class_names)
+        low, chance = classifier.accuracy.low, 1 / len(classifier.class_names)
         if low is not None and low <= chance:
             raise NotMeasurable(
-                f"the accuracy of the reference classifier on new real images, {judge.accuracy.value:.0%}, is not "
+                f"the accuracy of the reference classifier on new real images, {classifier.accuracy.value:.0%}, is not "
                 f"significantly above chance ({chance:.0%}); it needs more images of each class"
             )
         with _progress_bar("class swap", len(swap_places(self.unet, by_section))) as bar:
             return swap_classes(
                 self.pipeline,
-                judge,
+                classifier,
                 classes,
                 [known.index(self.names[c]) for c in classes],
                 self.command.samples,

@@ -329,7 +329,7 @@ def _method(results: ProbeResults) -> list[tuple[str, str]]:
     if grid.classes != model.class_names:
         found += [("classes measured", ", ".join(grid.classes))]
     if results.swap is not None:
-        accuracy = results.swap.judge_accuracy
+        accuracy = results.swap.classifier_accuracy
         found += [
             ("class swap", f"{results.swap.samples:,} images at each point, {results.swap.sampler}"),
             (

@@ -262,7 +262,7 @@ class Swap(NamedTuple):
         points: first the resolutions from none to all, then the sections.
         samples: number of images at each point, with the same seeds and classes at all points.
         sampler: description of the sampler.
-        judge_accuracy: accuracy of the reference classifier on real images that it was not trained on.
+        classifier_accuracy: accuracy of the reference classifier on real images that it was not trained on.
         shown: the classes of each column of the picture, "A to B".
         picture: base64 of a PNG with a row for each point and a column for each of `shown`.
     """
@@ -270,7 +270,7 @@ class Swap(NamedTuple):
     points: list[SwapPoint]
     samples: int
     sampler: str
-    judge_accuracy: Figure
+    classifier_accuracy: Figure
     shown: list[str]
     picture: str
 

@@ -220,7 +220,7 @@ def _swapped(swap: Swap | None) -> str:
             f"of the sections alone, the {strongest.where} has the largest effect ({percent(strongest.second.value)} "
             "of the images are classified as its class)"
         )
-    accuracy = f"a reference classifier with an accuracy of {percent(swap.judge_accuracy.value)} on new real images"
+    accuracy = f"a reference classifier with an accuracy of {percent(swap.classifier_accuracy.value)} on new real images"
     return f"Where the class acts, according to {accuracy}: {'; '.join(found)}." if found else ""
 
 

@@ -12,7 +12,7 @@ from ddpm.diffusion.sampling import batches, draw, to_uint8
 from ddpm.diffusion.schedule import Denoiser, Prediction
 from ddpm.evaluation.estimates import wilson_interval
 from ddpm.evaluation.modulation import modulated_layers, projection_inputs
-from ddpm.evaluation.reference_classifier import Judge
+from ddpm.evaluation.reference_classifier import ReferenceClassifier
 from ddpm.io.pictures import labelled_grid
 from ddpm.lab.probe.results import Swap, SwapPoint
 from ddpm.lab.probe.steering import steered
@@ -79,7 +79,7 @@ def swapped_denoiser(denoiser: Denoiser, unet: UNet, place: Place) -> Denoiser:
 
 def swap_classes(
     pipeline: ClassConditionalPipeline,
-    judge: Judge,
+    classifier: ReferenceClassifier,
     classes: list[int],
     read_as: list[int],
     samples: int,
@@ -92,7 +92,7 @@ def swap_classes(
 
     Args:
         pipeline: the model.
-        judge: a classifier that was trained on real images only.
+        classifier: a classifier that was trained on real images only.
         classes: ids of the model's classes, 2 or more; each is swapped with the next, the last with the first.
         read_as: the classifier's ids of the same classes.
         samples: images of each class.
@@ -128,7 +128,7 @@ def swap_classes(
             for at in batches(len(pairs), batch_size)
         ]
         images = to_uint8(torch.cat(drawn)).cpu()
-        read = judge.extract(images)[1].argmax(dim=1)
+        read = classifier.extract(images)[1].argmax(dim=1)
         counts = (read[:, None] == expected).sum(dim=0).tolist()
         points.append(SwapPoint(place.where, place.kind, *(wilson_interval(count, len(pairs)) for count in counts)))
         rows.append(list(images[:shown]))
@@ -138,7 +138,7 @@ def swap_classes(
         points,
         len(pairs),
         f"{SAMPLER}, {steps} steps, {SPACING}, no guidance",
-        judge.accuracy,
+        classifier.accuracy,
         [f"{names[a]} to {names[b]}" for a, b in pairs[:shown].tolist()],
         _picture(rows, [point.where for point in points]),
     )

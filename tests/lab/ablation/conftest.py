@@ -46,7 +46,7 @@ def write_training(config: Config, path: Path) -> None:
 
 
 def write_evaluation(
-    command: EvaluateCommand, settings: SampleConfig, figures: dict[str, float], judge: str = "j" * 64
+    command: EvaluateCommand, settings: SampleConfig, figures: dict[str, float], classifier: str = "j" * 64
 ) -> Path:
     """evaluation.json of a run that `write_training` made."""
     path = Path(command.model)
@@ -60,8 +60,8 @@ def write_evaluation(
         "samples": {"count": command.count, "settings": drawing, "folder": None},
         "reference": {"fingerprint": "d" * 8, "summary": "images"},
         "held_out": None,
-        "extractor": {"name": "judge", "digest": judge, "features": 8},
-        "judge": {"digest": judge, "value": 0.9, "low": 0.8, "high": 0.95, "held_out": 10},
+        "extractor": {"name": "classifier", "digest": classifier, "features": 8},
+        "classifier": {"digest": classifier, "value": 0.9, "low": 0.8, "high": 0.95, "held_out": 10},
         "likelihood_images": None,
         "figures": {
             name: {

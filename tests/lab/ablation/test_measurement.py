@@ -30,7 +30,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "steps of one arm": ({"steps": 30}, r"evaluation\.steps: .*20.*arm short"),
     "eta": ({"sampler": "dpmpp", "eta": 0.5}, r"evaluation\.eta: .*dpmpp"),
     "guidance of one arm": ({"guidance": 2.0}, r"evaluation\.guidance: .*arm short.*1"),
-    "extractor": ({"extractor": "jugde"}, r"evaluation\.extractor: .*judge"),
+    "extractor": ({"extractor": "jugde"}, r"evaluation\.extractor: .*classifier"),
     "own extractor": ({"extractor": "nowhere_at_all:Mine"}, r"evaluation\.extractor: .*nowhere_at_all"),
     "guide": ({"guide": "runs/nowhere"}, r"evaluation\.guide: .*runs/nowhere"),
     "split that is not there": ({"held_out_split": "tset[:3]"}, r"evaluation\.held_out_split: .*tset"),

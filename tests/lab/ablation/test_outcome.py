@@ -34,7 +34,7 @@ def finished(
     """Makes a study in the test's folder whose runs have these figures; None leaves a run without an evaluation."""
 
     def make(
-        figures: Figures = accuracy_of, judge: Callable[[Trial], str] = lambda trial: "j" * 64, **changes: Any
+        figures: Figures = accuracy_of, classifier: Callable[[Trial], str] = lambda trial: "j" * 64, **changes: Any
     ) -> Study:
         made_of = study(**changes)
         register(made_of, {}, SimpleNamespace(summary=lambda: "images", fingerprint="d" * 8), tmp_path)
@@ -43,7 +43,7 @@ def finished(
             values = figures(trial)
             if values is not None:
                 settings = drawing_settings(made_of, trial.config)
-                made[1](evaluate_command(made_of, trial.path), settings, values, judge(trial))
+                made[1](evaluate_command(made_of, trial.path), settings, values, classifier(trial))
         return made_of
 
     return make
@@ -95,10 +95,10 @@ def test_the_record_is_plain_json_and_names_no_place(tmp_path: Path, finished: C
     assert content["runs"]["again"][1]["figures"]["accuracy"] == pytest.approx(0.821)
 
 
-def test_runs_of_another_judge_or_other_data_are_left_out_and_named(
+def test_runs_of_another_classifier_or_other_data_are_left_out_and_named(
     tmp_path: Path, finished: Callable[..., Study]
 ) -> None:
-    study = finished(judge=lambda trial: ("k" if trial.arm == "again" else "j") * 64)
+    study = finished(classifier=lambda trial: ("k" if trial.arm == "again" else "j") * 64)
     facts = tmp_path / "decayed" / "seed_1" / "run.json"
     content = json.loads(facts.read_text())
     facts.write_text(json.dumps(content | {"data": {"summary": "others", "fingerprint": "e" * 8}}))

@@ -270,13 +270,13 @@ def test_an_arm_that_diverges_at_every_rate_does_not_end_the_study(
     assert found["primary"]["decayed"]["pairs"] == 0 and found["primary"]["again"]["pairs"] == 1
 
 
-def test_rates_are_not_ranked_by_two_judges(
+def test_rates_are_not_ranked_by_two_classifiers(
     tmp_path: Path, study: Callable[..., Study], workshop: Workshop, made: tuple[Any, Callable[..., Path]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
-        judge = "k" if "lr_0.001" in command.model.parts else "j"
-        return made[1](command, settings, {"accuracy": 0.5}, judge * 64)
+        classifier = "k" if "lr_0.001" in command.model.parts else "j"
+        return made[1](command, settings, {"accuracy": 0.5}, classifier * 64)
 
     monkeypatch.setattr(runner, "evaluate", evaluate)
     with pytest.raises(ValueError, match=r"^learning_rates: .*extractor\.digest.*jj.*kk.*DDPM_CACHE"):

@@ -70,7 +70,7 @@ def a_run(name: str, path: Path, config: Config, value: float, images: bool = Tr
         "samples": {"count": 64, "settings": {}, "folder": "../samples/first"},
         "reference": data,
         "held_out": {"summary": "297 new images", "fingerprint": "e" * 32},
-        "extractor": {"name": "judge", "digest": "d" * 64, "features": 112},
+        "extractor": {"name": "classifier", "digest": "d" * 64, "features": 112},
         "figures": figures,
         "class_names": ["cat"],
         "denoising": [{"sigma": x, "x_0_error": value * x, "standard_error": 0.0} for x in LEVELS],

@@ -37,7 +37,7 @@ def _estimate(value: float, half: float | None, better: str = "lower", floor: fl
     return {"value": value, **ends, "count": 500, "better": better, "floor": real}
 
 
-def _add_evaluation(run: Path, name: str = "ddim50-judge", written: float = 1e9, **changes: Any) -> Path:
+def _add_evaluation(run: Path, name: str = "ddim50-classifier", written: float = 1e9, **changes: Any) -> Path:
     """Adds an evaluation with drawn images; `changes` are of evaluation.json, by dotted key."""
     folder, drawn = run / "evaluations" / name, run / "evaluations" / "samples" / name
     folder.mkdir(parents=True)
@@ -53,8 +53,8 @@ def _add_evaluation(run: Path, name: str = "ddim50-judge", written: float = 1e9,
                     "folder": f"../samples/{name}"},
         "reference": {"summary": "1,797 images, 8x8", "fingerprint": "f" * 32, "count": 1797},
         "held_out": None,
-        "extractor": {"name": "judge", "digest": "e" * 64, "features": 112},
-        "judge": {"digest": "e" * 64, "value": 0.97, "low": 0.95, "high": 0.98, "held_out": 360},
+        "extractor": {"name": "classifier", "digest": "e" * 64, "features": 112},
+        "classifier": {"digest": "e" * 64, "value": 0.97, "low": 0.95, "high": 0.98, "held_out": 360},
         "figures": {"frechet_distance": _estimate(20.0, 3.0, floor=1.5),
                     "accuracy": _estimate(0.8, 0.03, "higher", 0.97),
                     "recall": _estimate(0.5, None, "higher"), "bits_per_dim": _estimate(3.0, 0.1),

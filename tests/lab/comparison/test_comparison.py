@@ -91,7 +91,7 @@ def test_comparison(runs: tuple[Path, Path]) -> None:
 
 
 CHANGES = [
-    ("extractor__name", "inception", ("extractor", "judge", "inception")),
+    ("extractor__name", "inception", ("extractor", "classifier", "inception")),
     ("extractor__digest", "1" * 64, ("extractor.digest", "eeeeeeee", "11111111")),
     ("reference__fingerprint", "0" * 32, ("reference.fingerprint", "ffffffff", "00000000")),
     ("samples__count", 300, ("count", "500", "300")),
@@ -162,7 +162,7 @@ def test_what_may_differ(tmp_path: Path, make_run: Callable[..., Path], add_eval
 
 NEEDED = {
     "held_out.fingerprint": ("held_out", {"summary": "", "fingerprint": "7" * 32, "count": 9}),
-    "judge.digest": ("judge__digest", "8" * 64),
+    "classifier.digest": ("classifier__digest", "8" * 64),
     "bound_images": ("likelihood_images__count", 64),
     "bound_steps": ("bound_steps", 5),
 }
@@ -281,7 +281,7 @@ def test_an_evaluation_of_earlier_weights_is_noted(
     add_checkpoint(run, 10, "w" * 64)
     newest = add_checkpoint(run, 30, "x" * 64)
     (note,) = compare(read_runs([run])).notes
-    assert note.startswith("a:") and "ddim50-judge" in note
+    assert note.startswith("a:") and "ddim50-classifier" in note
     (newest / "MANIFEST.json").write_text(json.dumps({"unet/model.safetensors": "w" * 64}))
     assert compare(read_runs([run])).notes == []
     (newest / "MANIFEST.json").write_text("{")              # the one before is what would be evaluated

@@ -77,7 +77,7 @@ def test_page_and_table_of_runs_that_differ_in_everything(
         monitor(run, digest)
     add_evaluation(a)
     add_evaluation(a, "earlier", 0.5e9, samples__settings__steps=20)
-    add_evaluation(b, bound_steps=5, judge__digest="8" * 64,
+    add_evaluation(b, bound_steps=5, classifier__digest="8" * 64,
                    figures={"recall": estimate(0.5, None, "higher"), "accuracy": estimate(0.8, 0.03, "higher", 0.97)})
     shutil.rmtree(b / "evaluations" / "samples")
     add_evaluation(c, likelihood_images__count=64)
@@ -185,7 +185,7 @@ def test_curves_are_over_images_seen(
 def test_values_that_are_not_finite_are_shown_without_a_mark(
     runs: tuple[Path, Path], read_page: Callable[[str], Any], drawn: dict[str, list[list[Series]]]
 ) -> None:
-    file = runs[1] / "evaluations" / "ddim50-judge" / "evaluation.json"
+    file = runs[1] / "evaluations" / "ddim50-classifier" / "evaluation.json"
     content = json.loads(file.read_text())
     content["figures"]["frechet_distance"] |= {"value": math.nan, "low": math.nan, "high": math.nan}
     content["figures"]["accuracy"] |= {"high": math.inf}
@@ -206,7 +206,7 @@ def test_denoising_errors_that_are_not_finite_have_no_chart(
     runs: tuple[Path, Path], drawn: dict[str, list[list[Series]]]
 ) -> None:
     for run in runs:
-        file = run / "evaluations" / "ddim50-judge" / "evaluation.json"
+        file = run / "evaluations" / "ddim50-classifier" / "evaluation.json"
         content = json.loads(file.read_text())
         for point in content["denoising"]:
             point["x_0_error"] = math.nan
@@ -224,12 +224,12 @@ def test_an_evaluation_of_the_denoiser_alone(
 ) -> None:
     """It has no features of images; and written later, it does not hide one that has more to say."""
     a = make_run(tmp_path / "a")
-    add_evaluation(a, "ddim50-judge", 1e9)
+    add_evaluation(a, "ddim50-classifier", 1e9)
     add_evaluation(a, "ddim50-bound", 2e9, extractor__features=None, figures={"bits_per_dim": estimate(3.0, 0.1)})
     (run,) = read_runs([a])
-    assert [e.folder.name for e in run.evaluations] == ["ddim50-judge", "ddim50-bound"]
+    assert [e.folder.name for e in run.evaluations] == ["ddim50-classifier", "ddim50-bound"]
     assert "frechet_distance" in format_comparison(compare([run]))
-    shutil.rmtree(a / "evaluations" / "ddim50-judge")
+    shutil.rmtree(a / "evaluations" / "ddim50-classifier")
     alone = compare(read_runs([a]))
     assert [row.name for row in alone.rows] == ["bits_per_dim"]
     read_page(render_comparison(alone))
@@ -256,7 +256,7 @@ def test_images_that_are_gone_leave_the_others(runs: tuple[Path, Path], read_pag
 
 
 def test_an_image_that_cannot_be_read_is_named(runs: tuple[Path, Path]) -> None:
-    file = runs[0] / "evaluations/samples/ddim50-judge/cat/seed000000.png"
+    file = runs[0] / "evaluations/samples/ddim50-classifier/cat/seed000000.png"
     file.write_text("no image")
     with pytest.raises(ValueError) as error:
         render_comparison(compare(read_runs(runs)))

@@ -39,9 +39,9 @@ def test_directories_of_one_name_keep_apart(tmp_path: Path, make_run: Callable[.
 
 
 @pytest.mark.parametrize(("name", "text", "named"), [
-    ("evaluations/ddim50-judge/evaluation.json", '{"samples": ', "scripts/evaluate.py"),
-    ("evaluations/ddim50-judge/evaluation.json", "{}", "scripts/evaluate.py"),
-    ("evaluations/ddim50-judge/evaluation.json", "[]", "scripts/evaluate.py"),
+    ("evaluations/ddim50-classifier/evaluation.json", '{"samples": ', "scripts/evaluate.py"),
+    ("evaluations/ddim50-classifier/evaluation.json", "{}", "scripts/evaluate.py"),
+    ("evaluations/ddim50-classifier/evaluation.json", "[]", "scripts/evaluate.py"),
     ("run.json", "[]", "restore"),
     ("run.json", "{}", "data"),
     ("run.json", '{"data": {"summary": "x"}}', "fingerprint"),
@@ -56,7 +56,7 @@ def test_a_damaged_file_is_named_in_one_line(runs: tuple[Path, Path], name: str,
 
 @pytest.mark.parametrize("key", ["value", "low", "high", "count", "better", "floor"])
 def test_a_figure_without_a_key_is_named(runs: tuple[Path, Path], key: str) -> None:
-    file = runs[1] / "evaluations" / "ddim50-judge" / "evaluation.json"
+    file = runs[1] / "evaluations" / "ddim50-classifier" / "evaluation.json"
     content = json.loads(file.read_text())
     del content["figures"]["recall"][key]
     file.write_text(json.dumps(content))
@@ -74,7 +74,7 @@ def test_a_figure_without_a_key_is_named(runs: tuple[Path, Path], key: str) -> N
     ("figures__recall__value", "0.5", "value"),
     ("figures__accuracy__floor__count", None, "count"),
     ("model", {"name": "x"}, "weights"),
-    ("judge", {"digest": "x", "value": 0.5, "low": 0.4, "held_out": 9}, "high"),
+    ("classifier", {"digest": "x", "value": 0.5, "low": 0.4, "held_out": 9}, "high"),
     ("held_out", {"summary": "x"}, "fingerprint"),
     ("likelihood_images", {"held_out": False}, "count"),
     ("denoising", [{"sigma": 1.0, "standard_error": 0.1}], "x_0_error"),

@@ -78,8 +78,8 @@ def test_levels_that_alone_know_the_class_decide() -> None:
     assert same(answers(unet, coarse, PAIRS), answers(unet, nowhere, ALL_A))
 
 
-def test_what_the_judge_reads_is_counted() -> None:
-    """A judge that always reads one class: it is A of one pair, B of another, and neither of the third."""
+def test_what_the_classifier_reads_is_counted() -> None:
+    """A reference classifier that always reads one class: it is A of one pair, B of another, and neither of the third."""
     pipeline = ClassConditionalPipeline.from_parts(build(), SCHEDULE, "eps", ("a", "b", "c"))
     seen = []
 
@@ -87,8 +87,8 @@ def test_what_the_judge_reads_is_counted() -> None:
         seen.append(images)
         return None, torch.eye(4)[[3] * len(images)]
 
-    judge = SimpleNamespace(extract=extract, accuracy=Figure(0.9, 0.8, 1.0, 10))
-    found = swap_classes(pipeline, judge, [0, 2, 1], [0, 3, 1], samples=2, by_section=False, seed=5, batch_size=4)
+    classifier = SimpleNamespace(extract=extract, accuracy=Figure(0.9, 0.8, 1.0, 10))
+    found = swap_classes(pipeline, classifier, [0, 2, 1], [0, 3, 1], samples=2, by_section=False, seed=5, batch_size=4)
     assert found.samples == 6 and len(found.points) == 3
     for point in found.points:
         assert (point.first.value, point.second.value) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
