@@ -18,16 +18,16 @@ REPEATS = ("none", "50% of the images, repeated", "5% of the images, repeated")
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
-    """Damage -> figures."""
+    """Damage -> metrics."""
     out = tmp_path_factory.mktemp("damage")
     script = ROOT / "tests" / "benchmarks" / "evaluation.py"
     subprocess.run([sys.executable, str(script), "digits", "--out", str(out)], cwd=ROOT, check=True, timeout=600)
     rows = json.loads((out / "evaluation.json").read_text())["rows"]
-    return {name: {key: figure["value"] for key, figure in figures.items()} for name, figures in rows.items()}
+    return {name: {key: metric["value"] for key, metric in metrics.items()} for name, metrics in rows.items()}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("damages", "figure", "rises"), [
+@pytest.mark.parametrize(("damages", "metric", "rises"), [
     *[(damages, "frechet_distance", True) for damages in (BLUR, NOISE, CLASSES_KEPT, REPEATS)],
     *[(damages, "kernel_distance", True) for damages in (BLUR, NOISE, CLASSES_KEPT, REPEATS)],
     *[(damages, "precision", False) for damages in (BLUR, NOISE)],
@@ -40,11 +40,11 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, flo
     (COPIES, "memorised", True),
     (COPIES, "frechet_distance", False),
 ], ids=lambda x: x[1] if isinstance(x, tuple) else str(x))
-def test_more_damage_is_a_worse_figure(damages: tuple[str, ...], figure: str, rises: bool, damaged: dict) -> None:
-    values = [damaged[name][figure] for name in damages]
+def test_more_damage_is_a_worse_metric(damages: tuple[str, ...], metric: str, rises: bool, damaged: dict) -> None:
+    values = [damaged[name][metric] for name in damages]
     for less, more in pairwise(values):
         # Shares of 900 images move by chance; where nothing is left they stay at 0.
-        slack = 0.002 if figure in ("accuracy", "coverage", "precision", "recall", "memorised") else 0
+        slack = 0.002 if metric in ("accuracy", "coverage", "precision", "recall", "memorised") else 0
         assert (more > less - slack) if rises else (more < less + slack), values
     assert (values[-1] > values[0]) == rises and values[-1] != values[0]
 

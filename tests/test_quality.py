@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def quality(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """Figures of 300 images; docs/measurements.md has those of 1,000."""
+    """Estimates of 300 images; docs/measurements.md has those of 1,000."""
     out = tmp_path_factory.mktemp("quality")
     script = ROOT / "tests" / "benchmarks" / "quality.py"
     command = [sys.executable, str(script), str(digits_run), "--out", str(out), "--images", "300"]

@@ -10,8 +10,8 @@ from typing import Any
 from ddpm.config.sections import Config, differences
 from ddpm.names import did_you_mean, lookup
 
-# The figures of an evaluation, each with the entry of METRICS in ddpm.evaluation that measures it.
-FIGURES = {
+# The metrics of an evaluation, each with the entry of METRICS in ddpm.evaluation that measures it.
+STUDY_METRICS = {
     "frechet_distance": "frechet_distance",
     "frechet_distance_infinity": "frechet_distance",
     "kernel_distance": "kernel_distance",
@@ -97,7 +97,7 @@ class Study:
         question: the question that the study answers, as text.
         arms: two or more arms; the others are compared with the first.
         seeds: distinct seeds; every arm is trained with each of them.
-        metric: deciding metric, an entry of FIGURES; it is fixed before the first measurement.
+        metric: deciding metric, an entry of STUDY_METRICS; it is fixed before the first measurement.
         learning_rates: learning rates to try for each arm before the study, with a seed of their own; empty for no
             sweep.
         evaluation: options of scripts/evaluate.py and their values, the same for all runs.
@@ -212,14 +212,14 @@ class Study:
                 )
 
     def _check_metric(self) -> None:
-        needed = lookup(FIGURES, self.metric, "metric")
+        needed = lookup(STUDY_METRICS, self.metric, "metric")
         named = self.evaluation.get("metrics")
         if named is None:
             return
         names = [name.strip() for name in named.split(",") if name.strip()]
         for name in names:
-            if name not in FIGURES.values():
-                known = list(dict.fromkeys(FIGURES.values()))
+            if name not in STUDY_METRICS.values():
+                known = list(dict.fromkeys(STUDY_METRICS.values()))
                 raise ValueError(
                     f"evaluation.metrics: {name!r} is not one of {', '.join(known)}{did_you_mean(name, known)}"
                 )

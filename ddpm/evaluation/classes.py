@@ -6,7 +6,7 @@ from math import exp
 import torch
 from torch import Tensor
 
-from ddpm.evaluation.estimates import Figure, mean_estimate, wilson_interval
+from ddpm.evaluation.estimates import Estimate, mean_estimate, wilson_interval
 from ddpm.evaluation.feature_tables import Table, iterate_blocks
 
 
@@ -31,7 +31,7 @@ def proportional_labels(labels: Tensor, num_classes: int, count: int) -> Tensor:
     return torch.arange(num_classes).repeat_interleave(wanted)              # (count,)
 
 
-def inception_score(logits: Table) -> Figure:
+def inception_score(logits: Table) -> Estimate:
     """Return exp(mean KL(p(y|x) || p(y))) over all images, without splits (Salimans et al. 2016, arXiv 1606.03498).
 
     The interval is that of the delta method, exp(mean ± 1.96 standard errors), where an image's influence on the mean
@@ -54,7 +54,7 @@ def inception_score(logits: Table) -> Figure:
         divergences.append((p * log_p - torch.xlogy(p, marginal)).sum(1))
     divergence = torch.cat(divergences)                                                                 # (N,)
     mean = mean_estimate(divergence)
-    return Figure(exp(mean.value), exp(mean.low), exp(mean.high))
+    return Estimate(exp(mean.value), exp(mean.low), exp(mean.high))
 
 
 def confusion_matrix(read: Table, labels: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def confusion_matrix(read: Table, labels: Tensor) -> Tensor:
     return (labels * classes + predicted).bincount(minlength=classes**2).view(classes, classes)
 
 
-def accuracy(matrix: Tensor) -> Figure:
+def accuracy(matrix: Tensor) -> Estimate:
     """Return the fraction of images that are classified as the requested class, with its Wilson interval.
 
     Errors of the reference classifier count against the images; its accuracy on real images shows how many there are.
@@ -106,7 +106,7 @@ def class_without_images(labels: Tensor, class_names: Sequence[str]) -> str | No
     return next((name for name, count in zip(class_names, counts, strict=True) if not count), None)
 
 
-def class_accuracies(matrix: Tensor, class_names: Sequence[str]) -> dict[str, Figure]:
+def class_accuracies(matrix: Tensor, class_names: Sequence[str]) -> dict[str, Estimate]:
     """Return the accuracy of each class.
 
     Args:

@@ -37,7 +37,7 @@ def measure_denoiser(command: EvaluateCommand, bench: Bench, out: Path, processe
     data = bench.data if bench.held_out is None else bench.held_out
     indices = random_indices(len(data), min(len(data), command.bound_images))
     images = {"count": len(indices), "held_out": bench.held_out is not None}
-    schedule, found = pipeline.schedule, {"images": images, "figures": {}}
+    schedule, found = pipeline.schedule, {"images": images, "metrics": {}}
     timesteps = error_timesteps(schedule)
     steps = min(command.bound_steps, schedule.num_timesteps)
 
@@ -54,10 +54,10 @@ def measure_denoiser(command: EvaluateCommand, bench: Bench, out: Path, processe
         table = rows("denoising", measure)
         curve = denoising_curve(table, schedule, timesteps)
         found["denoising"] = [point._asdict() for point in curve]
-        found["figures"]["denoising_error"] = denoising_error(table, curve)
+        found["metrics"]["denoising_error"] = denoising_error(table, curve)
     if "bits_per_dim" in wanted:
         bound = rows("bits_per_dim", partial(bound_terms, pipeline.denoiser(), schedule, evaluations=steps, seed=0))
-        found["figures"]["bits_per_dim"] = bits_per_dim(bound)
+        found["metrics"]["bits_per_dim"] = bits_per_dim(bound)
         found["bound"] = [stratum._asdict() for stratum in bound_curve(bound, schedule)]
     return found
 
@@ -71,7 +71,7 @@ SCORES: dict[str, tuple[str, Callable[[Tensor, dict[str, Any]], Tensor]]] = {
 }
 
 
-def image_scores(folder: Path, figure: str) -> np.ndarray | None:
+def image_scores(folder: Path, metric: str) -> np.ndarray | None:
     """Return the contribution of each held-out image to a metric; the metric is their mean.
 
     Two evaluations with equal held-out images, `bound_images` and `bound_steps` use the same images in the same order
@@ -79,14 +79,14 @@ def image_scores(folder: Path, figure: str) -> np.ndarray | None:
 
     Args:
         folder: an evaluation with evaluation.json.
-        figure: name of the metric in that file.
+        metric: name of the metric in that file.
 
     Returns:
         float64 (N,); None for a metric that is not a mean over images, or whose tables were deleted.
     """
-    if figure not in SCORES:
+    if metric not in SCORES:
         return None
-    name, score = SCORES[figure]
+    name, score = SCORES[metric]
     files = sorted((folder / name).glob("*.safetensors"))
     if not files:
         return None

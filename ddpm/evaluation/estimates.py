@@ -8,7 +8,7 @@ from torch import Tensor
 Z = 1.959964        # quantile of the normal distribution at 97.5 %
 
 
-class Figure(NamedTuple):
+class Estimate(NamedTuple):
     """An estimate and its uncertainty.
 
     Attributes:
@@ -24,29 +24,29 @@ class Figure(NamedTuple):
     count: int | None = None
 
 
-def with_standard_error(value: float, standard_error: float, count: int | None = None) -> Figure:
+def with_standard_error(value: float, standard_error: float, count: int | None = None) -> Estimate:
     """Return an estimate with the interval of a normal distribution, Z standard errors to each side.
 
     Args:
         value: the estimate.
         standard_error: its standard deviation over repetitions.
-        count: passed on, see `Figure`.
+        count: passed on, see `Estimate`.
     """
-    return Figure(value, value - Z * standard_error, value + Z * standard_error, count)
+    return Estimate(value, value - Z * standard_error, value + Z * standard_error, count)
 
 
-def mean_estimate(values: Tensor) -> Figure:
+def mean_estimate(values: Tensor) -> Estimate:
     """Return the mean of one value per image, (N,) with N at least 2, with its interval."""
     return with_standard_error(float(values.mean()), float(values.std()) / sqrt(len(values)))
 
 
-def wilson_interval(successes: int, total: int, count: int | None = None) -> Figure:
+def wilson_interval(successes: int, total: int, count: int | None = None) -> Estimate:
     """Return a fraction of independent trials with the interval of Wilson (1927), which also holds near 0 and 1.
 
     Args:
         successes: 0 to `total`.
         total: number of trials, 1 or more.
-        count: passed on, see `Figure`.
+        count: passed on, see `Estimate`.
     """
     value = successes / total
     centre = (value + Z**2 / (2 * total)) / (1 + Z**2 / total)
@@ -54,4 +54,4 @@ def wilson_interval(successes: int, total: int, count: int | None = None) -> Fig
     # Set exactly at both ends, where rounding would leave the value outside by 1e-17.
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == total else centre + half
-    return Figure(value, low, high, count)
+    return Estimate(value, low, high, count)

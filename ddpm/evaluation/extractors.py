@@ -153,7 +153,7 @@ def _is_defined_in(value: Any, module: ModuleType) -> bool:
     return inspect.isroutine(value) or (inspect.isclass(value) and value.__module__ == module.__name__)
 
 
-def load_saved_judge(directory: Path, data: ImageData, device: torch.device) -> Extractor:
+def load_saved_classifier(directory: Path, data: ImageData, device: torch.device) -> Extractor:
     """Load a reference classifier from a folder.
 
     Raises:
@@ -191,7 +191,7 @@ def build_extractor(name: str, data: ImageData, device: torch.device | str, cach
     if name in EXTRACTORS:
         return EXTRACTORS[name](data, device, cache)
     if Path(name).is_dir():
-        return load_saved_judge(Path(name), data, device)
+        return load_saved_classifier(Path(name), data, device)
     kind, colon, rest = name.partition(":")
     if kind == DinoV2.name and rest:
         return DinoV2(device, rest)

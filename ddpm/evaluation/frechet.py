@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.evaluation.estimates import Figure, with_standard_error
+from ddpm.evaluation.estimates import Estimate, with_standard_error
 from ddpm.evaluation.feature_tables import Table, iterate_blocks
 
 HELD_VALUES = 2**22         # float64 values of moments or counts that are in memory at once: 32 MiB
@@ -138,7 +138,7 @@ def frechet_bootstrap(samples: Table, reference: Moments, replicates: int, seed:
     return low, high
 
 
-def frechet_at_infinity(samples: Table, reference: Moments, seed: int) -> Figure:
+def frechet_at_infinity(samples: Table, reference: Moments, seed: int) -> Estimate:
     """Extrapolate the Fréchet distance to infinitely many samples (after Chong and Forsyth 2020, arXiv 1911.07023).
 
     The bias of the distance falls as 1 / n, with a term in 1 / n^2 that matters where n is a few times D. Ten sizes n

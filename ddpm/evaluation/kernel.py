@@ -5,11 +5,11 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from ddpm.evaluation.estimates import Figure, with_standard_error
+from ddpm.evaluation.estimates import Estimate, with_standard_error
 from ddpm.evaluation.feature_tables import Table, iterate_blocks
 
 
-def kernel_distance(samples: Table, reference: Table) -> Figure:
+def kernel_distance(samples: Table, reference: Table) -> Estimate:
     """Return the unbiased squared maximum mean discrepancy under the kernel (x . y / D + 1)^3, from all pairs.
 
     Where the distributions are equal, the estimate is below 0 as often as above. The interval is that of the jackknife

@@ -15,7 +15,7 @@ from ddpm.diffusion.objective import prior_bound, variational_bound
 from ddpm.diffusion.sampling import from_uint8
 from ddpm.diffusion.schedule import Denoiser, NoiseSchedule, Prediction
 from ddpm.diffusion.timesteps import MAX_NOISE_LEVEL, logsnr
-from ddpm.evaluation.estimates import Figure, mean_estimate
+from ddpm.evaluation.estimates import Estimate, mean_estimate
 from ddpm.evaluation.feature_tables import Table, iterate_blocks
 from ddpm.randomness import Purpose, bits, normal
 
@@ -143,7 +143,7 @@ def eps_errors(errors: Tensor, levels: Sequence[float]) -> Tensor:
     return (errors.double() / torch.tensor(levels, dtype=torch.float64, device=errors.device) ** 2).mean(dim=1)
 
 
-def denoising_error(errors: Table, curve: Sequence[ErrorPoint]) -> Figure:
+def denoising_error(errors: Table, curve: Sequence[ErrorPoint]) -> Estimate:
     """Return the mean of `eps_errors` over the images, with an interval.
 
     Args:
@@ -225,7 +225,7 @@ def bound_terms(
     return torch.cat([terms, prior_bound(schedule, x_0).double()[:, None]], dim=1)              # (B, S + 1)
 
 
-def bits_per_dim(terms: Table) -> Figure:
+def bits_per_dim(terms: Table) -> Estimate:
     """Return the mean over images of the sums of `bound_terms`, (N, S + 1) with N at least 2, with an interval."""
     return mean_estimate(torch.cat([block.sum(dim=1) for _, block in iterate_blocks(terms, "terms")]))
 

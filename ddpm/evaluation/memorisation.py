@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ddpm.evaluation.estimates import Figure, wilson_interval
+from ddpm.evaluation.estimates import Estimate, wilson_interval
 from ddpm.evaluation.feature_tables import Table, random_rows
 from ddpm.evaluation.neighbours import nearest
 
@@ -40,7 +40,7 @@ def nearest_pairs(samples: Table, training: Table, count: int) -> Pairs:
     return Pairs(chosen, indices[chosen], (squared[chosen] / samples.shape[1]).sqrt())
 
 
-def memorised_fraction(samples: Table, training: Table, held_out: Table | None = None) -> Figure:
+def memorised_fraction(samples: Table, training: Table, held_out: Table | None = None) -> Estimate:
     """Return the fraction of samples that are nearer to the training images than 99 % of new real images are.
 
     Distances are Euclidean. New real images are those held out of training. Without them, each training image is

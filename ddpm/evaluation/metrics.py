@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ddpm.evaluation.classes import accuracy, confusion_matrix, inception_score
-from ddpm.evaluation.estimates import Figure
+from ddpm.evaluation.estimates import Estimate
 from ddpm.evaluation.feature_tables import Features, Table, random_rows
 from ddpm.evaluation.frechet import PER_FEATURE, distance_to, frechet_at_infinity, frechet_bootstrap, moments
 from ddpm.evaluation.kernel import kernel_distance
@@ -39,7 +39,7 @@ class Metric(NamedTuple):
         applies: samples -> None, or in a few words why they cannot be measured.
     """
 
-    measure: Callable[[Features, Features, Options], dict[str, Figure]]
+    measure: Callable[[Features, Features, Options], dict[str, Estimate]]
     better: dict[str, str]
     needs: Callable[[Features], int]
     floor: bool = True
@@ -63,11 +63,11 @@ def too_few_images(metric: Metric, count: int, reference: Features) -> str | Non
     return None
 
 
-def _frechet(samples: Features, reference: Features, options: Options) -> dict[str, Figure]:
+def _frechet(samples: Features, reference: Features, options: Options) -> dict[str, Estimate]:
     real = moments(reference.features)
     value = distance_to(real)(moments(samples.features))
     ends = frechet_bootstrap(samples.features, real, options.replicates, options.seed) if options.replicates else ()
-    found = {"frechet_distance": Figure(value, *ends)}
+    found = {"frechet_distance": Estimate(value, *ends)}
     count, width = samples.features.shape
     if count >= PER_FEATURE * (width + 1):
         found["frechet_distance_infinity"] = frechet_at_infinity(samples.features, real, options.seed)
@@ -75,11 +75,11 @@ def _frechet(samples: Features, reference: Features, options: Options) -> dict[s
 
 
 def _on_manifold(
-    compare: Callable[[Table, Table], dict[str, Figure]],
-) -> Callable[[Features, Features, Options], dict[str, Figure]]:
+    compare: Callable[[Table, Table], dict[str, Estimate]],
+) -> Callable[[Features, Features, Options], dict[str, Estimate]]:
     """Limit a metric to MANIFOLD_IMAGES random rows per side; `count` is then the number of samples used."""
 
-    def measure(samples: Features, reference: Features, options: Options) -> dict[str, Figure]:
+    def measure(samples: Features, reference: Features, options: Options) -> dict[str, Estimate]:
         tables = [random_rows(side.features, MANIFOLD_IMAGES)[0] for side in (samples, reference)]
         found = compare(*tables)
         if max(samples.features.shape[0], reference.features.shape[0]) <= MANIFOLD_IMAGES:
@@ -89,7 +89,7 @@ def _on_manifold(
     return measure
 
 
-def _memorisation(samples: Features, reference: Features, options: Options) -> dict[str, Figure]:
+def _memorisation(samples: Features, reference: Features, options: Options) -> dict[str, Estimate]:
     held_out = None if options.held_out is None else options.held_out.pixels
     return {"memorised": memorised_fraction(samples.pixels, reference.pixels, held_out)}
 

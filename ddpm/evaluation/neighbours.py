@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ddpm.evaluation.estimates import Figure, wilson_interval, with_standard_error
+from ddpm.evaluation.estimates import Estimate, wilson_interval, with_standard_error
 from ddpm.evaluation.feature_tables import Table, iterate_blocks
 
 NEIGHBOURS = 5              # as in Naeem et al. 2020; Kynkäänniemi et al. used 3
@@ -50,7 +50,7 @@ def nearest(queries: Table, rows: Table, k: int, own: Tensor | None = None) -> t
     return torch.cat([best for best, _ in found]), torch.cat([indices for _, indices in found])
 
 
-def precision_recall(samples: Table, reference: Table, k: int = NEIGHBOURS) -> dict[str, Figure]:
+def precision_recall(samples: Table, reference: Table, k: int = NEIGHBOURS) -> dict[str, Estimate]:
     """Return precision, recall, density and coverage for balls that reach from each image to its k-th neighbour.
 
     Precision and recall are from Kynkäänniemi et al. 2019 (arXiv 1904.06991), the others from Naeem et al. 2020 (arXiv

@@ -24,7 +24,7 @@ from ddpm.evaluation.classifier_network import (
     ClassifierNetwork,
     initialise_classifier,
 )
-from ddpm.evaluation.estimates import Figure, wilson_interval
+from ddpm.evaluation.estimates import Estimate, wilson_interval
 from ddpm.evaluation.extraction import BATCH, check_images, extract_in_batches, extractor_digest
 from ddpm.randomness import Purpose, generator, permutation
 
@@ -69,7 +69,7 @@ class ReferenceClassifier:
         network: ClassifierNetwork,
         class_names: tuple[str, ...],
         resolution: int,
-        accuracy: Figure,
+        accuracy: Estimate,
         held_out_indices: Tensor,
         fingerprint: str,
     ) -> None:
@@ -285,6 +285,6 @@ def load_classifier(directory: Path, device: torch.device | str = "cpu") -> Refe
     weights = load_file(directory / "classifier.safetensors")
     indices = weights.pop("held_out_indices")
     network.load_state_dict({name.removeprefix("network."): v for name, v in weights.items()}, assign=True)
-    accuracy = Figure(**about["accuracy"])
+    accuracy = Estimate(**about["accuracy"])
     network, names = network.to(device), tuple(about["class_names"])
     return ReferenceClassifier(network, names, about["resolution"], accuracy, indices, about["data"])

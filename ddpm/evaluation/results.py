@@ -10,7 +10,7 @@ from ddpm.atomic import atomic_write, json_digest, write_json
 from ddpm.config.commands import EvaluateCommand
 from ddpm.data import ImageData
 from ddpm.evaluation.classes import class_accuracies, confusion_matrix
-from ddpm.evaluation.estimates import Figure
+from ddpm.evaluation.estimates import Estimate
 from ddpm.evaluation.feature_tables import Features, random_indices
 from ddpm.evaluation.features import select_images
 from ddpm.evaluation.image_source import ReadImages
@@ -59,7 +59,7 @@ class Tables(NamedTuple):
 
 def measure_images(command: EvaluateCommand, bench: Bench, tables: Tables) -> tuple[dict[str, Any], dict[str, str]]:
     """Compute all applicable image metrics with their baselines; also return why others were skipped."""
-    figures: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     options = Options(replicates=command.bootstrap, held_out=tables.held_out)
     for name in bench.image_metrics:
@@ -70,14 +70,14 @@ def measure_images(command: EvaluateCommand, bench: Bench, tables: Tables) -> tu
             continue
         found = metric.measure(tables.samples, tables.reference, options)
         floor = measure_floor(metric, name, found, bench, tables, options) if metric.floor else {}
-        for key, figure in found.items():
-            own = estimate_json(figure, bench.subject.count)
-            figures[key] = {**own, "better": metric.better[key], "floor": floor.get(key)}
-    return figures, skipped
+        for key, metric in found.items():
+            own = estimate_json(metric, bench.subject.count)
+            metrics[key] = {**own, "better": metric.better[key], "floor": floor.get(key)}
+    return metrics, skipped
 
 
 def measure_floor(
-    metric: Metric, name: str, found: dict[str, Figure], bench: Bench, tables: Tables, options: Options
+    metric: Metric, name: str, found: dict[str, Estimate], bench: Bench, tables: Tables, options: Options
 ) -> dict[str, dict[str, Any]]:
     """Compute a metric for real images in place of the samples, by name of the estimate.
 
@@ -94,15 +94,15 @@ def measure_floor(
         as_many = select_images(tables.samples, random_indices(total, min(count, total)))
         found = metric.measure(as_many, rest, options._replace(replicates=0))
     return {
-        key: {**estimate_json(figure, count), "samples": found[key].value}
-        for key, figure in floor.items()
+        key: {**estimate_json(metric, count), "samples": found[key].value}
+        for key, metric in floor.items()
         if key in found
     }
 
 
-def estimate_json(figure: Figure, count: int) -> dict[str, Any]:
+def estimate_json(metric: Estimate, count: int) -> dict[str, Any]:
     """Return an estimate with the number of images that it is based on."""
-    return {**figure._asdict(), "count": figure.count or count}
+    return {**metric._asdict(), "count": metric.count or count}
 
 
 def write_evaluation(
@@ -123,19 +123,19 @@ def write_evaluation(
         out: the folder.
         read: reads the evaluated images; None without `tables`.
     """
-    figures, skipped = ({}, {}) if tables is None else measure_images(command, bench, tables)
-    for name, figure in model.get("figures", {}).items():
-        figures[name] = {**estimate_json(figure, model["images"]["count"]), "better": "lower", "floor": None}
+    metrics, skipped = ({}, {}) if tables is None else measure_images(command, bench, tables)
+    for name, metric in model.get("metrics", {}).items():
+        metrics[name] = {**estimate_json(metric, model["images"]["count"]), "better": "lower", "floor": None}
     if bench.subject.pipeline is None:
         skipped |= {name: "there is no model" for name in DENOISER_METRICS if name in bench.metrics}
     matrix, classes = None, None
-    if "accuracy" in figures:
+    if "accuracy" in metrics:
         matrix = confusion_matrix(tables.samples.read, tables.samples.labels)
         of_class = class_accuracies(matrix, bench.data.class_names)
-        classes = {name: figure._asdict() for name, figure in of_class.items()}
+        classes = {name: metric._asdict() for name, metric in of_class.items()}
         with atomic_write(out / "confusion.png") as file:
             draw_confusion(matrix, bench.data.class_names).save(file, "PNG")
-    if "memorised" in figures:
+    if "memorised" in metrics:
         pairs = nearest_pairs(tables.samples.pixels, tables.reference.pixels, PAIRS)
         images, real = read(pairs.samples.tolist()), bench.data.__getitems__(pairs.training)[0]
         with atomic_write(out / "neighbours.png") as file:
@@ -163,7 +163,7 @@ def write_evaluation(
             **{key: value for key, value in classifier.accuracy._asdict().items() if key != "count"},
             "held_out": classifier.held_out,
         },
-        "figures": figures,
+        "metrics": metrics,
         "skipped": skipped,
         "class_names": list(bench.data.class_names),
         "class_accuracies": classes,

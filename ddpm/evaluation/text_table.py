@@ -21,9 +21,9 @@ def evaluation_table(result: dict[str, Any]) -> str:
         images = f"{classifier['held_out']:,} held-out real images"
         lines.append(f"reference classifier ({classifier['digest'][:8]}): accuracy {read} on {images}")
     rows = [("", "value", "95 % interval", "images", "better", "samples, equal number", "real", "images")]
-    for name, figure in result["figures"].items():
-        own = (name, number(figure["value"]), interval(figure), f"{figure['count']:,}", figure["better"])
-        floor = figure["floor"]
+    for name, metric in result["metrics"].items():
+        own = (name, number(metric["value"]), interval(metric), f"{metric['count']:,}", metric["better"])
+        floor = metric["floor"]
         if floor is None:
             rows.append((*own, "", "", ""))
         else:
@@ -35,7 +35,7 @@ def evaluation_table(result: dict[str, Any]) -> str:
     if images is not None:
         trained_on = result["reference"]["trained_on"]
         kind = "held out" if images["held_out"] else "training images" if trained_on else "reference"
-    if "bits_per_dim" in result["figures"]:
+    if "bits_per_dim" in result["metrics"]:
         lines.append(f"bits_per_dim: {images['count']:,} images ({kind}), {result['bound_steps']} timesteps each")
     if result["denoising"]:
         rows = [("timestep", "sigma", "error of x_0", "error of eps")]
@@ -51,9 +51,9 @@ def number(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
-def interval(figure: dict[str, Any]) -> str:
+def interval(metric: dict[str, Any]) -> str:
     """Format both ends of an interval; empty without an interval."""
-    return "" if figure["low"] is None else f"{number(figure['low'])} to {number(figure['high'])}"
+    return "" if metric["low"] is None else f"{number(metric['low'])} to {number(metric['high'])}"
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:

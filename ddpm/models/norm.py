@@ -124,7 +124,7 @@ class AdaIN(AdaGN):
 
 
 class AdaLN(AdaGN):
-    """Adaptive layer normalization: AdaGN with one group (Wu & He 2018, arXiv 1803.08494, figure 2).
+    """Adaptive layer normalization: AdaGN with one group (Wu & He 2018, arXiv 1803.08494, metric 2).
 
     Args:
         channels: C, of h.

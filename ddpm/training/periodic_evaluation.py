@@ -18,7 +18,7 @@ from ddpm.training.tracking import Trackers, has_record
 if TYPE_CHECKING:       # only: training without evaluation does not import it
     from ddpm.evaluation.in_training import Monitor
 
-SETTINGS = "evaluation/settings"        # in a record: a short digest of what decides the meaning of its figures
+SETTINGS = "evaluation/settings"        # in a record: a short digest of what decides the meaning of its metrics
 
 FACTS = "best.json"
 BETTER = {"lower": lambda new, old: new < old, "higher": lambda new, old: new > old}
@@ -78,11 +78,11 @@ class Evaluations:
 
         def finish() -> None:
             columns = {name: torch.cat([batch[name] for batch in described]) for name in described[0]}
-            figures = monitor.measure(columns)
+            metrics = monitor.measure(columns)
             samples = step * self._config.train.batch_size
-            self._best.offer(figures[settings.metric], step, samples, self._pipeline)
+            self._best.offer(metrics[settings.metric], step, samples, self._pipeline)
             record = {"step": step, "samples": samples, SETTINGS: self._settings}
-            trackers.log(record | {f"evaluation/{name}": value for name, value in figures.items()})
+            trackers.log(record | {f"evaluation/{name}": value for name, value in metrics.items()})
 
         on_main(self._accelerator, finish)
 

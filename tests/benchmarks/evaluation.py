@@ -25,7 +25,7 @@ from ddpm.evaluation.features import cache_directory, extract_features
 from ddpm.evaluation.metrics import METRICS, Options
 from ddpm.evaluation.reference_classifier import ReferenceClassifier, cached_classifier
 
-FIGURES = ("frechet_distance", "frechet_distance_infinity", "kernel_distance", "precision", "recall", "density",
+STUDY_METRICS = ("frechet_distance", "frechet_distance_infinity", "kernel_distance", "precision", "recall", "density",
            "coverage", "inception_score", "accuracy", "memorised")
 
 
@@ -118,16 +118,16 @@ def main() -> None:
     for name, damaged, its in damages(images, labels, known, known_labels):
         start = time.perf_counter()
         samples = tabulate_features(damaged, its, classifier)
-        figures = {}
+        metrics = {}
         for metric in METRICS.values():
             if metric.applies(samples) is None:
-                figures |= metric.measure(samples, reference, options)
-        rows[name] = {key: figure._asdict() for key, figure in figures.items()}
+                metrics |= metric.measure(samples, reference, options)
+        rows[name] = {key: metric._asdict() for key, metric in metrics.items()}
         if name == "none":
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             print(f"features and metrics: {time.perf_counter() - start:.1f} s; peak memory so far {peak:.2f} GiB\n")
-            print("| damage | " + " | ".join(FIGURES) + " |\n|" + " --- |" * (len(FIGURES) + 1))
-        cells = [f"{rows[name][key]['value']:.3g}" if key in rows[name] else "" for key in FIGURES]
+            print("| damage | " + " | ".join(STUDY_METRICS) + " |\n|" + " --- |" * (len(STUDY_METRICS) + 1))
+        cells = [f"{rows[name][key]['value']:.3g}" if key in rows[name] else "" for key in STUDY_METRICS]
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
         if args.floor_only:
             break

@@ -1,4 +1,4 @@
-"""What solvers, guidance, inversion and the depth swap do to the images of a trained model, in figures.
+"""What solvers, guidance, inversion and the depth swap do to the images of a trained model, in metrics.
 
 python tests/benchmarks/quality.py runs/digits --out quality
 python tests/benchmarks/quality.py runs/cifar10_small --out quality --only solvers --images 300 --budgets 5 10 20 50

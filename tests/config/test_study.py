@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ddpm.config.sections import Config
-from ddpm.config.study import FIGURES, Study
+from ddpm.config.study import STUDY_METRICS, Study
 from ddpm.config.study_files import read_study, study_documents
 from ddpm.evaluation.metrics import METRICS
 from ddpm.evaluation.setup import DENOISER_METRICS
@@ -120,7 +120,7 @@ def test_a_study_as_plain_values_is_resolved(tmp_path: Path) -> None:
     assert registered.keys() == {f.name for f in dataclasses.fields(Study)}
 
 
-def test_figures_are_those_of_the_metrics() -> None:
-    of_images = {figure: name for name, metric in METRICS.items() for figure in metric.better}
-    assert of_images | {"denoising_error": "denoising", "bits_per_dim": "bits_per_dim"} == FIGURES
-    assert set(FIGURES.values()) == {*METRICS, *DENOISER_METRICS}
+def test_metrics_are_those_of_the_metrics() -> None:
+    of_images = {metric: name for name, metric in METRICS.items() for metric in metric.better}
+    assert of_images | {"denoising_error": "denoising", "bits_per_dim": "bits_per_dim"} == STUDY_METRICS
+    assert set(STUDY_METRICS.values()) == {*METRICS, *DENOISER_METRICS}

@@ -81,8 +81,8 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "seed that is a fraction": ({"seeds": [0.5]}, ["seeds", "0.5", "whole numbers"]),
     "seed out of range": ({"seeds": [-1]}, ["seeds: -1", "0 to 2^62 - 1"]),
     "number of seeds": ({"seeds": 3}, ["seeds: 3", "list of whole numbers"]),
-    "unknown figure": ({"metric": "denoising_eror"}, ["metric", "did you mean denoising_error?"]),
-    "figure that is not measured": (
+    "unknown deciding metric": ({"metric": "denoising_eror"}, ["metric", "did you mean denoising_error?"]),
+    "metric that is not measured": (
         {"evaluation": {"metrics": "accuracy, memorisation"}},
         ["metric: denoising_error", "add denoising to evaluation.metrics"],
     ),

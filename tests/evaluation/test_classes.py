@@ -45,9 +45,9 @@ def test_inception_score_equals_torchmetrics() -> None:
 
 
 def test_inception_score_interval_covers_the_mean_of_repetitions() -> None:
-    figures = [inception_score(2 * random(300, 5, seed=seed)) for seed in range(300)]
-    mean = np.mean([figure.value for figure in figures])
-    covered = np.mean([figure.low <= mean <= figure.high for figure in figures])
+    metrics = [inception_score(2 * random(300, 5, seed=seed)) for seed in range(300)]
+    mean = np.mean([metric.value for metric in metrics])
+    covered = np.mean([metric.low <= mean <= metric.high for metric in metrics])
     assert 0.91 < covered < 0.99        # 95 %, with a standard deviation of 1.3 %
 
 
@@ -68,21 +68,21 @@ def test_invalid_labels_are_named(label: int) -> None:
 
 def test_interval_of_wilson() -> None:
     # 8 of 10: the roots of (p - 0.8)^2 = z^2 p (1 - p) / 10.
-    figure = accuracy(torch.tensor([[5, 1], [1, 3]]))
+    metric = accuracy(torch.tensor([[5, 1], [1, 3]]))
     z2 = 1.959964**2
     low, high = sorted(np.roots([1 + z2 / 10, -(1.6 + z2 / 10), 0.64]))
-    assert (figure.value, figure.low, figure.high) == pytest.approx((0.8, low, high), rel=1e-9)
+    assert (metric.value, metric.low, metric.high) == pytest.approx((0.8, low, high), rel=1e-9)
 
 
 @pytest.mark.parametrize("right", [0, 10])
 def test_interval_at_the_ends_stays_within_0_and_1(right: int) -> None:
-    figure = accuracy(torch.tensor([[right, 10 - right], [0, 0]]))
-    assert 0 <= figure.low <= figure.value <= figure.high <= 1 and figure.high - figure.low > 0.2
+    metric = accuracy(torch.tensor([[right, 10 - right], [0, 0]]))
+    assert 0 <= metric.low <= metric.value <= metric.high <= 1 and metric.high - metric.low > 0.2
 
 
 def test_class_accuracies() -> None:
     found = class_accuracies(torch.tensor([[3, 1, 0], [0, 5, 0], [2, 2, 0]]), ["cat", "dog", "ship"])
-    assert {name: (figure.value, figure.count) for name, figure in found.items()} == {
+    assert {name: (metric.value, metric.count) for name, metric in found.items()} == {
         "cat": (0.75, 4), "dog": (1, 5), "ship": (0, 4),
     }
 

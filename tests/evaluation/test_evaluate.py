@@ -63,13 +63,13 @@ def whole(model: Path) -> dict:
 
 
 def test_every_metric_is_there(whole: dict) -> None:
-    expected = {figure for metric in METRICS.values() for figure in metric.better} | {"denoising_error", "bits_per_dim"}
-    assert whole["figures"].keys() | {"frechet_distance_infinity"} == expected and whole["skipped"] == {}
-    for name, figure in whole["figures"].items():
-        assert np.isfinite(figure["value"]) and figure["count"] > 0 and figure["better"] in ("lower", "higher"), name
-        assert figure["low"] is None or figure["low"] <= figure["value"] <= figure["high"], name
+    expected = {metric for metric in METRICS.values() for metric in metric.better} | {"denoising_error", "bits_per_dim"}
+    assert whole["metrics"].keys() | {"frechet_distance_infinity"} == expected and whole["skipped"] == {}
+    for name, metric in whole["metrics"].items():
+        assert np.isfinite(metric["value"]) and metric["count"] > 0 and metric["better"] in ("lower", "higher"), name
+        assert metric["low"] is None or metric["low"] <= metric["value"] <= metric["high"], name
         floor = name not in ("memorised", "denoising_error", "bits_per_dim")
-        assert (figure["floor"] is not None) == floor, name
+        assert (metric["floor"] is not None) == floor, name
     assert len(whole["denoising"]) == 10
 
 
@@ -85,10 +85,10 @@ def test_what_it_was_made_from_is_said(whole: dict, model: Path) -> None:
 
 
 def test_random_weights_are_far_from_the_floor(whole: dict) -> None:
-    figures = whole["figures"]
-    assert figures["frechet_distance"]["low"] > 3 * figures["frechet_distance"]["floor"]["value"]
-    assert figures["accuracy"]["high"] < 0.5 < 0.9 < figures["accuracy"]["floor"]["value"]
-    assert figures["coverage"]["high"] < figures["coverage"]["floor"]["low"]
+    metrics = whole["metrics"]
+    assert metrics["frechet_distance"]["low"] > 3 * metrics["frechet_distance"]["floor"]["value"]
+    assert metrics["accuracy"]["high"] < 0.5 < 0.9 < metrics["accuracy"]["floor"]["value"]
+    assert metrics["coverage"]["high"] < metrics["coverage"]["floor"]["low"]
 
 
 def test_classes_are_drawn_as_often_as_in_the_reference(whole: dict, model: Path) -> None:
@@ -111,16 +111,16 @@ def test_the_table_says_it(model: Path, whole: dict, capsys: pytest.CaptureFixtu
     assert run(model) == whole                  # again: nothing is measured anew
     assert before == {p: p.stat().st_mtime_ns for p in model.rglob("*.png")}
     text = capsys.readouterr().out
-    for name in [*whole["figures"], "reference classifier", "seed 0", "300 images", "1,797 images", "sigma"]:
+    for name in [*whole["metrics"], "reference classifier", "seed 0", "300 images", "1,797 images", "sigma"]:
         assert name in text
     assert max(map(len, text.splitlines()[:-2])) <= 120
 
 
-@pytest.mark.parametrize("figure", SCORES)
-def test_figures_are_means_of_the_scores_of_their_images(model: Path, whole: dict, figure: str) -> None:
+@pytest.mark.parametrize("metric", SCORES)
+def test_metrics_are_means_of_the_scores_of_their_images(model: Path, whole: dict, metric: str) -> None:
     (folder,) = (path.parent for path in model.glob("evaluations/*/evaluation.json")
                  if json.loads(path.read_text()) == whole)
-    scores, told = image_scores(folder, figure), whole["figures"][figure]
+    scores, told = image_scores(folder, metric), whole["metrics"][metric]
     assert scores.shape == (20,) and scores.dtype == np.float64 and scores.std() > 0
     assert scores.mean() == pytest.approx(told["value"], rel=1e-12)
     assert told["high"] - told["low"] == pytest.approx(2 * 1.959964 * scores.std(ddof=1) / 20**0.5, rel=1e-9)
@@ -129,12 +129,12 @@ def test_figures_are_means_of_the_scores_of_their_images(model: Path, whole: dic
 
 def test_the_denoising_error_is_that_of_the_noise(whole: dict) -> None:
     errors = [point["eps_error"] for point in whole["denoising"]]
-    assert whole["figures"]["denoising_error"]["value"] == pytest.approx(sum(errors) / len(errors), rel=1e-9)
+    assert whole["metrics"]["denoising_error"]["value"] == pytest.approx(sum(errors) / len(errors), rel=1e-9)
 
 
 def test_chosen_metrics_only(model: Path) -> None:
     found = run(model, metrics="accuracy, bits_per_dim")
-    assert found["figures"].keys() == {"accuracy", "bits_per_dim"} and found["denoising"] is None
+    assert found["metrics"].keys() == {"accuracy", "bits_per_dim"} and found["denoising"] is None
 
 
 def test_the_denoiser_is_measured_by_nothing_else(whole: dict) -> None:
@@ -147,7 +147,7 @@ def test_the_denoiser_is_measured_by_nothing_else(whole: dict) -> None:
 
 
 def test_the_same_images_from_files(model: Path, whole: dict, tmp_path: Path) -> None:
-    """A folder of class folders and an .npz have the figures of the drawn images; a flat folder has no labels."""
+    """A folder of class folders and an .npz have the metrics of the drawn images; a flat folder has no labels."""
     (folder,) = (path.parent for path in model.glob("evaluations/*/evaluation.json") if "accuracy" in path.read_text()
                  and json.loads(path.read_text()) == whole)
     drawn = folder / whole["samples"]["folder"]
@@ -164,9 +164,9 @@ def test_the_same_images_from_files(model: Path, whole: dict, tmp_path: Path) ->
     for name, result in found.items():
         assert result["model"] is None and result["samples"]["count"] == 300
         assert result["skipped"].keys() == DENOISER_METRICS.keys() | ({"accuracy"} if name == "flat" else set())
-        for key, figure in result["figures"].items():
+        for key, metric in result["metrics"].items():
             # The order of the images differs, and with it the sums' rounding, and which the resampling takes.
-            assert figure["value"] == pytest.approx(whole["figures"][key]["value"], rel=1e-6), (name, key)
+            assert metric["value"] == pytest.approx(whole["metrics"][key]["value"], rel=1e-6), (name, key)
         assert (tmp_path / f"{Path(name).stem}-evaluations").is_dir()
     assert found["classes"]["confusion"] == found["images.npz"]["confusion"] == whole["confusion"]
 
@@ -175,7 +175,7 @@ def test_real_images_are_at_the_floor(tmp_path: Path) -> None:
     data = load_data("digits")
     images, labels = data.__getitems__(torch.arange(0, len(data), 2))
     np.savez(tmp_path / "half.npz", images.permute(0, 2, 3, 1).numpy(), labels.numpy())
-    found = run(tmp_path / "half.npz", steps=None, count=None)["figures"]
+    found = run(tmp_path / "half.npz", steps=None, count=None)["metrics"]
     assert found["memorised"]["value"] == 1.0           # they are the reference's own
     assert found["frechet_distance"]["value"] < found["frechet_distance"]["floor"]["value"]
     assert found["accuracy"]["value"] > 0.95
@@ -297,7 +297,7 @@ def test_too_few_are_refused_before_any_is_drawn(model: Path) -> None:
 
 def test_a_rare_class_may_go_without(model: Path) -> None:
     found = run(model, count=5, metrics="accuracy,kernel_distance")
-    assert len(found["class_accuracies"]) == 5 and found["figures"]["accuracy"]["count"] == 5
+    assert len(found["class_accuracies"]) == 5 and found["metrics"]["accuracy"]["count"] == 5
 
 
 def test_mistakes_with_images(tmp_path: Path) -> None:
@@ -327,12 +327,12 @@ def test_what_cannot_be_had_is_left_out(model: Path) -> None:
     found = run(model, count=50)
     reason = found["skipped"]["frechet_distance"]
     assert re.fullmatch(r"needs \d+ images or more for \d+ features, there are 50", reason)
-    assert "frechet_distance" not in found["figures"] and "accuracy" in found["figures"]
+    assert "frechet_distance" not in found["metrics"] and "accuracy" in found["metrics"]
 
 
 def test_metrics_of_the_denoiser_draw_nothing(model: Path, capsys: pytest.CaptureFixture) -> None:
     found = run(model, seed=1_000_000, metrics="bits_per_dim")
-    assert found["figures"].keys() == {"bits_per_dim"} and found["extractor"]["features"] is None
+    assert found["metrics"].keys() == {"bits_per_dim"} and found["extractor"]["features"] is None
     assert "drawn by" not in capsys.readouterr().out
     assert not any(path.name.startswith("seed1000") for path in model.rglob("*.png"))
 
@@ -346,8 +346,8 @@ def test_a_classifier_of_other_images_reads_no_classes(model: Path, cache: Path,
     files = {file.name: sha256(file) for file in tmp_path.iterdir()}
     (tmp_path / "MANIFEST.json").write_text(json.dumps(files))
     found, usual = (run(model, extractor=e, metrics="accuracy,kernel_distance") for e in (str(tmp_path), "classifier"))
-    assert found["figures"]["accuracy"] == usual["figures"]["accuracy"] and found["classifier"] == usual["classifier"]
-    assert found["figures"]["kernel_distance"] != usual["figures"]["kernel_distance"]
+    assert found["metrics"]["accuracy"] == usual["metrics"]["accuracy"] and found["classifier"] == usual["classifier"]
+    assert found["metrics"]["kernel_distance"] != usual["metrics"]["kernel_distance"]
 
 
 def test_another_schedule_is_another_model(model: Path, tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_another_schedule_is_another_model(model: Path, tmp_path: Path) -> None:
     file.write_text(file.read_text().replace("v_prediction", "sample"))
     second = run(copy, metrics="kernel_distance")
     assert first["samples"]["digest"] != second["samples"]["digest"]
-    assert first["figures"] != second["figures"]
+    assert first["metrics"] != second["metrics"]
 
 
 def test_files_that_a_power_cut_left_are_made_again(model: Path, tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_files_that_a_power_cut_left_are_made_again(model: Path, tmp_path: Path)
     for i, file in enumerate(copy.glob("evaluations/features/*/*.safetensors")):
         file.write_bytes(file.read_bytes()[: 50 * i])
     found = run(copy, metrics="accuracy,kernel_distance")
-    assert found["figures"]["accuracy"] == first["figures"]["accuracy"]
+    assert found["metrics"]["accuracy"] == first["metrics"]["accuracy"]
 
 
 def test_two_classes_of_one_name(model: Path, tmp_path: Path) -> None:

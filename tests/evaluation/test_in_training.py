@@ -1,4 +1,4 @@
-"""Figures while training: those of the metrics, from fewer images."""
+"""Estimates while training: those of the metrics, from fewer images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -45,25 +45,25 @@ def in_class_order(data: ImageData, count: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", MONITORED)
-def test_a_figure_is_that_of_its_metric(name: str, digits: ImageData, cache: Path) -> None:
-    """The digits, 1,797, are few enough that no figure is made from a part of them."""
+def test_a_metric_is_that_of_its_metric(name: str, digits: ImageData, cache: Path) -> None:
+    """The digits, 1,797, are few enough that no metric is made from a part of them."""
     watched = monitor(SETTINGS, digits, cache)
     classifier = cached_classifier(digits, "cpu", cache)
     images = torch.randint(0, 256, (300, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    figures = watched.measure(watched.extract_features(images))
+    metrics = watched.measure(watched.extract_features(images))
     real = classifier.extract(digits.__getitems__(range(len(digits)))[0])
     samples = classifier.extract(images)
-    pixels = torch.zeros(1, 1)      # that none of these figures looks at
+    pixels = torch.zeros(1, 1)      # that none of these metrics looks at
     described = [
         Features(features, pixels, logits, logits, labels)
         for (features, logits), labels in ((samples, watched.labels), (real, digits.labels))
     ]
     expected = METRICS[name].measure(*described, Options(replicates=20))[name].value
     # The reference classifier sees other batches here, which moves features by float32 roundings.
-    assert figures[name] == pytest.approx(expected, rel=1e-5)
+    assert metrics[name] == pytest.approx(expected, rel=1e-5)
 
 
-def test_every_figure_is_the_first_of_a_metric() -> None:
+def test_every_metric_is_the_first_of_a_metric() -> None:
     for name in MONITORED:
         assert next(iter(METRICS[name].better)) == name
 
@@ -73,12 +73,12 @@ def test_the_real_images_themselves_are_perfect(digits: ImageData, cache: Path) 
     indices = digits.labels.argsort(stable=True)
     assert torch.equal(watched.labels, digits.labels[indices])
     classifier = cached_classifier(digits, "cpu", cache)
-    figures = watched.measure(watched.extract_features(digits.__getitems__(indices)[0]))
+    metrics = watched.measure(watched.extract_features(digits.__getitems__(indices)[0]))
     # Of a distance of some hundreds; what is left is the rounding of a matrix root.
-    assert figures["frechet_distance"] == pytest.approx(0, abs=1e-3)
+    assert metrics["frechet_distance"] == pytest.approx(0, abs=1e-3)
     read = classifier.extract(digits.__getitems__(indices)[0])[1].argmax(1)
-    assert figures["accuracy"] == pytest.approx(float((read == watched.labels).double().mean()), abs=1e-12)
-    assert figures["accuracy"] > 0.95
+    assert metrics["accuracy"] == pytest.approx(float((read == watched.labels).double().mean()), abs=1e-12)
+    assert metrics["accuracy"] > 0.95
 
 
 def test_batches_do_not_matter(digits: ImageData, cache: Path) -> None:
@@ -102,7 +102,7 @@ def test_seeds_are_those_of_sampling(digits: ImageData, cache: Path) -> None:
     assert len(set(watched.seeds)) == 300
 
 
-def test_identity_tells_what_figures_can_be_compared(digits: ImageData, cache: Path) -> None:
+def test_identity_tells_what_metrics_can_be_compared(digits: ImageData, cache: Path) -> None:
     known = monitor(SETTINGS, digits, cache).identity
     assert monitor(replace(SETTINGS, every=5), digits, cache).identity == known
     for change in ({"count": 301}, {"metric": "accuracy"}, {"sampler": "ddim"}, {"steps": 9}, {"seed": 1}):
@@ -126,8 +126,8 @@ def test_an_extractor_without_a_classifier_of_one_class(cache: Path) -> None:
     )
     settings = replace(SETTINGS, extractor=f"{__name__}:Levels", count=20)
     watched = monitor(settings, one, cache)
-    figures = watched.measure(watched.extract_features(one.__getitems__(range(20))[0]))
-    assert figures.keys() == {"frechet_distance", "kernel_distance"}
+    metrics = watched.measure(watched.extract_features(one.__getitems__(range(20))[0]))
+    assert metrics.keys() == {"frechet_distance", "kernel_distance"}
     others = "use evaluation.metric frechet_distance or kernel_distance"
     with pytest.raises(ValueError, match=rf"^evaluation\.metric: accuracy .*{others}"):
         monitor(replace(settings, metric="accuracy"), one, cache)
@@ -158,7 +158,7 @@ def test_refused_before_training(case: str, digits: ImageData, cache: Path) -> N
     assert "\n" not in str(refusal.value)
 
 
-def test_few_images_leave_other_figures(digits: ImageData, cache: Path) -> None:
+def test_few_images_leave_other_metrics(digits: ImageData, cache: Path) -> None:
     watched = monitor(replace(SETTINGS, count=20, metric="kernel_distance"), digits, cache)
-    figures = watched.measure(watched.extract_features(digits.__getitems__(in_class_order(digits, 20))[0]))
-    assert figures.keys() == {"kernel_distance", "accuracy"}
+    metrics = watched.measure(watched.extract_features(digits.__getitems__(in_class_order(digits, 20))[0]))
+    assert metrics.keys() == {"kernel_distance", "accuracy"}

@@ -25,8 +25,8 @@ def direct(x: Tensor, y: Tensor) -> float:
 
 
 def standard_error(x: Tensor, y: Tensor) -> float:
-    figure = kernel_distance(x, y)
-    return (figure.high - figure.low) / (2 * Z)
+    metric = kernel_distance(x, y)
+    return (metric.high - metric.low) / (2 * Z)
 
 
 @pytest.mark.parametrize(("n", "m"), [(3, 3), (40, 70), (90, 16)])
@@ -65,9 +65,9 @@ def test_error_is_that_of_leaving_each_row_out() -> None:
 @pytest.mark.parametrize(("shift", "low", "high"), [(0.5, 0.85, 1.2), (0.0, 1.0, 2.5)])
 def test_error_is_the_spread_of_repetitions(shift: float, low: float, high: float) -> None:
     pairs = [(random(120, 6, seed=2 * i) + shift, random(100, 6, seed=2 * i + 1)) for i in range(300)]
-    figures = [kernel_distance(x, y) for x, y in pairs]
-    spread = np.std([figure.value for figure in figures])       # known to 4 %
-    found = np.mean([(figure.high - figure.low) / (2 * Z) for figure in figures])
+    metrics = [kernel_distance(x, y) for x, y in pairs]
+    spread = np.std([metric.value for metric in metrics])       # known to 4 %
+    found = np.mean([(metric.high - metric.low) / (2 * Z) for metric in metrics])
     assert low < found / spread < high      # conservative where the distributions are equal
 
 

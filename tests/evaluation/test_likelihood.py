@@ -271,17 +271,17 @@ def test_answers_that_are_not_finite(value: float) -> None:
 def test_interval_and_curve() -> None:
     schedule = NoiseSchedule(SCHEDULES["linear"](200))
     terms = torch.rand(5000, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)    # several blocks
-    figure = bits_per_dim(terms)
+    metric = bits_per_dim(terms)
     error = 1.96 * math.sqrt(5 / 12 / 5000)             # the sum of five uniform numbers
-    assert figure.value == pytest.approx(2.5, abs=2 * error)
-    assert figure.value == pytest.approx(float(terms.sum()) / 5000)
-    assert figure.high - figure.value == pytest.approx(error, rel=0.05)         # the deviation of 5000, within 3 %
-    assert figure.value - figure.low == pytest.approx(figure.high - figure.value)
+    assert metric.value == pytest.approx(2.5, abs=2 * error)
+    assert metric.value == pytest.approx(float(terms.sum()) / 5000)
+    assert metric.high - metric.value == pytest.approx(error, rel=0.05)         # the deviation of 5000, within 3 %
+    assert metric.value - metric.low == pytest.approx(metric.high - metric.value)
     curve = bound_curve(terms, schedule)
     assert [(part.first, part.last) for part in curve] == [
         (a, b - 1) for a, b in zip(*(strata(schedule, 4)[i : i + 4].tolist() for i in (0, 1)), strict=True)
     ]
-    assert sum(part.bits_per_dim for part in curve) + float(terms[:, 4].mean()) == pytest.approx(figure.value)
+    assert sum(part.bits_per_dim for part in curve) + float(terms[:, 4].mean()) == pytest.approx(metric.value)
     for part, column in zip(curve, terms.T, strict=False):
         assert part.standard_error == pytest.approx(float(column.std()) / math.sqrt(5000))
 
@@ -362,15 +362,15 @@ def test_training_lowers_the_bound(digits_run: Path) -> None:
         type(trained.unet).from_config(trained.unet.config).eval(), trained.schedule, trained.prediction,
         trained.class_names,
     )
-    figures, errors = [], []
+    metrics, errors = [], []
     for pipeline in (trained, fresh):
         schedule, timesteps = pipeline.schedule, error_timesteps(pipeline.schedule)
-        figures.append(bits_per_dim(bound_terms(pipeline.denoiser(), schedule, images, labels, indices, 50, seed=0)))
+        metrics.append(bits_per_dim(bound_terms(pipeline.denoiser(), schedule, images, labels, indices, 50, seed=0)))
         e = denoising_errors(pipeline.denoiser(clip=False), schedule, images, labels, indices, timesteps, seed=0)
         errors.append([point.eps_error for point in denoising_curve(e, schedule, timesteps)])
-    print("bits per dimension, trained and untrained:", *figures)
+    print("bits per dimension, trained and untrained:", *metrics)
     print("error of eps:", *errors)
-    assert figures[0].value > 0 and figures[0].high < figures[1].low < math.inf
+    assert metrics[0].value > 0 and metrics[0].high < metrics[1].low < math.inf
     assert all(a < b for a, b in zip(*errors, strict=True))
 
     def noise(t: int) -> Tensor:

@@ -44,13 +44,13 @@ def on_disk(images: Features) -> Features:
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_figures_are_those_that_are_named_and_have_intervals(name: str) -> None:
+def test_metrics_are_those_that_are_named_and_have_intervals(name: str) -> None:
     metric = METRICS[name]
-    figures = metric.measure(SAMPLES, REFERENCE, OPTIONS)
-    assert figures.keys() == metric.better.keys()
+    metrics = metric.measure(SAMPLES, REFERENCE, OPTIONS)
+    assert metrics.keys() == metric.better.keys()
     assert set(metric.better.values()) <= {"lower", "higher"}
-    for figure in figures.values():
-        assert figure.low <= figure.value <= figure.high and figure.low < figure.high and figure.count is None
+    for metric in metrics.values():
+        assert metric.low <= metric.value <= metric.high and metric.low < metric.high and metric.count is None
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -75,8 +75,8 @@ def test_the_least_number_of_images_is_enough(name: str) -> None:
     least = metric.needs(SAMPLES)
     samples, reference = random_features(least, 6), random_features(max(2, least), 7)
     assert too_few_images(metric, len(samples.features), reference) is None
-    for figure in metric.measure(samples, reference, OPTIONS).values():
-        assert torch.tensor([figure.value, figure.low, figure.high]).isfinite().all()
+    for estimate in metric.measure(samples, reference, OPTIONS).values():
+        assert torch.tensor([estimate.value, estimate.low, estimate.high]).isfinite().all()
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -121,7 +121,7 @@ def test_pairs_are_bounded_and_counted(name: str, monkeypatch: pytest.MonkeyPatc
     sets = (SAMPLES, REFERENCE)
     thinned = [s._replace(features=s.features[random_indices(len(s.features), 100)]) for s in sets]
     expected = METRICS[name].measure(*thinned, OPTIONS)
-    assert found == {key: figure._replace(count=100) for key, figure in expected.items()}
+    assert found == {key: metric._replace(count=100) for key, metric in expected.items()}
 
 
 def test_infinity_is_left_out_where_images_are_too_few() -> None:

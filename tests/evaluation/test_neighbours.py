@@ -92,7 +92,7 @@ def test_a_collapsed_model_is_precise_and_recalls_nothing() -> None:
 
 def test_sets_far_apart_share_nothing() -> None:
     found = precision_recall(random(100, 4, seed=10) + 100, random(80, 4, seed=11))
-    assert all(figure.value == 0 and figure.low == 0 for figure in found.values())
+    assert all(metric.value == 0 and metric.low == 0 for metric in found.values())
     assert found["precision"].high == pytest.approx(1.959964**2 / (100 + 1.959964**2))       # of Wilson, at 0 of 100
     assert found["recall"].high == pytest.approx(1.959964**2 / (80 + 1.959964**2))
 
@@ -102,5 +102,5 @@ def test_density_error_is_that_of_a_mean() -> None:
     distances = torch.cdist(samples.double(), reference.double())
     radii = torch.cdist(reference.double(), reference.double()).sort(1).values[:, 5]
     held = (distances <= radii).sum(1) / 5
-    figure = precision_recall(samples, reference)["density"]
-    assert figure.high - figure.value == pytest.approx(1.959964 * float(held.std()) / 90**0.5, rel=1e-6)
+    metric = precision_recall(samples, reference)["density"]
+    assert metric.high - metric.value == pytest.approx(1.959964 * float(held.std()) / 90**0.5, rel=1e-6)

@@ -236,9 +236,9 @@ def evaluations(commands: Commands, digits: Path) -> tuple[dict, dict]:
     return found[0], found[1]
 
 
-def test_evaluation_writes_all_figures(commands: Commands, evaluations: tuple[dict, dict]) -> None:
+def test_evaluation_writes_all_metrics(commands: Commands, evaluations: tuple[dict, dict]) -> None:
     here, _ = evaluations
-    assert {*here["figures"]} >= {
+    assert {*here["metrics"]} >= {
         "frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage", "inception_score",
         "accuracy", "memorised", "denoising_error", "bits_per_dim",
     }
@@ -246,8 +246,8 @@ def test_evaluation_writes_all_figures(commands: Commands, evaluations: tuple[di
     assert (commands.folder / "evaluated_gpu" / "neighbours.png").is_file()
 
 
-def test_figures_are_those_of_the_cpu(evaluations: tuple[dict, dict]) -> None:
-    here, there = ({name: figure["value"] for name, figure in found["figures"].items()} for found in evaluations)
+def test_metrics_are_those_of_the_cpu(evaluations: tuple[dict, dict]) -> None:
+    here, there = ({name: metric["value"] for name, metric in found["metrics"].items()} for found in evaluations)
     # Of what is counted, among drawn or among real images, one more or less is rounding.
     of_images = dict.fromkeys(("precision", "density", "accuracy", "memorised"), 240)
     of_images |= dict.fromkeys(("recall", "coverage"), 1797)

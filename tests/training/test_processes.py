@@ -89,7 +89,7 @@ def test_evaluation_does_not_depend_on_the_number_of_processes(tmp_path):
     assert trained.returncode == 0, trained.stderr
     shutil.copytree(tmp_path / "1", tmp_path / "2")
     script += ["--evaluation.every", "4", "--evaluation.count", "230", "--evaluation.steps", "3"]
-    figures = {}
+    metrics = {}
     for processes in (1, 2):
         command = [*script, "--run-dir", str(tmp_path / str(processes))]
         if processes == 1:
@@ -98,11 +98,11 @@ def test_evaluation_does_not_depend_on_the_number_of_processes(tmp_path):
             done = accelerate(*TWO, *command)
         assert done.returncode == 0, done.stderr
         last = json.loads((tmp_path / str(processes) / "metrics.jsonl").read_text().splitlines()[-1])
-        figures[processes] = {key: value for key, value in last.items() if key.startswith("evaluation/")}
+        metrics[processes] = {key: value for key, value in last.items() if key.startswith("evaluation/")}
         assert (tmp_path / str(processes) / "best" / "best.json").is_file()
-    assert len(figures[1]) == 4 and figures[1].pop("evaluation/settings") == figures[2].pop("evaluation/settings")
+    assert len(metrics[1]) == 4 and metrics[1].pop("evaluation/settings") == metrics[2].pop("evaluation/settings")
     # Batches are the same whoever draws them; float64 sums may differ in order.
-    assert figures[2] == pytest.approx(figures[1], rel=1e-6)
+    assert metrics[2] == pytest.approx(metrics[1], rel=1e-6)
 
 
 EXTRACTOR = """

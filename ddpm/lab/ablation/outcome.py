@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ddpm.config.sections import differences
-from ddpm.config.study import FIGURES, Study
+from ddpm.config.study import STUDY_METRICS, Study
 from ddpm.config.yaml_files import read_config
 from ddpm.evaluation.denoiser import SCORES, image_scores
 from ddpm.evaluation.estimates import Z
@@ -112,12 +112,12 @@ def read_outcome(path: Path, study: Study) -> Outcome:
     reference = next((run.evaluation.content for run in read if run.evaluation is not None), None)
     read = [_comparable(run, reference, facts, notes) for run in read]
     contents = [run.evaluation.content for run in read if run.evaluation is not None]
-    better = {name: figure["better"] for content in contents for name, figure in content["figures"].items()}
+    better = {name: metric["better"] for content in contents for name, metric in content["metrics"].items()}
     if contents and study.metric not in better:
         known = ", ".join(better) or "none"
         raise ValueError(f"metric: no run of {path} has {study.metric}; choose one of {known}")
-    figures = {name: _figures(name, read, study, reference, notes) for name in better}
-    primary_values = figures.get(study.metric, {})
+    metrics = {name: _metrics(name, read, study, reference, notes) for name in better}
+    primary_values = metrics.get(study.metric, {})
     decided = [_with_primary_metric(run, study, primary_values) for run in read]
     runs = {arm.name: [run for run in decided if run.arm == arm.name] for arm in study.arms}
     notes += _missing(runs) + _trained_on(runs, study.metric)
@@ -131,7 +131,7 @@ def read_outcome(path: Path, study: Study) -> Outcome:
 
     primary = compare_arms(study.metric, primary_values, level)
     exploratory = {
-        name: compare_arms(name, values, CONFIDENCE) for name, values in figures.items() if name != study.metric
+        name: compare_arms(name, values, CONFIDENCE) for name, values in metrics.items() if name != study.metric
     }
     notes += _unpaired(study.metric, primary_values, baseline)
     verdicts = [
@@ -149,7 +149,7 @@ def read_outcome(path: Path, study: Study) -> Outcome:
         primary=primary,
         exploratory=exploratory,
         better=better,
-        means={name: _means(of_arms) for name, of_arms in figures.items()},
+        means={name: _means(of_arms) for name, of_arms in metrics.items()},
         step_seconds={} if timing is None else timing["seconds"],
         verdicts=verdicts,
         notes=notes,
@@ -187,12 +187,12 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _run_json(run: RunOutcome) -> dict[str, Any]:
-    figures = {} if run.evaluation is None else run.evaluation.content["figures"]
+    metrics = {} if run.evaluation is None else run.evaluation.content["metrics"]
     return {
         "seed": run.seed,
         "diverged": run.diverged,
         "weights": None if run.evaluation is None else run.evaluation.weights,
-        "figures": {name: figure["value"] for name, figure in figures.items() if finite(figure["value"])},
+        "metrics": {name: metric["value"] for name, metric in metrics.items() if finite(metric["value"])},
     }
 
 
@@ -228,7 +228,7 @@ def _comparable(
     return replace(run, evaluation=None)
 
 
-def _figures(
+def _metrics(
     name: str, runs: Sequence[RunOutcome], study: Study, reference: dict[str, Any], notes: list[str]
 ) -> ByArmAndSeed:
     """Return the values of a metric for all runs in which it is finite."""
@@ -237,23 +237,23 @@ def _figures(
         content = None if run.evaluation is None else run.evaluation.content
         if content is None:
             continue
-        keys = (name, FIGURES.get(name, name))
+        keys = (name, STUDY_METRICS.get(name, name))
         reason = next((why for key in keys if (why := why_incomparable(reference, content, key)) is not None), None)
         if reason is not None:
             notes.append(f"{name} of {run.arm}, seed {run.seed}, is left out because {reason}")
-        elif name not in content["figures"]:
+        elif name not in content["metrics"]:
             notes.append(f"{name} of {run.arm}, seed {run.seed}, was not measured")
-        elif finite(content["figures"][name]["value"]):
-            found[run.arm][run.seed] = _measured(name, content["figures"][name], run.evaluation)
+        elif finite(content["metrics"][name]["value"]):
+            found[run.arm][run.seed] = _measured(name, content["metrics"][name], run.evaluation)
         elif name != study.metric:
             notes.append(f"{name} of {run.arm}, seed {run.seed}, is left out because it is not finite")
     return found
 
 
-def _measured(name: str, figure: dict[str, Any], evaluation: Evaluation) -> Measured:
-    low, high = figure["low"], figure["high"]
+def _measured(name: str, metric: dict[str, Any], evaluation: Evaluation) -> Measured:
+    low, high = metric["low"], metric["high"]
     error = (high - low) / (2 * Z) if finite(low) and finite(high) else None
-    return Measured(figure["value"], error, image_scores(evaluation.folder, name))
+    return Measured(metric["value"], error, image_scores(evaluation.folder, name))
 
 
 def _with_primary_metric(run: RunOutcome, study: Study, primary_values: ByArmAndSeed) -> RunOutcome:
@@ -261,9 +261,9 @@ def _with_primary_metric(run: RunOutcome, study: Study, primary_values: ByArmAnd
     measured = primary_values.get(run.arm, {}).get(run.seed)
     diverged = run.diverged
     if run.evaluation is not None:
-        figure = run.evaluation.content["figures"].get(study.metric)
-        if figure is not None and not finite(figure["value"]):
-            diverged = f"its {study.metric} is {figure['value']}"
+        metric = run.evaluation.content["metrics"].get(study.metric)
+        if metric is not None and not finite(metric["value"]):
+            diverged = f"its {study.metric} is {metric['value']}"
     return replace(run, diverged=diverged, measured=measured)
 
 
@@ -309,9 +309,9 @@ def _unpaired(name: str, values: ByArmAndSeed, baseline: str) -> list[str]:
     return notes
 
 
-def _means(figures: ByArmAndSeed) -> dict[str, tuple[float, float | None]]:
+def _means(metrics: ByArmAndSeed) -> dict[str, tuple[float, float | None]]:
     found: dict[str, tuple[float, float | None]] = {}
-    for arm, of_seed in figures.items():
+    for arm, of_seed in metrics.items():
         values = [measured.value for measured in of_seed.values()]
         if values:
             found[arm] = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None

@@ -50,7 +50,7 @@ class Contrast(NamedTuple):
         detectable: the smallest true mean difference whose interval excludes 0 with 80 % power; None if `low` is.
         relative: `value` / |mean of the baseline|; None without a pair, or if that mean is 0.
         pairs: number of seeds with a metric in both arms.
-        verdict: better, worse or undecided; "too few seeds" for fewer than three pairs, "no figures" without one. It
+        verdict: better, worse or undecided; "too few seeds" for fewer than three pairs, "no metrics" without one. It
             follows from the interval, because with five seeds no p-value is below 0.0625. `verdicts.qualify` changes it
             if runs diverged.
     """
@@ -91,7 +91,7 @@ def contrast(
     first, second = (np.array([run.value for run in runs], dtype=np.float64) for runs in (baseline, arm))
     assert np.isfinite(first).all() and np.isfinite(second).all()
     if pairs == 0:
-        return Contrast(None, None, None, level, None, None, None, None, None, 0, "no figures")
+        return Contrast(None, None, None, level, None, None, None, None, None, 0, "no metrics")
     differences = second - first                                                                    # (n,)
     value, reference = float(differences.mean()), float(abs(first.mean()))
     relative = value / reference if reference else None

@@ -50,7 +50,7 @@ def render_study(outcome: Outcome) -> str:
         runs=runs,
         diverged=sum(run.diverged is not None for run in runs),
         norms=list(dict.fromkeys(arm.config.model.norm for arm in study.arms)),
-        figures=[study.metric, *(name for name in outcome.exploratory if name != study.metric)],
+        metrics=[study.metric, *(name for name in outcome.exploratory if name != study.metric)],
         meanings=MEANINGS,
         level=next(iter(outcome.primary.values())).level,
         comparisons=len(outcome.primary),
@@ -176,10 +176,10 @@ def _state(run: RunOutcome) -> str:
     return "does not exist yet" if run.run is None else "without a comparable metric"
 
 
-def _value_of(run: RunOutcome, figure: str) -> str:
+def _value_of(run: RunOutcome, metric: str) -> str:
     """Format a metric of a run with enough digits to repeat the statistics."""
-    content = {} if run.evaluation is None else run.evaluation.content["figures"]
-    value = content[figure]["value"] if figure in content else None
+    content = {} if run.evaluation is None else run.evaluation.content["metrics"]
+    value = content[metric]["value"] if metric in content else None
     return f"{value:.8g}" if finite(value) else ""
 
 

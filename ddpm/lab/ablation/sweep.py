@@ -34,7 +34,7 @@ def choose_rates(study: Study, path: Path) -> dict[str, float]:
 def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
     """Read sweep.json; empty if there is none.
 
-    For each arm it has `learning_rate`, the `figures` of each rate (null if the run diverged), `at_an_end` (of the list
+    For each arm it has `learning_rate`, the `metrics` of each rate (null if the run diverged), `at_an_end` (of the list
     of rates) and `diverged`: whether the arm diverged at every rate. In that case no run of the arm is made.
     """
     file = path / "sweep.json"
@@ -45,15 +45,15 @@ def _choose(study: Study, path: Path) -> dict[str, dict[str, Any]]:
     tried = list_sweep_trials(study, path)
     contents = {t.path: found.content for t in tried if (found := _evaluation(t)) is not None}
     _check_comparable([(t, contents[t.path]) for t in tried if t.path in contents], study)
-    figures = {(trial.arm, trial.learning_rate): _figure(contents.get(trial.path), study) for trial in tried}
+    metrics = {(trial.arm, trial.learning_rate): _metric(contents.get(trial.path), study) for trial in tried}
     found = {}
     for arm in study.arms:
-        of_rate = {rate: figures[arm.name, rate] for rate in study.learning_rates}
-        known = {rate: figure for rate, figure in of_rate.items() if figure is not None}
+        of_rate = {rate: metrics[arm.name, rate] for rate in study.learning_rates}
+        known = {rate: metric for rate, metric in of_rate.items() if metric is not None}
         best = _best(known) if known else min(of_rate)
-        values = {f"{rate:g}": None if figure is None else figure["value"] for rate, figure in of_rate.items()}
+        values = {f"{rate:g}": None if metric is None else metric["value"] for rate, metric in of_rate.items()}
         at_an_end = bool(known) and best in (min(of_rate), max(of_rate))
-        chosen = {"learning_rate": best, "figures": values, "at_an_end": at_an_end, "diverged": not known}
+        chosen = {"learning_rate": best, "metrics": values, "at_an_end": at_an_end, "diverged": not known}
         found[arm.name] = chosen
     return found
 
@@ -81,7 +81,7 @@ def _evaluation(trial: Trial) -> Evaluation | None:
     return None if read_divergence(trial.path) is not None else find_study_evaluation(read_run(trial.path, trial.name))
 
 
-def _figure(content: dict[str, Any] | None, study: Study) -> dict[str, Any] | None:
+def _metric(content: dict[str, Any] | None, study: Study) -> dict[str, Any] | None:
     """Return the primary metric of a run; None if the run diverged."""
-    figure = None if content is None else content["figures"][study.metric]
-    return figure if figure is not None and finite(figure["value"]) else None
+    metric = None if content is None else content["metrics"][study.metric]
+    return metric if metric is not None and finite(metric["value"]) else None

@@ -10,7 +10,7 @@ from typing import TypeVar
 from ddpm.atomic import write_json
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import Config, SampleConfig, differences
-from ddpm.config.study import FIGURES, Study
+from ddpm.config.study import STUDY_METRICS, Study
 from ddpm.config.yaml_files import read_config
 from ddpm.lab.comparison.runs import Evaluation, Run, read_run
 
@@ -102,11 +102,11 @@ def check_metric(study: Study, result: Path) -> None:
         ValueError: if the metric is missing; the message says why and lists the others.
     """
     content = json.loads(result.read_text())
-    if study.metric not in content["figures"]:
-        why = content["skipped"].get(FIGURES[study.metric])
+    if study.metric not in content["metrics"]:
+        why = content["skipped"].get(STUDY_METRICS[study.metric])
         raise ValueError(
             f"metric: the evaluation has no {study.metric}{f' ({why})' if why else ''}; choose one of its metrics: "
-            f"{', '.join(content['figures']) or 'none'}"
+            f"{', '.join(content['metrics']) or 'none'}"
         )
 
 
@@ -135,7 +135,7 @@ def is_settled(trial: Trial, study: Study) -> bool:
     if differences(read_config(trial.path / "config.yaml"), trial.config):
         return False
     evaluation = find_study_evaluation(read_run(trial.path, trial.name))
-    return evaluation is not None and study.metric in evaluation.content["figures"]
+    return evaluation is not None and study.metric in evaluation.content["metrics"]
 
 
 def find_study_evaluation(run: Run) -> Evaluation | None:

@@ -29,12 +29,12 @@ class RunEntry(NamedTuple):
 
     Attributes:
         run: name of the run.
-        figure: the metric; None if the evaluation does not have it.
+        metric: the metric; None if the evaluation does not have it.
         difference: difference from the first evaluated run; None for that run, and if the two are not comparable.
     """
 
     run: str
-    figure: EstimateRecord | None
+    metric: EstimateRecord | None
     difference: Difference | None
 
 
@@ -149,7 +149,7 @@ def difference(first: EstimateRecord, other: EstimateRecord) -> Difference:
     squared half widths.
     """
     value = other["value"] - first["value"]
-    if not all(finite(figure[key]) for figure in (first, other) for key in ("value", "low", "high")):
+    if not all(finite(metric[key]) for metric in (first, other) for key in ("value", "low", "high")):
         return Difference(value, None, None, "undecided")
     low = value - math.hypot(other["value"] - other["low"], first["high"] - first["value"])
     high = value + math.hypot(other["high"] - other["value"], first["value"] - first["low"])
@@ -256,19 +256,19 @@ def _rows(evaluations: dict[str, Evaluation]) -> tuple[list[Row], list[str]]:
         return [], []
     (first_name, first), *others = contents.items()
     rows, notes = [], []
-    for name in dict.fromkeys(name for content in contents.values() for name in content["figures"]):
-        figures = [content["figures"].get(name) for content in contents.values()]
-        some = next(figure for figure in figures if figure is not None)
-        floor = next((f["floor"] for f in figures if f is not None and f["floor"] is not None), None)
-        entries = [RunEntry(first_name, figures[0], None)]
-        for (run, content), figure in zip(others, figures[1:], strict=True):
+    for name in dict.fromkeys(name for content in contents.values() for name in content["metrics"]):
+        metrics = [content["metrics"].get(name) for content in contents.values()]
+        some = next(metric for metric in metrics if metric is not None)
+        floor = next((f["floor"] for f in metrics if f is not None and f["floor"] is not None), None)
+        entries = [RunEntry(first_name, metrics[0], None)]
+        for (run, content), metric in zip(others, metrics[1:], strict=True):
             reason = why_incomparable(first, content, name)
-            if figure is None or figures[0] is None:
-                entries.append(RunEntry(run, figure, None))
+            if metric is None or metrics[0] is None:
+                entries.append(RunEntry(run, metric, None))
             elif reason is not None:
-                entries.append(RunEntry(run, figure, None))
+                entries.append(RunEntry(run, metric, None))
                 notes.append(f"{name}: {first_name} and {run} are not compared because {reason}")
             else:
-                entries.append(RunEntry(run, figure, difference(figures[0], figure)))
+                entries.append(RunEntry(run, metric, difference(metrics[0], metric)))
         rows.append(Row(name, some["better"], floor, entries))
     return rows, notes

@@ -170,16 +170,16 @@ def _most_confused(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> lis
 
 def _strip(row: Row, entry: RunEntry, styles: dict[str, int]) -> Markup | str:
     """Return the interval of a metric as a small chart; empty if the value is not finite."""
-    own = [e.figure for e in (entry, *row.entries) if e.figure is not None and finite(e.figure["value"])]
-    if not finite(entry.figure["value"]):
+    own = [e.metric for e in (entry, *row.entries) if e.metric is not None and finite(e.metric["value"])]
+    if not finite(entry.metric["value"]):
         return ""
-    floors = [(figure["value"], figure["floor"].get("samples")) for figure in own if figure["floor"] is not None]
+    floors = [(metric["value"], metric["floor"].get("samples")) for metric in own if metric["floor"] is not None]
     real = None if row.floor is None else row.floor["value"]
     alike = finite(real) and all(samples in (None, value) for value, samples in floors)
-    marks = [_mark(figure, styles[entry.run]) for figure in own]
+    marks = [_mark(metric, styles[entry.run]) for metric in own]
     return to_svg(draw_strip(marks, real if alike else None))
 
 
-def _mark(figure: dict[str, Any], style: int) -> Mark:
-    low, high = (figure[key] if finite(figure[key]) else None for key in ("low", "high"))
-    return Mark(style, figure["value"], low, high)
+def _mark(metric: dict[str, Any], style: int) -> Mark:
+    low, high = (metric[key] if finite(metric[key]) else None for key in ("low", "high"))
+    return Mark(style, metric["value"], low, high)

@@ -16,7 +16,7 @@ def format_comparison(comparison: Comparison) -> str:
         rows = [(key, *map(setting, values)) for key, values in comparison.settings.items()]
         parts.append(_block([heads, *rows]))
     if comparison.rows:
-        parts.append(_block(_figures(comparison), left=2))
+        parts.append(_block(_metrics(comparison), left=2))
     if comparison.notes:
         parts.append("\n".join(comparison.notes))
     return "\n\n".join(parts)
@@ -58,20 +58,20 @@ def signed_interval(found: Difference) -> str:
 
 def at_equal_count(entry: RunEntry) -> str:
     """Format the metric of as many samples as there are images in the real-data baseline; empty without a baseline."""
-    floor = None if entry.figure is None else entry.figure["floor"]
-    return "" if floor is None else number(floor.get("samples", entry.figure["value"]))
+    floor = None if entry.metric is None else entry.metric["floor"]
+    return "" if floor is None else number(floor.get("samples", entry.metric["value"]))
 
 
-def _figures(comparison: Comparison) -> list[tuple[str, ...]]:
+def _metrics(comparison: Comparison) -> list[tuple[str, ...]]:
     first = next(iter(comparison.evaluations))
     versus = (f"minus {first}", "95 % interval", "") if len(comparison.evaluations) > 1 else ()
     rows = [("metric", "run", "value", "95 % interval", "images", "at equal count", *versus)]
     for row in comparison.rows:
         title = f"{row.name} ({row.better} is better)"
         for entry in row.entries:
-            figure, found = entry.figure, entry.difference
-            cells = ("none", "", "", "") if figure is None else (
-                number(figure["value"]), interval(figure), f"{figure['count']:,}", at_equal_count(entry)
+            metric, found = entry.metric, entry.difference
+            cells = ("none", "", "", "") if metric is None else (
+                number(metric["value"]), interval(metric), f"{metric['count']:,}", at_equal_count(entry)
             )
             apart = () if not versus else ("", "", "") if found is None else (
                 signed(found.value), signed_interval(found), found.verdict

@@ -93,7 +93,7 @@ class EvaluationRecord(TypedDict):
     samples: SamplesRecord
     reference: ImagesRecord
     extractor: ExtractorRecord
-    figures: dict[str, EstimateRecord]
+    metrics: dict[str, EstimateRecord]
     model: NotRequired[ModelRecord | None]
     held_out: NotRequired[ImagesRecord | None]
     classifier: NotRequired[ClassifierRecord | None]
@@ -243,7 +243,7 @@ def read_run(path: Path, name: str) -> Run:
         content = _read_json(file, EvaluationRecord, "run scripts/evaluate.py again")
         evaluations.append(Evaluation(file.parent, content, file.stat().st_mtime))
     evaluations.sort(
-        key=lambda e: (e.weights == weights, len(e.content["figures"]), e.written, str(e.folder)), reverse=True
+        key=lambda e: (e.weights == weights, len(e.content["metrics"]), e.written, str(e.folder)), reverse=True
     )
     return Run(name, path, config, facts, records, left_out, weights, evaluations)
 

@@ -6,7 +6,7 @@ from math import sqrt
 from torch import Tensor
 
 from ddpm.diffusion.schedule import Denoiser, NoiseSchedule
-from ddpm.evaluation.estimates import Figure, with_standard_error
+from ddpm.evaluation.estimates import Estimate, with_standard_error
 from ddpm.evaluation.likelihood import ROWS, denoising_errors
 from ddpm.evaluation.modulation import modulated_layers
 from ddpm.lab.probe.results import Freezing, Rise
@@ -109,6 +109,6 @@ class Freezer:
             yield layer.name, "both", overs[-1]
 
 
-def _mean(values: Tensor) -> Figure:
+def _mean(values: Tensor) -> Estimate:
     """Return the mean over images, (N,), with its interval."""
     return with_standard_error(float(values.mean()), float(values.std()) / sqrt(len(values)), len(values))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from ddpm.evaluation.estimates import Figure
+from ddpm.evaluation.estimates import Estimate
 from ddpm.evaluation.text_table import interval, number
 from ddpm.lab.charts import Chart, Mark, Row, Series, draw_heat_map, draw_lines, draw_rows, draw_stacked_bars, to_svg
 from ddpm.lab.pages import template_environment
@@ -212,8 +212,8 @@ def _parts(results: ProbeResults) -> str:
     return " and ".join(part for part in PARTS if any(part in layer.parts for layer in results.layers))
 
 
-def _half(figure: Figure) -> float:
-    return 0.0 if figure.low is None or figure.high is None else (figure.high - figure.low) / 2
+def _half(metric: Estimate) -> float:
+    return 0.0 if metric.low is None or metric.high is None else (metric.high - metric.low) / 2
 
 
 def _frozen_layers(results: ProbeResults, names: dict[str, str]) -> list[Chart]:
@@ -251,8 +251,8 @@ def _swap(swap: Swap) -> Chart:
     return Chart("Class swap", figure, ["classified as A", "classified as B"], caption)
 
 
-def _mark(name: str, figure: Figure, line: int = 0, factor: float = 1) -> Mark:
-    ends = (None if end is None else factor * end for end in figure[:3])
+def _mark(name: str, metric: Estimate, line: int = 0, factor: float = 1) -> Mark:
+    ends = (None if end is None else factor * end for end in metric[:3])
     return Mark(LEGEND_STYLES[name], *ends, line=line, note=name)
 
 

@@ -4,7 +4,7 @@ import json
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
-from ddpm.evaluation.estimates import Figure
+from ddpm.evaluation.estimates import Estimate
 
 FORMAT = 2      # version of the JSON file; raise it when a name in it changes
 
@@ -194,8 +194,8 @@ class Rise(NamedTuple):
     timestep: int
     sigma: float
     error: float
-    rise: Figure
-    relative: Figure
+    rise: Estimate
+    relative: Estimate
 
 
 class Freezing(NamedTuple):
@@ -214,7 +214,7 @@ class Freezing(NamedTuple):
     part: str
     over: str
     rises: list[Rise]
-    relative: Figure
+    relative: Estimate
 
     @property
     def largest(self) -> Rise:
@@ -235,7 +235,7 @@ class Sensitivity(NamedTuple):
 
     timestep: int
     sigma: float
-    difference: Figure
+    difference: Estimate
     error: float
 
 
@@ -251,8 +251,8 @@ class SwapPoint(NamedTuple):
 
     where: str
     kind: str
-    first: Figure
-    second: Figure
+    first: Estimate
+    second: Estimate
 
 
 class Swap(NamedTuple):
@@ -270,7 +270,7 @@ class Swap(NamedTuple):
     points: list[SwapPoint]
     samples: int
     sampler: str
-    classifier_accuracy: Figure
+    classifier_accuracy: Estimate
     shown: list[str]
     picture: str
 

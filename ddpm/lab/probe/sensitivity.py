@@ -52,9 +52,9 @@ def measure_sensitivity(
         root = sqrt(float(difference.mean()))
         deviation = float(difference.std()) / sqrt(len(difference))
         # The derivative of the root is 1 / (2 root) (delta method).
-        figure = with_standard_error(root, deviation / (2 * root) if root else 0.0, len(difference))
+        metric = with_standard_error(root, deviation / (2 * root) if root else 0.0, len(difference))
         error = float(torch.cat(squares).mean().sqrt())
-        found.append(Sensitivity(t, float(schedule.sigmas[t]), figure, error))
+        found.append(Sensitivity(t, float(schedule.sigmas[t]), metric, error))
     return found
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import NormalDist, fmean
 
-from ddpm.evaluation.estimates import Figure
+from ddpm.evaluation.estimates import Estimate
 from ddpm.lab.probe.results import Erasure, Layer, ProbeResults, Swap, SwapPoint, Variance
 
 SIGNIFICANT = 0.05          # significance level of p-values
@@ -56,18 +56,18 @@ def pool_variance(results: ProbeResults, part: str) -> Variance | None:
     return Variance("", part, whole / sum(channels[row.layer] for _, row in own), timestep, class_, interaction)
 
 
-def bonferroni_interval(figure: Figure, comparisons: int) -> Figure:
+def bonferroni_interval(metric: Estimate, comparisons: int) -> Estimate:
     """Widen the interval of an estimate so that the intervals of all comparisons hold jointly (Bonferroni).
 
     Args:
-        figure: an estimate with a nearly normal distribution.
+        metric: an estimate with a nearly normal distribution.
         comparisons: number of comparisons, 1 or more.
     """
-    if figure.low is None or figure.high is None:
-        return figure
+    if metric.low is None or metric.high is None:
+        return metric
     wider = NormalDist().inv_cdf(1 - 0.025 / comparisons) / NormalDist().inv_cdf(0.975)
-    value, low, high, count = figure
-    return Figure(value, value - wider * (value - low), value + wider * (high - value), count)
+    value, low, high, count = metric
+    return Estimate(value, value - wider * (value - low), value + wider * (high - value), count)
 
 
 def percent(share: float) -> str:
@@ -77,11 +77,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if 0 < abs(share) < 0.0995 else f"{100 * share:,.0f} %"
 
 
-def format_change(figure: Figure) -> str:
+def format_change(metric: Estimate) -> str:
     """Format a relative change and its interval."""
-    if figure.low is None or figure.high is None:
-        return _signed(figure.value)
-    return f"{_signed(figure.value)} ({_signed(figure.low)} to {_signed(figure.high)})"
+    if metric.low is None or metric.high is None:
+        return _signed(metric.value)
+    return f"{_signed(metric.value)} ({_signed(metric.low)} to {_signed(metric.high)})"
 
 
 def find_failures(results: ProbeResults) -> dict[str, list[tuple[str, float]]]:
@@ -268,8 +268,8 @@ def _total(row: Erasure) -> float:
     return row.total or 0.0
 
 
-def _doubt(figure: Figure) -> str:
-    return " (inconclusive)" if figure.low is not None and figure.low <= 0 <= figure.high else ""
+def _doubt(metric: Estimate) -> str:
+    return " (inconclusive)" if metric.low is not None and metric.low <= 0 <= metric.high else ""
 
 
 def _layers(count: int) -> str:

@@ -46,7 +46,7 @@ def write_training(config: Config, path: Path) -> None:
 
 
 def write_evaluation(
-    command: EvaluateCommand, settings: SampleConfig, figures: dict[str, float], classifier: str = "j" * 64
+    command: EvaluateCommand, settings: SampleConfig, metrics: dict[str, float], classifier: str = "j" * 64
 ) -> Path:
     """evaluation.json of a run that `write_training` made."""
     path = Path(command.model)
@@ -63,7 +63,7 @@ def write_evaluation(
         "extractor": {"name": "classifier", "digest": classifier, "features": 8},
         "classifier": {"digest": classifier, "value": 0.9, "low": 0.8, "high": 0.95, "held_out": 10},
         "likelihood_images": None,
-        "figures": {
+        "metrics": {
             name: {
                 "value": value,
                 "low": value - 0.0196,
@@ -72,7 +72,7 @@ def write_evaluation(
                 "better": better.get(name, "lower"),
                 "floor": None,
             }
-            for name, value in figures.items()
+            for name, value in metrics.items()
         },
         "skipped": {},
     }

@@ -34,13 +34,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "own extractor": ({"extractor": "nowhere_at_all:Mine"}, r"evaluation\.extractor: .*nowhere_at_all"),
     "guide": ({"guide": "runs/nowhere"}, r"evaluation\.guide: .*runs/nowhere"),
     "split that is not there": ({"held_out_split": "tset[:3]"}, r"evaluation\.held_out_split: .*tset"),
-<<<<<<< HEAD
-    "rows that are trained on": ({"held_out_split": "train[250:400]"}, r"evaluation\.held_out_split: .*\b50\b"),
-    "all that is trained on": ({"held_out_split": "train[:300]"}, r"evaluation\.held_out: "),
-=======
     "rows that are trained on": ({"held_out_split": "train[250:400]"}, r"held_out_split: 50 images .*other rows"),
     "all that is trained on": ({"held_out_split": "train[:300]"}, r"evaluation\.held_out: .*name other images"),
->>>>>>> evalio
     "source that is not there": ({"held_out": "/nowhere/at/all"}, r"evaluation\.held_out: .*/nowhere/at/all"),
     "reference that is not there": ({"reference": "/nowhere/at/all"}, r"evaluation\.reference: .*/nowhere/at/all"),
     "rows that are trained on, of another reference": (

@@ -18,7 +18,7 @@ from ddpm.lab.ablation.trials import Trial, drawing_settings, evaluate_command, 
 
 pytestmark = pytest.mark.usefixtures("read_once")
 
-Figures = Callable[[Trial], dict[str, float] | None]
+Estimates = Callable[[Trial], dict[str, float] | None]
 
 
 def accuracy_of(trial: Trial) -> dict[str, float]:
@@ -31,16 +31,16 @@ def accuracy_of(trial: Trial) -> dict[str, float]:
 def finished(
     tmp_path: Path, study: Callable[..., Study], made: tuple[Callable[..., None], Callable[..., Path]]
 ) -> Callable[..., Study]:
-    """Makes a study in the test's folder whose runs have these figures; None leaves a run without an evaluation."""
+    """Makes a study in the test's folder whose runs have these metrics; None leaves a run without an evaluation."""
 
     def make(
-        figures: Figures = accuracy_of, classifier: Callable[[Trial], str] = lambda trial: "j" * 64, **changes: Any
+        metrics: Estimates = accuracy_of, classifier: Callable[[Trial], str] = lambda trial: "j" * 64, **changes: Any
     ) -> Study:
         made_of = study(**changes)
         register(made_of, {}, SimpleNamespace(summary=lambda: "images", fingerprint="d" * 8), tmp_path)
         for trial in list_trials(made_of, tmp_path, {}):
             made[0](trial.config, trial.path)
-            values = figures(trial)
+            values = metrics(trial)
             if values is not None:
                 settings = drawing_settings(made_of, trial.config)
                 made[1](evaluate_command(made_of, trial.path), settings, values, classifier(trial))
@@ -92,7 +92,7 @@ def test_the_record_is_plain_json_and_names_no_place(tmp_path: Path, finished: C
     text = json.dumps(content, allow_nan=False)
     assert str(tmp_path) not in text and str(tmp_path) not in render_study(outcome)
     assert content["primary"]["decayed"]["pairs"] == 3 and content["runs"]["again"][1]["weights"]
-    assert content["runs"]["again"][1]["figures"]["accuracy"] == pytest.approx(0.821)
+    assert content["runs"]["again"][1]["metrics"]["accuracy"] == pytest.approx(0.821)
 
 
 def test_runs_of_another_classifier_or_other_data_are_left_out_and_named(
@@ -104,20 +104,20 @@ def test_runs_of_another_classifier_or_other_data_are_left_out_and_named(
     facts.write_text(json.dumps(content | {"data": {"summary": "others", "fingerprint": "e" * 8}}))
     outcome = read_outcome(tmp_path, study)
     assert outcome.primary["again"].pairs == 0 and outcome.primary["again"].value is None
-    assert outcome.primary["again"].verdict == "no figures" and "again" not in outcome.means["accuracy"]
+    assert outcome.primary["again"].verdict == "no metrics" and "again" not in outcome.means["accuracy"]
     assert outcome.primary["decayed"].pairs == 2
     assert noted(outcome, "again", "seed 0", "extractor.digest", "jjjjjjjj", "kkkkkkkk", "DDPM_CACHE")
     assert noted(outcome, "decayed", "seed 1", "dddddddd", "eeeeeeee")
     assert noted(outcome, "decayed", "plain", "seed 1", "pair")
 
 
-def test_figures_that_are_not_finite_count_as_diverged(tmp_path: Path, finished: Callable[..., Study]) -> None:
-    def figures(trial: Trial) -> dict[str, float]:
+def test_metrics_that_are_not_finite_count_as_diverged(tmp_path: Path, finished: Callable[..., Study]) -> None:
+    def metrics(trial: Trial) -> dict[str, float]:
         broken = {"accuracy": float("nan")} if (trial.arm, trial.seed) == ("again", 2) else {}
         other = {"frechet_distance": float("inf")} if (trial.arm, trial.seed) == ("again", 0) else {}
         return accuracy_of(trial) | broken | other
 
-    outcome = read_outcome(tmp_path, finished(figures))
+    outcome = read_outcome(tmp_path, finished(metrics))
     assert "nan" in outcome.runs["again"][2].diverged and outcome.runs["again"][2].measured is None
     assert outcome.primary["again"].pairs == 2 and "1 of 3 runs of again" in outcome.verdicts[0]
     assert noted(outcome, "frechet_distance", "again", "seed 0", "finite")

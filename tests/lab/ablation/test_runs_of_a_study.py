@@ -217,7 +217,7 @@ def test_any_other_error_names_the_run(tmp_path: Path, study: Callable[..., Stud
         ablate(study(), {}, tmp_path)
 
 
-def test_an_evaluation_without_the_deciding_figure_stops_the_study_at_once(
+def test_an_evaluation_without_the_deciding_metric_stops_the_study_at_once(
     tmp_path: Path, study: Callable[..., Study], workshop: Workshop
 ) -> None:
     for _ in range(2):      # and so does the same command again
@@ -244,7 +244,7 @@ def test_a_sweep_gives_each_arm_its_own_learning_rate(
     assert {arm: found["learning_rate"] for arm, found in chosen.items()} == {
         "plain": 0.001, "again": 0.001, "decayed": 0.01
     }
-    assert chosen["decayed"]["figures"]["0.001"] is None and chosen["decayed"]["figures"]["0.02"] == pytest.approx(
+    assert chosen["decayed"]["metrics"]["0.001"] is None and chosen["decayed"]["metrics"]["0.02"] == pytest.approx(
         0.9 - 0.2 - 0.2 + 1e-3 * (1_000_000 % 7)
     )
     assert [chosen[arm]["at_an_end"] for arm in ("plain", "decayed")] == [True, False]

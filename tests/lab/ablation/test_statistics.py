@@ -36,7 +36,7 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 class Kind(NamedTuple):
-    """A kind of study: effect of a seed on one arm, and how its figures are measured."""
+    """A kind of study: effect of a seed on one arm, and how its metrics are measured."""
 
     effect: Callable[[Generator, int], np.ndarray]
     measure: Callable[[Generator, np.ndarray], tuple[list[Measured], list[Measured]]]
@@ -50,20 +50,20 @@ def skewed(rng: Generator, n: int) -> np.ndarray:
     return rng.lognormal(0, 1, n)
 
 
-def exactly(rng: Generator, figures: np.ndarray) -> tuple[list[Measured], list[Measured]]:
-    return plain(figures[0]), plain(figures[1])
+def exactly(rng: Generator, metrics: np.ndarray) -> tuple[list[Measured], list[Measured]]:
+    return plain(metrics[0]), plain(metrics[1])
 
 
-def with_errors(rng: Generator, figures: np.ndarray) -> tuple[list[Measured], list[Measured]]:
+def with_errors(rng: Generator, metrics: np.ndarray) -> tuple[list[Measured], list[Measured]]:
     """Independent noise of known size, as large as the spread of the seeds."""
-    noisy = figures + rng.standard_normal(figures.shape)
+    noisy = metrics + rng.standard_normal(metrics.shape)
     return tuple([Measured(float(value), 1.0) for value in arm] for arm in noisy)
 
 
-def with_scores(rng: Generator, figures: np.ndarray) -> tuple[list[Measured], list[Measured]]:
+def with_scores(rng: Generator, metrics: np.ndarray) -> tuple[list[Measured], list[Measured]]:
     """Images that are harder than others, and that favour one arm; noise of each image in each run."""
     hard, favoured = 3 * rng.standard_normal(IMAGES), 4 * rng.standard_normal((2, 1, IMAGES))
-    tables = figures[:, :, None] + hard + favoured + rng.standard_normal((*figures.shape, IMAGES))
+    tables = metrics[:, :, None] + hard + favoured + rng.standard_normal((*metrics.shape, IMAGES))
     return scored(tables[0]), scored(tables[1])
 
 
@@ -73,13 +73,13 @@ KINDS = {f"{e}, {m}": Kind(EFFECTS[e], MEASURES[m]) for e, m in product(EFFECTS,
 
 
 def studies(kind: Kind, seeds: int, count: int, shift: float = 0.0) -> list[Contrast]:
-    """Simulated studies; the arm's figures are higher by `shift`. Of few replicates, whose error averages out."""
+    """Simulated studies; the arm's metrics are higher by `shift`. Of few replicates, whose error averages out."""
     rng = np.random.default_rng(seeds)
     found = []
     for i in range(count):
-        figures = kind.effect(rng, 2 * seeds).reshape(2, seeds)
-        figures[1] += shift
-        found.append(contrast(*kind.measure(rng, figures), "lower", replicates=400, seed=i))
+        metrics = kind.effect(rng, 2 * seeds).reshape(2, seeds)
+        metrics[1] += shift
+        found.append(contrast(*kind.measure(rng, metrics), "lower", replicates=400, seed=i))
     return found
 
 
@@ -115,8 +115,8 @@ def test_intervals_cover_at_the_level_that_they_state(kind: Kind, seeds: int) ->
 def test_images_that_favour_an_arm_would_be_taken_for_a_difference_without_resampling_them() -> None:
     rng, count = np.random.default_rng(1), 200
     pairs = [with_scores(rng, normal(rng, 16).reshape(2, 8)) for _ in range(count)]
-    figures = [[plain([run.value for run in arm]) for arm in pair] for pair in pairs]
-    blind = [contrast(a, b, "lower", replicates=400) for a, b in figures]
+    metrics = [[plain([run.value for run in arm]) for arm in pair] for pair in pairs]
+    blind = [contrast(a, b, "lower", replicates=400) for a, b in metrics]
     seeing = [contrast(a, b, "lower", replicates=400) for a, b in pairs]
     assert false_verdicts(blind) > 0.05 + 2 * excess(count)
     assert false_verdicts(seeing) <= 0.05 + excess(count)
@@ -144,7 +144,7 @@ def test_detectable_is_the_difference_for_the_spread_that_was_found() -> None:
 
 
 @pytest.mark.parametrize(("seeds", "level"), [(3, 0.95), (5, 0.95), (6, 0.975), (20, 0.9)])
-def test_the_interval_is_that_of_the_t_test_where_figures_are_exact(seeds: int, level: float) -> None:
+def test_the_interval_is_that_of_the_t_test_where_metrics_are_exact(seeds: int, level: float) -> None:
     first, second = random(2, seeds, seed=seeds) + np.array([[0.0], [0.3]])
     found = contrast(plain(first), plain(second), "lower", level)
     expected = stats.ttest_rel(second, first).confidence_interval(level)
@@ -258,7 +258,7 @@ def test_the_verdict_is_that_of_the_interval(better: str, shift: float, verdict:
 
 
 @pytest.mark.filterwarnings("error")
-def test_equal_figures_are_undecided() -> None:
+def test_equal_metrics_are_undecided() -> None:
     found = contrast(plain([0.1, 0.2, 0.7]), plain([0.1, 0.2, 0.7]), "lower")
     assert (found.value, found.low, found.high, found.effect_size, found.detectable) == (0, 0, 0, 0, 0)
     assert (found.p_value, found.verdict, found.relative) == (1, "undecided", 0)
@@ -285,7 +285,7 @@ def test_equal_differences_do_not_tell_how_far_others_lie() -> None:
 def test_fewer_than_three_pairs_have_no_interval(pairs: int) -> None:
     found = contrast(plain([4.0, 2.0][:pairs]), plain([5.0, 4.0][:pairs]), "lower")
     assert found[1:3] == (None, None) and found[4:8] == (None, None, None, None)
-    assert (found.pairs, found.verdict) == (pairs, "too few seeds" if pairs else "no figures")
+    assert (found.pairs, found.verdict) == (pairs, "too few seeds" if pairs else "no metrics")
     assert found[0] == [None, 1.0, 1.5][pairs] and found.relative == [None, 0.25, 0.5][pairs]
 
 
@@ -313,7 +313,7 @@ def test_what_is_no_study_is_refused(first: list[float], second: list[float], op
         contrast(plain(first), plain(second), **{"better": "lower", **options})
 
 
-def test_scores_that_do_not_belong_to_the_figures_are_refused() -> None:
+def test_scores_that_do_not_belong_to_the_metrics_are_refused() -> None:
     table = random(3, 10, seed=18)
     runs = scored(table)
     for bad in (

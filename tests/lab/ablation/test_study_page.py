@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ddpm.config.sections import Config, DiffusionConfig, ModelConfig, TrainConfig
-from ddpm.config.study import FIGURES, Arm, Study
+from ddpm.config.study import STUDY_METRICS, Arm, Study
 from ddpm.evaluation.text_table import number
 from ddpm.lab.ablation import study_charts
 from ddpm.lab.ablation.glossary import MEANINGS, describe_norm
@@ -42,7 +42,7 @@ GAINS = {"plain": 0.0, "adaptive": -0.02, "matched": 0.001}
 
 
 def error_of(arm: str, seed: int) -> float:
-    """The deciding figure, made up."""
+    """The deciding metric, made up."""
     noise = np.random.default_rng([seed, len(arm)]).normal() * 0.002
     return round(0.1 + 0.01 * seed + GAINS.get(arm, 0.0) + noise, 6)
 
@@ -60,7 +60,7 @@ def a_run(name: str, path: Path, config: Config, value: float, images: bool = Tr
         pixels = np.random.default_rng(round(1e6 * value)).integers(0, 256, (3, 8, 8), dtype=np.uint8)
         for i, image in enumerate(pixels):
             Image.fromarray(image).save(drawn / f"seed{i:06d}.png")
-    figures = {
+    metrics = {
         "denoising_error": {"value": value, "low": None, "high": None, "count": 64, "better": "lower", "floor": None},
         "accuracy": {"value": 1 - value, "low": None, "high": None, "count": 64, "better": "higher", "floor": None},
     }
@@ -71,7 +71,7 @@ def a_run(name: str, path: Path, config: Config, value: float, images: bool = Tr
         "reference": data,
         "held_out": {"summary": "297 new images", "fingerprint": "e" * 32},
         "extractor": {"name": "classifier", "digest": "d" * 64, "features": 112},
-        "figures": figures,
+        "metrics": metrics,
         "class_names": ["cat"],
         "denoising": [{"sigma": x, "x_0_error": value * x, "standard_error": 0.0} for x in LEVELS],
     }
@@ -108,7 +108,7 @@ def an_outcome(
     better = {"denoising_error": "lower", "accuracy": "higher"} if done else {}
     values = {
         name: {
-            arm: {r.seed: r.evaluation.content["figures"][name]["value"] for r in of_arm if r.evaluation is not None}
+            arm: {r.seed: r.evaluation.content["metrics"][name]["value"] for r in of_arm if r.evaluation is not None}
             for arm, of_arm in runs.items()
         }
         for name in better
@@ -117,7 +117,7 @@ def an_outcome(
     def against(name: str, arm: str, level: float) -> Any:
         ours, theirs = (values[name][of] if done else {} for of in (arm, arms[0].name))
         both = [seed for seed in theirs if seed in ours]
-        pairs = [[Measured(figures[seed]) for seed in both] for figures in (theirs, ours)]
+        pairs = [[Measured(metrics[seed]) for seed in both] for metrics in (theirs, ours)]
         return contrast(*pairs, better.get(name, "lower"), level, replicates=200)
 
     others = [arm.name for arm in arms[1:]]
@@ -215,7 +215,7 @@ def test_page_of_a_study_with_a_sweep_divergence_and_notes(
     there = an_outcome(tmp_path / "it", arms, diverged=lambda arm, seed: (arm, seed) in lost, notes=("A <b>",))
     there = with_round_numbers(dataclasses.replace(there, step_seconds={}))
     there = dataclasses.replace(there, study=dataclasses.replace(there.study, learning_rates=(0.001, 0.01)))
-    found = {"learning_rate": 0.01, "figures": {"0.001": 0.25, "0.01": None}, "at_an_end": True}
+    found = {"learning_rate": 0.01, "metrics": {"0.001": 0.25, "0.01": None}, "at_an_end": True}
     (there.path / "sweep.json").write_text(json.dumps({arm.name: found for arm in ARMS}))
     (there.path / "timing.json").write_text(json.dumps({"machine": "a <small> one", "processes": 2}))
     text = render_study(there)
@@ -355,7 +355,7 @@ def test_without_a_baseline_and_without_anything(
     tmp_path: Path, whose: tuple[str, ...], read_page: Callable[[str], Any], drawn: dict[str, list[Any]]
 ) -> None:
     read = read_page(render_study(an_outcome(tmp_path / "it", seeds=3, diverged=lambda arm, seed: arm in whose)))
-    assert read.row("verdict", "adaptive")["verdict"] == "no figures" and "pairs" not in drawn
+    assert read.row("verdict", "adaptive")["verdict"] == "no metrics" and "pairs" not in drawn
     assert bool(drawn) == ("matched" not in whose)
 
 
@@ -384,15 +384,15 @@ def test_a_shift_of_seeds_is_a_difference(tmp_path: Path, read_page: Callable[[s
 def test_a_sweep_is_a_table(tmp_path: Path, read_page: Callable[[str], Any]) -> None:
     there = an_outcome(tmp_path / "it", seeds=3)
     there = dataclasses.replace(there, study=dataclasses.replace(there.study, learning_rates=(0.001, 0.01)))
-    found = {"learning_rate": 0.01, "figures": {"0.001": 0.25, "0.01": None}, "at_an_end": True}
+    found = {"learning_rate": 0.01, "metrics": {"0.001": 0.25, "0.01": None}, "at_an_end": True}
     (there.path / "sweep.json").write_text(json.dumps({arm.name: found for arm in ARMS}))
     row = read_page(render_study(there)).row("chosen", "matched")
     assert row["chosen"] == "0.01" and row["denoising_error at 0.001"] == "0.25"
     assert row["denoising_error at 0.01"] == "diverged" and row[""]
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_every_figure_is_explained(name: str) -> None:
+@pytest.mark.parametrize("name", STUDY_METRICS)
+def test_every_metric_is_explained(name: str) -> None:
     assert MEANINGS[name][0].isupper() and MEANINGS[name].endswith(".")
 
 

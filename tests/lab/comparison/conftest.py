@@ -55,7 +55,7 @@ def _add_evaluation(run: Path, name: str = "ddim50-classifier", written: float =
         "held_out": None,
         "extractor": {"name": "classifier", "digest": "e" * 64, "features": 112},
         "classifier": {"digest": "e" * 64, "value": 0.97, "low": 0.95, "high": 0.98, "held_out": 360},
-        "figures": {"frechet_distance": _estimate(20.0, 3.0, floor=1.5),
+        "metrics": {"frechet_distance": _estimate(20.0, 3.0, floor=1.5),
                     "accuracy": _estimate(0.8, 0.03, "higher", 0.97),
                     "recall": _estimate(0.5, None, "higher"), "bits_per_dim": _estimate(3.0, 0.1),
                     "memorised": _estimate(0.01, 0.01)},
@@ -131,7 +131,7 @@ def runs(tmp_path: Path) -> tuple[Path, Path]:
     """Two runs that differ in norm and length, evaluated alike; the second has a worse distance, better accuracy."""
     a, b = _make_run(tmp_path / "a"), _make_run(tmp_path / "b", steps=50, model=ModelConfig(norm="groupnorm"))
     _add_evaluation(a)
-    _add_evaluation(b, figures__frechet_distance=_estimate(26.0, 4.0, floor=1.5),
-                    figures__bits_per_dim=_estimate(3.05, 0.1),
-                    figures__accuracy=_estimate(0.9, 0.02, "higher", 0.97))
+    _add_evaluation(b, metrics__frechet_distance=_estimate(26.0, 4.0, floor=1.5),
+                    metrics__bits_per_dim=_estimate(3.05, 0.1),
+                    metrics__accuracy=_estimate(0.9, 0.02, "higher", 0.97))
     return a, b

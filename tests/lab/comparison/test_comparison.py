@@ -35,7 +35,7 @@ def test_difference_of_shares_is_newcombes() -> None:
 
 
 def test_intervals_cover_the_difference(estimate: Callable[..., dict[str, Any]]) -> None:
-    """Of two normal figures with the same mean, 95 % of the intervals hold 0."""
+    """Of two normal metrics with the same mean, 95 % of the intervals hold 0."""
     draws = np.random.default_rng(0).normal(size=(4000, 2)) * [1.0, 3.0]
     decided = sum(
         difference(estimate(x, 1.959964 * 1.0), estimate(y, 1.959964 * 3.0)).verdict != "undecided" for x, y in draws
@@ -169,7 +169,7 @@ NEEDED = {
 
 
 @pytest.mark.parametrize("key", NEEDED)
-def test_a_figure_that_needs_more_is_withheld_alone(
+def test_a_metric_that_needs_more_is_withheld_alone(
     tmp_path: Path, key: str, make_run: Callable[..., Path], add_evaluation: Callable[..., Path]
 ) -> None:
     a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b")
@@ -189,9 +189,9 @@ def test_denoising_errors_are_compared_at_equal_sigmas(
 ) -> None:
     a, b, c = (make_run(tmp_path / name) for name in "abc")
     points = [{"sigma": x, "x_0_error": 0.1, "standard_error": 0.01, "eps_error": 0.1} for x in (0.02, 3.0)]
-    figures = {"denoising_error": estimate(0.1, 0.01), "accuracy": estimate(0.8, 0.03, "higher")}
+    metrics = {"denoising_error": estimate(0.1, 0.01), "accuracy": estimate(0.8, 0.03, "higher")}
     for run, levels in ((a, {}), (b, {}), (c, {"denoising": points})):
-        add_evaluation(run, figures=figures, **levels)
+        add_evaluation(run, metrics=metrics, **levels)
     found = compare(read_runs([a, b, c]))
     error, accuracy = found.rows
     assert [entry.difference is None for entry in error.entries] == [True, False, True]
@@ -216,15 +216,15 @@ def test_the_newest_shared_evaluation_is_taken(
     assert "old" in note.split()
 
 
-def test_a_figure_that_one_run_lacks(
+def test_a_metric_that_one_run_lacks(
     tmp_path: Path,
     make_run: Callable[..., Path],
     add_evaluation: Callable[..., Path],
     estimate: Callable[..., dict[str, Any]],
 ) -> None:
     a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b")
-    add_evaluation(a, figures={"accuracy": estimate(0.5, 0.1, "higher")})
-    add_evaluation(b, figures={"recall": estimate(0.5, 0.1, "higher", 0.9)})
+    add_evaluation(a, metrics={"accuracy": estimate(0.5, 0.1, "higher")})
+    add_evaluation(b, metrics={"recall": estimate(0.5, 0.1, "higher", 0.9)})
     found = compare(read_runs([a, b]))
     assert [row.name for row in found.rows] == ["accuracy", "recall"]
     assert all(entry.difference is None for row in found.rows for entry in row.entries)

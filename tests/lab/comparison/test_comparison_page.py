@@ -78,7 +78,7 @@ def test_page_and_table_of_runs_that_differ_in_everything(
     add_evaluation(a)
     add_evaluation(a, "earlier", 0.5e9, samples__settings__steps=20)
     add_evaluation(b, bound_steps=5, classifier__digest="8" * 64,
-                   figures={"recall": estimate(0.5, None, "higher"), "accuracy": estimate(0.8, 0.03, "higher", 0.97)})
+                   metrics={"recall": estimate(0.5, None, "higher"), "accuracy": estimate(0.8, 0.03, "higher", 0.97)})
     shutil.rmtree(b / "evaluations" / "samples")
     add_evaluation(c, likelihood_images__count=64)
     add_evaluation(c, "earlier", 0.5e9, samples__settings__steps=20)
@@ -187,9 +187,9 @@ def test_values_that_are_not_finite_are_shown_without_a_mark(
 ) -> None:
     file = runs[1] / "evaluations" / "ddim50-classifier" / "evaluation.json"
     content = json.loads(file.read_text())
-    content["figures"]["frechet_distance"] |= {"value": math.nan, "low": math.nan, "high": math.nan}
-    content["figures"]["accuracy"] |= {"high": math.inf}
-    content["figures"]["bits_per_dim"] |= {"floor": {**content["figures"]["accuracy"]["floor"], "value": math.nan}}
+    content["metrics"]["frechet_distance"] |= {"value": math.nan, "low": math.nan, "high": math.nan}
+    content["metrics"]["accuracy"] |= {"high": math.inf}
+    content["metrics"]["bits_per_dim"] |= {"floor": {**content["metrics"]["accuracy"]["floor"], "value": math.nan}}
     content["denoising"][0] |= {"x_0_error": math.inf}
     content["denoising"][1] |= {"standard_error": math.nan}
     file.write_text(json.dumps(content))
@@ -225,7 +225,7 @@ def test_an_evaluation_of_the_denoiser_alone(
     """It has no features of images; and written later, it does not hide one that has more to say."""
     a = make_run(tmp_path / "a")
     add_evaluation(a, "ddim50-classifier", 1e9)
-    add_evaluation(a, "ddim50-bound", 2e9, extractor__features=None, figures={"bits_per_dim": estimate(3.0, 0.1)})
+    add_evaluation(a, "ddim50-bound", 2e9, extractor__features=None, metrics={"bits_per_dim": estimate(3.0, 0.1)})
     (run,) = read_runs([a])
     assert [e.folder.name for e in run.evaluations] == ["ddim50-classifier", "ddim50-bound"]
     assert "frechet_distance" in format_comparison(compare([run]))
@@ -242,7 +242,7 @@ def test_page_of_a_run_that_has_nothing_yet(
     (run / "metrics.jsonl").unlink()
     (run / "samples" / "step_00000030.png").unlink()
     found = compare(read_runs([run]))
-    assert not {"img", "figure"} & set(read_page(render_comparison(found)).tags)
+    assert not {"img", "metric"} & set(read_page(render_comparison(found)).tags)
     assert f"scripts/evaluate.py {run}" in format_comparison(found)
 
 

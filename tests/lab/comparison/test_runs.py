@@ -55,10 +55,10 @@ def test_a_damaged_file_is_named_in_one_line(runs: tuple[Path, Path], name: str,
 
 
 @pytest.mark.parametrize("key", ["value", "low", "high", "count", "better", "floor"])
-def test_a_figure_without_a_key_is_named(runs: tuple[Path, Path], key: str) -> None:
+def test_a_metric_without_a_key_is_named(runs: tuple[Path, Path], key: str) -> None:
     file = runs[1] / "evaluations" / "ddim50-classifier" / "evaluation.json"
     content = json.loads(file.read_text())
-    del content["figures"]["recall"][key]
+    del content["metrics"]["recall"][key]
     file.write_text(json.dumps(content))
     with pytest.raises(ValueError) as error:
         read_runs(runs)
@@ -70,9 +70,9 @@ def test_a_figure_without_a_key_is_named(runs: tuple[Path, Path], key: str) -> N
     ("samples__settings", [], "settings"),
     ("samples__folder", 5, "folder"),
     ("reference", {"summary": ""}, "fingerprint"),
-    ("figures__recall", None, "recall"),
-    ("figures__recall__value", "0.5", "value"),
-    ("figures__accuracy__floor__count", None, "count"),
+    ("metrics__recall", None, "recall"),
+    ("metrics__recall__value", "0.5", "value"),
+    ("metrics__accuracy__floor__count", None, "count"),
     ("model", {"name": "x"}, "weights"),
     ("classifier", {"digest": "x", "value": 0.5, "low": 0.4, "held_out": 9}, "high"),
     ("held_out", {"summary": "x"}, "fingerprint"),

@@ -161,12 +161,12 @@ def test_intervals_of_relative_rises_are_those_of_the_bootstrap() -> None:
     before = measured.unchanged.numpy()
     indices = np.random.default_rng(0).integers(0, 40, (4000, 40))                                       # (R, N)
     ratios = frozen[indices].mean(axis=1) / before[indices].mean(axis=1) - 1                              # (R, S)
-    for figure, drawn in [
+    for metric, drawn in [
         *((rise.relative, ratios[:, i]) for i, rise in enumerate(found.rises)), (found.relative, ratios.mean(axis=1))
     ]:
         # The bootstrap divides by N, not N - 1; 4000 repetitions know a deviation to 1.1 %.
         half = 1.96 * drawn.std() * (40 / 39) ** 0.5
-        assert (figure.high - figure.low) / 2 == pytest.approx(half, rel=0.05)
+        assert (metric.high - metric.low) / 2 == pytest.approx(half, rel=0.05)
 
 
 def test_without_modulation_nothing_rises() -> None:

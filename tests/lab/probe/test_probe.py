@@ -15,7 +15,7 @@ from ddpm.config.sections import DataConfig
 from ddpm.data.slices import parse_split
 from ddpm.diffusion.divergence import Diverged
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
-from ddpm.evaluation.estimates import Figure
+from ddpm.evaluation.estimates import Estimate
 from ddpm.evaluation.modulation import modulated_layers
 from ddpm.lab.probe.inputs import _held_out, _source
 from ddpm.lab.probe.measurements import MOST_CLASSES, choose_classes
@@ -162,7 +162,7 @@ def test_layers_that_nothing_is_meant_to_reach_are_not_unmoved(tmp_path: Path) -
 
 def test_a_classifier_that_guesses_reads_no_swap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = tuple(str(digit) for digit in range(10))
-    classifier = SimpleNamespace(accuracy=Figure(0.14, 0.09, 0.2), class_names=names)
+    classifier = SimpleNamespace(accuracy=Estimate(0.14, 0.09, 0.2), class_names=names)
     monkeypatch.setattr("ddpm.lab.probe.measurements.load_classifier", lambda *_: classifier)
     found = probed(saved(tmp_path, names, channel_mult=(1,)), reference="digits", reference_split="train[:50]")
     assert found.swap is None and "10%" in found.left_out["class swap"]
@@ -218,7 +218,7 @@ def test_a_run_on_digits(digits_run: Path, tmp_path: Path) -> None:
     assert found.model.held_out is False
     # A trained model uses both: without them the error rises, and the interval says so.
     together = {one.over: one.relative for one in found.freezing if one.layer is None and one.part == "both"}
-    assert all(figure.low > 0 for figure in together.values())
+    assert all(metric.low > 0 for metric in together.values())
     assert all(row.p_value == 0.001 for row in found.separability)
     levels = [point for point in found.swap.points if point.kind == "levels"]
     assert levels[0].first.low > 0.7 > 0.2 > levels[0].second.high

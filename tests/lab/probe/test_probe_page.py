@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from ddpm.evaluation.estimates import Figure
+from ddpm.evaluation.estimates import Estimate
 from ddpm.lab.probe.probe_page import introduction, render_probe
 from ddpm.lab.probe.results import (
     Erasure,
@@ -47,21 +47,21 @@ MEASURES = ("strengths", "variance", "signs", "separability", "freezing", "sensi
 NAMES = [layer.name for layer in LAYERS]
 
 
-def about(value: float) -> Figure:
-    return Figure(value, max(0.0, value - 0.1), value + 0.1, 40)
+def about(value: float) -> Estimate:
+    return Estimate(value, max(0.0, value - 0.1), value + 0.1, 40)
 
 
 def freezing(layer: str | None, part: str, over: str, rise: float, half: float = 0.01) -> Freezing:
     """A rise of an error of 0.5, at noise level 1 three times that of the others."""
 
-    def figure(value: float, error: float = 1.0) -> Figure:
-        return Figure(value / error, (value - half) / error, (value + half) / error, 20)
+    def metric(value: float, error: float = 1.0) -> Estimate:
+        return Estimate(value / error, (value - half) / error, (value + half) / error, 20)
 
     rises = [
-        Rise(t, sigma, 0.5, figure(times * rise), figure(times * rise, 0.5))
+        Rise(t, sigma, 0.5, metric(times * rise), metric(times * rise, 0.5))
         for t, sigma, times in zip(TIMESTEPS, (0.01, 1.0, 80.0), (1, 3, 1), strict=True)
     ]
-    return Freezing(layer, part, over, rises, figure(rise, 0.5))
+    return Freezing(layer, part, over, rises, metric(rise, 0.5))
 
 
 def picture() -> str:
@@ -102,7 +102,7 @@ def probed() -> ProbeResults:
             *(freezing(name, "both", "class", rise) for name, rise in zip(NAMES, (0.0, 0.02, 0.04), strict=True)),
         ],
         sensitivity=[Sensitivity(t, sigma, about(d), 0.5) for t, sigma, d in differences],
-        swap=Swap(points, 40, "ddim, 20 steps", Figure(0.97, 0.95, 0.98, 300), ["cat to a <dog>"], picture()),
+        swap=Swap(points, 40, "ddim, 20 steps", Estimate(0.97, 0.95, 0.98, 300), ["cat to a <dog>"], picture()),
         left_out={},
     )
 
@@ -135,7 +135,7 @@ def failed() -> ProbeResults:
 def unclear() -> ProbeResults:
     """A probe whose numbers show nothing: no variance, no rise, no class that is decided anywhere."""
     still = [row._replace(total=0.0, timestep=0.0, class_=0.0, interaction=0.0) for row in probed().variance]
-    stuck = [p._replace(first=Figure(0.9, 0.8, 1.0), second=Figure(0.0, 0.0, 0.1)) for p in probed().swap.points]
+    stuck = [p._replace(first=Estimate(0.9, 0.8, 1.0), second=Estimate(0.0, 0.0, 0.1)) for p in probed().swap.points]
     rises = [freezing(None, "both", "class", 0.003), *(freezing(name, "both", "all", 0.011) for name in NAMES)]
     signs = [Signs(name, flips, 0.0, 0.0, None) for name, flips in zip(NAMES, (0.1, 0.3, 0.2), strict=True)]
     swap = probed().swap._replace(points=stuck)
@@ -198,10 +198,10 @@ def test_shares_weigh_layers_by_their_variance_and_width() -> None:
 def test_the_interval_of_the_largest_of_many_is_wider() -> None:
     """0.025 / 10 of a normal distribution is beyond 2.807 standard deviations, by tables."""
     half = 0.1 * 2.807 / 1.96
-    found = bonferroni_interval(Figure(0.5, 0.4, 0.6, 20), 10)
+    found = bonferroni_interval(Estimate(0.5, 0.4, 0.6, 20), 10)
     assert found == pytest.approx((0.5, 0.5 - half, 0.5 + half, 20), abs=1e-4)
-    assert bonferroni_interval(Figure(0.5, 0.4, 0.6, 20), 1) == pytest.approx((0.5, 0.4, 0.6, 20))
-    assert bonferroni_interval(Figure(0.5), 10) == Figure(0.5)
+    assert bonferroni_interval(Estimate(0.5, 0.4, 0.6, 20), 1) == pytest.approx((0.5, 0.4, 0.6, 20))
+    assert bonferroni_interval(Estimate(0.5), 10) == Estimate(0.5)
 
 
 def test_the_summary_holds_the_numbers() -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ddpm.evaluation.estimates import Figure
+from ddpm.evaluation.estimates import Estimate
 from ddpm.lab.probe.results import (
     Erasure,
     Freezing,
@@ -24,7 +24,7 @@ from ddpm.lab.probe.results import (
     to_json,
 )
 
-FIGURE = Figure(0.5, 0.25, 0.75, 8)
+METRIC = Estimate(0.5, 0.25, 0.75, 8)
 PROBED = ProbeResults(
     Model("runs/é", "ab", 5, "adagn", "both", "all", 8, ["a", "b"], "digits", "cd", 4, False, "probe.py", "1", None),
     ProbeGrid([0, 9], [0.01, 3.0], ["a", "b"]),
@@ -34,9 +34,9 @@ PROBED = ProbeResults(
     [Signs("mid.blocks.0.norm2", None, None, 0.0, 1.0)],
     [Erasure("mid.blocks.0.norm2", 4, 0.25, None, None, None)],
     [Separability("mid.blocks.0.norm2", 0.9, 0.5, 0.01, 999, -0.5)],
-    [Freezing(None, "both", "all", [Rise(9, 3.0, 0.5, FIGURE, FIGURE)], FIGURE)],
-    [Sensitivity(9, 3.0, FIGURE, 0.5)],
-    Swap([SwapPoint("nowhere", "levels", FIGURE, FIGURE)], 8, "dpmpp", FIGURE, ["a to b"], "iVBO"),
+    [Freezing(None, "both", "all", [Rise(9, 3.0, 0.5, METRIC, METRIC)], METRIC)],
+    [Sensitivity(9, 3.0, METRIC, 0.5)],
+    Swap([SwapPoint("nowhere", "levels", METRIC, METRIC)], 8, "dpmpp", METRIC, ["a to b"], "iVBO"),
     {"erasure": "why not"},
 )
 
@@ -46,7 +46,7 @@ def test_what_is_written_is_read(probed: ProbeResults) -> None:
     """Every list holds something, so every kind of entry is read into its own type."""
     read = from_json(to_json(probed))
     assert read == probed
-    assert type(read.freezing[0].rises[0].rise) is Figure and type(read.model) is Model
+    assert type(read.freezing[0].rises[0].rise) is Estimate and type(read.model) is Model
     assert read.swap is None or type(read.swap.points[0]) is SwapPoint
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddpm.diffusion.guidance import unet_denoiser
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, Prediction
-from ddpm.evaluation.estimates import Figure
+from ddpm.evaluation.estimates import Estimate
 from ddpm.lab.probe.sensitivity import measure_sensitivity, other_classes
 from ddpm.lab.probe.swap import Place, swap_classes, swap_places, swapped_denoiser
 from ddpm.models.unet import UNet
@@ -87,7 +87,7 @@ def test_what_the_classifier_reads_is_counted() -> None:
         seen.append(images)
         return None, torch.eye(4)[[3] * len(images)]
 
-    classifier = SimpleNamespace(extract=extract, accuracy=Figure(0.9, 0.8, 1.0, 10))
+    classifier = SimpleNamespace(extract=extract, accuracy=Estimate(0.9, 0.8, 1.0, 10))
     found = swap_classes(pipeline, classifier, [0, 2, 1], [0, 3, 1], samples=2, by_section=False, seed=5, batch_size=4)
     assert found.samples == 6 and len(found.points) == 3
     for point in found.points:
