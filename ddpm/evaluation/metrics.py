@@ -35,14 +35,14 @@ class Metric(NamedTuple):
         measure: samples, reference, options -> estimates by name; ValueError if features are not finite.
         better: name of each estimate -> "lower" or "higher". `measure` may omit one if there are too few images for it.
         needs: reference -> minimum number of samples and of real images.
-        floor: whether to measure real images in place of the samples, as a baseline.
+        real_baseline: whether to measure real images in place of the samples, as a baseline.
         applies: samples -> None, or in a few words why they cannot be measured.
     """
 
     measure: Callable[[Features, Features, Options], dict[str, Estimate]]
     better: dict[str, str]
     needs: Callable[[Features], int]
-    floor: bool = True
+    real_baseline: bool = True
     applies: Callable[[Features], str | None] = lambda samples: None
 
 
@@ -135,5 +135,5 @@ METRICS: dict[str, Metric] = {
         applies=_has_labels,
     ),
     # Assumes that the reference is the training data. Its baseline is the 1 % of its definition.
-    "memorisation": Metric(_memorisation, {"memorised": "lower"}, needs=lambda reference: 2, floor=False),
+    "memorisation": Metric(_memorisation, {"memorised": "lower"}, needs=lambda reference: 2, real_baseline=False),
 }

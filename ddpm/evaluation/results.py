@@ -37,7 +37,7 @@ class Tables(NamedTuple):
     reference: Features
     held_out: Features | None
 
-    def floor(self, classifier: ReferenceClassifier | None, for_classifier: bool) -> tuple[Features, Features]:
+    def real_images(self, classifier: ReferenceClassifier | None, for_classifier: bool) -> tuple[Features, Features]:
         """Return real images in place of the samples, as many if possible, and the reference to compare them with.
 
         These are held-out images against the reference or, without any, up to half of the reference against the rest.
@@ -69,14 +69,14 @@ def measure_images(command: EvaluateCommand, bench: Bench, tables: Tables) -> tu
             skipped[name] = reason
             continue
         found = metric.measure(tables.samples, tables.reference, options)
-        floor = measure_floor(metric, name, found, bench, tables, options) if metric.floor else {}
+        real_baseline = measure_real_baseline(metric, name, found, bench, tables, options) if metric.real_baseline else {}
         for key, metric in found.items():
             own = estimate_json(metric, bench.subject.count)
-            metrics[key] = {**own, "better": metric.better[key], "floor": floor.get(key)}
+            metrics[key] = {**own, "better": metric.better[key], "real_baseline": real_baseline.get(key)}
     return metrics, skipped
 
 
-def measure_floor(
+def measure_real_baseline(
     metric: Metric, name: str, found: dict[str, Estimate], bench: Bench, tables: Tables, options: Options
 ) -> dict[str, dict[str, Any]]:
     """Compute a metric for real images in place of the samples, by name of the estimate.
@@ -85,17 +85,17 @@ def measure_floor(
     distances are biased upwards for small numbers of images, so only these two values can be compared.
     """
     for_classifier = name == "accuracy" or (name == "inception_score" and bench.extractor is bench.classifier)
-    real, rest = tables.floor(bench.classifier, for_classifier)
+    real, rest = tables.real_images(bench.classifier, for_classifier)
     count, total = real.features.shape[0], tables.samples.features.shape[0]
     if min(count, rest.features.shape[0]) < metric.needs(real):
         return {}
-    floor = metric.measure(real, rest, options)
+    real_baseline = metric.measure(real, rest, options)
     if name != "accuracy" and (count != total or rest is not tables.reference):     # a proportion is unbiased
         as_many = select_images(tables.samples, random_indices(total, min(count, total)))
         found = metric.measure(as_many, rest, options._replace(replicates=0))
     return {
         key: {**estimate_json(metric, count), "samples": found[key].value}
-        for key, metric in floor.items()
+        for key, metric in real_baseline.items()
         if key in found
     }
 
@@ -125,7 +125,7 @@ def write_evaluation(
     """
     metrics, skipped = ({}, {}) if tables is None else measure_images(command, bench, tables)
     for name, metric in model.get("metrics", {}).items():
-        metrics[name] = {**estimate_json(metric, model["images"]["count"]), "better": "lower", "floor": None}
+        metrics[name] = {**estimate_json(metric, model["images"]["count"]), "better": "lower", "real_baseline": None}
     if bench.subject.pipeline is None:
         skipped |= {name: "there is no model" for name in DENOISER_METRICS if name in bench.metrics}
     matrix, classes = None, None

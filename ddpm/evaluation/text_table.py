@@ -23,11 +23,11 @@ def evaluation_table(result: dict[str, Any]) -> str:
     rows = [("", "value", "95 % interval", "images", "better", "samples, equal number", "real", "images")]
     for name, metric in result["metrics"].items():
         own = (name, number(metric["value"]), interval(metric), f"{metric['count']:,}", metric["better"])
-        floor = metric["floor"]
-        if floor is None:
+        real_baseline = metric["real_baseline"]
+        if real_baseline is None:
             rows.append((*own, "", "", ""))
         else:
-            rows.append((*own, number(floor["samples"]), number(floor["value"]), f"{floor['count']:,}"))
+            rows.append((*own, number(real_baseline["samples"]), number(real_baseline["value"]), f"{real_baseline['count']:,}"))
     lines += ["", *aligned(rows)]
     for name, reason in result["skipped"].items():
         lines.append(f"{name}: skipped, {reason}")

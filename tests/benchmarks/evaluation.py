@@ -1,4 +1,4 @@
-"""Whether metrics move the right way: real images that are damaged on purpose, and the floor, with time and memory.
+"""Whether metrics move the right way: real images that are damaged on purpose, and the real_baseline, with time and memory.
 
 python tests/benchmarks/evaluation.py digits --out quality
 python tests/benchmarks/evaluation.py train.parquet --held-out test.parquet --count 10000 --out quality
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("reference")
     parser.add_argument("--held-out")
     parser.add_argument("--count", type=int)
-    parser.add_argument("--floor-only", action="store_true")
+    parser.add_argument("--real_baseline-only", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
@@ -129,7 +129,7 @@ def main() -> None:
             print("| damage | " + " | ".join(STUDY_METRICS) + " |\n|" + " --- |" * (len(STUDY_METRICS) + 1))
         cells = [f"{rows[name][key]['value']:.3g}" if key in rows[name] else "" for key in STUDY_METRICS]
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
-        if args.floor_only:
+        if args.baseline_only:
             break
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "evaluation.json").write_text(json.dumps({"images": len(images), "rows": rows}, indent=2) + "\n")

@@ -87,8 +87,8 @@ def solvers(bench: Bench, out: Path) -> dict:
     ancestral = bench.draw(sampler="ddpm", steps=250)
     rows = [{"sampler": "ddpm", "spacing": "trailing", "steps": 250, "accuracy": bench.accuracy(ancestral),
              "distance": bench.distance(ancestral), "difference": None}]
-    floor = distance_between(bench.real[: len(bench.labels)], bench.real[len(bench.labels) :])
-    print(rows[0], "; as many real images against the other real ones:", floor, flush=True)
+    real_baseline = distance_between(bench.real[: len(bench.labels)], bench.real[len(bench.labels) :])
+    print(rows[0], "; as many real images against the other real ones:", real_baseline, flush=True)
     for sampler in (name for name in SAMPLERS if name != "ddpm"):
         for spacing in ("trailing", "logsnr"):
             for steps in bench.budgets:
@@ -104,7 +104,7 @@ def solvers(bench: Bench, out: Path) -> dict:
         for sampler, spacing in dict.fromkeys((r["sampler"], r["spacing"]) for r in rows[1:]):
             values = [r[key] for r in rows if (r["sampler"], r["spacing"]) == (sampler, spacing) and r["steps"] != 250]
             print(f"| {sampler}, {spacing} | " + " | ".join(f"{value:.3g}" for value in values) + " |")
-    return {"rows": rows, "real against real": floor}
+    return {"rows": rows, "real against real": real_baseline}
 
 
 def guidance(bench: Bench, out: Path) -> dict:

@@ -44,13 +44,13 @@ class Row(NamedTuple):
     Attributes:
         name: name of the metric.
         better: "lower" or "higher".
-        floor: the real-data baseline, from the first evaluation that has one.
+        real_baseline: the real-data baseline, from the first evaluation that has one.
         entries: one per evaluated run.
     """
 
     name: str
     better: str
-    floor: BaselineRecord | None
+    real_baseline: BaselineRecord | None
     entries: Sequence[RunEntry]
 
 
@@ -259,7 +259,7 @@ def _rows(evaluations: dict[str, Evaluation]) -> tuple[list[Row], list[str]]:
     for name in dict.fromkeys(name for content in contents.values() for name in content["metrics"]):
         metrics = [content["metrics"].get(name) for content in contents.values()]
         some = next(metric for metric in metrics if metric is not None)
-        floor = next((f["floor"] for f in metrics if f is not None and f["floor"] is not None), None)
+        real_baseline = next((f["real_baseline"] for f in metrics if f is not None and f["real_baseline"] is not None), None)
         entries = [RunEntry(first_name, metrics[0], None)]
         for (run, content), metric in zip(others, metrics[1:], strict=True):
             reason = why_incomparable(first, content, name)
@@ -270,5 +270,5 @@ def _rows(evaluations: dict[str, Evaluation]) -> tuple[list[Row], list[str]]:
                 notes.append(f"{name}: {first_name} and {run} are not compared because {reason}")
             else:
                 entries.append(RunEntry(run, metric, difference(metrics[0], metric)))
-        rows.append(Row(name, some["better"], floor, entries))
+        rows.append(Row(name, some["better"], real_baseline, entries))
     return rows, notes

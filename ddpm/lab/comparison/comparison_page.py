@@ -173,9 +173,9 @@ def _strip(row: Row, entry: RunEntry, styles: dict[str, int]) -> Markup | str:
     own = [e.metric for e in (entry, *row.entries) if e.metric is not None and finite(e.metric["value"])]
     if not finite(entry.metric["value"]):
         return ""
-    floors = [(metric["value"], metric["floor"].get("samples")) for metric in own if metric["floor"] is not None]
-    real = None if row.floor is None else row.floor["value"]
-    alike = finite(real) and all(samples in (None, value) for value, samples in floors)
+    real_baselines = [(metric["value"], metric["real_baseline"].get("samples")) for metric in own if metric["real_baseline"] is not None]
+    real = None if row.real_baseline is None else row.real_baseline["value"]
+    alike = finite(real) and all(samples in (None, value) for value, samples in real_baselines)
     marks = [_mark(metric, styles[entry.run]) for metric in own]
     return to_svg(draw_strip(marks, real if alike else None))
 

@@ -58,8 +58,8 @@ def signed_interval(found: Difference) -> str:
 
 def at_equal_count(entry: RunEntry) -> str:
     """Format the metric of as many samples as there are images in the real-data baseline; empty without a baseline."""
-    floor = None if entry.metric is None else entry.metric["floor"]
-    return "" if floor is None else number(floor.get("samples", entry.metric["value"]))
+    real_baseline = None if entry.metric is None else entry.metric["real_baseline"]
+    return "" if real_baseline is None else number(real_baseline.get("samples", entry.metric["value"]))
 
 
 def _metrics(comparison: Comparison) -> list[tuple[str, ...]]:
@@ -78,9 +78,9 @@ def _metrics(comparison: Comparison) -> list[tuple[str, ...]]:
             )
             rows.append((title, entry.run, *cells, *apart))
             title = ""
-        if row.floor is not None:
-            value = number(row.floor["value"])
-            cells = (value, interval(row.floor), f"{row.floor['count']:,}", value)
+        if row.real_baseline is not None:
+            value = number(row.real_baseline["value"])
+            cells = (value, interval(row.real_baseline), f"{row.real_baseline['count']:,}", value)
             rows.append(("", "real images", *cells, *("" for _ in versus)))
     return rows
 

@@ -53,7 +53,7 @@ class EstimateRecord(BaselineRecord):
     """A metric with its 95 % interval and the number of images; `better` is "lower" or "higher"."""
 
     better: str
-    floor: BaselineRecord | None
+    real_baseline: BaselineRecord | None
 
 
 class ClassifierRecord(TypedDict):

@@ -70,7 +70,7 @@ def write_evaluation(
                 "high": value + 0.0196,
                 "count": command.count,
                 "better": better.get(name, "lower"),
-                "floor": None,
+                "real_baseline": None,
             }
             for name, value in metrics.items()
         },

@@ -61,8 +61,8 @@ def a_run(name: str, path: Path, config: Config, value: float, images: bool = Tr
         for i, image in enumerate(pixels):
             Image.fromarray(image).save(drawn / f"seed{i:06d}.png")
     metrics = {
-        "denoising_error": {"value": value, "low": None, "high": None, "count": 64, "better": "lower", "floor": None},
-        "accuracy": {"value": 1 - value, "low": None, "high": None, "count": 64, "better": "higher", "floor": None},
+        "denoising_error": {"value": value, "low": None, "high": None, "count": 64, "better": "lower", "real_baseline": None},
+        "accuracy": {"value": 1 - value, "low": None, "high": None, "count": 64, "better": "higher", "real_baseline": None},
     }
     weights = f"{round(1e9 * value):064x}"
     content = {

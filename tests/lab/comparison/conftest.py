@@ -31,10 +31,10 @@ def _make_run(path: Path, steps: int = 30, seed: int = 0, **config: Any) -> Path
     return path
 
 
-def _estimate(value: float, half: float | None, better: str = "lower", floor: float | None = None) -> dict[str, Any]:
+def _estimate(value: float, half: float | None, better: str = "lower", real_baseline: float | None = None) -> dict[str, Any]:
     ends = {"low": None if half is None else value - half, "high": None if half is None else value + half}
-    real = None if floor is None else {"value": floor, "low": None, "high": None, "count": 250, "samples": value + 11}
-    return {"value": value, **ends, "count": 500, "better": better, "floor": real}
+    real = None if real_baseline is None else {"value": real_baseline, "low": None, "high": None, "count": 250, "samples": value + 11}
+    return {"value": value, **ends, "count": 500, "better": better, "real_baseline": real}
 
 
 def _add_evaluation(run: Path, name: str = "ddim50-classifier", written: float = 1e9, **changes: Any) -> Path:
@@ -55,7 +55,7 @@ def _add_evaluation(run: Path, name: str = "ddim50-classifier", written: float =
         "held_out": None,
         "extractor": {"name": "classifier", "digest": "e" * 64, "features": 112},
         "classifier": {"digest": "e" * 64, "value": 0.97, "low": 0.95, "high": 0.98, "held_out": 360},
-        "metrics": {"frechet_distance": _estimate(20.0, 3.0, floor=1.5),
+        "metrics": {"frechet_distance": _estimate(20.0, 3.0, real_baseline=1.5),
                     "accuracy": _estimate(0.8, 0.03, "higher", 0.97),
                     "recall": _estimate(0.5, None, "higher"), "bits_per_dim": _estimate(3.0, 0.1),
                     "memorised": _estimate(0.01, 0.01)},
@@ -131,7 +131,7 @@ def runs(tmp_path: Path) -> tuple[Path, Path]:
     """Two runs that differ in norm and length, evaluated alike; the second has a worse distance, better accuracy."""
     a, b = _make_run(tmp_path / "a"), _make_run(tmp_path / "b", steps=50, model=ModelConfig(norm="groupnorm"))
     _add_evaluation(a)
-    _add_evaluation(b, metrics__frechet_distance=_estimate(26.0, 4.0, floor=1.5),
+    _add_evaluation(b, metrics__frechet_distance=_estimate(26.0, 4.0, real_baseline=1.5),
                     metrics__bits_per_dim=_estimate(3.05, 0.1),
                     metrics__accuracy=_estimate(0.9, 0.02, "higher", 0.97))
     return a, b

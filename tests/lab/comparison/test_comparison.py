@@ -86,7 +86,7 @@ def test_comparison(runs: tuple[Path, Path]) -> None:
     verdicts = {name: row.entries[1].difference.verdict for name, row in by_name.items()}
     assert verdicts == {"frechet_distance": "worse", "accuracy": "better", "recall": "undecided",
                         "bits_per_dim": "undecided", "memorised": "undecided"}
-    assert by_name["frechet_distance"].floor["value"] == 1.5 and by_name["recall"].floor is None
+    assert by_name["frechet_distance"].real_baseline["value"] == 1.5 and by_name["recall"].real_baseline is None
     assert all(row.entries[0].difference is None for row in found.rows)
 
 

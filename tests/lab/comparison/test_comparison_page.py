@@ -189,7 +189,7 @@ def test_values_that_are_not_finite_are_shown_without_a_mark(
     content = json.loads(file.read_text())
     content["metrics"]["frechet_distance"] |= {"value": math.nan, "low": math.nan, "high": math.nan}
     content["metrics"]["accuracy"] |= {"high": math.inf}
-    content["metrics"]["bits_per_dim"] |= {"floor": {**content["metrics"]["accuracy"]["floor"], "value": math.nan}}
+    content["metrics"]["bits_per_dim"] |= {"real_baseline": {**content["metrics"]["accuracy"]["real_baseline"], "value": math.nan}}
     content["denoising"][0] |= {"x_0_error": math.inf}
     content["denoising"][1] |= {"standard_error": math.nan}
     file.write_text(json.dumps(content))

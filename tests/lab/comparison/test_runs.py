@@ -54,7 +54,7 @@ def test_a_damaged_file_is_named_in_one_line(runs: tuple[Path, Path], name: str,
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("key", ["value", "low", "high", "count", "better", "floor"])
+@pytest.mark.parametrize("key", ["value", "low", "high", "count", "better", "real_baseline"])
 def test_a_metric_without_a_key_is_named(runs: tuple[Path, Path], key: str) -> None:
     file = runs[1] / "evaluations" / "ddim50-classifier" / "evaluation.json"
     content = json.loads(file.read_text())
@@ -72,7 +72,7 @@ def test_a_metric_without_a_key_is_named(runs: tuple[Path, Path], key: str) -> N
     ("reference", {"summary": ""}, "fingerprint"),
     ("metrics__recall", None, "recall"),
     ("metrics__recall__value", "0.5", "value"),
-    ("metrics__accuracy__floor__count", None, "count"),
+    ("metrics__accuracy__real_baseline__count", None, "count"),
     ("model", {"name": "x"}, "weights"),
     ("classifier", {"digest": "x", "value": 0.5, "low": 0.4, "held_out": 9}, "high"),
     ("held_out", {"summary": "x"}, "fingerprint"),
