@@ -179,7 +179,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
     def denoiser(
         self,
-        guidance: float = 1.0,
+        guidance_scale: float = 1.0,
         guide: "ClassConditionalPipeline | None" = None,
         interval: Sequence[float] | None = None,
         rescale: float = 0.0,
@@ -199,16 +199,16 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """
         schedule = self.schedule
         base = unet_denoiser(self.unet, schedule, self.prediction)
-        if guidance != 1 and guide is None and self.unet.config.num_classes == 0:
-            raise ValueError("sample.guidance: the model has no classes, so only 1 is possible without a guide")
+        if guidance_scale != 1 and guide is None and self.unet.config.num_classes == 0:
+            raise ValueError("sample.guidance_scale: the model has no classes, so only 1 is possible without a guide")
         weak = None
         if guide is not None:
-            if guidance == 1:
+            if guidance_scale == 1:
                 raise ValueError("guide: has no effect at a guidance of 1; give a larger one, such as 2")
             self._check_guide(guide)
             weak = unet_denoiser(guide.unet.to(self._execution_device), schedule, guide.prediction)
         return with_guidance(
-            base, schedule, self.unet.null_label, guidance, guide=weak, interval=interval, rescale=rescale, clip=clip
+            base, schedule, self.unet.null_label, guidance_scale, guide=weak, interval=interval, rescale=rescale, clip=clip
         )
 
     def _check_guide(self, guide: "ClassConditionalPipeline") -> None:
@@ -236,7 +236,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         guide: "ClassConditionalPipeline | None" = None,
         sampler: str | None = None,
         eta: float = 0.0,
-        spacing: str = "trailing",
+        timestep_spacing: str = "trailing",
         batch_size: int | None = None,
         noise: Tensor | None = None,
         clip: bool = True,
@@ -256,7 +256,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             guide: a weaker model, for autoguidance instead of classifier-free guidance.
             sampler: an entry of `ddpm.diffusion.samplers.SAMPLERS`; that of the scheduler unless given.
             eta: noise of ddim, 0 to 1.
-            spacing: of the timesteps, an entry of `ddpm.diffusion.timesteps.SPACINGS`.
+            timestep_spacing: of the timesteps, an entry of `ddpm.diffusion.timesteps.SPACINGS`.
             batch_size: images per network call, short batches being filled up; as many as are asked for, at most 100,
                 unless given. Pixels are equal at an equal batch size, and within one grey level otherwise.
             noise: (N, C, H, W), starts there instead of at the seeds' noise, such as what `invert` returns.
@@ -288,9 +288,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
             seeds,
             sampler=sampler or self.sampler,
             steps=num_inference_steps,
-            spacing=spacing,
+            timestep_spacing=timestep_spacing,
             eta=eta,
-            guidance=guidance_scale,
+            guidance_scale=guidance_scale,
             guidance_interval=guidance_interval,
             guidance_rescale=guidance_rescale,
             guide=guide,
@@ -320,9 +320,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
         *,
         sampler: str = "ddim",
         steps: int = 50,
-        spacing: str = "trailing",
+        timestep_spacing: str = "trailing",
         eta: float = 0.0,
-        guidance: float = 1.0,
+        guidance_scale: float = 1.0,
         guidance_interval: Sequence[float] | None = None,
         guidance_rescale: float = 0.0,
         guide: "ClassConditionalPipeline | None" = None,
@@ -343,19 +343,19 @@ class ClassConditionalPipeline(DiffusionPipeline):
             raise ValueError(f"sample.batch_size: {batch_size!r} is out of range; allowed: 1 or more")
         if guide is not None:
             _check_labels_for(guide, labels)
-        check_drawing(schedule, sampler, steps, spacing, eta)
+        check_drawing(schedule, sampler, steps, timestep_spacing, eta)
         shape = (config.in_channels, config.resolution, config.resolution)
         if noise is not None and tuple(noise.shape) != (len(labels), *shape):
             raise ValueError(f"noise: its shape is {tuple(noise.shape)}, not {(len(labels), *shape)}")
         one_batch = partial(
             draw,
-            self.denoiser(guidance, guide, guidance_interval, guidance_rescale, clip),
+            self.denoiser(guidance_scale, guide, guidance_interval, guidance_rescale, clip),
             schedule,
             shape=shape,
             device=self._execution_device,
             sampler=sampler,
             steps=steps,
-            spacing=spacing,
+            timestep_spacing=timestep_spacing,
             eta=eta,
             batch_size=batch_size,
         )
@@ -372,7 +372,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         images: Tensor,
         class_labels: Sequence[Label | Sequence[Label]] | Label,
         num_inference_steps: int = 50,
-        spacing: str = "trailing",
+        timestep_spacing: str = "trailing",
         iterations: int = 3,
         batch_size: int = 100,
     ) -> Tensor:
@@ -384,7 +384,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             images: uint8 (N, C, H, W).
             class_labels: of each image, as in `__call__`.
             num_inference_steps: timesteps; draw with as many.
-            spacing: of the timesteps; draw with the same.
+            timestep_spacing: of the timesteps; draw with the same.
             iterations: network evaluations per timestep.
             batch_size: images per network call, at most.
 
@@ -399,7 +399,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         if images.dtype != torch.uint8 or tuple(images.shape) != expected:
             raise ValueError(f"images: {images.dtype} {tuple(images.shape)}; allowed is torch.uint8 {expected}")
         schedule, device = self.schedule, self._execution_device
-        timesteps = timestep_grid(schedule, num_inference_steps, spacing)
+        timesteps = timestep_grid(schedule, num_inference_steps, timestep_spacing)
         denoiser = self.denoiser(clip=False)
         x_0, labels = from_uint8(images).to(device), labels.to(device)
         parts = batches(len(labels), batch_size)

@@ -28,7 +28,7 @@ def test_digits(digits_run, tmp_path):
     The reference classifier, trained on 1,500 real images, reads 98 to 99 % of the other 297; those 297 are at a distance of 0.4 to
     0.45 from the 1,500.
     """
-    sample = [sys.executable, "scripts/sample.py", str(digits_run), "--per-class", "50", "--guidance", "1"]
+    sample = [sys.executable, "scripts/sample.py", str(digits_run), "--per-class", "50", "--guidance-scale", "1"]
     subprocess.run([*sample, "--format", "npz", "--out", str(tmp_path / "out")], cwd=ROOT, check=True)
 
     drawn = np.load(tmp_path / "out" / "samples.npz")

@@ -70,7 +70,7 @@ def test_the_package_loads_what_it_saved(small: ClassConditionalPipeline, saved:
 
 def test_another_way_of_conditioning_comes_back(tmp_path: Path) -> None:
     """Also with blends, and classes of their own at each level."""
-    unet = small_unet(norm="groupnorm_matched", conditioning="cross_attention", conditioned_depths=(4,))
+    unet = small_unet(norm="groupnorm_matched", conditioning="cross_attention", condition_at=(4,))
     pipeline = quiet(ClassConditionalPipeline.from_parts(unet, SCHEDULE, "v", NAMES))
     pipeline.save_pretrained(tmp_path / "pipeline")
     loaded = quiet(ClassConditionalPipeline.from_pretrained(tmp_path / "pipeline"))

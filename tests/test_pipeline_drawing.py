@@ -93,7 +93,7 @@ def test_wrong_arguments(
 
 def test_guidance_without_a_null_class(refused) -> None:
     made = ClassConditionalPipeline.from_parts(small_unet(null_class=False), SCHEDULE, "v", NAMES)
-    with refused("sample.guidance", "null class", "diffusion.label_dropout", "--guide"):
+    with refused("sample.guidance_scale", "null class", "diffusion.class_dropout_prob", "--guide"):
         images(made)
     with refused("classes", "null class"):
         images(made, [None], guidance_scale=1.0)
@@ -140,7 +140,7 @@ def test_labels_that_a_guide_cannot_take(small: ClassConditionalPipeline, refuse
 
 def test_nothing_to_guide_by(refused) -> None:
     made = ClassConditionalPipeline.from_parts(small_unet(num_classes=0), SCHEDULE, "v", [])
-    with refused("sample.guidance", "no classes"):
+    with refused("sample.guidance_scale", "no classes"):
         images(made, [None])
     assert images(quiet(made), [None], guidance_scale=1.0).shape == (1, 1, 8, 8)
 

@@ -31,7 +31,7 @@ AS_GOOD = {"ddim": (5, 10, 20), "euler": (5, 10, 20), "dpmpp": (5,), "unipc": (5
 def test_few_evaluations_do_what_250_ancestral_steps_do(sampler: str, quality: dict) -> None:
     ancestral, *rows = quality["solvers"]["rows"]
     assert ancestral["sampler"] == "ddpm" and ancestral["steps"] == 250
-    of = {r["steps"]: r["accuracy"] for r in rows if (r["sampler"], r["spacing"]) == (sampler, "trailing")}
+    of = {r["steps"]: r["accuracy"] for r in rows if (r["sampler"], r["timestep_spacing"]) == (sampler, "trailing")}
     for steps in AS_GOOD[sampler]:
         # One point, and two standard errors of the difference between two samples of 300 images.
         assert of[steps] >= ancestral["accuracy"] - 0.028, steps
@@ -46,7 +46,7 @@ def test_solvers_agree_in_the_end(quality: dict) -> None:
 
 @pytest.mark.slow
 def test_second_order_comes_closer_with_fewer_evaluations(quality: dict) -> None:
-    of = {(r["sampler"], r["spacing"], r["steps"]): r["difference"] for r in quality["solvers"]["rows"]}
+    of = {(r["sampler"], r["timestep_spacing"], r["steps"]): r["difference"] for r in quality["solvers"]["rows"]}
     for sampler in ("dpmpp", "unipc"):
         for steps in (10, 15, 20):
             assert of[sampler, "logsnr", steps] < of["ddim", "trailing", steps], (sampler, steps)
@@ -57,7 +57,7 @@ def test_second_order_comes_closer_with_fewer_evaluations(quality: dict) -> None
 
 @pytest.mark.slow
 def test_guidance_gives_accuracy_for_diversity(quality: dict) -> None:
-    rows = quality["guidance"]["rows"]
+    rows = quality["guidance_scale"]["rows"]
     assert [r["scale"] for r in rows] == [0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0]
     for low, high in pairwise(rows):
         assert high["accuracy"] >= low["accuracy"] - 0.0034, high       # one image of 300
@@ -67,7 +67,7 @@ def test_guidance_gives_accuracy_for_diversity(quality: dict) -> None:
 
 @pytest.mark.slow
 def test_the_interval_saves_its_share_of_time(quality: dict) -> None:
-    seconds, share = quality["guidance"]["seconds"], quality["guidance"]["share of steps inside the interval"]
+    seconds, share = quality["guidance_scale"]["seconds"], quality["guidance_scale"]["share of steps inside the interval"]
     saved = (seconds["everywhere"] - seconds["interval"]) / (seconds["everywhere"] - seconds["nowhere"])
     # Medians of five on a machine that others may use; tests/sampling/test_guidance.py counts the evaluations.
     assert saved == pytest.approx(1 - share, abs=0.35)
@@ -83,7 +83,7 @@ def test_a_real_image_to_its_noise_and_back(quality: dict) -> None:
 @pytest.mark.slow
 def test_the_depth_swap_hands_over(quality: dict) -> None:
     for guidance in (1.0, 2.0):
-        rows = [r for r in quality["depths"]["rows"] if r["guidance"] == guidance]
+        rows = [r for r in quality["depths"]["rows"] if r["guidance_scale"] == guidance]
         assert rows[0]["coarse wins"] > 0.93 and rows[-1]["fine wins"] > 0.93
         for few, more in pairwise(rows):
             assert more["coarse wins"] <= few["coarse wins"] and more["fine wins"] >= few["fine wins"]

@@ -12,7 +12,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-SMALL = ["--train.batch_size", "8", "--train.decay", "constant", "--train.checkpoint_every", "2", "--sample.steps", "3"]
+SMALL = ["--train.batch_size", "8", "--train.lr_schedule", "constant", "--train.checkpoint_every", "2", "--sample.steps", "3"]
 SMALL += ["--sample.per_class", "2", "--tracking.wandb", "off", "--model.channels", "16", "--model.head_channels", "16"]
 
 
@@ -33,7 +33,7 @@ def cifar10(tmp_path: Path) -> list[str]:
     features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=CIFAR10_CLASSES)})
     datasets.Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "test.parquet")
     source = ["--data.source", str(tmp_path / "test.parquet")]
-    return [*source, "--data.flip", "true", "--model.attention_resolutions", "[16]"]
+    return [*source, "--data.horizontal_flip", "true", "--model.attention_resolutions", "[16]"]
 
 
 def folder(tmp_path: Path) -> list[str]:

@@ -44,7 +44,7 @@ class DataConfig:
         image_column: column that holds the images; null detects it.
         label_column: column that holds the labels; null detects it.
         on_bad_image: whether an unreadable image stops the program or is skipped.
-        flip: flip half of the training images horizontally, at random.
+        horizontal_flip: flip half of the training images horizontally, at random.
         shuffle_labels: train on labels that are randomly permuted among the images, as a control experiment.
             Evaluation uses the true labels.
         memory_gb: images are decoded into memory once if they need at most this many GB, and on demand otherwise.
@@ -58,7 +58,7 @@ class DataConfig:
     image_column: str | None = None
     label_column: str | None = None
     on_bad_image: BadImagePolicy = "error"
-    flip: bool = False
+    horizontal_flip: bool = False
     shuffle_labels: bool = False
     memory_gb: float = 4.0
     workers: int = 2
@@ -72,7 +72,7 @@ class DataConfig:
 
     def reading(self) -> dict[str, Any]:
         """Return the options that determine which images are read and how, as arguments of `ddpm.data.load_data`."""
-        only_for_training = ("flip", "shuffle_labels", "workers")
+        only_for_training = ("horizontal_flip", "shuffle_labels", "workers")
         return {name: getattr(self, name) for name in field_types(type(self), *only_for_training)}
 
 
@@ -91,7 +91,7 @@ class ModelConfig:
             `adagn`; `adagn_scale` has no shift and `adagn_shift` no scale.
         conditioning: what the residual blocks are conditioned on. With `cross_attention` they are conditioned on
             the timestep, and a cross-attention layer after each of them attends to the class.
-        conditioned_depths: part of the network that is conditioned, or a list of resolutions in pixels.
+        condition_at: part of the network that is conditioned, or a list of resolutions in pixels.
         norm_groups: maximum number of groups of a norm; each group has at least 4 channels.
         dropout: dropout probability in the residual blocks.
         resample: what changes the resolution, a residual block or a convolution.
@@ -107,7 +107,7 @@ class ModelConfig:
     head_channels: int = 32
     norm: NormName = "adagn"
     conditioning: ConditioningName = "both"
-    conditioned_depths: list[int] | DepthName = "all"
+    condition_at: list[int] | DepthName = "all"
     norm_groups: int = 32
     dropout: float = 0.0
     resample: ResampleName = "resblock"
@@ -135,7 +135,7 @@ class DiffusionConfig:
         prediction: what the network predicts.
         weighting: weight of the loss at each timestep.
         timestep_sampler: how the timesteps of training are drawn.
-        label_dropout: probability of training on the null class, for classifier-free guidance; 0 for a model
+        class_dropout_prob: probability of training on the null class, for classifier-free guidance; 0 for a model
             without a null class.
         learned_variance: let the network predict the variance too, and train with the hybrid loss.
     """
@@ -146,13 +146,13 @@ class DiffusionConfig:
     prediction: PredictionName = "v"
     weighting: WeightingName = "uniform"
     timestep_sampler: TimestepSamplerName = "low_discrepancy"
-    label_dropout: float = 0.1
+    class_dropout_prob: float = 0.1
     learned_variance: bool = False
 
     def __post_init__(self) -> None:
         convert_fields(self, "diffusion")
         check_range(self.num_timesteps >= 2, "diffusion.num_timesteps", self.num_timesteps, "2 or more")
-        check_range(0 <= self.label_dropout < 1, "diffusion.label_dropout", self.label_dropout, "0 to less than 1")
+        check_range(0 <= self.class_dropout_prob < 1, "diffusion.class_dropout_prob", self.class_dropout_prob, "0 to less than 1")
         if self.zero_terminal_snr and self.prediction == "eps":
             raise ValueError(
                 "diffusion.prediction: eps does not determine the image where diffusion.zero_terminal_snr leaves no "
@@ -167,13 +167,13 @@ class TrainConfig:
     Args:
         steps: number of optimizer steps.
         batch_size: number of images per optimizer step, over all processes.
-        accumulation: number of forward and backward passes per optimizer step; more of them need less memory.
+        gradient_accumulation_steps: number of forward and backward passes per optimizer step; more of them need less memory.
         learning_rate: peak learning rate.
         warmup_steps: number of optimizer steps of linear warmup.
-        decay: learning rate schedule after the warmup; `cosine` decays to 0 at the last step.
+        lr_schedule: learning rate schedule after the warmup; `cosine` decays to 0 at the last step.
         weight_decay: weight decay of AdamW.
         beta2: second beta of AdamW.
-        clip_norm: maximum norm of the gradient, which is clipped to it.
+        max_grad_norm: maximum norm of the gradient, which is clipped to it.
         ema_half_life: half-life of the moving average of the weights, in images.
         ema_warmup: limits the half-life to this fraction of the images seen so far.
         precision: precision of the forward and backward pass; fp16 needs a GPU.
@@ -187,16 +187,16 @@ class TrainConfig:
 
     steps: int = 600
     batch_size: int = 64
-    accumulation: int = 1
+    gradient_accumulation_steps: int = 1
     learning_rate: float = 3e-3
     warmup_steps: int = 50
-    decay: LearningRateDecay = "cosine"
+    lr_schedule: LearningRateDecay = "cosine"
     weight_decay: float = 0.0
     beta2: float = 0.999
-    clip_norm: float = 1.0
+    max_grad_norm: float = 1.0
     ema_half_life: float = 500_000
     ema_warmup: float = 0.05
-    precision: PrecisionName = "fp32"
+    mixed_precision: PrecisionName = "fp32"
     seed: int = 0
     max_skipped: int = 20
     log_every: int = 10
@@ -206,9 +206,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         convert_fields(self, "train")
-        for key in ("steps", "batch_size", "accumulation", "max_skipped", "log_every", "checkpoint_every"):
+        for key in ("steps", "batch_size", "gradient_accumulation_steps", "max_skipped", "log_every", "checkpoint_every"):
             check_range(getattr(self, key) >= 1, f"train.{key}", getattr(self, key), "1 or more")
-        for key in ("learning_rate", "clip_norm", "ema_half_life", "ema_warmup"):
+        for key in ("learning_rate", "max_grad_norm", "ema_half_life", "ema_warmup"):
             check_range(getattr(self, key) > 0, f"train.{key}", getattr(self, key), "above 0")
         for key in ("warmup_steps", "weight_decay", "sample_every"):
             check_range(getattr(self, key) >= 0, f"train.{key}", getattr(self, key), "0 or more")
@@ -224,7 +224,7 @@ class SamplerConfig:
     Args:
         sampler: sampling method; `ddpm` is ancestral sampling.
         steps: maximum number of network evaluations per image.
-        spacing: spacing of the timesteps.
+        timestep_spacing: spacing of the timesteps.
         eta: noise added by ddim, from 0 (deterministic) to 1 (as much as ddpm).
         guidance: guidance scale; 1 disables guidance.
         guidance_interval: guide only at noise levels sigma in (low, high], given as [low, high]; null guides at all.
@@ -234,9 +234,9 @@ class SamplerConfig:
 
     sampler: SamplerName = "ddim"
     steps: int = 50
-    spacing: SpacingName = "trailing"
+    timestep_spacing: SpacingName = "trailing"
     eta: float = 0.0
-    guidance: float = 1.0
+    guidance_scale: float = 1.0
     guidance_interval: list[float] | None = None
     guidance_rescale: float = 0.0
 
@@ -249,7 +249,7 @@ class SamplerConfig:
         convert_fields(self, section)
         check_range(self.steps >= 1, f"{section}.steps", self.steps, "1 or more")
         check_range(0 <= self.eta <= 1, f"{section}.eta", self.eta, "0 to 1")
-        check_range(self.guidance >= 0, f"{section}.guidance", self.guidance, "0 or more")
+        check_range(self.guidance_scale >= 0, f"{section}.guidance", self.guidance_scale, "0 or more")
         interval = self.guidance_interval
         ordered = interval is None or (len(interval) == 2 and 0 <= interval[0] < interval[1])
         check_range(ordered, f"{section}.guidance_interval", interval, "[low, high] with 0 <= low < high, or null")
@@ -314,7 +314,7 @@ class EvaluationConfig(SamplerConfig):
 
     sampler: SamplerName = "dpmpp"
     steps: int = 10
-    spacing: SpacingName = "logsnr"
+    timestep_spacing: SpacingName = "logsnr"
     every: int = 0
     count: int = 500
     extractor: str = "classifier"
@@ -364,7 +364,7 @@ SECTIONS: dict[str, type] = field_types(Config)
 # Options that affect how a run is observed, stored or computed, but not its result. They may change on resume.
 CHANGEABLE = {
     *(f"{name}.{key}" for name in ("sample", "tracking", "evaluation") for key in field_types(SECTIONS[name])),
-    "train.accumulation",
+    "train.gradient_accumulation_steps",
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.sample_every",
@@ -411,6 +411,6 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
             before = old.to_dict()[section][key]
             if before != value and f"{section}.{key}" not in CHANGEABLE:
                 found[f"{section}.{key}"] = (before, value)
-    if new.train.decay == "constant" and new.train.steps > old.train.steps:
+    if new.train.lr_schedule == "constant" and new.train.steps > old.train.steps:
         found.pop("train.steps", None)
     return found

@@ -26,7 +26,7 @@ STUDY_METRICS = {
     "bits_per_dim": "bits_per_dim",
 }
 # Data options an arm may override. All arms must train on the same images, for the same number of samples.
-OF_THE_DATA = ("data.shuffle_labels", "data.flip", "data.workers", "data.memory_gb")
+OF_THE_DATA = ("data.shuffle_labels", "data.horizontal_flip", "data.workers", "data.memory_gb")
 BUDGET = ("train.steps", "train.batch_size")
 # Model options an arm may override where the base is a pretrained model, which determines the architecture.
 OF_PRETRAINED = ("model.dropout", "model.gradient_checkpointing")

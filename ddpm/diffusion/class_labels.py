@@ -40,7 +40,7 @@ def _label_id(label: str | int | None, ids: Mapping[str, int], null_label: int |
         if null_label is None:
             raise ValueError(
                 "classes: the model has no null class, so every image needs one of its classes; "
-                "train with diffusion.label_dropout above 0 to have one"
+                "train with diffusion.class_dropout_prob above 0 to have one"
             )
         return null_label
     if isinstance(label, str) and not re.fullmatch(r"-?[0-9]+", label):

@@ -152,8 +152,8 @@ def with_guidance(
     """
     if scale != 1 and guide is None and null_label is None:
         raise ValueError(
-            "sample.guidance: the model was trained without a null class, so only 1 is possible; "
-            "train with diffusion.label_dropout above 0, or give another model as --guide"
+            "sample.guidance_scale: the model was trained without a null class, so only 1 is possible; "
+            "train with diffusion.class_dropout_prob above 0, or give another model as --guide"
         )
     pair = with_and_by_guide(denoiser, guide) if guide is not None else with_and_without_class(denoiser, null_label)
     denoiser = guided(denoiser, pair, schedule, scale, interval, rescale)

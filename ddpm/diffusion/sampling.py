@@ -74,7 +74,7 @@ def class_seeds(labels: Sequence[int], seed: int, num_classes: int) -> list[int]
     return seeds
 
 
-def check_drawing(schedule: NoiseSchedule, sampler: str, steps: int, spacing: str, eta: float) -> list[int]:
+def check_drawing(schedule: NoiseSchedule, sampler: str, steps: int, timestep_spacing: str, eta: float) -> list[int]:
     """The timesteps that a sampler visits with a budget of `steps` evaluations.
 
     Raises:
@@ -86,8 +86,8 @@ def check_drawing(schedule: NoiseSchedule, sampler: str, steps: int, spacing: st
     if eta != 0 and not entry.takes_eta:
         able = ", ".join(name for name, other in SAMPLERS.items() if other.takes_eta)
         raise ValueError(f"sample.eta: {sampler} has none, so only 0 is possible; {able} takes it")
-    timestep_grid(schedule, steps, spacing)         # the budget may not be larger than T either
-    return timestep_grid(schedule, entry.points(steps), spacing)
+    timestep_grid(schedule, steps, timestep_spacing)         # the budget may not be larger than T either
+    return timestep_grid(schedule, entry.points(steps), timestep_spacing)
 
 
 @torch.no_grad()
@@ -101,7 +101,7 @@ def draw(
     *,
     sampler: str = "ddim",
     steps: int = 50,
-    spacing: str = "trailing",
+    timestep_spacing: str = "trailing",
     eta: float = 0.0,
     batch_size: int = 100,
     x_T: Tensor | None = None,
@@ -117,7 +117,7 @@ def draw(
         device: of the network.
         sampler: an entry of SAMPLERS.
         steps: network evaluations per image, at most.
-        spacing: an entry of SPACINGS.
+        timestep_spacing: an entry of SPACINGS.
         eta: noise of ddim, 0 to 1.
         batch_size: images per network call; what is missing is filled up with the last image.
         x_T: (N, C, H, W), starts there instead of at the seeds' noise.
@@ -129,7 +129,7 @@ def draw(
         ValueError: for an unknown setting, before anything is drawn.
         Diverged: if what is drawn is not finite.
     """
-    timesteps = check_drawing(schedule, sampler, steps, spacing, eta)
+    timesteps = check_drawing(schedule, sampler, steps, timestep_spacing, eta)
     assert 0 < len(labels) == len(seeds) <= batch_size, (len(labels), len(seeds), batch_size)
     filled = [*range(len(labels)), *[len(labels) - 1] * (batch_size - len(labels))]
     all_seeds = [seeds[i] for i in filled]

@@ -56,7 +56,7 @@ def timestep_grid(schedule: NoiseSchedule, num_steps: int, spacing: str) -> list
     Raises:
         ValueError: for an unknown spacing, or more steps than there are timesteps.
     """
-    space = lookup(SPACINGS, spacing, "sample.spacing")
+    space = lookup(SPACINGS, spacing, "sample.timestep_spacing")
     T = schedule.num_timesteps
     if not isinstance(num_steps, Integral):
         raise ValueError(f"sample.steps: {num_steps!r} is no whole number")

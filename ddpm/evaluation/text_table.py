@@ -74,7 +74,7 @@ def _settings(samples: dict[str, Any]) -> str:
     how = samples["settings"]
     if how is None:
         return ""
-    guidance = f", guidance {how['guidance']:g}" if how["guidance"] != 1 else ""
+    guidance = f", guidance {how['guidance']:g}" if how["guidance_scale"] != 1 else ""
     if samples["guide"] is not None:
         guidance += f" with {samples['guide'][:8]}"
     if how["guidance_interval"] is not None:

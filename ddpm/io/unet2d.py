@@ -144,8 +144,8 @@ def _conditioning(unet: UNet) -> str:
     if config.conditioning != "both":
         raise ValueError(f"model.conditioning: UNet2DModel does not support {config.conditioning}; allowed: both")
     if not all(level.conditioned for level in unet.levels.values()):
-        depths = config.conditioned_depths
-        raise ValueError(f"model.conditioned_depths: UNet2DModel does not support {depths}; allowed: all")
+        depths = config.condition_at
+        raise ValueError(f"model.condition_at: UNet2DModel does not support {depths}; allowed: all")
     return _CONDITIONING[norm]
 
 

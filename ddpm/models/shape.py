@@ -29,11 +29,11 @@ def check_depth_names(depths: str | Sequence[int]) -> None:
     """
     if isinstance(depths, str):
         try:
-            lookup(dict.fromkeys(("all", *DEPTHS)), depths, "model.conditioned_depths")
+            lookup(dict.fromkeys(("all", *DEPTHS)), depths, "model.condition_at")
         except ValueError as problem:
             raise ValueError(f"{problem}; or a list of resolutions in pixels, as [8]") from None
     elif not depths:
-        raise ValueError("model.conditioned_depths: [] names no level; to condition none, set model.conditioning none")
+        raise ValueError("model.condition_at: [] names no level; to condition none, set model.conditioning none")
 
 
 def check_depths(depths: str | Sequence[int], sizes: Sequence[int]) -> None:
@@ -46,7 +46,7 @@ def check_depths(depths: str | Sequence[int], sizes: Sequence[int]) -> None:
     for size in () if isinstance(depths, str) else depths:
         if size not in sizes:
             raise ValueError(
-                f"model.conditioned_depths: {size} never occurs; the levels are at {', '.join(map(str, sizes))}"
+                f"model.condition_at: {size} never occurs; the levels are at {', '.join(map(str, sizes))}"
             )
 
 

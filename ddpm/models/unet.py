@@ -57,7 +57,7 @@ class UNet(ModelMixin, ConfigMixin):
         num_heads: heads at every width, instead of head_channels.
         norm: an entry of NORMS.
         conditioning: an entry of CONDITIONINGS, what of timestep and class reaches the layers, and by which way.
-        conditioned_depths: which levels it reaches, `all`, an entry of DEPTHS, or resolutions of levels in pixels. The
+        condition_at: which levels it reaches, `all`, an entry of DEPTHS, or resolutions of levels in pixels. The
             others have the same norms, whose embedding is zero, and no cross-attention.
         norm_groups: at most so many groups in each norm,
         min_group_channels: and at least so many channels in each group.
@@ -89,7 +89,7 @@ class UNet(ModelMixin, ConfigMixin):
         num_heads: int | None = None,
         norm: str = "adagn",
         conditioning: str = "both",
-        conditioned_depths: str | Sequence[int] = "all",
+        condition_at: str | Sequence[int] = "all",
         norm_groups: int = 32,
         min_group_channels: int = 4,
         emb_channels: int | None = None,
@@ -99,11 +99,11 @@ class UNet(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         crossed = lookup(CONDITIONINGS, conditioning, "model.conditioning").cross_attention
-        crossed_depths = conditioned_depths if crossed else ()
+        crossed_depths = condition_at if crossed else ()
         check_shape(
             resolution, channels, channel_mult, attention_resolutions, head_channels, num_heads, crossed_depths
         )
-        check_depths(conditioned_depths, [resolution // 2**level for level in range(len(channel_mult))])
+        check_depths(condition_at, [resolution // 2**level for level in range(len(channel_mult))])
         lookup(dict.fromkeys(RESAMPLERS), resample, "model.resample")
         if num_classes + null_class < 1:
             raise ValueError("num_classes: 0 is an unconditional model, which needs null_class")
@@ -144,7 +144,7 @@ class UNet(ModelMixin, ConfigMixin):
         def level(
             depth: str, size: int, inputs: list[int], width: int, attends: list[bool], resample: list[nn.Module]
         ) -> Level:
-            conditioned = is_conditioned(c.conditioned_depths, depth, size)
+            conditioned = is_conditioned(c.condition_at, depth, size)
             crossed = conditioned and CONDITIONINGS[c.conditioning].cross_attention
             return Level(
                 depth,

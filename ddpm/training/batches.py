@@ -54,9 +54,9 @@ def micro_batch_positions(config: TrainConfig, step: int, rank: int, processes: 
     Step s of batch size B consumes positions s B to (s + 1) B - 1; each process takes one contiguous block of them.
     """
     local = config.batch_size // processes
-    size = local // config.accumulation
+    size = local // config.gradient_accumulation_steps
     start = step * config.batch_size + rank * local
-    return [range(start + i * size, start + (i + 1) * size) for i in range(config.accumulation)]
+    return [range(start + i * size, start + (i + 1) * size) for i in range(config.gradient_accumulation_steps)]
 
 
 def load_micro_batches(

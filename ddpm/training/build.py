@@ -31,9 +31,9 @@ def check_config(config: Config) -> None:
         ValueError: names the option and what is allowed.
     """
     sample = config.sample
-    check_drawing(build_schedule(config), sample.sampler, sample.steps, sample.spacing, sample.eta)
-    if sample.guidance != 1 and config.diffusion.label_dropout == 0:
-        raise ValueError("sample.guidance: only 1 is possible where diffusion.label_dropout is 0; raise that to 0.1")
+    check_drawing(build_schedule(config), sample.sampler, sample.steps, sample.timestep_spacing, sample.eta)
+    if sample.guidance_scale != 1 and config.diffusion.class_dropout_prob == 0:
+        raise ValueError("sample.guidance_scale: only 1 is possible where diffusion.class_dropout_prob is 0; raise that to 0.1")
     if config.evaluation.every > 0:
         _check_evaluation(config)
 
@@ -43,12 +43,12 @@ def _check_evaluation(config: Config) -> None:
     check_extractor(evaluation.extractor)
     try:
         check_drawing(
-            build_schedule(config), evaluation.sampler, evaluation.steps, evaluation.spacing, evaluation.eta
+            build_schedule(config), evaluation.sampler, evaluation.steps, evaluation.timestep_spacing, evaluation.eta
         )
     except ValueError as problem:
         raise ValueError(str(problem).replace("sample.", "evaluation.")) from None
-    if evaluation.guidance != 1 and config.diffusion.label_dropout == 0:
-        raise ValueError("evaluation.guidance: only 1 is possible where diffusion.label_dropout is 0; leave it at 1")
+    if evaluation.guidance_scale != 1 and config.diffusion.class_dropout_prob == 0:
+        raise ValueError("evaluation.guidance_scale: only 1 is possible where diffusion.class_dropout_prob is 0; leave it at 1")
 
 
 def check_extractor(name: str) -> None:
@@ -97,7 +97,7 @@ def build_unet(config: Config, data: ImageData) -> UNet:
         in_channels=data.channels,
         out_channels=data.channels * (1 + config.diffusion.learned_variance),
         num_classes=data.num_classes,
-        null_class=config.diffusion.label_dropout > 0,
+        null_class=config.diffusion.class_dropout_prob > 0,
         channels=model.channels,
         channel_mult=tuple(model.channel_mult),
         num_res_blocks=model.num_res_blocks,
@@ -105,7 +105,7 @@ def build_unet(config: Config, data: ImageData) -> UNet:
         head_channels=model.head_channels,
         norm=model.norm,
         conditioning=model.conditioning,
-        conditioned_depths=model.conditioned_depths,
+        condition_at=model.condition_at,
         norm_groups=model.norm_groups,
         dropout=model.dropout,
         resample=model.resample,
@@ -139,5 +139,5 @@ def _build_pretrained(config: Config, data: ImageData) -> UNet:
             f"{wrong[0]}: {given[wrong[0]]} here, but model.pretrained {path} was trained with {needed[wrong[0]]}; set "
             f"{settings}"
         )
-    null_class = config.diffusion.label_dropout > 0
+    null_class = config.diffusion.class_dropout_prob > 0
     return adapt_pretrained(pipeline, data.class_names, null_class, config.model.dropout, config.train.seed)

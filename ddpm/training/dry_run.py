@@ -53,7 +53,7 @@ def estimate_cost(
         Several lines of text.
     """
     device, train = accelerator.device, config.train
-    micro_batch = train.batch_size // accelerator.num_processes // train.accumulation
+    micro_batch = train.batch_size // accelerator.num_processes // train.gradient_accumulation_steps
     unet = unet.to(device).train()
     if config.model.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
@@ -107,8 +107,8 @@ def estimate_cost(
         f"model        {parameters:,} parameters, {macs / 1e6:,.1f} million multiply-adds per image"
         f"{describe_origin(config)}",
         f"devices      {describe_devices(accelerator)}",
-        f"batch        {train.batch_size} = {accelerator.num_processes} process(es) x {train.accumulation} "
-        f"accumulation step(s) x {micro_batch} images; {train.precision}",
+        f"batch        {train.batch_size} = {accelerator.num_processes} process(es) x {train.gradient_accumulation_steps} "
+        f"accumulation step(s) x {micro_batch} images; {train.mixed_precision}",
         f"memory       about {(fixed + activations) / 1e9:.2f} GB per process: {fixed / 1e9:.2f} for weights, "
         f"gradient, moments and average, {activations / 1e9:.2f} for activations",
         f"time         about {per_step:.3f} s per step, {format_duration(per_step * train.steps)} for {train.steps} "
@@ -123,7 +123,7 @@ def _describe_evaluations(config: Config, seconds: float) -> str:
     """Return the line on evaluations; `seconds` is the time of a network call per image."""
     settings, steps = config.evaluation, config.train.steps
     number = -(-steps // settings.every)
-    calls = settings.steps * (1 if settings.guidance == 1 else 2)
+    calls = settings.steps * (1 if settings.guidance_scale == 1 else 2)
     each = settings.count * calls * seconds
     return (
         f"evaluation   {number}, each of {settings.count} images in {settings.steps} steps, about {each:.1f} s; "

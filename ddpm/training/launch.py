@@ -34,7 +34,7 @@ def start_accelerator(config: Config) -> Accelerator:
     on_main(processes, lambda: check_fit(config.train, processes))
     # One process may train several runs in turn; without the reset, accelerate keeps the precision of the first.
     AcceleratorState._reset_state()
-    precision = config.train.precision
+    precision = config.train.mixed_precision
     return Accelerator(
         mixed_precision="no" if precision == "fp32" else precision,
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
@@ -47,15 +47,15 @@ def check_fit(config: TrainConfig, processes: PartialState) -> None:
     Raises:
         ValueError: names a batch size or a precision that fits.
     """
-    if config.precision == "fp16" and processes.device.type != "cuda":
-        raise ValueError("train.precision: fp16 needs a GPU, and there is none; use fp32 or bf16")
-    divisor = processes.num_processes * config.accumulation
+    if config.mixed_precision == "fp16" and processes.device.type != "cuda":
+        raise ValueError("train.mixed_precision: fp16 needs a GPU, and there is none; use fp32 or bf16")
+    divisor = processes.num_processes * config.gradient_accumulation_steps
     if config.batch_size % divisor:
         below = config.batch_size // divisor * divisor
         fitting = f"{below} or {below + divisor}" if below else str(divisor)
         raise ValueError(
             f"train.batch_size: {config.batch_size} is not divisible by {processes.num_processes} process(es) x "
-            f"{config.accumulation} accumulation step(s); use {fitting}"
+            f"{config.gradient_accumulation_steps} accumulation step(s); use {fitting}"
         )
 
 

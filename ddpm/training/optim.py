@@ -26,7 +26,7 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     """Return the learning rate of step `step` (from 0): linear warm-up, then constant or a cosine decay to 0."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
-    if config.decay == "constant":
+    if config.lr_schedule == "constant":
         return config.learning_rate
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))

@@ -115,7 +115,7 @@ class Trainer:
                         observer.observe(self.step, trackers)
                 if self.step >= config.steps:
                     break
-                stop = self.train_step(list(islice(micro_batches, config.accumulation)), interruption)
+                stop = self.train_step(list(islice(micro_batches, config.gradient_accumulation_steps)), interruption)
                 progress.update()
                 if self.step % config.log_every == 0 or self.step == config.steps:
                     record = self.metrics_since_last(clock.restart())
@@ -175,7 +175,7 @@ class Trainer:
                 micro_loss = losses.sum() / config.batch_size
                 accelerator.backward(micro_loss * accelerator.num_processes)     # DDP averages over the processes
             loss += micro_loss.detach()
-        grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
 
         # Sum the loss over all processes. The norm is that of the averaged gradient, which is the same on all of them.
         interrupted = interruption is not None and interruption.requested != 0
@@ -205,7 +205,7 @@ class Trainer:
         if self.skipped_in_a_row > self.config.train.max_skipped:
             raise Diverged(
                 f"train.max_skipped: the loss or its gradient was not finite in {self.skipped_in_a_row} consecutive "
-                f"steps up to step {self.step}; lower train.learning_rate, or use train.precision bf16 or fp32; "
+                f"steps up to step {self.step}; lower train.learning_rate, or use train.mixed_precision bf16 or fp32; "
                 "earlier checkpoints are kept",
                 self.step,
             )
@@ -281,11 +281,11 @@ def prepare_inputs(
     """
     seed, diffusion, device = config.train.seed, config.diffusion, images.device
     x_0 = images.float() / 127.5 - 1
-    if config.data.flip:
+    if config.data.horizontal_flip:
         flipped = (uniform(seed, Purpose.FLIP, position) < 0.5).to(device)
         x_0 = torch.where(flipped[:, None, None, None], x_0.flip(3), x_0)
     if null_label is not None:
-        dropped = (uniform(seed, Purpose.LABEL_DROP, position) < diffusion.label_dropout).to(device)
+        dropped = (uniform(seed, Purpose.LABEL_DROP, position) < diffusion.class_dropout_prob).to(device)
         labels = torch.where(dropped, null_label, labels)
     t = TIMESTEP_SAMPLERS[diffusion.timestep_sampler](seed, position, diffusion.num_timesteps).to(device)
     # The noise is large, so it is drawn on the device, except on MPS, which lacks the float64 that this takes.

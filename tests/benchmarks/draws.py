@@ -26,7 +26,7 @@ def main() -> None:
         start = time.perf_counter()
         prepare_inputs(position, images.to(device), labels.to(device), config, null_label)
         middle = time.perf_counter()
-        trainer.train_step([next(batches) for _ in range(config.train.accumulation)])
+        trainer.train_step([next(batches) for _ in range(config.train.gradient_accumulation_steps)])
         seconds["draws"].append(middle - start)
         seconds["step"].append(time.perf_counter() - middle)
     draws, step = (statistics.median(values[5:]) * 1e3 for values in seconds.values())

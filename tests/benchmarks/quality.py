@@ -83,26 +83,26 @@ class Bench:
 
 
 def solvers(bench: Bench, out: Path) -> dict:
-    limit = bench.draw(sampler="unipc", spacing="logsnr", steps=200).float()
+    limit = bench.draw(sampler="unipc", timestep_spacing="logsnr", steps=200).float()
     ancestral = bench.draw(sampler="ddpm", steps=250)
-    rows = [{"sampler": "ddpm", "spacing": "trailing", "steps": 250, "accuracy": bench.accuracy(ancestral),
+    rows = [{"sampler": "ddpm", "timestep_spacing": "trailing", "steps": 250, "accuracy": bench.accuracy(ancestral),
              "distance": bench.distance(ancestral), "difference": None}]
     real_baseline = distance_between(bench.real[: len(bench.labels)], bench.real[len(bench.labels) :])
     print(rows[0], "; as many real images against the other real ones:", real_baseline, flush=True)
     for sampler in (name for name in SAMPLERS if name != "ddpm"):
         for spacing in ("trailing", "logsnr"):
             for steps in bench.budgets:
-                images = bench.draw(sampler=sampler, spacing=spacing, steps=steps)
+                images = bench.draw(sampler=sampler, timestep_spacing=spacing, steps=steps)
                 difference = float((images.float() - limit).square().mean().sqrt())
-                rows.append({"sampler": sampler, "spacing": spacing, "steps": steps, "accuracy": bench.accuracy(images),
+                rows.append({"sampler": sampler, "timestep_spacing": spacing, "steps": steps, "accuracy": bench.accuracy(images),
                              "distance": bench.distance(images), "difference": difference})
                 print(rows[-1], flush=True)
     for key in ("accuracy", "distance", "difference"):
         if rows[-1][key] is None:
             continue
         print(f"\n| {key} | " + " | ".join(map(str, bench.budgets)) + " |\n| --- |" + " --- |" * len(bench.budgets))
-        for sampler, spacing in dict.fromkeys((r["sampler"], r["spacing"]) for r in rows[1:]):
-            values = [r[key] for r in rows if (r["sampler"], r["spacing"]) == (sampler, spacing) and r["steps"] != 250]
+        for sampler, spacing in dict.fromkeys((r["sampler"], r["timestep_spacing"]) for r in rows[1:]):
+            values = [r[key] for r in rows if (r["sampler"], r["timestep_spacing"]) == (sampler, spacing) and r["steps"] != 250]
             print(f"| {sampler}, {spacing} | " + " | ".join(f"{value:.3g}" for value in values) + " |")
     return {"rows": rows, "real against real": real_baseline}
 
@@ -115,15 +115,15 @@ def guidance(bench: Bench, out: Path) -> dict:
 
     rows = []
     for scale in SCALES:
-        images = bench.draw(guidance=scale, steps=25)
+        images = bench.draw(guidance_scale=scale, steps=25)
         pixels = images.flatten(1).double()
         of_class = torch.stack([pixels[bench.labels == c].std(dim=0).mean() for c in bench.labels.unique()])
         rows.append({"scale": scale, "accuracy": bench.accuracy(images), "diversity": float(of_class.mean())})
         print(rows[-1], flush=True)
     seconds: dict[str, list[float]] = {"everywhere": [], "interval": [], "nowhere": []}
     few = bench.labels[:100]
-    options = {"everywhere": {"guidance": 2.0}, "nowhere": {},
-               "interval": {"guidance": 2.0, "guidance_interval": INTERVAL}}
+    options = {"everywhere": {"guidance_scale": 2.0}, "nowhere": {},
+               "interval": {"guidance_scale": 2.0, "guidance_interval": INTERVAL}}
     for _ in range(5):
         for name, how in options.items():
             begin = time.perf_counter()
@@ -135,7 +135,7 @@ def guidance(bench: Bench, out: Path) -> dict:
     print({"seconds": medians, "share of steps inside the interval": share})
     fig, left = plt.subplots(figsize=(5, 3))
     left.plot(SCALES, [r["accuracy"] for r in rows], "o-", color="tab:blue")
-    left.set_xlabel("guidance")
+    left.set_xlabel("guidance_scale")
     left.set_ylabel("read as their class", color="tab:blue")
     right = left.twinx()
     right.plot(SCALES, [r["diversity"] for r in rows], "s--", color="tab:orange")
@@ -170,15 +170,15 @@ def depths(bench: Bench, out: Path) -> dict:
     for guidance in (1.0, 2.0):
         for depth in range(levels + 1):
             labels = [[f] * depth + [c] * (levels - depth) for f, c in zip(fine, coarse, strict=True)]
-            read = bench.classifier(bench.draw(labels, guidance=guidance, steps=25))
-            rows.append({"guidance": guidance, "levels with the fine class": depth,
+            read = bench.classifier(bench.draw(labels, guidance_scale=guidance, steps=25))
+            rows.append({"guidance_scale": guidance, "levels with the fine class": depth,
                          "coarse wins": float((read == np.array(coarse)).mean()),
                          "fine wins": float((read == np.array(fine)).mean())})
             print(rows[-1], flush=True)
     return {"rows": rows}
 
 
-PARTS = {"solvers": solvers, "guidance": guidance, "inversion": inversion, "depths": depths}
+PARTS = {"solvers": solvers, "guidance_scale": guidance, "inversion": inversion, "depths": depths}
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--guidance", type=float, default=1.5)
+    parser.add_argument("--guidance-scale", type=float, default=1.5)
     args = parser.parse_args()
 
     pipeline = load_pipeline(args.run)
@@ -54,7 +54,7 @@ def main() -> None:
     shape = (config.in_channels, config.resolution, config.resolution)
     labels = torch.arange(args.images) % config.num_classes
     seeds = list(range(args.images))
-    draw = pipeline.drawer(labels, seeds, steps=args.steps, guidance=args.guidance, batch_size=args.batch_size)
+    draw = pipeline.drawer(labels, seeds, steps=args.steps, guidance_scale=args.guidance, batch_size=args.batch_size)
 
     seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
     worst, different, total = 0, 0, 0

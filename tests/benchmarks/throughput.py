@@ -38,13 +38,13 @@ def configure(source: Path, batch: int, width: int, precision: str) -> Config:
             head_channels=64,
         ),
         diffusion=DiffusionConfig(schedule="linear", prediction="eps", timestep_sampler="uniform"),
-        train=TrainConfig(batch_size=batch, steps=100_000, learning_rate=2e-4, precision=precision),
+        train=TrainConfig(batch_size=batch, steps=100_000, learning_rate=2e-4, mixed_precision=precision),
     )
 
 
 def ours(config: Config, data: ImageData) -> tuple[Callable[[], None], int]:
     unet = build_unet(config, data)
-    precision = "no" if config.train.precision == "fp32" else config.train.precision
+    precision = "no" if config.train.mixed_precision == "fp32" else config.train.mixed_precision
     trainer = Trainer(config, Accelerator(mixed_precision=precision), data, build_schedule(config), unet, Path())
     batches = load_micro_batches(data, config.train, 0, 0, 1, 0)
     return lambda: trainer.train_step([next(batches)]), sum(p.numel() for p in unet.parameters())
@@ -73,7 +73,7 @@ def theirs(config: Config, data: ImageData) -> tuple[Callable[[], None], int]:
         attn_norm_num_groups=32,
         num_class_embeds=11,
     )
-    precision = "no" if config.train.precision == "fp32" else config.train.precision
+    precision = "no" if config.train.mixed_precision == "fp32" else config.train.mixed_precision
     accelerator = Accelerator(mixed_precision=precision)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=2e-4, weight_decay=0.0)
     model, optimizer = accelerator.prepare(unet, optimizer)

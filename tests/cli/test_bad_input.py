@@ -37,7 +37,7 @@ def images(tmp_path) -> Path:
 # Arguments, and texts that the message has to contain. tests/cli/test_train_options.py has mistakes in single options.
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "batch not divisible": (
-        ["--train.batch_size", "30", "--train.accumulation", "4"], ["train.batch_size: 30", "28 or 32"],
+        ["--train.batch_size", "30", "--train.gradient_accumulation_steps", "4"], ["train.batch_size: 30", "28 or 32"],
     ),
     "resolution not divisible": (
         ["--data.resolution", "10", "--model.channel_mult", "[1, 2, 2]"], ["data.resolution: 10", "use 8 or 12"],
@@ -50,13 +50,13 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "eta of another sampler": (["--sample.sampler", "euler", "--sample.eta", "0.5"], ["sample.eta", "ddim"]),
     "guidance without a null class": (
-        ["--diffusion.label_dropout", "0", "--sample.guidance", "2"], ["sample.guidance", "diffusion.label_dropout"],
+        ["--diffusion.class_dropout_prob", "0", "--sample.guidance_scale", "2"], ["sample.guidance_scale", "diffusion.class_dropout_prob"],
     ),
     "extractor": (
         ["--evaluation.every", "1", "--evaluation.extractor", "jugde"], ["evaluation.extractor", "did you mean classifier?"],
     ),
     "missing data": (["--data.source", "./no/such/folder"], ["data.source"]),
-    "fp16 without a GPU": (["--train.precision", "fp16"], ["train.precision", "fp16", "GPU"]),
+    "fp16 without a GPU": (["--train.mixed_precision", "fp16"], ["train.mixed_precision", "fp16", "GPU"]),
     "no permission": (["--run-dir", "/proc/no/run"], ["/proc/no"]),
 }
 

@@ -38,11 +38,11 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "broken list": (["--model.channel_mult", "[1,2"], ["model.channel_mult", "'[1,2'", "[1,2,4]"]),
     "fraction for a whole number": (["--train.steps", "1.5"], ["train.steps", "'1.5'", "whole number"]),
     "not a number": (["--train.learning_rate", "nan"], ["train.learning_rate", "'nan'", "number"]),
-    "truth value": (["--data.flip", "maybe"], ["data.flip", "'maybe'", "true or false"]),
+    "truth value": (["--data.horizontal_flip", "maybe"], ["data.horizontal_flip", "'maybe'", "true or false"]),
     "range": (["--train.steps", "0"], ["train.steps: 0", "1 or more"]),
     "range of a float": (["--model.dropout", "1.0"], ["model.dropout: 1.0", "0 to less than 1"]),
     "choice": (["--tracking.wandb", "onlin"], ["tracking.wandb", "'onlin'", "off, offline, online", "mean online?"]),
-    "choice or list": (["--model.conditioned_depths", "8"], ["model.conditioned_depths", "encoder", "[8, 16]"]),
+    "choice or list": (["--model.condition_at", "8"], ["model.condition_at", "encoder", "[8, 16]"]),
     "contradiction": (
         ["--diffusion.prediction", "eps", "--diffusion.zero_terminal_snr", "true"],
         ["diffusion.prediction", "diffusion.zero_terminal_snr", "use v or x_0"],
@@ -118,13 +118,13 @@ def test_printed_configuration_reads_back(capsys: pytest.CaptureFixture) -> None
 @pytest.mark.parametrize(("option", "value", "expected"), [
     ("train.learning_rate", "1e-3", 0.001),
     ("train.seed", "-0", 0),
-    ("data.flip", "yes", True),
+    ("data.horizontal_flip", "yes", True),
     ("data.image_column", "null", None),
     ("data.source", "null", "null"),
     ("data.resolution", "16", 16),
     ("model.channel_mult", "[1,2,4]", [1.0, 2.0, 4.0]),
-    ("model.conditioned_depths", "[4]", [4]),
-    ("model.conditioned_depths", "encoder", "encoder"),
+    ("model.condition_at", "[4]", [4]),
+    ("model.condition_at", "encoder", "encoder"),
     ("sample.guidance_interval", "[0.3,3]", [0.3, 3.0]),
 ])
 def test_values_have_the_types_of_the_options(option: str, value: str, expected: object) -> None:

@@ -79,15 +79,15 @@ def changed(**sections: dict[str, Any]) -> Config:
     (ModelConfig, "num_res_blocks", 0, "1 or more"),
     (ModelConfig, "head_channels", 0, "1 or more"),
     (ModelConfig, "norm", "adagm", "did you mean adagn?"),
-    (ModelConfig, "conditioned_depths", "encodr", "did you mean encoder?"),
+    (ModelConfig, "condition_at", "encodr", "did you mean encoder?"),
     (ModelConfig, "norm_groups", 0, "1 or more"),
     (ModelConfig, "dropout", -0.1, "0 to less than 1"),
     (DiffusionConfig, "num_timesteps", 1, "2 or more"),
-    (DiffusionConfig, "label_dropout", 1.0, "0 to less than 1"),
-    (TrainConfig, "accumulation", 0, "1 or more"),
+    (DiffusionConfig, "class_dropout_prob", 1.0, "0 to less than 1"),
+    (TrainConfig, "gradient_accumulation_steps", 0, "1 or more"),
     (TrainConfig, "learning_rate", 0, "above 0"),
     (TrainConfig, "learning_rate", float("nan"), "number"),
-    (TrainConfig, "clip_norm", 0, "above 0"),
+    (TrainConfig, "max_grad_norm", 0, "above 0"),
     (TrainConfig, "beta2", 1.0, "0 to less than 1"),
     (TrainConfig, "warmup_steps", -1, "0 or more"),
     (TrainConfig, "decay", "linear", "cosine, constant"),
@@ -97,7 +97,7 @@ def changed(**sections: dict[str, Any]) -> Config:
     (SampleConfig, "sampler", "dimm", "did you mean ddim?"),
     (SampleConfig, "steps", 0, "1 or more"),
     (SampleConfig, "eta", 1.1, "0 to 1"),
-    (SampleConfig, "guidance", -1, "0 or more"),
+    (SampleConfig, "guidance_scale", -1, "0 or more"),
     (SampleConfig, "guidance_interval", [3, 1], "low < high"),
     (SampleConfig, "guidance_interval", [1], "low < high"),
     (SampleConfig, "guidance_rescale", 2, "0 to 1"),
@@ -105,9 +105,9 @@ def changed(**sections: dict[str, Any]) -> Config:
     (EvaluationConfig, "every", -1, "0 or more"),
     (EvaluationConfig, "count", 1, "2 or more"),
     (EvaluationConfig, "metric", "frechet", "did you mean frechet_distance?"),
-    (EvaluationConfig, "spacing", "leeding", "did you mean leading?"),
+    (EvaluationConfig, "timestep_spacing", "leeding", "did you mean leading?"),
     (EvaluationConfig, "steps", 0, "1 or more"),
-    (EvaluationConfig, "guidance", -0.5, "0 or more"),
+    (EvaluationConfig, "guidance_scale", -0.5, "0 or more"),
     (EvaluationConfig, "seed", 2**62, "2^62 - 1"),
     (TrackingConfig, "wandb", "on", "off, offline, online"),
 ])
@@ -126,7 +126,7 @@ def test_a_prediction_that_determines_no_image_is_refused() -> None:
 
 def test_sampling_and_evaluation_have_the_same_sampler_options() -> None:
     options = {f.name for f in dataclasses.fields(SamplerConfig)}
-    assert EvaluationConfig(guidance=2, eta=0.5, sampler="ddim").drawing().keys() == options
+    assert EvaluationConfig(guidance_scale=2, eta=0.5, sampler="ddim").drawing().keys() == options
     assert SampleConfig(batch_size=7).drawing() == {**SamplerConfig().drawing(), "batch_size": 7}
 
 
@@ -147,14 +147,14 @@ def test_options_that_do_not_affect_the_result_may_change() -> None:
     new = changed(
         data={"memory_gb": 1.0, "workers": 0},
         model={"gradient_checkpointing": True},
-        train={"accumulation": 2, "checkpoint_every": 1, "keep_checkpoints": 9, "sample_every": 0, "max_skipped": 1},
-        sample={"steps": 3, "guidance": 2.0},
+        train={"gradient_accumulation_steps": 2, "checkpoint_every": 1, "keep_checkpoints": 9, "sample_every": 0, "max_skipped": 1},
+        sample={"steps": 3, "guidance_scale": 2.0},
         evaluation={"every": 10, "count": 20, "extractor": "dinov2", "metric": "accuracy", "steps": 3, "seed": 1},
         tracking={"wandb": "off"},
     )
     assert differences(Config(), new) == {}
     # Options that determine the weights may not change: randomness, data, model, objective, optimizer.
-    assert not CHANGEABLE & {"train.seed", "train.batch_size", "train.steps", "data.source", "train.precision"}
+    assert not CHANGEABLE & {"train.seed", "train.batch_size", "train.steps", "data.source", "train.mixed_precision"}
     assert not [key for key in CHANGEABLE if key.startswith("diffusion.")]
     assert {key for key in option_names() if key.startswith(("evaluation.", "sample.", "tracking."))} <= CHANGEABLE
 
@@ -166,4 +166,4 @@ def test_more_steps_count_unless_the_learning_rate_is_constant() -> None:
     assert differences(config(10, "constant"), config(20, "constant")) == {}
     assert differences(config(20, "constant"), config(10, "constant")) == {"train.steps": (20, 10)}
     assert differences(config(10, "cosine"), config(20, "cosine")) == {"train.steps": (10, 20)}
-    assert "train.decay" in differences(config(10, "cosine"), config(20, "constant"))
+    assert "train.lr_schedule" in differences(config(10, "cosine"), config(20, "constant"))

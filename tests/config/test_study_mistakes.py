@@ -41,7 +41,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         f"arms that differ in {key} alone": (
             {"arms": {"first": {}, "second": {key: value}}}, ["arms", "first and second", "seed_shift"],
         )
-        for key, value in {"train.log_every": 5, "train.accumulation": 2, "tracking.wandb": "off"}.items()
+        for key, value in {"train.log_every": 5, "train.gradient_accumulation_steps": 2, "tracking.wandb": "off"}.items()
     },
     "sampling of an arm": (
         {"arms": arms(b={"sample.steps": 5})}, ["arms.b", "sample.steps", "set it in base", "steps in evaluation"],
@@ -65,13 +65,13 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unknown option of the base": ({"base": {"train": {"stesp": 1}}}, ["base", "train.stesp", "mean train.steps?"]),
     "base that is not there": ({"base": "nowhere.yaml"}, ["base", "nowhere.yaml", "give a configuration file"]),
     "type": ({"arms": arms(b={"model.channels": "many"})}, ["arms.b", "model.channels", "'many'", "whole number"]),
-    "range": ({"arms": arms(b={"train.clip_norm": 0})}, ["arms.b", "train.clip_norm", "above 0"]),
+    "range": ({"arms": arms(b={"train.max_grad_norm": 0})}, ["arms.b", "train.max_grad_norm", "above 0"]),
     "section that is a number": ({"base": {"train": 3}}, ["base", "train: 3", "give options and values"]),
     "option twice": (
         {"arms": arms(b={"model": {"norm": "adagn"}, "model.norm": "adain"})}, ["arms.b", "model.norm", "remove one"],
     ),
     "data of its own": ({"arms": arms(b={"data.split": "test"})}, ["arms.b", "data.split", "set it in base"]),
-    "source of its own": ({"arms": arms(b={"data.source": "x"})}, ["arms.b", "data.source", "data.flip"]),
+    "source of its own": ({"arms": arms(b={"data.source": "x"})}, ["arms.b", "data.source", "data.horizontal_flip"]),
     "steps of its own": ({"arms": arms(b={"train.steps": 9})}, ["arms.b", "train.steps", "set it in base"]),
     "batch of its own": ({"arms": arms(b={"train.batch_size": 9})}, ["arms.b", "train.batch_size", "set it in base"]),
     "seed of an arm": ({"arms": arms(b={"train.seed": 9})}, ["arms.b", "train.seed", "remove it"]),

@@ -22,11 +22,11 @@ from ddpm.config.sections import (
 from ddpm.config.yaml_files import read_config, read_flags, sample_settings, value_from_text
 
 UNUSUAL = Config(
-    DataConfig(source="images", resolution=28, channels=3, image_column="on", flip=True, memory_gb=1e-3),
+    DataConfig(source="images", resolution=28, channels=3, image_column="on", horizontal_flip=True, memory_gb=1e-3),
     ModelConfig(channels=48, channel_mult=[1, 1.5, 2.0], attention_resolutions=[], norm="groupnorm", dropout=0.25),
-    DiffusionConfig(schedule="sigmoid", num_timesteps=77, zero_terminal_snr=True, prediction="x_0", label_dropout=0),
-    TrainConfig(learning_rate=1e-4, decay="constant", ema_half_life=1e6, seed=2**63 - 1),
-    SampleConfig(sampler="ddpm", eta=1, guidance=1.5, guidance_interval=[0.3, 3], seed=2**62 - 1),
+    DiffusionConfig(schedule="sigmoid", num_timesteps=77, zero_terminal_snr=True, prediction="x_0", class_dropout_prob=0),
+    TrainConfig(learning_rate=1e-4, lr_schedule="constant", ema_half_life=1e6, seed=2**63 - 1),
+    SampleConfig(sampler="ddpm", eta=1, guidance_scale=1.5, guidance_interval=[0.3, 3], seed=2**62 - 1),
     TrackingConfig(wandb="off", wandb_project="null", tensorboard=True),
 )
 
@@ -121,7 +121,7 @@ def test_flags_of_another_code_base(tmp_path: Path) -> None:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     (tmp_path / "run/checkpoints/step_1").mkdir(parents=True)
-    config = dataclasses.replace(Config(), sample=SampleConfig(steps=7, guidance=3.0, per_class=2))
+    config = dataclasses.replace(Config(), sample=SampleConfig(steps=7, guidance_scale=3.0, per_class=2))
     (tmp_path / "run/config.yaml").write_text(config.to_yaml())
     (tmp_path / "run/run.json").write_text("{}")
     return tmp_path / "run"
@@ -129,8 +129,8 @@ def run(tmp_path: Path) -> Path:
 
 def test_sample_settings_are_those_of_the_run_unless_given(run: Path) -> None:
     for model in (run, run / "checkpoints/step_1"):
-        settings = sample_settings(SampleCommand(model=model, guidance=1.5, sampler="ddpm"))
-        assert settings == SampleConfig(steps=7, guidance=1.5, per_class=2, sampler="ddpm")
+        settings = sample_settings(SampleCommand(model=model, guidance_scale=1.5, sampler="ddpm"))
+        assert settings == SampleConfig(steps=7, guidance_scale=1.5, per_class=2, sampler="ddpm")
     assert sample_settings(SampleCommand(model=run.parent)) == SampleConfig()
     interval = sample_settings(SampleCommand(model=run, guidance_interval=[0.3, 3])).guidance_interval
     assert interval == [0.3, 3.0]

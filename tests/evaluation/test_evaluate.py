@@ -77,7 +77,7 @@ def test_what_it_was_made_from_is_said(whole: dict, model: Path) -> None:
     data = load_data("digits")
     assert whole["reference"]["fingerprint"] == data.fingerprint and whole["reference"]["count"] == len(data)
     assert whole["samples"]["count"] == 300 and whole["samples"]["settings"].items() >= {
-        "sampler": "ddim", "steps": 2, "guidance": 1.0, "seed": 0,
+        "sampler": "ddim", "steps": 2, "guidance_scale": 1.0, "seed": 0,
     }.items()
     assert whole["extractor"]["name"] == "classifier" and len(whole["extractor"]["digest"]) == 64
     assert whole["classifier"]["value"] > 0.9 and whole["classifier"]["held_out"] > 100 and len(whole["model"]["weights"]) == 64

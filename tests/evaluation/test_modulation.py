@@ -62,7 +62,7 @@ def test_modulations_are_what_a_forward_pass_computes(norm: str, conditioning: s
 @pytest.mark.parametrize("resample", ["resblock", "conv"])
 @pytest.mark.parametrize("depths", DEPTHS, ids=str)
 def test_at_every_depth(depths: str | list[int], resample: str) -> None:
-    check(build(conditioned_depths=depths, resample=resample))
+    check(build(condition_at=depths, resample=resample))
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
         study=Command(
             folder / "study.txt", "ablate.py", "--study", folder / "study.yaml", "--run-dir", folder / "study"
         ),
-        refused=train("refused", "--train.precision", "fp16", environment=ON_CPU),
+        refused=train("refused", "--train.mixed_precision", "fp16", environment=ON_CPU),
     )
     yield started
     for command in started[1:]:
@@ -189,7 +189,7 @@ def test_losses_and_gradients_are_those_of_the_cpu(commands: Commands) -> None:
 
 def test_float16_without_a_gpu_is_refused_in_one_line(commands: Commands) -> None:
     said = commands.refused.end(2).strip().splitlines()
-    assert len(said) == 1 and "train.precision: fp16 needs a GPU" in said[0], said
+    assert len(said) == 1 and "train.mixed_precision: fp16 needs a GPU" in said[0], said
 
 
 def test_training_evaluates(commands: Commands) -> None:
@@ -474,7 +474,7 @@ def test_offloading_layer_by_layer_keeps_the_samples(digits: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_trains(tmp_path: Path, precision: str) -> None:
-    made, advance = trainer(tmp_path, "--train.precision", precision, "--train.steps", "40")
+    made, advance = trainer(tmp_path, "--train.mixed_precision", precision, "--train.steps", "40")
     losses = [loss for loss in advance(40) if loss > 0]
     assert made.skipped <= 20 and sum(losses[-5:]) / 5 < 0.8 * losses[0], (made.skipped, losses)
     assert 0 < made.sums["grad_norm"] / made.sums["steps"] < 100        # not times the loss scale, of thousands
@@ -483,7 +483,7 @@ def test_half_precision_trains(tmp_path: Path, precision: str) -> None:
 def test_a_loss_that_is_not_finite_changes_the_loss_scale_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, advance = trainer(tmp_path, "--train.precision", "fp16")
+    made, advance = trainer(tmp_path, "--train.mixed_precision", "fp16")
     advance(5)
     scaler = made.accelerator.scaler
     models = made.unet, made.ema.model

@@ -50,7 +50,7 @@ def test_a_run_starts_from_the_pretrained_weights() -> None:
     [
         {"norm": "groupnorm_matched"},
         {"norm": "groupnorm_matched", "conditioning": "cross_attention"},
-        {"norm": "adarms", "conditioning": "timestep", "conditioned_depths": [4]},
+        {"norm": "adarms", "conditioning": "timestep", "condition_at": [4]},
     ],
 )
 def test_a_run_keeps_the_pretrained_architecture(options: dict) -> None:
@@ -64,7 +64,7 @@ def test_a_run_keeps_the_pretrained_architecture(options: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("norm", "adaln"), ("conditioning", "cross_attention"), ("conditioned_depths", "decoder")]
+    ("option", "value"), [("norm", "adaln"), ("conditioning", "cross_attention"), ("condition_at", "decoder")]
 )
 def test_what_diffusers_cannot_hold_is_refused_by_name(run: Run, option: str, value: str) -> None:
     line = refused(run, ours(Path("ours"), **{option: value}), "--to", "diffusers", "--out", "theirs")
@@ -81,10 +81,10 @@ def test_class_embeddings_follow_their_names(tmp_path: Path) -> None:
     others = [i for i in range(11) if i not in (2, 7)]
     fresh = UNet(**{**OURS, "num_classes": 10}).class_embed.weight
     assert torch.equal(new[others], fresh[others])
-    without = Config(model=ModelConfig(pretrained="pretrained"), diffusion=DiffusionConfig(label_dropout=0))
+    without = Config(model=ModelConfig(pretrained="pretrained"), diffusion=DiffusionConfig(class_dropout_prob=0))
     assert build_unet(without, load_data("digits")).null_label is None
     ClassConditionalPipeline.from_parts(unet, schedule, "v", ["a", "b", "c"]).save_pretrained("others")
-    strangers = Config(model=ModelConfig(pretrained="others"), diffusion=DiffusionConfig(label_dropout=0))
+    strangers = Config(model=ModelConfig(pretrained="others"), diffusion=DiffusionConfig(class_dropout_prob=0))
     assert torch.equal(build_unet(strangers, load_data("digits")).class_embed.weight, fresh[:10])
 
 
@@ -136,7 +136,7 @@ def test_pretrained_models_that_cannot_be_used(run: Run) -> None:
 def test_a_run_goes_on_from_its_checkpoint_not_from_the_pretrained_weights(run: Run) -> None:
     ours(Path("pretrained"))
     shutil.copytree("pretrained", "kept")
-    args = [*TRAIN, "--model.pretrained", "pretrained", "--train.decay", "constant", "--train.warmup_steps", "0"]
+    args = [*TRAIN, "--model.pretrained", "pretrained", "--train.lr_schedule", "constant", "--train.warmup_steps", "0"]
     assert run("train", *args, "--train.steps", 2, "--run", "whole")[0] == 0
     assert run("train", *args, "--train.steps", 1, "--run", "parted")[0] == 0
     weights = Path("pretrained/unet/diffusion_pytorch_model.safetensors")

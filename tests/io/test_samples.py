@@ -125,7 +125,7 @@ def test_strips(how: dict, model: Path, tmp_path: Path) -> None:
 
 
 def test_guided_by_an_earlier_one(model: Path, tmp_path: Path) -> None:
-    guided = SampleConfig(steps=3, per_class=2, batch_size=4, guidance=2.0)
+    guided = SampleConfig(steps=3, per_class=2, batch_size=4, guidance_scale=2.0)
     sample_to_folder(model, "cat", guided, tmp_path / "out", guide=model)       # by itself: no change but rounding
     sample_to_folder(model, "cat", QUICK, tmp_path / "plain")
     for file in (tmp_path / "plain" / "cat").iterdir():
@@ -162,7 +162,7 @@ def command(model: Path, out: Path, processes: int, *options: str) -> dict[str, 
 @pytest.mark.slow
 def test_one_process_and_two(model: Path, tmp_path: Path) -> None:
     """Equal bytes at an equal batch size, however many processes; one grey level otherwise."""
-    options = ["--per-class", "5", "--steps", "6", "--guidance", "2", "--sampler", "dpmpp", "--batch-size"]
+    options = ["--per-class", "5", "--steps", "6", "--guidance-scale", "2", "--sampler", "dpmpp", "--batch-size"]
     one = command(model, tmp_path / "one", 1, *options, "4")
     two = command(model, tmp_path / "two", 2, *options, "4")
     other = command(model, tmp_path / "other", 2, *options, "3")
@@ -182,6 +182,6 @@ def test_the_process_digest_depends_on_the_architecture() -> None:
         unet = UNet(**small, **options)
         return process_digest(ClassConditionalPipeline.from_parts(unet, schedule, "v", ["a", "b"]))
 
-    assert digest() == digest(conditioning="both", conditioned_depths="all")        # the defaults
-    others = [digest(conditioning="none"), digest(conditioned_depths="middle"), digest(emb_channels=48)]
+    assert digest() == digest(conditioning="both", condition_at="all")        # the defaults
+    others = [digest(conditioning="none"), digest(condition_at="middle"), digest(emb_channels=48)]
     assert len({digest(), *others}) == 4

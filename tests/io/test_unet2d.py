@@ -49,7 +49,7 @@ HELD = {
     "one channel per group": {"norm_groups": 32, "min_group_channels": 1},
     "dropout": {"dropout": 0.3},
     "embeddings of another width": {"emb_channels": 50},
-    "conditioned at all resolutions by name": {"conditioned_depths": (8, 4)},
+    "conditioned at all resolutions by name": {"condition_at": (8, 4)},
 }
 
 
@@ -160,8 +160,8 @@ def test_a_widened_embedding_comes_back_as_it_is() -> None:
     ("options", "expected"),
     [
         *(({"conditioning": c}, rf"^model\.conditioning: .*{c}; allowed: both$") for c in CONDITIONINGS if c != "both"),
-        ({"conditioned_depths": "decoder"}, r"^model\.conditioned_depths: .*decoder; allowed: all$"),
-        ({"conditioned_depths": (4,)}, r"^model\.conditioned_depths: .*\(4,\); allowed: all$"),
+        ({"condition_at": "decoder"}, r"^model\.condition_at: .*decoder; allowed: all$"),
+        ({"condition_at": (4,)}, r"^model\.condition_at: .*\(4,\); allowed: all$"),
     ],
 )
 def test_other_conditionings_are_refused_by_name(options: dict, expected: str) -> None:

@@ -72,7 +72,7 @@ def test_what_is_cut_has_no_influence_and_what_is_not_has(norm: str) -> None:
 def test_only_the_named_depths_are_reached(depths: str) -> None:
     """Every layer's answer to two timesteps and classes, at equal inputs, tells whether anything reaches it."""
     for conditioning in ("both", "timestep", "class", "cross_attention"):
-        unet = randomised(UNet(**SMALL, conditioning=conditioning, conditioned_depths=depths_of(depths)), seed=2)
+        unet = randomised(UNet(**SMALL, conditioning=conditioning, condition_at=depths_of(depths)), seed=2)
         reached: dict[str, set[str]] = {"norms": set(), "cross_attention": set()}
         with torch.no_grad():
             one = unet.embeddings(torch.tensor([10]), torch.tensor([0]))
@@ -105,7 +105,7 @@ def test_levels_know_where_they_are() -> None:
 
 
 def test_depths_change_no_parameter() -> None:
-    states = {depths: UNet(**SMALL, conditioned_depths=depths_of(depths)).state_dict() for depths in DEPTHS}
+    states = {depths: UNet(**SMALL, condition_at=depths_of(depths)).state_dict() for depths in DEPTHS}
     for state in states.values():
         assert state.keys() == states["all"].keys()
         assert all(torch.equal(tensor, states["all"][name]) for name, tensor in state.items())
@@ -191,7 +191,7 @@ def test_shared_tensors_start_equal(norm: str) -> None:
 def test_every_parameter_has_a_gradient(norm: str, depths: str) -> None:
     """Also where it is cut: training on several processes waits for each. Where it is not cut, it is not zero."""
     for conditioning, (timestep, norms_get_class) in REACHES.items():
-        options = {"norm": norm, "conditioning": conditioning, "conditioned_depths": depths_of(depths)}
+        options = {"norm": norm, "conditioning": conditioning, "condition_at": depths_of(depths)}
         unet = randomised(UNet(**SMALL, **options), seed=6)
         x, t, y = inputs()
         unet(x, t, y).sample.square().mean().backward()
@@ -212,7 +212,7 @@ def test_every_parameter_has_a_gradient(norm: str, depths: str) -> None:
 def test_gradient_checkpointing_gives_equal_gradients(conditioning: str) -> None:
     gradients = []
     for enable in (False, True):
-        unet = randomised(UNet(**SMALL, conditioning=conditioning, conditioned_depths="decoder").double(), seed=7)
+        unet = randomised(UNet(**SMALL, conditioning=conditioning, condition_at="decoder").double(), seed=7)
         if enable:
             unet.enable_gradient_checkpointing()
         x, t, y = inputs()
@@ -225,7 +225,7 @@ def test_gradient_checkpointing_gives_equal_gradients(conditioning: str) -> None
 
 @pytest.mark.parametrize(("conditioning", "depths"), [("cross_attention", "middle"), ("class", "4"), ("none", "8, 4")])
 def test_saved_and_loaded_bit_for_bit(conditioning: str, depths: str, tmp_path: Path) -> None:
-    options = {"norm": "groupnorm_matched", "conditioning": conditioning, "conditioned_depths": depths_of(depths)}
+    options = {"norm": "groupnorm_matched", "conditioning": conditioning, "condition_at": depths_of(depths)}
     unet = randomised(UNet(**SMALL, **options), seed=8).eval()
     unet.save_pretrained(tmp_path)
     again = UNet.from_pretrained(tmp_path).eval()
@@ -236,7 +236,7 @@ def test_saved_and_loaded_bit_for_bit(conditioning: str, depths: str, tmp_path: 
 
 
 def test_cross_attention_stands_after_every_residual_block_but_those_that_resample() -> None:
-    unet = UNet(**{**SMALL, "num_res_blocks": 2}, conditioning="cross_attention", conditioned_depths="decoder")
+    unet = UNet(**{**SMALL, "num_res_blocks": 2}, conditioning="cross_attention", condition_at="decoder")
     found = [name for name, module in unet.named_modules() if isinstance(module, CrossAttention)]
     assert found == [f"up.{level}.cross_attentions.{block}" for level in (0, 1) for block in (0, 1, 2)]
 
@@ -248,10 +248,10 @@ def test_cross_attention_stands_after_every_residual_block_but_those_that_resamp
     ("wrong", "expected"),
     [
         ({"conditioning": "time"}, ("model.conditioning: 'time'", "mean timestep")),
-        ({"conditioned_depths": "decodr"}, ("model.conditioned_depths: 'decodr'", "mean decoder", "[8]")),
-        ({"conditioned_depths": "8"}, ("model.conditioned_depths: '8'", "[8]")),
-        ({"conditioned_depths": [16]}, ("model.conditioned_depths: 16", "8, 4")),
-        ({"conditioned_depths": []}, ("model.conditioned_depths: []",)),
+        ({"condition_at": "decodr"}, ("model.condition_at: 'decodr'", "mean decoder", "[8]")),
+        ({"condition_at": "8"}, ("model.condition_at: '8'", "[8]")),
+        ({"condition_at": [16]}, ("model.condition_at: 16", "8, 4")),
+        ({"condition_at": []}, ("model.condition_at: []",)),
         ({"conditioning": "cross_attention", "head_channels": 32, "attention_resolutions": ()},
          ("model.head_channels: 32", "1, 2, 4, 8, 16")),
         ({"conditioning": "cross_attention", "emb_channels": 30}, ("emb_channels: 30", "multiples of 4")),
@@ -268,7 +268,7 @@ def test_what_does_not_fit_is_refused(wrong: dict, expected: tuple[str, ...], re
 
 def test_cross_attention_where_there_is_none_needs_no_heads() -> None:
     options = {"conditioning": "cross_attention", "head_channels": 32, "attention_resolutions": ()}
-    UNet(**{**SMALL, **options}, conditioned_depths="middle")      # 32 channels there
+    UNet(**{**SMALL, **options}, condition_at="middle")      # 32 channels there
 
 
 # ------------------------------------------------------------------------------------------------------------- tools

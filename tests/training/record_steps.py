@@ -46,7 +46,7 @@ def main() -> None:
     batches = load_micro_batches(data, config.train, 0, rank, processes, 0)
     for _ in range(config.train.steps):
         before = trainer.sums["loss"]
-        trainer.train_step([next(batches) for _ in range(config.train.accumulation)])
+        trainer.train_step([next(batches) for _ in range(config.train.gradient_accumulation_steps)])
         losses.append(trainer.sums["loss"] - before)
     tensors = {f"seen.{name}": torch.cat(values) for name, values in seen.items()}
     tensors |= {f"gradient.{name}": value for name, value in gradient.items()}

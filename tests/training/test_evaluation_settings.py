@@ -34,7 +34,7 @@ REFUSED = {
     "metric": ({"metric": "frechet"}, ("evaluation.metric: 'frechet'", "mean frechet_distance")),
     "no metric": ({"metric": "memorisation"}, ("evaluation.metric: 'memorisation'", "frechet_distance")),
     "sampler": ({"sampler": "unipcc"}, ("evaluation.sampler: 'unipcc'", "mean unipc")),
-    "spacing": ({"spacing": "leeding"}, ("evaluation.spacing: 'leeding'", "mean leading")),
+    "timestep_spacing": ({"timestep_spacing": "leeding"}, ("evaluation.timestep_spacing: 'leeding'", "mean leading")),
     "steps": ({"steps": 1001}, ("evaluation.steps: 1001", "1 to 1000")),
     "extractor": ({"extractor": "inceptoin"}, ("evaluation.extractor: 'inceptoin'", "mean inception")),
     "no folder": ({"extractor": "runs/no/classifier"}, ("evaluation.extractor: 'runs/no/classifier'", *EXTRACTORS)),
@@ -67,10 +67,10 @@ def test_a_dry_run_refuses_an_extractor_that_is_not_known(tmp_path: Path, refuse
 
 
 def test_guidance_needs_a_null_class(refused) -> None:
-    guided = replace(CONFIG, evaluation=replace(CONFIG.evaluation, guidance=2.0))
+    guided = replace(CONFIG, evaluation=replace(CONFIG.evaluation, guidance_scale=2.0))
     check_config(guided)
-    with refused("evaluation.guidance", "1"):
-        check_config(replace(guided, diffusion=DiffusionConfig(label_dropout=0.0)))
+    with refused("evaluation.guidance_scale", "1"):
+        check_config(replace(guided, diffusion=DiffusionConfig(class_dropout_prob=0.0)))
 
 
 def test_too_few_images_are_refused_before_anything_is_written(tmp_path: Path, refused) -> None:

@@ -93,7 +93,7 @@ def test_training_does_not_feel_it(run: Path, tmp_path: Path) -> None:
 
 def test_other_settings_replace_the_best_model(run: Path, tmp_path: Path) -> None:
     """A run that is complete can still be evaluated, at its last step; another metric is another comparison."""
-    steps = replace(CONFIG.train, steps=20, decay="constant")
+    steps = replace(CONFIG.train, steps=20, lr_schedule="constant")
     train(replace(CONFIG, train=steps, evaluation=EvaluationConfig()), tmp_path / "run")
     train(replace(CONFIG, train=steps), tmp_path / "run")
     assert [line["step"] for line in evaluations(tmp_path / "run")] == [20] and best(tmp_path / "run")["step"] == 20

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = [
-    *("--model.channels", "16", "--model.head_channels", "16", "--data.flip", "true"),
+    *("--model.channels", "16", "--model.head_channels", "16", "--data.horizontal_flip", "true"),
     *("--train.steps", "20", "--train.batch_size", "32", "--train.learning_rate", "1e-3"),
 ]
 TWO = [
@@ -55,10 +55,10 @@ def alone(folder) -> dict[str, torch.Tensor]:
 TWO_PROCESSES = [pytest.param(2, accumulation, marks=pytest.mark.slow) for accumulation in (1, 2)]
 
 
-@pytest.mark.parametrize(("processes", "accumulation"), [(1, 2), *TWO_PROCESSES])
+@pytest.mark.parametrize(("processes", "gradient_accumulation_steps"), [(1, 2), *TWO_PROCESSES])
 def test_equals_one_process(alone, folder, processes, accumulation):
     records = record(
-        folder / f"{processes}x{accumulation}", processes, "--train.accumulation", str(accumulation)
+        folder / f"{processes}x{accumulation}", processes, "--train.gradient_accumulation_steps", str(accumulation)
     )
     # The same samples, classes, timesteps and noise in every step, bit for bit.
     steps = len(alone["losses"])

@@ -19,7 +19,7 @@ OPTIONS = {
     "model.channels": 16,
     "model.head_channels": 16,
     "model.dropout": 0.1,
-    "data.flip": "true",
+    "data.horizontal_flip": "true",
     "train.steps": STEPS,
     "train.batch_size": 32,
     "train.log_every": 3,

@@ -56,7 +56,7 @@ def trainer_of(config: Config) -> Trainer:
 def one_step(trainer: Trainer) -> None:
     train = trainer.config.train
     batches = load_micro_batches(trainer.data, train, trainer.step, 0, 1, 0)
-    trainer.train_step([next(batches) for _ in range(train.accumulation)])
+    trainer.train_step([next(batches) for _ in range(train.gradient_accumulation_steps)])
 
 
 def test_every_sample_is_seen_once_an_epoch_whatever_the_batch():
@@ -81,7 +81,7 @@ def test_shuffled_labels_are_a_permutation_that_only_training_sees(tmp_path, mon
     assert torch.equal(seen.__getitems__([0, 9])[0], data.__getitems__([0, 9])[0])
     assert (seen.fingerprint, seen.class_names, len(seen)) == (data.fingerprint, data.class_names, len(data))
     # A function of the seed, and of no other number.
-    again = apply_label_shuffle(data, shuffled(seed=5, steps=99, batch_size=3, learning_rate=1.0, accumulation=3))
+    again = apply_label_shuffle(data, shuffled(seed=5, steps=99, batch_size=3, learning_rate=1.0, gradient_accumulation_steps=3))
     assert torch.equal(seen.labels, again.labels)
     assert not torch.equal(seen.labels, apply_label_shuffle(data, shuffled(seed=6)).labels)
     assert torch.equal(apply_label_shuffle(data, SMALL).labels, data.labels)
@@ -106,7 +106,7 @@ def test_shuffled_labels_are_a_permutation_that_only_training_sees(tmp_path, mon
 
 @pytest.mark.parametrize("processes, accumulation", [(1, 1), (2, 1), (4, 2), (1, 8)])
 def test_parts_cover_a_step(processes, accumulation):
-    config = TrainConfig(batch_size=16, accumulation=accumulation)
+    config = TrainConfig(batch_size=16, gradient_accumulation_steps=accumulation)
     ranks = range(processes)
     covered = [p for rank in ranks for part in micro_batch_positions(config, 5, rank, processes) for p in part]
     assert sorted(covered) == list(range(80, 96))
@@ -114,7 +114,7 @@ def test_parts_cover_a_step(processes, accumulation):
 
 @pytest.mark.parametrize("decay", ["cosine", "constant"])
 def test_learning_rate(decay):
-    config = TrainConfig(steps=1000, warmup_steps=100, learning_rate=2.0, decay=decay)
+    config = TrainConfig(steps=1000, warmup_steps=100, learning_rate=2.0, lr_schedule=decay)
     rates = [learning_rate(config, step) for step in range(1000)]
     assert rates[0] == pytest.approx(2.0 / 100) and rates[99] == pytest.approx(2.0)
     assert max(rates) == pytest.approx(2.0)
@@ -177,7 +177,7 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_is_counted(monkeypatch):
 
 
 def test_bf16_trains():
-    command = [sys.executable, "scripts/train.py", "--train.precision", "bf16", "--train.steps", "3", "--dry-run"]
+    command = [sys.executable, "scripts/train.py", "--train.mixed_precision", "bf16", "--train.steps", "3", "--dry-run"]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 0 and "bf16" in done.stdout, done.stderr
 

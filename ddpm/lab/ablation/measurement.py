@@ -46,12 +46,12 @@ def check_evaluation(study: Study, data: ImageData) -> None:
 def _check_drawing(study: Study, arm: Arm) -> None:
     try:
         settings = drawing_settings(study, arm.config)
-        check_drawing(build_schedule(arm.config), settings.sampler, settings.steps, settings.spacing, settings.eta)
+        check_drawing(build_schedule(arm.config), settings.sampler, settings.steps, settings.timestep_spacing, settings.eta)
     except ValueError as problem:
         raise ValueError(f"{str(problem).replace('sample.', 'evaluation.')} (arm {arm.name})") from None
-    if settings.guidance != 1 and study.evaluation.get("guide") is None and arm.config.diffusion.label_dropout == 0:
+    if settings.guidance_scale != 1 and study.evaluation.get("guide") is None and arm.config.diffusion.class_dropout_prob == 0:
         raise ValueError(
-            f"evaluation.guidance: must be 1 because diffusion.label_dropout is 0 in arm {arm.name}; leave it at 1, or "
+            f"evaluation.guidance_scale: must be 1 because diffusion.class_dropout_prob is 0 in arm {arm.name}; leave it at 1, or "
             "set evaluation.guide"
         )
 

@@ -61,7 +61,7 @@ def time_steps(
         for turn in range(total):
             for name, trainer, batches in arms[:: -1 if turn % 2 else 1]:
                 start = time.perf_counter()
-                trainer.train_step(list(islice(batches, trainer.config.train.accumulation)))
+                trainer.train_step(list(islice(batches, trainer.config.train.gradient_accumulation_steps)))
                 if trainer.accelerator.device.type == "cuda":
                     torch.cuda.synchronize()
                 if turn >= warm_up:

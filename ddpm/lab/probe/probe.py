@@ -70,14 +70,14 @@ def _check(out: Path) -> None:
 
 def _model(command: ProbeCommand, inputs: ProbeInputs) -> Model:
     unet, images = inputs.pipeline.unet, inputs.images
-    depths = unet.config.conditioned_depths
+    depths = unet.config.condition_at
     return Model(
         name=inputs.name,
         weights=inputs.weights,
         parameters=sum(p.numel() for p in unet.parameters()),
         norm=unet.config.norm,
         conditioning=unet.config.conditioning,
-        conditioned_depths=depths if isinstance(depths, str) else ", ".join(f"{size} px" for size in depths),
+        condition_at=depths if isinstance(depths, str) else ", ".join(f"{size} px" for size in depths),
         resolution=unet.config.resolution,
         class_names=list(inputs.pipeline.class_names),
         data=None if images is None else images.data.summary(),

@@ -309,7 +309,7 @@ def _method(results: ProbeResults) -> list[tuple[str, str]]:
         ("weights", model.weights),
         ("parameters", f"{model.parameters:,}"),
         ("norm", model.norm),
-        ("conditioning", f"{model.conditioning}, in these layers: {model.conditioned_depths}"),
+        ("conditioning", f"{model.conditioning}, in these layers: {model.condition_at}"),
         ("image size", f"{model.resolution} x {model.resolution} px"),
         ("classes", ", ".join(model.class_names) or "none"),
     ]

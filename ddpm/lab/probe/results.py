@@ -18,7 +18,7 @@ class Model(NamedTuple):
         parameters: number of parameters.
         norm: entry of `ddpm.models.norm.NORMS`.
         conditioning: entry of `ddpm.models.embedding.CONDITIONINGS`.
-        conditioned_depths: layers that get the embedding: "all", "encoder", "middle", "decoder" or resolutions.
+        condition_at: layers that get the embedding: "all", "encoder", "middle", "decoder" or resolutions.
         resolution: image size in pixels.
         class_names: classes of the model; empty if it has none.
         data: short description of the real images; None without any.
@@ -35,7 +35,7 @@ class Model(NamedTuple):
     parameters: int
     norm: str
     conditioning: str
-    conditioned_depths: str
+    condition_at: str
     resolution: int
     class_names: list[str]
     data: str | None

@@ -122,7 +122,7 @@ def swap_classes(
                 pipeline.device,
                 sampler=SAMPLER,
                 steps=steps,
-                spacing=SPACING,
+                timestep_spacing=SPACING,
                 batch_size=batch_size,
             )
             for at in batches(len(pairs), batch_size)

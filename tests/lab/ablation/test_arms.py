@@ -56,7 +56,7 @@ def test_unequal_data_or_budgets_are_refused() -> None:
     other = Arm("b", {}, Config(data=DataConfig(resolution=4)))
     with pytest.raises(ValueError, match=r"^arms\.b: data\.resolution"):
         check_arms(Study("?", (equal, other), (0,), "accuracy"))
-    decoded_elsewhere = Arm("b", {}, Config(data=DataConfig(workers=7, memory_gb=1, flip=True)))
+    decoded_elsewhere = Arm("b", {}, Config(data=DataConfig(workers=7, memory_gb=1, horizontal_flip=True)))
     check_arms(Study("?", (equal, decoded_elsewhere), (0,), "accuracy"))
 
 

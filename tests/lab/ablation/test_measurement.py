@@ -12,7 +12,7 @@ from ddpm.lab.ablation.trials import evaluate_command
 from ddpm.training.build import build_data
 
 BASE = Config(data=DataConfig(split="train[:300]"), sample=SampleConfig(steps=10))
-SHORT = dataclasses.replace(BASE, diffusion=DiffusionConfig(num_timesteps=20, label_dropout=0.0))
+SHORT = dataclasses.replace(BASE, diffusion=DiffusionConfig(num_timesteps=20, class_dropout_prob=0.0))
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +26,10 @@ def study_of(**evaluation: Any) -> Study:
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "sampler": ({"sampler": "dmpp"}, r"evaluation\.sampler: .*dpmpp"),
-    "spacing": ({"spacing": "logsn"}, r"evaluation\.spacing: .*logsnr"),
+    "timestep_spacing": ({"timestep_spacing": "logsn"}, r"evaluation\.spacing: .*logsnr"),
     "steps of one arm": ({"steps": 30}, r"evaluation\.steps: .*20.*arm short"),
     "eta": ({"sampler": "dpmpp", "eta": 0.5}, r"evaluation\.eta: .*dpmpp"),
-    "guidance of one arm": ({"guidance": 2.0}, r"evaluation\.guidance: .*arm short.*1"),
+    "guidance of one arm": ({"guidance_scale": 2.0}, r"evaluation\.guidance: .*arm short.*1"),
     "extractor": ({"extractor": "jugde"}, r"evaluation\.extractor: .*classifier"),
     "own extractor": ({"extractor": "nowhere_at_all:Mine"}, r"evaluation\.extractor: .*nowhere_at_all"),
     "guide": ({"guide": "runs/nowhere"}, r"evaluation\.guide: .*runs/nowhere"),
@@ -54,7 +54,7 @@ def test_mistakes_are_found_before_the_first_run(mistake: str, images: ImageData
 
 
 @pytest.mark.parametrize("evaluation", [
-    {}, {"held_out_split": "train[300:]"}, {"sampler": "dpmpp", "steps": 20, "spacing": "logsnr"},
+    {}, {"held_out_split": "train[300:]"}, {"sampler": "dpmpp", "steps": 20, "timestep_spacing": "logsnr"},
     {"reference": "digits", "reference_split": "train[400:500]", "held_out_split": "train[600:]"},
 ])
 def test_what_can_work_is_left_alone(evaluation: dict[str, Any], images: ImageData) -> None:

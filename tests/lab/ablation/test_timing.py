@@ -27,7 +27,7 @@ def test_arms_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     train = TrainConfig(steps=1, batch_size=4)      # fewer steps than are timed
     models = {norm: dataclasses.replace(SMALL, norm=norm) for norm in ("adagn", "groupnorm")}
     configs = {norm: Config(model=model, train=train) for norm, model in models.items()}
-    configs["half"] = dataclasses.replace(configs["adagn"], train=dataclasses.replace(train, precision="bf16"))
+    configs["half"] = dataclasses.replace(configs["adagn"], train=dataclasses.replace(train, mixed_precision="bf16"))
     seconds = time_steps(configs, build_data(Config()), rounds=2, warm_up=1)
     assert list(seconds) == ["adagn", "groupnorm", "half"]
     assert all(len(values) == 2 and min(values) > 0 for values in seconds.values())

@@ -13,7 +13,7 @@ from PIL import Image
 from ddpm.config.sections import Config, ModelConfig, TrainConfig
 
 NAMES = ["cat", "dog & <co>"]
-SETTINGS = {"sampler": "ddim", "steps": 50, "guidance": 1.0, "guidance_interval": None, "batch_size": 100, "seed": 0}
+SETTINGS = {"sampler": "ddim", "steps": 50, "guidance_scale": 1.0, "guidance_interval": None, "batch_size": 100, "seed": 0}
 
 
 def _make_run(path: Path, steps: int = 30, seed: int = 0, **config: Any) -> Path:

@@ -15,7 +15,7 @@ from ddpm.evaluation.estimates import wilson_interval
 from ddpm.lab.comparison.comparison import ALSO_NEEDED, compare, difference
 from ddpm.lab.comparison.runs import read_runs
 
-SETTINGS = {"sampler": "ddim", "steps": 50, "guidance": 1.0, "guidance_interval": None, "batch_size": 100, "seed": 0}
+SETTINGS = {"sampler": "ddim", "steps": 50, "guidance_scale": 1.0, "guidance_interval": None, "batch_size": 100, "seed": 0}
 
 
 # ------------------------------------------------------------------------------------------------------- differences

@@ -61,7 +61,7 @@ def test_from_nowhere_to_everywhere(conditioning: str) -> None:
 
 @pytest.mark.parametrize("knows", ["encoder", "middle", "decoder"])
 def test_a_section_that_alone_knows_the_class_decides(knows: str) -> None:
-    unet = build(conditioned_depths=knows)
+    unet = build(condition_at=knows)
     *levels, encoder, middle, decoder = swap_places(unet, True)
     first, second = (answers(unet, levels[0], pairs) for pairs in (ALL_A, ALL_B))
     assert not same(first, second)
@@ -71,10 +71,10 @@ def test_a_section_that_alone_knows_the_class_decides(knows: str) -> None:
 
 
 def test_levels_that_alone_know_the_class_decide() -> None:
-    unet = build(conditioned_depths=[4])
+    unet = build(condition_at=[4])
     nowhere, coarse, _ = swap_places(unet, by_section=False)
     assert same(answers(unet, coarse, PAIRS), answers(unet, nowhere, ALL_B))
-    unet = build(conditioned_depths=[8])
+    unet = build(condition_at=[8])
     assert same(answers(unet, coarse, PAIRS), answers(unet, nowhere, ALL_A))
 
 
@@ -95,7 +95,7 @@ def test_what_the_classifier_reads_is_counted() -> None:
     assert found.shown == ["a to c", "c to b", "b to a"]
     assert Image.open(BytesIO(b64decode(found.picture))).height > 3 * 48
     # The same seeds and pairs everywhere, drawn as the pipeline draws.
-    options = {"num_inference_steps": 10, "sampler": "dpmpp", "spacing": "logsnr", "batch_size": 4}
+    options = {"num_inference_steps": 10, "sampler": "dpmpp", "timestep_spacing": "logsnr", "batch_size": 4}
     expected = pipeline(["a", "c", "b"] * 2, 5, output_type="uint8", **options).images
     assert torch.equal(seen[0], expected)
     assert all(not torch.equal(seen[0], other) for other in seen[1:])
