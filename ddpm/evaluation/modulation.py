@@ -20,13 +20,13 @@ class ModulatedLayer(NamedTuple):
 
     Attributes:
         name: as in `named_modules`, such as "down.0.blocks.0.norm2".
-        depth: "encoder", "middle" or "decoder".
+        side: "encoder", "middle" or "decoder".
         resolution: of its output in pixels.
         norm: the module, a member of NORMS.
     """
 
     name: str
-    depth: str
+    side: str
     resolution: int
     norm: nn.Module
 
@@ -49,7 +49,7 @@ class Effects(NamedTuple):
 
 def modulated_layers(unet: UNet) -> list[ModulatedLayer]:
     """Return all members of NORMS in a U-Net in the order of the forward pass, including resampling blocks."""
-    return [layer for layers in _by_level(unet).values() for layer in layers]
+    return [layer for layers in _by_stage(unet).values() for layer in layers]
 
 
 @torch.no_grad()
@@ -65,7 +65,7 @@ def projection_inputs(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str
         Layer name -> (B, D); layers with equal inputs share one tensor.
     """
     embeddings = unet.embeddings(timesteps, labels)
-    return {layer.name: embeddings[level].norms for level, layers in _by_level(unet).items() for layer in layers}
+    return {layer.name: embeddings[stage].norms for stage, layers in _by_stage(unet).items() for layer in layers}
 
 
 @torch.no_grad()
@@ -104,17 +104,17 @@ def effects(values: Tensor) -> Effects:
     return Effects(mean, timestep, class_, values - mean - timestep - class_)
 
 
-def _by_level(unet: UNet) -> dict[str, list[ModulatedLayer]]:
-    """Return the modulated layers of each of `unet.levels`."""
+def _by_stage(unet: UNet) -> dict[str, list[ModulatedLayer]]:
+    """Return the modulated layers of each of `unet.stages`."""
     found = {}
-    for level_name, level in unet.levels.items():
+    for stage_name, stage in unet.stages.items():
         # The norms of a resampling layer already see the next resolution.
-        resampled = 2 * level.size if level.depth == "decoder" else level.size // 2
-        found[level_name] = [
+        resampled = 2 * stage.size if stage.side == "decoder" else stage.size // 2
+        found[stage_name] = [
             ModulatedLayer(
-                f"{level_name}.{name}", level.depth, resampled if name.startswith("resample.") else level.size, module
+                f"{stage_name}.{name}", stage.side, resampled if name.startswith("resample.") else stage.size, module
             )
-            for name, module in level.named_modules()
+            for name, module in stage.named_modules()
             if isinstance(module, tuple(NORMS.values()))
         ]
     return found

@@ -143,7 +143,7 @@ def _conditioning(unet: UNet) -> str:
         raise ValueError(f"model.norm: UNet2DModel does not support {norm}; allowed: {', '.join(_CONDITIONING)}")
     if config.conditioning != "both":
         raise ValueError(f"model.conditioning: UNet2DModel does not support {config.conditioning}; allowed: both")
-    if not all(level.conditioned for level in unet.levels.values()):
+    if not all(level.conditioned for level in unet.stages.values()):
         depths = config.condition_at
         raise ValueError(f"model.condition_at: UNet2DModel does not support {depths}; allowed: all")
     return _CONDITIONING[norm]

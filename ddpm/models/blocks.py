@@ -156,11 +156,11 @@ class Upsample(nn.Module):
         return self.conv(upsample(h))
 
 
-class Level(nn.Module):
+class Stage(nn.Module):
     """The layers of one resolution on one side of the U-Net.
 
     Args:
-        depth: an entry of DEPTHS, the side.
+        side: an entry of SIDES, the side.
         size: H = W in pixels.
         conditioned: whether timestep and class reach the norms of these layers.
         blocks: residual blocks.
@@ -171,7 +171,7 @@ class Level(nn.Module):
 
     def __init__(
         self,
-        depth: str,
+        side: str,
         size: int,
         conditioned: bool,
         blocks: list[nn.Module],
@@ -180,7 +180,7 @@ class Level(nn.Module):
         resample: list[nn.Module],
     ) -> None:
         super().__init__()
-        self.depth = depth
+        self.side = side
         self.size = size
         self.conditioned = conditioned
         self.blocks = nn.ModuleList(blocks)

@@ -84,7 +84,7 @@ CONDITIONINGS = {
 }
 
 
-class LevelEmbedding(NamedTuple):
+class StageEmbedding(NamedTuple):
     """What the layers of one level are conditioned on.
 
     Attributes:

@@ -6,19 +6,19 @@ from collections.abc import Callable, Sequence
 
 from ddpm.names import lookup
 
-DEPTHS = ("encoder", "middle", "decoder")
+SIDES = ("encoder", "middle", "decoder")
 MATCHED_WITHIN = 0.01       # relative; only in tiny networks does one unit of width make a difference near it
 
 
-def is_conditioned(depths: str | Sequence[int], depth: str, size: int) -> bool:
-    """Whether timestep and class reach a level.
+def is_conditioned(depths: str | Sequence[int], side: str, size: int) -> bool:
+    """Whether timestep and class reach a stage.
 
     Args:
-        depths: `all`, an entry of DEPTHS, or sizes of levels.
-        depth: an entry of DEPTHS, where the level is.
-        size: H = W of the level in pixels.
+        depths: `all`, an entry of SIDES, or sizes of stages.
+        side: an entry of SIDES, where the stage is.
+        size: H = W of the stage in pixels.
     """
-    return depths in ("all", depth) if isinstance(depths, str) else size in depths
+    return depths in ("all", side) if isinstance(depths, str) else size in depths
 
 
 def check_depth_names(depths: str | Sequence[int]) -> None:
@@ -29,15 +29,15 @@ def check_depth_names(depths: str | Sequence[int]) -> None:
     """
     if isinstance(depths, str):
         try:
-            lookup(dict.fromkeys(("all", *DEPTHS)), depths, "model.condition_at")
+            lookup(dict.fromkeys(("all", *SIDES)), depths, "model.condition_at")
         except ValueError as problem:
             raise ValueError(f"{problem}; or a list of resolutions in pixels, as [8]") from None
     elif not depths:
-        raise ValueError("model.condition_at: [] names no level; to condition none, set model.conditioning none")
+        raise ValueError("model.condition_at: [] names no stage; to condition none, set model.conditioning none")
 
 
 def check_depths(depths: str | Sequence[int], sizes: Sequence[int]) -> None:
-    """Refuses depths that a U-Net with levels of these sizes does not have.
+    """Refuses depths that a U-Net with stages of these sizes does not have.
 
     Raises:
         ValueError: names the option, what is wrong and what would fit.
@@ -46,7 +46,7 @@ def check_depths(depths: str | Sequence[int], sizes: Sequence[int]) -> None:
     for size in () if isinstance(depths, str) else depths:
         if size not in sizes:
             raise ValueError(
-                f"model.condition_at: {size} never occurs; the levels are at {', '.join(map(str, sizes))}"
+                f"model.condition_at: {size} never occurs; the stages are at {', '.join(map(str, sizes))}"
             )
 
 
@@ -68,31 +68,31 @@ def check_shape(
     Raises:
         ValueError: names the option, what is wrong and what would fit.
     """
-    levels = len(channel_mult)
+    stages = len(channel_mult)
     widths = [int(channels * factor) for factor in channel_mult]
     if channels < 2:
         raise ValueError(f"model.channels: {channels} is out of range; allowed: 2 or more")
     if min(widths, default=0) < 1:
-        raise ValueError("model.channel_mult: at least one level is needed, and a channel in each, as [1, 2, 2, 2]")
-    divisor = 2 ** (levels - 1)
+        raise ValueError("model.channel_mult: at least one stage is needed, and a channel in each, as [1, 2, 2, 2]")
+    divisor = 2 ** (stages - 1)
     if resolution % divisor or resolution < divisor:
         below, above = resolution // divisor * divisor, (resolution // divisor + 1) * divisor
         fitting = f"{below} or {above}" if below else f"{above}"
-        most = max(n for n in range(1, levels) if resolution % 2 ** (n - 1) == 0)
+        most = max(n for n in range(1, stages) if resolution % 2 ** (n - 1) == 0)
         raise ValueError(
-            f"data.resolution: {resolution} is not divisible by {divisor}, as the {levels} levels of "
-            f"model.channel_mult need; use {fitting}, or at most {most} level{'s' * (most > 1)}"
+            f"data.resolution: {resolution} is not divisible by {divisor}, as the {stages} stages of "
+            f"model.channel_mult need; use {fitting}, or at most {most} stage{'s' * (most > 1)}"
         )
-    sizes = [resolution // 2**level for level in range(levels)]
+    sizes = [resolution // 2**stage for stage in range(stages)]
     for size in attention_resolutions:
         if size not in sizes:
             raise ValueError(
-                f"model.attention_resolutions: {size} never occurs; at data.resolution {resolution} the levels are at "
+                f"model.attention_resolutions: {size} never occurs; at data.resolution {resolution} the stages are at "
                 f"{', '.join(map(str, sizes))}"
             )
     attended = {widths[-1]}         # the middle
     for width, size in zip(widths, sizes, strict=True):
-        crossed = any(is_conditioned(cross_attention_depths, depth, size) for depth in ("encoder", "decoder"))
+        crossed = any(is_conditioned(cross_attention_depths, side, size) for side in ("encoder", "decoder"))
         if crossed or size in attention_resolutions:
             attended.add(width)
     for width in sorted(attended):

@@ -17,14 +17,14 @@ from ddpm.models.blocks import (
     CrossAttention,
     Downsample,
     Identity,
-    Level,
     ResBlock,
     SelfAttention,
+    Stage,
     Upsample,
     downsample,
     upsample,
 )
-from ddpm.models.embedding import CONDITIONINGS, LevelEmbedding, TimestepEmbedding
+from ddpm.models.embedding import CONDITIONINGS, StageEmbedding, TimestepEmbedding
 from ddpm.models.norm import EPS, NORMS, GroupNorm, num_groups
 from ddpm.models.shape import check_depths, check_shape, is_conditioned, matched_width
 from ddpm.names import lookup
@@ -44,20 +44,20 @@ class UNet(ModelMixin, ConfigMixin):
     """Predicts noise (or v, or x_0) from a noisy image, its timestep and its class.
 
     Args:
-        resolution: H = W of the images in pixels; divisible by 2 ** (levels - 1).
+        resolution: H = W of the images in pixels; divisible by 2 ** (stages - 1).
         in_channels: of the images.
         out_channels: in_channels, or twice that with a learned variance.
         num_classes: K; class ids are 0..K-1.
         null_class: whether id K exists, which stands for "no class". K = 0 with it is an unconditional model.
-        channels: width M; levels have channel_mult times as many.
-        channel_mult: one factor per level, from the finest resolution to the coarsest.
-        num_res_blocks: residual blocks per level in the encoder; the decoder has one more.
+        channels: width M; stages have channel_mult times as many.
+        channel_mult: one factor per stage, from the finest resolution to the coarsest.
+        num_res_blocks: residual blocks per stage in the encoder; the decoder has one more.
         attention_resolutions: pixels at which blocks are followed by self-attention; the middle always has it.
         head_channels: channels per attention head.
         num_heads: heads at every width, instead of head_channels.
         norm: an entry of NORMS.
         conditioning: an entry of CONDITIONINGS, what of timestep and class reaches the layers, and by which way.
-        condition_at: which levels it reaches, `all`, an entry of DEPTHS, or resolutions of levels in pixels. The
+        condition_at: which stages it reaches, `all`, an entry of SIDES, or resolutions of stages in pixels. The
             others have the same norms, whose embedding is zero, and no cross-attention.
         norm_groups: at most so many groups in each norm,
         min_group_channels: and at least so many channels in each group.
@@ -103,7 +103,7 @@ class UNet(ModelMixin, ConfigMixin):
         check_shape(
             resolution, channels, channel_mult, attention_resolutions, head_channels, num_heads, crossed_depths
         )
-        check_depths(condition_at, [resolution // 2**level for level in range(len(channel_mult))])
+        check_depths(condition_at, [resolution // 2**stage for stage in range(len(channel_mult))])
         lookup(dict.fromkeys(RESAMPLERS), resample, "model.resample")
         if num_classes + null_class < 1:
             raise ValueError("num_classes: 0 is an unconditional model, which needs null_class")
@@ -141,13 +141,13 @@ class UNet(ModelMixin, ConfigMixin):
         def heads(width: int) -> int:
             return c.num_heads or width // c.head_channels
 
-        def level(
-            depth: str, size: int, inputs: list[int], width: int, attends: list[bool], resample: list[nn.Module]
-        ) -> Level:
-            conditioned = is_conditioned(c.condition_at, depth, size)
+        def stage(
+            side: str, size: int, inputs: list[int], width: int, attends: list[bool], resample: list[nn.Module]
+        ) -> Stage:
+            conditioned = is_conditioned(c.condition_at, side, size)
             crossed = conditioned and CONDITIONINGS[c.conditioning].cross_attention
-            return Level(
-                depth,
+            return Stage(
+                side,
                 size,
                 conditioned,
                 blocks=[block(channels, width) for channels in inputs],
@@ -170,7 +170,7 @@ class UNet(ModelMixin, ConfigMixin):
 
         self.time_embed = TimestepEmbedding(c.channels, emb_channels)
         self.class_embed = nn.Embedding(c.num_classes + c.null_class, emb_channels)
-        # ADM starts at the width of the first level, whose factor may differ from 1.
+        # ADM starts at the width of the first stage, whose factor may differ from 1.
         self.conv_in = nn.Conv2d(c.in_channels, widths[0], 3, padding=1)
 
         self.down = nn.ModuleList()
@@ -178,17 +178,17 @@ class UNet(ModelMixin, ConfigMixin):
         for i, (width, size) in enumerate(zip(widths, sizes, strict=True)):
             inputs = [skips[-1]] + [width] * (c.num_res_blocks - 1)
             attends = [size in c.attention_resolutions] * len(inputs)
-            self.down.append(level("encoder", size, inputs, width, attends, [down(width)] if i < last else []))
+            self.down.append(stage("encoder", size, inputs, width, attends, [down(width)] if i < last else []))
             skips += [width] * (c.num_res_blocks + (i < last))
 
-        self.mid = level("middle", sizes[-1], [widths[-1]] * 2, widths[-1], [True, False], [])
+        self.mid = stage("middle", sizes[-1], [widths[-1]] * 2, widths[-1], [True, False], [])
 
         self.up = nn.ModuleList()
         above = widths[-1]
         for i, width, size in reversed(list(zip(range(len(widths)), widths, sizes, strict=True))):
             inputs = [channels + skips.pop() for channels in [above] + [width] * c.num_res_blocks]
             attends = [size in c.attention_resolutions] * len(inputs)
-            self.up.append(level("decoder", size, inputs, width, attends, [up(width)] if i > 0 else []))
+            self.up.append(stage("decoder", size, inputs, width, attends, [up(width)] if i > 0 else []))
             above = width
 
         self.norm_out = GroupNorm(groups(widths[0]), widths[0], eps=EPS)
@@ -255,46 +255,46 @@ class UNet(ModelMixin, ConfigMixin):
         # Convolutions run faster in this layout, and every layer keeps it.
         h = self.conv_in(sample).contiguous(memory_format=torch.channels_last)
         skips = [h]
-        for i, level in enumerate(self.down):
+        for i, stage in enumerate(self.down):
             emb = embs[f"down.{i}"]
-            for layers in level.triples():
+            for layers in stage.triples():
                 h = self._run_triple(layers, h, emb)
                 skips.append(h)
-            for resample in level.resample:
+            for resample in stage.resample:
                 h = self._run(resample, h, emb.norms)
                 skips.append(h)
 
         for layers in self.mid.triples():
             h = self._run_triple(layers, h, embs["mid"])
 
-        for i, level in enumerate(self.up):
+        for i, stage in enumerate(self.up):
             emb = embs[f"up.{i}"]
-            for layers in level.triples():
+            for layers in stage.triples():
                 h = self._run_triple(layers, torch.cat([h, skips.pop()], dim=1), emb)
-            for resample in level.resample:
+            for resample in stage.resample:
                 h = self._run(resample, h, emb.norms)
 
         output = self.conv_out(F.silu(self.norm_out(h)))
         return UNetOutput(sample=output) if return_dict else (output,)
 
     @property
-    def levels(self) -> dict[str, Level]:
-        """All levels by their names as modules, in the order of the forward pass."""
+    def stages(self) -> dict[str, Stage]:
+        """All stages by their names as modules, in the order of the forward pass."""
         return {
-            **{f"down.{i}": level for i, level in enumerate(self.down)},
+            **{f"down.{i}": stage for i, stage in enumerate(self.down)},
             "mid": self.mid,
-            **{f"up.{i}": level for i, level in enumerate(self.up)},
+            **{f"up.{i}": stage for i, stage in enumerate(self.up)},
         }
 
-    def embeddings(self, timestep: Tensor, class_labels: Tensor | None = None) -> dict[str, LevelEmbedding]:
-        """What each level is conditioned on.
+    def embeddings(self, timestep: Tensor, class_labels: Tensor | None = None) -> dict[str, StageEmbedding]:
+        """What each stage is conditioned on.
 
         Args:
             timestep: (B,).
             class_labels: as in `forward`.
 
         Returns:
-            By the names of `levels`.
+            By the names of `stages`.
 
         Raises:
             ValueError: as `forward` does.
@@ -304,24 +304,24 @@ class UNet(ModelMixin, ConfigMixin):
             time = time[:, None]                                                                        # (B, 1, D)
         norms = F.silu(CONDITIONINGS[self.config.conditioning].to_norms(time, classes))       # (B, D) or (B, L, D)
         nothing = torch.zeros_like(norms if norms.ndim == 2 else norms[:, 0])                           # (B, D)
-        finest_first = {level.size: i for i, level in enumerate(self.down)}
+        finest_first = {stage.size: i for i, stage in enumerate(self.down)}
 
-        def at(level: Level) -> LevelEmbedding:
-            own = [emb if emb.ndim == 2 else emb[:, finest_first[level.size]] for emb in (norms, classes)]
-            return LevelEmbedding(own[0] if level.conditioned else nothing, own[1])
+        def at(stage: Stage) -> StageEmbedding:
+            own = [emb if emb.ndim == 2 else emb[:, finest_first[stage.size]] for emb in (norms, classes)]
+            return StageEmbedding(own[0] if stage.conditioned else nothing, own[1])
 
-        return {name: at(level) for name, level in self.levels.items()}
+        return {name: at(stage) for name, stage in self.stages.items()}
 
     def _class_embeddings(self, labels: Tensor) -> Tensor:
-        """(B, D), or for labels of each level (B, L, D)."""
-        levels, rows = len(self.down), len(self.class_embed.weight)
+        """(B, D), or for labels of each stage (B, L, D)."""
+        stages, rows = len(self.down), len(self.class_embed.weight)
         weighted = labels.is_floating_point()
         shape = labels.shape[: labels.ndim - weighted]
-        fits = len(shape) == 1 or (len(shape) == 2 and shape[1] == levels)
+        fits = len(shape) == 1 or (len(shape) == 2 and shape[1] == stages)
         if not fits or (weighted and labels.shape[-1] != rows):
             raise ValueError(
                 f"class_labels: {'weights' if weighted else 'ids'} of shape {tuple(labels.shape)}; allowed are ids "
-                f"(B,) or (B, {levels}), and weights (B, {rows}) or (B, {levels}, {rows})"
+                f"(B,) or (B, {stages}), and weights (B, {rows}) or (B, {stages}, {rows})"
             )
         table = self.class_embed.weight
         return labels.to(table.dtype) @ table if weighted else self.class_embed(labels)
@@ -333,7 +333,7 @@ class UNet(ModelMixin, ConfigMixin):
             raise ValueError(f"class_labels: missing; give ids in 0..{self.config.num_classes - 1}, one for each image")
         return torch.zeros(len(timestep), dtype=torch.int64, device=timestep.device)
 
-    def _run_triple(self, layers: tuple[nn.Module, nn.Module, nn.Module], h: Tensor, emb: LevelEmbedding) -> Tensor:
+    def _run_triple(self, layers: tuple[nn.Module, nn.Module, nn.Module], h: Tensor, emb: StageEmbedding) -> Tensor:
         block, attention, cross_attention = layers
         h = self._run(block, h, emb.norms)
         h = self._run(attention, h, emb.norms)

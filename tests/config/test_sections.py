@@ -32,14 +32,14 @@ from ddpm.io.adm_flags import PRESETS
 from ddpm.io.conversion import FORMATS
 from ddpm.models.embedding import CONDITIONINGS
 from ddpm.models.norm import NORMS
-from ddpm.models.shape import DEPTHS
+from ddpm.models.shape import SIDES
 from ddpm.models.unet import RESAMPLERS
 
 REGISTRIES: dict[str, Iterable[str]] = {
     "BadImagePolicy": ON_BAD_IMAGE,
     "NormName": NORMS,
     "ConditioningName": CONDITIONINGS,
-    "DepthName": ("all", *DEPTHS),
+    "DepthName": ("all", *SIDES),
     "ResampleName": RESAMPLERS,
     "ScheduleName": SCHEDULES,
     "PredictionName": PREDICTIONS,

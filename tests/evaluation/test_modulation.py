@@ -12,7 +12,7 @@ from ddpm.models.unet import UNet
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TIMESTEPS, LABELS = torch.tensor([0, 7, 900]), torch.tensor([2, 0])
-DEPTHS = ["all", "encoder", "middle", "decoder", [8], [4]]
+SIDES = ["all", "encoder", "middle", "decoder", [8], [4]]
 
 
 def build(**options: object) -> UNet:
@@ -60,7 +60,7 @@ def test_modulations_are_what_a_forward_pass_computes(norm: str, conditioning: s
 
 
 @pytest.mark.parametrize("resample", ["resblock", "conv"])
-@pytest.mark.parametrize("depths", DEPTHS, ids=str)
+@pytest.mark.parametrize("depths", SIDES, ids=str)
 def test_at_every_depth(depths: str | list[int], resample: str) -> None:
     check(build(condition_at=depths, resample=resample))
 
@@ -75,7 +75,7 @@ def test_with_every_kind_of_label(labels: Tensor) -> None:
 
 
 def test_where_layers_are() -> None:
-    found = {layer.name: (layer.depth, layer.resolution) for layer in modulated_layers(build())}
+    found = {layer.name: (layer.side, layer.resolution) for layer in modulated_layers(build())}
     assert found == {
         "down.0.blocks.0.norm2": ("encoder", 8),
         "down.0.resample.0.norm2": ("encoder", 4),

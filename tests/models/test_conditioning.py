@@ -35,8 +35,8 @@ REACHES = {
     "none": (False, False),
     "cross_attention": (True, False),
 }
-# Depths -> the levels that they name, of a U-Net of two.
-DEPTHS = {
+# Depths -> the stages that they name, of a U-Net of two.
+SIDES = {
     "all": {"down.0", "down.1", "mid", "up.0", "up.1"},
     "encoder": {"down.0", "down.1"},
     "middle": {"mid"},
@@ -68,7 +68,7 @@ def test_what_is_cut_has_no_influence_and_what_is_not_has(norm: str) -> None:
         assert (by_class > 1e-3) if fed else (by_class == 0), conditioning
 
 
-@pytest.mark.parametrize("depths", DEPTHS)
+@pytest.mark.parametrize("depths", SIDES)
 def test_only_the_named_depths_are_reached(depths: str) -> None:
     """Every layer's answer to two timesteps and classes, at equal inputs, tells whether anything reaches it."""
     for conditioning in ("both", "timestep", "class", "cross_attention"):
@@ -78,34 +78,34 @@ def test_only_the_named_depths_are_reached(depths: str) -> None:
             one = unet.embeddings(torch.tensor([10]), torch.tensor([0]))
             other = unet.embeddings(torch.tensor([700]), torch.tensor([2]))
             for name, module in unet.named_modules():
-                level = next((level for level in unet.levels if name.startswith(f"{level}.")), None)
+                stage = next((stage for stage in unet.stages if name.startswith(f"{stage}.")), None)
                 if isinstance(module, NORMS["adagn"]):
                     h = torch.randn(1, module.norm.num_channels, 4, 4, generator=torch.Generator().manual_seed(1))
-                    if not torch.equal(module(h, one[level].norms), module(h, other[level].norms)):
-                        reached["norms"].add(level)
-                    elif level not in DEPTHS[depths]:
-                        assert not one[level].norms.any() and not other[level].norms.any()
+                    if not torch.equal(module(h, one[stage].norms), module(h, other[stage].norms)):
+                        reached["norms"].add(stage)
+                    elif stage not in SIDES[depths]:
+                        assert not one[stage].norms.any() and not other[stage].norms.any()
                 elif isinstance(module, CrossAttention):
                     h = torch.randn(1, module.q.in_features, 4, 4, generator=torch.Generator().manual_seed(1))
-                    assert not torch.equal(module(h, one[level].classes), module(h, other[level].classes))
-                    reached["cross_attention"].add(level)
-        assert reached["norms"] == DEPTHS[depths]
-        assert reached["cross_attention"] == (DEPTHS[depths] if conditioning == "cross_attention" else set())
+                    assert not torch.equal(module(h, one[stage].classes), module(h, other[stage].classes))
+                    reached["cross_attention"].add(stage)
+        assert reached["norms"] == SIDES[depths]
+        assert reached["cross_attention"] == (SIDES[depths] if conditioning == "cross_attention" else set())
         assert all(influence > 1e-3 or conditioning in ("timestep", "class") for influence in influences(unet))
 
 
 def test_levels_know_where_they_are() -> None:
-    levels = UNet(**SMALL).levels
-    found = {name: (level.depth, level.size) for name, level in levels.items()}
+    stages = UNet(**SMALL).stages
+    found = {name: (stage.side, stage.size) for name, stage in stages.items()}
     assert found == {
         "down.0": ("encoder", 8), "down.1": ("encoder", 4), "mid": ("middle", 4), "up.0": ("decoder", 4),
         "up.1": ("decoder", 8),
     }
-    assert all(dict(UNet(**SMALL).named_modules())[name] is not None for name in levels)
+    assert all(dict(UNet(**SMALL).named_modules())[name] is not None for name in stages)
 
 
 def test_depths_change_no_parameter() -> None:
-    states = {depths: UNet(**SMALL, condition_at=depths_of(depths)).state_dict() for depths in DEPTHS}
+    states = {depths: UNet(**SMALL, condition_at=depths_of(depths)).state_dict() for depths in SIDES}
     for state in states.values():
         assert state.keys() == states["all"].keys()
         assert all(torch.equal(tensor, states["all"][name]) for name, tensor in state.items())
@@ -113,7 +113,7 @@ def test_depths_change_no_parameter() -> None:
 
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
 def test_each_level_has_its_own_label_and_blends(conditioning: str) -> None:
-    """Ids, weights of one class, and either of them for each level are the same; a level's label stays at its size."""
+    """Ids, weights of one class, and either of them for each stage are the same; a stage's label stays at its size."""
     unet = randomised(UNet(**SMALL, conditioning=conditioning), seed=3)
     x, t, y = inputs()
     weights = F.one_hot(y, 4).float()
@@ -124,9 +124,9 @@ def test_each_level_has_its_own_label_and_blends(conditioning: str) -> None:
             torch.testing.assert_close(unet(x, t, same).sample, expected, rtol=0, atol=1e-5)
         mixed = unet.embeddings(t, torch.stack([y, (y + 1) % 3], dim=1))
         by_size = {8: unet.embeddings(t, y), 4: unet.embeddings(t, (y + 1) % 3)}
-        for name, level in unet.levels.items():
-            assert torch.equal(mixed[name].norms, by_size[level.size][name].norms)
-            assert torch.equal(mixed[name].classes, by_size[level.size][name].classes)
+        for name, stage in unet.stages.items():
+            assert torch.equal(mixed[name].norms, by_size[stage.size][name].norms)
+            assert torch.equal(mixed[name].classes, by_size[stage.size][name].classes)
         half = unet.embeddings(t, 0.5 * weights + 0.5 * weights.roll(1, 0))["mid"].classes
         torch.testing.assert_close(half, (unet.class_embed(y) + unet.class_embed(y.roll(1))) / 2)
 
@@ -202,7 +202,7 @@ def test_every_parameter_has_a_gradient(norm: str, depths: str) -> None:
             elif name.startswith("class_embed"):
                 fed = norms_get_class or CONDITIONINGS[conditioning].cross_attention
             elif name.endswith("norm2.proj.weight"):
-                fed = (timestep or norms_get_class) and name.startswith(tuple(f"{level}." for level in DEPTHS[depths]))
+                fed = (timestep or norms_get_class) and name.startswith(tuple(f"{stage}." for stage in SIDES[depths]))
             else:
                 fed = True
             assert parameter.grad.any() == fed, (conditioning, name)
@@ -238,7 +238,7 @@ def test_saved_and_loaded_bit_for_bit(conditioning: str, depths: str, tmp_path: 
 def test_cross_attention_stands_after_every_residual_block_but_those_that_resample() -> None:
     unet = UNet(**{**SMALL, "num_res_blocks": 2}, conditioning="cross_attention", condition_at="decoder")
     found = [name for name, module in unet.named_modules() if isinstance(module, CrossAttention)]
-    assert found == [f"up.{level}.cross_attentions.{block}" for level in (0, 1) for block in (0, 1, 2)]
+    assert found == [f"up.{stage}.cross_attentions.{block}" for stage in (0, 1) for block in (0, 1, 2)]
 
 
 # -------------------------------------------------------------------------------------------------- one-line errors

@@ -47,7 +47,7 @@ class Freezer:
     ) -> None:
         self.unet, self.denoiser, self.schedule = unet, denoiser, schedule
         self.images, self.labels, self.indices = images, labels, indices
-        self.levels, self.timesteps, self.classes, self.seed = levels, timesteps, classes, seed
+        self.stages, self.timesteps, self.classes, self.seed = levels, timesteps, classes, seed
         self.rows = rows
         self.layers = modulated_layers(unet)
         self.unchanged = self.errors(denoiser)
@@ -55,8 +55,8 @@ class Freezer:
     def errors(self, denoiser: Denoiser) -> Tensor:
         """Return the mean squared error of eps of each image at each sigma, float64 (N, S)."""
         shown = self.images, self.labels, self.indices
-        errors = denoising_errors(denoiser, self.schedule, *shown, self.levels, self.seed, self.rows).cpu()
-        return errors / self.schedule.sigmas[self.levels].square()
+        errors = denoising_errors(denoiser, self.schedule, *shown, self.stages, self.seed, self.rows).cpu()
+        return errors / self.schedule.sigmas[self.stages].square()
 
     def freeze(self, layer: str | None, part: str, over: str) -> Freezing:
         """Measure the rise of the error when a part of the modulation is replaced by its mean.
@@ -74,11 +74,11 @@ class Freezer:
         # Delta method for a ratio of two means over the same images: values whose mean is the ratio and whose variance
         # is that of its first-order expansion.
         expanded = relative + (rises - relative * self.unchanged) / errors                              # (N, S)
-        sigmas = self.schedule.sigmas[self.levels].tolist()
+        sigmas = self.schedule.sigmas[self.stages].tolist()
         points = [
             Rise(t, level, error, _mean(rise), _mean(ratio))
             for t, level, error, rise, ratio in zip(
-                self.levels, sigmas, errors.tolist(), rises.T, expanded.T, strict=True
+                self.stages, sigmas, errors.tolist(), rises.T, expanded.T, strict=True
             )
         ]
         return Freezing(layer, part, over, points, _mean(expanded.mean(dim=1)))

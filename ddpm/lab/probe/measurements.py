@@ -106,7 +106,7 @@ class Measures:
         self.unet, self.schedule = inputs.pipeline.unet, inputs.pipeline.schedule
         device, self.names = inputs.pipeline.device, inputs.pipeline.class_names
         self.steps = error_timesteps(self.schedule, command.timesteps)
-        self.levels = error_timesteps(self.schedule, SIGMAS)
+        self.stages = error_timesteps(self.schedule, SIGMAS)
         classes = choose_classes(len(self.names))
         self.labels = (torch.tensor(classes) if classes else self.pipeline.labels([None])).to(device)       # (K,)
         self.timesteps = torch.tensor(self.steps, device=device)                                            # (T,)
@@ -189,7 +189,7 @@ class Measures:
             self.images.pixels,
             self.images.labels,
             self.images.indices,
-            self.levels,
+            self.stages,
             self.timesteps,
             self.labels,
             self.command.seed,
@@ -208,7 +208,7 @@ class Measures:
             self.images.labels,
             other_classes(self.images.labels, len(self.names)),
             self.images.indices,
-            self.levels,
+            self.stages,
             self.command.seed,
             self.command.batch_size,
         )

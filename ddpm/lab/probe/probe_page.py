@@ -128,9 +128,9 @@ def _chosen(results: ProbeResults) -> set[str]:
     totals = dict.fromkeys((layer.name for layer in results.layers), 0.0)
     for row in results.variance:
         totals[row.layer] += row.total
-    depths = dict.fromkeys(layer.depth for layer in results.layers)
+    depths = dict.fromkeys(layer.side for layer in results.layers)
     return {
-        max((layer.name for layer in results.layers if layer.depth == depth), key=totals.__getitem__)
+        max((layer.name for layer in results.layers if layer.side == depth), key=totals.__getitem__)
         for depth in depths
     }
 

@@ -36,7 +36,7 @@ def summarize(results: ProbeResults) -> list[str]:
 
 def number_layers(layers: Sequence[Layer]) -> dict[str, str]:
     """Return a short display name for each layer, numbered in the order of the forward pass."""
-    return {layer.name: f"{i} {layer.depth} {layer.resolution} px" for i, layer in enumerate(layers, 1)}
+    return {layer.name: f"{i} {layer.side} {layer.resolution} px" for i, layer in enumerate(layers, 1)}
 
 
 def pool_variance(results: ProbeResults, part: str) -> Variance | None:

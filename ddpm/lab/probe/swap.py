@@ -16,7 +16,7 @@ from ddpm.evaluation.reference_classifier import ReferenceClassifier
 from ddpm.io.pictures import labelled_grid
 from ddpm.lab.probe.results import Swap, SwapPoint
 from ddpm.lab.probe.steering import steered
-from ddpm.models.shape import DEPTHS
+from ddpm.models.shape import SIDES
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 
@@ -31,7 +31,7 @@ class Place(NamedTuple):
         where: description.
         kind: "levels" or "section".
         levels: resolutions whose blocks are conditioned on B; everything else is conditioned on A.
-        section: the entry of DEPTHS that is conditioned on B; None if `kind` is "levels".
+        section: the entry of SIDES that is conditioned on B; None if `kind` is "levels".
     """
 
     where: str
@@ -52,7 +52,7 @@ def swap_places(unet: UNet, by_section: bool) -> list[Place]:
     found += [Place(f"up to {sizes[k]} px", "levels", tuple(sizes[: k + 1]), None) for k in range(len(sizes) - 1)]
     found.append(Place("everywhere", "levels", tuple(sizes), None))
     if by_section:
-        found += [Place(section, "section", (), section) for section in DEPTHS]
+        found += [Place(section, "section", (), section) for section in SIDES]
     return found
 
 
@@ -65,7 +65,7 @@ def swapped_denoiser(denoiser: Denoiser, unet: UNet, place: Place) -> Denoiser:
         place: the layers that are conditioned on class B.
     """
     coarse = torch.tensor([level.size in place.levels for level in unet.down])                          # (L,)
-    layers = [layer.name for layer in modulated_layers(unet) if layer.depth == place.section]
+    layers = [layer.name for layer in modulated_layers(unet) if layer.side == place.section]
 
     def denoise(x_t: Tensor, t: Tensor, pairs: Tensor) -> Prediction:
         first, second = pairs.unbind(1)

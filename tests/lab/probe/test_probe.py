@@ -156,7 +156,7 @@ def test_a_split_alone_is_of_the_source_of_the_run(tmp_path: Path) -> None:
 
 def test_layers_that_nothing_is_meant_to_reach_are_not_unmoved(tmp_path: Path) -> None:
     found = probed(saved(tmp_path, ("cat", "dog"), condition_at="decoder"))
-    depths = {layer.name: layer.depth for layer in found.layers}
+    depths = {layer.name: layer.side for layer in found.layers}
     assert all((row.unmoved is None) == (depths[row.layer] != "decoder") for row in found.signs)
 
 
