@@ -21,7 +21,7 @@ def quality(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     return json.loads((out / "quality.json").read_text())
 
 
-# Evaluations at which a solver is as good as 250 ancestral steps. The more exactly the ODE is solved, the closer is the
+# PeriodicEvaluation at which a solver is as good as 250 ancestral steps. The more exactly the ODE is solved, the closer is the
 # accuracy to that of its limit, which for this model is a point below the ancestral sampler's (docs/measurements.md).
 AS_GOOD = {"ddim": (5, 10, 20), "euler": (5, 10, 20), "dpmpp": (5,), "unipc": (5,)}
 

@@ -23,20 +23,20 @@ from ddpm.evaluation.likelihood import (
     eps_errors,
     error_timesteps,
 )
-from ddpm.evaluation.setup import DENOISER_METRICS, Bench
+from ddpm.evaluation.setup import DENOISER_METRICS, EvaluationSetup
 
 IMAGES_PER_CALL = 16
 
 
-def measure_denoiser(command: EvaluateCommand, bench: Bench, out: Path, processes: PartialState) -> dict[str, Any]:
+def measure_denoiser(command: EvaluateCommand, setup: EvaluationSetup, out: Path, processes: PartialState) -> dict[str, Any]:
     """Measure the denoising error and the bound, on held-out images if there are any, otherwise on the reference."""
-    pipeline = bench.subject.pipeline
-    wanted = [name for name in DENOISER_METRICS if name in bench.metrics]
+    pipeline = setup.subject.pipeline
+    wanted = [name for name in DENOISER_METRICS if name in setup.metrics]
     if pipeline is None or not wanted:
         return {}
-    data = bench.data if bench.held_out is None else bench.held_out
+    data = setup.data if setup.held_out is None else setup.held_out
     indices = random_indices(len(data), min(len(data), command.bound_images))
-    images = {"count": len(indices), "held_out": bench.held_out is not None}
+    images = {"count": len(indices), "held_out": setup.held_out is not None}
     schedule, found = pipeline.schedule, {"images": images, "metrics": {}}
     timesteps = error_timesteps(schedule)
     steps = min(command.bound_steps, schedule.num_timesteps)

@@ -20,7 +20,7 @@ from ddpm.evaluation.feature_tables import Features
 from ddpm.evaluation.features import cache_directory, cached_features, feature_digest, tabulate_features
 from ddpm.evaluation.image_source import ReadImages, evaluations_folder, find_models
 from ddpm.evaluation.results import Tables, write_evaluation
-from ddpm.evaluation.setup import Bench, identify, prepare_evaluation
+from ddpm.evaluation.setup import EvaluationSetup, identify, prepare_evaluation
 from ddpm.evaluation.text_table import evaluation_table
 from ddpm.processes import check_launch, first_on_main, join_processes, on_main
 
@@ -64,32 +64,32 @@ def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
     clock, cache = Clock(), cache_directory()
     with clock.timing("preparing"):
         directories = broadcast_object_list([on_main(processes, lambda: find_models(command))])[0]
-        bench = first_on_main(
+        setup = first_on_main(
             processes, lambda: prepare_evaluation(command, settings, processes, cache, directories)
         )
-    identity = identify(command, bench)
-    kind = "images" if bench.subject.pipeline is None else f"{settings.sampler}{settings.steps}"
-    name = f"{kind}-{bench.extractor.name}-{json_digest(identity, length=6)}"
+    identity = identify(command, setup)
+    kind = "images" if setup.subject.pipeline is None else f"{settings.sampler}{settings.steps}"
+    name = f"{kind}-{setup.extractor.name}-{json_digest(identity, length=6)}"
     out = command.out or evaluations_folder(command) / name
     on_main(processes, lambda: prepare_folder(out, identity))
     result = out / "evaluation.json"
     if not broadcast_object_list([result.exists()])[0]:
         tables, read = None, None
-        if bench.image_metrics:
+        if setup.image_metrics:
             with clock.timing("real images"):
                 reference, held_out = (
-                    None if data is None else cached_features(data, bench.extractor, bench.classifier, cache, processes)
-                    for data in (bench.data, bench.held_out)
+                    None if data is None else cached_features(data, setup.extractor, setup.classifier, cache, processes)
+                    for data in (setup.data, setup.held_out)
                 )
-                on_main(processes, lambda: check_requested(bench, reference))
+                on_main(processes, lambda: check_requested(setup, reference))
             with clock.timing("images"):
-                read = bench.subject.get()
+                read = setup.subject.get()
             with clock.timing("features"):
-                tables = Tables(extract_sample_features(command, bench, read, processes), reference, held_out)
+                tables = Tables(extract_sample_features(command, setup, read, processes), reference, held_out)
         with clock.timing("likelihood"):
-            model = measure_denoiser(command, bench, out, processes)
+            model = measure_denoiser(command, setup, out, processes)
         with clock.timing("metrics"):
-            on_main(processes, lambda: write_evaluation(command, bench, tables, model, out, read))
+            on_main(processes, lambda: write_evaluation(command, setup, tables, model, out, read))
     if processes.is_main_process:
         print(evaluation_table(json.loads(result.read_text())))
         print(f"{clock}\n{result}")
@@ -112,22 +112,22 @@ def prepare_folder(out: Path, identity: dict[str, Any]) -> None:
     write_json(file, identity)
 
 
-def check_requested(bench: Bench, reference: Features) -> None:
+def check_requested(setup: EvaluationSetup, reference: Features) -> None:
     """Raise an error for a requested metric that cannot be computed, before any image is generated."""
-    for name in bench.image_metrics if bench.asked else ():
-        reason = bench.why_not(name, reference)
+    for name in setup.image_metrics if setup.asked else ():
+        reason = setup.why_not(name, reference)
         if reason is not None:
-            more = "use more images" if bench.subject.pipeline is None else "raise --count"
+            more = "use more images" if setup.subject.pipeline is None else "raise --count"
             remedy = f"{more}, or " if reason.startswith("needs") and " real " not in reason else ""
             raise ValueError(f"{name}: {reason}; {remedy}choose other metrics with --metrics")
 
 
 def extract_sample_features(
-    command: EvaluateCommand, bench: Bench, read: ReadImages, processes: PartialState
+    command: EvaluateCommand, setup: EvaluationSetup, read: ReadImages, processes: PartialState
 ) -> Features:
     """Extract features of the evaluated images; other evaluations of the same images reuse them."""
-    subject = bench.subject
-    key = json_digest([subject.identity, subject.batch_size, feature_digest(bench.extractor, bench.classifier)], length=16)
+    subject = setup.subject
+    key = json_digest([subject.identity, subject.batch_size, feature_digest(setup.extractor, setup.classifier)], length=16)
     folder = (command.out or evaluations_folder(command)) / "features" / key
     images = folder, subject.count, subject.batch_size, read, subject.labels
-    return tabulate_features(*images, bench.extractor, bench.classifier, processes, "features")
+    return tabulate_features(*images, setup.extractor, setup.classifier, processes, "features")

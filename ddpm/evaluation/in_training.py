@@ -48,7 +48,7 @@ MONITORED: dict[str, Callable[[Features], Measure]] = {
 }
 
 
-class Monitor:
+class InTrainingMetrics:
     """Measures images against the training data during training. All processes create one.
 
     Attributes:

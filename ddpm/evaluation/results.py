@@ -18,7 +18,7 @@ from ddpm.evaluation.memorisation import nearest_pairs
 from ddpm.evaluation.metrics import METRICS, Metric, Options
 from ddpm.evaluation.plots import draw_confusion, draw_neighbours
 from ddpm.evaluation.reference_classifier import ReferenceClassifier
-from ddpm.evaluation.setup import DENOISER_METRICS, Bench
+from ddpm.evaluation.setup import DENOISER_METRICS, EvaluationSetup
 from ddpm.io.provenance import versions
 
 PAIRS = 10              # nearest neighbours in the picture
@@ -57,35 +57,35 @@ class Tables(NamedTuple):
         return select_images(reference, chosen), select_images(reference, rest.nonzero()[:, 0])
 
 
-def measure_images(command: EvaluateCommand, bench: Bench, tables: Tables) -> tuple[dict[str, Any], dict[str, str]]:
+def measure_images(command: EvaluateCommand, setup: EvaluationSetup, tables: Tables) -> tuple[dict[str, Any], dict[str, str]]:
     """Compute all applicable image metrics with their baselines; also return why others were skipped."""
     metrics: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     options = Options(replicates=command.bootstrap, held_out=tables.held_out)
-    for name in bench.image_metrics:
+    for name in setup.image_metrics:
         metric = METRICS[name]
-        reason = metric.applies(tables.samples) or bench.why_not(name, tables.reference)
+        reason = metric.applies(tables.samples) or setup.why_not(name, tables.reference)
         if reason is not None:
             skipped[name] = reason
             continue
         found = metric.measure(tables.samples, tables.reference, options)
-        real_baseline = measure_real_baseline(metric, name, found, bench, tables, options) if metric.real_baseline else {}
+        real_baseline = measure_real_baseline(metric, name, found, setup, tables, options) if metric.real_baseline else {}
         for key, metric in found.items():
-            own = estimate_json(metric, bench.subject.count)
+            own = estimate_json(metric, setup.subject.count)
             metrics[key] = {**own, "better": metric.better[key], "real_baseline": real_baseline.get(key)}
     return metrics, skipped
 
 
 def measure_real_baseline(
-    metric: Metric, name: str, found: dict[str, Estimate], bench: Bench, tables: Tables, options: Options
+    metric: Metric, name: str, found: dict[str, Estimate], setup: EvaluationSetup, tables: Tables, options: Options
 ) -> dict[str, dict[str, Any]]:
     """Compute a metric for real images in place of the samples, by name of the estimate.
 
     If there are fewer real images, `samples` is the value of equally many samples against the same real images:
     distances are biased upwards for small numbers of images, so only these two values can be compared.
     """
-    for_classifier = name == "accuracy" or (name == "inception_score" and bench.extractor is bench.classifier)
-    real, rest = tables.real_images(bench.classifier, for_classifier)
+    for_classifier = name == "accuracy" or (name == "inception_score" and setup.extractor is setup.classifier)
+    real, rest = tables.real_images(setup.classifier, for_classifier)
     count, total = real.features.shape[0], tables.samples.features.shape[0]
     if min(count, rest.features.shape[0]) < metric.needs(real):
         return {}
@@ -107,7 +107,7 @@ def estimate_json(metric: Estimate, count: int) -> dict[str, Any]:
 
 def write_evaluation(
     command: EvaluateCommand,
-    bench: Bench,
+    setup: EvaluationSetup,
     tables: Tables | None,
     model: dict[str, Any],
     out: Path,
@@ -117,30 +117,30 @@ def write_evaluation(
 
     Args:
         command: what is evaluated.
-        bench: its images and extractors.
+        setup: its images and extractors.
         tables: features of the images; None if only the denoiser is measured.
         model: results of `measure_denoiser`.
         out: the folder.
         read: reads the evaluated images; None without `tables`.
     """
-    metrics, skipped = ({}, {}) if tables is None else measure_images(command, bench, tables)
+    metrics, skipped = ({}, {}) if tables is None else measure_images(command, setup, tables)
     for name, metric in model.get("metrics", {}).items():
         metrics[name] = {**estimate_json(metric, model["images"]["count"]), "better": "lower", "real_baseline": None}
-    if bench.subject.pipeline is None:
-        skipped |= {name: "there is no model" for name in DENOISER_METRICS if name in bench.metrics}
+    if setup.subject.pipeline is None:
+        skipped |= {name: "there is no model" for name in DENOISER_METRICS if name in setup.metrics}
     matrix, classes = None, None
     if "accuracy" in metrics:
         matrix = confusion_matrix(tables.samples.read, tables.samples.labels)
-        of_class = class_accuracies(matrix, bench.data.class_names)
+        of_class = class_accuracies(matrix, setup.data.class_names)
         classes = {name: metric._asdict() for name, metric in of_class.items()}
         with atomic_write(out / "confusion.png") as file:
-            draw_confusion(matrix, bench.data.class_names).save(file, "PNG")
+            draw_confusion(matrix, setup.data.class_names).save(file, "PNG")
     if "memorised" in metrics:
         pairs = nearest_pairs(tables.samples.pixels, tables.reference.pixels, PAIRS)
-        images, real = read(pairs.samples.tolist()), bench.data.__getitems__(pairs.training)[0]
+        images, real = read(pairs.samples.tolist()), setup.data.__getitems__(pairs.training)[0]
         with atomic_write(out / "neighbours.png") as file:
             draw_neighbours(images, real, pairs.distances.tolist()).save(file, "PNG")
-    subject, classifier = bench.subject, bench.classifier
+    subject, classifier = setup.subject, setup.classifier
     result = {
         "model": None if subject.pipeline is None else {"name": subject.name, "weights": subject.identity["weights"]},
         "samples": {
@@ -151,11 +151,11 @@ def write_evaluation(
             "guide": subject.identity.get("guide"),
             "folder": None if subject.folder is None else os.path.relpath(subject.folder, out),
         },
-        "reference": {**_data_facts(bench.data), "trained_on": bench.trained_on_reference},
-        "held_out": None if bench.held_out is None else _data_facts(bench.held_out),
+        "reference": {**_data_facts(setup.data), "trained_on": setup.trained_on_reference},
+        "held_out": None if setup.held_out is None else _data_facts(setup.held_out),
         "extractor": {
-            "name": bench.extractor.name,
-            "digest": bench.extractor.digest,
+            "name": setup.extractor.name,
+            "digest": setup.extractor.digest,
             "features": None if tables is None else tables.samples.features.shape[1],
         },
         "classifier": None if classifier is None else {
@@ -165,7 +165,7 @@ def write_evaluation(
         },
         "metrics": metrics,
         "skipped": skipped,
-        "class_names": list(bench.data.class_names),
+        "class_names": list(setup.data.class_names),
         "class_accuracies": classes,
         "confusion": None if matrix is None else matrix.tolist(),
         "denoising": model.get("denoising"),

@@ -32,7 +32,7 @@ from ddpm.names import lookup
 DENOISER_METRICS = {"denoising": "denoising error", "bits_per_dim": "variational bound"}
 
 
-class Bench(NamedTuple):
+class EvaluationSetup(NamedTuple):
     """Everything that an evaluation needs.
 
     Attributes:
@@ -77,7 +77,7 @@ def prepare_evaluation(
     processes: PartialState,
     cache: Path,
     directories: ModelDirectories,
-) -> Bench:
+) -> EvaluationSetup:
     """Load the real images, the model or the images to evaluate, and the extractors."""
     known = {**METRICS, **DENOISER_METRICS}
     names = list(known) if command.metrics is None else [n.strip() for n in command.metrics.split(",") if n.strip()]
@@ -95,7 +95,7 @@ def prepare_evaluation(
     held_out = load_held_out(command, config, data)
     asked = command.metrics is not None
     extractor, classifier = load_extractors(command.extractor, data, processes.device, cache, asked and "accuracy" in names)
-    return Bench(subject, data, held_out, extractor, classifier, names, asked, _trained_on(command, data))
+    return EvaluationSetup(subject, data, held_out, extractor, classifier, names, asked, _trained_on(command, data))
 
 
 def _trained_on(command: EvaluateCommand, data: ImageData) -> bool | None:
@@ -106,14 +106,14 @@ def _trained_on(command: EvaluateCommand, data: ImageData) -> bool | None:
     return json.loads((run / "run.json").read_text())["data"]["fingerprint"] == data.fingerprint
 
 
-def identify(command: EvaluateCommand, bench: Bench) -> dict[str, Any]:
+def identify(command: EvaluateCommand, setup: EvaluationSetup) -> dict[str, Any]:
     """Return the facts that determine the content of evaluation.json."""
     return {
         "version": __version__,
-        "samples": bench.subject.identity,
-        "reference": bench.data.fingerprint,
-        "held_out": None if bench.held_out is None else bench.held_out.fingerprint,
-        "description": feature_digest(bench.extractor, bench.classifier),
-        "metrics": bench.metrics,
+        "samples": setup.subject.identity,
+        "reference": setup.data.fingerprint,
+        "held_out": None if setup.held_out is None else setup.held_out.fingerprint,
+        "description": feature_digest(setup.extractor, setup.classifier),
+        "metrics": setup.metrics,
         **{name: getattr(command, name) for name in ("bootstrap", "bound_images", "bound_steps")},
     }

@@ -16,7 +16,7 @@ from ddpm.models.unet import UNet
 from ddpm.names import did_you_mean
 
 if TYPE_CHECKING:
-    from ddpm.evaluation.in_training import Monitor
+    from ddpm.evaluation.in_training import InTrainingMetrics
 
 
 def build_data(config: Config) -> ImageData:
@@ -62,7 +62,7 @@ def check_extractor(name: str) -> None:
         )
 
 
-def build_in_training_metrics(config: Config, data: ImageData, accelerator: Accelerator) -> "Monitor | None":
+def build_in_training_metrics(config: Config, data: ImageData, accelerator: Accelerator) -> "InTrainingMetrics | None":
     """What measures while training, on all processes; None where nothing does.
 
     Raises:
@@ -71,9 +71,9 @@ def build_in_training_metrics(config: Config, data: ImageData, accelerator: Acce
     if config.evaluation.every == 0:
         return None
     from ddpm.evaluation.features import cache_directory
-    from ddpm.evaluation.in_training import Monitor
+    from ddpm.evaluation.in_training import InTrainingMetrics
 
-    return Monitor(config.evaluation, data, accelerator, cache_directory())
+    return InTrainingMetrics(config.evaluation, data, accelerator, cache_directory())
 
 
 def build_schedule(config: Config) -> NoiseSchedule:

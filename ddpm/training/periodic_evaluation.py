@@ -1,4 +1,4 @@
-"""Evaluations while training: a few images of the averaged model, measured, and the best model kept."""
+"""PeriodicEvaluation while training: a few images of the averaged model, measured, and the best model kept."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from ddpm.processes import broadcast_from_main, map_batches, on_main
 from ddpm.training.tracking import Trackers, has_record
 
 if TYPE_CHECKING:       # only: training without evaluation does not import it
-    from ddpm.evaluation.in_training import Monitor
+    from ddpm.evaluation.in_training import InTrainingMetrics
 
 SETTINGS = "evaluation/settings"        # in a record: a short digest of what decides the meaning of its metrics
 
@@ -24,7 +24,7 @@ FACTS = "best.json"
 BETTER = {"lower": lambda new, old: new < old, "higher": lambda new, old: new > old}
 
 
-class Evaluations:
+class PeriodicEvaluation:
     """Draws the same seeds with the averaged model, over all processes, and measures them.
 
     A step's record is written after its model was published, and a step that has a record of the same settings is not
@@ -46,14 +46,14 @@ class Evaluations:
         accelerator: Accelerator,
         pipeline: ClassConditionalPipeline,
         path: Path,
-        monitor: "Monitor",
+        monitor: "InTrainingMetrics",
         run_id: str | None,
     ) -> None:
         self._config, self._accelerator, self._pipeline, self._path = config, accelerator, pipeline, path
         self._monitor = monitor
         # Eight digits: they tell apart the few settings that one run is ever evaluated with.
         self._settings = json_digest(monitor.identity, length=8)
-        self._best = Best(path / "best", monitor.better, {"run": run_id, **monitor.identity})
+        self._best = BestModel(path / "best", monitor.better, {"run": run_id, **monitor.identity})
 
     def observe(self, step: int, trackers: Trackers | None) -> None:
         """Evaluates a step, if that is due and was not done yet."""
@@ -87,7 +87,7 @@ class Evaluations:
         on_main(self._accelerator, finish)
 
 
-class Best:
+class BestModel:
     """The best model of a run.
 
     A run that goes on from a checkpoint older than its best model comes to that step again and finds it there: what it

@@ -16,7 +16,7 @@ from ddpm.training.tracking import Trackers
 CLASSES = 16        # a grid shows at most this many classes
 
 
-class Grid:
+class SampleGrid:
     """Grids of a few fixed seeds per class, drawn from the averaged model by all processes.
 
     Args:

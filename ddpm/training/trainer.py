@@ -27,12 +27,12 @@ from ddpm.training.batches import apply_label_shuffle, load_micro_batches
 from ddpm.training.checkpoint import export_pipeline, find_checkpoint, load_checkpoint, save_checkpoint
 from ddpm.training.launch import Interruption
 from ddpm.training.optim import EMA, build_optimizer, learning_rate
-from ddpm.training.periodic_evaluation import Evaluations
-from ddpm.training.sample_grid import Grid
+from ddpm.training.periodic_evaluation import PeriodicEvaluation
+from ddpm.training.sample_grid import SampleGrid
 from ddpm.training.tracking import Stopwatch, open_trackers
 
 if TYPE_CHECKING:       # training without evaluation does not import it
-    from ddpm.evaluation.in_training import Monitor
+    from ddpm.evaluation.in_training import InTrainingMetrics
 
 
 class Trainer:
@@ -62,7 +62,7 @@ class Trainer:
         schedule: NoiseSchedule,
         unet: UNet,
         path: Path,
-        monitor: "Monitor | None" = None,
+        monitor: "InTrainingMetrics | None" = None,
     ) -> None:
         self.config, self.accelerator, self.schedule, self.path = config, accelerator, schedule, path
         self.data = apply_label_shuffle(data, config)
@@ -75,7 +75,7 @@ class Trainer:
         self.pipeline = ClassConditionalPipeline.from_parts(
             self.ema.model, schedule, config.diffusion.prediction, data.class_names
         )
-        self.grid = Grid(config, accelerator, self.pipeline, path)
+        self.grid = SampleGrid(config, accelerator, self.pipeline, path)
         self.monitor = monitor
         self.step = 0
         self.skipped = 0
@@ -102,9 +102,9 @@ class Trainer:
             self.data, config, self.step, accelerator.process_index, accelerator.num_processes, self.config.data.workers
         )
         bar = tqdm(total=config.steps, initial=self.step, unit="step", disable=trackers is None, dynamic_ncols=True)
-        observers: list[Grid | Evaluations] = [self.grid]
+        observers: list[SampleGrid | PeriodicEvaluation] = [self.grid]
         if self.monitor is not None:
-            observers.append(Evaluations(self.config, accelerator, self.pipeline, path, self.monitor, run_id))
+            observers.append(PeriodicEvaluation(self.config, accelerator, self.pipeline, path, self.monitor, run_id))
         stop = False            # once a process is interrupted, the run is not complete even after its last step
         tracking = nullcontext() if trackers is None else closing(trackers)
         with tracking, bar as progress, Interruption() as interruption, closing(micro_batches):

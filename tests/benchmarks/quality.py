@@ -56,7 +56,7 @@ def distance_between(a: Tensor, b: Tensor) -> float:
     return frechet_distance(moments(a), moments(b))
 
 
-class Bench:
+class EvaluationSetup:
     """A model, its data, and fixed labels and seeds."""
 
     def __init__(self, run: Path, images: int, budgets: list[int]) -> None:
@@ -82,32 +82,32 @@ class Bench:
         return distance_between(features(images), self.real)
 
 
-def solvers(bench: Bench, out: Path) -> dict:
-    limit = bench.draw(sampler="unipc", timestep_spacing="logsnr", steps=200).float()
-    ancestral = bench.draw(sampler="ddpm", steps=250)
-    rows = [{"sampler": "ddpm", "timestep_spacing": "trailing", "steps": 250, "accuracy": bench.accuracy(ancestral),
-             "distance": bench.distance(ancestral), "difference": None}]
-    real_baseline = distance_between(bench.real[: len(bench.labels)], bench.real[len(bench.labels) :])
+def solvers(setup: EvaluationSetup, out: Path) -> dict:
+    limit = setup.draw(sampler="unipc", timestep_spacing="logsnr", steps=200).float()
+    ancestral = setup.draw(sampler="ddpm", steps=250)
+    rows = [{"sampler": "ddpm", "timestep_spacing": "trailing", "steps": 250, "accuracy": setup.accuracy(ancestral),
+             "distance": setup.distance(ancestral), "difference": None}]
+    real_baseline = distance_between(setup.real[: len(setup.labels)], setup.real[len(setup.labels) :])
     print(rows[0], "; as many real images against the other real ones:", real_baseline, flush=True)
     for sampler in (name for name in SAMPLERS if name != "ddpm"):
         for spacing in ("trailing", "logsnr"):
-            for steps in bench.budgets:
-                images = bench.draw(sampler=sampler, timestep_spacing=spacing, steps=steps)
+            for steps in setup.budgets:
+                images = setup.draw(sampler=sampler, timestep_spacing=spacing, steps=steps)
                 difference = float((images.float() - limit).square().mean().sqrt())
-                rows.append({"sampler": sampler, "timestep_spacing": spacing, "steps": steps, "accuracy": bench.accuracy(images),
-                             "distance": bench.distance(images), "difference": difference})
+                rows.append({"sampler": sampler, "timestep_spacing": spacing, "steps": steps, "accuracy": setup.accuracy(images),
+                             "distance": setup.distance(images), "difference": difference})
                 print(rows[-1], flush=True)
     for key in ("accuracy", "distance", "difference"):
         if rows[-1][key] is None:
             continue
-        print(f"\n| {key} | " + " | ".join(map(str, bench.budgets)) + " |\n| --- |" + " --- |" * len(bench.budgets))
+        print(f"\n| {key} | " + " | ".join(map(str, setup.budgets)) + " |\n| --- |" + " --- |" * len(setup.budgets))
         for sampler, spacing in dict.fromkeys((r["sampler"], r["timestep_spacing"]) for r in rows[1:]):
             values = [r[key] for r in rows if (r["sampler"], r["timestep_spacing"]) == (sampler, spacing) and r["steps"] != 250]
             print(f"| {sampler}, {spacing} | " + " | ".join(f"{value:.3g}" for value in values) + " |")
     return {"rows": rows, "real against real": real_baseline}
 
 
-def guidance(bench: Bench, out: Path) -> dict:
+def guidance(setup: EvaluationSetup, out: Path) -> dict:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -115,22 +115,22 @@ def guidance(bench: Bench, out: Path) -> dict:
 
     rows = []
     for scale in SCALES:
-        images = bench.draw(guidance_scale=scale, steps=25)
+        images = setup.draw(guidance_scale=scale, steps=25)
         pixels = images.flatten(1).double()
-        of_class = torch.stack([pixels[bench.labels == c].std(dim=0).mean() for c in bench.labels.unique()])
-        rows.append({"scale": scale, "accuracy": bench.accuracy(images), "diversity": float(of_class.mean())})
+        of_class = torch.stack([pixels[setup.labels == c].std(dim=0).mean() for c in setup.labels.unique()])
+        rows.append({"scale": scale, "accuracy": setup.accuracy(images), "diversity": float(of_class.mean())})
         print(rows[-1], flush=True)
     seconds: dict[str, list[float]] = {"everywhere": [], "interval": [], "nowhere": []}
-    few = bench.labels[:100]
+    few = setup.labels[:100]
     options = {"everywhere": {"guidance_scale": 2.0}, "nowhere": {},
                "interval": {"guidance_scale": 2.0, "guidance_interval": INTERVAL}}
     for _ in range(5):
         for name, how in options.items():
             begin = time.perf_counter()
-            bench.draw(few.tolist(), steps=50, **how)
+            setup.draw(few.tolist(), steps=50, **how)
             seconds[name].append(time.perf_counter() - begin)
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
-    levels = bench.pipeline.schedule.sigmas[range(19, 1000, 20)]      # of 50 trailing steps
+    levels = setup.pipeline.schedule.sigmas[range(19, 1000, 20)]      # of 50 trailing steps
     share = float(((levels > INTERVAL[0]) & (levels <= INTERVAL[1])).double().mean())
     print({"seconds": medians, "share of steps inside the interval": share})
     fig, left = plt.subplots(figsize=(5, 3))
@@ -145,12 +145,12 @@ def guidance(bench: Bench, out: Path) -> dict:
     return {"rows": rows, "seconds": medians, "share of steps inside the interval": share}
 
 
-def inversion(bench: Bench, out: Path) -> dict:
-    images, labels = bench.images[:200], bench.classes[:200].tolist()
+def inversion(setup: EvaluationSetup, out: Path) -> dict:
+    images, labels = setup.images[:200], setup.classes[:200].tolist()
     result = {}
     for iterations in (1, 3):
-        noise = bench.pipeline.invert(images, labels, 100, iterations=iterations)
-        again = bench.draw(labels, steps=100, noise=noise, clip=False)
+        noise = setup.pipeline.invert(images, labels, 100, iterations=iterations)
+        again = setup.draw(labels, steps=100, noise=noise, clip=False)
         errors = (again.float() - images.float()).square().mean(dim=(1, 2, 3))
         each = 10 * torch.log10(255**2 / errors.clamp(min=1e-9))
         result[f"{iterations} iterations"] = {
@@ -161,16 +161,16 @@ def inversion(bench: Bench, out: Path) -> dict:
     return result
 
 
-def depths(bench: Bench, out: Path) -> dict:
-    levels, classes = len(bench.pipeline.unet.config.channel_mult), int(bench.labels.max()) + 1
-    count = len(bench.seeds)
+def depths(setup: EvaluationSetup, out: Path) -> dict:
+    levels, classes = len(setup.pipeline.unet.config.channel_mult), int(setup.labels.max()) + 1
+    count = len(setup.seeds)
     coarse = [i % classes for i in range(count)]
     fine = [(i % classes + 1 + i // classes % (classes - 1)) % classes for i in range(count)]      # every pair in turn
     rows = []
     for guidance in (1.0, 2.0):
         for depth in range(levels + 1):
             labels = [[f] * depth + [c] * (levels - depth) for f, c in zip(fine, coarse, strict=True)]
-            read = bench.classifier(bench.draw(labels, guidance_scale=guidance, steps=25))
+            read = setup.classifier(setup.draw(labels, guidance_scale=guidance, steps=25))
             rows.append({"guidance_scale": guidance, "levels with the fine class": depth,
                          "coarse wins": float((read == np.array(coarse)).mean()),
                          "fine wins": float((read == np.array(fine)).mean())})
@@ -191,8 +191,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     args.out.mkdir(parents=True, exist_ok=True)
-    bench = Bench(args.run, args.images, args.budgets)
-    result = {name: PARTS[name](bench, args.out) for name in args.only}
+    setup = EvaluationSetup(args.run, args.images, args.budgets)
+    result = {name: PARTS[name](setup, args.out) for name in args.only}
     (args.out / "quality.json").write_text(json.dumps({"images": args.images, **result}, indent=2) + "\n")
 
 

@@ -13,7 +13,7 @@ from ddpm.diffusion.sampling import plan_seeds
 from ddpm.evaluation.extractors import build_extractor
 from ddpm.evaluation.feature_tables import Features
 from ddpm.evaluation.features import feature_digest
-from ddpm.evaluation.in_training import MONITORED, Monitor
+from ddpm.evaluation.in_training import MONITORED, InTrainingMetrics
 from ddpm.evaluation.metrics import METRICS, Options
 from ddpm.evaluation.reference_classifier import cached_classifier
 
@@ -34,8 +34,8 @@ def digits() -> ImageData:
     return load_data("digits")
 
 
-def monitor(settings: EvaluationConfig, data: ImageData, cache: Path) -> Monitor:
-    return Monitor(settings, data, PartialState(cpu=True), cache)
+def monitor(settings: EvaluationConfig, data: ImageData, cache: Path) -> InTrainingMetrics:
+    return InTrainingMetrics(settings, data, PartialState(cpu=True), cache)
 
 
 def in_class_order(data: ImageData, count: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.io.pipelines import load_pipeline, locate
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
-from ddpm.training.periodic_evaluation import Best
+from ddpm.training.periodic_evaluation import BestModel
 
 IDENTITY = {"run": "a", "metric": "frechet_distance", "count": 3}
 VALUES = [5.0, 3.0, 4.0, 3.0, 6.0]
@@ -31,7 +31,7 @@ def offer(folder: Path, pipeline: ClassConditionalPipeline, value: float, step: 
         if name.endswith("bias"):
             nn.init.constant_(parameter, step)
     better = changes.pop("better", "lower")
-    Best(folder, better, {**IDENTITY, **changes}).offer(value, step, 10 * step, pipeline)
+    BestModel(folder, better, {**IDENTITY, **changes}).offer(value, step, 10 * step, pipeline)
 
 
 def step_of(folder: Path) -> int:

@@ -28,7 +28,7 @@ from ddpm.training import launch
 from ddpm.training import sample_grid as grid_module
 from ddpm.training import train as train_module
 from ddpm.training import trainer as trainer_module
-from ddpm.training.periodic_evaluation import Best
+from ddpm.training.periodic_evaluation import BestModel
 from ddpm.training.tracking import MetricsFile, has_record
 from ddpm.training.train import train
 
@@ -133,7 +133,7 @@ SHORT = replace(
 BEST_OF_SHORT = 6       # a checkpoint's step; step 4 is the best until then, after the checkpoint at step 3
 STAGES = [
     (MetricsFile, "log"),
-    (Best, "offer"),
+    (BestModel, "offer"),
     (trainer_module, "save_checkpoint"),
     (trainer_module, "export_pipeline"),
 ]

@@ -33,7 +33,7 @@ from ddpm.training.batches import Stream, apply_label_shuffle, load_micro_batche
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.checkpoint import find_checkpoint
 from ddpm.training.optim import learning_rate
-from ddpm.training.sample_grid import Grid
+from ddpm.training.sample_grid import SampleGrid
 from ddpm.training.tracking import MetricsFile, TensorBoard, Wandb
 from ddpm.training.train import train
 from ddpm.training.trainer import Trainer
@@ -276,7 +276,7 @@ def test_a_grid_appears_whole(tmp_path, monkeypatch):
                 raise KeyboardInterrupt
 
     trainer = trainer_of(SMALL)
-    grid = Grid(SMALL, trainer.accelerator, trainer.pipeline, tmp_path)
+    grid = SampleGrid(SMALL, trainer.accelerator, trainer.pipeline, tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("ddpm.training.sample_grid.labelled_grid", lambda *parts: Torn())
         with pytest.raises(KeyboardInterrupt):
