@@ -74,9 +74,9 @@ def _settings(samples: dict[str, Any]) -> str:
     how = samples["settings"]
     if how is None:
         return ""
-    guidance = f", guidance {how['guidance']:g}" if how["guidance_scale"] != 1 else ""
+    guidance = f", guidance {how['guidance_scale']:g}" if how["guidance_scale"] != 1 else ""
     if samples["guide"] is not None:
         guidance += f" with {samples['guide'][:8]}"
     if how["guidance_interval"] is not None:
         guidance += f" at sigma {how['guidance_interval'][0]:g} to {how['guidance_interval'][1]:g}"
-    return f" sampled by {how['sampler']} ({how['steps']} evaluations, {how['spacing']}{guidance}), seed {how['seed']}"
+    return f" sampled by {how['sampler']} ({how['steps']} evaluations, {how['timestep_spacing']}{guidance}), seed {how['seed']}"

@@ -211,7 +211,7 @@ TOLERANCES = {
 }
 
 
-@pytest.mark.parametrize(("sampler", "timestep_spacing"), TOLERANCES)
+@pytest.mark.parametrize(("sampler", "spacing"), TOLERANCES)
 def test_solvers_on_gaussian_data(sampler: str, spacing: str) -> None:
     for name, noise_schedule in PROCESSES.items():
         for budget, tolerance in zip((10, 20, 50), TOLERANCES[sampler, spacing], strict=True):
@@ -233,7 +233,7 @@ def test_solvers_converge(sampler: str) -> None:
         assert mean == pytest.approx(MEAN, abs=0.003) and std == pytest.approx(STD, rel=error), schedule
 
 
-@pytest.mark.parametrize("timestep_spacing", ["trailing", "logsnr"])
+@pytest.mark.parametrize("spacing", ["trailing", "logsnr"])
 @pytest.mark.parametrize("schedule", ["linear", "sigmoid"])
 def test_euler_is_ddim(schedule: str, spacing: str) -> None:
     """Euler's method in the noise level is DDIM; where the first level is not lowered, to float32 rounding."""

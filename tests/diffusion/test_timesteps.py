@@ -18,7 +18,7 @@ GRIDS = [(T, n) for T in range(2, 60) for n in range(1, T + 1)]
 GRIDS += [(T, n) for T in (999, 1000, 4000) for n in (1, 2, 3, 7, 10, 33, 50, 333, 666, 998, 999, 1000, 4000) if n <= T]
 
 
-@pytest.mark.parametrize("timestep_spacing", SPACINGS)
+@pytest.mark.parametrize("spacing", SPACINGS)
 def test_grids_fall_through_distinct_timesteps(spacing: str) -> None:
     for T, n in GRIDS:
         grid = timestep_grid(process(T), n, spacing)
@@ -28,7 +28,7 @@ def test_grids_fall_through_distinct_timesteps(spacing: str) -> None:
     assert timestep_grid(process(1000), 1000, spacing) == list(range(999, -1, -1))
 
 
-@pytest.mark.parametrize("timestep_spacing", ["trailing", "linspace", "logsnr", "karras"])
+@pytest.mark.parametrize("spacing", ["trailing", "linspace", "logsnr", "karras"])
 def test_grids_that_start_at_full_noise(spacing: str) -> None:
     for T, n in GRIDS:
         assert timestep_grid(process(T), n, spacing)[0] == T - 1, (T, n)
@@ -41,7 +41,7 @@ def test_grids_by_example() -> None:
     assert {a - b for a, b in pairwise(trailing(process(1000), 30))} == {33, 34}
 
 
-@pytest.mark.parametrize("timestep_spacing", SPACINGS)
+@pytest.mark.parametrize("spacing", SPACINGS)
 def test_grids_of_impossible_length(spacing: str, refused) -> None:
     for n in (0, -1, 11):
         with refused(f"sample.steps: {n}", "1 to 10"):

@@ -55,7 +55,7 @@ def alone(folder) -> dict[str, torch.Tensor]:
 TWO_PROCESSES = [pytest.param(2, accumulation, marks=pytest.mark.slow) for accumulation in (1, 2)]
 
 
-@pytest.mark.parametrize(("processes", "gradient_accumulation_steps"), [(1, 2), *TWO_PROCESSES])
+@pytest.mark.parametrize(("processes", "accumulation"), [(1, 2), *TWO_PROCESSES])
 def test_equals_one_process(alone, folder, processes, accumulation):
     records = record(
         folder / f"{processes}x{accumulation}", processes, "--train.gradient_accumulation_steps", str(accumulation)
