@@ -1,0 +1,148 @@
+"""README.md and docs: the commands parse, links and paths lead somewhere, and the examples run."""
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import ddpm.diffusion.samplers
+import ddpm.models.norm
+from ddpm.cli.parser import parse_command
+from ddpm.cli.train import parse_train
+from ddpm.config.commands import (
+    AblateCommand,
+    CompareCommand,
+    ConvertCommand,
+    EvaluateCommand,
+    ProbeCommand,
+    PushCommand,
+    SampleCommand,
+)
+from ddpm.config.study_files import read_study
+from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, Prediction
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), *(ROOT / "docs").glob("*.md")]
+COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
+    "train": parse_train,
+    "sample": partial(parse_command, SampleCommand, "sample.py"),
+    "evaluate": partial(parse_command, EvaluateCommand, "evaluate.py"),
+    "compare": partial(parse_command, CompareCommand, "compare.py"),
+    "ablate": partial(parse_command, AblateCommand, "ablate.py"),
+    "probe": partial(parse_command, ProbeCommand, "probe.py"),
+    "push": partial(parse_command, PushCommand, "push.py"),
+    "convert": partial(parse_command, ConvertCommand, "convert.py"),
+}
+# A file or folder of the repository, at the beginning of a word.
+PATH = re.compile(r"(?<![\w./~-])(?:ddpm|tests|docs|configs|scripts|notebooks)/[\w./-]*\w")
+
+
+def code(text: str) -> Iterator[str]:
+    """Yield the lines of the code blocks without a language, continued lines joined, and the code inside of lines."""
+    blocks = re.findall(r"^ *```\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    for block in blocks:
+        yield from block.replace("\\\n", " ").splitlines()
+    rest = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    yield from (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", rest))
+
+
+def commands(program: str) -> list[tuple[str, str, list[str]]]:
+    """Return (document, path of the script, arguments) of all commands that run a Python file in a folder."""
+    found = []
+    for document in DOCUMENTS:
+        for line in code(document.read_text()):
+            command = re.search(rf"(?:python|accelerate launch\b.*) ({program}/\w+\.py)(.*)", line)
+            if command:
+                found.append((document.name, command[1], shlex.split(command[2], comments=True)))
+    return found
+
+
+def headings(document: Path) -> set[str]:
+    """Return the anchors of a document's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_program_accepts_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("RANK", raising=False)
+    given = commands("scripts")
+    assert {Path(script).stem for _, script, _ in given} == COMMANDS.keys()
+    for document, script, arguments in given:
+        try:
+            command = COMMANDS[Path(script).stem](arguments)
+            if isinstance(command, AblateCommand):
+                read_study(command.study)
+        except (SystemExit, ValueError) as problem:     # a parser has printed its message
+            pytest.fail(f"{document}: {script} {shlex.join(arguments)}: {problem}")
+
+
+def test_benchmarks_have_the_options_of_every_command() -> None:
+    given = commands("tests/benchmarks")
+    assert given
+    for document, script, arguments in given:
+        source = (ROOT / script).read_text()
+        unknown = [word for word in arguments if word.startswith("--") and f'"{word}"' not in source]
+        assert not unknown, (document, script, unknown)
+
+
+def test_links_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        text = document.read_text()
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            path, _, anchor = target.partition("#")
+            if "://" in target:
+                continue
+            file = document.parent / path if path else document
+            assert file.exists(), (document.name, target)
+            assert not anchor or anchor in headings(file), (document.name, target)
+
+
+def test_paths_exist() -> None:
+    for document in DOCUMENTS:
+        missing = [path for path in PATH.findall(document.read_text()) if not (ROOT / path).exists()]
+        assert not missing, (document.name, missing)
+
+
+def test_the_layout_is_that_of_the_package() -> None:
+    """The files in the tree of docs/design.md exist, and the tree names every folder and the files at the top."""
+    tree = re.search(r"^ddpm/\n(.*?)^```$", (ROOT / "docs" / "design.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert tree is not None
+    folders: list[str] = []         # around the line, outermost first
+    named = set()
+    for line in tree[1].splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2 - 1
+        names = re.split(r"\s{3,}", line.strip())[0].split()           # a description follows three spaces or more
+        named |= {"/".join([*folders[:depth], name.rstrip("/")]) for name in names}
+        folders[depth:] = [name.rstrip("/") for name in names if name.endswith("/")]
+    assert named and not [name for name in named if not (ROOT / "ddpm" / name).exists()]
+    package = ROOT / "ddpm"
+    expected = {path for path in package.rglob("*") if path.is_dir() and path.name != "__pycache__"}
+    expected |= {path for path in package.glob("*.py") if path.name != "__init__.py"}
+    assert not {str(path.relative_to(package)) for path in expected} - named
+
+
+def test_the_examples_of_extensions_run() -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "design.md").read_text(), re.MULTILINE | re.DOTALL)
+    norm, sampler = dict(vars(ddpm.models.norm)), dict(vars(ddpm.diffusion.samplers))
+    exec(next(block for block in blocks if "class AdaGNTanh" in block), norm)
+    exec(next(block for block in blocks if "def renoise" in block), sampler)
+
+    layer, h, emb = norm["AdaGNTanh"](8, 4, 2), torch.randn(3, 8, 5, 5), torch.randn(3, 4)
+    scale, shift = layer.proj(emb).chunk(2, dim=1)
+    expected = layer.norm(h) * (1 + scale.tanh())[..., None, None] + shift[..., None, None]
+    torch.testing.assert_close(layer(h, emb), expected)
+
+    schedule, clean = NoiseSchedule(SCHEDULES["cosine"](100)), torch.rand(2, 1, 4, 4)
+
+    def perfect(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
+        return schedule.from_x_0(clean, x_t, t)
+
+    x_T, labels = torch.randn(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64)
+    drawn = sampler["renoise"](perfect, schedule, x_T, labels, [99, 50, 10], noise=lambda i: torch.randn(2, 1, 4, 4))
+    assert torch.equal(drawn, clean)
