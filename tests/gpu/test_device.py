@@ -54,7 +54,7 @@ base:
   sample: {per_class: 1, steps: 5}
   tracking: {wandb: "off"}
 metric: accuracy
-evaluation: {count: 120, sampler: dpmpp, steps: 5, spacing: logsnr, metrics: accuracy}
+evaluation: {count: 120, sampler: dpmpp, steps: 5, timestep_spacing: logsnr, metrics: accuracy}
 arms:
   both: {}
   timestep: {model.conditioning: timestep}
