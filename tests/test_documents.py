@@ -1,5 +1,6 @@
 """README.md and docs: the commands parse, links and paths lead somewhere, and the examples run."""
 
+import dataclasses
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from ddpm.config.commands import (
     PushCommand,
     SampleCommand,
 )
+from ddpm.config.sections import SECTIONS, option_names
 from ddpm.config.study_files import read_study
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, Prediction
 from ddpm.diffusion.timesteps import timestep_grid
@@ -48,13 +50,17 @@ def blocks(document: Path, language: str = "") -> list[str]:
     return re.findall(rf"^ *```{language}\n(.*?)^ *```$", document.read_text(), re.MULTILINE | re.DOTALL)
 
 
+def spans(document: Path) -> list[str]:
+    """Return the code inside of lines."""
+    text = re.sub(r"^ *```.*?^ *```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+
+
 def code(document: Path) -> Iterator[str]:
     """Yield the lines of the code blocks without a language, continued lines joined, and the code inside of lines."""
     for block in blocks(document):
         yield from block.replace("\\\n", " ").splitlines()
-    text = document.read_text()
-    rest = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    yield from (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", rest))
+    yield from spans(document)
 
 
 def commands(program: str) -> list[tuple[str, str, list[str]]]:
@@ -102,6 +108,21 @@ def test_benchmarks_have_the_options_of_every_command() -> None:
         source = (ROOT / script).read_text()
         unknown = [word for word in arguments if word.startswith("--") and f'"{word}"' not in source]
         assert not unknown, (document, script, unknown)
+
+
+def test_options_exist() -> None:
+    """Options that are named in the text, as `--blend N` and `train.batch_size`; those of commands are parsed above."""
+    known = {f"--{name}" for name in ("help", "config", "print_config", "run-dir", "dry-run", "update-golden")}
+    known |= {f"--{name}" for name in option_names()}
+    for parse in COMMANDS.values():
+        if isinstance(parse, partial):
+            known |= {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(parse.args[0])}
+    section = "|".join(SECTIONS)
+    for document in DOCUMENTS:
+        for span in spans(document):
+            named = set() if "python" in span else set(re.findall(r"(?<!\S)--[\w.-]*\w", span))
+            named |= {f"--{name}" for name in re.findall(rf"^(?:{section})\.(?!json)\w+", span)}
+            assert named <= known, (document.name, span)
 
 
 def test_links_lead_somewhere() -> None:
