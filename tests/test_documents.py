@@ -24,7 +24,7 @@ from ddpm.config.commands import (
     PushCommand,
     SampleCommand,
 )
-from ddpm.config.sections import SECTIONS, option_names
+from ddpm.config.sections import SECTIONS
 from ddpm.config.study_files import read_study
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, Prediction
 from ddpm.diffusion.timesteps import timestep_grid
@@ -113,15 +113,15 @@ def test_benchmarks_have_the_options_of_every_command() -> None:
 def test_options_exist() -> None:
     """Options that are named in the text, as `--blend N` and `train.batch_size`; those of commands are parsed above."""
     known = {f"--{name}" for name in ("help", "config", "print_config", "run-dir", "dry-run", "update-golden")}
-    known |= {f"--{name}" for name in option_names()}
+    known |= {f"--{section}.{field.name}" for section, kind in SECTIONS.items() for field in dataclasses.fields(kind)}
     for parse in COMMANDS.values():
         if isinstance(parse, partial):
             known |= {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(parse.args[0])}
-    section = "|".join(SECTIONS)
+    sections = "|".join(SECTIONS)
     for document in DOCUMENTS:
         for span in spans(document):
             named = set() if "python" in span else set(re.findall(r"(?<!\S)--[\w.-]*\w", span))
-            named |= {f"--{name}" for name in re.findall(rf"^(?:{section})\.(?!json)\w+", span)}
+            named |= {f"--{name}" for name in re.findall(rf"^(?:{sections})\.(?!json)\w+", span)}
             assert named <= known, (document.name, span)
 
 
@@ -155,7 +155,7 @@ def test_the_layout_is_that_of_the_package() -> None:
         folders[depth:] = [name.rstrip("/") for name in names if name.endswith("/")]
     assert named and not [name for name in named if not (ROOT / "ddpm" / name).exists()]
     package = ROOT / "ddpm"
-    expected = {path for path in package.rglob("*") if path.is_dir() and path.name != "__pycache__"}
+    expected = {path.parent for path in package.rglob("*/__init__.py")}
     expected |= {path for path in package.glob("*.py") if path.name != "__init__.py"}
     assert not {str(path.relative_to(package)) for path in expected} - named
 
