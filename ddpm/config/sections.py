@@ -176,7 +176,7 @@ class TrainConfig:
         max_grad_norm: maximum norm of the gradient, which is clipped to it.
         ema_half_life: half-life of the moving average of the weights, in images.
         ema_warmup: limits the half-life to this fraction of the images seen so far.
-        precision: precision of the forward and backward pass; fp16 needs a GPU.
+        mixed_precision: precision of the forward and backward pass; fp16 needs a GPU.
         seed: seed of all random numbers.
         max_skipped: number of consecutive updates that may be skipped because the loss or gradient is not finite.
         log_every: number of steps between lines of metrics.jsonl.
@@ -226,7 +226,7 @@ class SamplerConfig:
         steps: maximum number of network evaluations per image.
         timestep_spacing: spacing of the timesteps.
         eta: noise added by ddim, from 0 (deterministic) to 1 (as much as ddpm).
-        guidance: guidance scale; 1 disables guidance.
+        guidance_scale: scale of classifier-free guidance; 1 disables guidance.
         guidance_interval: guide only at noise levels sigma in (low, high], given as [low, high]; null guides at all.
         guidance_rescale: from 0 to 1, how far the standard deviation of guided images is rescaled to that of
             unguided ones.
@@ -249,7 +249,7 @@ class SamplerConfig:
         convert_fields(self, section)
         check_range(self.steps >= 1, f"{section}.steps", self.steps, "1 or more")
         check_range(0 <= self.eta <= 1, f"{section}.eta", self.eta, "0 to 1")
-        check_range(self.guidance_scale >= 0, f"{section}.guidance", self.guidance_scale, "0 or more")
+        check_range(self.guidance_scale >= 0, f"{section}.guidance_scale", self.guidance_scale, "0 or more")
         interval = self.guidance_interval
         ordered = interval is None or (len(interval) == 2 and 0 <= interval[0] < interval[1])
         check_range(ordered, f"{section}.guidance_interval", interval, "[low, high] with 0 <= low < high, or null")

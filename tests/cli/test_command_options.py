@@ -69,7 +69,7 @@ def test_help_names_every_option(script: str, capsys: pytest.CaptureFixture) -> 
 
 MISTAKES: list[tuple[str, list[str], list[str]]] = [
     ("sample", [], ["model"]),
-    ("sample", ["run", "--gidance", "2"], ["gidance", "did you mean guidance?"]),
+    ("sample", ["run", "--gidance-scale", "2"], ["gidance-scale", "did you mean guidance-scale?"]),
     ("sample", ["run", "--steps", "many"], ["steps", "'many'", "whole number"]),
     ("sample", ["run", "--sampler", "dimm"], ["sampler", "'dimm'", "did you mean ddim?"]),
     ("sample", ["run", "--per-clas", "2"], ["per-clas", "did you mean per-class?"]),

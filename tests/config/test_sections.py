@@ -90,8 +90,8 @@ def changed(**sections: dict[str, Any]) -> Config:
     (TrainConfig, "max_grad_norm", 0, "above 0"),
     (TrainConfig, "beta2", 1.0, "0 to less than 1"),
     (TrainConfig, "warmup_steps", -1, "0 or more"),
-    (TrainConfig, "decay", "linear", "cosine, constant"),
-    (TrainConfig, "precision", "fp8", "fp32, bf16, fp16"),
+    (TrainConfig, "lr_schedule", "linear", "cosine, constant"),
+    (TrainConfig, "mixed_precision", "fp8", "fp32, bf16, fp16"),
     (TrainConfig, "seed", 2**63, "2^63 - 1"),
     (TrainConfig, "keep_checkpoints", 0, "1 or more"),
     (SampleConfig, "sampler", "dimm", "did you mean ddim?"),
@@ -161,7 +161,7 @@ def test_options_that_do_not_affect_the_result_may_change() -> None:
 
 def test_more_steps_count_unless_the_learning_rate_is_constant() -> None:
     def config(steps: int, decay: str) -> Config:
-        return changed(train={"steps": steps, "decay": decay})
+        return changed(train={"steps": steps, "lr_schedule": decay})
 
     assert differences(config(10, "constant"), config(20, "constant")) == {}
     assert differences(config(20, "constant"), config(10, "constant")) == {"train.steps": (20, 10)}
