@@ -50,10 +50,12 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "eta of another sampler": (["--sample.sampler", "euler", "--sample.eta", "0.5"], ["sample.eta", "ddim"]),
     "guidance without a null class": (
-        ["--diffusion.class_dropout_prob", "0", "--sample.guidance_scale", "2"], ["sample.guidance_scale", "diffusion.class_dropout_prob"],
+        ["--diffusion.class_dropout_prob", "0", "--sample.guidance_scale", "2"],
+        ["sample.guidance_scale", "diffusion.class_dropout_prob"],
     ),
     "extractor": (
-        ["--evaluation.every", "1", "--evaluation.extractor", "clasifier"], ["evaluation.extractor", "did you mean classifier?"],
+        ["--evaluation.every", "1", "--evaluation.extractor", "clasifier"],
+        ["evaluation.extractor", "did you mean classifier?"],
     ),
     "missing data": (["--data.source", "./no/such/folder"], ["data.source"]),
     "fp16 without a GPU": (["--train.mixed_precision", "fp16"], ["train.mixed_precision", "fp16", "GPU"]),

@@ -36,7 +36,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("kind", [*SECTIONS.values(), *COMMANDS.values(), TrainCommand])
 def test_every_option_has_a_help_text(kind: type) -> None:
-    texts = help_texts(kind)
+    _, texts = help_texts(kind)
     assert {f.name for f in dataclasses.fields(kind)} == texts.keys()
     assert all(texts.values())
 
@@ -76,7 +76,7 @@ MISTAKES: list[tuple[str, list[str], list[str]]] = [
     ("sample", ["run", "other"], ["'other'", "--help"]),
     ("sample", ["run", "--blend", "1"], ["blend: 1", "2 or more"]),
     ("sample", ["run", "--walk", "3", "--swap"], ["swap", "walk", "only one"]),
-    ("sample", ["run", "--guidance-interval", "3"], ["guidance-interval", "'3'", "list of numbers"]),
+    ("sample", ["run", "--guidance-interval", "3"], ["guidance_interval", "'3'", "list of numbers"]),
     ("evaluate", ["run", "--count", "1"], ["count: 1", "2 or more"]),
     ("evaluate", ["run", "--bootstrap", "2"], ["bootstrap: 2", "20 or more"]),
     ("compare", [], ["runs"]),
