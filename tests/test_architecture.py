@@ -20,7 +20,6 @@ LEVEL_OF = {part: i for i, level in enumerate(LEVELS) for part in level}
 USERS = {
     "accelerate": {"lab", "training", "evaluation", "io", "processes"},
     "docstring_parser": {"cli"},
-    "jsonargparse": {"cli"},
     "matplotlib": {"lab"},
     "wandb": {"training"},
     "yaml": {"config"},

@@ -7,10 +7,10 @@ from ddpm.cli.parser import parse_command
 from ddpm.config.commands import CompareCommand
 
 
+@one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; None reads the command line of the program."""
-    with one_line_errors():
-        command = parse_command(CompareCommand, "compare.py", argv)
-        from ddpm.lab.comparison.compare import write_comparison  # imported only now, so that --help is fast
+    command = parse_command(CompareCommand, "compare.py", argv)
+    from ddpm.lab.comparison.compare import write_comparison  # imported only now, so that --help is fast
 
-        write_comparison(command.runs, command.out)
+    write_comparison(command.runs, command.out)

@@ -8,22 +8,11 @@ from ddpm.config.commands import ConvertCommand
 from ddpm.config.yaml_files import read_flags
 
 
+@one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; None reads the command line of the program."""
-    with one_line_errors():
-        command = parse_command(ConvertCommand, "convert.py", argv)
-        flags = None if command.flags is None else read_flags(command.flags)
-        from ddpm.io.conversion import convert  # imported only now, so that --help is fast
+    command = parse_command(ConvertCommand, "convert.py", argv)
+    flags = None if command.flags is None else read_flags(command.flags)
+    from ddpm.io.conversion import convert  # imported only now, so that --help is fast
 
-        convert(
-            command.model,
-            command.out,
-            command.to,
-            preset=command.preset,
-            flags=flags,
-            class_names=command.class_names,
-            null_class=command.null_class,
-            schedule=command.schedule,
-            num_timesteps=command.num_timesteps,
-            prediction=command.prediction,
-        )
+    convert(**{**vars(command), "flags": flags})

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,10 +34,8 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except ValueError as problem:
-        frame = problem.__traceback__
-        while frame is not None and frame.tb_next is not None:
-            frame = frame.tb_next
-        if frame is None or not frame.tb_frame.f_globals.get("__name__", "").startswith("ddpm."):
+        *_, (frame, _) = traceback.walk_tb(problem.__traceback__)
+        if not frame.f_globals.get("__name__", "").startswith("ddpm."):
             raise
         fail(" ".join(str(problem).split()))
     except KeyboardInterrupt:

@@ -8,11 +8,11 @@ from ddpm.config.commands import EvaluateCommand
 from ddpm.config.yaml_files import sample_settings
 
 
+@one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; None reads the command line of the program."""
-    with one_line_errors():
-        command = parse_command(EvaluateCommand, "evaluate.py", argv)
-        settings = sample_settings(command)
-        from ddpm.evaluation.evaluate import evaluate  # imported only now, so that --help is fast
+    command = parse_command(EvaluateCommand, "evaluate.py", argv)
+    settings = sample_settings(command)
+    from ddpm.evaluation.evaluate import evaluate  # imported only now, so that --help is fast
 
-        evaluate(command, settings)
+    evaluate(command, settings)

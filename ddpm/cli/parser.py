@@ -1,222 +1,180 @@
-"""Command lines: options that are dataclass fields, read by jsonargparse after `ddpm.config` has checked them.
+"""Command lines: options that are fields of a dataclass, or of the sections of a configuration.
 
-jsonargparse provides --help, --config, --print_config and lists such as [1, 2, 4]. Every value is converted by
-`ddpm.config.values` before jsonargparse sees it, so that all messages are this package's own.
+argparse separates the options and prints the help. The dataclasses convert and check the values, so that a value on the
+command line, in a file and in Python code has the same rules and messages.
 """
 
+import argparse
 import dataclasses
 import sys
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args
 
 import docstring_parser
-import jsonargparse
 
 from ddpm.cli.errors import reject_command_line
-from ddpm.config.sections import SECTIONS, Config, convert_sections
-from ddpm.config.values import accepts_list, check_known, choices, convert_mapping, convert_value, field_types
-from ddpm.config.yaml_files import read_yaml, value_from_text
+from ddpm.config.sections import OPTIONS, SECTIONS, Config, flatten
+from ddpm.config.values import accepts_list, check_known, convert_mapping, field_types, members, ranges
+from ddpm.config.yaml_files import prefixed_errors, read_yaml, value_from_text
 
 Command = TypeVar("Command")
+POSITIONAL = ("model", "runs")
+FILES_OF_OPTIONS = ("config", *SECTIONS)
+
+
+def parse_command(command: type[Command], prog: str, argv: Sequence[str] | None = None) -> Command:
+    """Read a command line into a dataclass whose docstring is the help. On a mistake, print one line and exit.
+
+    The fields `model` and `runs` are positional arguments, and all others are options. A field of type Config stands
+    for all options of a configuration, and files of them.
+
+    Args:
+        command: the dataclass.
+        prog: name of the script, such as `train.py`.
+        argv: the command line; None reads that of the program.
+    """
+    try:
+        return command(**CommandLine(command, prog).parse(sys.argv[1:] if argv is None else argv))
+    except ValueError as problem:
+        reject_command_line(problem)
 
 
 class CommandLine:
     """The options and positional arguments of a command.
 
     Args:
-        prog: name of the script, such as `train.py`.
-        description: first lines of the help.
-        usage: first line of the help; jsonargparse lists all options by default.
-        print_config: whether there is an option --print_config.
-    """
-
-    def __init__(self, prog: str, description: str, usage: str | None = None, print_config: bool = False) -> None:
-        self._parser = jsonargparse.ArgumentParser(
-            prog=prog,
-            usage=usage,
-            description=description,
-            exit_on_error=False,
-            allow_abbrev=False,
-            print_config="--print_config" if print_config else None,
-        )
-        self._kinds: dict[str, Any] = {}            # name of an option outside a configuration -> type
-        self._options: dict[str, Any] = {}          # option -> type; None for an option without a value
-        self._readers: dict[str, str] = {}          # option that reads a file -> its section, or "" for all
-        self._positional: tuple[str, Any] | None = None
-        self._required: list[str] = []
-        if print_config:
-            self._options["--print_config"] = None
-
-    def add(self, name: str, kind: Any, text: str, default: Any = dataclasses.MISSING) -> None:
-        """Add an option; it is required if it has no default, and a switch if it is a bool."""
-        option = f"--{name.replace('_', '-')}"
-        self._kinds[name] = kind
-        self._options[option] = None if kind is bool else kind
-        if kind is bool:
-            self._parser.add_argument(option, action="store_true", help=text)
-        elif default is dataclasses.MISSING:
-            self._required.append(option)
-            self._parser.add_argument(option, type=kind, required=True, help=text)
-        else:
-            metavar = f"{{{','.join(choices(kind))}}}" if choices(kind) else None
-            self._parser.add_argument(option, type=kind, default=default, metavar=metavar, help=text)
-
-    def add_positional(self, name: str, kind: Any, text: str) -> None:
-        """Add the positional argument: one value, or one or more if its type is a list."""
-        self._positional = name, kind
-        if accepts_list(kind):
-            self._parser.add_argument(name, type=Path, nargs="+", metavar=name.removesuffix("s").upper(), help=text)
-        else:
-            self._parser.add_argument(name, type=kind, help=text)
-
-    def add_config(self, text: str) -> None:
-        """Add the options of a run's configuration, and --config for a file of them."""
-        self._parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help=text)
-        self._readers["--config"] = ""
-        for section, kind in SECTIONS.items():
-            self._parser.add_class_arguments(kind, section)
-            self._readers[f"--{section}"] = section
-            self._options |= {f"--{section}.{name}": type_ for name, type_ in field_types(kind).items()}
-
-    def parse(self, argv: Sequence[str] | None) -> jsonargparse.Namespace:
-        """Read a command line; None reads that of the program. On a mistake, print one line and exit with code 2."""
-        tokens = [self._respelled(token) for token in (sys.argv[1:] if argv is None else argv)]
-        try:
-            if not {"-h", "--help"} & {*tokens}:
-                self._check(tokens)
-            return self._parser.parse_args(tokens)
-        except (ValueError, jsonargparse.ArgumentError) as problem:
-            reject_command_line(problem)
-
-    def _respelled(self, token: str) -> str:
-        """Return an option in the spelling that jsonargparse knows: --dry_run as --dry-run, and the reverse."""
-        name, equals, value = token.partition("=")
-        for other in (name, "--" + name[2:].replace("-", "_"), "--" + name[2:].replace("_", "-")):
-            if name.startswith("--") and other in (self._options | self._readers):
-                return other + equals + value
-        return token
-
-    def _check(self, tokens: Sequence[str]) -> None:
-        """Check the names and values of a command line.
-
-        Raises:
-            ValueError: for an unknown option, a value of another type, or a missing option or value.
-        """
-        given, words = set(), []
-        for option, value in self._pairs(tokens):
-            if option is None:
-                words.append(value)
-            else:
-                given.add(option)
-                self._check_option(option, value)
-        for option in self._required:
-            if option not in given:
-                raise ValueError(f"{option[2:]}: is missing; give it as {option} {option[2:].upper()}")
-        name, kind = self._positional or ("", None)
-        if name and not words:
-            raise ValueError(f"{name}: is missing; give it as the first argument")
-        allowed = len(words) if name and accepts_list(kind) else int(bool(name))
-        if words[allowed:]:
-            raise ValueError(f"{words[allowed]!r} is unexpected; options start with --, and --help lists them")
-
-    def _pairs(self, tokens: Sequence[str]) -> Iterator[tuple[str | None, str | None]]:
-        """Yield (option, its value or None), and (None, word) for words that are not the value of an option."""
-        rest = deque(tokens)
-        while rest:
-            token = rest.popleft()
-            if not token.startswith("--"):
-                yield None, token
-                continue
-            if token == "--":
-                yield from ((None, word) for word in rest)
-                return
-            option, equals, value = token.partition("=")
-            if equals or not self._takes_value(option):
-                yield option, value if equals else None
-            elif rest and not rest[0].startswith("--"):
-                yield option, rest.popleft()
-            else:
-                raise ValueError(f"{option[2:]}: the value is missing; give it as {option} VALUE")
-
-    def _takes_value(self, option: str) -> bool:
-        name = option.removesuffix("+")
-        return name in self._readers or self._options.get(name) is not None
-
-    def _check_option(self, option: str, text: str | None) -> None:
-        if option in self._readers:
-            self._check_file(option[2:], self._readers[option], str(text))
-            return
-        name = option.removesuffix("+")[2:]         # --model.channel_mult+ 4 appends to the list
-        check_known(name, [known[2:] for known in (self._options | self._readers)])
-        kind = self._options[f"--{name}"]
-        if kind is not None:
-            value = value_from_text(str(text), kind, name)
-            convert_value([value] if option.endswith("+") and not isinstance(value, list) else value, kind, name)
-        elif text is not None and option != "--print_config":
-            raise ValueError(f"{name}: does not take a value; give {option} alone")
-
-    def _check_file(self, name: str, section: str, text: str) -> None:
-        """Check the types of a file's values; their ranges are checked after later options have overridden them."""
-        file = Path(text)
-        if not file.is_file():
-            raise ValueError(f"{name}: {text} is not a file; name a YAML file of options")
-        try:
-            content = read_yaml(file)
-            if section:
-                convert_sections({section: content})
-            else:
-                # Outside the sections are the options that --print_config prints along with them.
-                others = {key: content.pop(key) for key in self._kinds if key in content}
-                convert_mapping(others, self._kinds)
-                convert_sections(content)
-        except ValueError as problem:
-            raise ValueError(f"{name}: {file}: {problem}") from None
-
-
-def build_config(args: jsonargparse.Namespace) -> Config:
-    """Return the configuration that `add_config` added to a command line.
-
-    Raises:
-        ValueError: if a value is out of range, or two options contradict each other.
-    """
-    given = {section: {name: args[section][name] for name in field_types(kind)} for section, kind in SECTIONS.items()}
-    return Config.from_dict(given)
-
-
-def parse_command(command: type[Command], prog: str, argv: Sequence[str] | None) -> Command:
-    """Read a command line into a dataclass whose docstring is the help.
-
-    The fields `model` and `runs` are positional arguments, and all others are options.
-
-    Args:
         command: the dataclass.
         prog: name of the script.
-        argv: the command line; None reads that of the program.
     """
-    texts = help_texts(command)
-    line = CommandLine(prog, help_description(command))
-    fields = dataclasses.fields(command)        # type: ignore[arg-type]
-    for f in fields:
-        if f.name in ("model", "runs"):
-            line.add_positional(f.name, f.type, texts[f.name])
-        else:
-            line.add(f.name, f.type, texts[f.name], f.default)
-    args = line.parse(argv)
-    try:
-        return command(**{f.name: getattr(args, f.name) for f in fields})
-    except ValueError as problem:
-        reject_command_line(problem)
+
+    def __init__(self, command: type, prog: str) -> None:
+        self.kinds = field_types(command)           # name of a value -> type
+        self.defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(command)}
+        self.spellings: dict[str, str] = {}         # option, spelled with dashes only -> option
+        self.positional = next((name for name in POSITIONAL if name in self.kinds), None)
+        summary, texts = help_texts(command)
+        self.parser = argparse.ArgumentParser(prog, None, summary, allow_abbrev=False, exit_on_error=False)
+        for name, kind in field_types(command).items():
+            if kind is Config:
+                self._add_sections(texts[name])
+            elif name == self.positional:
+                self.parser.add_argument(name, nargs="*" if accepts_list(kind) else "?", help=texts[name])
+            else:
+                self._add(self.parser, name, texts[name])
+        # Name of a value without a default -> how to give it.
+        self.required = {
+            name: name if name == self.positional else f"{_option(name)} {name.upper()}"
+            for name, default in self.defaults.items()
+            if default is dataclasses.MISSING
+        }
+        self.parser.usage = " ".join([prog, *self.required.values(), "[options]"])
+
+    def _add_sections(self, text: str) -> None:
+        """Add the options of a configuration, and --config for a file of them."""
+        self.kinds |= OPTIONS | dict.fromkeys(FILES_OF_OPTIONS, Path)
+        self.defaults |= flatten(Config().to_dict()) | dict.fromkeys(FILES_OF_OPTIONS)
+        self._add(self.parser, "config", text)
+        for section, kind in SECTIONS.items():
+            title, texts = help_texts(kind)
+            group = self.parser.add_argument_group(title.removesuffix("."))
+            self._add(group, section, "YAML file of the options of this section.")
+            for name in field_types(kind):
+                self._add(group, f"{section}.{name}", texts[name])
+
+    def _add(self, group: Any, name: str, text: str) -> None:
+        """Add an option. With a + after its name, it appends to a list."""
+        kind, default = self.kinds[name], self.defaults[name]
+        remarks = [limit.allowed for limit in ranges(kind)]
+        if default not in (None, dataclasses.MISSING) and not self._is_switch(name):
+            remarks.append(f"default: {str(default).lower() if kind is bool else default}")
+        help_ = (f"{text} ({'; '.join(remarks)})" if remarks else text).replace("%", "%%")
+        options = [_option(name), f"{_option(name)}+"] if accepts_list(kind) else [_option(name)]
+        self.spellings |= {option.replace("_", "-"): option for option in options}
+        nargs = 0 if self._is_switch(name) else None
+        group.add_argument(*options, action=_Record, dest=name, nargs=nargs, metavar=_metavar(kind), help=help_)
+
+    def _is_switch(self, name: str) -> bool:
+        """Return whether an option has no value, as a truth value outside a configuration."""
+        return self.kinds[name] is bool and name not in OPTIONS
+
+    def parse(self, argv: Sequence[str]) -> dict[str, Any]:
+        """Return the values that a command line gives, as arguments of the dataclass.
+
+        Raises:
+            ValueError: for an unknown option, a wrong value, or a missing option or value.
+        """
+        tokens = [self._respelled(token) for token in argv]
+        try:
+            found, extra = self.parser.parse_known_intermixed_args(tokens, argparse.Namespace(given=[]))
+        except argparse.ArgumentError as problem:
+            option = str(problem.argument_name).partition("/")[0]
+            if self._is_switch(option[2:].replace("-", "_")):
+                raise ValueError(f"{option[2:]}: does not take a value; give {option} alone") from None
+            raise ValueError(f"{option[2:]}: the value is missing; give it as {option} VALUE") from None
+        for word in extra:
+            if word.startswith("--"):
+                check_known(word[2:].partition("=")[0], [option[2:] for option in self.spellings.values()])
+        if extra:
+            raise ValueError(f"{extra[0]!r} is unexpected; options start with --, and --help lists them")
+        values = {self.positional: getattr(found, self.positional)} if self.positional else {}
+        for name, option, text in found.given:
+            values |= self._read(name, text, values.get(name, self.defaults[name]) if option.endswith("+") else None)
+        for name, how in self.required.items():
+            if not values.get(name):
+                raise ValueError(f"{name}: is missing; give it as {how}")
+        if "config" in self.kinds:
+            values["config"] = Config().with_options({key: values.pop(key) for key in [*values] if key in OPTIONS})
+        return values
+
+    def _respelled(self, token: str) -> str:
+        """Return an option as it was added, whether it is given with dashes or underscores."""
+        name, equals, value = token.partition("=")
+        return self.spellings.get(name.replace("_", "-"), name) + equals + value
+
+    def _read(self, name: str, text: Any, before: Any) -> dict[str, Any]:
+        """Return the values that an option gives; a list is appended to `before` unless that is None."""
+        if name in FILES_OF_OPTIONS:
+            return self._read_file(name, Path(text))
+        if self._is_switch(name):
+            return {name: True}
+        value = value_from_text(text, self.kinds[name], name)
+        if before is not None:
+            value = [*before, *(value if isinstance(value, list) else [value])]
+        return {name: value}
+
+    def _read_file(self, name: str, file: Path) -> dict[str, Any]:
+        """Return the values of a file; ranges are checked after later options have overridden them."""
+        with prefixed_errors(name):
+            if not file.is_file():
+                raise ValueError(f"{file} is not a file; name a YAML file of options")
+            with prefixed_errors(file):
+                content = read_yaml(file)
+                return convert_mapping(flatten(content if name == "config" else {name: content}), self.kinds)
 
 
-def help_description(command: type) -> str:
-    """Return the text of a dataclass's docstring above its options."""
-    document = docstring_parser.parse(command.__doc__ or "")
-    return " ".join(filter(None, (document.short_description, document.long_description)))
+class _Record(argparse.Action):
+    """Record the options and their texts in the order in which they are given."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, text: Any, option: str | None = None) -> None:
+        namespace.given.append((self.dest, option, text))
 
 
-def help_texts(command: type) -> dict[str, str]:
-    """Return the help of each field of a dataclass, from its docstring and those of its base classes."""
+def _option(name: str) -> str:
+    return f"--{name}" if name in OPTIONS else f"--{name.replace('_', '-')}"
+
+
+def _metavar(kind: Any) -> str:
+    """Return the values of an option for the help, such as `INT` or `{ddpm,diffusers}`."""
+    names = {int: "INT", float: "FLOAT", bool: "{true,false}", str: "TEXT", Path: "PATH"}
+    names |= {list[int]: "[INT,...]", list[float]: "[FLOAT,...]"}
+    # All other types are Literals.
+    return "|".join(names.get(m) or f"{{{','.join(get_args(m))}}}" for m in members(kind) if m is not NoneType)
+
+
+def help_texts(command: type) -> tuple[str, dict[str, str]]:
+    """Return the text above the options in a dataclass's docstring, and that of each option, also of base classes."""
     documents = [docstring_parser.parse(kind.__doc__ or "") for kind in reversed(command.__mro__[:-1])]
-    return {p.arg_name: " ".join((p.description or "").split()) for document in documents for p in document.params}
+    texts = {p.arg_name: " ".join((p.description or "").split()) for document in documents for p in document.params}
+    return " ".join(filter(None, (documents[-1].short_description, documents[-1].long_description))), texts

@@ -7,10 +7,10 @@ from ddpm.cli.parser import parse_command
 from ddpm.config.commands import ProbeCommand
 
 
+@one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; None reads the command line of the program."""
-    with one_line_errors():
-        command = parse_command(ProbeCommand, "probe.py", argv)
-        from ddpm.lab.probe.probe import probe  # imported only now, so that --help is fast
+    command = parse_command(ProbeCommand, "probe.py", argv)
+    from ddpm.lab.probe.probe import probe  # imported only now, so that --help is fast
 
-        probe(command)
+    probe(command)

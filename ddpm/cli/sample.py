@@ -8,21 +8,14 @@ from ddpm.config.commands import SampleCommand
 from ddpm.config.yaml_files import sample_settings
 
 
+@one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; None reads the command line of the program."""
-    with one_line_errors():
-        command = parse_command(SampleCommand, "sample.py", argv)
-        settings = sample_settings(command)
-        from ddpm.io.sample_folder import sample_to_folder  # imported only now, so that --help is fast
+    command = parse_command(SampleCommand, "sample.py", argv)
+    settings = sample_settings(command)
+    from ddpm.io.sample_folder import sample_to_folder  # imported only now, so that --help is fast
 
-        sample_to_folder(
-            command.model,
-            command.classes,
-            settings,
-            command.out,
-            command.format,
-            command.guide,
-            command.blend,
-            command.walk,
-            command.swap,
-        )
+    sample_to_folder(
+        command.model, command.classes, settings, command.out, command.format, command.guide, command.blend,
+        command.walk, command.swap,
+    )

@@ -1,17 +1,23 @@
-"""The options of each command, as frozen dataclasses. The docstrings are the help texts."""
+"""The options of each command, as frozen dataclasses. Docstrings are the help texts, and types declare the ranges."""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
-from ddpm.config.choices import ConversionTarget, PredictionName, PresetName, ScheduleName
-from ddpm.config.sections import Config, SamplerConfig
-from ddpm.config.values import check_range, convert_fields
+from ddpm.config.sections import Config, PredictionName, SamplerConfig, ScheduleName
+from ddpm.config.values import CheckedOptions, PositiveInt, Range, SeedInt, at_least
+
+AtLeastTwo = Annotated[int, at_least(2)]
+AtLeastTwenty = Annotated[int, at_least(20)]
+SHARD = re.compile(r"([0-9]+)/([0-9]+)")
 
 # The options of SamplerConfig, each of which may be None for the value of the model's run.
 OptionalSamplerConfig = dataclasses.make_dataclass(
     "OptionalSamplerConfig",
     [(field.name, field.type | None, None) for field in dataclasses.fields(SamplerConfig)],      # type: ignore[operator]
+    bases=(CheckedOptions,),
     namespace={"__doc__": SamplerConfig.__doc__},
     frozen=True,
     kw_only=True,
@@ -19,18 +25,26 @@ OptionalSamplerConfig = dataclasses.make_dataclass(
 
 
 @dataclass(frozen=True)
-class TrainCommand:
+class TrainCommand(CheckedOptions):
     """Train a class-conditional diffusion model. Without options, it trains on scikit-learn's digits.
 
     Args:
         config: YAML file of options; options after it on the command line override it.
-        run_dir: run directory; by default runs/ and the name of the data source. The same command resumes the run.
-        dry_run: print what the run would take, and exit.
+        run_dir: run directory. Default: runs/ and the name of the data source. The same command resumes the run.
+        dry_run: print the size and the estimated cost of the run, and exit.
+        print_config: print the configuration as a file for --config, and exit.
     """
 
-    config: Config
-    run_dir: Path
-    dry_run: bool
+    config: Config = dataclasses.field(default_factory=Config)
+    run_dir: Path | None = None
+    dry_run: bool = False
+    print_config: bool = False
+
+    @property
+    def directory(self) -> Path:
+        """The run directory, which has the name of the data source by default."""
+        source = re.sub(r"\W+", "-", Path(self.config.data.source).name)
+        return self.run_dir or Path("runs") / (source or "run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,31 +53,28 @@ class SamplingOptions(OptionalSamplerConfig):       # type: ignore[misc, valid-t
 
     Args:
         model: run directory, one of its checkpoints, or a pipeline.
-        guide: weaker model (an earlier checkpoint or a smaller run) that guides instead of the null class.
+        guide: weaker model (an earlier checkpoint or a smaller run) to guide with, instead of the null class.
         seed: the j-th image of class c has the seed `seed + j * number of classes + c`.
         batch_size: number of images per network call.
     """
 
     model: Path
     guide: Path | None = None
-    seed: int | None = None
-    batch_size: int | None = None
-
-    def __post_init__(self) -> None:
-        convert_fields(self)
+    seed: SeedInt | None = None
+    batch_size: PositiveInt | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleCommand(SamplingOptions):
     """Draw images of chosen classes from a trained model. The same command resumes an interrupted one.
 
-    Options that are not given have their values from the section `sample` of the model's run.
+    The defaults of options without a default below are in the section `sample` of the configuration of the run.
 
     Args:
         classes: class names or ids, separated by commas; `none` is the null class. Default: all classes.
         per_class: number of images of each class.
-        blend: number of images from each class to the next, with blended class embeddings; 2 or more.
-        walk: number of images of each class from one seed to the next; 2 or more.
+        blend: number of images from each class to the next, with blended class embeddings.
+        walk: number of images of each class from one seed to the next.
         swap: draw rows in which the next class replaces the class level by level, from the finest to the coarsest
             resolution.
         format: png, parquet or npz, or several of these separated by commas.
@@ -71,9 +82,9 @@ class SampleCommand(SamplingOptions):
     """
 
     classes: str | None = None
-    per_class: int | None = None
-    blend: int | None = None
-    walk: int | None = None
+    per_class: PositiveInt | None = None
+    blend: AtLeastTwo | None = None
+    walk: AtLeastTwo | None = None
     swap: bool = False
     format: str = "png"
     out: Path | None = None
@@ -83,16 +94,13 @@ class SampleCommand(SamplingOptions):
         given = [name for name in ("blend", "walk", "swap") if getattr(self, name)]
         if len(given) > 1:
             raise ValueError(f"{given[1]}: cannot be combined with {given[0]}; give only one of them")
-        for name in ("blend", "walk"):
-            value = getattr(self, name)
-            check_range(value is None or value >= 2, name, value, "2 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateCommand(SamplingOptions):
     """Measure the quality of a model's images, or of given images, with confidence intervals and a real-data baseline.
 
-    Sampling options that are not given have their values from the section `sample` of the model's run.
+    The defaults of sampling options are in the section `sample` of the configuration of the run.
 
     Args:
         model: run directory, one of its checkpoints, or a pipeline; or images, as a folder, a parquet or an .npz file.
@@ -105,11 +113,13 @@ class EvaluateCommand(SamplingOptions):
             a split of the run's own source. Default: train.
         count: number of images to draw, in the class proportions of the reference. Default: the number of reference
             images, at most 10,000.
-        extractor: feature extractor: classifier, inception, dinov2, package.module:Name, or the folder of a saved classifier.
+        extractor: feature extractor: classifier, inception, dinov2, package.module:Name, or the folder of a saved
+            classifier.
         metrics: metrics to compute, separated by commas. Default: all that apply.
-        bootstrap: number of bootstrap replicates for the confidence intervals; 20 or more.
+        bootstrap: number of bootstrap replicates for the confidence intervals.
         bound_images: number of held-out images for the denoising error and the variational bound.
-        bound_steps: number of timesteps at which the bound is evaluated for each image; all of them make it exact.
+        bound_steps: number of timesteps at which the bound is evaluated for each image; the bound is exact with all
+            timesteps of the model.
         out: output folder. Default: a new folder in evaluations/ of the model.
     """
 
@@ -117,23 +127,17 @@ class EvaluateCommand(SamplingOptions):
     reference_split: str | None = None
     held_out: str | None = None
     held_out_split: str | None = None
-    count: int | None = None
+    count: AtLeastTwo | None = None
     extractor: str = "classifier"
     metrics: str | None = None
-    bootstrap: int = 200
-    bound_images: int = 128
-    bound_steps: int = 20
+    bootstrap: AtLeastTwenty = 200
+    bound_images: AtLeastTwo = 128
+    bound_steps: PositiveInt = 20
     out: Path | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, minimum in (("count", 2), ("bootstrap", 20), ("bound_images", 2), ("bound_steps", 1)):
-            value = getattr(self, name)
-            check_range(value is None or value >= minimum, name, value, f"{minimum} or more")
 
 
 @dataclass(frozen=True)
-class CompareCommand:
+class CompareCommand(CheckedOptions):
     """Compare runs: metrics with confidence intervals, curves, samples and settings, as a table and one HTML page.
 
     Args:
@@ -144,12 +148,9 @@ class CompareCommand:
     runs: list[Path]
     out: Path = Path("comparison.html")
 
-    def __post_init__(self) -> None:
-        convert_fields(self)
-
 
 @dataclass(frozen=True)
-class ConvertCommand:
+class ConvertCommand(CheckedOptions):
     """Convert a model of OpenAI's ADM or improved-diffusion, or diffusers' UNet2DModel; or convert to UNet2DModel.
 
     Args:
@@ -162,13 +163,16 @@ class ConvertCommand:
         null_class: treat the last class embedding of the UNet2DModel as the null class.
         schedule: noise schedule of a UNet2DModel that comes without a scheduler.
         num_timesteps: number of timesteps of that schedule. Default: 1000.
-        prediction: what a UNet2DModel that comes without a scheduler predicts.
+        prediction: prediction target of a UNet2DModel that comes without a scheduler.
     """
 
     model: Path
     out: Path
-    to: ConversionTarget = "ddpm"
-    preset: PresetName | None = None
+    to: Literal["ddpm", "diffusers"] = "ddpm"
+    preset: Literal[
+        "imagenet64", "imagenet128", "imagenet256", "imagenet256_uncond", "imagenet512", "lsun256",
+        "improved_imagenet64", "improved_lsun256",
+    ] | None = None
     flags: Path | None = None
     class_names: Path | None = None
     null_class: bool = False
@@ -176,12 +180,9 @@ class ConvertCommand:
     num_timesteps: int | None = None
     prediction: PredictionName | None = None
 
-    def __post_init__(self) -> None:
-        convert_fields(self)
-
 
 @dataclass(frozen=True)
-class PushCommand:
+class PushCommand(CheckedOptions):
     """Upload a trained model to the Hugging Face hub: weights, code and a model card. Without a token, it is a dry run.
 
     Args:
@@ -198,12 +199,15 @@ class PushCommand:
     private: bool = False
     dry_run: bool = False
 
-    def __post_init__(self) -> None:
-        convert_fields(self)
+
+def is_shard(text: str) -> bool:
+    """Return whether a text is i/n with i from 1 to n."""
+    match = SHARD.fullmatch(text)
+    return match is not None and 1 <= int(match[1]) <= int(match[2])
 
 
 @dataclass(frozen=True)
-class AblateCommand:
+class AblateCommand(CheckedOptions):
     """Run a study: train and evaluate every arm with every seed, compare the arms and write a report.
 
     The same command resumes an interrupted study.
@@ -212,20 +216,18 @@ class AblateCommand:
         study: YAML file of the question, the base configuration, the arms, the seeds and the deciding metric.
         run_dir: directory of the study. Default: runs/ and the name of the file.
         shard: i/n makes only the i-th of n shards of the runs, so that several machines can share a study.
-        dry_run: print what the study would take, and exit.
+        dry_run: print the number of runs and the estimated cost of the study, and exit.
     """
 
     study: Path
     run_dir: Path | None = None
-    shard: str = "1/1"
+    shard: Annotated[str, Range("i/n with i from 1 to n, such as 2/4", is_shard)] = "1/1"
     dry_run: bool = False
 
-    def __post_init__(self) -> None:
-        convert_fields(self)
-        i, slash, n = self.shard.partition("/")
-        numbers = bool(slash) and all(part.isascii() and part.isdecimal() for part in (i, n))
-        if not numbers or not 1 <= int(i) <= int(n):
-            raise ValueError(f"shard: {self.shard!r} is not a shard; give i/n with i from 1 to n, such as 2/4")
+    @property
+    def directory(self) -> Path:
+        """The directory of the study, which has the name of its file by default."""
+        return self.run_dir or Path("runs") / self.study.stem
 
     @property
     def shard_numbers(self) -> tuple[int, int]:
@@ -235,14 +237,14 @@ class AblateCommand:
 
 
 @dataclass(frozen=True)
-class ProbeCommand:
+class ProbeCommand(CheckedOptions):
     """Show how the modulation of a trained model behaves, as one HTML page and a JSON file of its numbers.
 
     Args:
         model: run directory, one of its checkpoints, or a pipeline.
         out: HTML file to write. Default: probe.html in the run, and probe-step_N.html for a checkpoint.
-        images: number of real images for the measurements; 20 or more.
-        timesteps: number of timesteps to examine, nearly uniform in the log signal-to-noise ratio; 2 or more.
+        images: number of real images for the measurements.
+        timesteps: number of timesteps to examine, nearly uniform in the log signal-to-noise ratio.
         samples: number of images of each class to draw with the class swapped at some depths.
         reference: real images to measure on, as in data.source, or a run directory for its data. Default: the data
             of the model's run.
@@ -254,16 +256,10 @@ class ProbeCommand:
 
     model: Path
     out: Path | None = None
-    images: int = 128
-    timesteps: int = 20
-    samples: int = 8
+    images: AtLeastTwenty = 128
+    timesteps: AtLeastTwo = 20
+    samples: PositiveInt = 8
     reference: str | None = None
     reference_split: str | None = None
-    batch_size: int = 100
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        convert_fields(self)
-        for name, minimum in (("images", 20), ("timesteps", 2), ("samples", 1), ("batch_size", 1)):
-            check_range(getattr(self, name) >= minimum, name, getattr(self, name), f"{minimum} or more")
-        check_range(0 <= self.seed < 2**62, "seed", self.seed, "0 to 2^62 - 1")
+    batch_size: PositiveInt = 100
+    seed: SeedInt = 0

@@ -1,38 +1,40 @@
 """YAML files: configurations, and the flags that a model of another code base was trained with."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import yaml
 
 from ddpm.config.commands import SamplingOptions
-from ddpm.config.sections import Config, SampleConfig
-from ddpm.config.values import accepts_list, accepts_none, field_types
+from ddpm.config.sections import Config, SampleConfig, flatten
+from ddpm.config.values import accepts_list, field_types, members
 
 
-def read_yaml(path: Path) -> dict[Any, Any]:
+def read_yaml(path: Path, example: str = "train: {steps: 100}") -> dict[Any, Any]:
     """Read a YAML file that holds names and values.
+
+    Args:
+        path: the file.
+        example: valid content, used in the message only.
 
     Raises:
         ValueError: if it is not valid YAML, a name occurs twice, or it holds something else; one line, without the
             name of the file.
         OSError: if it cannot be read.
     """
-    return parse_yaml(path.read_bytes())
-
-
-def parse_yaml(text: str | bytes) -> dict[Any, Any]:
-    """Return the names and values of a YAML text; raises ValueError as `read_yaml`."""
     try:
-        content = yaml.load(text, _UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise ValueError(_one_line(problem)) from None
+        content = yaml.load(path.read_bytes(), _UniqueKeys)
+    except yaml.YAMLError as problem:
+        raise ValueError(" ".join(str(problem).split())) from None
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     if not isinstance(content, dict):
         held = "nothing" if content is None else repr(content)
-        raise ValueError(f"holds {held[:60]} instead of names and values, such as train: {{steps: 100}}")
+        raise ValueError(f"holds {held[:60]} instead of names and values, such as {example}")
     return content
 
 
@@ -49,9 +51,9 @@ def value_from_text(text: str, kind: Any, key: str) -> Any:
     Raises:
         ValueError: if a list is not valid YAML.
     """
-    if accepts_none(kind) and text in ("null", "~"):
+    if text in ("null", "~") and NoneType in members(kind):
         return None
-    if accepts_list(kind) and text.startswith("["):
+    if text.startswith("[") and accepts_list(kind):
         try:
             return yaml.safe_load(text)
         except yaml.YAMLError:
@@ -66,10 +68,8 @@ def read_config(path: Path) -> Config:
         ValueError: if it is not a configuration; one line that names the file and the option.
         OSError: if it cannot be read.
     """
-    try:
-        return Config.from_dict(read_yaml(path))
-    except ValueError as problem:
-        raise ValueError(f"{path}: {problem}") from problem
+    with prefixed_errors(path):
+        return Config().with_options(flatten(read_yaml(path)))
 
 
 def read_flags(path: Path) -> dict[str, Any]:
@@ -79,11 +79,8 @@ def read_flags(path: Path) -> dict[str, Any]:
         ValueError: if it holds something other than names and values.
         OSError: if it cannot be read.
     """
-    try:
-        content = read_yaml(path)
-    except ValueError as problem:
-        raise ValueError(f"flags: {path}: {problem}; give flags and values, such as image_size: 64") from None
-    return {str(name): value for name, value in content.items()}
+    with prefixed_errors(f"flags: {path}"):
+        return {str(name): value for name, value in read_yaml(path, "image_size: 64").items()}
 
 
 def run_of(path: Path) -> Path | None:
@@ -99,14 +96,19 @@ def sample_settings(options: SamplingOptions) -> SampleConfig:
         ValueError: if a value is out of range.
     """
     run = run_of(options.model)
-    return with_options(SampleConfig() if run is None else read_config(run / "config.yaml").sample, options)
-
-
-def with_options(defaults: SampleConfig, options: SamplingOptions) -> SampleConfig:
-    """Return the defaults with the options that are not None in their place."""
+    defaults = SampleConfig() if run is None else read_config(run / "config.yaml").sample
     names = field_types(SampleConfig)
     given = {key: value for key, value in vars(options).items() if key in names and value is not None}
     return dataclasses.replace(defaults, **given)
+
+
+@contextmanager
+def prefixed_errors(prefix: str | Path) -> Iterator[None]:
+    """Prefix the message of a ValueError with the file or key that it is about."""
+    try:
+        yield
+    except ValueError as problem:
+        raise ValueError(f"{prefix}: {problem}") from None
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -122,7 +124,3 @@ class _UniqueKeys(yaml.SafeLoader):
                 raise ValueError(f"{key!r} occurs twice, again in line {key_node.start_mark.line + 1}; remove one")
             found.append(key)
         return super().construct_mapping(node, deep)
-
-
-def _one_line(problem: Exception) -> str:
-    return " ".join(str(problem).split())

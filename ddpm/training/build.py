@@ -18,6 +18,8 @@ from ddpm.names import did_you_mean
 if TYPE_CHECKING:
     from ddpm.evaluation.in_training import InTrainingMetrics
 
+MAX_DEFAULT_ATTENTION = 16      # pixels; attention at larger resolutions is expensive
+
 
 def build_data(config: Config) -> ImageData:
     """The configured images."""
@@ -92,6 +94,10 @@ def build_unet(config: Config, data: ImageData) -> UNet:
     model = config.model
     if model.pretrained is not None:
         return _build_pretrained(config, data)
+    attention = model.attention_resolutions
+    if attention is None:       # as the help of the option says
+        below = [data.resolution // 2**stage for stage in range(1, len(model.channel_mult))]
+        attention = [size for size in below if size <= MAX_DEFAULT_ATTENTION]
     return UNet(
         resolution=data.resolution,
         in_channels=data.channels,
@@ -101,7 +107,7 @@ def build_unet(config: Config, data: ImageData) -> UNet:
         channels=model.channels,
         channel_mult=tuple(model.channel_mult),
         num_res_blocks=model.num_res_blocks,
-        attention_resolutions=tuple(model.attention_resolutions),
+        attention_resolutions=tuple(attention),
         head_channels=model.head_channels,
         norm=model.norm,
         conditioning=model.conditioning,

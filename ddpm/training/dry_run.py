@@ -31,10 +31,12 @@ def multiply_adds(unet: UNet) -> int:
     return counter.get_total_flops() // 2
 
 
-def describe_origin(config: Config) -> str:
-    """Return the clause that names the pretrained model of a run; empty if there is none."""
+def describe_architecture(config: Config, unet: UNet) -> str:
+    """Return the clause on the resolutions with attention and on the pretrained model of a run, if there is one."""
+    sizes = " and ".join(f"{size}x{size}" for size in unet.config.attention_resolutions)
     pretrained = config.model.pretrained
-    return "" if pretrained is None else f", architecture and weights of {pretrained}"
+    origin = "" if pretrained is None else f", architecture and weights of {pretrained}"
+    return f", attention at {sizes or 'no resolution but the middle'}{origin}"
 
 
 def estimate_cost(
@@ -105,7 +107,7 @@ def estimate_cost(
     lines = [
         f"data         {data.summary()}",
         f"model        {parameters:,} parameters, {macs / 1e6:,.1f} million multiply-adds per image"
-        f"{describe_origin(config)}",
+        f"{describe_architecture(config, unet)}",
         f"devices      {describe_devices(accelerator)}",
         f"batch        {train.batch_size} = {accelerator.num_processes} process(es) x {train.gradient_accumulation_steps} "
         f"accumulation step(s) x {micro_batch} images; {train.mixed_precision}",

@@ -6,7 +6,7 @@ from pathlib import Path
 from ddpm.config.sections import Config
 from ddpm.processes import describe_devices, first_on_main
 from ddpm.training.build import build_data, build_in_training_metrics, build_schedule, build_unet, check_config
-from ddpm.training.dry_run import describe_origin, estimate_cost, multiply_adds
+from ddpm.training.dry_run import describe_architecture, estimate_cost, multiply_adds
 from ddpm.training.launch import start_accelerator
 from ddpm.training.run_directory import hold_run_directory
 from ddpm.training.trainer import Trainer
@@ -43,7 +43,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False) -> None:
     }
     with hold_run_directory(accelerator, run_dir, config, facts) as run_id:
         devices = describe_devices(accelerator)
-        size = f"{facts['parameters']:,} parameters{describe_origin(config)}"
+        size = f"{facts['parameters']:,} parameters{describe_architecture(config, unet)}"
         accelerator.print(f"run directory {run_dir}: {data.summary()}; {size}; {devices}")
         if data.skipped and accelerator.is_main_process:
             print(f"WARNING: {data.skipped} unreadable images are left out", file=sys.stderr)

@@ -50,10 +50,12 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "eta of another sampler": (["--sample.sampler", "euler", "--sample.eta", "0.5"], ["sample.eta", "ddim"]),
     "guidance without a null class": (
-        ["--diffusion.class_dropout_prob", "0", "--sample.guidance_scale", "2"], ["sample.guidance_scale", "diffusion.class_dropout_prob"],
+        ["--diffusion.class_dropout_prob", "0", "--sample.guidance_scale", "2"],
+        ["sample.guidance_scale", "diffusion.class_dropout_prob"],
     ),
     "extractor": (
-        ["--evaluation.every", "1", "--evaluation.extractor", "jugde"], ["evaluation.extractor", "did you mean classifier?"],
+        ["--evaluation.every", "1", "--evaluation.extractor", "clasifier"],
+        ["evaluation.extractor", "did you mean classifier?"],
     ),
     "missing data": (["--data.source", "./no/such/folder"], ["data.source"]),
     "fp16 without a GPU": (["--train.mixed_precision", "fp16"], ["train.mixed_precision", "fp16", "GPU"]),
@@ -114,7 +116,7 @@ SAMPLING_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "unknown sampler": (["--sampler", "euler_"], ["sampler: 'euler_'", "did you mean euler?"]),
     "unknown format": (["--format", "pgn"], ["format: 'pgn'", "did you mean png?"]),
     "eta out of range": (["--eta", "2"], ["eta: 2.0", "0 to 1"]),
-    "mistyped option": (["--gidance", "2"], ["gidance", "did you mean guidance?"]),
+    "mistyped option": (["--gidance-scale", "2"], ["gidance-scale", "did you mean guidance-scale?"]),
 }
 
 

@@ -36,7 +36,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("kind", [*SECTIONS.values(), *COMMANDS.values(), TrainCommand])
 def test_every_option_has_a_help_text(kind: type) -> None:
-    texts = help_texts(kind)
+    _, texts = help_texts(kind)
     assert {f.name for f in dataclasses.fields(kind)} == texts.keys()
     assert all(texts.values())
 
@@ -69,14 +69,14 @@ def test_help_names_every_option(script: str, capsys: pytest.CaptureFixture) -> 
 
 MISTAKES: list[tuple[str, list[str], list[str]]] = [
     ("sample", [], ["model"]),
-    ("sample", ["run", "--gidance", "2"], ["gidance", "did you mean guidance?"]),
+    ("sample", ["run", "--gidance-scale", "2"], ["gidance-scale", "did you mean guidance-scale?"]),
     ("sample", ["run", "--steps", "many"], ["steps", "'many'", "whole number"]),
     ("sample", ["run", "--sampler", "dimm"], ["sampler", "'dimm'", "did you mean ddim?"]),
     ("sample", ["run", "--per-clas", "2"], ["per-clas", "did you mean per-class?"]),
     ("sample", ["run", "other"], ["'other'", "--help"]),
     ("sample", ["run", "--blend", "1"], ["blend: 1", "2 or more"]),
     ("sample", ["run", "--walk", "3", "--swap"], ["swap", "walk", "only one"]),
-    ("sample", ["run", "--guidance-interval", "3"], ["guidance-interval", "'3'", "list of numbers"]),
+    ("sample", ["run", "--guidance-interval", "3"], ["guidance_interval", "'3'", "list of numbers"]),
     ("evaluate", ["run", "--count", "1"], ["count: 1", "2 or more"]),
     ("evaluate", ["run", "--bootstrap", "2"], ["bootstrap: 2", "20 or more"]),
     ("compare", [], ["runs"]),

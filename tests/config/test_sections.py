@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
-from ddpm.config import choices
+from ddpm.config.commands import ConvertCommand
 from ddpm.config.sections import (
     CHANGEABLE,
+    OPTIONS,
     SECTIONS,
     Config,
     DataConfig,
@@ -20,8 +21,8 @@ from ddpm.config.sections import (
     TrackingConfig,
     TrainConfig,
     differences,
-    option_names,
 )
+from ddpm.config.values import choices, field_types
 from ddpm.data.loading import ON_BAD_IMAGE
 from ddpm.diffusion.objective import PREDICTIONS, TIMESTEP_SAMPLERS, WEIGHTINGS
 from ddpm.diffusion.samplers import SAMPLERS
@@ -36,31 +37,34 @@ from ddpm.models.shape import SIDES
 from ddpm.models.unet import RESAMPLERS
 
 REGISTRIES: dict[str, Iterable[str]] = {
-    "BadImagePolicy": ON_BAD_IMAGE,
-    "NormName": NORMS,
-    "ConditioningName": CONDITIONINGS,
-    "DepthName": ("all", *SIDES),
-    "ResampleName": RESAMPLERS,
-    "ScheduleName": SCHEDULES,
-    "PredictionName": PREDICTIONS,
-    "WeightingName": WEIGHTINGS,
-    "TimestepSamplerName": TIMESTEP_SAMPLERS,
-    "SamplerName": SAMPLERS,
-    "SpacingName": SPACINGS,
-    "MonitoredMetric": MONITORED,
-    "ConversionTarget": FORMATS,
-    "PresetName": PRESETS,
+    "data.on_bad_image": ON_BAD_IMAGE,
+    "model.norm": NORMS,
+    "model.conditioning": CONDITIONINGS,
+    "model.condition_at": ("all", *SIDES),
+    "model.resample": RESAMPLERS,
+    "diffusion.schedule": SCHEDULES,
+    "diffusion.prediction": PREDICTIONS,
+    "diffusion.weighting": WEIGHTINGS,
+    "diffusion.timestep_sampler": TIMESTEP_SAMPLERS,
+    "sample.sampler": SAMPLERS,
+    "sample.timestep_spacing": SPACINGS,
+    "evaluation.sampler": SAMPLERS,
+    "evaluation.timestep_spacing": SPACINGS,
+    "evaluation.metric": MONITORED,
 }
+OF_CONVERT = {"to": FORMATS, "preset": PRESETS, "schedule": SCHEDULES, "prediction": PREDICTIONS}
 # Choices that no dict holds: code compares with them directly.
-OTHERS = {"LearningRateDecay", "PrecisionName", "WandbMode"}
+OTHERS = {"train.lr_schedule", "train.mixed_precision", "tracking.wandb"}
 
 
 def test_choices_are_the_entries_of_the_registries() -> None:
-    literals = {name: get_args(kind) for name, kind in vars(choices).items() if get_args(kind)}
-    assert {name: tuple(entries) for name, entries in REGISTRIES.items()} == {
-        name: names for name, names in literals.items() if name not in OTHERS
+    found = {name: choices(kind) for name, kind in OPTIONS.items() if choices(kind)}
+    assert {name: [*entries] for name, entries in REGISTRIES.items()} == {
+        name: names for name, names in found.items() if name not in OTHERS
     }
-    assert literals.keys() == REGISTRIES.keys() | OTHERS
+    assert found.keys() == REGISTRIES.keys() | OTHERS
+    of_convert = {name: choices(kind) for name, kind in field_types(ConvertCommand).items() if choices(kind)}
+    assert of_convert == {name: [*entries] for name, entries in OF_CONVERT.items()}
 
 
 def changed(**sections: dict[str, Any]) -> Config:
@@ -90,8 +94,8 @@ def changed(**sections: dict[str, Any]) -> Config:
     (TrainConfig, "max_grad_norm", 0, "above 0"),
     (TrainConfig, "beta2", 1.0, "0 to less than 1"),
     (TrainConfig, "warmup_steps", -1, "0 or more"),
-    (TrainConfig, "decay", "linear", "cosine, constant"),
-    (TrainConfig, "precision", "fp8", "fp32, bf16, fp16"),
+    (TrainConfig, "lr_schedule", "linear", "cosine, constant"),
+    (TrainConfig, "mixed_precision", "fp8", "fp32, bf16, fp16"),
     (TrainConfig, "seed", 2**63, "2^63 - 1"),
     (TrainConfig, "keep_checkpoints", 0, "1 or more"),
     (SampleConfig, "sampler", "dimm", "did you mean ddim?"),
@@ -143,11 +147,14 @@ def test_differences() -> None:
 
 
 def test_options_that_do_not_affect_the_result_may_change() -> None:
-    assert {*option_names()} >= CHANGEABLE
+    assert OPTIONS.keys() >= CHANGEABLE
     new = changed(
         data={"memory_gb": 1.0, "workers": 0},
         model={"gradient_checkpointing": True},
-        train={"gradient_accumulation_steps": 2, "checkpoint_every": 1, "keep_checkpoints": 9, "sample_every": 0, "max_skipped": 1},
+        train={
+            "gradient_accumulation_steps": 2, "checkpoint_every": 1, "keep_checkpoints": 9, "sample_every": 0,
+            "max_skipped": 1,
+        },
         sample={"steps": 3, "guidance_scale": 2.0},
         evaluation={"every": 10, "count": 20, "extractor": "dinov2", "metric": "accuracy", "steps": 3, "seed": 1},
         tracking={"wandb": "off"},
@@ -156,12 +163,12 @@ def test_options_that_do_not_affect_the_result_may_change() -> None:
     # Options that determine the weights may not change: randomness, data, model, objective, optimizer.
     assert not CHANGEABLE & {"train.seed", "train.batch_size", "train.steps", "data.source", "train.mixed_precision"}
     assert not [key for key in CHANGEABLE if key.startswith("diffusion.")]
-    assert {key for key in option_names() if key.startswith(("evaluation.", "sample.", "tracking."))} <= CHANGEABLE
+    assert {key for key in OPTIONS if key.startswith(("evaluation.", "sample.", "tracking."))} <= CHANGEABLE
 
 
 def test_more_steps_count_unless_the_learning_rate_is_constant() -> None:
     def config(steps: int, decay: str) -> Config:
-        return changed(train={"steps": steps, "decay": decay})
+        return changed(train={"steps": steps, "lr_schedule": decay})
 
     assert differences(config(10, "constant"), config(20, "constant")) == {}
     assert differences(config(20, "constant"), config(10, "constant")) == {"train.steps": (20, 10)}

@@ -102,7 +102,8 @@ def test_anchors_and_arms_without_overrides(tmp_path: Path) -> None:
 
 
 def test_arms_may_override_data_options_that_leave_the_images_the_same(tmp_path: Path) -> None:
-    study = read(tmp_path, GOOD, arms={"true": {}, "shuffled": {"data.shuffle_labels": True, "data.horizontal_flip": True}})
+    shuffled = {"data.shuffle_labels": True, "data.horizontal_flip": True}
+    study = read(tmp_path, GOOD, arms={"true": {}, "shuffled": shuffled})
     assert study.arms[1].config.data.shuffle_labels and not study.baseline.config.data.shuffle_labels
 
 

@@ -41,7 +41,9 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         f"arms that differ in {key} alone": (
             {"arms": {"first": {}, "second": {key: value}}}, ["arms", "first and second", "seed_shift"],
         )
-        for key, value in {"train.log_every": 5, "train.gradient_accumulation_steps": 2, "tracking.wandb": "off"}.items()
+        for key, value in (
+            ("train.log_every", 5), ("train.gradient_accumulation_steps", 2), ("tracking.wandb", "off")
+        )
     },
     "sampling of an arm": (
         {"arms": arms(b={"sample.steps": 5})}, ["arms.b", "sample.steps", "set it in base", "steps in evaluation"],
@@ -61,7 +63,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "misspelt shift": ({"arms": arms(b={"seed_shfit": 1})}, ["arms.b", "seed_shfit", "did you mean seed_shift?"]),
     "unknown option": ({"arms": arms(b={"model.nrom": 1})}, ["arms.b", "model.nrom", "did you mean model.norm?"]),
     "unknown choice": ({"arms": arms(b={"model.norm": "adagm"})}, ["arms.b", "model.norm", "did you mean adagn?"]),
-    "unknown section": ({"base": {"trian": {"steps": 1}}}, ["base", "trian", "did you mean train?"]),
+    "unknown section": ({"base": {"trian": {"steps": 1}}}, ["base", "trian.steps", "did you mean train.steps?"]),
     "unknown option of the base": ({"base": {"train": {"stesp": 1}}}, ["base", "train.stesp", "mean train.steps?"]),
     "base that is not there": ({"base": "nowhere.yaml"}, ["base", "nowhere.yaml", "give a configuration file"]),
     "type": ({"arms": arms(b={"model.channels": "many"})}, ["arms.b", "model.channels", "'many'", "whole number"]),
@@ -121,7 +123,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["evaluation: metrics", 'type metrics: "denoising, accuracy"'],
     ),
     "metrics that are a number": ({"evaluation": {"metrics": 3}}, ["evaluation: metrics: 3", "text"]),
-    "names that differ in case": ({"arms": arms(b={}, B={"model.norm": "adain"})}, ["arms", "'B'", "rename one"]),
+    "names that differ in case": ({"arms": arms(b={}, B={"model.norm": "adain"})}, ["arms: b", "rename one"]),
     "name that YAML takes for a truth value": ({"arms": {"a": {}, True: {}}}, ["arms", "True", "in quotes"]),
 }
 

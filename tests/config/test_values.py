@@ -4,11 +4,11 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
-from ddpm.config.values import accepts_list, accepts_none, convert_fields, convert_mapping, convert_value
+from ddpm.config.values import CheckedOptions, accepts_list, at_least, convert_mapping, convert_value
 
 Colour = Literal["red", "green", "off"]
 
@@ -95,28 +95,26 @@ def test_other_values_are_refused_in_one_line(value: Any, kind: Any, named: list
 def test_a_mapping_may_hold_known_names_only() -> None:
     kinds = {"steps": int, "rate": float}
     assert convert_mapping({"rate": 1}, kinds) == {"rate": 1.0}
-    with pytest.raises(ValueError, match=r"^train\.stesp .*train\.steps"):
-        convert_mapping({"stesp": 1}, kinds, "train")
-    with pytest.raises(ValueError, match=r"^train\.steps: 'x'"):
-        convert_mapping({"steps": "x"}, kinds, "train")
+    with pytest.raises(ValueError, match=r"^stesp .*steps"):
+        convert_mapping({"stesp": 1}, kinds)
+    with pytest.raises(ValueError, match=r"^steps: 'x'"):
+        convert_mapping({"steps": "x"}, kinds)
 
 
 @dataclass(frozen=True)
-class Example:
-    rate: float = 1
-    names: list[str] = dataclasses.field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        convert_fields(self, "example")
+class Example(CheckedOptions, section="example"):
+    rate: Annotated[float, at_least(0)] = 1
+    sizes: list[int] = dataclasses.field(default_factory=list)
 
 
-def test_fields_of_a_dataclass_are_converted() -> None:
+def test_fields_of_a_dataclass_are_converted_and_checked() -> None:
     assert type(Example().rate) is float and Example(rate="2").rate == 2.0
-    assert Example(names=("a",)).names == ["a"]
-    with pytest.raises(ValueError, match=r"^example\.names: 'a' .*list"):
-        Example(names="a")
+    assert Example(sizes=("8",)).sizes == [8]
+    with pytest.raises(ValueError, match=r"^example\.sizes: 'a' .*list"):
+        Example(sizes="a")
+    with pytest.raises(ValueError, match=r"^example\.rate: -1\.0 .*0 or more"):
+        Example(rate=-1)
 
 
 def test_what_a_type_accepts() -> None:
-    assert accepts_none(int | None) and accepts_none(Colour | None) and not accepts_none(int)
     assert accepts_list(list[int] | Colour) and accepts_list(list[float] | None) and not accepts_list(str | None)

@@ -24,7 +24,7 @@ from ddpm.config.yaml_files import read_config, read_flags, sample_settings, val
 UNUSUAL = Config(
     DataConfig(source="images", resolution=28, channels=3, image_column="on", horizontal_flip=True, memory_gb=1e-3),
     ModelConfig(channels=48, channel_mult=[1, 1.5, 2.0], attention_resolutions=[], norm="groupnorm", dropout=0.25),
-    DiffusionConfig(schedule="sigmoid", num_timesteps=77, zero_terminal_snr=True, prediction="x_0", class_dropout_prob=0),
+    DiffusionConfig("sigmoid", num_timesteps=77, zero_terminal_snr=True, prediction="x_0", class_dropout_prob=0),
     TrainConfig(learning_rate=1e-4, lr_schedule="constant", ema_half_life=1e6, seed=2**63 - 1),
     SampleConfig(sampler="ddpm", eta=1, guidance_scale=1.5, guidance_interval=[0.3, 3], seed=2**62 - 1),
     TrackingConfig(wandb="off", wandb_project="null", tensorboard=True),
