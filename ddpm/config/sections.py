@@ -226,7 +226,7 @@ class SamplerConfig:
         steps: maximum number of network evaluations per image.
         timestep_spacing: spacing of the timesteps.
         eta: noise added by ddim, from 0 (deterministic) to 1 (as much as ddpm).
-        guidance: guidance scale; 1 disables guidance.
+        guidance_scale: guidance scale; 1 disables guidance.
         guidance_interval: guide only at noise levels sigma in (low, high], given as [low, high]; null guides at all.
         guidance_rescale: from 0 to 1, how far the standard deviation of guided images is rescaled to that of
             unguided ones.
@@ -249,7 +249,7 @@ class SamplerConfig:
         convert_fields(self, section)
         check_range(self.steps >= 1, f"{section}.steps", self.steps, "1 or more")
         check_range(0 <= self.eta <= 1, f"{section}.eta", self.eta, "0 to 1")
-        check_range(self.guidance_scale >= 0, f"{section}.guidance", self.guidance_scale, "0 or more")
+        check_range(self.guidance_scale >= 0, f"{section}.guidance_scale", self.guidance_scale, "0 or more")
         interval = self.guidance_interval
         ordered = interval is None or (len(interval) == 2 and 0 <= interval[0] < interval[1])
         check_range(ordered, f"{section}.guidance_interval", interval, "[low, high] with 0 <= low < high, or null")
