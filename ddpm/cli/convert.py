@@ -15,15 +15,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         flags = None if command.flags is None else read_flags(command.flags)
         from ddpm.io.conversion import convert  # imported only now, so that --help is fast
 
-        convert(
-            command.model,
-            command.out,
-            command.to,
-            preset=command.preset,
-            flags=flags,
-            class_names=command.class_names,
-            null_class=command.null_class,
-            schedule=command.schedule,
-            num_timesteps=command.num_timesteps,
-            prediction=command.prediction,
-        )
+        convert(command, flags)

@@ -29,7 +29,7 @@ from ddpm.diffusion.schedule import SCHEDULES
 from ddpm.diffusion.timesteps import SPACINGS
 from ddpm.evaluation.in_training import MONITORED
 from ddpm.io.adm_flags import PRESETS
-from ddpm.io.conversion import FORMATS
+from ddpm.io.conversion import CONVERSION_TARGETS
 from ddpm.models.embedding import CONDITIONINGS
 from ddpm.models.norm import NORMS
 from ddpm.models.shape import SIDES
@@ -48,7 +48,7 @@ REGISTRIES: dict[str, Iterable[str]] = {
     "SamplerName": SAMPLERS,
     "SpacingName": SPACINGS,
     "MonitoredMetric": MONITORED,
-    "ConversionTarget": FORMATS,
+    "ConversionTarget": CONVERSION_TARGETS,
     "PresetName": PRESETS,
 }
 # Choices that no dict holds: code compares with them directly.
