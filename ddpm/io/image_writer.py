@@ -26,7 +26,6 @@ from typing import IO, Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -34,8 +33,15 @@ from tqdm import tqdm
 from ddpm.atomic import atomic_write, json_digest, write_json
 from ddpm.io.image_formats import FORMATS, BatchFormat, BatchStore, FileLayout, Format, ReadBatch, Request
 from ddpm.io.pictures import labelled_grid
-from ddpm.names import lookup
-from ddpm.processes import InUse, acquire_lock, all_together, first_on_main, join_processes, on_main
+from ddpm.processes import (
+    InUse,
+    acquire_lock,
+    all_together,
+    broadcast_from_main,
+    first_on_main,
+    join_processes,
+    on_main,
+)
 
 GRID_COLUMNS = 50               # maximum number of images per row of the grid,
 GRID_ROWS = 32                  # of rows,
@@ -56,8 +62,8 @@ def write_samples(
     Memory does not grow with the number of images. The j-th missing batch belongs to process j % n.
 
     Args:
-        out: folder, created if it does not exist; its content is described at the top of this file.
-        requests: the images, at least one.
+        out: folder, created if it does not exist; see the top of this file for its content.
+        requests: the images, at least one, with different files.
         draw: indices of a whole batch in `requests` -> uint8 (len, C, H, W) on the CPU; deterministic.
         batch_size: indices per call of `draw`; the last batch may be smaller.
         class_names: in the order of ids.
@@ -69,8 +75,8 @@ def write_samples(
         Path of the grid.
 
     Raises:
-        ValueError: if a format is unknown or cannot store images without a class, if two images would have the same
-            file, or if the folder contains other images or is in use by another command.
+        ValueError: if a format cannot store images without a class, or if the folder contains other images or is in
+            use by another command.
         OSError: if a file cannot be written; names it.
     """
     state = join_processes()
@@ -82,7 +88,7 @@ def write_samples(
         files = [FORMATS[name](layout) for name in wanted]
         parts = BatchStore(layout)
         store = next((kind for kind in files if isinstance(kind, BatchFormat)), parts)
-        work = broadcast_object_list([on_main(state, lambda: _missing(layout, files, store))])[0]
+        work = broadcast_from_main(state, lambda: _missing(layout, files, store))
         _draw(layout, work, draw, files, store, state)
         state.wait_for_everyone()
 
@@ -106,27 +112,18 @@ def write_samples(
 
 
 def _check(layout: FileLayout, formats: Sequence[str]) -> None:
-    chosen = {name: lookup(FORMATS, name, "format") for name in formats}
-    if not chosen:
-        raise ValueError(f"format: the list is empty; allowed are {', '.join(FORMATS)}")
-    if not layout.requests:
-        raise ValueError("per_class: no images are requested; allowed is 1 or more")
+    files = {(request.row, request.file) for request in layout.requests}
+    assert layout.requests and len(files) == len(layout.requests), "two images would have one file"
     classless = next((request.row for request in layout.requests if request.label < 0), None)
-    for name, kind in chosen.items():
-        if kind.needs_classes and classless is not None:
+    for name in formats:
+        if FORMATS[name].needs_classes and classless is not None:
             able = ", ".join(name for name, kind in FORMATS.items() if not kind.needs_classes)
             raise ValueError(
                 f"format: {name} needs a class for each image, and {classless!r} has none; allowed: {able}"
             )
     name, times = max(Counter(layout.class_names).items(), key=lambda item: item[1], default=("", 0))
-    if "parquet" in chosen and times > 1:
+    if "parquet" in formats and times > 1:
         raise ValueError(f"format: parquet needs distinct class names, and {times} are {name!r}; omit parquet")
-    seen = set()
-    for request in layout.requests:
-        assert Path(request.file).name == request.file and -1 <= request.label < len(layout.class_names), request
-        if (request.row, request.file) in seen:
-            raise ValueError(f"classes: {request.row!r} {request.file} is requested twice; name each class once")
-        seen.add((request.row, request.file))
 
 
 @contextmanager
@@ -162,7 +159,15 @@ def _begin(layout: FileLayout, record: dict[str, Any], formats: list[str]) -> No
     for temporary in [file for pattern in patterns for file in layout.out.glob(pattern)]:
         temporary.unlink()
     if path.exists():
-        different = _differences(path, facts)
+        try:
+            old, new = _flatten(json.loads(path.read_text())), _flatten(facts)
+        except (ValueError, AttributeError) as problem:
+            raise ValueError(f"{path}: is damaged ({problem}); choose another folder with --out") from problem
+        different = [
+            f"{name} ({old.get(name, 'not set')} there, {new.get(name, 'not set')} now)"
+            for name in new | old
+            if old.get(name) != new.get(name)
+        ]
         if different:
             raise ValueError(
                 f"{layout.out}: contains other images: {', '.join(different[:3])}; choose another folder with --out"
@@ -177,30 +182,12 @@ def _begin(layout: FileLayout, record: dict[str, Any], formats: list[str]) -> No
     write_json(path, facts)
 
 
-def _differences(path: Path, facts: dict[str, Any]) -> list[str]:
-    """Return the facts that differ between a samples.json and `text`, with both values."""
-
-    def leaves(facts: dict[str, Any], inside: str = "") -> Iterator[tuple[str, str]]:
-        for name, value in facts.items():
-            if isinstance(value, dict):
-                yield from leaves(value, f"{inside}{name}.")
-            else:
-                yield inside + name, json.dumps(value)
-
-    try:
-        old = dict(leaves(json.loads(path.read_text())))
-    except (ValueError, AttributeError) as problem:
-        raise ValueError(f"{path}: is damaged ({problem}); choose another folder with --out") from problem
-    new = dict(leaves(facts))
-    return [
-        f"{name} ({_brief(old.get(name, 'not set'))} there, {_brief(new.get(name, 'not set'))} now)"
-        for name in new | old
-        if old.get(name) != new.get(name)
-    ]
-
-
-def _brief(value: str) -> str:
-    return value if len(value) <= 60 else f"{value[:40]}...{value[-17:]}"
+def _flatten(facts: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested facts as JSON, by names such as `settings.steps`."""
+    flat: dict[str, str] = {}
+    for name, value in facts.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: json.dumps(value)}
+    return flat
 
 
 def _missing(layout: FileLayout, files: Sequence[Format], store: BatchFormat) -> list[int]:
