@@ -12,7 +12,7 @@ from PIL import Image
 
 from ddpm.data.decode import UnreadableImage, unreadable_if_it_fails
 from ddpm.data.labels import encode_labels
-from ddpm.data.records import ArrayPictures, Pictures, Records
+from ddpm.data.records import ArrayPictures, Pictures, Records, check_split
 
 # in order of preference: the names of this package, and the defaults of savez
 IMAGES = ("images", "arr_0")
@@ -106,8 +106,7 @@ def load_npz(source: str, split: str, image_column: str | None, label_column: st
     Raises:
         ValueError: if the file cannot be read, or there are no labels.
     """
-    if split != "train":
-        raise ValueError(f"data.split: {split!r} is not a split of {source!r}; it has: train")
+    check_split(source, split, ["train"])
     try:
         arrays = open_npz(Path(source))
     except ValueError as problem:

@@ -1,6 +1,8 @@
 """The content of a data source: undecoded pictures and their labels."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 from PIL import Image
 
 from ddpm.data.decode import UnreadableImage, unreadable_if_it_fails
+from ddpm.names import did_you_mean
 
 if TYPE_CHECKING:
     import datasets
@@ -111,11 +114,23 @@ class TablePictures(Pictures):
         return f"split {self.split!r}, row {index}"
 
 
-def refusal(pictures: Pictures, row: int, error: UnreadableImage) -> ValueError:
-    """Return the error for an unreadable image, with its location, the reason and the remedy."""
-    return ValueError(
-        f"data.source: unreadable image, {pictures.where(row)}: {error}; use data.on_bad_image skip to omit such images"
-    )
+@contextmanager
+def located(pictures: Pictures, row: int) -> Iterator[None]:
+    """Add the location of a picture and the remedy to an `UnreadableImage`."""
+    try:
+        yield
+    except UnreadableImage as error:
+        where = pictures.where(row)
+        raise UnreadableImage(
+            f"data.source: unreadable image, {where}: {error}; use data.on_bad_image skip to omit such images"
+        ) from error
+
+
+def check_split(source: str, split: str, splits: Iterable[str]) -> None:
+    """Raise ValueError unless a source has a split; the message lists its splits and suggests the nearest."""
+    if split not in splits:
+        listed = f"it has: {', '.join(splits)}{did_you_mean(split, splits)}"
+        raise ValueError(f"data.split: {split!r} is not a split of {source!r}; {listed}")
 
 
 def _read_file(path: str) -> bytes:

@@ -47,11 +47,13 @@ GRID_COLUMNS = 50               # maximum number of images per row of the grid,
 GRID_ROWS = 32                  # of rows,
 GRID_PIXELS = 2**26             # and roughly of pixels, which Pillow and browsers can open
 
+Draw = Callable[[list[int]], Tensor]        # indices of images -> uint8 (len, C, H, W)
+
 
 def write_samples(
     out: Path,
     requests: Sequence[Request],
-    draw: Callable[[list[int]], Tensor],
+    draw: Draw,
     batch_size: int,
     class_names: Sequence[str],
     record: dict[str, Any],
@@ -88,8 +90,8 @@ def write_samples(
         files = [FORMATS[name](layout) for name in wanted]
         parts = BatchStore(layout)
         store = next((kind for kind in files if isinstance(kind, BatchFormat)), parts)
-        work = broadcast_from_main(state, lambda: _missing(layout, files, store))
-        _draw(layout, work, draw, files, store, state)
+        work = broadcast_from_main(state, lambda: _missing(files, store))
+        _draw(work, draw, files, store, state)
         state.wait_for_everyone()
 
         def read(batch: int) -> Tensor:
@@ -190,8 +192,9 @@ def _flatten(facts: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _missing(layout: FileLayout, files: Sequence[Format], store: BatchFormat) -> list[int]:
+def _missing(files: Sequence[Format], store: BatchFormat) -> list[int]:
     """Return the batches that are not stored yet and that a format needs."""
+    layout = store.layout
     work = [b for b in range(layout.batches) if not store.has(b) and not all(kind.has(b) for kind in files)]
     there = len(layout.requests) - sum(len(layout.indices(batch)) for batch in work)
     if there:
@@ -199,15 +202,9 @@ def _missing(layout: FileLayout, files: Sequence[Format], store: BatchFormat) ->
     return work
 
 
-def _draw(
-    layout: FileLayout,
-    work: Sequence[int],
-    draw: Callable[[list[int]], Tensor],
-    files: Sequence[Format],
-    store: BatchFormat,
-    state: PartialState,
-) -> None:
+def _draw(work: Sequence[int], draw: Draw, files: Sequence[Format], store: BatchFormat, state: PartialState) -> None:
     """Generate and store this process's batches; after an error it ends at once, as the others may need hours."""
+    layout = store.layout
     sizes = [len(layout.indices(batch)) for batch in work]
     total, several = len(layout.requests), state.num_processes
     shown = state.is_main_process and len(work) > 1
