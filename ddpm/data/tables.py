@@ -171,9 +171,8 @@ def _choose(
         raise ValueError(f"{key}: {given!r} {problem}; the columns are: {columns}{did_you_mean(given, features)}")
     if len(candidates) == 1:
         return candidates[0]
-    for name in usual:
-        for candidate in candidates:
-            if candidate.lower() == name:
-                return candidate
+    named = [candidate for name in usual for candidate in candidates if candidate.lower() == name]
+    if named:
+        return named[0]
     found = f"the {role} column is ambiguous" if candidates else f"no {role} column found"
     raise ValueError(f"{key}: {found}; name it as {key} (the columns are: {columns})")

@@ -111,9 +111,7 @@ def _load(folder: Path, config: Mapping[str, Any], null_class: bool) -> UNet2DMo
             f"in_channels, {options['in_channels']}, or twice as many with a learned variance"
         )
     if not any(folder.glob(f"{_WEIGHTS}*.safetensors")):
-        pickled = next(iter(folder.glob(f"{_WEIGHTS}*.bin")), None)
-        reason = f"{pickled.name} can run arbitrary code" if pickled else "it contains no weights"
-        raise ValueError(f"{folder}: needs {_WEIGHTS}.safetensors; {reason}")
+        raise ValueError(f"{folder}: needs {_WEIGHTS}.safetensors; a .bin file is not loaded, as it can run any code")
     try:
         model, report = UNet2DModel.from_pretrained(
             folder, use_safetensors=True, torch_dtype=torch.float32, output_loading_info=True

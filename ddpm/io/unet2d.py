@@ -68,13 +68,16 @@ def to_unet2d(unet: UNet) -> UNet2DModel:
         ValueError: if UNet2DModel does not support the architecture; names the option and the allowed values.
     """
     config = unet.config
-    conditioning, groups = _conditioning(unet), _groups(unet)
     widths = [int(config.channels * factor) for factor in config.channel_mult]
-    if widths[0] != config.channels:
-        raise ValueError(
-            f"model.channel_mult: starts with {config.channel_mult[0]}, which UNet2DModel does not support; allowed is "
-            "a first factor of 1"
-        )
+    for option, fits, allowed in (
+        ("norm", config.norm in _CONDITIONING, ", ".join(_CONDITIONING)),
+        ("conditioning", config.conditioning == "both", "both"),
+        ("condition_at", all(stage.conditioned for stage in unet.stages.values()), "all"),
+        ("channel_mult", widths[0] == config.channels, "a first factor of 1"),
+    ):
+        if not fits:
+            raise ValueError(f"model.{option}: UNet2DModel does not support {config[option]}; allowed: {allowed}")
+    groups = _groups(unet)
     with torch.device("meta"):
         model = UNet2DModel(
             sample_size=config.resolution,
@@ -94,7 +97,7 @@ def to_unet2d(unet: UNet) -> UNet2DModel:
             norm_num_groups=groups,
             attn_norm_num_groups=groups,        # otherwise the middle attention has no norm with scale_shift
             norm_eps=EPS,
-            resnet_time_scale_shift=conditioning,
+            resnet_time_scale_shift=_CONDITIONING[config.norm],
             num_class_embeds=config.num_classes + config.null_class if config.num_classes else None,
         )
     ours = unet.state_dict()
@@ -134,18 +137,6 @@ def _head_channels(unet: UNet) -> int | None:
             "only one number for all; allowed are models with model.head_channels, or with one head"
         )
     return found.pop()
-
-
-def _conditioning(unet: UNet) -> str:
-    config, norm = unet.config, unet.config.norm
-    if norm not in _CONDITIONING:
-        raise ValueError(f"model.norm: UNet2DModel does not support {norm}; allowed: {', '.join(_CONDITIONING)}")
-    if config.conditioning != "both":
-        raise ValueError(f"model.conditioning: UNet2DModel does not support {config.conditioning}; allowed: both")
-    if not all(level.conditioned for level in unet.stages.values()):
-        depths = config.condition_at
-        raise ValueError(f"model.condition_at: UNet2DModel does not support {depths}; allowed: all")
-    return _CONDITIONING[norm]
 
 
 def _block_types(unet: UNet, side: str) -> tuple[str, ...]:
