@@ -68,9 +68,7 @@ def load_adm(path: Path, flags: Flags) -> UNet:
             **_inferred(state_dict, flags),
         )
     except ValueError as problem:
-        fitting = fitting_presets(state_dict)
-        advice = f"matching presets: {', '.join(fitting)}" if fitting else "no preset matches either"
-        raise ValueError(f"{path}: {problem}; {advice}") from None
+        raise ValueError(f"{path}: {problem}; {name_fitting_presets(state_dict)}") from None
 
 
 def fitting_presets(state_dict: dict[str, Tensor]) -> list[str]:
@@ -81,6 +79,11 @@ def fitting_presets(state_dict: dict[str, Tensor]) -> list[str]:
         return _difference(state_dict, layout(unet, flags.class_cond)) is None
 
     return [name for name, flags in PRESETS.items() if fits(flags)]
+
+
+def name_fitting_presets(state_dict: dict[str, Tensor]) -> str:
+    """Return the advice of an error about a preset."""
+    return f"matching presets: {', '.join(fitting_presets(state_dict)) or 'none'}"
 
 
 def _inferred(state_dict: dict[str, Tensor], flags: Flags) -> dict[str, Any]:

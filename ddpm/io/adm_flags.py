@@ -107,19 +107,12 @@ class Flags:
 
     def architecture(self) -> dict[str, Any]:
         """Return arguments of `without_weights`, except channels and number of classes, which the weights determine."""
-        return {
-            "image_size": self.image_size,
+        equal = ("image_size", "num_res_blocks", "dropout", "num_heads", "num_head_channels")
+        attention = _numbers("attention_resolutions", self.attention_resolutions)
+        return {name: getattr(self, name) for name in (*equal, "use_scale_shift_norm", "resblock_updown")} | {
             "model_channels": self.num_channels,
-            "num_res_blocks": self.num_res_blocks,
-            "attention_resolutions": [
-                self.image_size // pixels for pixels in _numbers("attention_resolutions", self.attention_resolutions)
-            ],
-            "dropout": self.dropout,
+            "attention_resolutions": [self.image_size // pixels for pixels in attention],
             "channel_mult": _numbers("channel_mult", self.channel_mult or _CHANNEL_MULT[self.image_size]),
-            "num_heads": self.num_heads,
-            "num_head_channels": self.num_head_channels,
-            "use_scale_shift_norm": self.use_scale_shift_norm,
-            "resblock_updown": self.resblock_updown,
         }
 
 

@@ -11,7 +11,7 @@ from ddpm.atomic import MANIFEST, digests, find_damage, write_directory_atomical
 from ddpm.config.commands import ConvertCommand
 from ddpm.config.sections import Config
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
-from ddpm.io.adm import fitting_presets, load_adm, read_weights
+from ddpm.io.adm import load_adm, name_fitting_presets, read_weights
 from ddpm.io.adm_flags import PRESETS, Flags
 from ddpm.io.diffusers_folder import read_folder
 from ddpm.io.pipelines import load_pipeline
@@ -111,9 +111,7 @@ def read_weights_file(
     if preset is not None and flags is not None:
         raise ValueError("preset: conflicts with flags; use either --preset or --flags")
     if preset is None and flags is None:
-        fitting = fitting_presets(read_weights(file))
-        known = f"matching presets: {', '.join(fitting)}" if fitting else "no preset matches; use --flags FILE"
-        raise ValueError(f"preset: required for {file}; {known}")
+        raise ValueError(f"preset: required for {file}, or --flags FILE; {name_fitting_presets(read_weights(file))}")
     try:
         chosen = PRESETS[preset] if preset is not None else Flags.read(flags or {})
     except ValueError as problem:

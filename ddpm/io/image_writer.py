@@ -30,18 +30,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from ddpm import processes
 from ddpm.atomic import atomic_write, json_digest, write_json
 from ddpm.io.image_formats import FORMATS, BatchFormat, BatchStore, FileLayout, Format, ReadBatch, Request
 from ddpm.io.pictures import labelled_grid
-from ddpm.processes import (
-    InUse,
-    acquire_lock,
-    all_together,
-    broadcast_from_main,
-    first_on_main,
-    join_processes,
-    on_main,
-)
 
 GRID_COLUMNS = 50               # maximum number of images per row of the grid,
 GRID_ROWS = 32                  # of rows,
@@ -81,16 +73,16 @@ def write_samples(
             use by another command.
         OSError: if a file cannot be written; names it.
     """
-    state = join_processes()
+    state = processes.join_processes()
     layout, grid = FileLayout(out, requests, batch_size, class_names), out / "grid.png"
-    on_main(state, lambda: _check(layout, formats))
+    processes.on_main(state, lambda: _check(layout, formats))
     wanted = [name for name in FORMATS if name in formats]
     with _held(out, state):
-        on_main(state, lambda: _begin(layout, record, wanted))
+        processes.on_main(state, lambda: _begin(layout, record, wanted))
         files = [FORMATS[name](layout) for name in wanted]
         parts = BatchStore(layout)
         store = next((kind for kind in files if isinstance(kind, BatchFormat)), parts)
-        work = broadcast_from_main(state, lambda: _missing(files, store))
+        work = processes.broadcast_from_main(state, lambda: _missing(files, store))
         _draw(work, draw, files, store, state)
         state.wait_for_everyone()
 
@@ -99,8 +91,7 @@ def write_samples(
 
         def complete() -> None:
             for kind in files:
-                if kind is not store:
-                    kind.complete(read, (state.process_index, state.num_processes))
+                kind.complete(read, (state.process_index, state.num_processes))
 
         def finish() -> None:
             if not grid.exists():
@@ -108,8 +99,8 @@ def write_samples(
                     _grid(layout, read).save(file, "PNG")
             parts.remove()
 
-        all_together(state, complete)
-        on_main(state, finish)
+        processes.all_together(state, complete)
+        processes.on_main(state, finish)
     return grid
 
 
@@ -137,17 +128,17 @@ def _held(out: Path, state: PartialState) -> Iterator[None]:
         lock = (out / ".lock").open("a+")
         # First exclusive, then shared: the kernel releases a lock when its process ends, however that happens.
         for kind in (fcntl.LOCK_EX, fcntl.LOCK_SH) if state.is_main_process else (fcntl.LOCK_SH,):
-            if not acquire_lock(lock, kind):
+            if not processes.acquire_lock(lock, kind):
                 lock.seek(0)
                 holders = ", ".join(lock.read().split("\n")[:-1]) or "another process"
-                raise InUse(f"{out}: in use by {holders}; wait for it, or choose another folder with --out")
+                raise processes.InUse(f"{out}: in use by {holders}; wait for it, or choose another folder with --out")
             if kind == fcntl.LOCK_EX:
                 lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()
         return lock
 
-    with first_on_main(state, hold):
+    with processes.first_on_main(state, hold):
         yield
 
 

@@ -21,7 +21,6 @@ from ddpm.models.unet import UNet
 
 _CONDITIONING = {"groupnorm_matched": "default", "groupnorm": "default", "adagn": "scale_shift"}
 _NORMS = {"default": "groupnorm", "scale_shift": "adagn"}
-_RESAMPLE = {"resblock": "resnet", "conv": "conv"}
 _BLOCKS = {         # side -> resampling type -> level without attention
     "down": {"resblock": "ResnetDownsampleBlock2D", "conv": "DownBlock2D"},
     "up": {"resblock": "ResnetUpsampleBlock2D", "conv": "UpBlock2D"},
@@ -77,7 +76,7 @@ def to_unet2d(unet: UNet) -> UNet2DModel:
     ):
         if not fits:
             raise ValueError(f"model.{option}: UNet2DModel does not support {config[option]}; allowed: {allowed}")
-    groups = _groups(unet)
+    groups, resample = _groups(unet), "resnet" if config.resample == "resblock" else "conv"
     with torch.device("meta"):
         model = UNet2DModel(
             sample_size=config.resolution,
@@ -90,8 +89,8 @@ def to_unet2d(unet: UNet) -> UNet2DModel:
             up_block_types=_block_types(unet, "up"),
             block_out_channels=tuple(widths),
             layers_per_block=config.num_res_blocks,
-            downsample_type=_RESAMPLE[config.resample],
-            upsample_type=_RESAMPLE[config.resample],
+            downsample_type=resample,
+            upsample_type=resample,
             dropout=config.dropout,
             attention_head_dim=_head_channels(unet),
             norm_num_groups=groups,
@@ -258,7 +257,7 @@ def _factor(width: int, channels: int) -> float:
 
 # ------------------------------------------------------------------------------------------------------------- names
 
-_PLACES = {"down": "down_blocks", "mid": "mid_block", "up": "up_blocks"}
+_SIDES = {"down": "down_blocks", "mid": "mid_block", "up": "up_blocks"}
 _ROLES = {"blocks": "resnets", "attentions": "attentions", "resample": "{}samplers"}
 _LAYERS = {
     "norm2.proj": ["time_emb_proj"],
@@ -286,5 +285,5 @@ def _their_names(ours: str) -> list[str]:
     side, *parts = path.split(".")
     level = [] if side == "mid" else [parts.pop(0)]
     role, index, *layer = parts
-    parent = ".".join([_PLACES[side], *level, _ROLES[role].format(side), index])
+    parent = ".".join([_SIDES[side], *level, _ROLES[role].format(side), index])
     return [f"{parent}.{name}.{kind}" for name in _LAYERS.get(".".join(layer), [".".join(layer)])]

@@ -285,7 +285,7 @@ def test_a_wrong_preset_names_the_right_one(tmp_path: Path, monkeypatch: pytest.
 def test_weights_that_no_preset_fits_say_so(tmp_path: Path) -> None:
     weights, _ = golden("improved_additive_16")
     torch.save(weights, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match=r"first difference: time_embed\.0\.weight is .*; no preset matches"):
+    with pytest.raises(ValueError, match=r"first difference: time_embed\.0\.weight is .*; matching presets: none"):
         load_adm(tmp_path / "model.pt", PRESETS["imagenet64"])
 
 
