@@ -93,7 +93,7 @@ def find_damage(directory: Path) -> str | None:
 
 def newest_intact(folder: Path, pattern: str = "step_*") -> tuple[Path | None, dict[Path, str]]:
     """Return the last intact directory by name, and the problem of each damaged directory after it."""
-    damaged = {}
+    damaged: dict[Path, str] = {}
     for directory in sorted((path for path in folder.glob(pattern) if path.is_dir()), reverse=True):
         problem = find_damage(directory)
         if problem is None:

@@ -15,4 +15,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = None if command.flags is None else read_flags(command.flags)
     from ddpm.io.conversion import convert  # imported only now, so that --help is fast
 
-    convert(**{**vars(command), "flags": flags})
+    convert(command, flags)

@@ -15,7 +15,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = sample_settings(command)
     from ddpm.io.sample_folder import sample_to_folder  # imported only now, so that --help is fast
 
-    sample_to_folder(
-        command.model, command.classes, settings, command.out, command.format, command.guide, command.blend,
-        command.walk, command.swap,
-    )
+    sample_to_folder(command, settings)

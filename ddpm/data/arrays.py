@@ -12,7 +12,7 @@ from PIL import Image
 
 from ddpm.data.decode import UnreadableImage, unreadable_if_it_fails
 from ddpm.data.labels import encode_labels
-from ddpm.data.records import ArrayPictures, Pictures, Records
+from ddpm.data.records import ArrayPictures, Pictures, Records, check_split
 
 # in order of preference: the names of this package, and the defaults of savez
 IMAGES = ("images", "arr_0")
@@ -21,7 +21,7 @@ CLASS_NAMES = "class_names"
 
 
 @dataclass(frozen=True)
-class NpzPictures:
+class NpzPictures(Pictures):
     """Pictures in an uncompressed array of an archive, read from the file one by one.
 
     Attributes:
@@ -49,9 +49,6 @@ class NpzPictures:
     def open(self, index: int) -> Image.Image:
         return Image.fromarray(np.frombuffer(self.read(index), np.uint8).reshape(self.shape[1:]))
 
-    def where(self, index: int) -> str:
-        return f"row {index}"
-
 
 class Arrays(NamedTuple):
     """The content of an .npz of images.
@@ -71,6 +68,7 @@ class _Header(NamedTuple):
     shape: tuple[int, ...]
     fortran_order: bool
     dtype: np.dtype
+    size: int           # of the header itself, in bytes
 
 
 def open_npz(path: Path) -> Arrays:
@@ -82,27 +80,24 @@ def open_npz(path: Path) -> Arrays:
         ValueError: if it is not an .npz, or its arrays have another type or shape; names the path.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            headers = {name.removesuffix(".npy"): _header(archive, name) for name in archive.namelist()}
-        found = next((name for name in IMAGES if name in headers), None)
-        if found is None:
-            there = ", ".join(f"{name} {header.shape}" for name, header in headers.items())
-            raise _Unsuitable(f"has no array {' or '.join(IMAGES)}; it contains {there or 'nothing'}")
-        shape = _image_shape(found, headers[found])
-        with np.load(path, allow_pickle=False) as arrays:
-            labels = next((arrays[name] for name in LABELS if name in headers), None)
-            names = arrays[CLASS_NAMES] if CLASS_NAMES in headers else None
-        if labels is not None and labels.shape != shape[:1]:
-            raise _Unsuitable(f"has labels of shape {labels.shape}; allowed is one id or name per image, {shape[:1]}")
-        return Arrays(
-            _pictures(path, found, headers[found], shape),
-            None if labels is None else labels.tolist(),
-            None if names is None else [str(name) for name in names.flatten()],
-        )
-    except _Unsuitable as problem:
-        raise ValueError(f"{path}: {problem}") from None
+        with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as arrays:
+            headers = {name.removesuffix(".npy"): _read_header(archive, name) for name in archive.namelist()}
+            found = next((name for name in IMAGES if name in headers), None)
+            if found is None:
+                there = ", ".join(f"{name} {header.shape}" for name, header in headers.items())
+                raise ValueError(f"there is no array {' or '.join(IMAGES)} but {there or 'nothing'}")
+            shape = _image_shape(found, headers[found])
+            labels = next((arrays[name].tolist() for name in LABELS if name in headers), None)
+            label_shape = next((headers[name].shape for name in LABELS if name in headers), None)
+            if label_shape not in (None, shape[:1]):
+                raise ValueError(f"labels have shape {label_shape}; allowed is one id or name per image, {shape[:1]}")
+            names = [str(name) for name in arrays[CLASS_NAMES].flatten()] if CLASS_NAMES in headers else None
+            begin = _first_value(path, archive.getinfo(f"{found}.npy"), headers[found])
+            if begin is not None:
+                return Arrays(NpzPictures(str(path), begin, shape), labels, names)
+            return Arrays(ArrayPictures(np.ascontiguousarray(arrays[found]).reshape(shape)), labels, names)
     except (OSError, ValueError, EOFError, struct.error, zipfile.BadZipFile, NotImplementedError) as problem:
-        raise ValueError(f"{path}: cannot be read as an .npz: {' '.join(str(problem).split())}") from problem
+        raise ValueError(f"{path}: not an .npz of images: {' '.join(str(problem).split())}") from problem
 
 
 def load_npz(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
@@ -111,8 +106,7 @@ def load_npz(source: str, split: str, image_column: str | None, label_column: st
     Raises:
         ValueError: if the file cannot be read, or there are no labels.
     """
-    if split != "train":
-        raise ValueError(f"data.split: {split!r} is not a split of {source!r}; it has: train")
+    check_split(source, split, ["train"])
     try:
         arrays = open_npz(Path(source))
     except ValueError as problem:
@@ -123,47 +117,33 @@ def load_npz(source: str, split: str, image_column: str | None, label_column: st
     return Records(arrays.pictures, labels, class_names)
 
 
-class _Unsuitable(Exception):
-    """A readable archive with unsuitable arrays; the message does not contain the path."""
-
-
-def _header(archive: zipfile.ZipFile, name: str) -> _Header:
+def _read_header(archive: zipfile.ZipFile, name: str) -> _Header:
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     with archive.open(name) as member:
-        return _read_header(member)
-
-
-def _read_header(member: Any) -> _Header:
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(member)
-    if version not in read:
-        raise ValueError(f"array format version {version} is not supported")
-    return _Header(*read[version](member))
+        version = np.lib.format.read_magic(member)
+        if version not in readers:
+            raise ValueError(f"array format version {version} is not supported")
+        return _Header(*readers[version](member), member.tell())
 
 
 def _image_shape(name: str, header: _Header) -> tuple[int, ...]:
     """Return (N, H, W) for grey images or (N, H, W, 3) for RGB, if type and shape are allowed."""
     if header.dtype != np.uint8:
-        raise _Unsuitable(f"{name} is {header.dtype}; allowed is uint8 from 0 to 255: scale, round and convert")
+        raise ValueError(f"{name} is {header.dtype}; allowed is uint8 from 0 to 255: scale, round and convert")
     shape = header.shape[:3] if header.shape[3:] == (1,) else header.shape
     if not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
         last = "; channels come last, transpose(0, 2, 3, 1)" * (len(shape) == 4 and shape[1] in (1, 3))
-        raise _Unsuitable(f"{name} has shape {header.shape}; allowed: (N, H, W, 3) RGB, (N, H, W, 1) grey{last}")
+        raise ValueError(f"{name} has shape {header.shape}; allowed: (N, H, W, 3) RGB, (N, H, W, 1) grey{last}")
     if 0 in shape:
-        raise _Unsuitable(f"{name} has shape {header.shape}; it contains no images")
+        raise ValueError(f"{name} has shape {header.shape}; it contains no images")
     return shape
 
 
-def _pictures(path: Path, name: str, header: _Header, shape: tuple[int, ...]) -> Pictures:
-    with zipfile.ZipFile(path) as archive:
-        info = archive.getinfo(f"{name}.npy")
-        if info.compress_type != zipfile.ZIP_STORED or header.fortran_order:
-            with np.load(path, allow_pickle=False) as arrays:
-                return ArrayPictures(np.ascontiguousarray(arrays[name]).reshape(shape))
-        with archive.open(info) as member:
-            _read_header(member)
-            length = member.tell()
+def _first_value(path: Path, member: zipfile.ZipInfo, header: _Header) -> int | None:
+    """Return the position of an array's first value in the file; None if its values are not there in C order."""
+    if member.compress_type != zipfile.ZIP_STORED or header.fortran_order:
+        return None
     with path.open("rb") as file:
         # The length of the local header can differ from that of its copy at the end of the archive.
-        file.seek(info.header_offset + 26)
-        begin = info.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
-    return NpzPictures(str(path), begin + length, shape)
+        file.seek(member.header_offset + 26)
+        return member.header_offset + 30 + sum(struct.unpack("<HH", file.read(4))) + header.size

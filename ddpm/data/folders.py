@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from ddpm.data.labels import encode_labels
-from ddpm.data.records import FilePictures, Records
-from ddpm.names import did_you_mean
+from ddpm.data.records import FilePictures, Records, check_split
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset((
@@ -26,11 +25,7 @@ def load_folder(source: str, split: str, image_column: str | None, label_column:
     """
     root = Path(source)
     splits = _splits(root)
-    if split not in splits:
-        raise ValueError(
-            f"data.split: {split!r} is not a split of {source!r}; it has: {', '.join(splits)}"
-            f"{did_you_mean(split, splits)}"
-        )
+    check_split(source, split, splits)
     classes = folders_in(splits[split])
     if not classes:
         found = "images" if images_below(splits[split]) else "no images"

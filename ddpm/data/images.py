@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm.data.decode import UnreadableImage, to_pixels
-from ddpm.data.records import Pictures, refusal
+from ddpm.data.decode import to_pixels
+from ddpm.data.records import Pictures, located
 from ddpm.data.slices import Part
 
 
@@ -117,12 +117,10 @@ class OnDemand:
         """Return uint8 (B, C, H, W) for int64 indices (B,); raise `ValueError` for an unreadable image."""
         batch = torch.empty(len(indices), *self.shape[1:], dtype=torch.uint8)
         for position, row in enumerate(self.rows[indices].tolist()):
-            try:
-                batch[position] = self.decode(row)
-            except UnreadableImage as error:
-                raise refusal(self.pictures, row, error) from error
+            batch[position] = self.decode(row)
         return batch
 
     def decode(self, row: int) -> Tensor:
         """Return uint8 (C, H, W) for a row of the source; raise `UnreadableImage` on failure."""
-        return torch.from_numpy(to_pixels(self.pictures.open(row), self.resolution, self.channels))
+        with located(self.pictures, row):
+            return torch.from_numpy(to_pixels(self.pictures.open(row), self.resolution, self.channels))

@@ -24,16 +24,27 @@ def encode_labels(
     """
     if not values:
         raise ValueError("data.source: contains no images; allowed is one or more")
-    for row, value in enumerate(values):
-        if value is None:
-            raise ValueError(f"data.label_column: {where(row)} has no label (None); label it or remove it")
+    if None in values:
+        raise ValueError(f"data.label_column: {where(values.index(None))} has no label (None); label it or remove it")
     if names is None and all(isinstance(value, (str, bool)) for value in values):
         names = sorted({str(value) for value in values})
         ids = {name: index for index, name in enumerate(names)}
         values = [ids[str(value)] for value in values]
-    labels = _integers(values)
+    odd = next((value for value in values if not isinstance(value, int)), None)
+    if odd is not None:
+        raise ValueError(
+            f"data.label_column: a label is {odd!r} ({type(odd).__name__}); allowed are class names or integers"
+        )
+    labels = torch.tensor(values, dtype=torch.int64)
     if names is None:
-        names = _numbered(labels, where)
+        present = labels[labels >= 0].unique().tolist()
+        missing = next((i for i, label in enumerate(present) if i != label), None)
+        if missing is not None:             # it would be a class without images
+            raise ValueError(
+                f"data.label_column: integer labels must be 0..K-1, each occurring, but {missing} is missing"
+                f" ({len(present)} labels up to {present[-1]}); renumber them, or use names"
+            )
+        names = [str(label) for label in present]
     outside = (labels < 0) | (labels >= len(names))
     if outside.any():
         row = int(outside.nonzero()[0])
@@ -45,27 +56,3 @@ def encode_labels(
             f"data.source: all images have class {names[int(labels[0])]!r}; a class-conditional model needs two classes"
         )
     return labels, tuple(names)
-
-
-def _integers(values: Sequence[int | str | bool]) -> torch.Tensor:
-    odd = next((v for v in values if not isinstance(v, int)), None)
-    if odd is not None:
-        raise ValueError(
-            f"data.label_column: a label is {odd!r} ({type(odd).__name__}); allowed are class names or integers"
-        )
-    return torch.tensor(values, dtype=torch.int64)
-
-
-def _numbered(labels: torch.Tensor, where: Callable[[int], str]) -> list[str]:
-    """Return the names "0".."K-1" of undeclared ids; a gap is an error, because it would be a class without images."""
-    if labels.min() < 0:
-        row = int(labels.argmin())
-        raise ValueError(f"data.label_column: {where(row)} has label {int(labels[row])}; allowed are 0 to K-1")
-    present = labels.unique()
-    if present[-1] >= len(present):
-        missing = next(i for i, label in enumerate(present.tolist()) if i != label)
-        raise ValueError(
-            f"data.label_column: integer labels must be 0..K-1, each occurring, but {missing} is missing"
-            f" ({len(present)} labels up to {int(present[-1])}); renumber them, or use names"
-        )
-    return [str(i) for i in range(len(present))]

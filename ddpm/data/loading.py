@@ -13,13 +13,13 @@ from PIL import Image
 
 from ddpm.data.decode import UnreadableImage, is_grey, unreadable_if_it_fails
 from ddpm.data.images import ImageData, OnDemand
-from ddpm.data.records import Pictures, refusal
+from ddpm.data.records import Pictures, located
 from ddpm.data.slices import parse_split
 from ddpm.data.sources import load_records
 from ddpm.names import lookup
 
 ON_BAD_IMAGE = {"error": False, "skip": True}  # whether to omit the image
-CHUNK = 256  # images per task of the thread pool, enough to hide its overhead
+_CHUNK = 256  # images per task of the thread pool, enough to hide its overhead
 MAX_HASHED = 65_536  # maximum number of images read for the fingerprint, evenly spaced
 
 
@@ -109,13 +109,13 @@ def _first_image(pictures: Pictures, rows: torch.Tensor, source: str, skip: bool
     """Return the first image, or the first readable one with `skip`; it determines size and channels by default."""
     for row in rows.tolist():
         try:
-            image = pictures.open(row)
-            with unreadable_if_it_fails():
+            with located(pictures, row), unreadable_if_it_fails():
+                image = pictures.open(row)
                 image.load()
-            return image
-        except UnreadableImage as error:
+                return image
+        except UnreadableImage:
             if not skip:
-                raise refusal(pictures, row, error) from error
+                raise
     raise _all_bad(source, len(rows))
 
 
@@ -132,12 +132,11 @@ def _decode_all(store: OnDemand, out: torch.Tensor | None, skip: bool) -> list[i
     def decode(indices: range) -> list[int]:
         bad = []
         for index in indices:
-            row = int(store.rows[index])
             try:
-                pixels = store.decode(row)
-            except UnreadableImage as error:
+                pixels = store.decode(int(store.rows[index]))
+            except UnreadableImage:
                 if not skip:
-                    raise refusal(store.pictures, row, error) from error
+                    raise
                 bad.append(index)
             else:
                 if out is not None:
@@ -145,7 +144,7 @@ def _decode_all(store: OnDemand, out: torch.Tensor | None, skip: bool) -> list[i
         return bad
 
     count = len(store.rows)
-    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
     with ThreadPoolExecutor() as pool:
         return [row for bad in pool.map(decode, chunks) for row in bad]
 
@@ -155,10 +154,8 @@ def _fingerprint(identity: dict[str, Any], labels: torch.Tensor, store: OnDemand
     digest.update(labels.numpy().tobytes())
     sample = np.linspace(0, len(labels) - 1, min(len(labels), MAX_HASHED)).astype(np.int64)
     for row in store.rows[sample].tolist():
-        try:
+        with located(store.pictures, row):
             data = store.pictures.read(row)
-        except UnreadableImage as error:
-            raise refusal(store.pictures, row, error) from error
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()
 

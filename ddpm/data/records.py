@@ -1,34 +1,44 @@
 """The content of a data source: undecoded pictures and their labels."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 
 from ddpm.data.decode import UnreadableImage, unreadable_if_it_fails
+from ddpm.names import did_you_mean
 
 if TYPE_CHECKING:
     import datasets
 
 
-class Pictures(Protocol):
+class Pictures(ABC):
     """A picklable sequence of undecoded pictures; `index` is 0..len-1."""
 
+    @abstractmethod
     def __len__(self) -> int:
         """Return the number of pictures."""
 
+    @abstractmethod
     def read(self, index: int) -> bytes:
         """Return the stored bytes, which identify the picture; raise `UnreadableImage` on failure."""
 
     def open(self, index: int) -> Image.Image:
         """Return the picture in its own mode and size; raise `UnreadableImage` on failure."""
+        data = self.read(index)
+        with unreadable_if_it_fails():
+            return Image.open(BytesIO(data))
 
     def where(self, index: int) -> str:
         """Return the location for error messages: a path, or a split and row."""
+        return f"row {index}"
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class Records:
 
 
 @dataclass(frozen=True)
-class ArrayPictures:
+class ArrayPictures(Pictures):
     """Pictures in memory: uint8, grey (N, H, W) or RGB (N, H, W, 3)."""
 
     arrays: np.ndarray
@@ -61,12 +71,9 @@ class ArrayPictures:
     def open(self, index: int) -> Image.Image:
         return Image.fromarray(self.arrays[index])
 
-    def where(self, index: int) -> str:
-        return f"row {index}"
-
 
 @dataclass(frozen=True)
-class FilePictures:
+class FilePictures(Pictures):
     """Image files, by path."""
 
     paths: tuple[str, ...]
@@ -77,15 +84,12 @@ class FilePictures:
     def read(self, index: int) -> bytes:
         return _read_file(self.paths[index])
 
-    def open(self, index: int) -> Image.Image:
-        return _open_bytes(self.read(index))
-
     def where(self, index: int) -> str:
         return self.paths[index]
 
 
 @dataclass(frozen=True)
-class TablePictures:
+class TablePictures(Pictures):
     """The image column of a `datasets.Dataset`.
 
     Attributes:
@@ -106,25 +110,29 @@ class TablePictures:
             raise UnreadableImage("the row has no image")
         return _read_file(entry["path"]) if entry["bytes"] is None else entry["bytes"]
 
-    def open(self, index: int) -> Image.Image:
-        return _open_bytes(self.read(index))
-
     def where(self, index: int) -> str:
         return f"split {self.split!r}, row {index}"
 
 
-def refusal(pictures: Pictures, row: int, error: UnreadableImage) -> ValueError:
-    """Return the error for an unreadable image, with its location, the reason and the remedy."""
-    return ValueError(
-        f"data.source: unreadable image, {pictures.where(row)}: {error}; use data.on_bad_image skip to omit such images"
-    )
+@contextmanager
+def located(pictures: Pictures, row: int) -> Iterator[None]:
+    """Add the location of a picture and the remedy to an `UnreadableImage`."""
+    try:
+        yield
+    except UnreadableImage as error:
+        where = pictures.where(row)
+        raise UnreadableImage(
+            f"data.source: unreadable image, {where}: {error}; use data.on_bad_image skip to omit such images"
+        ) from error
+
+
+def check_split(source: str, split: str, splits: Iterable[str]) -> None:
+    """Raise ValueError unless a source has a split; the message lists its splits and suggests the nearest."""
+    if split not in splits:
+        listed = f"it has: {', '.join(splits)}{did_you_mean(split, splits)}"
+        raise ValueError(f"data.split: {split!r} is not a split of {source!r}; {listed}")
 
 
 def _read_file(path: str) -> bytes:
     with unreadable_if_it_fails():
         return Path(path).read_bytes()
-
-
-def _open_bytes(data: bytes) -> Image.Image:
-    with unreadable_if_it_fails():
-        return Image.open(BytesIO(data))

@@ -65,7 +65,9 @@ class Slice:
     def _row(self, bound: str, count: int, default: int) -> int:
         if not bound:
             return default
-        number, percent = BOUND.fullmatch(bound).groups()
+        match = BOUND.fullmatch(bound)
+        assert match is not None            # checked in `parse_split`
+        number, percent = match.groups()
         # rounded as in `datasets`
         row, most = (round(int(number) * count / 100), 100) if percent else (int(number), count)
         if abs(int(number)) > most:

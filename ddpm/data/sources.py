@@ -9,7 +9,7 @@ import torch
 
 from ddpm.data.arrays import load_npz
 from ddpm.data.folders import IMAGE_SUFFIXES, load_folder
-from ddpm.data.records import ArrayPictures, Records
+from ddpm.data.records import ArrayPictures, Records, check_split
 from ddpm.data.tables import load_hub, load_parquet, load_saved
 from ddpm.names import did_you_mean
 
@@ -46,12 +46,9 @@ def kind_of(source: str) -> str:
     if path.is_dir():
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
             return "saved"
-        for entry in path.rglob("*"):
-            if entry.suffix == ".parquet":
-                return "parquet"
-            if entry.name in ("metadata.jsonl", "metadata.csv"):
-                return "hub"  # images with a table of labels, which `load_dataset` joins
-        return "folder"
+        # Parquet files, and images with a table of labels, are what `load_dataset` reads from a folder.
+        tables = (p for p in path.rglob("*") if p.suffix == ".parquet" or p.name in ("metadata.jsonl", "metadata.csv"))
+        return "hub" if any(tables) else "folder"
     if _looks_like_path(source):
         raise ValueError(f"data.source: file or folder {source!r} does not exist{_near(path)}")
     return "hub"
@@ -83,8 +80,7 @@ def load_digits(source: str, split: str, image_column: str | None, label_column:
     """
     from sklearn.datasets import load_digits as load
 
-    if split != "train":
-        raise ValueError(f"data.split: {split!r} is not a split of digits; it has: train")
+    check_split(source, split, ["train"])
     digits = load()
     arrays = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     labels = torch.from_numpy(digits.target.astype(np.int64))

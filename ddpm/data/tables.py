@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm.data.labels import encode_labels
-from ddpm.data.records import Records, TablePictures
+from ddpm.data.records import Records, TablePictures, check_split
 from ddpm.names import did_you_mean
 
 if TYPE_CHECKING:
@@ -18,18 +17,14 @@ LABEL_COLUMNS = ("label", "labels", "class", "class_label", "fine_label", "targe
 
 
 def load_parquet(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
-    """Return the rows of a parquet file, which is the split `train`, or of a folder of parquet files.
+    """Return the rows of a parquet file, which is the split `train`.
 
     Raises:
         ValueError: if the file cannot be read, the split or a column does not exist, or a label is not usable.
     """
-    import datasets
-
-    if Path(source).is_dir():
-        return load_hub(source, split, image_column, label_column)
-    with _reading(source):
-        tables = datasets.load_dataset("parquet", data_files={"train": source})
-    return _records(_pick_split(tables, source, split), split, image_column, label_column)
+    table = _read_files([source])
+    check_split(source, split, ["train"])
+    return _records(table, split, image_column, label_column)
 
 
 def open_parquet(files: Sequence[str]) -> tuple[TablePictures, list[Any] | None, list[str] | None]:
@@ -42,16 +37,18 @@ def open_parquet(files: Sequence[str]) -> tuple[TablePictures, list[Any] | None,
     Raises:
         ValueError: if a file cannot be read, or the image column is ambiguous.
     """
+    table = _read_files(files)
+    pictures = TablePictures(_stored_images(table, None), "train")
+    if not _label_columns(table.features):
+        return pictures, None, None
+    return pictures, *_raw_labels(table, None)
+
+
+def _read_files(files: Sequence[str]) -> "datasets.Dataset":
     import datasets
 
     with _reading(files[0]):
-        table = datasets.load_dataset("parquet", data_files={"train": list(files)}, split="train")
-    features = table.features
-    pictures = TablePictures(_stored_images(table, _image_column(features, None)), "train")
-    if not _label_candidates(features):
-        return pictures, None, None
-    label_column = _label_column(features, None)
-    return pictures, table.with_format(None)[label_column][:], getattr(features[label_column], "names", None)
+        return datasets.load_dataset("parquet", data_files={"train": list(files)}, split="train")
 
 
 def load_saved(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
@@ -69,7 +66,8 @@ def load_saved(source: str, split: str, image_column: str | None, label_column: 
             raise ValueError("it, or one of its splits, contains no images") from None
     if isinstance(tables, datasets.Dataset):
         tables = {"train": tables}
-    return _records(_pick_split(tables, source, split), split, image_column, label_column)
+    check_split(source, split, tables)
+    return _records(tables[split], split, image_column, label_column)
 
 
 def load_hub(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
@@ -89,7 +87,7 @@ def load_hub(source: str, split: str, image_column: str | None, label_column: st
                 raise
             table = None
     if table is None:
-        raise _no_split(source, split, splits)
+        check_split(source, split, splits)
     return _records(table, split, image_column, label_column)
 
 
@@ -119,56 +117,37 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _pick_split(tables: "dict[str, datasets.Dataset]", source: str, split: str) -> "datasets.Dataset":
-    if split not in tables:
-        raise _no_split(source, split, tables)
-    return tables[split]
-
-
-def _no_split(source: str, split: str, splits: Iterable[str]) -> ValueError:
-    return ValueError(
-        f"data.split: {split!r} is not a split of {source!r}; it has: {', '.join(splits)}{did_you_mean(split, splits)}"
-    )
-
-
 def _records(table: "datasets.Dataset", split: str, image_column: str | None, label_column: str | None) -> Records:
-    image_column = _image_column(table.features, image_column)
-    label_column = _label_column(table.features, label_column)
     pictures = TablePictures(_stored_images(table, image_column), split)
-    declared = getattr(table.features[label_column], "names", None)
-    values = table.with_format(None)[label_column][:]
-    labels, class_names = encode_labels(values, declared, pictures.where)
+    labels, class_names = encode_labels(*_raw_labels(table, label_column), pictures.where)
     return Records(pictures, labels, class_names)
 
 
-def _stored_images(table: "datasets.Dataset", image_column: str) -> "datasets.Dataset":
+def _stored_images(table: "datasets.Dataset", given: str | None) -> "datasets.Dataset":
+    """Return the image column, with encoded images."""
     import datasets
 
-    return table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
+    images = [name for name, feature in table.features.items() if _holds_images(feature)]
+    column = _choose("image", table.features, given, images, IMAGE_COLUMNS)
+    return table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
 
 
-def _image_column(features: dict[str, Any], given: str | None) -> str:
-    images = [name for name, feature in features.items() if _holds_images(feature)]
-    return _choose("image", features, given, images, IMAGE_COLUMNS)
+def _raw_labels(table: "datasets.Dataset", given: str | None) -> tuple[list[Any], list[str] | None]:
+    """Return the ids or names in the label column, and the declared names of the ids."""
+    candidates = _label_columns(table.features, any_name=given is not None)
+    column = _choose("label", table.features, given, candidates, LABEL_COLUMNS)
+    return table.with_format(None)[column][:], getattr(table.features[column], "names", None)
 
 
-def _label_column(features: dict[str, Any], given: str | None) -> str:
-    if given in _usable(features):
-        return given
-    return _choose("label", features, given, _label_candidates(features), LABEL_COLUMNS)
-
-
-def _label_candidates(features: dict[str, Any]) -> list[str]:
+def _label_columns(features: dict[str, Any], any_name: bool = False) -> list[str]:
+    """Return the columns that can be labels: those declared as such, or those with a usual name or `any_name`."""
     import datasets
 
-    declared = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    return declared or [name for name in _usable(features) if name.lower() in LABEL_COLUMNS]
-
-
-def _usable(features: dict[str, Any]) -> list[str]:
-    import datasets
-
-    return [name for name, kind in features.items() if isinstance(kind, datasets.Value) and not _holds_images(kind)]
+    declared = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    values = [name for name, kind in features.items() if isinstance(kind, datasets.Value) and not _holds_images(kind)]
+    if any_name:
+        return declared + values
+    return declared or [name for name in values if name.lower() in LABEL_COLUMNS]
 
 
 def _holds_images(feature: Any) -> bool:
@@ -192,9 +171,8 @@ def _choose(
         raise ValueError(f"{key}: {given!r} {problem}; the columns are: {columns}{did_you_mean(given, features)}")
     if len(candidates) == 1:
         return candidates[0]
-    for name in usual:
-        for candidate in candidates:
-            if candidate.lower() == name:
-                return candidate
+    named = [candidate for name in usual for candidate in candidates if candidate.lower() == name]
+    if named:
+        return named[0]
     found = f"the {role} column is ambiguous" if candidates else f"no {role} column found"
     raise ValueError(f"{key}: {found}; name it as {key} (the columns are: {columns})")

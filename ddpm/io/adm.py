@@ -7,7 +7,9 @@ pass. This module walks through a UNet in the same order.
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +18,23 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ddpm.io.adm_flags import PRESETS, Flags
-from ddpm.models.blocks import Identity, ResBlock, SelfAttention
+from ddpm.models.blocks import Downsample, Identity, ResBlock, SelfAttention, Upsample
 from ddpm.models.unet import UNet
 
-_RES_BLOCK = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "norm2.proj": "emb_layers.1",
-    "norm2.norm": "out_layers.0",
-    "conv2": "out_layers.3",
-    "skip": "skip_connection",
+_LAYERS: dict[type[nn.Module], dict[str, str]] = {
+    ResBlock: {
+        "norm1": "in_layers.0",
+        "conv1": "in_layers.2",
+        "norm2.proj": "emb_layers.1",
+        "norm2.norm": "out_layers.0",
+        "conv2": "out_layers.3",
+        "skip": "skip_connection",
+    },
+    SelfAttention: {"norm": "norm", "qkv": "qkv", "proj": "proj_out"},
+    Downsample: {"conv": "op"},
+    Upsample: {"conv": "conv"},
 }
-_ATTENTION = {"norm": "norm", "qkv": "qkv", "proj": "proj_out"}
-_RESAMPLE = {"down": {"conv": "op"}, "up": {"conv": "conv"}}
+_SIDES = {"down": "input_blocks", "mid": "middle_block", "up": "output_blocks"}
 _OUTSIDE = {
     "time_embed.linear1": "time_embed.0",
     "time_embed.linear2": "time_embed.2",
@@ -62,9 +68,7 @@ def load_adm(path: Path, flags: Flags) -> UNet:
             **_inferred(state_dict, flags),
         )
     except ValueError as problem:
-        fitting = fitting_presets(state_dict)
-        advice = f"matching presets: {', '.join(fitting)}" if fitting else "no preset matches either"
-        raise ValueError(f"{path}: {problem}; {advice}") from None
+        raise ValueError(f"{path}: {problem}; {name_fitting_presets(state_dict)}") from None
 
 
 def fitting_presets(state_dict: dict[str, Tensor]) -> list[str]:
@@ -77,7 +81,12 @@ def fitting_presets(state_dict: dict[str, Tensor]) -> list[str]:
     return [name for name, flags in PRESETS.items() if fits(flags)]
 
 
-def _inferred(state_dict: dict[str, Tensor], flags: Flags) -> dict[str, int | None]:
+def name_fitting_presets(state_dict: dict[str, Tensor]) -> str:
+    """Return the advice of an error about a preset."""
+    return f"matching presets: {', '.join(fitting_presets(state_dict)) or 'none'}"
+
+
+def _inferred(state_dict: dict[str, Tensor], flags: Flags) -> dict[str, Any]:
     """Return the arguments of `from_adm` that `flags.architecture()` does not contain."""
     in_channels = state_dict["input_blocks.0.0.weight"].shape[1]
     classes = len(state_dict["label_emb.weight"]) if "label_emb.weight" in state_dict else 1000
@@ -184,9 +193,9 @@ def without_weights(
     model_channels: int,
     out_channels: int,
     num_res_blocks: int,
-    attention_resolutions: list[int],
+    attention_resolutions: Sequence[int],
     dropout: float = 0.0,
-    channel_mult: list[float] = (1, 2, 4, 8),
+    channel_mult: Sequence[float] = (1, 2, 4, 8),
     num_classes: int | None = None,
     num_heads: int = 1,
     num_head_channels: int = -1,
@@ -265,30 +274,20 @@ def _modules(unet: UNet) -> Iterator[tuple[str, str]]:
     """Yield pairs of module names, ours and theirs."""
     yield from _OUTSIDE.items()
     paths = {module: name for name, module in unet.named_modules()}
-
-    def pairs(side: str, layers: list[nn.Module], prefix: str) -> Iterator[tuple[str, str]]:
-        for j, layer in enumerate(layer for layer in layers if not isinstance(layer, Identity)):
-            if isinstance(layer, ResBlock):
-                inner = _RES_BLOCK
-            elif isinstance(layer, SelfAttention):
-                inner = _ATTENTION
-            else:
-                inner = _RESAMPLE[side]
-            yield from ((f"{paths[layer]}.{ours}", f"{prefix}.{j}.{theirs}") for ours, theirs in inner.items())
-
-    i = 1
-    for level in unet.down:
-        stages = [list(stage) for stage in zip(level.blocks, level.attentions, strict=True)]
-        stages += [[resample] for resample in level.resample]
-        for stage in stages:
-            yield from pairs("down", stage, f"input_blocks.{i}")
-            i += 1
-    first, second = unet.mid.blocks
-    yield from pairs("mid", [first, unet.mid.attentions[0], second], "middle_block")
-    i = 0
-    for level in unet.up:
-        stages = [list(stage) for stage in zip(level.blocks, level.attentions, strict=True)]
-        stages[-1] += level.resample
-        for stage in stages:
-            yield from pairs("up", stage, f"output_blocks.{i}")
-            i += 1
+    counts = Counter({"input_blocks": 1})           # input_blocks.0 is conv_in
+    for name, stage in unet.stages.items():
+        side = name.partition(".")[0]
+        block = _SIDES[side]
+        groups = [list(pair) for pair in zip(stage.blocks, stage.attentions, strict=True)]
+        if side == "mid":
+            groups = [[*chain(*groups)]]
+        elif side == "down":
+            groups += [[layer] for layer in stage.resample]
+        else:
+            groups[-1] += stage.resample
+        for group in groups:
+            prefix = block if side == "mid" else f"{block}.{counts[block]}"
+            counts[block] += 1
+            for j, layer in enumerate(layer for layer in group if not isinstance(layer, Identity)):
+                for ours, theirs in _LAYERS[type(layer)].items():
+                    yield f"{paths[layer]}.{ours}", f"{prefix}.{j}.{theirs}"

@@ -1,11 +1,10 @@
 """The options of OpenAI's training scripts, and their values for the released models."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
-from ddpm.names import did_you_mean, lookup
+from ddpm.config.values import check_range, convert_mapping, field_types
 
 _CHANNEL_MULT = {512: "0.5,1,1,2,2,4,4", 256: "1,1,2,2,4,4", 128: "1,1,2,3,4", 64: "1,2,3,4", 32: "1,2,2,2"}
 _WITHOUT_EFFECT = (     # flags for training, precision and sampling
@@ -16,7 +15,7 @@ _WITHOUT_EFFECT = (     # flags for training, precision and sampling
     "rescale_learned_sigmas",
     "sigma_small",
 )
-_KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
+_LISTS = {"attention_resolutions": int, "channel_mult": float}     # flags of numbers separated by commas
 
 
 @dataclass(frozen=True)
@@ -62,31 +61,26 @@ class Flags:
     use_new_attention_order: bool = False
     learn_sigma: bool = False
     diffusion_steps: int = 1000
-    noise_schedule: str = "linear"
+    noise_schedule: Literal["linear", "cosine"] = "linear"
     predict_xstart: bool = False
     rescale_timesteps: bool | None = None
 
     def __post_init__(self) -> None:
-        lookup(dict.fromkeys(("linear", "cosine")), self.noise_schedule, "noise_schedule")
         if self.num_head_channels == -1 and self.num_heads_upsample not in (-1, self.num_heads):
             raise ValueError(
                 f"num_heads_upsample: {self.num_heads_upsample} is not supported; allowed is num_heads, "
                 f"{self.num_heads}: this U-Net has equally many heads in encoder and decoder"
             )
-        if self.diffusion_steps != 1000 and self.rescale_timesteps is None:
+        if self.diffusion_steps != 1000 and self.rescale_timesteps is not False:
+            # improved-diffusion's default is true, and guided-diffusion's is false
             raise ValueError(
-                f"rescale_timesteps: required with diffusion_steps {self.diffusion_steps}; the default is true in "
-                "improved-diffusion and false in guided-diffusion"
-            )
-        if self.diffusion_steps != 1000 and self.rescale_timesteps:
-            raise ValueError(
-                f"rescale_timesteps: true is not supported with diffusion_steps {self.diffusion_steps}; the input of "
-                f"that network is t * 1000 / {self.diffusion_steps}, and of this U-Net t"
+                f"rescale_timesteps: required with diffusion_steps {self.diffusion_steps}; allowed: false, because the "
+                f"input of a network with true is t * 1000 / {self.diffusion_steps}, and of this U-Net t"
             )
         if not self.channel_mult and self.image_size not in _CHANNEL_MULT:
             known = ", ".join(map(str, sorted(_CHANNEL_MULT)))
             raise ValueError(f"channel_mult: required, such as 1,2,4; only image_size {known} have a default")
-        for name in ("channel_mult", "attention_resolutions"):
+        for name in _LISTS:
             _numbers(name, getattr(self, name))
 
     @classmethod
@@ -100,22 +94,11 @@ class Flags:
         Raises:
             ValueError: for an unknown name (the closest is suggested) or a value of another type.
         """
-        types = {f.name: bool if f.name == "rescale_timesteps" else f.type for f in dataclasses.fields(cls)}
-        read = {}
-        for name, value in given.items():
-            if name in _WITHOUT_EFFECT:
-                continue
-            if name not in types:
-                raise ValueError(f"{name} is not a flag of the reference{did_you_mean(name, types)}")
-            kind = types[name]
-            if kind is str and isinstance(value, list | tuple):
-                value = ",".join(map(str, value))
-            elif (kind is str and type(value) is int) or (kind is float and type(value) is int):
-                value = kind(value)
-            if type(value) is not kind:
-                raise ValueError(f"{name}: {value!r} is not {_KINDS[kind]}")
-            read[name] = value
-        return cls(**read)
+        flags = {name: value for name, value in given.items() if name not in _WITHOUT_EFFECT}
+        for name in _LISTS.keys() & flags.keys():
+            value = flags[name]
+            flags[name] = ",".join(map(str, value if isinstance(value, list | tuple) else [value]))
+        return cls(**convert_mapping(flags, field_types(cls)))
 
     @property
     def prediction(self) -> str:
@@ -124,30 +107,21 @@ class Flags:
 
     def architecture(self) -> dict[str, Any]:
         """Return arguments of `without_weights`, except channels and number of classes, which the weights determine."""
-        return {
-            "image_size": self.image_size,
+        equal = ("image_size", "num_res_blocks", "dropout", "num_heads", "num_head_channels")
+        attention = _numbers("attention_resolutions", self.attention_resolutions)
+        return {name: getattr(self, name) for name in (*equal, "use_scale_shift_norm", "resblock_updown")} | {
             "model_channels": self.num_channels,
-            "num_res_blocks": self.num_res_blocks,
-            "attention_resolutions": [
-                self.image_size // pixels for pixels in _numbers("attention_resolutions", self.attention_resolutions)
-            ],
-            "dropout": self.dropout,
+            "attention_resolutions": [self.image_size // pixels for pixels in attention],
             "channel_mult": _numbers("channel_mult", self.channel_mult or _CHANNEL_MULT[self.image_size]),
-            "num_heads": self.num_heads,
-            "num_head_channels": self.num_head_channels,
-            "use_scale_shift_norm": self.use_scale_shift_norm,
-            "resblock_updown": self.resblock_updown,
         }
 
 
 def _numbers(name: str, text: str) -> list[int | float]:
-    kind, example = (int, "32,16,8") if name == "attention_resolutions" else (float, "0.5,1,2")
     try:
-        values = [kind(part) for part in text.split(",") if text]
+        values = [_LISTS[name](number) for number in text.split(",") if text]
     except ValueError:
         values = [0]
-    if not all(0 < value < 10_000 for value in values):
-        raise ValueError(f"{name}: {text!r} is not a list of numbers above 0, such as {example}")
+    check_range(all(0 < value < 10_000 for value in values), name, text, "numbers above 0, such as 16 or 1,2,4")
     return [int(value) if value == int(value) else value for value in values]
 
 

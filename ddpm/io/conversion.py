@@ -1,97 +1,70 @@
 """The conversions of scripts/convert.py: from other programs' models to pipelines, and from pipelines to diffusers."""
 
 import shlex
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ddpm import __version__
 from ddpm.atomic import MANIFEST, digests, find_damage, write_directory_atomically, write_json
+from ddpm.config.commands import ConvertCommand
 from ddpm.config.sections import Config
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
-from ddpm.io.adm import fitting_presets, load_adm, read_weights
+from ddpm.io.adm import load_adm, name_fitting_presets, read_weights
 from ddpm.io.adm_flags import PRESETS, Flags
 from ddpm.io.diffusers_folder import read_folder
 from ddpm.io.pipelines import load_pipeline
 from ddpm.io.pretrained import training_options
 from ddpm.io.unet2d import to_unet2d
-from ddpm.names import lookup
 from ddpm.pipeline import ClassConditionalPipeline
 
-RECORD = "conversion.json"          # describes a conversion; only this command writes it
-CLASS_NAMES = "class_names.txt"
+CONVERSION_RECORD = "conversion.json"           # describes a conversion; only this command writes it
+CLASS_NAMES_FILE = "class_names.txt"
 SHOWN_CLASSES = 16                  # with more classes, the suggested command samples only a few
 
 
-def convert(
-    model: Path,
-    out: Path,
-    to: str = "ddpm",
-    *,
-    preset: str | None = None,
-    flags: Mapping[str, Any] | None = None,
-    class_names: Path | None = None,
-    null_class: bool = False,
-    schedule: str | None = None,
-    num_timesteps: int | None = None,
-    prediction: str | None = None,
-) -> None:
+def convert(command: ConvertCommand, flags: Mapping[str, Any] | None = None) -> None:
     """Convert a model and print how to use the result.
 
     Args:
-        model: a file of weights of guided-diffusion or improved-diffusion; a folder of a UNet2DModel, or of a diffusers
-            pipeline with one; or, with `to="diffusers"`, a run directory, one of its checkpoints, or a pipeline.
-        out: directory of the result, written atomically.
-        to: an entry of FORMATS.
-        preset: the released model that a file of weights contains, an entry of PRESETS.
-        flags: the training flags of the model in a file of weights, as for `Flags.read`.
-        class_names: a file of one class name per line; ids by default.
-        null_class: whether the last class embedding of a UNet2DModel means "no class".
-        schedule: noise schedule of a UNet2DModel without a scheduler, an entry of SCHEDULES.
-        num_timesteps: its number of steps T; 1000 by default.
-        prediction: its prediction type, an entry of PREDICTIONS.
+        command: its `model` is a file of weights of guided-diffusion or improved-diffusion; a folder of a UNet2DModel,
+            or of a diffusers pipeline with one; or, with `to="diffusers"`, a run directory, one of its checkpoints, or
+            a pipeline. The output directory is written atomically.
+        flags: the content of the file `command.flags`, as for `Flags.read`.
 
     Raises:
-        ValueError: for a model that cannot be read or converted, options that do not apply to it, or an `out` with
-            other content.
+        ValueError: for a model that cannot be read or converted, options that do not apply to it, or an output
+            directory with other content.
     """
-    write = lookup(FORMATS, to, "to")
+    model, out = command.model, command.out
     if not model.exists():
         raise ValueError(f"{model}: no such file or folder")
     _check_out(out, model)
-    options = {
-        "preset": preset,
-        "flags": flags,
-        "class_names": None if class_names is None else _read_names(class_names),
-        "null_class": null_class or None,
-        "schedule": schedule,
-        "num_timesteps": num_timesteps,
-        "prediction": prediction,
-    }
-    given = {name: value for name, value in options.items() if value is not None}
-    if to == "diffusers":
-        what, read, known = "a model of this program", load_pipeline, ()
-    elif model.is_file():
-        what, read, known = "a file of weights", read_weights_file, ("preset", "flags", "class_names")
-    else:
-        what, read, known = "a UNet2DModel", read_folder, tuple(options)[2:]
+    what = "a model of this program"
+    if command.to != "diffusers":
+        what = "a file of weights" if model.is_file() else "a UNet2DModel"
+    read, known = _SOURCES[what]
+    options = {**vars(command), "flags": flags, "null_class": command.null_class or None}
+    given = {name: options[name] for name in _OPTIONS if options[name] is not None}
     for name in given:
         if name not in known:
             raise ValueError(f"{name}: does not apply to {what}; omit --{name.replace('_', '-')}")
-    pipeline = read(model, **given)
-    count, names = pipeline.unet.config.num_classes, given.get("class_names")
+    given.pop("class_names", None)          # the names are in the result
+    record = {"from": str(model), "to": command.to, "options": given, "adagn-ddpm": __version__}
+    names = None if command.class_names is None else _read_names(command.class_names)
+    pipeline = read(model, **given, **({} if names is None else {"class_names": names}))
+    count = pipeline.unet.config.num_classes
     if names is not None and len(names) != count:
-        raise ValueError(f"class_names: {class_names} has {len(names)} names, and the model has {count} classes")
-    given.pop("class_names", None)          # part of the result
-    record = {"from": str(model), "to": to, "options": given, "adagn-ddpm": __version__}
+        raise ValueError(f"class_names: {command.class_names} has {len(names)} names; the model has {count} classes")
 
     def fill(folder: Path) -> None:
-        write(pipeline, folder)
-        write_json(folder / RECORD, record)
+        CONVERSION_TARGETS[command.to](pipeline, folder)
+        write_json(folder / CONVERSION_RECORD, record)
 
     write_directory_atomically(out, fill)
     print(_summary(pipeline, out))
-    print(_usage(pipeline, out) if to == "ddpm" else _usage_in_diffusers(pipeline, out))
+    print(_usage(pipeline, out) if command.to == "ddpm" else _usage_in_diffusers(pipeline, out))
 
 
 def _check_out(out: Path, model: Path) -> None:
@@ -102,7 +75,8 @@ def _check_out(out: Path, model: Path) -> None:
         raise ValueError(f"out: {out} is a file; choose a directory")
     if out.is_dir() and any(out.iterdir()):
         files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-        if find_damage(out) is not None or RECORD not in digests(out) or not files <= {*digests(out), MANIFEST}:
+        written = {*digests(out), MANIFEST}
+        if find_damage(out) is not None or CONVERSION_RECORD not in written or not files <= written:
             raise ValueError(f"out: {out} contains other files than an earlier conversion; choose another directory")
 
 
@@ -111,7 +85,7 @@ def _read_names(file: Path) -> list[str]:
         names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise ValueError(f"class_names: {file} is not a UTF-8 text file") from None
-    duplicate = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    duplicate = next((name for name, count in Counter(names).items() if count > 1), None)
     if duplicate is not None:
         raise ValueError(f"class_names: {file} contains {duplicate!r} twice; give every class a different name")
     return names
@@ -137,13 +111,11 @@ def read_weights_file(
     if preset is not None and flags is not None:
         raise ValueError("preset: conflicts with flags; use either --preset or --flags")
     if preset is None and flags is None:
-        fitting = fitting_presets(read_weights(file))
-        known = f"matching presets: {', '.join(fitting)}" if fitting else "no preset matches; use --flags FILE"
-        raise ValueError(f"preset: required for {file}; {known}")
+        raise ValueError(f"preset: required for {file}, or --flags FILE; {name_fitting_presets(read_weights(file))}")
     try:
-        chosen = lookup(PRESETS, preset, "preset") if flags is None else Flags.read(flags)
+        chosen = PRESETS[preset] if preset is not None else Flags.read(flags or {})
     except ValueError as problem:
-        raise ValueError(f"flags: {problem}" if preset is None else str(problem)) from None
+        raise ValueError(f"flags: {problem}") from None
     unet = load_adm(file, chosen)
     schedule = NoiseSchedule(SCHEDULES[chosen.noise_schedule](chosen.diffusion_steps))
     names = class_names or [str(i) for i in range(unet.config.num_classes)]
@@ -155,10 +127,20 @@ def _write_diffusers(pipeline: ClassConditionalPipeline, folder: Path) -> None:
     plain = ClassConditionalPipeline.from_parts(pipeline.unet, pipeline.schedule, pipeline.prediction, names)
     to_unet2d(pipeline.unet).save_pretrained(folder / "unet")
     plain.scheduler.save_pretrained(folder / "scheduler")
-    (folder / CLASS_NAMES).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    (folder / CLASS_NAMES_FILE).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
-FORMATS = {"ddpm": ClassConditionalPipeline.save_pretrained, "diffusers": _write_diffusers}
+CONVERSION_TARGETS: dict[str, Callable[[ClassConditionalPipeline, Path], None]] = {
+    "ddpm": ClassConditionalPipeline.save_pretrained,
+    "diffusers": _write_diffusers,
+}
+
+_SOURCES: dict[str, tuple[Callable[..., ClassConditionalPipeline], tuple[str, ...]]] = {       # and their options
+    "a model of this program": (load_pipeline, ()),
+    "a file of weights": (read_weights_file, ("preset", "flags", "class_names")),
+    "a UNet2DModel": (read_folder, ("class_names", "null_class", "schedule", "num_timesteps", "prediction")),
+}
+_OPTIONS = ("preset", "flags", "class_names", "null_class", "schedule", "num_timesteps", "prediction")
 
 
 def _summary(pipeline: ClassConditionalPipeline, out: Path) -> str:
@@ -188,7 +170,7 @@ def _usage(pipeline: ClassConditionalPipeline, out: Path) -> str:
 
 def _usage_in_diffusers(pipeline: ClassConditionalPipeline, out: Path) -> str:
     config = pipeline.unet.config
-    labels = f"class_labels are row numbers of {CLASS_NAMES}, from 0" if config.num_classes else "no class_labels"
+    labels = f"class_labels are row numbers of {CLASS_NAMES_FILE}, from 0" if config.num_classes else "no class_labels"
     if config.num_classes and config.null_class:
         labels += f", and {config.num_classes} means no class"
     if config.out_channels == 2 * config.in_channels:

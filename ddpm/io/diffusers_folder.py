@@ -1,6 +1,5 @@
 """Reading a folder of a diffusers UNet2DModel, alone or in a pipeline with its scheduler."""
 
-import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +9,14 @@ import diffusers
 import torch
 from diffusers import SchedulerMixin, UNet2DModel
 
+from ddpm.config.values import check_range
 from ddpm.diffusion.objective import PREDICTIONS
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.io.unet2d import from_unet2d, unet_options
 from ddpm.names import lookup
 from ddpm.pipeline import PREDICTION_TYPES, ClassConditionalPipeline
 
-WEIGHTS = "diffusion_pytorch_model"
+_WEIGHTS = "diffusion_pytorch_model"
 
 
 def read_folder(
@@ -42,24 +42,35 @@ def read_folder(
         ValueError: for a folder with other content or damaged files, a model that cannot be converted, or an unknown
             process.
     """
-    location = next((p for p in (folder / "unet", folder) if (p / "config.json").is_file()), folder)
-    config = _unet2d_config(location)
-    scheduler = next((p for p in (folder / "scheduler", folder) if (p / "scheduler_config.json").is_file()), None)
-    if scheduler is None:
-        noise, predicted = _named_process(folder, schedule, num_timesteps, prediction)
+    network = _find("config.json", folder / "unet", folder) or folder / "config.json"
+    config = _unet2d_config(network)
+    scheduler = _find("scheduler_config.json", folder / "scheduler", folder)
+    options = {"schedule": schedule, "num_timesteps": num_timesteps, "prediction": prediction}
+    for option, value in options.items():
+        if scheduler is not None and value is not None:
+            raise ValueError(f"{option}: {scheduler} already defines it; omit --{option.replace('_', '-')}")
+        if scheduler is None and value is None and option != "num_timesteps":
+            known = ", ".join(SCHEDULES if option == "schedule" else PREDICTIONS)
+            raise ValueError(f"{option}: {folder} has no scheduler that defines it; pass --{option}, one of {known}")
+    if schedule is not None and prediction is not None:
+        steps = 1000 if num_timesteps is None else num_timesteps
+        check_range(steps >= 2, "num_timesteps", steps, "2 or more")
+        noise, predicted = NoiseSchedule(SCHEDULES[schedule](steps)), prediction
     else:
-        file = scheduler / "scheduler_config.json"
-        for option, value in {"schedule": schedule, "num_timesteps": num_timesteps, "prediction": prediction}.items():
-            if value is not None:
-                raise ValueError(f"{option}: {file} already defines it; omit --{option.replace('_', '-')}")
-        noise, predicted = _process_of(file)
-    unet = from_unet2d(_load(location, config, null_class), null_class)
+        assert scheduler is not None
+        noise, predicted = _process_of(scheduler)
+    unet = from_unet2d(_load(network.parent, config, null_class), null_class)
     ids = [str(i) for i in range(unet.config.num_classes)]
-    index = _read_json(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
-    labels = index.get("id2label")
-    known = labels if isinstance(labels, dict) and {*labels} == {*ids} else {}
-    names = class_names or [str(known.get(i, i)) for i in ids]
+    index = folder / "model_index.json"
+    labels = _read_json(index).get("id2label") if index.is_file() else None
+    known_names = labels if isinstance(labels, dict) and {*labels} == {*ids} else {}
+    names = class_names or [str(known_names.get(i, i)) for i in ids]
     return ClassConditionalPipeline.from_parts(unet, noise, predicted, names)
+
+
+def _find(name: str, *folders: Path) -> Path | None:
+    """Return the file of a name in the first folder that has it."""
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -75,12 +86,13 @@ def _read_json(file: Path) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------------------------- network
 
 
-def _unet2d_config(folder: Path) -> dict[str, Any]:
-    if not (folder / "config.json").is_file():
+def _unet2d_config(file: Path) -> dict[str, Any]:
+    folder = file.parent
+    if not file.is_file():
         ours = (folder / "checkpoints").is_dir() or (folder / "pipeline").is_dir()
         advice = "; it is a run of this program; convert it with --to diffusers" if ours else ""
         raise ValueError(f"{folder}: contains no config.json of a UNet2DModel{advice}")
-    config = _read_json(folder / "config.json")
+    config = _read_json(file)
     kind = config.get("_class_name")
     if kind != "UNet2DModel":
         advice = "; it is a model of this program; convert it with --to diffusers" if kind == "UNet" else ""
@@ -98,44 +110,27 @@ def _load(folder: Path, config: Mapping[str, Any], null_class: bool) -> UNet2DMo
             f"{folder / 'config.json'}: out_channels: {options['out_channels']} is not possible; allowed is "
             f"in_channels, {options['in_channels']}, or twice as many with a learned variance"
         )
-    if not any(folder.glob(f"{WEIGHTS}*.safetensors")):
-        pickled = next(iter(folder.glob(f"{WEIGHTS}*.bin")), None)
-        reason = f"{pickled.name} can run arbitrary code" if pickled else "it contains no weights"
-        raise ValueError(f"{folder}: needs {WEIGHTS}.safetensors; {reason}")
+    if not any(folder.glob(f"{_WEIGHTS}*.safetensors")):
+        raise ValueError(f"{folder}: needs {_WEIGHTS}.safetensors; a .bin file is not loaded, as it can run any code")
     try:
         model, report = UNet2DModel.from_pretrained(
             folder, use_safetensors=True, torch_dtype=torch.float32, output_loading_info=True
         )
+        if report["missing_keys"]:
+            raise ValueError(f"{sorted(report['missing_keys'])[0]} is missing")
     except Exception as problem:        # damaged files raise many kinds of errors
         raise ValueError(f"{folder}: damaged, or its weights do not match config.json; download it again") from problem
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ValueError(f"{folder}: the weights do not match config.json; {missing[0]} is missing")
     return model
 
 
 # ----------------------------------------------------------------------------------------------------------- process
 
 
-def _named_process(
-    folder: Path, schedule: str | None, num_timesteps: int | None, prediction: str | None
-) -> tuple[NoiseSchedule, str]:
-    for option, value, table in (("schedule", schedule, SCHEDULES), ("prediction", prediction, PREDICTIONS)):
-        if value is None:
-            known = ", ".join(table)
-            raise ValueError(f"{option}: {folder} has no scheduler that defines it; pass --{option}, one of {known}")
-        lookup(table, value, option)
-    steps = 1000 if num_timesteps is None else num_timesteps
-    if steps < 2:
-        raise ValueError(f"num_timesteps: {steps} is out of range; allowed: 2 or more")
-    return NoiseSchedule(SCHEDULES[schedule](steps)), prediction
-
-
 def _process_of(file: Path) -> tuple[NoiseSchedule, str]:
     """Return noise schedule and prediction type of a diffusers scheduler, from its configuration."""
     config = _read_json(file)
-    kind = getattr(diffusers, str(config.get("_class_name")), None)
-    if not (inspect.isclass(kind) and issubclass(kind, SchedulerMixin)):
+    kind: Any = getattr(diffusers, str(config.get("_class_name")), None)
+    if not hasattr(kind, "from_config") or not issubclass(kind, SchedulerMixin):
         raise ValueError(f"{file}: {config.get('_class_name')!r} is not a scheduler of diffusers")
     try:
         betas = getattr(kind.from_config(config), "betas", None)

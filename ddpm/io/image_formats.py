@@ -1,7 +1,5 @@
 """The file formats of generated images. A new one is a class and an entry in FORMATS."""
 
-import errno
-import os
 import re
 import shutil
 import unicodedata
@@ -73,8 +71,7 @@ class FileLayout:
 
     def batch_requests(self, batch: int) -> Sequence[Request]:
         """Return the requests of a batch."""
-        indices = self.indices(batch)
-        return self.requests[indices.start : indices.stop]
+        return [self.requests[index] for index in self.indices(batch)]
 
     @cached_property
     def folders(self) -> dict[str, str]:
@@ -132,9 +129,7 @@ class BatchFormat(Format):
         """Write the images of a batch, uint8 (B, C, H, W); an OSError names the file."""
 
     def complete(self, read: ReadBatch, part: tuple[int, int]) -> None:
-        for batch in range(part[0], self.layout.batches, part[1]):
-            if not self.has(batch):
-                self.write(batch, read(batch))
+        """Do nothing: all batches are written by now."""
 
 
 class PngFolders(BatchFormat):
@@ -322,14 +317,11 @@ def _safe(row: str) -> str:
 
 
 def _ends_as_png(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            file.seek(-len(PNG_END), os.SEEK_END)
-            return file.read() == PNG_END
-    except OSError as problem:
-        if problem.errno in (errno.ENOENT, errno.EINVAL):       # missing or shorter
-            return False
-        raise
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(PNG_END)))
+        return file.read() == PNG_END
 
 
 FORMATS: dict[str, type[Format]] = {"png": PngFolders, "parquet": ParquetShards, "npz": NpzFile}

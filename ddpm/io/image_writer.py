@@ -26,26 +26,26 @@ from typing import IO, Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from ddpm import processes
 from ddpm.atomic import atomic_write, json_digest, write_json
 from ddpm.io.image_formats import FORMATS, BatchFormat, BatchStore, FileLayout, Format, ReadBatch, Request
 from ddpm.io.pictures import labelled_grid
-from ddpm.names import lookup
-from ddpm.processes import InUse, acquire_lock, all_together, first_on_main, join_processes, on_main
 
 GRID_COLUMNS = 50               # maximum number of images per row of the grid,
 GRID_ROWS = 32                  # of rows,
 GRID_PIXELS = 2**26             # and roughly of pixels, which Pillow and browsers can open
 
+Draw = Callable[[list[int]], Tensor]        # indices of images -> uint8 (len, C, H, W)
+
 
 def write_samples(
     out: Path,
     requests: Sequence[Request],
-    draw: Callable[[list[int]], Tensor],
+    draw: Draw,
     batch_size: int,
     class_names: Sequence[str],
     record: dict[str, Any],
@@ -56,8 +56,8 @@ def write_samples(
     Memory does not grow with the number of images. The j-th missing batch belongs to process j % n.
 
     Args:
-        out: folder, created if it does not exist; its content is described at the top of this file.
-        requests: the images, at least one.
+        out: folder, created if it does not exist; see the top of this file for its content.
+        requests: the images, at least one, with different files.
         draw: indices of a whole batch in `requests` -> uint8 (len, C, H, W) on the CPU; deterministic.
         batch_size: indices per call of `draw`; the last batch may be smaller.
         class_names: in the order of ids.
@@ -69,21 +69,21 @@ def write_samples(
         Path of the grid.
 
     Raises:
-        ValueError: if a format is unknown or cannot store images without a class, if two images would have the same
-            file, or if the folder contains other images or is in use by another command.
+        ValueError: if a format cannot store images without a class, or if the folder contains other images or is in
+            use by another command.
         OSError: if a file cannot be written; names it.
     """
-    state = join_processes()
+    state = processes.join_processes()
     layout, grid = FileLayout(out, requests, batch_size, class_names), out / "grid.png"
-    on_main(state, lambda: _check(layout, formats))
+    processes.on_main(state, lambda: _check(layout, formats))
     wanted = [name for name in FORMATS if name in formats]
     with _held(out, state):
-        on_main(state, lambda: _begin(layout, record, wanted))
+        processes.on_main(state, lambda: _begin(layout, record, wanted))
         files = [FORMATS[name](layout) for name in wanted]
         parts = BatchStore(layout)
         store = next((kind for kind in files if isinstance(kind, BatchFormat)), parts)
-        work = broadcast_object_list([on_main(state, lambda: _missing(layout, files, store))])[0]
-        _draw(layout, work, draw, files, store, state)
+        work = processes.broadcast_from_main(state, lambda: _missing(files, store))
+        _draw(work, draw, files, store, state)
         state.wait_for_everyone()
 
         def read(batch: int) -> Tensor:
@@ -91,8 +91,7 @@ def write_samples(
 
         def complete() -> None:
             for kind in files:
-                if kind is not store:
-                    kind.complete(read, (state.process_index, state.num_processes))
+                kind.complete(read, (state.process_index, state.num_processes))
 
         def finish() -> None:
             if not grid.exists():
@@ -100,33 +99,24 @@ def write_samples(
                     _grid(layout, read).save(file, "PNG")
             parts.remove()
 
-        all_together(state, complete)
-        on_main(state, finish)
+        processes.all_together(state, complete)
+        processes.on_main(state, finish)
     return grid
 
 
 def _check(layout: FileLayout, formats: Sequence[str]) -> None:
-    chosen = {name: lookup(FORMATS, name, "format") for name in formats}
-    if not chosen:
-        raise ValueError(f"format: the list is empty; allowed are {', '.join(FORMATS)}")
-    if not layout.requests:
-        raise ValueError("per_class: no images are requested; allowed is 1 or more")
+    files = {(request.row, request.file) for request in layout.requests}
+    assert layout.requests and len(files) == len(layout.requests), "two images would have one file"
     classless = next((request.row for request in layout.requests if request.label < 0), None)
-    for name, kind in chosen.items():
-        if kind.needs_classes and classless is not None:
+    for name in formats:
+        if FORMATS[name].needs_classes and classless is not None:
             able = ", ".join(name for name, kind in FORMATS.items() if not kind.needs_classes)
             raise ValueError(
                 f"format: {name} needs a class for each image, and {classless!r} has none; allowed: {able}"
             )
     name, times = max(Counter(layout.class_names).items(), key=lambda item: item[1], default=("", 0))
-    if "parquet" in chosen and times > 1:
+    if "parquet" in formats and times > 1:
         raise ValueError(f"format: parquet needs distinct class names, and {times} are {name!r}; omit parquet")
-    seen = set()
-    for request in layout.requests:
-        assert Path(request.file).name == request.file and -1 <= request.label < len(layout.class_names), request
-        if (request.row, request.file) in seen:
-            raise ValueError(f"classes: {request.row!r} {request.file} is requested twice; name each class once")
-        seen.add((request.row, request.file))
 
 
 @contextmanager
@@ -138,17 +128,17 @@ def _held(out: Path, state: PartialState) -> Iterator[None]:
         lock = (out / ".lock").open("a+")
         # First exclusive, then shared: the kernel releases a lock when its process ends, however that happens.
         for kind in (fcntl.LOCK_EX, fcntl.LOCK_SH) if state.is_main_process else (fcntl.LOCK_SH,):
-            if not acquire_lock(lock, kind):
+            if not processes.acquire_lock(lock, kind):
                 lock.seek(0)
                 holders = ", ".join(lock.read().split("\n")[:-1]) or "another process"
-                raise InUse(f"{out}: in use by {holders}; wait for it, or choose another folder with --out")
+                raise processes.InUse(f"{out}: in use by {holders}; wait for it, or choose another folder with --out")
             if kind == fcntl.LOCK_EX:
                 lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()
         return lock
 
-    with first_on_main(state, hold):
+    with processes.first_on_main(state, hold):
         yield
 
 
@@ -162,7 +152,15 @@ def _begin(layout: FileLayout, record: dict[str, Any], formats: list[str]) -> No
     for temporary in [file for pattern in patterns for file in layout.out.glob(pattern)]:
         temporary.unlink()
     if path.exists():
-        different = _differences(path, facts)
+        try:
+            old, new = _flatten(json.loads(path.read_text())), _flatten(facts)
+        except (ValueError, AttributeError) as problem:
+            raise ValueError(f"{path}: is damaged ({problem}); choose another folder with --out") from problem
+        different = [
+            f"{name} ({old.get(name, 'not set')} there, {new.get(name, 'not set')} now)"
+            for name in new | old
+            if old.get(name) != new.get(name)
+        ]
         if different:
             raise ValueError(
                 f"{layout.out}: contains other images: {', '.join(different[:3])}; choose another folder with --out"
@@ -177,34 +175,17 @@ def _begin(layout: FileLayout, record: dict[str, Any], formats: list[str]) -> No
     write_json(path, facts)
 
 
-def _differences(path: Path, facts: dict[str, Any]) -> list[str]:
-    """Return the facts that differ between a samples.json and `text`, with both values."""
-
-    def leaves(facts: dict[str, Any], inside: str = "") -> Iterator[tuple[str, str]]:
-        for name, value in facts.items():
-            if isinstance(value, dict):
-                yield from leaves(value, f"{inside}{name}.")
-            else:
-                yield inside + name, json.dumps(value)
-
-    try:
-        old = dict(leaves(json.loads(path.read_text())))
-    except (ValueError, AttributeError) as problem:
-        raise ValueError(f"{path}: is damaged ({problem}); choose another folder with --out") from problem
-    new = dict(leaves(facts))
-    return [
-        f"{name} ({_brief(old.get(name, 'not set'))} there, {_brief(new.get(name, 'not set'))} now)"
-        for name in new | old
-        if old.get(name) != new.get(name)
-    ]
+def _flatten(facts: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested facts as JSON, by names such as `settings.steps`."""
+    flat: dict[str, str] = {}
+    for name, value in facts.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: json.dumps(value)}
+    return flat
 
 
-def _brief(value: str) -> str:
-    return value if len(value) <= 60 else f"{value[:40]}...{value[-17:]}"
-
-
-def _missing(layout: FileLayout, files: Sequence[Format], store: BatchFormat) -> list[int]:
+def _missing(files: Sequence[Format], store: BatchFormat) -> list[int]:
     """Return the batches that are not stored yet and that a format needs."""
+    layout = store.layout
     work = [b for b in range(layout.batches) if not store.has(b) and not all(kind.has(b) for kind in files)]
     there = len(layout.requests) - sum(len(layout.indices(batch)) for batch in work)
     if there:
@@ -212,15 +193,9 @@ def _missing(layout: FileLayout, files: Sequence[Format], store: BatchFormat) ->
     return work
 
 
-def _draw(
-    layout: FileLayout,
-    work: Sequence[int],
-    draw: Callable[[list[int]], Tensor],
-    files: Sequence[Format],
-    store: BatchFormat,
-    state: PartialState,
-) -> None:
+def _draw(work: Sequence[int], draw: Draw, files: Sequence[Format], store: BatchFormat, state: PartialState) -> None:
     """Generate and store this process's batches; after an error it ends at once, as the others may need hours."""
+    layout = store.layout
     sizes = [len(layout.indices(batch)) for batch in work]
     total, several = len(layout.requests), state.num_processes
     shown = state.is_main_process and len(work) > 1

@@ -26,9 +26,9 @@ def locate(path: Path) -> Path:
     if not path.is_dir():
         raise ValueError(f"{path}: no such directory; give a run directory, one of its checkpoints, or a pipeline")
     if (path / "model_index.json").is_file():
-        problem = find_damage(path) if (path / MANIFEST).is_file() else None
-        if problem is not None:
-            raise ValueError(f"{path}: damaged, {problem}")
+        damage = find_damage(path) if (path / MANIFEST).is_file() else None
+        if damage is not None:
+            raise ValueError(f"{path}: damaged, {damage}")
         return path
     raise ValueError(f"{path}: contains neither checkpoints nor a pipeline; has the run reached its first checkpoint?")
 

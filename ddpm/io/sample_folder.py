@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ddpm.atomic import json_digest
+from ddpm.config.commands import SampleCommand
 from ddpm.config.sections import SampleConfig
 from ddpm.diffusion.class_labels import Label, label_ids
 from ddpm.diffusion.sampling import Seed, Walk, plan_seeds
@@ -32,8 +32,8 @@ class SamplePlan(NamedTuple):
     """
 
     requests: list[Request]
-    labels: list[Label | list[Label]]
-    seeds: list[Seed]
+    labels: Sequence[Label | Sequence[Label]]
+    seeds: Sequence[Seed]
 
 
 class Classes(NamedTuple):
@@ -69,16 +69,13 @@ class Classes(NamedTuple):
 
 def plan_classes(classes: Classes) -> SamplePlan:
     """Plan one row of images per class, all with different seeds."""
-    requests, labels, seeds = [], [], []
-    for c in classes.ids:
-        for seed in classes.seeds(c):
-            requests.append(Request(classes.names[c], f"seed{seed:06d}", -1 if c == classes.null else c, seed))
-            labels.append(classes.label(c))
-            seeds.append(seed)
-    return SamplePlan(requests, labels, seeds)
+    asked = [(c, seed) for c in classes.ids for seed in classes.seeds(c)]
+    requests = [Request(classes.names[c], f"seed{seed:06d}", -1 if c == classes.null else c, seed) for c, seed in asked]
+    return SamplePlan(requests, [classes.label(c) for c, _ in asked], [seed for _, seed in asked])
 
 
-def _rows(rows: list[tuple[str, list[Label | list[Label]], list[Seed]]]) -> SamplePlan:
+def _plan_rows(rows: Sequence[tuple[str, Sequence[Label | Sequence[Label]], Sequence[Seed]]]) -> SamplePlan:
+    """Plan rows of images without a class, given as names, labels and seeds."""
     requests = [
         Request(name, f"{i:03d}", -1, seed.start if isinstance(seed, Walk) else seed)
         for name, _, seeds in rows
@@ -93,9 +90,10 @@ def plan_blends(classes: Classes, count: int) -> SamplePlan:
     rows = []
     for a, b in _pairs(classes, "blend"):
         for seed in classes.seeds(a):
-            blends = [{classes.label(a): 1 - i / (count - 1), classes.label(b): i / (count - 1)} for i in range(count)]
+            first, last = classes.label(a), classes.label(b)
+            blends: list[Label] = [{first: 1 - i / (count - 1), last: i / (count - 1)} for i in range(count)]
             rows.append((f"{classes.names[a]} to {classes.names[b]}, seed {seed}", blends, [seed] * count))
-    return _rows(rows)
+    return _plan_rows(rows)
 
 
 def plan_walks(classes: Classes, count: int) -> SamplePlan:
@@ -106,7 +104,7 @@ def plan_walks(classes: Classes, count: int) -> SamplePlan:
         for start, end in pairwise(one_more.seeds(c)):
             walks = [Walk(start, end, i / (count - 1)) for i in range(count)]
             rows.append((f"{classes.names[c]}, seed {start} to {end}", [classes.label(c)] * count, walks))
-    return _rows(rows)
+    return _plan_rows(rows)
 
 
 def plan_swaps(classes: Classes) -> SamplePlan:
@@ -118,7 +116,7 @@ def plan_swaps(classes: Classes) -> SamplePlan:
             depths = [[fine] * n + [coarse] * (levels - n) for n in range(levels + 1)]
             name = f"{classes.names[b]} fine, {classes.names[a]} coarse, seed {seed}"
             rows.append((name, depths, [seed] * len(depths)))
-    return _rows(rows)
+    return _plan_rows(rows)
 
 
 def _pairs(classes: Classes, option: str) -> list[tuple[int, int]]:
@@ -127,65 +125,47 @@ def _pairs(classes: Classes, option: str) -> list[tuple[int, int]]:
     return list(pairwise(classes.ids))
 
 
-def sample_to_folder(
-    model: Path,
-    classes: str | None,
-    settings: SampleConfig,
-    out: Path | None,
-    formats: str = "png",
-    guide: Path | None = None,
-    blend: int | None = None,
-    walk: int | None = None,
-    swap: bool = False,
-) -> None:
+def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
     """Generate images into a folder with any number of processes; continue an interrupted command.
 
     Args:
-        model: a run directory, one of its checkpoints, or a pipeline.
-        classes: names or ids, separated by commas; None for all, and `none` for the null class.
+        command: the model, the classes, and how the images differ within a row.
         settings: sampling options, and the number of images per class.
-        out: the folder; by default one inside the model's directory.
-        formats: entries of FORMATS, separated by commas.
-        guide: a weaker model for autoguidance, as `model`.
-        blend: number of images from each class to the next.
-        walk: number of images from each seed to the next.
-        swap: whether to plan rows in which one class takes over from another level by level.
 
     Raises:
         ValueError: for a model that cannot be loaded, an unknown class, or a setting that the model does not support.
     """
     make_plan = plan_classes
-    if blend:
-        make_plan = partial(plan_blends, count=blend)
-    elif walk:
-        make_plan = partial(plan_walks, count=walk)
-    elif swap:
+    if command.blend:
+        make_plan = partial(plan_blends, count=command.blend)
+    elif command.walk:
+        make_plan = partial(plan_walks, count=command.walk)
+    elif command.swap:
         make_plan = plan_swaps
     processes = join_processes(timedelta(hours=12))
     check_launch(processes.num_processes, "sample.py")
-    kinds = [kind.strip() for kind in formats.split(",")]
-    for kind in kinds:
+    formats = [kind.strip() for kind in command.format.split(",")]
+    for kind in formats:
         lookup(FORMATS, kind, "format")
 
     def prepare() -> tuple[SamplePlan, dict[str, Any], list[str], Callable[[list[int]], Tensor]]:
-        directory = locate(model)
+        directory = locate(command.model)
         pipeline = load_pipeline(directory).to(processes.device)
-        other = None if guide is None else load_pipeline(guide).to(processes.device)
-        plan = make_plan(_select_classes(pipeline, classes, settings))
+        guide = None if command.guide is None else load_pipeline(command.guide).to(processes.device)
+        plan = make_plan(_select_classes(pipeline, command.classes, settings))
         record = {
             "model": weights_digest(directory),
             "process": process_digest(pipeline),
-            "guide": None if guide is None else weights_digest(locate(guide)),
+            "guide": None if command.guide is None else weights_digest(locate(command.guide)),
             **dataclasses.asdict(settings),
         }
-        draw = pipeline.drawer(pipeline.labels(plan.labels), plan.seeds, guide=other, **settings.drawing())
+        draw = pipeline.drawer(pipeline.labels(plan.labels), plan.seeds, guide=guide, **settings.drawing())
         return plan, record, pipeline.class_names, draw
 
     plan, record, names, draw = first_on_main(processes, prepare)
-    if out is None:
-        digest = json_digest([record, plan.requests, kinds], length=6)
-        out = model / "samples" / f"{settings.sampler}{settings.steps}-{digest}"
-    grid = write_samples(out, plan.requests, draw, settings.batch_size, names, record, kinds)
+    digest = json_digest([record, plan.requests, formats], length=6)
+    out = command.out or command.model / "samples" / f"{settings.sampler}{settings.steps}-{digest}"
+    grid = write_samples(out, plan.requests, draw, settings.batch_size, names, record, formats)
     if processes.is_main_process:
         print(f"{len(plan.requests)} images in {out}; overview: {grid}")
 
@@ -198,11 +178,10 @@ def process_digest(pipeline: ClassConditionalPipeline) -> str:
 
 
 def _select_classes(pipeline: ClassConditionalPipeline, classes: str | None, settings: SampleConfig) -> Classes:
-    names, null_label = pipeline.class_names, pipeline.unet.null_label
-    listed: Sequence[str | int]
-    listed = range(len(names)) if classes is None else [c.strip() for c in classes.split(",") if c.strip()]
-    if classes is None and not names:
-        listed = ["none"]           # an unconditional model
-    ids = list(dict.fromkeys(label_ids(listed, names, null_label)))
+    names: list[str] = pipeline.class_names
+    listed: Sequence[str | int] = range(len(names)) or ["none"]         # of an unconditional model
+    if classes is not None:
+        listed = [c.strip() for c in classes.split(",") if c.strip()]
+    ids = list(dict.fromkeys(label_ids(listed, names, pipeline.unet.null_label)))
     levels = len(pipeline.unet.config.channel_mult)
     return Classes(ids, [*names, "none"], settings.per_class, settings.seed, levels)

@@ -6,6 +6,7 @@ rejected by the key in its configuration.
 """
 
 import inspect
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +21,6 @@ from ddpm.models.unet import UNet
 
 _CONDITIONING = {"groupnorm_matched": "default", "groupnorm": "default", "adagn": "scale_shift"}
 _NORMS = {"default": "groupnorm", "scale_shift": "adagn"}
-_RESAMPLE = {"resblock": "resnet", "conv": "conv"}
 _BLOCKS = {         # side -> resampling type -> level without attention
     "down": {"resblock": "ResnetDownsampleBlock2D", "conv": "DownBlock2D"},
     "up": {"resblock": "ResnetUpsampleBlock2D", "conv": "UpBlock2D"},
@@ -43,6 +43,8 @@ _ONLY = {           # the values that this U-Net supports
     "resnet_time_scale_shift": tuple(_NORMS),
     "add_attention": (True,),
     "class_embed_type": (None,),
+    "downsample_type": ("resnet", "conv", None),
+    "upsample_type": ("resnet", "conv", None),
 }
 
 
@@ -65,7 +67,16 @@ def to_unet2d(unet: UNet) -> UNet2DModel:
         ValueError: if UNet2DModel does not support the architecture; names the option and the allowed values.
     """
     config = unet.config
-    conditioning, widths, groups = _conditioning(unet), _widths(config), _groups(unet)
+    widths = [int(config.channels * factor) for factor in config.channel_mult]
+    for option, fits, allowed in (
+        ("norm", config.norm in _CONDITIONING, ", ".join(_CONDITIONING)),
+        ("conditioning", config.conditioning == "both", "both"),
+        ("condition_at", all(stage.conditioned for stage in unet.stages.values()), "all"),
+        ("channel_mult", widths[0] == config.channels, "a first factor of 1"),
+    ):
+        if not fits:
+            raise ValueError(f"model.{option}: UNet2DModel does not support {config[option]}; allowed: {allowed}")
+    groups, resample = _groups(unet), "resnet" if config.resample == "resblock" else "conv"
     with torch.device("meta"):
         model = UNet2DModel(
             sample_size=config.resolution,
@@ -78,14 +89,14 @@ def to_unet2d(unet: UNet) -> UNet2DModel:
             up_block_types=_block_types(unet, "up"),
             block_out_channels=tuple(widths),
             layers_per_block=config.num_res_blocks,
-            downsample_type=_RESAMPLE[config.resample],
-            upsample_type=_RESAMPLE[config.resample],
+            downsample_type=resample,
+            upsample_type=resample,
             dropout=config.dropout,
             attention_head_dim=_head_channels(unet),
             norm_num_groups=groups,
             attn_norm_num_groups=groups,        # otherwise the middle attention has no norm with scale_shift
             norm_eps=EPS,
-            resnet_time_scale_shift=conditioning,
+            resnet_time_scale_shift=_CONDITIONING[config.norm],
             num_class_embeds=config.num_classes + config.null_class if config.num_classes else None,
         )
     ours = unet.state_dict()
@@ -97,16 +108,6 @@ def to_unet2d(unet: UNet) -> UNet2DModel:
         renamed.update({other: part.clone() for other, part in zip(theirs, tensor.chunk(len(theirs)), strict=True)})
     model.load_state_dict(renamed, assign=True)
     return model.eval()
-
-
-def _widths(config: Mapping[str, Any]) -> list[int]:
-    widths = [int(config["channels"] * factor) for factor in config["channel_mult"]]
-    if widths[0] != config["channels"]:
-        raise ValueError(
-            f"model.channel_mult: starts with {config['channel_mult'][0]}, which UNet2DModel does not support; "
-            "allowed is a first factor of 1"
-        )
-    return widths
 
 
 def _groups(unet: UNet) -> int:
@@ -137,23 +138,10 @@ def _head_channels(unet: UNet) -> int | None:
     return found.pop()
 
 
-def _conditioning(unet: UNet) -> str:
-    config, norm = unet.config, unet.config.norm
-    if norm not in _CONDITIONING:
-        raise ValueError(f"model.norm: UNet2DModel does not support {norm}; allowed: {', '.join(_CONDITIONING)}")
-    if config.conditioning != "both":
-        raise ValueError(f"model.conditioning: UNet2DModel does not support {config.conditioning}; allowed: both")
-    if not all(level.conditioned for level in unet.stages.values()):
-        depths = config.condition_at
-        raise ValueError(f"model.condition_at: UNet2DModel does not support {depths}; allowed: all")
-    return _CONDITIONING[norm]
-
-
 def _block_types(unet: UNet, side: str) -> tuple[str, ...]:
     plain = _BLOCKS[side][unet.config.resample]
-    levels = unet.down if side == "down" else unet.up
-    attends = (isinstance(level.attentions[0], SelfAttention) for level in levels)
-    return tuple(_ATTENTION[side] if attention else plain for attention in attends)
+    stages = [stage for name, stage in unet.stages.items() if name.startswith(side)]
+    return tuple(_ATTENTION[side] if isinstance(stage.attentions[0], SelfAttention) else plain for stage in stages)
 
 
 # ---------------------------------------------------------------------------------------------------------------- in
@@ -194,34 +182,38 @@ def unet_options(config: Mapping[str, Any], null_class: bool = False) -> dict[st
     """
     config = {name: config.get(name, default) for name, default in _DEFAULTS.items()}
     for key, allowed in _ONLY.items():
-        if config[key] not in allowed:
-            raise _refusal(config, key, f"allowed: {' or '.join(map(repr, allowed))}")
-    widths = list(config["block_out_channels"])
-    channels = widths[0]
-    attention, resample = _attention(config), _resample(config)
-    resolution = _resolution(config, len(widths))
-    head_channels = config["attention_head_dim"]
-    attended = {width for width, attends in zip(widths, attention, strict=True) if attends} | {widths[-1]}
-    for width in sorted(attended):
-        if head_channels is not None and width % head_channels:
-            raise _refusal(config, "attention_head_dim", f"allowed: a divisor of the {width} channels of a layer")
-    classes = config["num_class_embeds"]
-    if classes is None and null_class:
-        raise _refusal(config, "num_class_embeds", "a null class requires classes; omit --null-class")
+        _check(config, key, config[key] in allowed, f"allowed: {' or '.join(map(repr, allowed))}")
+    widths, size = config["block_out_channels"], config["sample_size"]
+    attention, resample = _stages(config)
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    square = isinstance(height, int) and height == width
+    _check(config, "sample_size", square, "allowed: the size of a square image in pixels")
+    factor = 2 ** (len(widths) - 1)
+    _check(config, "sample_size", height % factor == 0, f"allowed with {len(widths)} levels: a multiple of {factor}")
+    groups, middle = config["norm_num_groups"], config["attn_norm_num_groups"]
+    # With scale_shift, None means that the middle attention has no norm.
+    equal = middle == groups or (middle is None and config["resnet_time_scale_shift"] == "default")
+    _check(config, "attn_norm_num_groups", equal, f"allowed: {groups}, as norm_num_groups")
+    head_channels, classes = config["attention_head_dim"], config["num_class_embeds"]
+    for width in sorted({widths[-1], *itertools.compress(widths, attention)}):
+        fits = head_channels is None or width % head_channels == 0
+        _check(config, "attention_head_dim", fits, f"allowed: a divisor of the {width} channels of a layer")
+    named = classes is not None or not null_class
+    _check(config, "num_class_embeds", named, "a null class requires classes; omit --null-class")
     return {
-        "resolution": resolution,
+        "resolution": height,
         "in_channels": config["in_channels"],
         "out_channels": config["out_channels"],
         "num_classes": 0 if classes is None else classes - null_class,
         "null_class": null_class or classes is None,
-        "channels": channels,
-        "channel_mult": tuple(_factor(width, channels) for width in widths),
+        "channels": widths[0],
+        "channel_mult": tuple(_factor(width, widths[0]) for width in widths),
         "num_res_blocks": config["layers_per_block"],
-        "attention_resolutions": tuple(resolution // 2**i for i, attends in enumerate(attention) if attends),
-        "head_channels": head_channels or channels,
+        "attention_resolutions": tuple(height // 2**i for i, attends in enumerate(attention) if attends),
+        "head_channels": head_channels or widths[0],
         "num_heads": 1 if head_channels is None else None,
         "norm": _NORMS[config["resnet_time_scale_shift"]],
-        "norm_groups": _one_number_of_groups(config),
+        "norm_groups": groups,
         "min_group_channels": 1,
         "emb_channels": config["time_embedding_dim"],
         "dropout": config["dropout"],
@@ -229,77 +221,43 @@ def unet_options(config: Mapping[str, Any], null_class: bool = False) -> dict[st
     }
 
 
-def _refusal(config: Mapping[str, Any], key: str, reason: str) -> ValueError:
-    return ValueError(f"{key}: {config[key]!r} of the UNet2DModel is not supported; {reason}")
+def _check(config: Mapping[str, Any], key: str, fits: bool, allowed: str) -> None:
+    if not fits:
+        raise ValueError(f"{key}: {config[key]!r} of the UNet2DModel is not supported; {allowed}")
 
 
-def _resolution(config: Mapping[str, Any], levels: int) -> int:
-    size = config["sample_size"]
-    height, width = size if isinstance(size, list | tuple) else (size, size)
-    if not isinstance(height, int) or height != width:
-        raise _refusal(config, "sample_size", "allowed: the size of a square image in pixels")
-    if height % 2 ** (levels - 1):
-        raise _refusal(config, "sample_size", f"allowed with {levels} levels: a multiple of {2 ** (levels - 1)}")
-    return height
-
-
-def _one_number_of_groups(config: Mapping[str, Any]) -> int:
-    groups, middle = config["norm_num_groups"], config["attn_norm_num_groups"]
-    if middle is None and config["resnet_time_scale_shift"] != "default":
-        raise _refusal(config, "attn_norm_num_groups", f"allowed: {groups}, otherwise the middle has no norm")
-    if middle not in (None, groups):
-        raise _refusal(config, "attn_norm_num_groups", f"allowed: norm_num_groups, {groups}")
-    return groups
-
-
-def _kinds(config: Mapping[str, Any], side: str) -> list[tuple[bool, str]]:
-    """Return attention and resampling type of each level, from the finest resolution to the coarsest."""
-    key, sampler = f"{side}_block_types", f"{side}sample_type"
-    known = {kind: (False, resample) for resample, kind in _BLOCKS[side].items()}
-    resamples = {theirs: ours for ours, theirs in _RESAMPLE.items()}
-    known[_ATTENTION[side]] = (True, resamples.get(config[sampler] or "conv"))
-    kinds = []
-    for name in config[key]:
-        kind = known.get(str(name).removeprefix("UNetRes"))
-        if kind is None:
-            raise ValueError(f"{key}: {name!r} of the UNet2DModel is not supported; allowed: {', '.join(known)}")
-        if kind[1] is None:
-            raise _refusal(config, sampler, f"allowed: {' or '.join(map(repr, resamples))}")
-        kinds.append(kind)
-    if len(kinds) != len(config["block_out_channels"]):
-        raise _refusal(config, key, f"allowed: as many as levels, {len(config['block_out_channels'])}")
-    return kinds if side == "down" else kinds[::-1]
-
-
-def _attention(config: Mapping[str, Any]) -> list[bool]:
-    """Return whether each level has attention, from the finest to the coarsest."""
-    down, up = ([attends for attends, _ in _kinds(config, side)] for side in ("down", "up"))
-    if down != up:
-        raise _refusal(config, "up_block_types", "attention must be on both sides of a resolution, or on neither")
-    return down
-
-
-def _resample(config: Mapping[str, Any]) -> str:
-    """Return how the resolution changes: after each encoder level but the last, and before each decoder level."""
-    found = [resample for _, resample in [*_kinds(config, "down")[:-1], *_kinds(config, "up")[1:]]]
-    if len(set(found)) > 1:
-        raise _refusal(config, "down_block_types", "all blocks, also up_block_types, must resample in the same way")
-    if "conv" in found and config["downsample_padding"] != 1:
-        raise _refusal(config, "downsample_padding", "allowed: 1")
-    return found[0] if found else "resblock"
+def _stages(config: Mapping[str, Any]) -> tuple[list[bool], str]:
+    """Return whether each stage has attention, from the finest to the coarsest, and how they change the resolution."""
+    attention, found = {}, []
+    for side in ("down", "up"):
+        key, sampler = f"{side}_block_types", f"{side}sample_type"
+        known = {theirs: ours for ours, theirs in _BLOCKS[side].items()}
+        known[_ATTENTION[side]] = "resblock" if config[sampler] == "resnet" else "conv"
+        names = [str(name).removeprefix("UNetRes") for name in config[key]]
+        unknown = next((name for name in names if name not in known), None)
+        if unknown is not None:
+            raise ValueError(f"{key}: {unknown!r} of the UNet2DModel is not supported; allowed: {', '.join(known)}")
+        levels = len(config["block_out_channels"])
+        _check(config, key, len(names) == levels, f"allowed: as many as levels, {levels}")
+        attention[side] = [name == _ATTENTION[side] for name in names]
+        found += [known[name] for name in names[:-1]]       # the last block keeps its resolution
+    both = "attention must be on both sides of a resolution, or on neither"
+    _check(config, "up_block_types", attention["down"] == attention["up"][::-1], both)
+    same = "all blocks, also up_block_types, must resample in the same way"
+    _check(config, "down_block_types", len({*found}) <= 1, same)
+    _check(config, "downsample_padding", "conv" not in found or config["downsample_padding"] == 1, "allowed: 1")
+    return attention["down"], found[0] if found else "resblock"
 
 
 def _factor(width: int, channels: int) -> float:
     """Return the factor f for which int(channels * f) is the width."""
-    if width % channels == 0:
-        return width // channels
-    factor = width / channels
+    factor = width // channels if width % channels == 0 else width / channels
     return factor if int(channels * factor) == width else math.nextafter(factor, math.inf)
 
 
 # ------------------------------------------------------------------------------------------------------------- names
 
-_PLACES = {"down": "down_blocks", "mid": "mid_block", "up": "up_blocks"}
+_SIDES = {"down": "down_blocks", "mid": "mid_block", "up": "up_blocks"}
 _ROLES = {"blocks": "resnets", "attentions": "attentions", "resample": "{}samplers"}
 _LAYERS = {
     "norm2.proj": ["time_emb_proj"],
@@ -327,5 +285,5 @@ def _their_names(ours: str) -> list[str]:
     side, *parts = path.split(".")
     level = [] if side == "mid" else [parts.pop(0)]
     role, index, *layer = parts
-    parent = ".".join([_PLACES[side], *level, _ROLES[role].format(side), index])
+    parent = ".".join([_SIDES[side], *level, _ROLES[role].format(side), index])
     return [f"{parent}.{name}.{kind}" for name in _LAYERS.get(".".join(layer), [".".join(layer)])]

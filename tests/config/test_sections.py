@@ -30,7 +30,7 @@ from ddpm.diffusion.schedule import SCHEDULES
 from ddpm.diffusion.timesteps import SPACINGS
 from ddpm.evaluation.in_training import MONITORED
 from ddpm.io.adm_flags import PRESETS
-from ddpm.io.conversion import FORMATS
+from ddpm.io.conversion import CONVERSION_TARGETS
 from ddpm.models.embedding import CONDITIONINGS
 from ddpm.models.norm import NORMS
 from ddpm.models.shape import SIDES

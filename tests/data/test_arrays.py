@@ -72,12 +72,12 @@ def refuses(path: Path, *fragments: str, **options: object) -> None:
 @pytest.mark.parametrize(
     ("arrays", "fragments"),
     [
-        ({"arr_0": PIXELS / 255}, ["a.npz: arr_0", "float64; allowed is uint8 from 0 to 255", "scale"]),
+        ({"arr_0": PIXELS / 255}, ["a.npz: ", "arr_0", "float64; allowed is uint8 from 0 to 255", "scale"]),
         ({"images": PIXELS.astype(np.int64)}, ["images", "int64; allowed is uint8"]),
         ({"arr_0": PIXELS.transpose(0, 3, 1, 2)}, ["shape (6, 3, 9, 9)", "channels come last, transpose(0, 2, 3, 1)"]),
         ({"arr_0": PIXELS[..., :2]}, ["shape (6, 9, 9, 2)", "(N, H, W, 3) RGB"]),
         ({"arr_0": PIXELS[:0]}, ["shape (0, 9, 9, 3)", "no images"]),
-        ({"mu": np.zeros(8), "sigma": np.eye(8)}, ["no array images or arr_0", "mu (8,), sigma (8, 8)"]),
+        ({"mu": np.zeros(8), "sigma": np.eye(8)}, ["images or arr_0", "mu (8,), sigma (8, 8)"]),
         ({"arr_0": PIXELS}, ["no labels", "labels or arr_1"]),
         ({"arr_0": PIXELS, "arr_1": LABELS[:5]}, ["(5,)", "(6,)"]),
         ({"arr_0": PIXELS, "arr_1": np.eye(6)}, ["(6, 6)", "(6,)"]),

@@ -133,7 +133,7 @@ def test_single_class() -> None:
     [
         ([0, None, 1], datasets.ClassLabel(names=["a", "b"]), ["row 1", "None"]),
         ([0, 1, -1], datasets.ClassLabel(names=["a", "b"]), ["row 2", "-1; allowed are 0 to 1"]),
-        ([0, 1, -1], None, ["row 2", "label -1; allowed are 0 to K-1"]),
+        ([0, 1, -1], None, ["row 2", "label -1; allowed are 0 to 1"]),
         (["a", None], None, ["row 1", "None"]),
         ([1, 2, 3], None, ["0..K-1", "0 is missing"]),
         ([0, 1, 3], None, ["0..K-1", "2 is missing"]),

@@ -53,7 +53,7 @@ def test_a_file_of_weights_becomes_a_pipeline_that_draws_and_trains_on(run: Run)
     code, _, complaint = run(script.removesuffix(".py"), *args, "--steps", 2, "--per-class", 1, "--out", "drawn")
     assert code == 0 and len([*Path("drawn").rglob("*seed*.png")]) == 10, complaint
     script, *args = shlex.split(train.replace("FOLDER", "digits"))
-    code, trained, complaint = run(script.removesuffix(".py"), *args, *TRAIN, "--run", "tuned")
+    code, trained, complaint = run(script.removesuffix(".py"), *args, *TRAIN, "--run-dir", "tuned")
     assert code == 0, complaint
     assert "architecture and weights of models/of it" in trained
     tuned = load_pipeline(Path("tuned")).unet
@@ -88,14 +88,14 @@ def test_mistakes_with_files_of_weights(run: Run) -> None:
     for args, expected in {
         ("none.pt",): r"^none\.pt: ",
         ("text.pt", "--preset", "imagenet64"): r"^text\.pt: .*download it again",
-        ("model.pt",): r"^preset: .*model\.pt.*--flags FILE$",
+        ("model.pt",): r"^preset: .*model\.pt.*--flags FILE; matching presets: none$",
         ("model.pt", "--preset", "imagenet46"): r"^preset: 'imagenet46' is not one of .*did you mean imagenet64\?$",
-        ("model.pt", "--preset", "imagenet64"): r"^model\.pt: .*no preset matches",
+        ("model.pt", "--preset", "imagenet64"): r"^model\.pt: .*matching presets: none",
         ("model.pt", "--flags", "none.yaml"): r"^none\.yaml: No such file",
-        ("model.pt", "--flags", "wrong.yaml"): r"^flags: num_chanels is not a flag .*did you mean num_channels\?",
+        ("model.pt", "--flags", "wrong.yaml"): r"^flags: num_chanels .*did you mean num_channels\?",
         ("model.pt", "--flags", "wide.yaml"): r"^model\.pt: .*time_embed\.0\.weight.* 128 x 32.* 256 x 64",
-        ("model.pt", "--flags", "broken.yaml"): r"^flags: broken\.yaml .*line 2",
-        ("model.pt", "--flags", "list.yaml"): r"^flags: list\.yaml ",
+        ("model.pt", "--flags", "broken.yaml"): r"^flags: broken\.yaml: .*line 2",
+        ("model.pt", "--flags", "list.yaml"): r"^flags: list\.yaml: ",
         ("model.pt", "--to", "diffusers"): r"^model\.pt: ",
         (*good, "--preset", "imagenet64"): r"^preset: .*either --preset or --flags",
         (*good, "--class-names", "few.txt"): r"^class_names: few\.txt .*2 names.* 10 classes$",

@@ -145,7 +145,7 @@ def test_mistakes_with_folders(run: Run) -> None:
         ("odd", *process): r"^odd/config\.json: out_channels: 3 .*allowed is in_channels, 1, or twice",
         ("damaged", *process): r"^damaged: .*download it again$",
         ("swapped", *process): r"^swapped: .*weights do not match config\.json",
-        ("pickled", *process): r"^pickled: needs .*safetensors; diffusion_pytorch_model\.bin ",
+        ("pickled", *process): r"^pickled: needs diffusion_pytorch_model\.safetensors; .*\.bin ",
         ("bare", *process): r"^bare: needs diffusion_pytorch_model\.safetensors",
         ("unknown",): r"^unknown/scheduler/scheduler_config\.json: 'MyScheduler' ",
         ("flow",): r"^flow/.*FlowMatchEulerDiscreteScheduler has no betas",

@@ -110,7 +110,7 @@ def test_what_does_not_fit_names_the_options_that_would(
     other: dict, process: tuple[str, str], options: list[str], expected: str, run: Run
 ) -> None:
     pretrained = ours(Path("pretrained"), process, **other)
-    args = [*TRAIN, "--model.pretrained", pretrained, *options, "--run", "tuned"]
+    args = [*TRAIN, "--model.pretrained", pretrained, *options, "--run-dir", "tuned"]
     line = refused(run, *args, script="train")
     assert re.search(expected, line), line
     assert not Path("tuned").exists()
@@ -129,7 +129,7 @@ def test_pretrained_models_that_cannot_be_used(run: Run) -> None:
         "empty": r"^model\.pretrained: empty: ",
         "unnamed": r"^model\.pretrained: .*linear, cosine, sigmoid$",
     }.items():
-        line = refused(run, *TRAIN, "--model.pretrained", name, "--run", "tuned", script="train")
+        line = refused(run, *TRAIN, "--model.pretrained", name, "--run-dir", "tuned", script="train")
         assert re.search(expected, line), line
 
 
@@ -137,22 +137,22 @@ def test_a_run_goes_on_from_its_checkpoint_not_from_the_pretrained_weights(run: 
     ours(Path("pretrained"))
     shutil.copytree("pretrained", "kept")
     args = [*TRAIN, "--model.pretrained", "pretrained", "--train.lr_schedule", "constant", "--train.warmup_steps", "0"]
-    assert run("train", *args, "--train.steps", 2, "--run", "whole")[0] == 0
-    assert run("train", *args, "--train.steps", 1, "--run", "parted")[0] == 0
+    assert run("train", *args, "--train.steps", 2, "--run-dir", "whole")[0] == 0
+    assert run("train", *args, "--train.steps", 1, "--run-dir", "parted")[0] == 0
     weights = Path("pretrained/unet/diffusion_pytorch_model.safetensors")
     before = weights.read_bytes()
     random_weights(UNet(**OURS), seed=99).save_pretrained("pretrained/unet")        # other weights, by now
     assert weights.read_bytes() != before
-    code, printed, complaint = run("train", *args, "--train.steps", 2, "--run", "parted")
-    assert code == 0 and "going on from" in printed, complaint
+    code, printed, complaint = run("train", *args, "--train.steps", 2, "--run-dir", "parted")
+    assert code == 0 and "resuming from" in printed, complaint
     last = Path("checkpoints/step_00000002/training/model.safetensors")
     whole, parted = load_file("whole" / last), load_file("parted" / last)
     assert all(torch.equal(whole[name], parted[name]) for name in whole)
 
-    line = refused(run, *args, "--model.pretrained", "kept", "--train.steps", 2, "--run", "parted", script="train")
+    line = refused(run, *args, "--model.pretrained", "kept", "--train.steps", 2, "--run-dir", "parted", script="train")
     assert "parted: " in line and "model.pretrained (pretrained " in line
     shutil.rmtree("pretrained")
-    line = refused(run, *args, "--train.steps", 2, "--run", "parted", script="train")
+    line = refused(run, *args, "--train.steps", 2, "--run-dir", "parted", script="train")
     assert line.startswith("model.pretrained: pretrained ")
 
 

@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from ddpm.config.commands import SampleCommand
 from ddpm.config.sections import SampleConfig
 from ddpm.diffusion.sampling import Walk
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
@@ -85,13 +87,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def draw(model: Path, classes: str | None, settings: SampleConfig, out: Path | None = None, **options: Any) -> None:
+    sample_to_folder(SampleCommand(model=model, classes=classes, out=out, **options), settings)
+
+
 def only_folder(model: Path) -> Path:
     (folder,) = (model / "samples").iterdir()
     return folder
 
 
 def test_the_folder_is_named_after_what_is_in_it(model: Path, capsys: pytest.CaptureFixture) -> None:
-    sample_to_folder(model, "horse,cat", QUICK, None)
+    draw(model, "horse,cat", QUICK)
     folder = only_folder(model)
     assert folder.name.startswith("ddim3-") and (folder / "grid.png").is_file()
     assert sorted(str(p.relative_to(folder)) for p in folder.glob("*/*.png")) == [
@@ -101,45 +107,45 @@ def test_the_folder_is_named_after_what_is_in_it(model: Path, capsys: pytest.Cap
     record = json.loads((folder / "samples.json").read_text())
     assert record["steps"] == 3 and len(record["model"]) == 64 and record["guide"] is None
     before = {p: p.stat().st_mtime_ns for p in folder.glob("*/*.png")}
-    sample_to_folder(model, "horse,cat", QUICK, None)       # again: nothing to do, and nowhere else
+    draw(model, "horse,cat", QUICK)       # again: nothing to do, and nowhere else
     assert only_folder(model) == folder and before == {p: p.stat().st_mtime_ns for p in folder.glob("*/*.png")}
 
 
 def test_a_given_folder_holds_one_drawing(model: Path, tmp_path: Path) -> None:
-    sample_to_folder(model, None, QUICK, tmp_path / "out")
+    draw(model, None, QUICK, tmp_path / "out")
     other = SampleConfig(steps=4, per_class=2, batch_size=4)
     with pytest.raises(ValueError, match=r"out.*steps.*3.*4.*--out") as error:
-        sample_to_folder(model, None, other, tmp_path / "out")
+        draw(model, None, other, tmp_path / "out")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("how", [{"blend": 4}, {"walk": 4}, {"swap": True}])
 def test_strips(how: dict, model: Path, tmp_path: Path) -> None:
-    sample_to_folder(model, "cat,dog", QUICK, tmp_path / "out", **how)
+    draw(model, "cat,dog", QUICK, tmp_path / "out", **how)
     rows = [p for p in (tmp_path / "out").iterdir() if p.is_dir() and not p.name.startswith(".")]
     assert len(rows) == (4 if "walk" in how else 2)
     strip = [Image.open(p).tobytes() for p in sorted(rows[0].glob("*.png"))]
     assert len(strip) == (3 if "swap" in how else 4) and len(set(strip)) > 1
     with pytest.raises(ValueError, match=r"png"):
-        sample_to_folder(model, "cat,dog", QUICK, tmp_path / "other", "parquet", **how)
+        draw(model, "cat,dog", QUICK, tmp_path / "other", format="parquet", **how)
 
 
 def test_guided_by_an_earlier_one(model: Path, tmp_path: Path) -> None:
     guided = SampleConfig(steps=3, per_class=2, batch_size=4, guidance_scale=2.0)
-    sample_to_folder(model, "cat", guided, tmp_path / "out", guide=model)       # by itself: no change but rounding
-    sample_to_folder(model, "cat", QUICK, tmp_path / "plain")
+    draw(model, "cat", guided, tmp_path / "out", guide=model)       # by itself: no change but rounding
+    draw(model, "cat", QUICK, tmp_path / "plain")
     for file in (tmp_path / "plain" / "cat").iterdir():
         pair = (tmp_path / "out" / "cat" / file.name, file)
         a, b = (torch.tensor(list(Image.open(path).tobytes())) for path in pair)
         assert int((a - b).abs().max()) <= 1
     with pytest.raises(ValueError, match=r"^guide: "):
-        sample_to_folder(model, "cat", QUICK, tmp_path / "third", guide=model)
+        draw(model, "cat", QUICK, tmp_path / "third", guide=model)
     assert not (tmp_path / "third").exists()
 
 
 def test_unknown_format(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^format: 'jpg' .*png, parquet, npz"):
-        sample_to_folder(model, None, QUICK, tmp_path / "out", "jpg")
+        draw(model, None, QUICK, tmp_path / "out", format="jpg")
 
 
 ROOT = Path(__file__).parents[2]
