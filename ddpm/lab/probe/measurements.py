@@ -72,7 +72,7 @@ def measure_modulation(command: ProbeCommand, inputs: ProbeInputs, model: Model)
         layers=[
             Layer(
                 one.name,
-                one.depth,
+                one.side,
                 one.resolution,
                 one.norm.norm.num_channels,
                 one.norm.norm.num_groups,

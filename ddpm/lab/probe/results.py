@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from ddpm.evaluation.estimates import Estimate
 
-FORMAT = 2      # version of the JSON file; raise it when a name in it changes
+FORMAT = 3      # version of the JSON file; raise it when a name in it changes
 
 
 class Model(NamedTuple):
@@ -66,7 +66,7 @@ class Layer(NamedTuple):
 
     Attributes:
         name: name in `named_modules`.
-        depth: "encoder", "middle" or "decoder".
+        side: "encoder", "middle" or "decoder".
         resolution: size of its output in pixels.
         channels: C.
         groups: number of groups of its norm.
@@ -75,7 +75,7 @@ class Layer(NamedTuple):
     """
 
     name: str
-    depth: str
+    side: str
     resolution: int
     channels: int
     groups: int
