@@ -30,7 +30,7 @@ from ddpm.lab.probe.results import (
 )
 from ddpm.lab.probe.sensitivity import measure_sensitivity, other_classes
 from ddpm.lab.probe.separability import measure_separability
-from ddpm.lab.probe.swap import swap_classes, swap_places
+from ddpm.lab.probe.swap import swap_classes
 from ddpm.models.embedding import CONDITIONINGS
 
 MOST_CLASSES = 20       # number of classes that are measured, evenly spaced if the model has more
@@ -233,18 +233,15 @@ class Measures:
                 f"the accuracy of the reference classifier on new real images, {classifier.accuracy.value:.0%}, is not "
                 f"significantly above chance ({chance:.0%}); it needs more images of each class"
             )
-        with _progress_bar("class swap", len(swap_places(self.unet, by_section))) as bar:
-            return swap_classes(
-                self.pipeline,
-                classifier,
-                classes,
-                [known.index(self.names[c]) for c in classes],
-                self.command.samples,
-                by_section,
-                self.command.seed,
-                self.command.batch_size,
-                bar.update,
-            )
+        return swap_classes(
+            self.pipeline,
+            classifier,
+            {c: known.index(self.names[c]) for c in classes},
+            self.command.samples,
+            by_section,
+            self.command.seed,
+            self.command.batch_size,
+        )
 
     @property
     def _cross_attention(self) -> bool:

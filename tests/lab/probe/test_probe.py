@@ -220,7 +220,7 @@ def test_a_run_on_digits(digits_run: Path, tmp_path: Path) -> None:
     together = {one.over: one.relative for one in found.freezing if one.layer is None and one.part == "both"}
     assert all(metric.low > 0 for metric in together.values())
     assert all(row.p_value == 0.001 for row in found.separability)
-    levels = [point for point in found.swap.points if point.kind == "levels"]
-    assert levels[0].first.low > 0.7 > 0.2 > levels[0].second.high
-    assert levels[-1].second.low > 0.7 > 0.2 > levels[-1].first.high
+    resolutions = [point for point in found.swap.points if point.kind == "resolutions"]
+    assert resolutions[0].first.low > 0.7 > 0.2 > resolutions[0].second.high
+    assert resolutions[-1].second.low > 0.7 > 0.2 > resolutions[-1].first.high
     assert found.sensitivity[-1].difference.low > 0

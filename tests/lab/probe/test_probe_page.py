@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ddpm.evaluation.estimates import Estimate
-from ddpm.lab.probe.probe_page import introduction, render_probe
+from ddpm.lab.probe.probe_page import render_probe
 from ddpm.lab.probe.results import (
     Erasure,
     Freezing,
@@ -29,7 +29,6 @@ from ddpm.lab.probe.results import (
 )
 from ddpm.lab.probe.summary import (
     bonferroni_interval,
-    describe_failures,
     find_failures,
     number_layers,
     percent,
@@ -77,12 +76,12 @@ def probed() -> ProbeResults:
     p_values = [0.01, 0.3, 0.02]
     differences = zip(TIMESTEPS, (0.01, 1.0, 80.0), (0.02, 0.25, 0.03), strict=True)
     points = [
-        SwapPoint("nowhere", "levels", about(0.9), about(0.0)),
-        SwapPoint("up to 4 px", "levels", about(0.1), about(0.8)),
-        SwapPoint("everywhere", "levels", about(0.0), about(0.9)),
-        SwapPoint("encoder", "section", about(0.6), about(0.3)),
-        SwapPoint("middle", "section", about(0.8), about(0.1)),
-        SwapPoint("decoder", "section", about(0.2), about(0.7)),
+        SwapPoint("nowhere", "resolutions", about(0.9), about(0.0)),
+        SwapPoint("up to 4 px", "resolutions", about(0.1), about(0.8)),
+        SwapPoint("everywhere", "resolutions", about(0.0), about(0.9)),
+        SwapPoint("encoder", "side", about(0.6), about(0.3)),
+        SwapPoint("middle", "side", about(0.8), about(0.1)),
+        SwapPoint("decoder", "side", about(0.2), about(0.7)),
     ]
     return ProbeResults(
         model=Model("runs/small", "ab" * 32, 1234567, "adagn", "both", "all", 8, CLASSES, "digits", "cd" * 32, 20, True,
@@ -245,7 +244,8 @@ def test_where_no_depth_is_given_another_class_nothing_has_turned() -> None:
 def test_failure_signs_are_listed_worst_first() -> None:
     found = failed()
     assert find_failures(found)["unmoved"] == [(NAMES[2], 0.75), (NAMES[1], 0.5)]
-    assert all(word in describe_failures(found) for word in ("2 layers", "3 decoder 4 px", "75 %"))
+    (line,) = (line for line in summarize(found) if line.startswith("Signs of failure"))
+    assert all(word in line for word in ("2 layers", "3 decoder 4 px", "75 %"))
 
 
 def test_sign_flips_and_layers_that_are_not_reached_are_no_failure() -> None:
@@ -264,8 +264,9 @@ def test_the_introduction_is_of_this_network(check_golden: Callable[[str, str], 
     text = ""
     for conditioning, parts in cases.items():
         model = probed().model._replace(conditioning=conditioning)
-        found = probed()._replace(layers=[layer._replace(parts=parts) for layer in LAYERS], model=model)
-        text += f"conditioning {conditioning}, {' and '.join(parts)}\n{introduction(found)}\n\n"
+        found = bare({})._replace(layers=[layer._replace(parts=parts) for layer in LAYERS], model=model)
+        (words,) = re.findall("<p>(This network.*?)</p>", render_probe(found), re.DOTALL)
+        text += f"conditioning {conditioning}, {' and '.join(parts)}\n{' '.join(words.split())}\n\n"
     check_golden("introductions.txt", text)
 
 

@@ -36,7 +36,7 @@ PROBED = ProbeResults(
     [Separability("mid.blocks.0.norm2", 0.9, 0.5, 0.01, 999, -0.5)],
     [Freezing(None, "both", "all", [Rise(9, 3.0, 0.5, METRIC, METRIC)], METRIC)],
     [Sensitivity(9, 3.0, METRIC, 0.5)],
-    Swap([SwapPoint("nowhere", "levels", METRIC, METRIC)], 8, "dpmpp", METRIC, ["a to b"], "iVBO"),
+    Swap([SwapPoint("nowhere", "resolutions", METRIC, METRIC)], 8, "dpmpp", METRIC, ["a to b"], "iVBO"),
     {"erasure": "why not"},
 )
 

@@ -13,7 +13,7 @@ from ddpm.diffusion.guidance import unet_denoiser
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, Prediction
 from ddpm.evaluation.estimates import Estimate
 from ddpm.lab.probe.sensitivity import measure_sensitivity, other_classes
-from ddpm.lab.probe.swap import Place, swap_classes, swap_places, swapped_denoiser
+from ddpm.lab.probe.swap import SwappedLayers, list_swaps, swap_classes, swapped_denoiser
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 
@@ -23,7 +23,7 @@ SCHEDULE = NoiseSchedule(SCHEDULES["cosine"](40))
 
 
 def build(**options: object) -> UNet:
-    """A small U-Net of two levels in which no weight is zero."""
+    """Return a small U-Net of two stages in which no weight is zero."""
     shape = {"resolution": 8, "in_channels": 1, "out_channels": 1, "num_classes": 3, "channels": 8}
     unet = UNet(**shape, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(), head_channels=8, **options)
     draws = torch.Generator().manual_seed(0)
@@ -34,9 +34,9 @@ def build(**options: object) -> UNet:
 
 
 @torch.no_grad()
-def answers(unet: UNet, place: Place, pairs: Tensor) -> Tensor:
+def answers(unet: UNet, swapped: SwappedLayers, pairs: Tensor) -> Tensor:
     x_t = torch.randn(len(pairs), 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    denoiser = swapped_denoiser(unet_denoiser(unet, SCHEDULE, "eps"), unet, place)
+    denoiser = swapped_denoiser(unet_denoiser(unet, SCHEDULE, "eps"), unet, swapped)
     return denoiser(x_t, torch.tensor([5, 30]), pairs).eps
 
 
@@ -51,7 +51,7 @@ ALL_A, ALL_B = PAIRS[:, [0, 0]], PAIRS[:, [1, 1]]
 @pytest.mark.parametrize("conditioning", ["both", "class", "cross_attention"])
 def test_from_nowhere_to_everywhere(conditioning: str) -> None:
     unet = build(conditioning=conditioning)
-    nowhere, coarse, everywhere = (place for place in swap_places(unet, True) if place.kind == "levels")
+    nowhere, coarse, everywhere = (swapped for swapped in list_swaps(unet, True) if swapped.side is None)
     assert [nowhere.where, coarse.where, everywhere.where] == ["nowhere", "up to 4 px", "everywhere"]
     first, second = (answers(unet, nowhere, pairs) for pairs in (ALL_A, ALL_B))
     assert same(answers(unet, nowhere, PAIRS), first) and same(answers(unet, everywhere, PAIRS), second)
@@ -60,26 +60,26 @@ def test_from_nowhere_to_everywhere(conditioning: str) -> None:
 
 
 @pytest.mark.parametrize("knows", ["encoder", "middle", "decoder"])
-def test_a_section_that_alone_knows_the_class_decides(knows: str) -> None:
+def test_a_side_that_alone_knows_the_class_decides(knows: str) -> None:
     unet = build(condition_at=knows)
-    *levels, encoder, middle, decoder = swap_places(unet, True)
-    first, second = (answers(unet, levels[0], pairs) for pairs in (ALL_A, ALL_B))
+    nowhere, _, _, *sides = list_swaps(unet, True)
+    first, second = (answers(unet, nowhere, pairs) for pairs in (ALL_A, ALL_B))
     assert not same(first, second)
-    for place in (encoder, middle, decoder):
-        assert place.kind == "section"
-        assert same(answers(unet, place, PAIRS), second if place.where == knows else first)
+    assert [swapped.side for swapped in sides] == ["encoder", "middle", "decoder"]
+    for swapped in sides:
+        assert same(answers(unet, swapped, PAIRS), second if swapped.side == knows else first)
 
 
-def test_levels_that_alone_know_the_class_decide() -> None:
+def test_resolutions_that_alone_know_the_class_decide() -> None:
     unet = build(condition_at=[4])
-    nowhere, coarse, _ = swap_places(unet, by_section=False)
+    nowhere, coarse, _ = list_swaps(unet, by_side=False)
     assert same(answers(unet, coarse, PAIRS), answers(unet, nowhere, ALL_B))
     unet = build(condition_at=[8])
     assert same(answers(unet, coarse, PAIRS), answers(unet, nowhere, ALL_A))
 
 
-def test_what_the_classifier_reads_is_counted() -> None:
-    """A reference classifier that always reads one class: it is A of one pair, B of another, and neither of the third."""
+def test_classified_images_are_counted() -> None:
+    """A classifier that always answers one class, which is A of one pair, B of another, and neither of the third."""
     pipeline = ClassConditionalPipeline.from_parts(build(), SCHEDULE, "eps", ("a", "b", "c"))
     seen = []
 
@@ -88,7 +88,7 @@ def test_what_the_classifier_reads_is_counted() -> None:
         return None, torch.eye(4)[[3] * len(images)]
 
     classifier = SimpleNamespace(extract=extract, accuracy=Estimate(0.9, 0.8, 1.0, 10))
-    found = swap_classes(pipeline, classifier, [0, 2, 1], [0, 3, 1], samples=2, by_section=False, seed=5, batch_size=4)
+    found = swap_classes(pipeline, classifier, {0: 0, 2: 3, 1: 1}, samples=2, by_side=False, seed=5, batch_size=4)
     assert found.samples == 6 and len(found.points) == 3
     for point in found.points:
         assert (point.first.value, point.second.value) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
