@@ -4,9 +4,9 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ddpm.models.norm import NORMS
+from ddpm.models.norm import AdaptiveNorm
 from ddpm.models.unet import UNet
 
 # A channel whose gain |1 + scale| stays below this is effectively off: at most a twentieth of the feature remains.
@@ -22,13 +22,13 @@ class ModulatedLayer(NamedTuple):
         name: as in `named_modules`, such as "down.0.blocks.0.norm2".
         side: "encoder", "middle" or "decoder".
         resolution: of its output in pixels.
-        norm: the module, a member of NORMS.
+        norm: the layer.
     """
 
     name: str
     side: str
     resolution: int
-    norm: nn.Module
+    norm: AdaptiveNorm
 
 
 class Effects(NamedTuple):
@@ -48,7 +48,7 @@ class Effects(NamedTuple):
 
 
 def modulated_layers(unet: UNet) -> list[ModulatedLayer]:
-    """Return all members of NORMS in a U-Net in the order of the forward pass, including resampling blocks."""
+    """Return all adaptive norms of a U-Net in the order of the forward pass, including resampling blocks."""
     return [layer for layers in _by_stage(unet).values() for layer in layers]
 
 
@@ -115,7 +115,7 @@ def _by_stage(unet: UNet) -> dict[str, list[ModulatedLayer]]:
                 f"{stage_name}.{name}", stage.side, resampled if name.startswith("resample.") else stage.size, module
             )
             for name, module in stage.named_modules()
-            if isinstance(module, tuple(NORMS.values()))
+            if isinstance(module, AdaptiveNorm)
         ]
     return found
 

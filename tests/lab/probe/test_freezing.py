@@ -12,20 +12,22 @@ from ddpm.diffusion.schedule import SCHEDULES, Denoiser, NoiseSchedule
 from ddpm.evaluation.likelihood import denoising_errors
 from ddpm.evaluation.modulation import modulated_layers, modulations
 from ddpm.lab.probe.freezing import Freezer
+from ddpm.lab.probe.inputs import Images
 from ddpm.lab.probe.steering import mean_inputs, steered
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import UNet
+from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.randomness import Purpose, normal
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SCHEDULE = NoiseSchedule(SCHEDULES["cosine"](40))
 TIMESTEPS, CLASSES = torch.tensor([1, 15, 33]), torch.tensor([0, 1, 2])
-LEVELS = [3, 15, 30]
+STEPS = [3, 15, 30]
 
 
 def build(norm: str = "adagn", scale: float = 0.3) -> UNet:
-    """A small U-Net with modulation, and with weights where training starts from zeros."""
+    """Return a small U-Net with modulation, and with weights where training starts from zeros."""
     shape = {"resolution": 8, "in_channels": 1, "out_channels": 1, "num_classes": 3, "channels": 8}
     unet = UNet(**shape, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(), head_channels=8, norm=norm)
     draws = torch.Generator().manual_seed(0)
@@ -48,7 +50,7 @@ def batch(t: list[int], labels: list[int]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def constant(unet: UNet, layers: list[str], part: str, means: dict[str, dict[str, Tensor]]) -> UNet:
-    """The model whose projections have no weights for a part, and its mean (C,) as bias."""
+    """Return the model whose projections have no weights for a part, and its mean (C,) as bias."""
     frozen = copy.deepcopy(unet)
     with torch.no_grad():
         for layer in modulated_layers(frozen):
@@ -118,25 +120,25 @@ def freezer(unet: UNet, count: int = 6) -> Freezer:
     draws = torch.Generator().manual_seed(2)
     images = torch.randint(0, 256, (count, 1, 8, 8), generator=draws).to(torch.uint8)
     labels, indices = torch.arange(count) % 3, torch.arange(count) * 5 + 1
-    return Freezer(
-        unet, denoiser_of(unet), SCHEDULE, images, labels, indices, LEVELS, TIMESTEPS, CLASSES, seed=7, rows=4
-    )
+    pipeline = ClassConditionalPipeline.from_parts(unet, SCHEDULE, "eps", ("a", "b", "c"))
+    real = Images(None, images, labels, indices, held_out=None)
+    return Freezer(pipeline, real, STEPS, TIMESTEPS, CLASSES, seed=7, rows=4)
 
 
 def test_rises_are_paired_differences_of_errors_of_eps() -> None:
-    """Errors of eps from the definition, x_t by hand; the other noise levels by the same function."""
+    """Errors of eps from the definition, x_t by hand; the other sigmas by the same function."""
     unet, layer = build(), "mid.blocks.0.norm2"
     measured = freezer(unet)
     found = measured.freeze(layer, "both", "all")
     frozen = steered(measured.denoiser, unet, [layer], "both", mean_inputs(unet, "all", TIMESTEPS, CLASSES))
     t = 15
-    noise = normal(7, Purpose.EVALUATION_NOISE, (measured.indices << 32) + t, (1, 8, 8))
+    noise = normal(7, Purpose.EVALUATION_NOISE, (measured.images.indices << 32) + t, (1, 8, 8))
     alpha_bar = float(SCHEDULE.alphas_cumprod[t])
-    x_t = alpha_bar**0.5 * (measured.images / 127.5 - 1) + (1 - alpha_bar) ** 0.5 * noise
+    x_t = alpha_bar**0.5 * (measured.images.pixels / 127.5 - 1) + (1 - alpha_bar) ** 0.5 * noise
     steps = torch.full((6,), t)
     with torch.no_grad():
         errors = [
-            ((one(x_t, steps, measured.labels).eps - noise) ** 2).mean(dim=(1, 2, 3)).double().numpy()
+            ((one(x_t, steps, measured.images.labels).eps - noise) ** 2).mean(dim=(1, 2, 3)).double().numpy()
             for one in (measured.denoiser, frozen)
         ]
     point, rise = found.rises[1], errors[1] - errors[0]
@@ -180,8 +182,8 @@ def test_noise_that_both_share_makes_the_interval_small() -> None:
     measured = freezer(build(scale=0.03), count=12)
     found = measured.freeze(None, "both", "class").rises[1].rise
     other = denoising_errors(
-        measured.denoiser, SCHEDULE, measured.images, measured.labels, measured.indices, LEVELS, seed=8
-    ) / SCHEDULE.sigmas[LEVELS].square()
+        measured.denoiser, SCHEDULE, *measured.images[1:4], STEPS, seed=8
+    ) / SCHEDULE.sigmas[STEPS].square()
     unpaired = (other - measured.unchanged)[:, 1].std() / 12**0.5
     assert (found.high - found.low) / 3.92 < 0.3 * float(unpaired)
 

@@ -163,7 +163,7 @@ def test_layers_that_nothing_is_meant_to_reach_are_not_unmoved(tmp_path: Path) -
 def test_a_classifier_that_guesses_reads_no_swap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = tuple(str(digit) for digit in range(10))
     classifier = SimpleNamespace(accuracy=Estimate(0.14, 0.09, 0.2), class_names=names)
-    monkeypatch.setattr("ddpm.lab.probe.measurements.load_classifier", lambda *_: classifier)
+    monkeypatch.setattr("ddpm.lab.probe.measurements.cached_classifier", lambda *_: classifier)
     found = probed(saved(tmp_path, names, channel_mult=(1,)), reference="digits", reference_split="train[:50]")
     assert found.swap is None and "10%" in found.left_out["class swap"]
 

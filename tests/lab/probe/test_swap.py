@@ -12,6 +12,7 @@ from torch import Tensor
 from ddpm.diffusion.guidance import unet_denoiser
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, Prediction
 from ddpm.evaluation.estimates import Estimate
+from ddpm.lab.probe.inputs import Images
 from ddpm.lab.probe.sensitivity import measure_sensitivity, other_classes
 from ddpm.lab.probe.swap import SwappedLayers, list_swaps, swap_classes, swapped_denoiser
 from ddpm.models.unet import UNet
@@ -112,7 +113,8 @@ def test_the_difference_of_two_constant_answers() -> None:
 
     images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     labels, others = torch.tensor([0, 0, 1, 3]), torch.tensor([1, 3, 3, 2])
-    found = measure_sensitivity(denoiser, SCHEDULE, images, labels, others, torch.arange(4), [2, 30], seed=0, rows=3)
+    real = Images(None, images, labels, torch.arange(4), held_out=None)
+    found = measure_sensitivity(denoiser, SCHEDULE, real, others, [2, 30], seed=0, rows=3)
     for point, t in zip(found, (2, 30), strict=True):
         assert (point.timestep, point.difference.count) == (t, 4)
         assert point.sigma == pytest.approx(float(SCHEDULE.sigmas[t]))
