@@ -1,4 +1,4 @@
-"""Frozen modulation is that of a model whose projections are constants; rises are paired by image and noise."""
+"""Frozen modulation equals that of a model with constant projections; rises are paired by image and noise."""
 
 import copy
 
@@ -70,7 +70,7 @@ CASES += [(norm, part, "all") for norm, kind in NORMS.items() if norm != "adagn"
 @pytest.mark.parametrize(("norm", "part", "over"), CASES)
 def test_frozen_is_constant(norm: str, part: str, over: str) -> None:
     unet = build(norm)
-    # One timestep, or one class, throughout the batch: there a mean that depends on it is a constant.
+    # With one timestep or one class in the whole batch, a mean that depends on it is a constant.
     x_t, t, labels = batch([15, 15, 15], [0, 1, 2]) if over == "class" else batch([3, 15, 30], [1, 1, 1])
     grid = {"class": (t[:1], CLASSES), "timestep": (TIMESTEPS, labels[:1]), "all": (TIMESTEPS, CLASSES)}[over]
     means = {
@@ -126,7 +126,7 @@ def freezer(unet: UNet, count: int = 6) -> Freezer:
 
 
 def test_rises_are_paired_differences_of_errors_of_eps() -> None:
-    """Errors of eps from the definition, x_t by hand; the other sigmas by the same function."""
+    """Compare one sigma with errors of eps by their definition."""
     unet, layer = build(), "mid.blocks.0.norm2"
     measured = freezer(unet)
     found = measured.freeze(layer, "both", "all")
@@ -154,7 +154,7 @@ def test_rises_are_paired_differences_of_errors_of_eps() -> None:
 
 
 def test_intervals_of_relative_rises_are_those_of_the_bootstrap() -> None:
-    """Images drawn again, numerators and denominators together."""
+    """Draw images again, numerators and denominators together."""
     measured = freezer(build(), count=40)
     found = measured.freeze(None, "both", "all")
     inputs = mean_inputs(measured.unet, "all", TIMESTEPS, CLASSES)
@@ -163,12 +163,12 @@ def test_intervals_of_relative_rises_are_those_of_the_bootstrap() -> None:
     before = measured.unchanged.numpy()
     indices = np.random.default_rng(0).integers(0, 40, (4000, 40))                                       # (R, N)
     ratios = frozen[indices].mean(axis=1) / before[indices].mean(axis=1) - 1                              # (R, S)
-    for metric, drawn in [
+    for estimate, drawn in [
         *((rise.relative, ratios[:, i]) for i, rise in enumerate(found.rises)), (found.relative, ratios.mean(axis=1))
     ]:
-        # The bootstrap divides by N, not N - 1; 4000 repetitions know a deviation to 1.1 %.
+        # The bootstrap divides by N, not N - 1; with 4000 repetitions, its deviation has a standard error of 1.1 %.
         half = 1.96 * drawn.std() * (40 / 39) ** 0.5
-        assert (metric.high - metric.low) / 2 == pytest.approx(half, rel=0.05)
+        assert (estimate.high - estimate.low) / 2 == pytest.approx(half, rel=0.05)
 
 
 def test_without_modulation_nothing_rises() -> None:
@@ -178,7 +178,7 @@ def test_without_modulation_nothing_rises() -> None:
         assert found.relative.value == 0 and all(point.rise[:3] == (0, 0, 0) for point in found.rises)
 
 
-def test_noise_that_both_share_makes_the_interval_small() -> None:
+def test_shared_noise_makes_the_interval_small() -> None:
     measured = freezer(build(scale=0.03), count=12)
     found = measured.freeze(None, "both", "class").rises[1].rise
     other = denoising_errors(
@@ -188,7 +188,7 @@ def test_noise_that_both_share_makes_the_interval_small() -> None:
     assert (found.high - found.low) / 3.92 < 0.3 * float(unpaired)
 
 
-def test_what_is_measured() -> None:
+def test_the_plan_covers_all_parts_means_and_layers() -> None:
     measured = freezer(build(), count=2)
     layers, plan = [layer.name for layer in measured.layers], [*measured.plan()]
     overs = "class", "timestep", "all"

@@ -41,9 +41,9 @@ PROBED = ProbeResults(
 )
 
 
-@pytest.mark.parametrize("probed", [PROBED, PROBED._replace(swap=None)], ids=["whole", "without a swap"])
-def test_what_is_written_is_read(probed: ProbeResults) -> None:
-    """Every list holds something, so every kind of entry is read into its own type."""
+@pytest.mark.parametrize("probed", [PROBED, PROBED._replace(swap=None)], ids=["with a swap", "without a swap"])
+def test_results_survive_writing_and_reading(probed: ProbeResults) -> None:
+    """No list is empty, so every kind of record is read into its own type."""
     read = from_json(to_json(probed))
     assert read == probed
     assert type(read.freezing[0].rises[0].rise) is Estimate and type(read.model) is Model

@@ -1,4 +1,4 @@
-"""Class swap by depth and sensitivity to the class: models that know the class at one depth alone; closed forms."""
+"""Class swap and sensitivity to the class: models that know the class in a few layers only, and closed forms."""
 
 from base64 import b64decode
 from io import BytesIO
@@ -61,7 +61,7 @@ def test_from_nowhere_to_everywhere(conditioning: str) -> None:
 
 
 @pytest.mark.parametrize("knows", ["encoder", "middle", "decoder"])
-def test_a_side_that_alone_knows_the_class_decides(knows: str) -> None:
+def test_the_only_side_that_knows_the_class_decides(knows: str) -> None:
     unet = build(condition_at=knows)
     nowhere, _, _, *sides = list_swaps(unet, True)
     first, second = (answers(unet, nowhere, pairs) for pairs in (ALL_A, ALL_B))
@@ -71,7 +71,7 @@ def test_a_side_that_alone_knows_the_class_decides(knows: str) -> None:
         assert same(answers(unet, swapped, PAIRS), second if swapped.side == knows else first)
 
 
-def test_resolutions_that_alone_know_the_class_decide() -> None:
+def test_the_only_resolution_that_knows_the_class_decides() -> None:
     unet = build(condition_at=[4])
     nowhere, coarse, _ = list_swaps(unet, by_side=False)
     assert same(answers(unet, coarse, PAIRS), answers(unet, nowhere, ALL_B))
@@ -95,7 +95,7 @@ def test_classified_images_are_counted() -> None:
         assert (point.first.value, point.second.value) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
     assert found.shown == ["a to c", "c to b", "b to a"]
     assert Image.open(BytesIO(b64decode(found.picture))).height > 3 * 48
-    # The same seeds and pairs everywhere, drawn as the pipeline draws.
+    # The same seeds and pairs at all points, and without a swap the images of the pipeline.
     options = {"num_inference_steps": 10, "sampler": "dpmpp", "timestep_spacing": "logsnr", "batch_size": 4}
     expected = pipeline(["a", "c", "b"] * 2, 5, output_type="uint8", **options).images
     assert torch.equal(seen[0], expected)
@@ -105,8 +105,8 @@ def test_classified_images_are_counted() -> None:
 # -------------------------------------------------------------------------------------------------------- sensitivity
 
 
-def test_the_difference_of_two_constant_answers() -> None:
-    """The class is answered as noise: two classes are |c - c'| apart."""
+def test_the_difference_of_two_constant_predictions() -> None:
+    """This denoiser predicts the class id as noise, so two classes are |c - c'| apart."""
 
     def denoiser(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
         return SCHEDULE.from_eps(torch.ones_like(x_t) * labels[:, None, None, None], x_t, t)
@@ -127,7 +127,7 @@ def test_the_difference_of_two_constant_answers() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
-def test_another_class_is_never_the_same(count: int) -> None:
+def test_another_class_always_differs(count: int) -> None:
     labels = torch.arange(50) % count
     others = other_classes(labels, count)
     assert not (others == labels).any() and others.min() == 0 and others.max() == count - 1
