@@ -81,7 +81,8 @@ def _defined(node: ast.stmt, module: str) -> list[tuple[str, str]]:
         return [(alias.asname or alias.name.split(".")[0], f"{source} {alias.name}") for alias in node.names]
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return [(node.name, module)]
-    if isinstance(node, ast.Assign):
-        names = (name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name))
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        names = (name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name))
         return [(name, module) for name in names]
     return []

@@ -1,4 +1,4 @@
-"""What an image is to show: a class, none, a blend of classes, or one of these at each depth of the network."""
+"""Class labels: one class, the null class, or a blend of classes, for a whole image or for each resolution."""
 
 import operator
 import re
@@ -10,25 +10,27 @@ from torch import Tensor
 
 from ddpm.names import did_you_mean
 
-# A class as its name or id; None is the null class; a mapping is a blend, from class to weight.
+# A class as its name or id; None is the null class; a mapping from class to weight is a blend.
 Label = str | int | None | Mapping[str | int | None, float]
+# One label per image, or one per resolution of the U-Net.
+Labels = Sequence[Label | list[Label] | tuple[Label, ...]]
 
 
 def label_ids(
     labels: Sequence[str | int | None], class_names: Sequence[str], null_label: int | None = None
 ) -> list[int]:
-    """Class ids of names, ids, or ids as text; a name goes before an id.
+    """Return the class ids of names, ids, or ids as text; a text that is both a name and an id counts as a name.
 
     Args:
-        labels: what to find; None, or the text `none`, is the null class.
-        class_names: in the order of ids.
-        null_label: id of the null class; None where the model has none.
+        labels: the labels; None and the text `none` are the null class.
+        class_names: class names in the order of their ids.
+        null_label: id of the null class, or None if the model has none.
 
     Raises:
-        ValueError: for an unknown name (the nearest is named), an id out of range, or no label at all.
+        ValueError: for an unknown name (suggests the nearest), an id out of range, or an empty sequence.
     """
     if len(labels) == 0:
-        raise ValueError(f"classes: none given; known are {_listed(class_names)}")
+        raise ValueError(f"classes: the list is empty; the model has {_join(class_names)}")
     ids = {name: i for i, name in enumerate(class_names)}
     return [_label_id(label, ids, null_label) for label in labels]
 
@@ -39,15 +41,15 @@ def _label_id(label: str | int | None, ids: Mapping[str, int], null_label: int |
     if label is None or label == "none":
         if null_label is None:
             raise ValueError(
-                "classes: the model has no null class, so every image needs one of its classes; "
-                "train with diffusion.class_dropout_prob above 0 to have one"
+                "classes: the model has no null class; name a class for every image, or train with "
+                "diffusion.class_dropout_prob above 0"
             )
         return null_label
     if isinstance(label, str) and not re.fullmatch(r"-?[0-9]+", label):
         near = did_you_mean(label, ids)
-        raise ValueError(f"classes: {label!r} is not a class{near}; known are {_listed([*ids])}")
+        raise ValueError(f"classes: {label!r} is not a class{near}; the model has {_join([*ids])}")
     try:
-        number = int(label) if isinstance(label, str) else operator.index(label)    # numpy's and torch's too
+        number = int(label) if isinstance(label, str) else operator.index(label)    # also integers of numpy and torch
     except TypeError:
         number = None
     if number is None or isinstance(label, bool):
@@ -58,51 +60,54 @@ def _label_id(label: str | int | None, ids: Mapping[str, int], null_label: int |
 
 
 def label_tensor(
-    labels: Sequence[Label | Sequence[Label]], class_names: Sequence[str], null_label: int | None, levels: int
+    labels: Labels, class_names: Sequence[str], null_label: int | None, resolutions: int
 ) -> Tensor:
-    """Labels as the U-Net takes them.
+    """Return labels in the form that the U-Net takes.
 
     Args:
-        labels: one for each image; a sequence gives one for each level, from the finest resolution to the coarsest.
-        class_names: in the order of ids.
-        null_label: id of the null class; None where the model has none.
-        levels: L, number of resolutions of the U-Net.
+        labels: one label per image; a list gives one label per resolution, from the finest to the coarsest.
+        class_names: class names in the order of their ids.
+        null_label: id of the null class, or None if the model has none.
+        resolutions: L, the number of resolutions of the U-Net.
 
     Returns:
-        Class ids (N,), or, where any image is of a blend or of several classes, weights of the K or K + 1 class
-        embeddings (N, K') or (N, L, K').
+        Class ids (N,); if any label is a blend, weights of the K' class embeddings (N, K'), where K' counts the null
+        class; if any label is a list, weights (N, L, K').
 
     Raises:
-        ValueError: as `label_ids`, and for another number of levels or weights that are no numbers.
+        ValueError: as in `label_ids`, for a wrong number of labels in a list, and for weights that are not finite
+            numbers.
     """
-    if not any(isinstance(label, Mapping | list | tuple) for label in labels):
-        return torch.tensor(label_ids(labels, class_names, null_label))
-    rows = len(class_names) + (null_label is not None)
+    plain = [label for label in labels if not isinstance(label, Mapping | list | tuple)]
+    if len(plain) == len(labels):
+        return torch.tensor(label_ids(plain, class_names, null_label))
+    num_embeddings = len(class_names) + (null_label is not None)
 
     def weights(label: Label) -> Tensor:
         blend = label if isinstance(label, Mapping) else {label: 1.0}
-        found = torch.zeros(rows)
+        values = torch.zeros(num_embeddings)
         for i, weight in zip(label_ids([*blend], class_names, null_label), blend.values(), strict=True):
             if not isinstance(weight, Real):
-                raise ValueError(f"classes: the weights {dict(blend)} are not all numbers")
-            found[i] += weight
-        if not found.isfinite().all():
-            raise ValueError(f"classes: the weights {dict(blend)} are not all finite numbers")
-        return found
+                raise ValueError(f"classes: {dict(blend)} has a weight that is not a number; allowed: finite numbers")
+            values[i] += weight
+        if not values.isfinite().all():
+            raise ValueError(f"classes: {dict(blend)} has a weight that is not finite; allowed: finite numbers")
+        return values
 
-    if not any(isinstance(label, list | tuple) for label in labels):
-        return torch.stack([weights(label) for label in labels])                                        # (N, K')
-    stacked = []
+    whole = [label for label in labels if not isinstance(label, list | tuple)]
+    if len(whole) == len(labels):
+        return torch.stack([weights(label) for label in whole])                                         # (N, K')
+    rows = []
     for label in labels:
-        per_level = list(label) if isinstance(label, list | tuple) else [label] * levels
-        if len(per_level) != levels:
+        row = [*label] if isinstance(label, list | tuple) else [label] * resolutions
+        if len(row) != resolutions:
             raise ValueError(
-                f"classes: {len(per_level)} labels were given for the {levels} resolutions of the model; "
+                f"classes: {len(row)} labels were given for the {resolutions} resolutions of the model; "
                 "give one for each, from the finest to the coarsest"
             )
-        stacked.append(torch.stack([weights(one) for one in per_level]))
-    return torch.stack(stacked)                                                                         # (N, L, K')
+        rows.append(torch.stack([weights(one) for one in row]))
+    return torch.stack(rows)                                                                            # (N, L, K')
 
 
-def _listed(names: Sequence[str], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _join(names: Sequence[str], limit: int = 20) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,11 +1,11 @@
-"""Numbers that stopped being finite."""
+"""The error for numbers that are no longer finite."""
 
 
 class Diverged(ValueError):
-    """A model's numbers are not finite any more, though nothing is wrong with how it was asked.
+    """Report that a model's loss, gradient or samples are not finite.
 
     Attributes:
-        step: of training, where it happened there; None where a trained model's answers are not finite.
+        step: training step at which this happened; None if it happened while sampling.
     """
 
     def __init__(self, message: str, step: int | None = None) -> None:

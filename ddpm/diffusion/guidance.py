@@ -1,4 +1,7 @@
-"""Denoisers: the network as one, and wrappers that are one again. Guide first, then clip; samplers know of neither."""
+"""Denoisers: the network as a denoiser, and wrappers that return another one.
+
+Guidance is applied first and clipping second. A sampler gets the result and does not know about either.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -9,30 +12,30 @@ from ddpm.diffusion.objective import PREDICTIONS
 from ddpm.diffusion.schedule import Denoiser, NoiseSchedule, Prediction, split_output
 from ddpm.names import lookup
 
-# (x_t, t, labels) -> what is to be followed, and what is to be left behind.
+# (x_t, t, labels) -> the strong prediction to move towards, and the weak one to move away from.
 Pair = Callable[[Tensor, Tensor, Tensor], tuple[Prediction, Prediction]]
 
 
 def unet_denoiser(unet: nn.Module, schedule: NoiseSchedule, prediction: str) -> Denoiser:
-    """The network as a denoiser.
+    """Return the network as a denoiser in float32, whatever the precision of its weights.
 
     Args:
-        unet: (x_t, t, labels) -> an object with `.sample`, (B, C or 2C, H, W); in any precision, here it is float32.
-        schedule: the one that it was trained with.
-        prediction: what it predicts, an entry of PREDICTIONS.
+        unet: (x_t, t, labels) -> an object with `.sample`, (B, C or 2C, H, W).
+        schedule: the schedule that the network was trained with.
+        prediction: what the network predicts, an entry of PREDICTIONS.
     """
     decode = lookup(PREDICTIONS, prediction, "diffusion.prediction").decode
 
     def denoise_with_unet(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
-        given = x_t.to(getattr(unet, "dtype", x_t.dtype))
-        output, variance = split_output(unet(given, t, labels).sample.float(), x_t.shape[1])
+        sample = x_t.to(getattr(unet, "dtype", x_t.dtype))
+        output, variance = split_output(unet(sample, t, labels).sample.float(), x_t.shape[1])
         return decode(schedule, output, x_t, t)._replace(variance_fraction=variance)
 
     return denoise_with_unet
 
 
 def null_labels(labels: Tensor, null_label: int) -> Tensor:
-    """The null class in the form of `labels`: ids or weights."""
+    """Return the null class in the form of `labels`, which are ids or weights."""
     if not labels.is_floating_point():
         return torch.full_like(labels, null_label)
     weights = torch.zeros_like(labels)
@@ -40,19 +43,20 @@ def null_labels(labels: Tensor, null_label: int) -> Tensor:
     return weights
 
 
-def with_and_without_class(denoiser: Denoiser, null_label: int | None) -> Pair:
-    """One network call on a doubled batch: the labels, and the null class."""
+def with_and_without_class(denoiser: Denoiser, null_label: int) -> Pair:
+    """Return a pair that calls the network once on a doubled batch, with the labels and with the null class."""
 
     def predict_pair(x_t: Tensor, t: Tensor, labels: Tensor) -> tuple[Prediction, Prediction]:
         both = denoiser(x_t.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([labels, null_labels(labels, null_label)]))
-        halves = [(None, None) if view is None else view.chunk(2) for view in both]
-        return Prediction(*(first for first, _ in halves)), Prediction(*(second for _, second in halves))
+        (x_0, null_x_0), (eps, null_eps) = both.x_0.chunk(2), both.eps.chunk(2)
+        fraction, null_fraction = (None, None) if both.variance_fraction is None else both.variance_fraction.chunk(2)
+        return Prediction(x_0, eps, fraction), Prediction(null_x_0, null_eps, null_fraction)
 
     return predict_pair
 
 
 def with_and_by_guide(denoiser: Denoiser, guide: Denoiser) -> Pair:
-    """The denoiser beside a weaker one on the same labels (autoguidance, Karras et al. 2024, arXiv 2406.02507)."""
+    """Return the pair of autoguidance, a denoiser and a weaker one (Karras et al. 2024, arXiv 2406.02507)."""
 
     def predict_both(x_t: Tensor, t: Tensor, labels: Tensor) -> tuple[Prediction, Prediction]:
         return denoiser(x_t, t, labels), guide(x_t, t, labels)
@@ -68,40 +72,41 @@ def guided(
     interval: Sequence[float] | None = None,
     rescale: float = 0.0,
 ) -> Denoiser:
-    """Guidance: weak + scale * (strong - weak).
+    """Return a denoiser with guidance: weak + scale * (strong - weak).
 
     Args:
-        denoiser: the one to guide; called alone where there is nothing to guide.
-        pair: gives strong and weak.
-        schedule: its schedule.
-        scale: 1 leaves the denoiser as it is, and costs nothing; larger goes further from the weak one.
-        interval: guides only where the noise level is in (low, high] (Kynkaanniemi et al. 2024, arXiv 2404.07724).
-        rescale: 0 to 1, how far the standard deviation of each x_0 is set back to that of the strong one (Lin et al.
-            2023, arXiv 2305.08891, section 3.4, on the image).
+        denoiser: the denoiser to guide; called alone at timesteps without guidance.
+        pair: returns the strong and the weak prediction.
+        schedule: the denoiser's schedule.
+        scale: guidance scale; 1 returns `denoiser` unchanged, larger values move further from the weak prediction.
+        interval: guide only where sigma is in (low, high] (Kynkaanniemi et al. 2024, arXiv 2404.07724).
+        rescale: 0 to 1, how far the standard deviation of each x_0 is moved back to that of the strong prediction (Lin
+            et al. 2023, arXiv 2305.08891, section 3.4, applied to the image).
 
     Raises:
-        ValueError: for an interval or a rescaling that is none.
+        ValueError: for an interval or a rescaling that is out of range.
     """
     if interval is not None and not (len(interval) == 2 and 0 <= interval[0] < interval[1]):
-        raise ValueError(f"guidance_interval: {interval} is out of range; allowed: two rising levels, as [0.3, 3]")
+        raise ValueError(
+            f"guidance_interval: {interval} is out of range; allowed: two increasing sigmas, such as [0.3, 3]"
+        )
     if not 0 <= rescale <= 1:
         raise ValueError(f"guidance_rescale: {rescale} is out of range; allowed: 0 to 1")
     if scale == 1:
         return denoiser
     inside = None
     if interval is not None:
-        levels = schedule.sigmas
-        inside = (levels > interval[0]) & (levels <= interval[1])
+        inside = (schedule.sigmas > interval[0]) & (schedule.sigmas <= interval[1])
 
     def denoise_with_guidance(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
-        strength = scale
+        strength: float | Tensor = scale
         if inside is not None:
             guides = inside.to(t.device)[t]
             if not guides.any():
                 return denoiser(x_t, t, labels)
             strength = torch.where(guides, scale, 1.0).to(x_t.dtype)[:, None, None, None]
         strong, weak = pair(x_t, t, labels)
-        # Both views are guided, for one cannot be had from the other where the signal or the noise vanishes.
+        # Guide both views: one does not determine the other where the signal or the noise vanishes.
         x_0, eps = (b + strength * (a - b) for a, b in ((strong.x_0, weak.x_0), (strong.eps, weak.eps)))
         prediction = Prediction(x_0, eps)
         if rescale > 0:
@@ -114,7 +119,7 @@ def guided(
 
 
 def clipped(denoiser: Denoiser, schedule: NoiseSchedule) -> Denoiser:
-    """Clips x_0 to [-1, 1] and re-derives eps from it, so that the two stay views of one image."""
+    """Return a denoiser that clips x_0 to [-1, 1] and derives eps from it, so that both views stay consistent."""
 
     def denoise_and_clip(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
         prediction = denoiser(x_t, t, labels)
@@ -135,26 +140,28 @@ def with_guidance(
     rescale: float = 0.0,
     clip: bool = True,
 ) -> Denoiser:
-    """The denoiser, guided and then clipped.
+    """Return the denoiser, guided and then clipped.
 
     Args:
-        denoiser: the one to guide.
+        denoiser: the denoiser to guide.
         schedule: its schedule.
-        null_label: id of the null class; None where the model has none.
-        scale: of guidance; 1 is none.
-        guide: a weaker denoiser to be guided away from, instead of the null class.
-        interval: of noise levels, as in `guided`.
+        null_label: id of the null class, or None if the model has none.
+        scale: guidance scale; 1 disables guidance.
+        guide: a weaker denoiser that takes the place of the null class in guidance.
+        interval: range of sigmas with guidance, as in `guided`.
         rescale: as in `guided`.
         clip: whether to clip x_0.
 
     Raises:
-        ValueError: if guidance is asked of a model that has no null class, and no guide is given.
+        ValueError: if there is neither a null class nor a guide and the scale is not 1, and as in `guided`.
     """
-    if scale != 1 and guide is None and null_label is None:
+    if guide is not None:
+        denoiser = guided(denoiser, with_and_by_guide(denoiser, guide), schedule, scale, interval, rescale)
+    elif null_label is not None:
+        denoiser = guided(denoiser, with_and_without_class(denoiser, null_label), schedule, scale, interval, rescale)
+    elif scale != 1:
         raise ValueError(
             "sample.guidance_scale: the model was trained without a null class, so only 1 is possible; "
             "train with diffusion.class_dropout_prob above 0, or give another model as --guide"
         )
-    pair = with_and_by_guide(denoiser, guide) if guide is not None else with_and_without_class(denoiser, null_label)
-    denoiser = guided(denoiser, pair, schedule, scale, interval, rescale)
     return clipped(denoiser, schedule) if clip else denoiser

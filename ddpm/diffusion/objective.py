@@ -13,12 +13,12 @@ from ddpm.randomness import Purpose, bits
 
 
 class Parameterization(NamedTuple):
-    """What a network output means.
+    """The quantity that a network predicts.
 
     Attributes:
         target: (schedule, x_0, noise, t) -> the output of a perfect network, (B, C, H, W).
         decode: (schedule, output, x_t, t) -> Prediction.
-        unit: SNR -> squared error of the output per squared error of the x_0 that it implies.
+        unit: SNR -> ratio of the squared error of the output to the squared error of the x_0 that it implies.
     """
 
     target: Callable[[NoiseSchedule, Tensor, Tensor, Tensor], Tensor]
@@ -27,25 +27,26 @@ class Parameterization(NamedTuple):
 
 
 def uniform_weight(snr: Tensor, unit: Tensor) -> Tensor:
-    """Weight 1 on the squared error of the output, whatever it predicts (L_simple of Ho et al. 2020 for eps)."""
+    """Return weight 1 on the squared error of the output (for eps this is L_simple of Ho et al. 2020)."""
     return torch.ones_like(snr)
 
 
 def min_snr_weight(snr: Tensor, unit: Tensor, gamma: float = 5.0) -> Tensor:
-    """min(SNR, 5) on the squared error of x_0 (Hang et al. 2023, arXiv 2303.09556, section 3.4)."""
+    """Return weight min(SNR, gamma) on the squared error of x_0 (Hang et al. 2023, arXiv 2303.09556, section 3.4)."""
     return snr.clamp(max=gamma) / unit
 
 
 def uniform_timesteps(seed: int, position: Tensor, num_timesteps: int) -> Tensor:
-    """Independent timesteps, uniform on 0..T-1: (B,) -> (B,)."""
+    """Draw independent timesteps, uniform on 0..T-1: (B,) -> (B,)."""
     return (bits(seed, Purpose.TIMESTEP, position, 1)[:, 0] * num_timesteps) >> 32
 
 
 def low_discrepancy_timesteps(seed: int, position: Tensor, num_timesteps: int) -> Tensor:
-    """Timesteps along a golden-ratio sequence from a random start: (B,) -> (B,).
+    """Draw timesteps along a golden-ratio sequence with a random start: (B,) -> (B,).
 
-    Uniform for each sample, and any run of consecutive positions covers 0..T-1 evenly, so that a batch's loss varies
-    less (the aim of Kingma et al. 2021, arXiv 2107.00630, appendix I.1, without a dependence on the batch size).
+    Each timestep is uniform, and any run of consecutive positions covers 0..T-1 evenly, which reduces the variance of a
+    batch's loss. Kingma et al. 2021, arXiv 2107.00630, appendix I.1, stratify each batch instead; this sequence does
+    not depend on the batch size.
     """
     return (((_sequence_start(seed) + position * 0x9E3779B9) & 0xFFFFFFFF) * num_timesteps) >> 32
 
@@ -74,21 +75,21 @@ def diffusion_loss(
     prediction: str = "eps",
     weighting: str = "uniform",
 ) -> Tensor:
-    """The loss of each sample: weighted squared error, plus the hybrid term where the network outputs a variance.
+    """Return the loss of each sample: the weighted squared error, plus the hybrid term for a learned variance.
 
     Args:
-        unet: (x_t, t, labels) -> an object with `.sample`, of C channels, or 2C with a learned variance.
+        unet: (x_t, t, labels) -> an object with `.sample`, which has C channels, or 2C with a learned variance.
         schedule: the forward process.
         x_0: images in [-1, 1], (B, C, H, W).
-        labels: class ids, with the null class where the label was dropped, (B,).
+        labels: class ids, including the null class for dropped labels, (B,).
         t: timesteps in 0..T-1, (B,).
         noise: standard normal, (B, C, H, W).
         prediction: an entry of PREDICTIONS.
         weighting: an entry of WEIGHTINGS.
 
     Returns:
-        (B,). The hybrid term is L_vlb T / 1000 in bits per dimension, in which the mean is held fixed so that it trains
-        the variance alone (Nichol & Dhariwal 2021, equation 16, with unit and factor of the published code).
+        Losses (B,). The hybrid term is L_vlb T / 1000 in bits per dimension; its gradient does not reach the mean, so
+        it trains only the variance (Nichol & Dhariwal 2021, equation 16, with the unit and factor of their code).
     """
     parameterization, weigh = PREDICTIONS[prediction], WEIGHTINGS[weighting]
     x_t = schedule.q_sample(x_0, t, noise)
@@ -104,11 +105,11 @@ def diffusion_loss(
 
 
 def variational_bound(schedule: NoiseSchedule, x_0: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
-    """One term of the variational bound (Ho et al. 2020, equation 5), in bits per dimension: (B,).
+    """Return one term of the variational bound (Ho et al. 2020, equation 5), in bits per dimension: (B,).
 
-    For t > 0 the divergence of p(x_{t-1} | x_t) from q(x_{t-1} | x_t, x_0); for t = 0 the negative log-likelihood of
-    x_0 under a Gaussian discretised to the 256 grey levels (section 3.3). The variance of p is the learned one, or
-    beta_t where none was learned. x_0 of the prediction is used as it is: clip it before where that is wanted.
+    For t > 0 this is the KL divergence of p(x_{t-1} | x_t) from q(x_{t-1} | x_t, x_0); for t = 0 it is the negative
+    log-likelihood of x_0 under a Gaussian discretised to the 256 grey levels (section 3.3). The variance of p is the
+    learned one, or beta_t if none is learned. The x_0 of the prediction is not clipped here.
     """
     x_0, x_t = x_0.double(), x_t.double()           # the divergence is a small difference of large numbers
     mean_q, log_variance_q = schedule.posterior_mean(x_0, x_t, t), schedule.posterior_log_variance(t)
@@ -126,7 +127,7 @@ def variational_bound(schedule: NoiseSchedule, x_0: Tensor, x_t: Tensor, t: Tens
 
 
 def prior_bound(schedule: NoiseSchedule, x_0: Tensor) -> Tensor:
-    """The bound's constant term, the divergence of q(x_T | x_0) from a standard normal, in bits per dimension: (B,)."""
+    """Return the constant term of the bound, KL(q(x_T | x_0) || standard normal), in bits per dimension: (B,)."""
     signal_squared = float(schedule.alphas_cumprod[-1])
     variance = 1 - signal_squared
     nats = 0.5 * (variance + signal_squared * x_0.double().square() - 1 - math.log(variance))
@@ -134,17 +135,17 @@ def prior_bound(schedule: NoiseSchedule, x_0: Tensor) -> Tensor:
 
 
 def discretised_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Log probability that a Gaussian puts on the bin of width 2/255 around x, in nats; the outermost bins are open.
+    """Return the log probability of the bin of width 2/255 around x under a Gaussian, in nats; the end bins are open.
 
-    The distribution function is Page's approximation (1977, "Approximations to the cumulative normal function"), which
-    published bits per dimension use; it is within 2e-4 of the exact one.
+    The cumulative distribution function is the approximation of Page (1977, "Approximations to the cumulative normal
+    function") that published bits per dimension use; its error is below 2e-4.
     """
 
-    def distribution(z: Tensor) -> Tensor:
+    def cdf(z: Tensor) -> Tensor:
         return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
 
     inverse_std = (-log_std).exp()
-    upper, lower = distribution((x - mean + 1 / 255) * inverse_std), distribution((x - mean - 1 / 255) * inverse_std)
+    upper, lower = cdf((x - mean + 1 / 255) * inverse_std), cdf((x - mean - 1 / 255) * inverse_std)
     upper = torch.where(x > 0.999, torch.ones_like(upper), upper)
     lower = torch.where(x < -0.999, torch.zeros_like(lower), lower)
     return (upper - lower).clamp(min=1e-12).log()

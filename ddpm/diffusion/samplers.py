@@ -1,6 +1,7 @@
-"""Samplers on the real timestep grid: from noise x_T to an image x_0.
+"""Samplers: from noise x_T to an image x_0 over a list of timesteps.
 
-A sampler knows a denoiser, a schedule and a list of timesteps, and nothing of networks or guidance.
+A sampler gets a denoiser and a schedule; it does not know about networks or guidance. To add one, write a function with
+the arguments of `ddim` and one entry of SAMPLERS.
 """
 
 from collections.abc import Callable
@@ -27,18 +28,18 @@ def ddim(
     learned_variance: bool = False,
     on_step: Callable[[int, Tensor, Prediction], None] | None = None,
 ) -> Tensor:
-    """Song et al. 2021, arXiv 2010.02502, equation 12, between neighbours of the given grid.
+    """Apply equation 12 of DDIM (Song et al. 2021, arXiv 2010.02502) between consecutive timesteps.
 
     Args:
-        denoiser: (x_t, t, labels) -> Prediction; if it clips x_0, it re-derives eps.
+        denoiser: (x_t, t, labels) -> Prediction; if it clips x_0, it derives eps from the result.
         schedule: the forward process.
         x_T: standard normal, (B, C, H, W).
         labels: as the denoiser takes them.
-        timesteps: falling, each in 0..T-1.
-        eta: 0 is deterministic, 1 has the posterior's variance.
-        noise: i -> standard normal of x_T's shape for step i; needed where eta > 0.
-        learned_variance: draw with the network's variance where the prediction has one (with eta 1).
-        on_step: called with (i, x_t, prediction) at each step, to look on.
+        timesteps: decreasing, each in 0..T-1.
+        eta: 0 is deterministic, 1 adds noise with the variance of the posterior.
+        noise: i -> standard normal noise of x_T's shape for step i; required if eta > 0.
+        learned_variance: use the variance of the prediction, if it has one (with eta 1).
+        on_step: observer, called with (i, x_t, prediction) at each step.
 
     Returns:
         x_0, (B, C, H, W).
@@ -50,13 +51,14 @@ def ddim(
         if on_step is not None:
             on_step(i, x, prediction)
         alpha_bar, alpha_bar_after = (float(schedule.alphas_cumprod[s]) if s >= 0 else 1.0 for s in (t, after))
-        beta = 1 - alpha_bar / alpha_bar_after                  # of the step on this grid
+        beta = 1 - alpha_bar / alpha_bar_after                  # of the step between these timesteps
         posterior_variance = beta * (1 - alpha_bar_after) / (1 - alpha_bar)
         sigma = eta * posterior_variance**0.5                   # equation 16
         direction = max(1 - alpha_bar_after - sigma**2, 0.0) ** 0.5
         x = alpha_bar_after**0.5 * prediction.x_0 + direction * prediction.eps
         if sigma > 0:
-            std = sigma
+            assert noise is not None
+            std: float | Tensor = sigma
             if learned_variance and prediction.variance_fraction is not None:
                 fraction = prediction.variance_fraction
                 std = beta ** (0.5 * fraction) * posterior_variance ** (0.5 * (1 - fraction))
@@ -65,7 +67,7 @@ def ddim(
 
 
 ddpm = partial(ddim, eta=1.0, learned_variance=True)
-ddpm.__doc__ = "Ancestral sampling (Ho et al. 2020, algorithm 2): DDIM with eta 1, with the learned variance if any."
+ddpm.__doc__ = "Ancestral sampling (Ho et al. 2020, algorithm 2): DDIM with eta 1 and the learned variance, if any."
 
 
 @torch.no_grad()
@@ -77,18 +79,18 @@ def invert(
     timesteps: list[int],
     iterations: int = 3,
 ) -> Tensor:
-    """The noise from which `ddim` with eta 0 draws an image: its steps, solved backwards by fixed-point iteration.
+    """Return the noise from which `ddim` with eta 0 generates an image, by fixed-point iteration on each step.
 
-    One iteration is the usual DDIM inversion (Song et al. 2021, section 5.4), which takes the noise of a step to be
-    that of the point before it; each further one (Pan et al. 2023, arXiv 2309.04907) brings it closer to its own.
+    One iteration is the usual DDIM inversion (Song et al. 2021, section 5.4), which evaluates the denoiser at the
+    previous point instead of x_t; further iterations (Pan et al. 2023, arXiv 2309.04907) converge to x_t.
 
     Args:
-        denoiser: one that does not clip, for clipping cannot be undone.
+        denoiser: a denoiser that does not clip, because clipping cannot be inverted.
         schedule: the forward process.
         x_0: images, (B, C, H, W).
         labels: as the denoiser takes them.
-        timesteps: those that `ddim` visits, falling.
-        iterations: evaluations for each timestep.
+        timesteps: the timesteps that `ddim` visits, decreasing.
+        iterations: evaluations per timestep.
 
     Returns:
         x_T, (B, C, H, W).
@@ -101,8 +103,8 @@ def invert(
         noise, noise_before = (1 - alpha_bar) ** 0.5, (1 - alpha_bar_before) ** 0.5
         x_t = x
         for _ in range(iterations):
-            # Of x_0 and eps, one is the denoiser's and the other follows from x; the iteration contracts fastest if the
-            # denoiser's is the one that x_t hardly changes: eps where there is little noise, x_0 where there is much.
+            # Keep one of the denoiser's x_0 and eps and derive the other from x. The iteration converges fastest if
+            # the one that is kept depends little on x_t: eps where there is little noise, x_0 where there is much.
             x_0_t, eps, _ = denoiser(x_t, step, labels)
             if signal_before > noise_before:
                 x_0_t = (x - noise_before * eps) / signal_before
@@ -118,9 +120,9 @@ class Sampler(NamedTuple):
 
     Attributes:
         run: the function.
-        order: order of convergence, for smooth solutions: the error falls with the number of timesteps to this power.
-        points: the largest number of timesteps whose run takes at most so many evaluations of the denoiser.
-        takes_eta: whether it has the option `eta`.
+        order: order of convergence for smooth solutions: the error is proportional to num_steps ** -order.
+        points: number of evaluations of the denoiser -> the largest number of timesteps that they suffice for.
+        takes_eta: whether the function has the option `eta`.
     """
 
     run: Callable[..., Tensor]

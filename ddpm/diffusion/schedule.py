@@ -1,4 +1,4 @@
-"""The noise schedule of a discrete-time diffusion process: q(x_t | x_0), its posterior, and what follows from them."""
+"""The noise schedule of a discrete-time diffusion process: q(x_t | x_0), its posterior, and views of a prediction."""
 
 import math
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from torch import Tensor
 
 
 class Prediction(NamedTuple):
-    """What a denoiser says about x_t; the two images are two views of one thing, x_t = a x_0 + s eps.
+    """The output of a denoiser at x_t: two views of the same prediction, with x_t = signal * x_0 + noise * eps.
 
     Attributes:
         x_0: the denoised image, (B, C, H, W).
         eps: the noise, (B, C, H, W).
         variance_fraction: with a learned variance, the position in [0, 1] of the log variance of x_{t-1} between its
-            lower bound (the posterior variance) and its upper bound (beta_t), (B, C, H, W); else None.
+            lower bound (the posterior variance) and its upper bound (beta_t), (B, C, H, W); otherwise None.
     """
 
     x_0: Tensor
@@ -28,9 +28,9 @@ Denoiser = Callable[[Tensor, Tensor, Tensor], Prediction]
 
 
 def split_output(output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:
-    """Split a network output (B, C or 2C, H, W) into the prediction and the variance fraction, None if not learned.
+    """Split a network output (B, C or 2C, H, W) into the prediction and the variance fraction (None if not learned).
 
-    The network's variance output v in [-1, 1] stands for the fraction (v + 1) / 2, as in the released ADM models.
+    A variance output v in [-1, 1] stands for the fraction (v + 1) / 2, as in the released ADM models.
     """
     if output.shape[1] == channels:
         return output, None
@@ -42,24 +42,23 @@ def split_output(output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:
 class NoiseSchedule:
     """Tables of the forward process with T steps (Ho et al. 2020, arXiv 2006.11239, section 2).
 
-    Tables are float64; images of float32 meet their values in float32, images of float64 in float64.
+    The tables are float64; their values are converted to the dtype of the images that they are applied to.
 
     Args:
-        betas: the T forward variances, each in (0, 1]; only the last may be 1 (zero terminal SNR).
+        betas: T forward variances, each in (0, 1]; only the last may be 1 (zero terminal SNR).
 
     Attributes:
         betas, alphas_cumprod: float64 (T,).
         posterior_variance: variance of q(x_{t-1} | x_t, x_0), equation 7, float64 (T,); the first entry is 0.
 
     Raises:
-        ValueError: if betas are not such numbers.
+        ValueError: if `betas` are not such numbers.
     """
 
     def __init__(self, betas: Tensor) -> None:
         betas = torch.as_tensor(betas, dtype=torch.float64)
-        fits = betas.ndim == 1 and len(betas) >= 2
-        if not fits or not ((betas > 0) & (betas <= 1)).all() or (betas[:-1] == 1).any():
-            raise ValueError("betas must be two or more numbers in (0, 1), of which the last may be 1")
+        if betas.ndim != 1 or len(betas) < 2 or not ((betas > 0) & (betas <= 1)).all() or (betas[:-1] == 1).any():
+            raise ValueError("betas: allowed are two or more numbers in (0, 1), of which the last may be 1")
         self.betas = betas
         self.alphas_cumprod = torch.cumprod(1 - betas, dim=0)
         previous = torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])
@@ -71,20 +70,20 @@ class NoiseSchedule:
             "posterior_x_0": previous.sqrt() * betas / (1 - self.alphas_cumprod),
             "posterior_x_t": (1 - betas).sqrt() * (1 - previous) / (1 - self.alphas_cumprod),
             "log_beta": betas.log(),
-            # The first is 0; its logarithm is replaced by that of the second (Nichol & Dhariwal 2021).
+            # The first entry is 0, so its logarithm is replaced by that of the second (Nichol & Dhariwal 2021).
             "log_posterior_variance": torch.cat([self.posterior_variance[1:2], self.posterior_variance[1:]]).log(),
         }
 
     @property
     def num_timesteps(self) -> int:
-        """T."""
+        """The number of timesteps T."""
         return len(self.betas)
 
     @property
     def sigmas(self) -> Tensor:
-        """Noise per signal, sqrt((1 - alphas_cumprod) / alphas_cumprod), float64 (T,); infinite at zero SNR.
+        """The sigma of Karras et al. 2022 (arXiv 2206.00364) for images in [-1, 1]; infinite at zero SNR.
 
-        The sigma of Karras et al. 2022, arXiv 2206.00364, for images in [-1, 1].
+        This is sqrt((1 - alphas_cumprod) / alphas_cumprod), float64 (T,).
         """
         return ((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt()
 
@@ -97,61 +96,64 @@ class NoiseSchedule:
         return values[t].to(dtype)[:, None, None, None]                             # (B, 1, 1, 1)
 
     def q_sample(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Draws x_t from q(x_t | x_0), equation 4: (B, C, H, W), (B,), (B, C, H, W) -> (B, C, H, W)."""
+        """Draw x_t from q(x_t | x_0), equation 4: (B, C, H, W), (B,), (B, C, H, W) -> (B, C, H, W)."""
         return self._at("signal", t, x_0.dtype) * x_0 + self._at("noise", t, x_0.dtype) * noise
 
     def snr(self, t: Tensor) -> Tensor:
-        """Signal-to-noise ratio alphas_cumprod / (1 - alphas_cumprod): (B,) -> (B,)."""
+        """Return the signal-to-noise ratio alphas_cumprod / (1 - alphas_cumprod): (B,) -> (B,)."""
         return self._at("snr", t, torch.float32).flatten()
 
     def posterior_mean(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """Mean of q(x_{t-1} | x_t, x_0), equation 7."""
+        """Return the mean of q(x_{t-1} | x_t, x_0), equation 7."""
         return self._at("posterior_x_0", t, x_0.dtype) * x_0 + self._at("posterior_x_t", t, x_t.dtype) * x_t
 
     def posterior_log_variance(self, t: Tensor, fraction: Tensor | float = 0.0) -> Tensor:
-        """Log variance of x_{t-1} given x_t: the posterior's (fraction 0), beta_t (fraction 1), or between them.
+        """Return the log variance of x_{t-1} given x_t, interpolated from the posterior's (0) to that of beta_t (1).
 
-        Nichol & Dhariwal 2021, arXiv 2102.09672, equation 15. In float64.
+        Nichol & Dhariwal 2021, arXiv 2102.09672, equation 15, in float64.
         """
         upper, lower = (self._at(table, t, torch.float64) for table in ("log_beta", "log_posterior_variance"))
         return fraction * upper + (1 - fraction) * lower
 
     def velocity(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """v = signal * noise - sigma * x_0 (Salimans & Ho 2022, arXiv 2202.00512, appendix D)."""
+        """Return v = signal * eps - noise * x_0 (Salimans & Ho 2022, arXiv 2202.00512, appendix D)."""
         return self._at("signal", t, x_0.dtype) * noise - self._at("noise", t, x_0.dtype) * x_0
 
     def from_eps(self, eps: Tensor, x_t: Tensor, t: Tensor) -> Prediction:
-        """Reads a network output as the noise."""
+        """Interpret a network output as the noise."""
         return Prediction((x_t - self._at("noise", t, eps.dtype) * eps) / self._at("signal", t, eps.dtype), eps)
 
     def from_x_0(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Prediction:
-        """Reads a network output as the clean image; also re-derives eps from a changed x_0."""
+        """Interpret a network output as the clean image; also derives eps from a changed x_0."""
         return Prediction(x_0, (x_t - self._at("signal", t, x_0.dtype) * x_0) / self._at("noise", t, x_0.dtype))
 
     def from_v(self, v: Tensor, x_t: Tensor, t: Tensor) -> Prediction:
-        """Reads a network output as the velocity."""
+        """Interpret a network output as the velocity."""
         signal, noise = self._at("signal", t, v.dtype), self._at("noise", t, v.dtype)
         return Prediction(signal * x_t - noise * v, noise * x_t + signal * v)
 
 
-def _from_alpha_bar(alpha_bar, num_timesteps: int, max_beta: float = 0.999) -> Tensor:
+def _from_alpha_bar(alpha_bar: Callable[[float], float], num_timesteps: int, max_beta: float = 0.999) -> Tensor:
     betas = [1 - alpha_bar((t + 1) / num_timesteps) / alpha_bar(t / num_timesteps) for t in range(num_timesteps)]
     return torch.tensor(betas, dtype=torch.float64).clamp(max=max_beta)
 
 
 def linear(num_timesteps: int) -> Tensor:
-    """Betas from 1e-4 to 0.02 at T = 1000, scaled by 1000 / T elsewhere (Ho et al. 2020, section 4)."""
+    """Return betas from 1e-4 to 0.02 at T = 1000, scaled by 1000 / T for other T (Ho et al. 2020, section 4)."""
     scale = 1000 / num_timesteps
     return torch.linspace(scale * 1e-4, scale * 0.02, num_timesteps, dtype=torch.float64).clamp(max=0.999)
 
 
 def cosine(num_timesteps: int) -> Tensor:
-    """alphas_cumprod follows a squared cosine (Nichol & Dhariwal 2021, equation 17); betas at most 0.999."""
+    """Return betas whose alphas_cumprod is a squared cosine (Nichol & Dhariwal 2021, equation 17), at most 0.999."""
     return _from_alpha_bar(lambda u: math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2, num_timesteps)
 
 
 def sigmoid(num_timesteps: int) -> Tensor:
-    """alphas_cumprod follows a sigmoid from -3 to 3 (Chen 2023, arXiv 2301.10972, algorithm 1); betas at most 0.999."""
+    """Return betas, at most 0.999, whose alphas_cumprod is a sigmoid from -3 to 3.
+
+    Chen 2023, arXiv 2301.10972, algorithm 1.
+    """
     start, end = -3.0, 3.0
 
     def logistic(x: float) -> float:
@@ -164,8 +166,10 @@ def sigmoid(num_timesteps: int) -> Tensor:
 
 
 def with_zero_terminal_snr(betas: Tensor) -> Tensor:
-    """Shifts and scales sqrt(alphas_cumprod) so that the last is 0 and the first stays (Lin et al. 2023,
-    arXiv 2305.08891, algorithm 1)."""
+    """Shift and scale sqrt(alphas_cumprod) so that its last entry is 0 and its first is unchanged.
+
+    Lin et al. 2023, arXiv 2305.08891, algorithm 1.
+    """
     root = torch.cumprod(1 - betas, dim=0).sqrt()
     root = (root - root[-1]) * root[0] / (root[0] - root[-1])
     alphas_cumprod = root**2

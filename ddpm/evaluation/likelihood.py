@@ -14,7 +14,7 @@ from ddpm.diffusion.divergence import Diverged
 from ddpm.diffusion.objective import prior_bound, variational_bound
 from ddpm.diffusion.sampling import from_uint8
 from ddpm.diffusion.schedule import Denoiser, NoiseSchedule, Prediction
-from ddpm.diffusion.timesteps import MAX_NOISE_LEVEL, logsnr
+from ddpm.diffusion.timesteps import SIGMA_MAX, logsnr
 from ddpm.evaluation.estimates import Estimate, mean_estimate
 from ddpm.evaluation.feature_tables import Table, iterate_blocks
 from ddpm.randomness import Purpose, bits, normal
@@ -63,13 +63,13 @@ def error_timesteps(schedule: NoiseSchedule, count: int = 10) -> list[int]:
     """Return the timesteps at which to measure the denoising error.
 
     They are distinct, sorted, nearly even in the log signal-to-noise ratio, and go from 0 to the last sigma up to
-    MAX_NOISE_LEVEL; beyond it, as at zero terminal SNR, nothing of the image is visible.
+    SIGMA_MAX; beyond it, as at zero terminal SNR, nothing of the image is visible.
 
     Args:
         schedule: the model's noise schedule.
         count: number of timesteps; fewer if the schedule has fewer.
     """
-    visible = int((schedule.sigmas <= MAX_NOISE_LEVEL).sum())
+    visible = int((schedule.sigmas <= SIGMA_MAX).sum())
     if visible < 2:
         return [0]
     return logsnr(NoiseSchedule(schedule.betas[:visible]), min(count, visible))[::-1]

@@ -4,14 +4,14 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ddpm.models.norm import NORMS
+from ddpm.models.norm import AdaptiveNorm
 from ddpm.models.unet import UNet
 
 # A channel whose gain |1 + scale| stays below this is effectively off: at most a twentieth of the feature remains.
 DEAD = 0.05
-# `watch` looks at this many timesteps, and at most this many classes, both evenly spaced.
+# Maximum numbers of timesteps and classes in `watch`, both evenly spaced.
 TIMESTEPS, CLASSES = 4, 10
 
 
@@ -22,13 +22,13 @@ class ModulatedLayer(NamedTuple):
         name: as in `named_modules`, such as "down.0.blocks.0.norm2".
         side: "encoder", "middle" or "decoder".
         resolution: of its output in pixels.
-        norm: the module, a member of NORMS.
+        norm: the layer itself.
     """
 
     name: str
     side: str
     resolution: int
-    norm: nn.Module
+    norm: AdaptiveNorm
 
 
 class Effects(NamedTuple):
@@ -48,7 +48,7 @@ class Effects(NamedTuple):
 
 
 def modulated_layers(unet: UNet) -> list[ModulatedLayer]:
-    """Return all members of NORMS in a U-Net in the order of the forward pass, including resampling blocks."""
+    """Return all adaptive norms of a U-Net in the order of the forward pass, including resampling blocks."""
     return [layer for layers in _by_stage(unet).values() for layer in layers]
 
 
@@ -84,7 +84,8 @@ def modulations(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str, dict
     inputs = projection_inputs(unet, timesteps.repeat_interleave(K), labels.repeat(T, *[1] * (labels.ndim - 1)))
     found = {}
     for layer in modulated_layers(unet):
-        parts = layer.norm.proj(inputs[layer.name]).view(T, K, -1).chunk(len(layer.norm.modulation), dim=2)  # (T, K, C)
+        outputs = layer.norm.proj(inputs[layer.name]).view(T, K, -1)
+        parts = outputs.chunk(len(layer.norm.modulation), dim=2)                                        # (T, K, C)
         found[layer.name] = dict(zip(layer.norm.modulation, parts, strict=True))
     return found
 
@@ -115,28 +116,34 @@ def _by_stage(unet: UNet) -> dict[str, list[ModulatedLayer]]:
                 f"{stage_name}.{name}", stage.side, resampled if name.startswith("resample.") else stage.size, module
             )
             for name, module in stage.named_modules()
-            if isinstance(module, tuple(NORMS.values()))
+            if isinstance(module, AdaptiveNorm)
         ]
     return found
 
 
 @torch.no_grad()
 def watch(unet: UNet, num_timesteps: int) -> dict[str, float | None]:
-    """What the modulation does at a few timesteps and classes.
+    """Summarise the modulation at a few timesteps and classes in numbers that training logs.
 
-    All layers go through each operation together, and the numbers are fetched at once: it costs little beside a step.
+    Each operation treats all layers together, and the numbers are fetched at once, so this costs little compared with a
+    training step.
 
     Args:
         unet: the model, not wrapped.
         num_timesteps: T.
 
     Returns:
-        For each part that the model has, "scale" or "shift": `modulation/PART_rms`, root mean square over all channels
-        of all layers, `modulation/PART_rms_least` and `_most`, those of the weakest and the strongest layer, and
-        `modulation/PART_timestep`, `_class` and `_interaction`, the shares of the variance over timesteps and classes
-        that these explain, mean over layers (0 in a layer where nothing varies). With a scale: `modulation/flips`, the
-        share of 1 + scale below 0, and `modulation/dead`, that of channels whose |1 + scale| is below
-        `ddpm.evaluation.modulation.DEAD` at all of these timesteps and classes. None is a number that is not finite.
+        Name -> number, or None for a number that is not finite. For each part that the model has, "scale" or "shift":
+
+        - `modulation/PART_rms`: root mean square over all channels of all layers;
+        - `modulation/PART_rms_least` and `modulation/PART_rms_most`: the same for the weakest and the strongest layer;
+        - `modulation/PART_timestep`, `modulation/PART_class` and `modulation/PART_interaction`: fractions of the
+          variance that these explain, mean over layers (0 in a layer where nothing varies).
+
+        With a scale:
+
+        - `modulation/flips`: fraction of all timesteps, classes and channels with 1 + scale < 0;
+        - `modulation/dead`: fraction of channels with |1 + scale| < DEAD at all of these timesteps and classes.
     """
     device, classes = unet.class_embed.weight.device, max(unet.config.num_classes, 1)
     timesteps = torch.linspace(0, num_timesteps - 1, min(TIMESTEPS, num_timesteps)).round().long()
@@ -148,27 +155,24 @@ def watch(unet: UNet, num_timesteps: int) -> dict[str, float | None]:
         numbers |= {f"{part}_{name}": number for name, number in _numbers(values).items()}
         if part == "scale":
             gain = 1 + torch.cat(values, dim=2)                                                         # (T, K, sum C)
-            # A comparison with nan is False, which would count as healthy.
+            # Comparisons with nan are False, which would count as healthy.
             unknown = torch.where(gain.isfinite().all(), 0.0, math.nan)
             numbers["flips"] = (gain < 0).float().mean() + unknown
             numbers["dead"] = (gain.abs().amax(dim=(0, 1)) < DEAD).float().mean() + unknown
-    found = torch.stack([*numbers.values()]).tolist() if numbers else []
-    return {
-        f"modulation/{name}": number if math.isfinite(number) else None
-        for name, number in zip(numbers, found, strict=True)
-    }
+    found = zip(numbers, torch.stack([*numbers.values()]).tolist(), strict=True)
+    return {f"modulation/{name}": number if math.isfinite(number) else None for name, number in found}
 
 
 def _numbers(values: list[Tensor]) -> dict[str, Tensor]:
-    """Strength and shares of one part, from its values in each layer, (T, K, C)."""
+    """Return the strength and the explained variance of one part, from its values in each layer, (T, K, C)."""
     joined, widths = torch.cat(values, dim=2), [v.shape[2] for v in values]                             # (T, K, sum C)
     _, *explained = effects(joined)
     squares = torch.stack([of.expand_as(joined).square().sum(dim=(0, 1)) for of in (joined, *explained)])
-    # Split and summed, not scattered: on a GPU that would add up in another order every time.
+    # Sum the parts of a split: a scattered sum would add in a different order every time on a GPU.
     of_layer = torch.stack([part.sum(dim=1) for part in squares.split(widths, dim=1)])                  # (layers, 4)
     counts = torch.tensor(widths, device=joined.device) * joined[..., 0].numel()
     rms = (of_layer[:, 0] / counts).sqrt()
     total = of_layer[:, 1:].sum(dim=1, keepdim=True)
-    shares = torch.where(total == 0, 0, of_layer[:, 1:] / total).mean(dim=0)     # nan where total is
+    fractions = torch.where(total == 0, 0, of_layer[:, 1:] / total).mean(dim=0)         # nan if the total is nan
     strength = {"rms": joined.square().mean().sqrt(), "rms_least": rms.min(), "rms_most": rms.max()}
-    return strength | dict(zip(("timestep", "class", "interaction"), shares, strict=True))
+    return strength | dict(zip(("timestep", "class", "interaction"), fractions, strict=True))

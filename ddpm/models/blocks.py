@@ -1,15 +1,15 @@
-"""The U-Net's layers. Each maps (h, emb) -> h, so that the U-Net composes them without asking what they are."""
+"""The layers of the U-Net. All have the signature (h, emb) -> h, so that the U-Net can apply any of them."""
 
 from collections.abc import Callable, Iterator
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.models.norm import EPS, GroupNorm, num_groups
+from ddpm.models.norm import EPS, AdaptiveNorm, GroupNorm, num_groups
 
 
 class Identity(nn.Module):
-    """Return h: stands where a resolution has no attention."""
+    """Return h; used in place of an attention layer at resolutions without attention."""
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
         """Return h: (B, C, H, W) -> (B, C, H, W)."""
@@ -38,7 +38,7 @@ class ResBlock(nn.Module):
         in_channels: C_in.
         channels: C_out.
         emb_channels: D.
-        norm: a member of NORMS, called with (C_out, D, groups).
+        norm: an entry of NORMS, called with (C_out, D, groups).
         groups: number of groups as a function of the number of channels.
         dropout: probability, before the second convolution.
         resample: `keep_resolution`, `downsample` or `upsample`; applied before the first convolution and on the skip
@@ -50,7 +50,7 @@ class ResBlock(nn.Module):
         in_channels: int,
         channels: int,
         emb_channels: int,
-        norm: type[nn.Module],
+        norm: type[AdaptiveNorm],
         groups: Callable[[int], int] = num_groups,
         dropout: float = 0.0,
         resample: Callable[[Tensor], Tensor] = keep_resolution,
@@ -160,13 +160,13 @@ class Stage(nn.Module):
     """The layers of one resolution on one side of the U-Net.
 
     Args:
-        side: an entry of SIDES, the side.
+        side: an entry of SIDES.
         size: H = W in pixels.
         conditioned: whether timestep and class reach the norms of these layers.
         blocks: residual blocks.
-        attentions: one layer, or an Identity, after each block.
-        cross_attentions: one layer, or an Identity, after each of these.
-        resample: the layer that leads to the next resolution, or an empty list at the last one.
+        attentions: one self-attention or Identity per block.
+        cross_attentions: one cross-attention or Identity per block.
+        resample: the layer that leads to the next resolution; an empty list at the last one.
     """
 
     def __init__(

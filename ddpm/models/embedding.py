@@ -1,6 +1,6 @@
-"""Embedding of the timestep, and what of timestep and class reaches the layers.
+"""The timestep embedding, and how timestep and class reach the layers.
 
-The class embedding is a plain nn.Embedding, whose last row is the null class.
+The class embedding is a plain nn.Embedding; its last row is the null class, if there is one.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def sinusoid(t: Tensor, channels: int) -> Tensor:
-    """Cosines and sines of t at geometric frequencies from 1 down to 1/10000: (B,) -> (B, channels).
+    """Return cosines and sines of t at geometric frequencies from 1 down to 1/10000: (B,) -> (B, channels).
 
     Cosines come first, as in the released ADM models; an odd last channel is zero.
     """
@@ -38,18 +38,18 @@ class TimestepEmbedding(nn.Module):
         self.linear2 = nn.Linear(emb_channels, emb_channels)
 
     def forward(self, t: Tensor) -> Tensor:
-        """(B,) -> (B, D)."""
+        """Embed timesteps: (B,) -> (B, D)."""
         features = sinusoid(t, self.channels).to(self.linear1.weight.dtype)
         return self.linear2(F.silu(self.linear1(features)))
 
 
 class Conditioning(NamedTuple):
-    """Which way timestep and class take.
+    """The path of timestep and class into the layers.
 
     Attributes:
-        to_norms: embeddings of timestep and class -> what reaches the adaptive norms, before its SiLU; shapes that
+        to_norms: (timestep embedding, class embedding) -> embedding for the adaptive norms, before its SiLU; the shapes
             broadcast to (..., D).
-        cross_attention: whether layers of cross-attention read the class embedding.
+        cross_attention: whether cross-attention layers read the class embedding.
     """
 
     to_norms: Callable[[Tensor, Tensor], Tensor]
@@ -60,7 +60,7 @@ def _both(time: Tensor, classes: Tensor) -> Tensor:
     return time + classes
 
 
-# What is left out is multiplied by 0, not left away: training on several processes wants a gradient for each parameter.
+# An unused embedding is multiplied by 0, not omitted: DistributedDataParallel expects a gradient of every parameter.
 
 
 def _timestep(time: Tensor, classes: Tensor) -> Tensor:
@@ -85,11 +85,11 @@ CONDITIONINGS = {
 
 
 class StageEmbedding(NamedTuple):
-    """What the layers of one level are conditioned on.
+    """The embeddings that condition the layers of one stage.
 
     Attributes:
-        norms: what the projections of its adaptive norms get, (B, D).
-        classes: the class embedding, which its cross-attention reads, (B, D).
+        norms: input of the projections of the adaptive norms, (B, D).
+        classes: class embedding for cross-attention, (B, D).
     """
 
     norms: Tensor

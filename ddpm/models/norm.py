@@ -1,13 +1,6 @@
 """The adaptive-normalization family: how the embedding of timestep and class enters a residual block.
 
-Each member of NORMS is a module (h, emb) -> h, constructed with (channels, emb_channels, groups). It has
-
-- `norm`, a normalization layer with a weight and a bias per channel, and `proj`, the projection of the embedding;
-- `modulation`, the outputs of `proj` in their order: `scale` multiplies as (1 + scale), `shift` is added;
-- `shift_before_norm`, whether the shift is added before the norm, which erases a part of it;
-- `parameters_of`, the member whose parameter count a U-Net with this norm is widened to, or None.
-
-To add a norm, write one class and one entry of NORMS.
+To add a norm, write a subclass of AdaptiveNorm and one entry of NORMS.
 """
 
 from typing import ClassVar
@@ -35,7 +28,7 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, h: Tensor) -> Tensor:
-        """Normalise: (B, C, H, W) -> (B, C, H, W)."""
+        """Normalise h: (B, C, H, W) -> (B, C, H, W)."""
         return torch.group_norm(h, self.num_groups, self.weight, self.bias, self.eps, torch.backends.cudnn.enabled)
 
 
@@ -52,32 +45,46 @@ class RMSNorm(nn.GroupNorm):
         super().__init__(1, channels, eps=EPS)
 
     def forward(self, h: Tensor) -> Tensor:
-        """Normalise: (B, C, H, W) -> (B, C, H, W)."""
+        """Normalise h: (B, C, H, W) -> (B, C, H, W)."""
         # In 16 bits, squares overflow and small summands are lost.
         mean_square = h.to(torch.promote_types(h.dtype, torch.float32)).square().mean(dim=(1, 2, 3), keepdim=True)
         h = (h * (mean_square + EPS).rsqrt()).to(h.dtype)                                               # (B, C, H, W)
         return h * self.weight[:, None, None] + self.bias[:, None, None]
 
 
-class AdaGN(nn.Module):
-    """Adaptive group normalization: (1 + scale(emb)) * GroupNorm(h) + shift(emb).
-
-    Dhariwal & Nichol 2021, arXiv 2105.05233, section 3.1. GroupNorm keeps its own weight and bias.
+class AdaptiveNorm(nn.Module):
+    """A normalization layer that is modulated by an embedding: a module (h, emb) -> h.
 
     Args:
-        channels: C, of h.
-        emb_channels: D, of emb.
+        channels: C, the channels of h.
+        emb_channels: D, the width of emb.
         groups: G, a divisor of C.
+
+    Attributes:
+        norm: normalization layer with a weight and a bias per channel.
+        proj: projection of the embedding to `modulation`.
+        modulation: outputs of `proj` in their order: `scale` multiplies as (1 + scale), `shift` is added.
+        shift_before_norm: whether the shift is added before the norm, which erases a part of it.
+        parameters_of: the entry of NORMS whose parameter count a U-Net with this norm is widened to, or None.
     """
 
-    modulation: ClassVar[tuple[str, ...]] = ("scale", "shift")
+    modulation: ClassVar[tuple[str, ...]]
     shift_before_norm: ClassVar[bool] = False
     parameters_of: ClassVar[str | None] = None
 
     def __init__(self, channels: int, emb_channels: int, groups: int) -> None:
         super().__init__()
-        self.norm = GroupNorm(groups, channels, eps=EPS)
+        self.norm: nn.GroupNorm = GroupNorm(groups, channels, eps=EPS)
         self.proj = nn.Linear(emb_channels, len(self.modulation) * channels)
+
+
+class AdaGN(AdaptiveNorm):
+    """Adaptive group normalization: (1 + scale(emb)) * GroupNorm(h) + shift(emb).
+
+    Dhariwal & Nichol 2021, arXiv 2105.05233, section 3.1. GroupNorm keeps its own weight and bias.
+    """
+
+    modulation = ("scale", "shift")
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
         """Normalise and modulate: (B, C, H, W), (B, D) -> (B, C, H, W)."""
@@ -85,7 +92,7 @@ class AdaGN(nn.Module):
         return self.norm(h) * (1 + scale) + shift
 
 
-class AdaGNScale(AdaGN):
+class AdaGNScale(AdaptiveNorm):
     """AdaGN without its shift: (1 + scale(emb)) * GroupNorm(h)."""
 
     modulation = ("scale",)
@@ -96,8 +103,8 @@ class AdaGNScale(AdaGN):
         return self.norm(h) * (1 + scale)
 
 
-class AdaGNShift(AdaGN):
-    """AdaGN without its scale: GroupNorm(h) + shift(emb). The norm erases nothing of a shift that follows it."""
+class AdaGNShift(AdaptiveNorm):
+    """AdaGN without its scale: GroupNorm(h) + shift(emb). A shift after the norm is not erased by it."""
 
     modulation = ("shift",)
 
@@ -110,13 +117,8 @@ class AdaGNShift(AdaGN):
 class AdaIN(AdaGN):
     """Adaptive instance normalization (Huang & Belongie 2017, arXiv 1703.06868): AdaGN with one group per channel.
 
-    The shift follows the norm, so nothing of it is erased, unlike the shift of AdditiveGroupNorm in groups of one
-    channel. The relative strength of the channels is lost, and at a resolution of one pixel all of h is.
-
-    Args:
-        channels: C, of h.
-        emb_channels: D, of emb.
-        groups: not used.
+    The shift follows the norm and is kept in full, unlike the shift of AdditiveGroupNorm with one channel per group.
+    The relative strength of the channels is lost, and at a resolution of one pixel h is lost completely.
     """
 
     def __init__(self, channels: int, emb_channels: int, groups: int) -> None:
@@ -124,53 +126,30 @@ class AdaIN(AdaGN):
 
 
 class AdaLN(AdaGN):
-    """Adaptive layer normalization: AdaGN with one group (Wu & He 2018, arXiv 1803.08494, metric 2).
-
-    Args:
-        channels: C, of h.
-        emb_channels: D, of emb.
-        groups: not used.
-    """
+    """Adaptive layer normalization: AdaGN with one group (Wu & He 2018, arXiv 1803.08494, figure 2)."""
 
     def __init__(self, channels: int, emb_channels: int, groups: int) -> None:
         super().__init__(channels, emb_channels, groups=1)
 
 
 class AdaRMS(AdaGN):
-    """Adaptive root-mean-square normalization: (1 + scale(emb)) * RMSNorm(h) + shift(emb).
-
-    Args:
-        channels: C, of h.
-        emb_channels: D, of emb.
-        groups: not used.
-    """
+    """Adaptive root-mean-square normalization: (1 + scale(emb)) * RMSNorm(h) + shift(emb)."""
 
     def __init__(self, channels: int, emb_channels: int, groups: int) -> None:
         super().__init__(channels, emb_channels, groups)
         self.norm = RMSNorm(channels)
 
 
-class AdditiveGroupNorm(nn.Module):
+class AdditiveGroupNorm(AdaptiveNorm):
     """Plain GroupNorm of h + shift(emb): the embedding is added before the norm (Ho et al. 2020, appendix B).
 
     GroupNorm subtracts each group's mean, so only the differences of the shift within a group remain. This erases
     1 / (channels per group) of the variance of independent shifts: all of it at one channel per group, and a quarter
-    at four, the fewest that `num_groups` leaves.
-
-    Args:
-        channels: C, of h.
-        emb_channels: D, of emb.
-        groups: G, a divisor of C.
+    at four, the minimum of `num_groups`.
     """
 
-    modulation: ClassVar[tuple[str, ...]] = ("shift",)
-    shift_before_norm: ClassVar[bool] = True
-    parameters_of: ClassVar[str | None] = None
-
-    def __init__(self, channels: int, emb_channels: int, groups: int) -> None:
-        super().__init__()
-        self.norm = GroupNorm(groups, channels, eps=EPS)
-        self.proj = nn.Linear(emb_channels, channels)
+    modulation = ("shift",)
+    shift_before_norm = True
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
         """Modulate and normalise: (B, C, H, W), (B, D) -> (B, C, H, W)."""
@@ -184,7 +163,7 @@ class MatchedGroupNorm(AdditiveGroupNorm):
     parameters_of = "adagn"
 
 
-NORMS = {
+NORMS: dict[str, type[AdaptiveNorm]] = {
     "adagn": AdaGN,
     "groupnorm": AdditiveGroupNorm,
     "groupnorm_matched": MatchedGroupNorm,

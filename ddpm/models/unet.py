@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ from ddpm.models.blocks import (
 )
 from ddpm.models.embedding import CONDITIONINGS, StageEmbedding, TimestepEmbedding
 from ddpm.models.norm import EPS, NORMS, GroupNorm, num_groups
-from ddpm.models.shape import check_depths, check_shape, is_conditioned, matched_width
+from ddpm.models.shape import check_condition_at, check_shape, is_conditioned, matched_width
 from ddpm.names import lookup
 from ddpm.randomness import Purpose, generator
 
@@ -35,43 +36,47 @@ RESAMPLERS = ("resblock", "conv")
 
 @dataclass
 class UNetOutput(BaseOutput):
-    """What UNet.forward returns: `sample`, (B, out_channels, H, W)."""
+    """The output of UNet.forward: `sample`, (B, out_channels, H, W)."""
 
     sample: Tensor
 
 
 class UNet(ModelMixin, ConfigMixin):
-    """Predicts noise (or v, or x_0) from a noisy image, its timestep and its class.
+    """A U-Net that predicts noise, v or x_0 from a noisy image, its timestep and its class.
 
     Args:
         resolution: H = W of the images in pixels; divisible by 2 ** (stages - 1).
-        in_channels: of the images.
-        out_channels: in_channels, or twice that with a learned variance.
+        in_channels: channels of the images.
+        out_channels: in_channels, or twice as many with a learned variance.
         num_classes: K; class ids are 0..K-1.
-        null_class: whether id K exists, which stands for "no class". K = 0 with it is an unconditional model.
-        channels: width M; stages have channel_mult times as many.
+        null_class: whether id K exists, the null class. With K = 0 the model is unconditional.
+        channels: M; a stage has channel_mult * M channels.
         channel_mult: one factor per stage, from the finest resolution to the coarsest.
         num_res_blocks: residual blocks per stage in the encoder; the decoder has one more.
         attention_resolutions: pixels at which blocks are followed by self-attention; the middle always has it.
         head_channels: channels per attention head.
-        num_heads: heads at every width, instead of head_channels.
+        num_heads: number of heads of every attention layer; overrides head_channels.
         norm: an entry of NORMS.
-        conditioning: an entry of CONDITIONINGS, what of timestep and class reaches the layers, and by which way.
-        condition_at: which stages it reaches, `all`, an entry of SIDES, or resolutions of stages in pixels. The
-            others have the same norms, whose embedding is zero, and no cross-attention.
-        norm_groups: at most so many groups in each norm,
-        min_group_channels: and at least so many channels in each group.
-        emb_channels: width D of the embeddings; 4 times `channels`, or for a norm with `parameters_of` what it needs to
-            have as many parameters as that, unless given. Divisible by 4 where there is cross-attention.
+        conditioning: an entry of CONDITIONINGS; how timestep and class reach the layers.
+        condition_at: the stages that they reach: `all`, an entry of SIDES, or resolutions of stages in pixels. The
+            other stages have the same norms with an embedding of zero, and no cross-attention.
+        norm_groups: maximum number of groups of a norm.
+        min_group_channels: minimum number of channels per group.
+        emb_channels: D, the width of the embeddings; a multiple of 4 with cross-attention. By default 4 * channels, or
+            for a norm with `parameters_of` the width that gives the model as many parameters as with that norm.
         dropout: probability in the residual blocks.
-        resample: `resblock` (resolution changes inside residual blocks) or `conv` (a convolution of its own).
-        seed: of the initial weights.
+        resample: `resblock` (residual blocks change the resolution) or `conv` (convolutions do).
+        seed: seed of the initial weights.
 
     Raises:
-        ValueError: for numbers that do not fit together; the message names the option and what would fit.
+        ValueError: for numbers that do not fit together; names the option and values that fit.
     """
 
     _supports_gradient_checkpointing = True
+
+    down: Sequence[Stage]
+    mid: Stage
+    up: Sequence[Stage]
 
     @register_to_config
     def __init__(
@@ -99,40 +104,38 @@ class UNet(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         crossed = lookup(CONDITIONINGS, conditioning, "model.conditioning").cross_attention
-        crossed_depths = condition_at if crossed else ()
-        check_shape(
-            resolution, channels, channel_mult, attention_resolutions, head_channels, num_heads, crossed_depths
-        )
-        check_depths(condition_at, [resolution // 2**stage for stage in range(len(channel_mult))])
+        crossed_at = condition_at if crossed else ()
+        check_shape(resolution, channels, channel_mult, attention_resolutions, head_channels, num_heads, crossed_at)
+        check_condition_at(condition_at, [resolution // 2**stage for stage in range(len(channel_mult))])
         lookup(dict.fromkeys(RESAMPLERS), resample, "model.resample")
         if num_classes + null_class < 1:
-            raise ValueError("num_classes: 0 is an unconditional model, which needs null_class")
+            raise ValueError("num_classes: 0 makes the model unconditional, which requires null_class=True")
         step = CrossAttention.TOKENS if crossed else 1
         if emb_channels is not None and (emb_channels < 1 or emb_channels % step):
             raise ValueError(f"emb_channels: {emb_channels} is out of range; allowed: multiples of {step} above 0")
         self.gradient_checkpointing = False
-        equal = lookup(NORMS, norm, "model.norm").parameters_of
-        if emb_channels is None and equal is None:
+        matched_norm = lookup(NORMS, norm, "model.norm").parameters_of
+        if emb_channels is None:
             emb_channels = 4 * channels
-        elif emb_channels is None:
-            target = self._parameters_with(equal, 4 * channels)
-            emb_channels = matched_width(partial(self._parameters_with, norm), target, step)
-            self.register_to_config(emb_channels=emb_channels)      # a saved model is built without looking again
+            if matched_norm is not None:
+                target = self._parameters_with(matched_norm, emb_channels)
+                emb_channels = matched_width(partial(self._parameters_with, norm), target, step)
+                self.register_to_config(emb_channels=emb_channels)      # loading a saved model does not search again
         self._build(norm, emb_channels)
         self.initialize(seed)
 
     def _parameters_with(self, norm: str, emb_channels: int) -> int:
-        """Their number with another norm and width of the embeddings; leaves layers without memory behind."""
+        """Return the number of parameters with another norm and embedding width; leaves meta layers behind."""
         with torch.device("meta"):
             self._build(norm, emb_channels)
         return sum(p.numel() for p in self.parameters())
 
     def _build(self, norm: str, emb_channels: int) -> None:
-        """Makes all layers.
+        """Create all layers.
 
         Args:
             norm: an entry of NORMS.
-            emb_channels: D, of the embeddings.
+            emb_channels: D, the width of the embeddings.
         """
         c = self.config
         groups = partial(num_groups, max_groups=c.norm_groups, min_group_channels=c.min_group_channels)
@@ -158,10 +161,10 @@ class UNet(ModelMixin, ConfigMixin):
                 resample=resample,
             )
 
-        def down(width: int) -> nn.Module:
+        def to_coarser(width: int) -> nn.Module:
             return block(width, width, resample=downsample) if c.resample == "resblock" else Downsample(width)
 
-        def up(width: int) -> nn.Module:
+        def to_finer(width: int) -> nn.Module:
             return block(width, width, resample=upsample) if c.resample == "resblock" else Upsample(width)
 
         widths = [int(c.channels * factor) for factor in c.channel_mult]
@@ -170,33 +173,35 @@ class UNet(ModelMixin, ConfigMixin):
 
         self.time_embed = TimestepEmbedding(c.channels, emb_channels)
         self.class_embed = nn.Embedding(c.num_classes + c.null_class, emb_channels)
-        # ADM starts at the width of the first stage, whose factor may differ from 1.
+        # As in ADM, the input has the width of the first stage, whose factor may differ from 1.
         self.conv_in = nn.Conv2d(c.in_channels, widths[0], 3, padding=1)
 
-        self.down = nn.ModuleList()
+        down: list[Stage] = []
         skips = [widths[0]]
         for i, (width, size) in enumerate(zip(widths, sizes, strict=True)):
             inputs = [skips[-1]] + [width] * (c.num_res_blocks - 1)
             attends = [size in c.attention_resolutions] * len(inputs)
-            self.down.append(stage("encoder", size, inputs, width, attends, [down(width)] if i < last else []))
+            down.append(stage("encoder", size, inputs, width, attends, [to_coarser(width)] if i < last else []))
             skips += [width] * (c.num_res_blocks + (i < last))
+        self.down = cast("Sequence[Stage]", nn.ModuleList(down))      # to torch, its elements are just Modules
 
         self.mid = stage("middle", sizes[-1], [widths[-1]] * 2, widths[-1], [True, False], [])
 
-        self.up = nn.ModuleList()
+        up: list[Stage] = []
         above = widths[-1]
         for i, width, size in reversed(list(zip(range(len(widths)), widths, sizes, strict=True))):
             inputs = [channels + skips.pop() for channels in [above] + [width] * c.num_res_blocks]
             attends = [size in c.attention_resolutions] * len(inputs)
-            self.up.append(stage("decoder", size, inputs, width, attends, [up(width)] if i > 0 else []))
+            up.append(stage("decoder", size, inputs, width, attends, [to_finer(width)] if i > 0 else []))
             above = width
+        self.up = cast("Sequence[Stage]", nn.ModuleList(up))
 
         self.norm_out = GroupNorm(groups(widths[0]), widths[0], eps=EPS)
         self.conv_out = nn.Conv2d(widths[0], c.out_channels, 3, padding=1)
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
-        """Sets every weight as a function of (seed, its name), so that models which share a tensor start it equal.
+        """Initialize every weight as a function of (seed, its name): models that share a tensor start out equal.
 
         | tensor                                               | initial value                            |
         | ---------------------------------------------------- | ---------------------------------------- |
@@ -206,7 +211,7 @@ class UNet(ModelMixin, ConfigMixin):
         | GroupNorm                                            | weight 1, bias 0                         |
         """
         for name, parameter in self.named_parameters():
-            if parameter.is_meta:                               # from_pretrained fills the values in
+            if parameter.is_meta:                               # from_pretrained loads the values later
                 continue
             path, _, kind = name.rpartition(".")
             module = self.get_submodule(path)
@@ -233,26 +238,26 @@ class UNet(ModelMixin, ConfigMixin):
         class_labels: Tensor | None = None,
         return_dict: bool = True,
     ) -> UNetOutput | tuple[Tensor]:
-        """Predicts.
+        """Predict noise, v or x_0.
 
         Args:
             sample: noisy images, (B, in_channels, H, W).
-            timestep: in 0..T-1, (B,) or one for all.
-            class_labels: ids (B,), or weights of the class embeddings (B, K or K + 1); with one more dimension, (B, L)
-                or (B, L, K or K + 1), one for each of the L resolutions from the finest to the coarsest. May be left
-                out of an unconditional model only.
+            timestep: timesteps in 0..T-1, (B,), or a single one.
+            class_labels: ids (B,), or weights of the K' class embeddings (B, K'), where K' counts the null class; or
+                one per resolution from the finest to the coarsest, (B, L) or (B, L, K'). Optional for an unconditional
+                model.
             return_dict: whether to return an object with `.sample` or a tuple.
 
         Returns:
             (B, out_channels, H, W).
 
         Raises:
-            ValueError: if labels are missing, or of a shape that is none of these.
+            ValueError: if labels are missing or have another shape.
         """
         timestep = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
         embs = self.embeddings(timestep, class_labels)
 
-        # Convolutions run faster in this layout, and every layer keeps it.
+        # Convolutions are faster in this memory format, and every layer preserves it.
         h = self.conv_in(sample).contiguous(memory_format=torch.channels_last)
         skips = [h]
         for i, stage in enumerate(self.down):
@@ -279,7 +284,7 @@ class UNet(ModelMixin, ConfigMixin):
 
     @property
     def stages(self) -> dict[str, Stage]:
-        """All stages by their names as modules, in the order of the forward pass."""
+        """All stages by module name, in the order of the forward pass."""
         return {
             **{f"down.{i}": stage for i, stage in enumerate(self.down)},
             "mid": self.mid,
@@ -287,17 +292,14 @@ class UNet(ModelMixin, ConfigMixin):
         }
 
     def embeddings(self, timestep: Tensor, class_labels: Tensor | None = None) -> dict[str, StageEmbedding]:
-        """What each stage is conditioned on.
+        """Return the embeddings that condition each stage, by the names in `stages`.
 
         Args:
             timestep: (B,).
             class_labels: as in `forward`.
 
-        Returns:
-            By the names of `stages`.
-
         Raises:
-            ValueError: as `forward` does.
+            ValueError: as in `forward`.
         """
         time, classes = self.time_embed(timestep), self._class_embeddings(self._labels(class_labels, timestep))
         if classes.ndim == 3:
@@ -313,15 +315,15 @@ class UNet(ModelMixin, ConfigMixin):
         return {name: at(stage) for name, stage in self.stages.items()}
 
     def _class_embeddings(self, labels: Tensor) -> Tensor:
-        """(B, D), or for labels of each stage (B, L, D)."""
-        stages, rows = len(self.down), len(self.class_embed.weight)
+        """Return class embeddings (B, D), or (B, L, D) for labels per resolution."""
+        resolutions, rows = len(self.down), len(self.class_embed.weight)
         weighted = labels.is_floating_point()
         shape = labels.shape[: labels.ndim - weighted]
-        fits = len(shape) == 1 or (len(shape) == 2 and shape[1] == stages)
+        fits = len(shape) == 1 or (len(shape) == 2 and shape[1] == resolutions)
         if not fits or (weighted and labels.shape[-1] != rows):
             raise ValueError(
                 f"class_labels: {'weights' if weighted else 'ids'} of shape {tuple(labels.shape)}; allowed are ids "
-                f"(B,) or (B, {stages}), and weights (B, {rows}) or (B, {stages}, {rows})"
+                f"(B,) or (B, {resolutions}), and weights (B, {rows}) or (B, {resolutions}, {rows})"
             )
         table = self.class_embed.weight
         return labels.to(table.dtype) @ table if weighted else self.class_embed(labels)
@@ -330,7 +332,7 @@ class UNet(ModelMixin, ConfigMixin):
         if class_labels is not None:
             return class_labels
         if self.config.num_classes > 0:
-            raise ValueError(f"class_labels: missing; give ids in 0..{self.config.num_classes - 1}, one for each image")
+            raise ValueError(f"class_labels: missing; give one id in 0..{self.config.num_classes - 1} per image")
         return torch.zeros(len(timestep), dtype=torch.int64, device=timestep.device)
 
     def _run_triple(self, layers: tuple[nn.Module, nn.Module, nn.Module], h: Tensor, emb: StageEmbedding) -> Tensor:

@@ -12,11 +12,11 @@ from ddpm.models.unet import UNet
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TIMESTEPS, LABELS = torch.tensor([0, 7, 900]), torch.tensor([2, 0])
-SIDES = ["all", "encoder", "middle", "decoder", [8], [4]]
+CONDITION_AT = ["all", "encoder", "middle", "decoder", [8], [4]]
 
 
 def build(**options: object) -> UNet:
-    """A small U-Net of two levels whose projections are not zero, as after training."""
+    """Return a small U-Net of two stages whose projections are not zero, as after training."""
     shape = {"resolution": 8, "in_channels": 1, "out_channels": 1, "num_classes": 3, "channels": 8}
     levels = {"channel_mult": (1, 2), "num_res_blocks": 1, "attention_resolutions": (), "head_channels": 8}
     unet = UNet(**shape, **levels, **options).eval()
@@ -29,8 +29,8 @@ def build(**options: object) -> UNet:
 
 
 @torch.no_grad()
-def seen(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """What hooks see come out of each projection in a forward pass over all pairs: name -> (T, K, ...), in order."""
+def record_outputs(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Record the output of each projection in a forward pass over all pairs: name -> (T, K, ...), in order."""
     found: dict[str, Tensor] = {}
 
     def hook(name: str):
@@ -46,7 +46,7 @@ def seen(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 
 def check(unet: UNet, labels: Tensor = LABELS) -> None:
-    expected, found = seen(unet, TIMESTEPS, labels), modulations(unet, TIMESTEPS, labels)
+    expected, found = record_outputs(unet, TIMESTEPS, labels), modulations(unet, TIMESTEPS, labels)
     assert [*found] == [*expected]          # all of them, in the order of the forward pass
     for layer in modulated_layers(unet):
         assert tuple(found[layer.name]) == layer.norm.modulation
@@ -60,21 +60,21 @@ def test_modulations_are_what_a_forward_pass_computes(norm: str, conditioning: s
 
 
 @pytest.mark.parametrize("resample", ["resblock", "conv"])
-@pytest.mark.parametrize("depths", SIDES, ids=str)
-def test_at_every_depth(depths: str | list[int], resample: str) -> None:
-    check(build(condition_at=depths, resample=resample))
+@pytest.mark.parametrize("condition_at", CONDITION_AT, ids=str)
+def test_conditioned_anywhere(condition_at: str | list[int], resample: str) -> None:
+    check(build(condition_at=condition_at, resample=resample))
 
 
 @pytest.mark.parametrize(
     "labels",
     [torch.tensor([[0, 1], [2, 3]]), torch.rand(2, 4), torch.rand(2, 2, 4)],
-    ids=["ids by level", "weights", "weights by level"],
+    ids=["ids by resolution", "weights", "weights by resolution"],
 )
 def test_with_every_kind_of_label(labels: Tensor) -> None:
     check(build(), labels)
 
 
-def test_where_layers_are() -> None:
+def test_sides_and_resolutions_of_layers() -> None:
     found = {layer.name: (layer.side, layer.resolution) for layer in modulated_layers(build())}
     assert found == {
         "down.0.blocks.0.norm2": ("encoder", 8),
@@ -106,7 +106,7 @@ def test_inputs_without_information_are_equal_everywhere() -> None:
 
 
 def test_effects_are_those_of_least_squares() -> None:
-    """Fits dummy variables for timestep and class, one model inside the other; residuals give the sums of squares."""
+    """Compare with nested models of dummy variables, whose residuals give the sums of squares."""
     T, K, C = 5, 4, 3
     values = torch.randn(T, K, C, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     flat = values.view(T * K, C)

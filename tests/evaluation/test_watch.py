@@ -12,17 +12,17 @@ from ddpm.models.unet import UNet
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 T = 50
-SHARES = ("timestep", "class", "interaction")
+SOURCES = ("timestep", "class", "interaction")
 
 
 def build(norm: str = "adagn", classes: int = 10) -> UNet:
-    """A small U-Net as training starts it."""
+    """Return a small U-Net in its initial state."""
     shape = {"resolution": 8, "in_channels": 1, "out_channels": 1, "num_classes": classes, "channels": 8}
     return UNet(**shape, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(), head_channels=8, norm=norm)
 
 
 def filled(unet: UNet) -> UNet:
-    """With projections of other sizes in every layer."""
+    """Give every layer a projection of a different size."""
     draws = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for i, layer in enumerate(modulated_layers(unet)):
@@ -32,9 +32,9 @@ def filled(unet: UNet) -> UNet:
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_only_the_parts_that_there_are(norm: str) -> None:
+def test_only_the_parts_that_the_norm_has(norm: str) -> None:
     parts = NORMS[norm].modulation
-    expected = {f"{part}_{name}" for part in parts for name in ("rms", "rms_least", "rms_most", *SHARES)}
+    expected = {f"{part}_{name}" for part in parts for name in ("rms", "rms_least", "rms_most", *SOURCES)}
     expected |= {"flips", "dead"} if "scale" in parts else set()
     found = watch(build(norm), T)
     assert {*found} == {f"modulation/{name}" for name in expected}
@@ -42,7 +42,7 @@ def test_only_the_parts_that_there_are(norm: str) -> None:
 
 
 def test_numbers_layer_by_layer() -> None:
-    """With every timestep and class looked at, and numpy's variances instead of squares of effects."""
+    """Compare with numpy's variances, at all timesteps and classes of a small model."""
     unet = filled(build())
     found = watch(unet, num_timesteps=4)
     values = modulations(unet, torch.arange(4), torch.arange(10))
@@ -50,7 +50,7 @@ def test_numbers_layer_by_layer() -> None:
         layers = [v[part].double().numpy() for v in values.values()]
         rms = [float((v**2).mean() ** 0.5) for v in layers]
         total = [v.var(axis=(0, 1)).sum() for v in layers]
-        shares = {
+        fractions = {
             "timestep": [v.mean(axis=1).var(axis=0).sum() / all_ for v, all_ in zip(layers, total, strict=True)],
             "class": [v.mean(axis=0).var(axis=0).sum() / all_ for v, all_ in zip(layers, total, strict=True)],
         }
@@ -60,9 +60,9 @@ def test_numbers_layer_by_layer() -> None:
         assert found[f"modulation/{part}_rms"] == pytest.approx(pooled, rel=1e-4)
         assert found[f"modulation/{part}_rms_least"] == pytest.approx(min(rms), rel=1e-4)
         assert found[f"modulation/{part}_rms_most"] == pytest.approx(max(rms), rel=1e-4)
-        for name, of_layer in shares.items():
+        for name, of_layer in fractions.items():
             assert found[f"modulation/{part}_{name}"] == pytest.approx(sum(of_layer) / len(of_layer), rel=1e-4)
-        assert sum(found[f"modulation/{part}_{name}"] for name in SHARES) == pytest.approx(1, abs=1e-5)
+        assert sum(found[f"modulation/{part}_{name}"] for name in SOURCES) == pytest.approx(1, abs=1e-5)
     gain = torch.cat([1 + v["scale"] for v in values.values()], dim=2)
     assert found["modulation/flips"] == pytest.approx(float((gain < 0).double().mean()), abs=1e-6)
     assert 0.1 < found["modulation/flips"] < 0.9
@@ -89,13 +89,13 @@ def test_one_layer_that_explodes_shows() -> None:
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
-def test_what_is_not_finite_is_not_known(value: float) -> None:
-    """In one channel of one layer is enough; the weakest layer is known all the same, where that is comparable."""
+def test_numbers_that_are_not_finite_are_none(value: float) -> None:
+    """One such channel in one layer is enough. The weakest layer is still known, unless the value is nan."""
     unet = filled(build())
     with torch.no_grad():
         modulated_layers(unet)[0].norm.proj.bias[:1] = value
     found = watch(unet, T)
-    unknown = {f"scale_{name}" for name in ("rms", "rms_most", *SHARES)} | {"flips", "dead"}
+    unknown = {f"scale_{name}" for name in ("rms", "rms_most", *SOURCES)} | {"flips", "dead"}
     unknown |= {"scale_rms_least"} if math.isnan(value) else set()
     assert {name for name, number in found.items() if number is None} == {f"modulation/{name}" for name in unknown}
 

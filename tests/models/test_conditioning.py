@@ -94,7 +94,7 @@ def test_only_the_named_depths_are_reached(depths: str) -> None:
         assert all(influence > 1e-3 or conditioning in ("timestep", "class") for influence in influences(unet))
 
 
-def test_levels_know_where_they_are() -> None:
+def test_stages_know_where_they_are() -> None:
     stages = UNet(**SMALL).stages
     found = {name: (stage.side, stage.size) for name, stage in stages.items()}
     assert found == {
@@ -112,7 +112,7 @@ def test_depths_change_no_parameter() -> None:
 
 
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
-def test_each_level_has_its_own_label_and_blends(conditioning: str) -> None:
+def test_each_resolution_has_its_own_label_and_blends(conditioning: str) -> None:
     """Ids, weights of one class, and either of them for each stage are the same; a stage's label stays at its size."""
     unet = randomised(UNet(**SMALL, conditioning=conditioning), seed=3)
     x, t, y = inputs()

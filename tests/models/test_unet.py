@@ -30,14 +30,14 @@ SMALL = {
 # -------------------------------------------------------------------------------------------- for every norm, shape
 
 SHAPES = {
-    "colour, two levels": {},
-    "odd: 28 with three levels": {"resolution": 28, "channel_mult": (1, 1, 2), "attention_resolutions": (7,)},
+    "colour, two stages": {},
+    "odd: 28 with three stages": {"resolution": 28, "channel_mult": (1, 1, 2), "attention_resolutions": (7,)},
     "grey": {"in_channels": 1, "out_channels": 1},
     "learned variance": {"out_channels": 6},
     "convolutions": {"resample": "conv"},
     "no attention but the middle": {"attention_resolutions": ()},
     "attention everywhere": {"attention_resolutions": (8, 4)},
-    "one level": {"channel_mult": (2,), "attention_resolutions": ()},
+    "one stage": {"channel_mult": (2,), "attention_resolutions": ()},
     "three blocks": {"num_res_blocks": 3},
     "fractional widths": {"channel_mult": (0.5, 1.5)},
     "odd width": {"channels": 15, "channel_mult": (1, 2), "head_channels": 5},
@@ -197,7 +197,7 @@ def test_null_label() -> None:
     assert UNet(**SMALL).null_label == 4 and UNet(**SMALL, null_class=False).null_label is None
 
 
-def test_labels_as_weights_and_for_each_level() -> None:
+def test_labels_as_weights_and_for_each_resolution() -> None:
     unet = UNet(**SMALL)
     randomise(unet, seed=10)
     x, t, y = inputs(3, 3, 8, 4)
@@ -217,8 +217,8 @@ def test_labels_as_weights_and_for_each_level() -> None:
         )
 
 
-def test_each_level_has_its_own_label() -> None:
-    """The label of a level reaches the norms of that level, in encoder and decoder; the middle is of the coarsest."""
+def test_each_resolution_has_its_own_label() -> None:
+    """The label of a resolution reaches its norms in encoder and decoder; the middle has that of the coarsest."""
     unet = UNet(**SMALL)
     randomise(unet, seed=11)
     x, t, _ = inputs(1, 3, 8, 4)
@@ -229,7 +229,7 @@ def test_each_level_has_its_own_label() -> None:
     with torch.no_grad():
         unet(x, t, torch.tensor([[1, 2]]))
         time = unet.time_embed(t)
-        of = {level: F.silu(time + unet.class_embed.weight[label]) for level, label in ((0, 1), (1, 2))}
+        of = {size: F.silu(time + unet.class_embed.weight[label]) for size, label in ((0, 1), (1, 2))}
     assert seen
     for name, emb in seen.items():
         finest = name.startswith(("down.0", "up.1"))
@@ -252,9 +252,9 @@ def test_labels_of_wrong_shapes(refused) -> None:
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
-        ({"resolution": 28, "channel_mult": (1, 1, 1, 1)}, ("data.resolution: 28", "24 or 32", "3 levels")),
-        ({"resolution": 4, "channel_mult": (1, 1, 1, 1)}, ("data.resolution: 4", "8", "3 levels")),
-        ({"resolution": 9}, ("data.resolution: 9", "8 or 10", "1 level")),
+        ({"resolution": 28, "channel_mult": (1, 1, 1, 1)}, ("data.resolution: 28", "24 or 32", "3 stages")),
+        ({"resolution": 4, "channel_mult": (1, 1, 1, 1)}, ("data.resolution: 4", "8", "3 stages")),
+        ({"resolution": 9}, ("data.resolution: 9", "8 or 10", "1 stage")),
         ({"attention_resolutions": (5,)}, ("model.attention_resolutions: 5", "8, 4")),
         ({"attention_resolutions": (4, 16)}, ("model.attention_resolutions: 16", "8, 4")),
         ({"head_channels": 24}, ("model.head_channels: 24", "1, 2, 4, 8, 16, 32")),
@@ -274,8 +274,8 @@ def test_numbers_that_do_not_fit(wrong: dict, expected: tuple[str, ...], refused
 
 
 def test_what_the_error_recommends_works() -> None:
-    for resolution, levels in ((24, 4), (32, 4), (28, 3), (9, 1)):
-        unet = UNet(**{**SMALL, "attention_resolutions": (), "resolution": resolution, "channel_mult": (1,) * levels})
+    for resolution, stages in ((24, 4), (32, 4), (28, 3), (9, 1)):
+        unet = UNet(**{**SMALL, "attention_resolutions": (), "resolution": resolution, "channel_mult": (1,) * stages})
         x, t, y = inputs(1, 3, resolution, 4)
         assert unet(x, t, y).sample.shape == x.shape
 

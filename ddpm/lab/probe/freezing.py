@@ -1,30 +1,27 @@
 """How much the denoising error rises when the modulation is replaced by its mean over timesteps or classes."""
 
-from collections.abc import Callable, Iterator
-from math import sqrt
+from collections.abc import Iterator
 
 from torch import Tensor
+from tqdm import tqdm
 
-from ddpm.diffusion.schedule import Denoiser, NoiseSchedule
-from ddpm.evaluation.estimates import Estimate, with_standard_error
+from ddpm.diffusion.schedule import Denoiser
+from ddpm.evaluation.estimates import Estimate, mean_estimate
 from ddpm.evaluation.likelihood import ROWS, denoising_errors
 from ddpm.evaluation.modulation import modulated_layers
+from ddpm.lab.probe.inputs import Images
 from ddpm.lab.probe.results import Freezing, Rise
 from ddpm.lab.probe.steering import OVERS, mean_inputs, steered
-from ddpm.models.unet import UNet
+from ddpm.pipeline import ClassConditionalPipeline
 
 
 class Freezer:
     """Measures the denoising error of the unchanged and the frozen model, on the same images with the same noise.
 
     Args:
-        unet: the model.
-        denoiser: the model as a denoiser, without guidance or clipping.
-        schedule: its schedule.
-        images: uint8 (N, C, H, W), N >= 2.
-        labels: ids (N,), as the denoiser takes them.
-        indices: int64 (N,), which determine the noise together with the seed.
-        levels: S timesteps at which the error is measured.
+        pipeline: the model.
+        images: 2 or more real images.
+        error_steps: S timesteps at which the error is measured.
         timesteps: (T,), timesteps that means are taken over.
         classes: ids (K,) that means are taken over.
         seed: seed of the noise.
@@ -33,30 +30,27 @@ class Freezer:
 
     def __init__(
         self,
-        unet: UNet,
-        denoiser: Denoiser,
-        schedule: NoiseSchedule,
-        images: Tensor,
-        labels: Tensor,
-        indices: Tensor,
-        levels: list[int],
+        pipeline: ClassConditionalPipeline,
+        images: Images,
+        error_steps: list[int],
         timesteps: Tensor,
         classes: Tensor,
         seed: int,
         rows: int = ROWS,
     ) -> None:
-        self.unet, self.denoiser, self.schedule = unet, denoiser, schedule
-        self.images, self.labels, self.indices = images, labels, indices
-        self.stages, self.timesteps, self.classes, self.seed = levels, timesteps, classes, seed
-        self.rows = rows
-        self.layers = modulated_layers(unet)
-        self.unchanged = self.errors(denoiser)
+        self.unet, self.schedule, self.denoiser = pipeline.unet, pipeline.schedule, pipeline.denoiser(clip=False)
+        self.images, self.error_steps, self.seed, self.rows = images, error_steps, seed, rows
+        self.timesteps, self.classes = timesteps, classes
+        self.layers = modulated_layers(self.unet)
+        self.sigmas = self.schedule.sigmas[error_steps]
+        self.unchanged = self.errors(self.denoiser)
 
     def errors(self, denoiser: Denoiser) -> Tensor:
         """Return the mean squared error of eps of each image at each sigma, float64 (N, S)."""
-        shown = self.images, self.labels, self.indices
-        errors = denoising_errors(denoiser, self.schedule, *shown, self.stages, self.seed, self.rows).cpu()
-        return errors / self.schedule.sigmas[self.stages].square()
+        _, pixels, labels, indices, _ = self.images
+        steps, seed = self.error_steps, self.seed
+        errors = denoising_errors(denoiser, self.schedule, pixels, labels, indices, steps, seed, self.rows)
+        return errors.cpu() / self.sigmas.square()
 
     def freeze(self, layer: str | None, part: str, over: str) -> Freezing:
         """Measure the rise of the error when a part of the modulation is replaced by its mean.
@@ -74,26 +68,14 @@ class Freezer:
         # Delta method for a ratio of two means over the same images: values whose mean is the ratio and whose variance
         # is that of its first-order expansion.
         expanded = relative + (rises - relative * self.unchanged) / errors                              # (N, S)
-        sigmas = self.schedule.sigmas[self.stages].tolist()
-        points = [
-            Rise(t, level, error, _mean(rise), _mean(ratio))
-            for t, level, error, rise, ratio in zip(
-                self.stages, sigmas, errors.tolist(), rises.T, expanded.T, strict=True
-            )
-        ]
+        columns = (self.error_steps, self.sigmas.tolist(), errors.tolist(), map(_mean, rises.T), map(_mean, expanded.T))
+        points = [Rise(*values) for values in zip(*columns, strict=True)]
         return Freezing(layer, part, over, points, _mean(expanded.mean(dim=1)))
 
-    def freeze_each(self, done: Callable[[], None] = lambda: None) -> list[Freezing]:
-        """Run `freeze` for every entry of `plan`.
-
-        Args:
-            done: called after each, to show progress.
-        """
-        found = []
-        for layer, part, over in self.plan():
-            found.append(self.freeze(layer, part, over))
-            done()
-        return found
+    def freeze_each(self) -> list[Freezing]:
+        """Run `freeze` for every entry of `plan`, with a progress bar."""
+        plan = tqdm([*self.plan()], "freezing", leave=False, dynamic_ncols=True, disable=None)
+        return [self.freeze(layer, part, over) for layer, part, over in plan]
 
     def plan(self) -> Iterator[tuple[str | None, str, str]]:
         """Yield (layer, part, over): first all layers with each part and mean, then each layer alone.
@@ -110,5 +92,4 @@ class Freezer:
 
 
 def _mean(values: Tensor) -> Estimate:
-    """Return the mean over images, (N,), with its interval."""
-    return with_standard_error(float(values.mean()), float(values.std()) / sqrt(len(values)), len(values))
+    return mean_estimate(values)._replace(count=len(values))

@@ -13,9 +13,7 @@ from ddpm.config.sections import DataConfig
 from ddpm.config.yaml_files import read_config, run_of
 from ddpm.data import ImageData
 from ddpm.data.slices import parse_split
-from ddpm.evaluation.features import cache_directory
-from ddpm.evaluation.image_source import check_size, is_model, load_real_images, reference_config
-from ddpm.evaluation.reference_classifier import ReferenceClassifier, cached_classifier
+from ddpm.evaluation.image_source import check_size, load_real_images, reference_config
 from ddpm.io.pipelines import load_pipeline, locate, weights_digest
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.randomness import Purpose, generator
@@ -64,25 +62,14 @@ def read_inputs(command: ProbeCommand, device: torch.device) -> ProbeInputs:
     directory = locate(command.model)
     pipeline = load_pipeline(directory).to(device)
     images = None
-    if command.reference_split is not None and command.reference is None and run_of(command.model) is None:
+    if command.reference is not None or run_of(command.model) is not None:
+        images = _read_images(command, pipeline, device)
+    elif command.reference_split is not None:
         raise ValueError(
             f"reference_split: {command.model} is not in a run directory, so there are no images to split; name "
             "them with --reference"
         )
-    if command.reference is not None or run_of(command.model) is not None:
-        images = _read_images(command, pipeline, device)
     return ProbeInputs(str(directory), weights_digest(directory), pipeline, images)
-
-
-def load_classifier(images: Images, device: torch.device) -> ReferenceClassifier:
-    """Return a classifier trained on the real images, from the cache if it is there.
-
-    Raises:
-        ValueError: if the data has too few images or classes.
-    """
-    if images.data.num_classes < 2:
-        raise ValueError("the real images have fewer than two classes")
-    return cached_classifier(images.data, device, cache_directory())
 
 
 def _read_images(command: ProbeCommand, pipeline: ClassConditionalPipeline, device: torch.device) -> Images:
@@ -97,7 +84,7 @@ def _read_images(command: ProbeCommand, pipeline: ClassConditionalPipeline, devi
     if len(data) < 20:
         raise ValueError(f"reference: contains {len(data)} images; name at least 20, the minimum for an interval")
     draws = generator(command.seed, Purpose.SUBSET, 0)
-    indices = torch.randperm(len(data), generator=draws)[: command.images].sort().values                 # (N,)
+    indices = torch.randperm(len(data), generator=draws)[: command.images].sort().values                # (N,)
     pixels, classes = data.__getitems__(indices)
     labels = pipeline.labels([data.class_names[c] if names else None for c in classes.tolist()])
     return Images(data, pixels.to(device), labels.to(device), indices.to(device), _held_out(command, source, data))
@@ -105,28 +92,22 @@ def _read_images(command: ProbeCommand, pipeline: ClassConditionalPipeline, devi
 
 def _source(command: ProbeCommand, pipeline: ClassConditionalPipeline) -> DataConfig:
     """Return the data that the command names; by default the run's own data, or a split of it."""
-    if command.reference is None:
-        config = reference_config(EvaluateCommand(model=command.model), pipeline)
-        if command.reference_split is None:
-            return config
-        unet = pipeline.unet.config
-        size = {"resolution": unet.resolution, "channels": unet.in_channels}
-        return dataclasses.replace(config, split=command.reference_split, **size)
-    path = Path(command.reference)
-    is_run = command.reference != "digits" and path.is_dir() and run_of(path) is not None and is_model(path)
-    if is_run and command.reference_split is not None:
+    split = command.reference_split
+    named = EvaluateCommand(model=command.model, reference=command.reference, reference_split=split)
+    config = reference_config(named, pipeline)
+    if split is None or split == config.split:
+        return config
+    if command.reference is not None:
         raise ValueError(
-            f"reference_split: {path} is a run directory, whose configuration sets the split; leave this out, or name "
-            "the source of the run's images with --reference"
+            f"reference_split: {command.reference} is a run directory, whose configuration sets the split; leave this "
+            "out, or name the source of the run's images with --reference"
         )
-    named = EvaluateCommand(
-        model=command.model, reference=command.reference, reference_split=command.reference_split
-    )
-    return reference_config(named, pipeline)
+    unet = pipeline.unet.config
+    return dataclasses.replace(config, split=split, resolution=unet.resolution, channels=unet.in_channels)
 
 
 def _held_out(command: ProbeCommand, source: DataConfig, data: ImageData) -> bool | None:
-    run = run_of(command.model)
+    run, part = run_of(command.model), data.part
     if run is None:
         return None
     if json.loads((run / "run.json").read_text())["data"]["fingerprint"] == data.fingerprint:
@@ -134,13 +115,9 @@ def _held_out(command: ProbeCommand, source: DataConfig, data: ImageData) -> boo
     config = read_config(run / "config.yaml")
     own = parse_split(config.data.split)
     # Other sources may contain the same images, and sums of splits overlap with their terms.
-    known = data.part is not None and _same_source(config.data.source, source.source)
-    if not known or any("+" in name or "[" in name for name in (own.split, data.part.split)):
+    same_source = Path(config.data.source).resolve() == Path(source.source).resolve()
+    if part is None or not same_source or any("+" in name or "[" in name for name in (own.split, part.split)):
         return None
-    if own.split == data.part.split and own.part(data.part.of).shared(data.part):
+    if own.split == part.split and own.part(part.of).shared(part):
         return False
     return None if config.model.pretrained else True      # the pretrained weights may have seen the images
-
-
-def _same_source(one: str, other: str) -> bool:
-    return one == other or (Path(one).exists() and Path(other).exists() and Path(one).samefile(other))

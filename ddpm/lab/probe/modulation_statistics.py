@@ -57,14 +57,13 @@ def count_signs(layer: str, parts: dict[str, Tensor], weight: Tensor, reached: b
         weight: (C,), the weight of the norm; times 1 + scale it is the gain of a channel.
         reached: whether timestep or class are meant to reach the layer.
     """
-    factor = 1 + parts["scale"] if "scale" in parts else None
-    gain = None if factor is None else weight * factor
-    sizes = torch.stack([gain if part == "scale" else values for part, values in parts.items()]).abs()  # (P, T, K, C)
+    gain = {"scale": weight * (1 + parts["scale"])} if "scale" in parts else {}
+    sizes = torch.stack([*(parts | gain).values()]).abs()                                               # (P, T, K, C)
     spread = torch.stack([*parts.values()]).std(dim=(1, 2), correction=0)                               # (P, C)
     return Signs(
         layer,
-        None if factor is None else _fraction(factor < 0),
-        None if gain is None else _fraction(gain.abs().amax(dim=(0, 1)) < DEAD),
+        _fraction(1 + parts["scale"] < 0) if gain else None,
+        _fraction(gain["scale"].abs().amax(dim=(0, 1)) < DEAD) if gain else None,
         _fraction(sizes.amax(dim=(0, 1, 2)) > EXPLODING),
         _fraction(spread.amax(dim=0) < UNMOVED) if reached else None,
     )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from ddpm.evaluation.estimates import Estimate
 
-FORMAT = 2      # version of the JSON file; raise it when a name in it changes
+FORMAT = 3      # version of the JSON file; raise it when a name in it changes
 
 
 class Model(NamedTuple):
@@ -66,7 +66,7 @@ class Layer(NamedTuple):
 
     Attributes:
         name: name in `named_modules`.
-        depth: "encoder", "middle" or "decoder".
+        side: "encoder", "middle" or "decoder".
         resolution: size of its output in pixels.
         channels: C.
         groups: number of groups of its norm.
@@ -75,7 +75,7 @@ class Layer(NamedTuple):
     """
 
     name: str
-    depth: str
+    side: str
     resolution: int
     channels: int
     groups: int
@@ -238,13 +238,18 @@ class Sensitivity(NamedTuple):
     difference: Estimate
     error: float
 
+    @property
+    def relative(self) -> float:
+        """The difference in units of the error."""
+        return self.difference.value / self.error
+
 
 class SwapPoint(NamedTuple):
     """How images are classified when some layers are conditioned on class B, and the others on class A.
 
     Attributes:
         where: the layers that are conditioned on B, such as "up to 4 px" or "decoder".
-        kind: "levels" (the coarsest resolutions) or "section" (encoder, middle or decoder).
+        kind: "resolutions" (the coarsest ones) or "side" (encoder, middle or decoder).
         first: fraction of images that are classified as A, with its 95 % interval.
         second: fraction that is classified as B.
     """
@@ -254,12 +259,19 @@ class SwapPoint(NamedTuple):
     first: Estimate
     second: Estimate
 
+    @property
+    def shows_second(self) -> bool:
+        """Whether more images are classified as B than as A, with disjoint intervals."""
+        if self.second.low is None or self.first.high is None:
+            return self.second.value > self.first.value
+        return self.second.low > self.first.high
+
 
 class Swap(NamedTuple):
-    """Class swap by resolution and section.
+    """Class swap by resolution and by side of the U-Net.
 
     Attributes:
-        points: first the resolutions from none to all, then the sections.
+        points: first the resolutions from none to all, then encoder, middle and decoder.
         samples: number of images at each point, with the same seeds and classes at all points.
         sampler: description of the sampler.
         classifier_accuracy: accuracy of the reference classifier on real images that it was not trained on.

@@ -8,6 +8,7 @@ from torch import Tensor
 from ddpm.diffusion.sampling import from_uint8
 from ddpm.diffusion.schedule import Denoiser, NoiseSchedule
 from ddpm.evaluation.estimates import with_standard_error
+from ddpm.lab.probe.inputs import Images
 from ddpm.lab.probe.results import Sensitivity
 from ddpm.randomness import Purpose, normal
 
@@ -16,10 +17,8 @@ from ddpm.randomness import Purpose, normal
 def measure_sensitivity(
     denoiser: Denoiser,
     schedule: NoiseSchedule,
-    images: Tensor,
-    labels: Tensor,
+    images: Images,
     others: Tensor,
-    indices: Tensor,
     timesteps: list[int],
     seed: int,
     rows: int,
@@ -29,32 +28,31 @@ def measure_sensitivity(
     Args:
         denoiser: without guidance or clipping.
         schedule: its schedule.
-        images: uint8 (N, C, H, W), N >= 2.
-        labels: (N,), the class c of each image.
+        images: N real images with their classes c, N >= 2. Their indices determine the noise together with the seed,
+            as in `denoising_errors`.
         others: (N,), another class c' for each.
-        indices: int64 (N,), which determine the noise together with the seed, as in `denoising_errors`.
         timesteps: timesteps at which to measure.
         seed: seed of the noise.
         rows: batch size.
     """
-    x_0 = from_uint8(images)
+    x_0 = from_uint8(images.pixels)
     found = []
     for t in timesteps:
         differences, squares = [], []
         for part in torch.arange(len(x_0), device=x_0.device).split(rows):
             step = torch.full((len(part),), t, device=x_0.device)
-            noise = normal(seed, Purpose.EVALUATION_NOISE, (indices[part] << 32) + t, tuple(x_0.shape[1:]))
+            noise = normal(seed, Purpose.EVALUATION_NOISE, (images.indices[part] << 32) + t, tuple(x_0.shape[1:]))
             x_t = schedule.q_sample(x_0[part], step, noise)
-            eps, other = (denoiser(x_t, step, c[part]).eps.double() for c in (labels, others))
+            eps, other = (denoiser(x_t, step, c[part]).eps.double() for c in (images.labels, others))
             differences.append((eps - other).square().mean(dim=(1, 2, 3)))
             squares.append((eps - noise.double()).square().mean(dim=(1, 2, 3)))
         difference = torch.cat(differences)                                                             # (N,)
         root = sqrt(float(difference.mean()))
         deviation = float(difference.std()) / sqrt(len(difference))
         # The derivative of the root is 1 / (2 root) (delta method).
-        metric = with_standard_error(root, deviation / (2 * root) if root else 0.0, len(difference))
+        estimate = with_standard_error(root, deviation / (2 * root) if root else 0.0, len(difference))
         error = float(torch.cat(squares).mean().sqrt())
-        found.append(Sensitivity(t, float(schedule.sigmas[t]), metric, error))
+        found.append(Sensitivity(t, float(schedule.sigmas[t]), estimate, error))
     return found
 
 

@@ -1,6 +1,7 @@
 """How well classes can be told from a layer's modulation, compared with permuted labels."""
 
 import torch
+from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 from ddpm.lab.probe.results import Separability
@@ -32,14 +33,9 @@ def measure_separability(layer: str, vectors: Tensor, seed: int, permutations: i
     accuracy = torch.cat([_accuracy(products, part) for part in order.split(AT_ONCE)])                  # (P + 1,)
     # Accuracies are means of zeros and ones, so equal counts compare equal.
     as_good = int((accuracy >= accuracy[0]).sum())
-    return Separability(
-        layer,
-        float(accuracy[0]),
-        float(accuracy[1:].mean()),
-        as_good / (permutations + 1),
-        permutations,
-        _silhouette(products),
-    )
+    chance, p_value = float(accuracy[1:].mean()), as_good / (permutations + 1)
+    silhouette = silhouette_score(centred.flatten(0, 1).numpy(), torch.arange(K).repeat(T).numpy())
+    return Separability(layer, float(accuracy[0]), chance, p_value, permutations, float(silhouette))
 
 
 def _accuracy(products: Tensor, order: Tensor) -> Tensor:
@@ -58,7 +54,8 @@ def _accuracy(products: Tensor, order: Tensor) -> Tensor:
     # (s_k - v) / (T - 1).
     own = products[steps, :, steps]                                                                     # (T, K, K)
     with_own = torch.stack([own[t][:, order[:, t]] for t in range(T)])                                  # (T, K, P, K)
-    with_sum = sum(products[:, :, t][..., order[:, t]] for t in range(T))                               # (T, K, P, K)
+    with_each = (products[:, :, t][..., order[:, t]] for t in range(T))                                 # (T, K, P, K)
+    with_sum = sum(with_each, start=products.new_zeros(()))                                             # (T, K, P, K)
     rows = order.permute(1, 0, 2)[:, None]                                                              # (T, 1, P, K)
     v_sum, v_v = (of.gather(1, rows)[:, 0] for of in (with_sum, with_own))                              # (T, P, K)
     sum_sum = v_sum.sum(dim=0)                                                                          # (P, K)
@@ -67,17 +64,3 @@ def _accuracy(products: Tensor, order: Tensor) -> Tensor:
     found = distance.argmin(dim=3, keepdim=True)                                                        # (T, K, P, 1)
     of_class = found.expand(-1, -1, -1, K).gather(1, rows)[:, 0]                                        # (T, P, K)
     return (of_class == torch.arange(K)).double().mean(dim=(0, 2))
-
-
-def _silhouette(products: Tensor) -> float:
-    """Compute the mean silhouette of the classes by Euclidean distance; 0 if all vectors are equal."""
-    T, K, _, _ = products.shape
-    gram = products.reshape(T * K, T * K)
-    norms = gram.diag()
-    distance = (norms[:, None] + norms - 2 * gram).clamp(min=0).sqrt()                                  # (TK, TK)
-    distance.fill_diagonal_(0)
-    to_class = distance.view(T, K, T, K).sum(dim=2)                                                     # (T, K, K)
-    own = to_class.diagonal(dim1=1, dim2=2) / (T - 1)                                                   # (T, K)
-    others = (to_class / T).masked_fill(torch.eye(K, dtype=torch.bool), torch.inf).amin(dim=2)          # (T, K)
-    largest = torch.maximum(own, others)
-    return float(torch.where(largest > 0, (others - own) / largest, 0).mean())

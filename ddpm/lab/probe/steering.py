@@ -1,14 +1,15 @@
 """A denoiser that modulates some of its layers with the embedding of another timestep or class."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm.diffusion.schedule import Denoiser, Prediction
 from ddpm.evaluation.modulation import modulated_layers, projection_inputs
+from ddpm.models.norm import AdaptiveNorm
 from ddpm.models.unet import UNet
 
 # (t, labels) of a batch, (B,) and (B, ...) -> new input of each layer's projection, (B, D), by layer name
@@ -29,29 +30,20 @@ def steered(denoiser: Denoiser, unet: UNet, layers: Sequence[str], part: str, in
     """
     norms = {layer.name: layer.norm for layer in modulated_layers(unet) if layer.name in layers}
 
-    def hook(name: str, given: Tensor) -> Callable[[torch.nn.Module, tuple[Tensor], Tensor], Tensor]:
-        def replace(proj: torch.nn.Module, own: tuple[Tensor], output: Tensor) -> Tensor:
-            assert given.shape == own[0].shape, (given.shape, own[0].shape)
-            other = F.linear(given, proj.weight, proj.bias)
-            if part == "both":
-                return other
-            parts = norms[name].modulation
-            chosen = [new if kind == part else old for kind, new, old in _chunks(parts, other, output)]
-            return torch.cat(chosen, dim=1)
+    def replace_output(norm: AdaptiveNorm, emb: Tensor) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
+        def hook(proj: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+            assert emb.shape == args[0].shape, (emb.shape, args[0].shape)
+            other, count = F.linear(emb, norm.proj.weight, norm.proj.bias), len(norm.modulation)
+            chunks = zip(norm.modulation, output.chunk(count, dim=1), other.chunk(count, dim=1), strict=True)
+            return torch.cat([new if part in (name, "both") else old for name, old, new in chunks], dim=1)
 
-        return replace
-
-    @contextmanager
-    def replaced(given: dict[str, Tensor]) -> Iterator[None]:
-        handles = [norm.proj.register_forward_hook(hook(name, given[name])) for name, norm in norms.items()]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        return hook
 
     def denoise(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
-        with replaced(inputs(t, labels)):
+        embs = inputs(t, labels)
+        with ExitStack() as hooks:
+            for name, norm in norms.items():
+                hooks.enter_context(norm.proj.register_forward_hook(replace_output(norm, embs[name])))
             return denoiser(x_t, t, labels)
 
     return denoise
@@ -75,12 +67,8 @@ def mean_inputs(unet: UNet, over: str, timesteps: Tensor, labels: Tensor) -> Inp
         return lambda t, own_labels: {name: mean.expand(len(t), -1) for name, mean in whole.items()}
 
     def inputs(t: Tensor, own_labels: Tensor) -> dict[str, Tensor]:
-        rows = own_labels if over == "timestep" else t
-        values, row = rows.unique(return_inverse=True)
-        if over == "class":
-            grid, dim = _grid(unet, values, labels), 1
-        else:
-            grid, dim = _grid(unet, timesteps, values), 0
+        values, row = (t if over == "class" else own_labels).unique(return_inverse=True)
+        grid, dim = (_grid(unet, values, labels), 1) if over == "class" else (_grid(unet, timesteps, values), 0)
         means = {id(embs): embs.mean(dim=dim).view(-1, embs.shape[2])[row] for embs in grid.values()}       # (B, D)
         return {name: means[id(embs)] for name, embs in grid.items()}
 
@@ -93,7 +81,3 @@ def _grid(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str, Tensor]:
     found = projection_inputs(unet, timesteps.repeat_interleave(K), labels.repeat(T))
     grids = {id(embs): embs.view(T, K, -1) for embs in found.values()}
     return {name: grids[id(embs)] for name, embs in found.items()}
-
-
-def _chunks(parts: tuple[str, ...], *outputs: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
-    return zip(parts, *(output.chunk(len(parts), dim=1) for output in outputs), strict=True)

@@ -1,4 +1,4 @@
-"""The share of an added shift that GroupNorm erases: closed forms, and the norm itself."""
+"""The fraction of an added shift that GroupNorm erases: closed forms, and the norm itself."""
 
 import pytest
 import torch
@@ -22,21 +22,21 @@ def test_independent_shifts_lose_one_over_the_channels_of_a_group(per_group: int
     channels = 512
     found = measure_erasure("layer", independent(channels), channels // per_group)
     assert (found.channels_per_group, found.expected) == (per_group, 1 / per_group)
-    # The class's effect has 4 x 512 independent numbers, so 0.05 is 4 standard deviations of its share or more.
-    for share in (found.total, found.timestep, found.class_):
-        assert share == pytest.approx(1 / per_group, abs=0.05)
+    # The effect of the class has 4 x 512 independent values, so 0.05 is at least 4 standard deviations of its fraction.
+    for fraction in (found.total, found.timestep, found.class_):
+        assert fraction == pytest.approx(1 / per_group, abs=0.05)
 
 
 def test_with_one_channel_per_group_everything_is_lost() -> None:
-    """The trap: GroupNorm of h + shift is GroupNorm of h, whatever the shift."""
+    """With one channel per group, GroupNorm of h + shift is GroupNorm of h for any shift."""
     shift = independent(16)
     assert measure_erasure("layer", shift, groups=16)[1:] == pytest.approx((1, 1, 1, 1, 1))
     h = random(1, 16, 4, 4)
     torch.testing.assert_close(F.group_norm(h + shift[0, 0, :, None, None], 16), F.group_norm(h, 16))
 
 
-def test_what_is_called_erased_can_be_taken_away_unnoticed() -> None:
-    """The norm gives the same without the mean of each group, and something else without the rest."""
+def test_the_erased_component_has_no_effect() -> None:
+    """The output of the norm does not change without the mean of each group, and changes without the rest."""
     shift, h = independent(16)[2, 3], random(2, 16, 4, 4)
     means = shift.view(4, 4).mean(dim=1, keepdim=True).expand(4, 4).flatten()
     with_all = F.group_norm(h + shift[:, None, None], 4)
@@ -44,8 +44,8 @@ def test_what_is_called_erased_can_be_taken_away_unnoticed() -> None:
     assert (F.group_norm(h + means[:, None, None], 4) - with_all).abs().max() > 0.1
 
 
-def test_effects_are_told_apart() -> None:
-    """A timestep that shifts whole groups is lost; a class that shifts channels against each other is kept."""
+def test_effects_of_timestep_and_class_are_separate() -> None:
+    """An effect that shifts whole groups is lost; one that shifts channels against each other is kept."""
     timestep = random(T, 1, 4, 1).expand(T, 1, 4, 4).flatten(2)
     against = torch.tensor([1.0, -1.0, 2.0, -2.0], dtype=torch.float64).repeat(4)
     classes = random(1, K, 1) * against
@@ -54,5 +54,5 @@ def test_effects_are_told_apart() -> None:
     assert 0 < found.total < 1
 
 
-def test_where_nothing_varies_nothing_is_lost() -> None:
+def test_without_variation_nothing_is_erased() -> None:
     assert measure_erasure("layer", torch.ones(T, K, 8), 2)[3:] == (None, None, None)

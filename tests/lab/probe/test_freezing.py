@@ -1,4 +1,4 @@
-"""Frozen modulation is that of a model whose projections are constants; rises are paired by image and noise."""
+"""Frozen modulation equals that of a model with constant projections; rises are paired by image and noise."""
 
 import copy
 
@@ -12,20 +12,22 @@ from ddpm.diffusion.schedule import SCHEDULES, Denoiser, NoiseSchedule
 from ddpm.evaluation.likelihood import denoising_errors
 from ddpm.evaluation.modulation import modulated_layers, modulations
 from ddpm.lab.probe.freezing import Freezer
+from ddpm.lab.probe.inputs import Images
 from ddpm.lab.probe.steering import mean_inputs, steered
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import UNet
+from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.randomness import Purpose, normal
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SCHEDULE = NoiseSchedule(SCHEDULES["cosine"](40))
 TIMESTEPS, CLASSES = torch.tensor([1, 15, 33]), torch.tensor([0, 1, 2])
-LEVELS = [3, 15, 30]
+STEPS = [3, 15, 30]
 
 
 def build(norm: str = "adagn", scale: float = 0.3) -> UNet:
-    """A small U-Net with modulation, and with weights where training starts from zeros."""
+    """Return a small U-Net with modulation, and with weights where training starts from zeros."""
     shape = {"resolution": 8, "in_channels": 1, "out_channels": 1, "num_classes": 3, "channels": 8}
     unet = UNet(**shape, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(), head_channels=8, norm=norm)
     draws = torch.Generator().manual_seed(0)
@@ -48,7 +50,7 @@ def batch(t: list[int], labels: list[int]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def constant(unet: UNet, layers: list[str], part: str, means: dict[str, dict[str, Tensor]]) -> UNet:
-    """The model whose projections have no weights for a part, and its mean (C,) as bias."""
+    """Return the model whose projections have no weights for a part, and its mean (C,) as bias."""
     frozen = copy.deepcopy(unet)
     with torch.no_grad():
         for layer in modulated_layers(frozen):
@@ -68,7 +70,7 @@ CASES += [(norm, part, "all") for norm, kind in NORMS.items() if norm != "adagn"
 @pytest.mark.parametrize(("norm", "part", "over"), CASES)
 def test_frozen_is_constant(norm: str, part: str, over: str) -> None:
     unet = build(norm)
-    # One timestep, or one class, throughout the batch: there a mean that depends on it is a constant.
+    # With one timestep or one class in the whole batch, a mean that depends on it is a constant.
     x_t, t, labels = batch([15, 15, 15], [0, 1, 2]) if over == "class" else batch([3, 15, 30], [1, 1, 1])
     grid = {"class": (t[:1], CLASSES), "timestep": (TIMESTEPS, labels[:1]), "all": (TIMESTEPS, CLASSES)}[over]
     means = {
@@ -118,25 +120,25 @@ def freezer(unet: UNet, count: int = 6) -> Freezer:
     draws = torch.Generator().manual_seed(2)
     images = torch.randint(0, 256, (count, 1, 8, 8), generator=draws).to(torch.uint8)
     labels, indices = torch.arange(count) % 3, torch.arange(count) * 5 + 1
-    return Freezer(
-        unet, denoiser_of(unet), SCHEDULE, images, labels, indices, LEVELS, TIMESTEPS, CLASSES, seed=7, rows=4
-    )
+    pipeline = ClassConditionalPipeline.from_parts(unet, SCHEDULE, "eps", ("a", "b", "c"))
+    real = Images(None, images, labels, indices, held_out=None)
+    return Freezer(pipeline, real, STEPS, TIMESTEPS, CLASSES, seed=7, rows=4)
 
 
 def test_rises_are_paired_differences_of_errors_of_eps() -> None:
-    """Errors of eps from the definition, x_t by hand; the other noise levels by the same function."""
+    """Compare one sigma with errors of eps by their definition."""
     unet, layer = build(), "mid.blocks.0.norm2"
     measured = freezer(unet)
     found = measured.freeze(layer, "both", "all")
     frozen = steered(measured.denoiser, unet, [layer], "both", mean_inputs(unet, "all", TIMESTEPS, CLASSES))
     t = 15
-    noise = normal(7, Purpose.EVALUATION_NOISE, (measured.indices << 32) + t, (1, 8, 8))
+    noise = normal(7, Purpose.EVALUATION_NOISE, (measured.images.indices << 32) + t, (1, 8, 8))
     alpha_bar = float(SCHEDULE.alphas_cumprod[t])
-    x_t = alpha_bar**0.5 * (measured.images / 127.5 - 1) + (1 - alpha_bar) ** 0.5 * noise
+    x_t = alpha_bar**0.5 * (measured.images.pixels / 127.5 - 1) + (1 - alpha_bar) ** 0.5 * noise
     steps = torch.full((6,), t)
     with torch.no_grad():
         errors = [
-            ((one(x_t, steps, measured.labels).eps - noise) ** 2).mean(dim=(1, 2, 3)).double().numpy()
+            ((one(x_t, steps, measured.images.labels).eps - noise) ** 2).mean(dim=(1, 2, 3)).double().numpy()
             for one in (measured.denoiser, frozen)
         ]
     point, rise = found.rises[1], errors[1] - errors[0]
@@ -152,7 +154,7 @@ def test_rises_are_paired_differences_of_errors_of_eps() -> None:
 
 
 def test_intervals_of_relative_rises_are_those_of_the_bootstrap() -> None:
-    """Images drawn again, numerators and denominators together."""
+    """Draw images again, numerators and denominators together."""
     measured = freezer(build(), count=40)
     found = measured.freeze(None, "both", "all")
     inputs = mean_inputs(measured.unet, "all", TIMESTEPS, CLASSES)
@@ -161,12 +163,12 @@ def test_intervals_of_relative_rises_are_those_of_the_bootstrap() -> None:
     before = measured.unchanged.numpy()
     indices = np.random.default_rng(0).integers(0, 40, (4000, 40))                                       # (R, N)
     ratios = frozen[indices].mean(axis=1) / before[indices].mean(axis=1) - 1                              # (R, S)
-    for metric, drawn in [
+    for estimate, drawn in [
         *((rise.relative, ratios[:, i]) for i, rise in enumerate(found.rises)), (found.relative, ratios.mean(axis=1))
     ]:
-        # The bootstrap divides by N, not N - 1; 4000 repetitions know a deviation to 1.1 %.
+        # The bootstrap divides by N, not N - 1; with 4000 repetitions, its deviation has a standard error of 1.1 %.
         half = 1.96 * drawn.std() * (40 / 39) ** 0.5
-        assert (metric.high - metric.low) / 2 == pytest.approx(half, rel=0.05)
+        assert (estimate.high - estimate.low) / 2 == pytest.approx(half, rel=0.05)
 
 
 def test_without_modulation_nothing_rises() -> None:
@@ -176,17 +178,17 @@ def test_without_modulation_nothing_rises() -> None:
         assert found.relative.value == 0 and all(point.rise[:3] == (0, 0, 0) for point in found.rises)
 
 
-def test_noise_that_both_share_makes_the_interval_small() -> None:
+def test_shared_noise_makes_the_interval_small() -> None:
     measured = freezer(build(scale=0.03), count=12)
     found = measured.freeze(None, "both", "class").rises[1].rise
     other = denoising_errors(
-        measured.denoiser, SCHEDULE, measured.images, measured.labels, measured.indices, LEVELS, seed=8
-    ) / SCHEDULE.sigmas[LEVELS].square()
+        measured.denoiser, SCHEDULE, *measured.images[1:4], STEPS, seed=8
+    ) / SCHEDULE.sigmas[STEPS].square()
     unpaired = (other - measured.unchanged)[:, 1].std() / 12**0.5
     assert (found.high - found.low) / 3.92 < 0.3 * float(unpaired)
 
 
-def test_what_is_measured() -> None:
+def test_the_plan_covers_all_parts_means_and_layers() -> None:
     measured = freezer(build(), count=2)
     layers, plan = [layer.name for layer in measured.layers], [*measured.plan()]
     overs = "class", "timestep", "all"

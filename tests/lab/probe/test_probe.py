@@ -1,4 +1,4 @@
-"""The probe as a whole: what a small model of each kind yields, what is left out and why, and the command."""
+"""The probe as a whole: results for small models of each kind, reasons for missing results, and the command."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def saved(folder: Path, names: tuple[str, ...], **options: object) -> Path:
-    """A small model of 8x8 grey images, with weights as after training, as a pipeline."""
+    """Save a pipeline with a small model of 8x8 grey images, whose weights are not zero, as after training."""
     shape = {"resolution": 8, "in_channels": 1, "out_channels": 1, "num_classes": len(names), "channels": 8}
     levels = {"channel_mult": (1, 2), "num_res_blocks": 1, "attention_resolutions": (), "head_channels": 8}
     unet = UNet(**{**shape, **levels, **options})
@@ -60,12 +60,12 @@ def test_a_model_without_images_or_classes(tmp_path: Path, capsys: pytest.Captur
     assert found.grid.classes == ["none"] and len(found.erasure) == len(found.layers) == 10
     assert found.erasure[0].timestep is not None and found.erasure[0].class_ is None
     assert all(row.timestep == pytest.approx(1) for row in found.variance)
-    told = capsys.readouterr().out
-    assert all(f"left out: {name}: " in told for name in found.left_out)
+    printed = capsys.readouterr().out
+    assert all(f"left out: {name}: " in printed for name in found.left_out)
 
 
 def test_a_model_on_digits(tmp_path: Path) -> None:
-    """All but what the class does, as it reaches no layer of this model."""
+    """The class does not reach any layer of this model, so only the measurements of the class are left out."""
     names = tuple(str(digit) for digit in range(10))
     model = saved(tmp_path, names, conditioning="timestep", channel_mult=(1,))
     found = probed(model, reference="digits", reference_split="train[:50]")
@@ -73,14 +73,14 @@ def test_a_model_on_digits(tmp_path: Path) -> None:
     assert found.left_out["class swap"] == found.left_out["class separability"]
     assert found.model.images == 20 and found.model.held_out is None
     assert len(found.freezing) == 9 + 5 and len(found.sensitivity) == 10
-    # What does not depend on the class does not miss it, and does not answer to it.
+    # A model that does not depend on the class neither misses it nor reacts to it.
     by_class = [one for one in found.freezing if one.over == "class"]
     assert all(one.relative.value == pytest.approx(0, abs=1e-6) for one in by_class)
     assert all(one.difference.value == pytest.approx(0, abs=1e-6) for one in found.sensitivity)
     assert all(row.class_ + row.interaction == 0 for row in found.variance)
 
 
-def test_cross_attention_has_no_sections_to_swap(tmp_path: Path) -> None:
+def test_cross_attention_is_not_swapped_by_side(tmp_path: Path) -> None:
     found = probed(saved(tmp_path, ("cat", "dog"), conditioning="cross_attention"))
     assert "cross-attention" in found.left_out["class swap by encoder, middle and decoder"]
     assert "--reference" in found.left_out["class swap"]
@@ -94,7 +94,7 @@ def test_cross_attention_has_no_sections_to_swap(tmp_path: Path) -> None:
         ({"reference": "digits"}, "reference: .*'0'"),
     ],
 )
-def test_what_cannot_work_is_one_line(
+def test_errors_name_the_option_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -115,7 +115,7 @@ def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
         probe(ProbeCommand(model, reference=str(tmp_path / "run")))
 
 
-def test_the_command_line_says_what_is_not_the_default() -> None:
+def test_the_command_line_contains_options_that_differ_from_their_defaults() -> None:
     argv = ["my run", "--images", "64", "--reference-split", "test", "--batch-size", "7"]
     command = parse_command(ProbeCommand, "probe.py", argv)
     line = command_line(command)
@@ -133,7 +133,7 @@ def test_the_command_line_says_what_is_not_the_default() -> None:
         ("digits", "", None, None),
     ],
 )
-def test_held_out_is_claimed_of_rows_that_are_known_to_be_others(
+def test_images_are_held_out_only_if_their_rows_are_known_to_differ(
     tmp_path: Path, split: str, fingerprint: str, pretrained: str | None, expected: bool | None
 ) -> None:
     model = f"\nmodel: {{pretrained: {pretrained}}}" if pretrained else ""
@@ -145,7 +145,7 @@ def test_held_out_is_claimed_of_rows_that_are_known_to_be_others(
     assert _held_out(ProbeCommand(tmp_path / "elsewhere" / "a/b/c/d"), DataConfig(), data) is None
 
 
-def test_a_split_alone_is_of_the_source_of_the_run(tmp_path: Path) -> None:
+def test_a_split_without_a_reference_belongs_to_the_source_of_the_run(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("data: {source: digits, split: 'train[:1500]'}\n")
     (tmp_path / "run.json").write_text("{}")
     pipeline = SimpleNamespace(unet=SimpleNamespace(config=SimpleNamespace(resolution=8, in_channels=1)))
@@ -154,21 +154,21 @@ def test_a_split_alone_is_of_the_source_of_the_run(tmp_path: Path) -> None:
     assert _source(ProbeCommand(tmp_path), pipeline).split == "train[:1500]"
 
 
-def test_layers_that_nothing_is_meant_to_reach_are_not_unmoved(tmp_path: Path) -> None:
+def test_layers_that_are_not_conditioned_are_not_called_unmoved(tmp_path: Path) -> None:
     found = probed(saved(tmp_path, ("cat", "dog"), condition_at="decoder"))
-    depths = {layer.name: layer.side for layer in found.layers}
-    assert all((row.unmoved is None) == (depths[row.layer] != "decoder") for row in found.signs)
+    sides = {layer.name: layer.side for layer in found.layers}
+    assert all((row.unmoved is None) == (sides[row.layer] != "decoder") for row in found.signs)
 
 
-def test_a_classifier_that_guesses_reads_no_swap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_swap_is_measured_with_a_classifier_that_guesses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = tuple(str(digit) for digit in range(10))
     classifier = SimpleNamespace(accuracy=Estimate(0.14, 0.09, 0.2), class_names=names)
-    monkeypatch.setattr("ddpm.lab.probe.measurements.load_classifier", lambda *_: classifier)
+    monkeypatch.setattr("ddpm.lab.probe.measurements.cached_classifier", lambda *_: classifier)
     found = probed(saved(tmp_path, names, channel_mult=(1,)), reference="digits", reference_split="train[:50]")
     assert found.swap is None and "10%" in found.left_out["class swap"]
 
 
-def test_each_checkpoint_has_its_page(tmp_path: Path) -> None:
+def test_each_checkpoint_has_its_own_page(tmp_path: Path) -> None:
     for file in ("config.yaml", "run.json"):
         (tmp_path / file).write_text("{}")
     assert _file_name(tmp_path) == "probe.html"
@@ -198,7 +198,7 @@ def test_a_split_without_a_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, MOST_CLASSES, MOST_CLASSES + 1, 1000])
-def test_classes_are_all_or_at_even_distances(count: int) -> None:
+def test_classes_are_all_or_evenly_spaced(count: int) -> None:
     found = choose_classes(count)
     assert len(found) == min(count, MOST_CLASSES) and len({*found}) == len(found)
     if count:
@@ -207,20 +207,20 @@ def test_classes_are_all_or_at_even_distances(count: int) -> None:
 
 @pytest.mark.slow
 def test_a_run_on_digits(digits_run: Path, tmp_path: Path) -> None:
-    """The command as a user types it, on the first run of the README: what a trained model must show."""
+    """Run the command as a user types it, on the README's first run; a trained model must use its modulation."""
     out = tmp_path / "probe.html"
     command = [sys.executable, "scripts/probe.py", str(digits_run), "--out", str(out), "--images", "32"]
-    told = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    assert told.splitlines()[-1] == str(out)
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert printed.splitlines()[-1] == str(out)
     found = from_json(out.with_suffix(".json").read_text())
     assert {*found.left_out} == {"erased shift"}
     assert found.model.fingerprint == json.loads((digits_run / "run.json").read_text())["data"]["fingerprint"]
     assert found.model.held_out is False
-    # A trained model uses both: without them the error rises, and the interval says so.
+    # A trained model uses timestep and class: without them the error rises significantly.
     together = {one.over: one.relative for one in found.freezing if one.layer is None and one.part == "both"}
-    assert all(metric.low > 0 for metric in together.values())
+    assert all(estimate.low > 0 for estimate in together.values())
     assert all(row.p_value == 0.001 for row in found.separability)
-    levels = [point for point in found.swap.points if point.kind == "levels"]
-    assert levels[0].first.low > 0.7 > 0.2 > levels[0].second.high
-    assert levels[-1].second.low > 0.7 > 0.2 > levels[-1].first.high
+    resolutions = [point for point in found.swap.points if point.kind == "resolutions"]
+    assert resolutions[0].first.low > 0.7 > 0.2 > resolutions[0].second.high
+    assert resolutions[-1].second.low > 0.7 > 0.2 > resolutions[-1].first.high
     assert found.sensitivity[-1].difference.low > 0

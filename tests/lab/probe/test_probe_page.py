@@ -1,4 +1,4 @@
-"""The page and the summary of a probe: golden files, and what the numbers must lead to."""
+"""The page and the summary of a probe: golden files, and the conclusions that numbers must lead to."""
 
 import base64
 import re
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ddpm.evaluation.estimates import Estimate
-from ddpm.lab.probe.probe_page import introduction, render_probe
+from ddpm.lab.probe.probe_page import render_probe
 from ddpm.lab.probe.results import (
     Erasure,
     Freezing,
@@ -29,7 +29,6 @@ from ddpm.lab.probe.results import (
 )
 from ddpm.lab.probe.summary import (
     bonferroni_interval,
-    describe_failures,
     find_failures,
     number_layers,
     percent,
@@ -52,16 +51,16 @@ def about(value: float) -> Estimate:
 
 
 def freezing(layer: str | None, part: str, over: str, rise: float, half: float = 0.01) -> Freezing:
-    """A rise of an error of 0.5, at noise level 1 three times that of the others."""
+    """Return a rise of an error of 0.5, which is three times as large at sigma 1 as at the other sigmas."""
 
-    def metric(value: float, error: float = 1.0) -> Estimate:
+    def estimate(value: float, error: float = 1.0) -> Estimate:
         return Estimate(value / error, (value - half) / error, (value + half) / error, 20)
 
     rises = [
-        Rise(t, sigma, 0.5, metric(times * rise), metric(times * rise, 0.5))
+        Rise(t, sigma, 0.5, estimate(times * rise), estimate(times * rise, 0.5))
         for t, sigma, times in zip(TIMESTEPS, (0.01, 1.0, 80.0), (1, 3, 1), strict=True)
     ]
-    return Freezing(layer, part, over, rises, metric(rise, 0.5))
+    return Freezing(layer, part, over, rises, estimate(rise, 0.5))
 
 
 def picture() -> str:
@@ -71,18 +70,18 @@ def picture() -> str:
 
 
 def probed() -> ProbeResults:
-    """A probe of three layers, in round numbers."""
+    """Return a probe of three layers with round numbers."""
     pairs = [(name, part) for name in NAMES for part in ("scale", "shift")]
     grid = [[0.1, 0.2], [0.3, 0.1], [0.5, 0.4]]
     p_values = [0.01, 0.3, 0.02]
     differences = zip(TIMESTEPS, (0.01, 1.0, 80.0), (0.02, 0.25, 0.03), strict=True)
     points = [
-        SwapPoint("nowhere", "levels", about(0.9), about(0.0)),
-        SwapPoint("up to 4 px", "levels", about(0.1), about(0.8)),
-        SwapPoint("everywhere", "levels", about(0.0), about(0.9)),
-        SwapPoint("encoder", "section", about(0.6), about(0.3)),
-        SwapPoint("middle", "section", about(0.8), about(0.1)),
-        SwapPoint("decoder", "section", about(0.2), about(0.7)),
+        SwapPoint("nowhere", "resolutions", about(0.9), about(0.0)),
+        SwapPoint("up to 4 px", "resolutions", about(0.1), about(0.8)),
+        SwapPoint("everywhere", "resolutions", about(0.0), about(0.9)),
+        SwapPoint("encoder", "side", about(0.6), about(0.3)),
+        SwapPoint("middle", "side", about(0.8), about(0.1)),
+        SwapPoint("decoder", "side", about(0.2), about(0.7)),
     ]
     return ProbeResults(
         model=Model("runs/small", "ab" * 32, 1234567, "adagn", "both", "all", 8, CLASSES, "digits", "cd" * 32, 20, True,
@@ -108,18 +107,18 @@ def probed() -> ProbeResults:
 
 
 def bare(left_out: dict[str, str]) -> ProbeResults:
-    """A probe of which everything is left out that needs images, classes or a modulation."""
+    """Return a probe without any measurement."""
     empty = {name: [] for name in (*MEASURES, "erasure")} | {"swap": None}
     model = probed().model._replace(data=None, fingerprint=None, images=0, held_out=None, class_names=[])
     return probed()._replace(model=model, grid=ProbeGrid([0, 999], [0.01, 80.0], ["none"]), left_out=left_out, **empty)
 
 
-def said(found: ProbeResults) -> str:
-    return "\n".join(summarize(found))
+def summary_of(results: ProbeResults) -> str:
+    return "\n".join(summarize(results))
 
 
 def additive() -> ProbeResults:
-    """A probe of a model that adds its shift before the norm."""
+    """Return a probe of a model that adds its shift before the norm."""
     layers = [layer._replace(parts=["shift"], shift_before_norm=True) for layer in LAYERS]
     erasure = [Erasure(NAMES[0], 4, 0.25, 0.2, 0.1, 0.3), Erasure(NAMES[1], 4, 0.25, 0.4, 0.3, None),
                Erasure(NAMES[2], 4, 0.25, None, None, None)]
@@ -127,13 +126,13 @@ def additive() -> ProbeResults:
 
 
 def failed() -> ProbeResults:
-    """A probe with every sign of failure, and layers that are not reached or have no scale."""
+    """Return a probe with every sign of failure, and with a layer without a scale."""
     rows = [(0.02, 0.1, 0.0, 0.0), (0.25, 0.0, 0.4, 0.5), (None, None, 0.0, 0.75)]
     return probed()._replace(signs=[Signs(name, *row) for name, row in zip(NAMES, rows, strict=True)])
 
 
 def unclear() -> ProbeResults:
-    """A probe whose numbers show nothing: no variance, no rise, no class that is decided anywhere."""
+    """Return a probe that shows nothing: no variance, no significant rise, no effect of the class swap."""
     still = [row._replace(total=0.0, timestep=0.0, class_=0.0, interaction=0.0) for row in probed().variance]
     stuck = [p._replace(first=Estimate(0.9, 0.8, 1.0), second=Estimate(0.0, 0.0, 0.1)) for p in probed().swap.points]
     rises = [freezing(None, "both", "class", 0.003), *(freezing(name, "both", "all", 0.011) for name in NAMES)]
@@ -160,7 +159,7 @@ PROBES = {
 
 
 def test_summaries(check_golden: Callable[[str, str], None]) -> None:
-    check_golden("summaries.txt", "\n".join(f"{name}\n{said(make())}\n" for name, make in PROBES.items()))
+    check_golden("summaries.txt", "\n".join(f"{name}\n{summary_of(make())}\n" for name, make in PROBES.items()))
 
 
 @pytest.mark.parametrize("name", ["adagn", "additive", "bare"])
@@ -184,8 +183,8 @@ def test_any_one_measure_may_be_missing(name: str, read_page: Callable[[str], ob
     read_page(render_probe(without))
 
 
-def test_shares_weigh_layers_by_their_variance_and_width() -> None:
-    """Against the definition: sums of squares of all channels together."""
+def test_layers_are_weighted_by_their_variance_and_width() -> None:
+    """Compare with the definition: sums of squares of all channels together."""
     rows = [Variance(NAMES[0], "scale", 3.0, 0.5, 0.25, 0.25), Variance(NAMES[1], "scale", 1.0, 0.1, 0.8, 0.1)]
     whole = pool_variance(probed()._replace(variance=rows), "scale")
     timestep = 8 * 3.0 * 0.5 + 16 * 1.0 * 0.1
@@ -195,8 +194,8 @@ def test_shares_weigh_layers_by_their_variance_and_width() -> None:
     assert pool_variance(probed()._replace(variance=rows), "shift") is None
 
 
-def test_the_interval_of_the_largest_of_many_is_wider() -> None:
-    """0.025 / 10 of a normal distribution is beyond 2.807 standard deviations, by tables."""
+def test_the_interval_is_wider_after_bonferroni_correction() -> None:
+    """By tables, 0.025 / 10 of a normal distribution lies beyond 2.807 standard deviations."""
     half = 0.1 * 2.807 / 1.96
     found = bonferroni_interval(Estimate(0.5, 0.4, 0.6, 20), 10)
     assert found == pytest.approx((0.5, 0.5 - half, 0.5 + half, 20), abs=1e-4)
@@ -205,7 +204,7 @@ def test_the_interval_of_the_largest_of_many_is_wider() -> None:
 
 
 def test_the_summary_holds_the_numbers() -> None:
-    text = said(probed())
+    text = summary_of(probed())
     for numbers in (
         ("50 %", "30 %", "20 %"),                                               # of the variance
         ("+60 %", "+58 % to +62 %", "+20 %", "+18 % to +22 %", "+180 %"),       # rises of the error
@@ -217,55 +216,57 @@ def test_the_summary_holds_the_numbers() -> None:
 
 
 def test_the_largest_rise_of_several_has_a_wider_interval() -> None:
-    text = said(probed()._replace(freezing=[freezing(None, "both", "class", 0.005)]))
+    text = summary_of(probed()._replace(freezing=[freezing(None, "both", "class", 0.005)]))
     assert "+3.0 % (+1.0 % to +5.0 %)" in text              # the largest of 3
-    text = said(probed()._replace(freezing=[freezing(None, "both", "class", 0.003)]))
+    text = summary_of(probed()._replace(freezing=[freezing(None, "both", "class", 0.003)]))
     assert "+1.8 % (-0.2 % to +3.8 %)" in text
 
 
 def test_no_layer_is_named_where_all_rises_may_be_zero() -> None:
-    """Each rise could be told from 0 by itself, and of three none can."""
-    (line,) = (line for line in said(probed()).splitlines() if "3 decoder 4 px" in line)
+    """Each rise is significant by itself, and none is after correction for three comparisons."""
+    (line,) = (line for line in summary_of(probed()).splitlines() if "3 decoder 4 px" in line)
     rises = [freezing(name, "both", "all", 0.011) for name in NAMES]
-    assert "3 decoder 4 px" in line and "3 decoder 4 px" not in said(probed()._replace(freezing=rises))
+    assert "3 decoder 4 px" in line and "3 decoder 4 px" not in summary_of(probed()._replace(freezing=rises))
 
 
-def test_a_modulation_that_does_not_vary_has_no_shares() -> None:
-    assert not any("%" in line for line in said(unclear()).splitlines()[:1])
+def test_a_modulation_that_does_not_vary_has_no_percentages() -> None:
+    assert not any("%" in line for line in summary_of(unclear()).splitlines()[:1])
 
 
-def test_where_no_depth_is_given_another_class_nothing_has_turned() -> None:
-    """A classifier that reads B before B is given to any depth says nothing of the network."""
+def test_a_swap_of_no_layers_is_not_reported() -> None:
+    """A classifier that answers B although no layer is conditioned on B shows nothing about the network."""
     swap = probed().swap
     first = swap.points[0]._replace(first=about(0.0), second=about(0.9))
-    text = said(probed()._replace(swap=swap._replace(points=[first, *swap.points[1:]])))
+    text = summary_of(probed()._replace(swap=swap._replace(points=[first, *swap.points[1:]])))
     assert "up to 4 px" in text and "nowhere" not in text
 
 
 def test_failure_signs_are_listed_worst_first() -> None:
     found = failed()
     assert find_failures(found)["unmoved"] == [(NAMES[2], 0.75), (NAMES[1], 0.5)]
-    assert all(word in describe_failures(found) for word in ("2 layers", "3 decoder 4 px", "75 %"))
+    (line,) = (line for line in summarize(found) if line.startswith("Signs of failure"))
+    assert all(word in line for word in ("2 layers", "3 decoder 4 px", "75 %"))
 
 
-def test_sign_flips_and_layers_that_are_not_reached_are_no_failure() -> None:
+def test_sign_flips_and_layers_that_are_not_conditioned_are_not_failures() -> None:
     assert find_failures(unclear()) == {}
-    (line,) = (line for line in said(unclear()).splitlines() if "2 middle 4 px" in line)
+    (line,) = (line for line in summary_of(unclear()).splitlines() if "2 middle 4 px" in line)
     assert "20 %" in line and "30 %" in line
 
 
 def test_the_erasure_is_the_mean_over_layers_where_it_is_known() -> None:
-    (line,) = (line for line in said(additive()).splitlines() if "erases" in line)
+    (line,) = (line for line in summary_of(additive()).splitlines() if "erases" in line)
     assert all(number in line for number in ("30 %", "25 %", "2 layers"))
 
 
-def test_the_introduction_is_of_this_network(check_golden: Callable[[str, str], None]) -> None:
+def test_the_introduction_explains_the_modulation_of_this_network(check_golden: Callable[[str, str], None]) -> None:
     cases = {"both": ["scale"], "class": ["shift"], "cross_attention": ["scale", "shift"], "none": ["scale", "shift"]}
     text = ""
     for conditioning, parts in cases.items():
         model = probed().model._replace(conditioning=conditioning)
-        found = probed()._replace(layers=[layer._replace(parts=parts) for layer in LAYERS], model=model)
-        text += f"conditioning {conditioning}, {' and '.join(parts)}\n{introduction(found)}\n\n"
+        found = bare({})._replace(layers=[layer._replace(parts=parts) for layer in LAYERS], model=model)
+        (words,) = re.findall("<p>(This network.*?)</p>", render_probe(found), re.DOTALL)
+        text += f"conditioning {conditioning}, {' and '.join(parts)}\n{' '.join(words.split())}\n\n"
     check_golden("introductions.txt", text)
 
 
@@ -279,8 +280,8 @@ def test_layers_have_short_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "text"),
+    ("fraction", "text"),
     [(0.0, "0 %"), (1e-9, "less than 0.1 %"), (0.0123, "1.2 %"), (0.0999, "10 %"), (0.5, "50 %"), (12.0, "1,200 %")],
 )
-def test_shares_in_words(share: float, text: str) -> None:
-    assert percent(share) == text
+def test_percentages(fraction: float, text: str) -> None:
+    assert percent(fraction) == text

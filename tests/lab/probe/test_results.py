@@ -36,14 +36,14 @@ PROBED = ProbeResults(
     [Separability("mid.blocks.0.norm2", 0.9, 0.5, 0.01, 999, -0.5)],
     [Freezing(None, "both", "all", [Rise(9, 3.0, 0.5, METRIC, METRIC)], METRIC)],
     [Sensitivity(9, 3.0, METRIC, 0.5)],
-    Swap([SwapPoint("nowhere", "levels", METRIC, METRIC)], 8, "dpmpp", METRIC, ["a to b"], "iVBO"),
+    Swap([SwapPoint("nowhere", "resolutions", METRIC, METRIC)], 8, "dpmpp", METRIC, ["a to b"], "iVBO"),
     {"erasure": "why not"},
 )
 
 
-@pytest.mark.parametrize("probed", [PROBED, PROBED._replace(swap=None)], ids=["whole", "without a swap"])
-def test_what_is_written_is_read(probed: ProbeResults) -> None:
-    """Every list holds something, so every kind of entry is read into its own type."""
+@pytest.mark.parametrize("probed", [PROBED, PROBED._replace(swap=None)], ids=["with a swap", "without a swap"])
+def test_results_survive_writing_and_reading(probed: ProbeResults) -> None:
+    """No list is empty, so every kind of record is read into its own type."""
     read = from_json(to_json(probed))
     assert read == probed
     assert type(read.freezing[0].rises[0].rise) is Estimate and type(read.model) is Model

@@ -1,8 +1,7 @@
-"""Nearest centroids, permutations and silhouettes: scikit-learn and plain loops."""
+"""Nearest centroids and permutations against scikit-learn, silhouettes against plain loops."""
 
 import pytest
 import torch
-from sklearn.metrics import silhouette_score
 from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
@@ -13,14 +12,14 @@ T, K, D = 5, 4, 3
 
 
 def vectors(spread: float, seed: int = 0) -> Tensor:
-    """Classes about centres at a distance of `spread`, with noise of deviation 1."""
+    """Draw classes around centres with standard deviation `spread`, with noise of deviation 1."""
     draws = torch.Generator().manual_seed(seed)
     centres = spread * torch.randn(1, K, D, generator=draws, dtype=torch.float64)
     return centres + torch.randn(T, K, D, generator=draws, dtype=torch.float64)
 
 
 def left_out_accuracy(values: Tensor, labels: Tensor) -> float:
-    """Leave one timestep out, by scikit-learn's classifier."""
+    """Leave one timestep out, with scikit-learn's classifier."""
     right = 0
     for t in range(T):
         others = [s for s in range(T) if s != t]
@@ -29,42 +28,52 @@ def left_out_accuracy(values: Tensor, labels: Tensor) -> float:
     return right / (T * K)
 
 
+def silhouette(values: Tensor) -> float:
+    """Compute the mean silhouette from its definition (Rousseeuw 1987), vector by vector."""
+    found = []
+    for t in range(T):
+        for k in range(K):
+            distance = [(values[:, c] - values[t, k]).norm(dim=1).sum() for c in range(K)]
+            own, other = distance[k] / (T - 1), min(distance[c] / T for c in range(K) if c != k)
+            found.append(float((other - own) / max(own, other)))
+    return sum(found) / len(found)
+
+
 @pytest.mark.parametrize("spread", [0.0, 1.0, 3.0])
-def test_accuracy_and_silhouette_are_those_of_scikit_learn(spread: float) -> None:
+def test_accuracy_is_that_of_scikit_learn_and_the_silhouette_follows_its_definition(spread: float) -> None:
     values, labels = vectors(spread), torch.arange(K).expand(T, K)
     found = measure_separability("layer", values, seed=0, permutations=9)
     assert found.accuracy == pytest.approx(left_out_accuracy(values, labels))
-    expected = silhouette_score(values.flatten(0, 1).numpy(), labels.flatten().numpy())
-    assert found.silhouette == pytest.approx(expected)
+    assert found.silhouette == pytest.approx(silhouette(values))
 
 
-def test_permuted_labels_too() -> None:
+def test_accuracy_with_permuted_labels_is_that_of_scikit_learn() -> None:
     values = vectors(1.0)
     order = torch.rand(6, T, K, generator=torch.Generator().manual_seed(0)).argsort(dim=2)              # (P, T, K)
     centred = values - values.mean(dim=(0, 1))
     found = module._accuracy(torch.einsum("tjd,skd->tjsk", centred, centred), order)
-    # order says which vector is which class; its inverse, which class a vector is.
+    # `order` maps classes to vectors; its inverse maps vectors to classes.
     assert found.tolist() == pytest.approx([left_out_accuracy(values, one.argsort(dim=1)) for one in order])
 
 
-def test_far_apart_is_found_and_no_permutation_does_as_well() -> None:
+def test_distant_classes_are_separated_better_than_by_any_permutation() -> None:
     found = measure_separability("layer", vectors(100.0), seed=0)
     assert (found.accuracy, found.p_value, found.permutations) == (1, 1 / 1000, 999)
     assert found.chance == pytest.approx(1 / K, abs=0.05)
     assert found.silhouette > 0.9
 
 
-def test_p_values_of_noise_are_no_smaller_than_they_say() -> None:
+def test_p_values_of_noise_are_valid() -> None:
     p = [measure_separability("layer", vectors(0.0, seed), seed, permutations=99).p_value for seed in range(60)]
-    # At most 20 % are at 0.2 or below: of 60, more than 21 would be 3 deviations away.
+    # At most 20 % should be at 0.2 or below; more than 21 of 60 would be 3 standard deviations above that.
     assert sum(value <= 0.2 for value in p) <= 21
     assert max(p) > 0.5
 
 
-def test_without_any_difference_it_is_chance() -> None:
+def test_without_any_difference_accuracy_is_chance() -> None:
     found = measure_separability("layer", torch.ones(T, K, D), seed=0, permutations=9)
     assert (found.accuracy, found.chance, found.p_value, found.silhouette) == (1 / K, 1 / K, 1, 0)
 
 
-def test_the_same_seed_gives_the_same() -> None:
+def test_the_same_seed_gives_the_same_result() -> None:
     assert measure_separability("layer", vectors(0.5), 3) == measure_separability("layer", vectors(0.5), 3)

@@ -1,4 +1,4 @@
-"""Signs of failure, and the strength of the modulation, on values that were made to show them."""
+"""Signs of failure and the strength of the modulation, on values that are constructed to show them."""
 
 import pytest
 import torch
@@ -10,21 +10,21 @@ ONES = torch.ones(C)
 
 
 def moving(*values: float) -> torch.Tensor:
-    """Channels at these values, moved a little by timestep and class."""
+    """Return channels at these values, moved a little by timestep and class."""
     wobble = 0.01 * torch.tensor([[[-1.0], [1.0]], [[1.0], [-1.0]], [[0.0], [0.0]]])                    # (T, K, 1)
     return torch.tensor(values) + wobble
 
 
 def test_every_sign_is_counted() -> None:
     scale = moving(0, -0.5, -1, -1, -1.5, 12, 0, 0)
-    scale[..., 7] = 0.25                                    # the same at all
+    scale[..., 7] = 0.25                                    # constant
     found = count_signs("layer", {"scale": scale, "shift": torch.zeros(T, K, C)}, ONES, True)
-    # Two channels wobble about a gain of 0, a third of it below; one is below it everywhere.
+    # Two channels vary around a gain of 0 and are below it a third of the time; one is always below it.
     assert found.flips == pytest.approx((1 + 2 / 3) / 8)
     assert (found.dead, found.exploding, found.unmoved) == (2 / 8, 1 / 8, 1 / 8)
 
 
-def test_a_channel_that_one_timestep_wakes_is_not_dead() -> None:
+def test_a_channel_that_is_active_at_one_timestep_is_not_dead() -> None:
     scale = moving(*[-1.0] * C)
     scale[1, 1, 3] = 0
     assert count_signs("layer", {"scale": scale}, ONES, True).dead == 7 / 8
@@ -38,12 +38,12 @@ def test_a_shift_alone_has_no_gain() -> None:
 def test_untrained_modulation_moves_nothing() -> None:
     zeros = torch.zeros(T, K, C)
     assert count_signs("layer", {"scale": zeros, "shift": zeros}, ONES, True) == ("layer", 0, 0, 0, 1)
-    # Where nothing is meant to reach the layer, that is no sign of anything.
+    # In a layer that is not conditioned, this is not a sign of failure.
     assert count_signs("layer", {"scale": zeros, "shift": zeros}, ONES, False) == ("layer", 0, 0, 0, None)
 
 
 def test_the_weight_of_the_norm_is_part_of_the_gain() -> None:
-    """A scale that looks healthy is switched off, or blown up, by the weight; flips are of 1 + scale alone."""
+    """The weight can switch off or blow up a healthy scale; flips depend on 1 + scale alone."""
     weight = torch.tensor([0.0, 20.0, 0.5, -1.0, 1, 1, 1, 1])
     found = count_signs("layer", {"scale": moving(0, 0, 12, 0, 0, 0, 0, 0)}, weight, True)
     assert (found.flips, found.dead, found.exploding) == (0, 1 / 8, 1 / 8)

@@ -1,4 +1,4 @@
-"""Class swap by depth and sensitivity to the class: models that know the class at one depth alone; closed forms."""
+"""Class swap and sensitivity to the class: models that know the class in a few layers only, and closed forms."""
 
 from base64 import b64decode
 from io import BytesIO
@@ -12,8 +12,9 @@ from torch import Tensor
 from ddpm.diffusion.guidance import unet_denoiser
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, Prediction
 from ddpm.evaluation.estimates import Estimate
+from ddpm.lab.probe.inputs import Images
 from ddpm.lab.probe.sensitivity import measure_sensitivity, other_classes
-from ddpm.lab.probe.swap import Place, swap_classes, swap_places, swapped_denoiser
+from ddpm.lab.probe.swap import SwappedLayers, list_swaps, swap_classes, swapped_denoiser
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 
@@ -23,7 +24,7 @@ SCHEDULE = NoiseSchedule(SCHEDULES["cosine"](40))
 
 
 def build(**options: object) -> UNet:
-    """A small U-Net of two levels in which no weight is zero."""
+    """Return a small U-Net of two stages in which no weight is zero."""
     shape = {"resolution": 8, "in_channels": 1, "out_channels": 1, "num_classes": 3, "channels": 8}
     unet = UNet(**shape, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(), head_channels=8, **options)
     draws = torch.Generator().manual_seed(0)
@@ -34,9 +35,9 @@ def build(**options: object) -> UNet:
 
 
 @torch.no_grad()
-def answers(unet: UNet, place: Place, pairs: Tensor) -> Tensor:
+def answers(unet: UNet, swapped: SwappedLayers, pairs: Tensor) -> Tensor:
     x_t = torch.randn(len(pairs), 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    denoiser = swapped_denoiser(unet_denoiser(unet, SCHEDULE, "eps"), unet, place)
+    denoiser = swapped_denoiser(unet_denoiser(unet, SCHEDULE, "eps"), unet, swapped)
     return denoiser(x_t, torch.tensor([5, 30]), pairs).eps
 
 
@@ -51,7 +52,7 @@ ALL_A, ALL_B = PAIRS[:, [0, 0]], PAIRS[:, [1, 1]]
 @pytest.mark.parametrize("conditioning", ["both", "class", "cross_attention"])
 def test_from_nowhere_to_everywhere(conditioning: str) -> None:
     unet = build(conditioning=conditioning)
-    nowhere, coarse, everywhere = (place for place in swap_places(unet, True) if place.kind == "levels")
+    nowhere, coarse, everywhere = (swapped for swapped in list_swaps(unet, True) if swapped.side is None)
     assert [nowhere.where, coarse.where, everywhere.where] == ["nowhere", "up to 4 px", "everywhere"]
     first, second = (answers(unet, nowhere, pairs) for pairs in (ALL_A, ALL_B))
     assert same(answers(unet, nowhere, PAIRS), first) and same(answers(unet, everywhere, PAIRS), second)
@@ -60,26 +61,26 @@ def test_from_nowhere_to_everywhere(conditioning: str) -> None:
 
 
 @pytest.mark.parametrize("knows", ["encoder", "middle", "decoder"])
-def test_a_section_that_alone_knows_the_class_decides(knows: str) -> None:
+def test_the_only_side_that_knows_the_class_decides(knows: str) -> None:
     unet = build(condition_at=knows)
-    *levels, encoder, middle, decoder = swap_places(unet, True)
-    first, second = (answers(unet, levels[0], pairs) for pairs in (ALL_A, ALL_B))
+    nowhere, _, _, *sides = list_swaps(unet, True)
+    first, second = (answers(unet, nowhere, pairs) for pairs in (ALL_A, ALL_B))
     assert not same(first, second)
-    for place in (encoder, middle, decoder):
-        assert place.kind == "section"
-        assert same(answers(unet, place, PAIRS), second if place.where == knows else first)
+    assert [swapped.side for swapped in sides] == ["encoder", "middle", "decoder"]
+    for swapped in sides:
+        assert same(answers(unet, swapped, PAIRS), second if swapped.side == knows else first)
 
 
-def test_levels_that_alone_know_the_class_decide() -> None:
+def test_the_only_resolution_that_knows_the_class_decides() -> None:
     unet = build(condition_at=[4])
-    nowhere, coarse, _ = swap_places(unet, by_section=False)
+    nowhere, coarse, _ = list_swaps(unet, by_side=False)
     assert same(answers(unet, coarse, PAIRS), answers(unet, nowhere, ALL_B))
     unet = build(condition_at=[8])
     assert same(answers(unet, coarse, PAIRS), answers(unet, nowhere, ALL_A))
 
 
-def test_what_the_classifier_reads_is_counted() -> None:
-    """A reference classifier that always reads one class: it is A of one pair, B of another, and neither of the third."""
+def test_classified_images_are_counted() -> None:
+    """A classifier that always answers one class, which is A of one pair, B of another, and neither of the third."""
     pipeline = ClassConditionalPipeline.from_parts(build(), SCHEDULE, "eps", ("a", "b", "c"))
     seen = []
 
@@ -88,13 +89,13 @@ def test_what_the_classifier_reads_is_counted() -> None:
         return None, torch.eye(4)[[3] * len(images)]
 
     classifier = SimpleNamespace(extract=extract, accuracy=Estimate(0.9, 0.8, 1.0, 10))
-    found = swap_classes(pipeline, classifier, [0, 2, 1], [0, 3, 1], samples=2, by_section=False, seed=5, batch_size=4)
+    found = swap_classes(pipeline, classifier, {0: 0, 2: 3, 1: 1}, samples=2, by_side=False, seed=5, batch_size=4)
     assert found.samples == 6 and len(found.points) == 3
     for point in found.points:
         assert (point.first.value, point.second.value) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
     assert found.shown == ["a to c", "c to b", "b to a"]
     assert Image.open(BytesIO(b64decode(found.picture))).height > 3 * 48
-    # The same seeds and pairs everywhere, drawn as the pipeline draws.
+    # The same seeds and pairs at all points, and without a swap the images of the pipeline.
     options = {"num_inference_steps": 10, "sampler": "dpmpp", "timestep_spacing": "logsnr", "batch_size": 4}
     expected = pipeline(["a", "c", "b"] * 2, 5, output_type="uint8", **options).images
     assert torch.equal(seen[0], expected)
@@ -104,15 +105,16 @@ def test_what_the_classifier_reads_is_counted() -> None:
 # -------------------------------------------------------------------------------------------------------- sensitivity
 
 
-def test_the_difference_of_two_constant_answers() -> None:
-    """The class is answered as noise: two classes are |c - c'| apart."""
+def test_the_difference_of_two_constant_predictions() -> None:
+    """This denoiser predicts the class id as noise, so two classes are |c - c'| apart."""
 
     def denoiser(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
         return SCHEDULE.from_eps(torch.ones_like(x_t) * labels[:, None, None, None], x_t, t)
 
     images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     labels, others = torch.tensor([0, 0, 1, 3]), torch.tensor([1, 3, 3, 2])
-    found = measure_sensitivity(denoiser, SCHEDULE, images, labels, others, torch.arange(4), [2, 30], seed=0, rows=3)
+    real = Images(None, images, labels, torch.arange(4), held_out=None)
+    found = measure_sensitivity(denoiser, SCHEDULE, real, others, [2, 30], seed=0, rows=3)
     for point, t in zip(found, (2, 30), strict=True):
         assert (point.timestep, point.difference.count) == (t, 4)
         assert point.sigma == pytest.approx(float(SCHEDULE.sigmas[t]))
@@ -125,7 +127,7 @@ def test_the_difference_of_two_constant_answers() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
-def test_another_class_is_never_the_same(count: int) -> None:
+def test_another_class_always_differs(count: int) -> None:
     labels = torch.arange(50) % count
     others = other_classes(labels, count)
     assert not (others == labels).any() and others.min() == 0 and others.max() == count - 1

@@ -1,4 +1,4 @@
-"""Two-way analysis of variance of the modulation: what theory says, and least squares with dummy variables."""
+"""Two-way analysis of variance of the modulation: closed forms, and least squares with dummy variables."""
 
 import numpy as np
 import pytest
@@ -42,12 +42,12 @@ def test_random_values_agree_with_least_squares() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0])
-def test_where_nothing_varies_all_is_zero(value: float) -> None:
+def test_without_variation_everything_is_zero(value: float) -> None:
     assert analyse_variance("layer", "scale", torch.full((T, K, C), value))[2:] == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(("shape", "expected"), [((T, 1, C), "timestep"), ((1, K, C), "class_")])
-def test_what_has_one_value_explains_nothing(shape: tuple[int, int, int], expected: str) -> None:
+def test_a_factor_with_one_value_explains_nothing(shape: tuple[int, int, int], expected: str) -> None:
     found = analyse_variance("layer", "scale", random(*shape))
     assert getattr(found, expected) == pytest.approx(1)
     assert found.timestep + found.class_ + found.interaction == pytest.approx(1)
