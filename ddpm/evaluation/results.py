@@ -70,8 +70,8 @@ def measure_images(command: EvaluateCommand, setup: EvaluationSetup, tables: Tab
             continue
         found = metric.measure(tables.samples, tables.reference, options)
         real_baseline = measure_real_baseline(metric, name, found, setup, tables, options) if metric.real_baseline else {}
-        for key, metric in found.items():
-            own = estimate_json(metric, setup.subject.count)
+        for key, estimate in found.items():
+            own = estimate_json(estimate, setup.subject.count)
             metrics[key] = {**own, "better": metric.better[key], "real_baseline": real_baseline.get(key)}
     return metrics, skipped
 
@@ -94,8 +94,8 @@ def measure_real_baseline(
         as_many = select_images(tables.samples, random_indices(total, min(count, total)))
         found = metric.measure(as_many, rest, options._replace(replicates=0))
     return {
-        key: {**estimate_json(metric, count), "samples": found[key].value}
-        for key, metric in real_baseline.items()
+        key: {**estimate_json(estimate, count), "samples": found[key].value}
+        for key, estimate in real_baseline.items()
         if key in found
     }
 
