@@ -52,35 +52,24 @@ def inception_score(logits: Table) -> Estimate:
         p = log_p.exp()
         # xlogy gives 0 log 0 = 0 for a class whose probability underflows for every image.
         divergences.append((p * log_p - torch.xlogy(p, marginal)).sum(1))
-    divergence = torch.cat(divergences)                                                                 # (N,)
-    mean = mean_estimate(divergence)
-    return Estimate(exp(mean.value), exp(mean.low), exp(mean.high))
+    value, low, high, _ = mean_estimate(torch.cat(divergences))
+    assert low is not None and high is not None
+    return Estimate(exp(value), exp(low), exp(high))
 
 
-def confusion_matrix(read: Table, labels: Tensor) -> Tensor:
+def confusion_matrix(logits: Table, labels: Tensor) -> Tensor:
     """Count how often each class was predicted for each requested class.
 
     Args:
-        read: (N, K), logits or anything else whose largest entry is the predicted class.
-        labels: int64 (N,), the requested classes.
+        logits: (N, K); the largest entry of a row is the predicted class.
+        labels: int64 (N,), the requested classes, in 0..K-1.
 
     Returns:
         int64 (K, K) on the CPU: requested classes in rows, predicted classes in columns.
-
-    Raises:
-        ValueError: for a label outside 0..K-1.
     """
-    classes = read.shape[1]
-    labels = labels.cpu()
-    assert len(labels) == read.shape[0]
-    wrong = ((labels < 0) | (labels >= classes)).nonzero()
-    if len(wrong):
-        index = int(wrong[0])
-        raise ValueError(
-            f"accuracy: image {index} (counted from 0) has label {int(labels[index])}; allowed: 0 to {classes - 1}; "
-            "remove it, or choose other metrics with --metrics"
-        )
-    predicted = torch.cat([block.argmax(1).cpu() for _, block in iterate_blocks(read, "logits")])
+    classes, labels = logits.shape[1], labels.cpu()
+    assert len(labels) == logits.shape[0] and labels.min() >= 0 and labels.max() < classes
+    predicted = torch.cat([block.argmax(1).cpu() for _, block in iterate_blocks(logits, "logits")])
     return (labels * classes + predicted).bincount(minlength=classes**2).view(classes, classes)
 
 

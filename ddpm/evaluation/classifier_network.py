@@ -39,7 +39,16 @@ class ClassifierNetwork(nn.Module):
     Means of early activations are sensitive to blur and noise, to which a classifier learns to be invariant. The stem
     has no norm, so contrast and brightness matter as well. The features of each depth are divided by their root mean
     variance over real images; without this scaling, those of the last stage would dominate all distances.
+
+    Attributes:
+        mean: (C, 1, 1), of each channel over the training images.
+        deviation: (C, 1, 1), standard deviations of the channels.
+        spread: (4,), root mean variance of the features of each depth.
     """
+
+    mean: Tensor
+    deviation: Tensor
+    spread: Tensor
 
     def __init__(self, channels: int, resolution: int, classes: int) -> None:
         super().__init__()
@@ -65,16 +74,13 @@ class ClassifierNetwork(nn.Module):
         return torch.cat(scaled, dim=1), self.head(means[-1])
 
 
-def initialise_classifier(network: ClassifierNetwork, draws: torch.Generator) -> None:
-    """Initialise all parameters, drawing random numbers in the order of the modules."""
+def untrained_classifier(channels: int, resolution: int, classes: int, draws: torch.Generator) -> ClassifierNetwork:
+    """Build a network whose convolutions are initialised from `draws` and whose logits are 0."""
+    with torch.random.fork_rng(devices=[]):     # leaves torch's global generator untouched
+        network = ClassifierNetwork(channels, resolution, classes)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=draws)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.GroupNorm):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
-            nn.init.zeros_(module.weight)
-            nn.init.zeros_(module.bias)
+    for zeros in (network.stem.bias, network.head.weight, network.head.bias):
+        nn.init.zeros_(zeros)
+    return network

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from torch import Tensor, cat
 
 from ddpm.config.commands import EvaluateCommand
-from ddpm.evaluation.feature_tables import Rows, random_indices, tabulate
+from ddpm.evaluation.estimates import Estimate, mean_estimate
+from ddpm.evaluation.feature_tables import random_indices, tabulate
 from ddpm.evaluation.likelihood import (
     bits_per_dim,
     bound_curve,
     bound_terms,
     denoising_curve,
-    denoising_error,
     denoising_errors,
     eps_errors,
     error_timesteps,
@@ -28,37 +28,43 @@ from ddpm.evaluation.setup import DENOISER_METRICS, EvaluationSetup
 IMAGES_PER_CALL = 16
 
 
-def measure_denoiser(command: EvaluateCommand, setup: EvaluationSetup, out: Path, processes: PartialState) -> dict[str, Any]:
+def measure_denoiser(
+    command: EvaluateCommand, setup: EvaluationSetup, out: Path, processes: PartialState
+) -> dict[str, Any]:
     """Measure the denoising error and the bound, on held-out images if there are any, otherwise on the reference."""
-    pipeline = setup.subject.pipeline
+    pipeline = setup.images.pipeline
     wanted = [name for name in DENOISER_METRICS if name in setup.metrics]
     if pipeline is None or not wanted:
         return {}
-    data = setup.data if setup.held_out is None else setup.held_out
+    model, data = pipeline, setup.data if setup.held_out is None else setup.held_out
+    schedule = pipeline.schedule
+    timesteps, steps = error_timesteps(schedule), min(command.bound_steps, schedule.num_timesteps)
     indices = random_indices(len(data), min(len(data), command.bound_images))
-    images = {"count": len(indices), "held_out": setup.held_out is not None}
-    schedule, found = pipeline.schedule, {"images": images, "metrics": {}}
-    timesteps = error_timesteps(schedule)
-    steps = min(command.bound_steps, schedule.num_timesteps)
 
-    def rows(name: str, measure: Callable[..., Tensor]) -> Rows:
+    def tabulated(name: str, measure: Callable[..., Tensor]) -> Tensor:
+        """Return `measure(images, labels, indices)` for all images; its batches are kept on disk."""
+
         def compute(batch: list[int]) -> dict[str, Tensor]:
             images, classes = data.__getitems__(indices[batch])
-            labels = pipeline.labels([data.class_names[c] if pipeline.class_names else None for c in classes.tolist()])
+            labels = model.labels([data.class_names[c] if model.class_names else None for c in classes.tolist()])
             return {name: measure(*(x.to(processes.device) for x in (images, labels, indices[batch]))).cpu()}
 
-        return tabulate(out / name, len(indices), IMAGES_PER_CALL, compute, processes, DENOISER_METRICS[name])[name]
+        rows = tabulate(out / name, len(indices), IMAGES_PER_CALL, compute, processes, DENOISER_METRICS[name])
+        return rows[name][:]
 
+    metrics: dict[str, Estimate] = {}
+    found: dict[str, Any] = {"images": {"count": len(indices), "held_out": setup.held_out is not None}, "metrics": metrics}
     if "denoising" in wanted:
         measure = partial(denoising_errors, pipeline.denoiser(clip=False), schedule, timesteps=timesteps, seed=0)
-        table = rows("denoising", measure)
-        curve = denoising_curve(table, schedule, timesteps)
+        errors = tabulated("denoising", measure)
+        curve = denoising_curve(errors, schedule, timesteps)
         found["denoising"] = [point._asdict() for point in curve]
-        found["metrics"]["denoising_error"] = denoising_error(table, curve)
+        metrics["denoising_error"] = mean_estimate(eps_errors(errors, [point.sigma for point in curve]))
     if "bits_per_dim" in wanted:
-        bound = rows("bits_per_dim", partial(bound_terms, pipeline.denoiser(), schedule, evaluations=steps, seed=0))
-        found["metrics"]["bits_per_dim"] = bits_per_dim(bound)
-        found["bound"] = [stratum._asdict() for stratum in bound_curve(bound, schedule)]
+        measure = partial(bound_terms, pipeline.denoiser(), schedule, evaluations=steps, seed=0)
+        terms = tabulated("bits_per_dim", measure)
+        found["bound"] = [part._asdict() for part in bound_curve(terms, schedule)]
+        metrics["bits_per_dim"] = bits_per_dim(terms)
     return found
 
 

@@ -4,13 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm.evaluation.extraction import check_images, extract_in_batches, extractor_digest
+from ddpm.evaluation.extraction import extract_in_batches, extractor_digest, one_line
 
-MODEL = "facebook/dinov2-base"
-SIZE = 224
+DEFAULT_DINOV2 = "facebook/dinov2-base"
+DINOV2_SIZE = 224
+DINOV2_BATCH_SIZE = 32
 MEAN = (0.485, 0.456, 0.406)        # of ImageNet's channels
 DEVIATION = (0.229, 0.224, 0.225)
-BATCH = 32
 
 
 class DinoV2:
@@ -29,9 +29,9 @@ class DinoV2:
     """
 
     name = "dinov2"
-    classes = None
+    classes: int | None = None
 
-    def __init__(self, device: torch.device | str, model: str = MODEL) -> None:
+    def __init__(self, device: torch.device | str, model: str = DEFAULT_DINOV2) -> None:
         """Load the weights; they are downloaded on first use (346 MB).
 
         Args:
@@ -48,28 +48,24 @@ class DinoV2:
         try:
             network, report = Dinov2Model.from_pretrained(model, use_safetensors=True, output_loading_info=True)
         except OSError as problem:
-            from huggingface_hub.constants import HF_HUB_CACHE
-
-            folder = f"{HF_HUB_CACHE}/models--{model.replace('/', '--')}"
             raise ValueError(
-                f"extractor: dinov2 cannot load {model} ({str(problem).partition(chr(10))[0]}); download config.json "
-                f"and model.safetensors from https://huggingface.co/{model} on a machine with network access and pass "
-                f"their folder, --extractor dinov2:FOLDER, or copy {folder} from there"
+                f"extractor: dinov2 cannot load {model} ({one_line(problem)}); download config.json and "
+                f"model.safetensors from https://huggingface.co/{model} on a machine with network access and pass "
+                "their folder, --extractor dinov2:FOLDER"
             ) from problem
         if report["missing_keys"]:
             raise ValueError(f"extractor: {model} is not a DINOv2: {len(report['missing_keys'])} tensors are missing")
         self.network = network.eval().requires_grad_(False).to(device)
         self.device = torch.device(device)
-        recipe = f"dinov2 1; {SIZE} bicubic antialiased; {MEAN} {DEVIATION}; class token"
+        recipe = f"dinov2 1; {DINOV2_SIZE} bicubic antialiased; {MEAN} {DEVIATION}; class token"
         self.digest = extractor_digest(recipe, network.state_dict())
 
-    def extract(self, images: Tensor) -> tuple[Tensor, None]:
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return features (N, D) of uint8 images (N, 1 or 3, H, W), and no logits."""
-        images = check_images(images).expand(-1, 3, -1, -1)
-        return extract_in_batches(images, self.device, self._class_tokens, BATCH)
+        return extract_in_batches(images.expand(-1, 3, -1, -1), self.device, self._class_tokens, DINOV2_BATCH_SIZE)
 
     def _class_tokens(self, images: Tensor) -> tuple[Tensor, None]:
-        resized = F.interpolate(images.float() / 255, size=(SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 1)
+        resized = F.interpolate(images.float() / 255, size=(DINOV2_SIZE, DINOV2_SIZE), mode="bicubic", antialias=True).clamp(0, 1)
         mean, deviation = (resized.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
         tokens = self.network(pixel_values=(resized - mean) / deviation).last_hidden_state              # (B, L, D)
         return tokens[:, 0], None

@@ -21,7 +21,7 @@ class Estimate(NamedTuple):
     value: float
     low: float | None = None
     high: float | None = None
-    count: int | None = None
+    count: int | None = None        # type: ignore[assignment]      # hides tuple.count, which nothing calls
 
 
 def with_standard_error(value: float, standard_error: float, count: int | None = None) -> Estimate:

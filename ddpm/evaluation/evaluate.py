@@ -1,6 +1,7 @@
 """The evaluation of scripts/evaluate.py: extract features of images and compare them with real images."""
 
 import json
+import os
 import resource
 import time
 from collections.abc import Iterator
@@ -12,36 +13,25 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from ddpm.atomic import json_digest, write_json
+from ddpm.atomic import atomic_write, json_digest, write_json
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import SampleConfig
+from ddpm.data import ImageData
+from ddpm.evaluation.classes import class_accuracies
 from ddpm.evaluation.denoiser import measure_denoiser
 from ddpm.evaluation.feature_tables import Features
 from ddpm.evaluation.features import cache_directory, cached_features, feature_digest, tabulate_features
+from ddpm.evaluation.image_metrics import EvaluationFeatures, estimate_json, measure_images
 from ddpm.evaluation.image_source import ReadImages, evaluations_folder, find_models
-from ddpm.evaluation.results import Tables, write_evaluation
-from ddpm.evaluation.setup import EvaluationSetup, identify, prepare_evaluation
+from ddpm.evaluation.memorisation import nearest_pairs
+from ddpm.evaluation.metrics import confusion
+from ddpm.evaluation.plots import draw_confusion, draw_neighbours
+from ddpm.evaluation.setup import DENOISER_METRICS, EvaluationSetup, prepare_evaluation
 from ddpm.evaluation.text_table import evaluation_table
-from ddpm.processes import check_launch, first_on_main, join_processes, on_main
+from ddpm.io.provenance import versions
+from ddpm.processes import broadcast_from_main, check_launch, first_on_main, join_processes, on_main
 
-
-class Clock:
-    """Measures the seconds of each stage, and the peak memory."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-
-    @contextmanager
-    def timing(self, stage: str) -> Iterator[None]:
-        """Measure the time spent inside as `stage`."""
-        start = time.perf_counter()
-        yield
-        self._seconds[stage] = time.perf_counter() - start
-
-    def __str__(self) -> str:
-        stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in self._seconds.items())
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        return f"{stages}; peak memory {peak:.2f} GiB"
+NEIGHBOUR_PAIRS = 10        # in the picture
 
 
 def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
@@ -61,55 +51,62 @@ def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
     """
     processes = join_processes(timedelta(hours=12))
     check_launch(processes.num_processes, "evaluate.py")
-    clock, cache = Clock(), cache_directory()
-    with clock.timing("preparing"):
-        directories = broadcast_object_list([on_main(processes, lambda: find_models(command))])[0]
-        setup = first_on_main(
-            processes, lambda: prepare_evaluation(command, settings, processes, cache, directories)
-        )
-    identity = identify(command, setup)
-    kind = "images" if setup.subject.pipeline is None else f"{settings.sampler}{settings.steps}"
+    seconds: dict[str, float] = {}
+    cache = cache_directory()
+    with timing(seconds, "preparing"):
+        models = broadcast_from_main(processes, lambda: find_models(command))
+        setup = first_on_main(processes, lambda: prepare_evaluation(command, settings, processes, cache, *models))
+    identity = setup.identify(command)
+    kind = "images" if setup.images.pipeline is None else f"{settings.sampler}{settings.steps}"
     name = f"{kind}-{setup.extractor.name}-{json_digest(identity, length=6)}"
     out = command.out or evaluations_folder(command) / name
     on_main(processes, lambda: prepare_folder(out, identity))
     result = out / "evaluation.json"
     if not broadcast_object_list([result.exists()])[0]:
-        tables, read = None, None
+        features, read = None, None
         if setup.image_metrics:
-            with clock.timing("real images"):
-                reference, held_out = (
-                    None if data is None else cached_features(data, setup.extractor, setup.classifier, cache, processes)
-                    for data in (setup.data, setup.held_out)
-                )
+            with timing(seconds, "real images"):
+                of_data = (setup.extractor, setup.classifier, cache, processes)
+                reference = cached_features(setup.data, *of_data)
+                held_out = None if setup.held_out is None else cached_features(setup.held_out, *of_data)
                 on_main(processes, lambda: check_requested(setup, reference))
-            with clock.timing("images"):
-                read = setup.subject.get()
-            with clock.timing("features"):
-                tables = Tables(extract_sample_features(command, setup, read, processes), reference, held_out)
-        with clock.timing("likelihood"):
+            with timing(seconds, "images"):
+                read = setup.images.get()
+            with timing(seconds, "features"):
+                samples = extract_sample_features(command, setup, read, processes)
+                features = EvaluationFeatures(samples, reference, held_out)
+        with timing(seconds, "likelihood"):
             model = measure_denoiser(command, setup, out, processes)
-        with clock.timing("metrics"):
-            on_main(processes, lambda: write_evaluation(command, setup, tables, model, out, read))
+        with timing(seconds, "metrics"):
+            on_main(processes, lambda: write_evaluation(command, setup, features, model, out, read))
     if processes.is_main_process:
+        stages = ", ".join(f"{stage} {duration:.1f} s" for stage, duration in seconds.items())
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(evaluation_table(json.loads(result.read_text())))
-        print(f"{clock}\n{result}")
+        print(f"{stages}; peak memory {peak:.2f} GiB\n{result}")
     return result
+
+
+@contextmanager
+def timing(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Measure the time spent inside, as `seconds[stage]`."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start
 
 
 def prepare_folder(out: Path, identity: dict[str, Any]) -> None:
     """Create the folder of an evaluation, or check that it contains the same evaluation."""
     file = out / "identity.json"
-    if file.exists():
-        old, new = json.loads(file.read_text()), json.loads(json.dumps(identity))
-        different = ", ".join(key for key in new | old if old.get(key) != new.get(key))
-        if different:
-            raise ValueError(
-                f"{out}: contains another evaluation ({different} differ); remove it, or choose another folder with "
-                "--out"
-            )
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(file, identity)
+    if not file.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(file, identity)
+    old, new = json.loads(file.read_text()), json.loads(json.dumps(identity))
+    different = ", ".join(key for key in new | old if old.get(key) != new.get(key))
+    if different:
+        raise ValueError(
+            f"{out}: contains another evaluation ({different} differ); remove it, or choose another folder with --out"
+        )
 
 
 def check_requested(setup: EvaluationSetup, reference: Features) -> None:
@@ -117,7 +114,7 @@ def check_requested(setup: EvaluationSetup, reference: Features) -> None:
     for name in setup.image_metrics if setup.asked else ():
         reason = setup.why_not(name, reference)
         if reason is not None:
-            more = "use more images" if setup.subject.pipeline is None else "raise --count"
+            more = "use more images" if setup.images.pipeline is None else "raise --count"
             remedy = f"{more}, or " if reason.startswith("needs") and " real " not in reason else ""
             raise ValueError(f"{name}: {reason}; {remedy}choose other metrics with --metrics")
 
@@ -126,8 +123,85 @@ def extract_sample_features(
     command: EvaluateCommand, setup: EvaluationSetup, read: ReadImages, processes: PartialState
 ) -> Features:
     """Extract features of the evaluated images; other evaluations of the same images reuse them."""
-    subject = setup.subject
-    key = json_digest([subject.identity, subject.batch_size, feature_digest(setup.extractor, setup.classifier)], length=16)
+    images, extractors = setup.images, (setup.extractor, setup.classifier)
+    key = json_digest([images.identity, images.batch_size, feature_digest(*extractors)], length=16)
     folder = (command.out or evaluations_folder(command)) / "features" / key
-    images = folder, subject.count, subject.batch_size, read, subject.labels
-    return tabulate_features(*images, setup.extractor, setup.classifier, processes, "features")
+    rows = folder, images.count, images.batch_size, read, images.labels
+    return tabulate_features(*rows, *extractors, processes, "features")
+
+
+def write_evaluation(
+    command: EvaluateCommand,
+    setup: EvaluationSetup,
+    features: EvaluationFeatures | None,
+    model: dict[str, Any],
+    out: Path,
+    read: ReadImages | None,
+) -> None:
+    """Compute the metrics, and write the pictures and finally evaluation.json.
+
+    Args:
+        command: what is evaluated.
+        setup: its images and extractors.
+        features: of the images; None if only the denoiser is measured.
+        model: results of `measure_denoiser`.
+        out: the folder.
+        read: reads the evaluated images; None without `features`.
+    """
+    metrics, skipped = ({}, {}) if features is None else measure_images(command, setup, features)
+    for name, metric in model.get("metrics", {}).items():
+        metrics[name] = {**estimate_json(metric, model["images"]["count"]), "better": "lower", "real_baseline": None}
+    images, classifier, names = setup.images, setup.classifier, setup.data.class_names
+    if images.pipeline is None:
+        skipped |= {name: "there is no model" for name in DENOISER_METRICS if name in setup.metrics}
+    matrix, classes = None, None
+    if features is not None and "accuracy" in metrics:
+        matrix = confusion(features.samples)
+        classes = {name: accuracy._asdict() for name, accuracy in class_accuracies(matrix, names).items()}
+        with atomic_write(out / "confusion.png") as file:
+            draw_confusion(matrix, names).save(file, "PNG")
+    if features is not None and read is not None and "memorised" in metrics:
+        pairs = nearest_pairs(features.samples.pixels, features.reference.pixels, NEIGHBOUR_PAIRS)
+        real = setup.data.__getitems__(pairs.training)[0]
+        with atomic_write(out / "neighbours.png") as file:
+            draw_neighbours(read(pairs.samples.tolist()), real, pairs.distances.tolist()).save(file, "PNG")
+    result = {
+        "model": None if images.pipeline is None else {"name": images.name, "weights": images.identity["weights"]},
+        "samples": {
+            "count": images.count,
+            "digest": json_digest(images.identity),
+            "source": images.name,
+            "settings": images.identity.get("settings"),
+            "guide": images.identity.get("guide"),
+            "folder": None if images.folder is None else os.path.relpath(images.folder, out),
+        },
+        "reference": {**_data_facts(setup.data), "trained_on": setup.trained_on_reference},
+        "held_out": None if setup.held_out is None else _data_facts(setup.held_out),
+        "extractor": {
+            "name": setup.extractor.name,
+            "digest": setup.extractor.digest,
+            "features": None if features is None else features.samples.features.shape[1],
+        },
+        "classifier": None if classifier is None else {
+            "digest": classifier.digest,
+            **{key: value for key, value in classifier.accuracy._asdict().items() if key != "count"},
+            "held_out": classifier.held_out,
+        },
+        "metrics": metrics,
+        "skipped": skipped,
+        "class_names": list(names),
+        "class_accuracies": classes,
+        "confusion": None if matrix is None else matrix.tolist(),
+        "denoising": model.get("denoising"),
+        "bound": model.get("bound"),
+        "likelihood_images": model.get("images"),
+        "bootstrap": command.bootstrap,
+        "bound_steps": command.bound_steps,
+        "versions": versions(),
+    }
+    write_json(out / "evaluation.json", result)
+
+
+def _data_facts(data: ImageData) -> dict[str, Any]:
+    """Return the facts about real images that evaluation.json contains."""
+    return {"summary": data.summary(), "fingerprint": data.fingerprint, "count": len(data)}

@@ -2,10 +2,10 @@
 
 import importlib
 import inspect
+import pkgutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 import torch
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ddpm.atomic import sha256
 from ddpm.data import ImageData
 from ddpm.evaluation.dinov2 import DinoV2
-from ddpm.evaluation.extraction import check_images, extractor_digest
+from ddpm.evaluation.extraction import extractor_digest, one_line
 from ddpm.evaluation.inception import Inception
-from ddpm.evaluation.reference_classifier import cached_classifier, load_classifier
+from ddpm.evaluation.reference_classifier import cached_classifier, load_saved_classifier
 from ddpm.names import did_you_mean
 
 
@@ -67,30 +67,32 @@ class CustomExtractor:
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return its output; raise `ValueError` if that is not what `Extractor.extract` returns."""
-        check_images(images)
         with torch.inference_mode():
-            answer = self._extractor.extract(images)
-        if not isinstance(answer, tuple) or len(answer) != 2:
+            output = self._extractor.extract(images)
+        if not isinstance(output, tuple) or len(output) != 2:
             raise ValueError(
-                f"extractor: {self.name}.extract returned {type(answer).__name__}; allowed is a pair of features "
+                f"extractor: {self.name}.extract returned {type(output).__name__}; allowed is a pair of features "
                 "(N, D) and logits (N, K) or None"
             )
-        features, logits = answer
-        features = self._validate(features, "features", "D", len(images), None)
-        return features, None if logits is None else self._validate(logits, "logits", "K", len(images), self.classes)
+        features, logits = output
+        features = self._validate(features, "features", len(images), None)
+        return features, None if logits is None else self._validate(logits, "logits", len(images), self.classes)
 
-    def _validate(self, values: Any, what: str, letter: str, count: int, width: int | None) -> Tensor:
-        allowed = f"allowed is a float tensor ({count}, {width or letter}), one row per image"
-        returned = f"extractor: {self.name}.extract returned {what}"
-        if not isinstance(values, Tensor) or not values.is_floating_point():
-            kind = f"dtype {values.dtype}" if isinstance(values, Tensor) else f"type {type(values).__name__}"
-            raise ValueError(f"{returned} of {kind}; {allowed}")
-        if values.ndim != 2 or len(values) != count or width not in (None, values.shape[1]):
-            raise ValueError(f"{returned} of shape {tuple(values.shape)}; {allowed}")
-        bad = (~values.isfinite()).any(dim=1)
-        if bad.any():
-            raise ValueError(f"{returned} that are not finite, first for image {int(bad.nonzero()[0])}; {allowed}")
-        return values.float().cpu()
+    def _validate(self, values: Any, kind: str, count: int, width: int | None) -> Tensor:
+        if not isinstance(values, Tensor):
+            problem = f"of type {type(values).__name__}"
+        elif not values.is_floating_point():
+            problem = f"of dtype {values.dtype}"
+        elif values.ndim != 2 or len(values) != count or width not in (None, values.shape[1]):
+            problem = f"of shape {tuple(values.shape)}"
+        elif not values.isfinite().all():
+            problem = "with values that are not finite"
+        else:
+            return values.float().cpu()
+        raise ValueError(
+            f"extractor: {self.name}.extract returned {kind} {problem}; allowed is a finite float tensor ({count}, "
+            f"{width or 'any width'}), one row per image"
+        )
 
 
 def custom_extractor(path: str, data: ImageData) -> CustomExtractor:
@@ -104,74 +106,30 @@ def custom_extractor(path: str, data: ImageData) -> CustomExtractor:
     Raises:
         ValueError: if there is no such object, or it does not return an extractor.
     """
-    module_name, _, name = path.partition(":")
-    module = _import(module_name)
-    if not hasattr(module, name):
-        public = ", ".join(sorted(key for key, value in vars(module).items() if _is_defined_in(value, module)))
-        raise ValueError(f"extractor: {module_name} has no {name!r}; its classes and functions: {public or 'none'}")
-    make = getattr(module, name)
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    importlib.invalidate_caches()
     try:
+        make = pkgutil.resolve_name(path)
         inspect.signature(make).bind()
-    except (TypeError, ValueError) as problem:
+    except (ImportError, AttributeError, TypeError, ValueError) as problem:
         raise ValueError(
-            f"extractor: {path} cannot be called without arguments; allowed is a class or function without required "
-            "parameters"
+            f"extractor: {path} cannot be used ({one_line(problem)}); allowed is package.module:Name, a class or "
+            f"function without required parameters, in an installed package or in {here}"
         ) from problem
     extractor = make()
     if not callable(getattr(extractor, "extract", None)):
         raise ValueError(f"extractor: {path} returns {type(extractor).__name__}, which has no method extract(images)")
     custom = CustomExtractor(path, extractor, str(getattr(extractor, "digest", "")))
     if not custom.digest:
-        if not getattr(module, "__file__", None):
-            raise ValueError(
-                f"extractor: {path} was not loaded from a file; give it an attribute `digest` for its weights"
-            )
         # The weights may be anywhere, so they are identified by the output for a fixed input.
         probe = torch.arange(4 * data.channels * data.resolution**2) * 97 % 256
         output = custom.extract(probe.to(torch.uint8).view(4, data.channels, data.resolution, data.resolution))
         rounded = {str(i): values.half() for i, values in enumerate(output) if values is not None}
-        custom.digest = extractor_digest(f"{path}; {sha256(Path(module.__file__))}", rounded)
+        source = inspect.getfile(sys.modules[path.partition(":")[0]])
+        custom.digest = extractor_digest(f"{path}; {sha256(Path(source))}", rounded)
     return custom
-
-
-def _import(name: str) -> ModuleType:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    importlib.invalidate_caches()
-    try:
-        return importlib.import_module(name)
-    except (ImportError, ValueError, TypeError) as problem:     # names such as "", "a..b" and ".a" raise all three
-        missing = isinstance(problem, ModuleNotFoundError) and f"{name}.".startswith(f"{problem.name}.")
-        reason = "there is no module of that name" if missing else str(problem).partition("\n")[0]
-        raise ValueError(
-            f"extractor: module {name!r} cannot be imported ({reason}); install it, or put it in {here}"
-        ) from problem
-
-
-def _is_defined_in(value: Any, module: ModuleType) -> bool:
-    return inspect.isroutine(value) or (inspect.isclass(value) and value.__module__ == module.__name__)
-
-
-def load_saved_classifier(directory: Path, data: ImageData, device: torch.device) -> Extractor:
-    """Load a reference classifier from a folder.
-
-    Raises:
-        ValueError: if the folder does not contain one, it is damaged, or it requires images of another size.
-    """
-    if not (directory / "classifier.json").is_file():
-        raise ValueError(
-            f"extractor: {directory} is not a saved reference classifier; allowed is a folder with classifier.json and "
-            "classifier.safetensors"
-        )
-    classifier = load_classifier(directory, device)
-    if (classifier.channels, classifier.resolution) != (data.channels, data.resolution):
-        raise ValueError(
-            f"extractor: the classifier in {directory} requires {classifier.resolution}x{classifier.resolution} pixels and "
-            f"{classifier.channels} channels, and the data has {data.resolution}x{data.resolution} and {data.channels}; "
-            "use `classifier`"
-        )
-    return classifier
 
 
 def build_extractor(name: str, data: ImageData, device: torch.device | str, cache: Path) -> Extractor:
@@ -191,7 +149,14 @@ def build_extractor(name: str, data: ImageData, device: torch.device | str, cach
     if name in EXTRACTORS:
         return EXTRACTORS[name](data, device, cache)
     if Path(name).is_dir():
-        return load_saved_classifier(Path(name), data, device)
+        classifier = load_saved_classifier(Path(name), device)
+        if (classifier.channels, classifier.resolution) != (data.channels, data.resolution):
+            raise ValueError(
+                f"extractor: the classifier in {name} requires {classifier.resolution}x{classifier.resolution} pixels "
+                f"and {classifier.channels} channels, and the data has {data.resolution}x{data.resolution} and "
+                f"{data.channels}; use `classifier`"
+            )
+        return classifier
     kind, colon, rest = name.partition(":")
     if kind == DinoV2.name and rest:
         return DinoV2(device, rest)

@@ -5,7 +5,7 @@ with any number of processes, and yields the same values, because a batch is com
 Rows are read from disk in blocks, so memory does not grow with the number of images.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +13,13 @@ from typing import NamedTuple, Protocol
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
 from ddpm.atomic import atomic_write
-from ddpm.processes import all_together, on_main
+from ddpm.processes import all_together, broadcast_from_main
 from ddpm.randomness import Purpose, generator
 
 BLOCK = 2048        # rows; a block of each of two tables and their distances take 32 MiB
@@ -44,15 +43,20 @@ class Features(NamedTuple):
         features: (N, D).
         pixels: (N, P), the images themselves, downscaled.
         logits: (N, K'), for the extractor's own classes; None if it has none.
-        read: (N, K), log-odds of the data's classes from the reference classifier; None without a classifier.
+        class_logits: (N, K), log-odds of the data's classes from the reference classifier; None without a classifier.
         labels: int64 (N,), the class that each image should show; None if unknown.
     """
 
     features: Table
     pixels: Table
     logits: Table | None = None
-    read: Table | None = None
+    class_logits: Table | None = None
     labels: Tensor | None = None
+
+    def select(self, indices: Tensor) -> "Features":
+        """Return the features of some of the images, from tables on disk, by sorted indices, int64 (M,)."""
+        columns = {name: rows.at(indices) for name, rows in self._asdict().items() if isinstance(rows, Rows)}
+        return self._replace(**columns, labels=None if self.labels is None else self.labels[indices])
 
 
 def iterate_blocks(table: Table, name: str = "features") -> Iterator[tuple[int, Tensor]]:
@@ -99,8 +103,7 @@ def random_rows(table: Table, most: int) -> tuple[Tensor, Tensor]:
     rows = []
     for first in range(0, total, BLOCK):
         block = table[first : first + BLOCK]
-        wanted = indices[(indices >= first) & (indices < first + BLOCK)] - first
-        rows.append(block[wanted.to(block.device)])
+        rows.append(block[indices[(indices >= first) & (indices < first + BLOCK)].to(block.device) - first])
     return torch.cat(rows), indices
 
 
@@ -112,7 +115,7 @@ class Rows:
         folder: the table's folder.
         column: name of the column.
         batch_size: rows per file; the last file may have fewer.
-        indices: int64 (N,), which rows.
+        indices: int64 (N,), which rows, sorted.
         device: where to return them.
     """
 
@@ -123,32 +126,20 @@ class Rows:
     device: torch.device
 
     @cached_property
-    def width(self) -> int:
-        """D."""
-        with safe_open(batch_file(self.folder, 0), "pt") as file:
-            return file.get_slice(self.column).get_shape()[1]
-
-    @property
     def shape(self) -> tuple[int, int]:
         """(N, D)."""
-        return len(self.indices), self.width
-
-    def __len__(self) -> int:
-        return len(self.indices)
+        with safe_open(batch_file(self.folder, 0), "pt") as file:
+            return len(self.indices), file.get_slice(self.column).get_shape()[1]
 
     def __getitem__(self, rows: slice) -> Tensor:
-        """Return some of the rows in their stored dtype."""
+        """Return some of the rows, one or more, in their stored dtype."""
         indices = self.indices[rows]
-        found: Tensor | None = None
-        for batch in indices.div(self.batch_size, rounding_mode="floor").unique().tolist():
+        batches = indices // self.batch_size
+        found = []
+        for batch in batches.unique().tolist():
             with safe_open(batch_file(self.folder, batch), "pt") as file:
-                values = file.get_tensor(self.column)
-            if found is None:
-                found = values.new_empty(len(indices), *values.shape[1:])
-            first = batch * self.batch_size
-            wanted = (indices >= first) & (indices < first + self.batch_size)
-            found[wanted] = values[indices[wanted] - first]
-        return (torch.empty(0, self.width) if found is None else found).to(self.device)
+                found.append(file.get_tensor(self.column)[indices[batches == batch] % self.batch_size])
+        return torch.cat(found).to(self.device)
 
     def at(self, indices: Tensor) -> "Rows":
         """Select from these rows by sorted indices, int64 (M,)."""
@@ -180,33 +171,33 @@ def tabulate(
         ValueError: if a process does not see the files of another.
         OSError: if a file cannot be written; names it.
     """
-    starts = range(0, count, batch_size)
+    files = [batch_file(folder, batch) for batch in range(-(-count // batch_size))]
 
     def missing() -> list[int]:
         folder.mkdir(parents=True, exist_ok=True)
-        return [batch for batch in range(len(starts)) if not _is_intact(batch_file(folder, batch))]
+        return [batch for batch, file in enumerate(files) if not _is_intact(file)]
 
-    work: Sequence[int] = broadcast_object_list([on_main(processes, missing)])[0]
+    work: list[int] = broadcast_from_main(processes, missing)
     mine = work[processes.process_index :: processes.num_processes]
     hidden = not processes.is_main_process or len(work) < 2
 
     def compute_missing() -> None:
         for batch in tqdm(mine, desc=title, unit="batch", leave=False, disable=True if hidden else None):
-            columns = compute(list(range(starts[batch], min(starts[batch] + batch_size, count))))
-            with atomic_write(batch_file(folder, batch), flushed=False) as file:
+            first = batch * batch_size
+            columns = compute(list(range(first, min(first + batch_size, count))))
+            with atomic_write(files[batch], flushed=False) as file:
                 file.write(save({name: values.contiguous() for name, values in columns.items()}))
 
     def check_shared() -> None:
-        there = sum(batch_file(folder, batch).exists() for batch in range(len(starts)))
-        if there < len(starts):
+        if not all(file.exists() for file in files):
             raise ValueError(
-                f"{folder}: this machine sees {there} of {len(starts)} files; all machines need a shared folder: set "
+                f"{folder}: this machine does not see the files of the others, which need a shared folder: set "
                 "DDPM_CACHE, or --out, to a folder on shared storage"
             )
 
     all_together(processes, compute_missing)
     all_together(processes, check_shared)
-    with safe_open(batch_file(folder, 0), "pt") as file:
+    with safe_open(files[0], "pt") as file:
         names = list(file.keys())
     return {name: Rows(folder, name, batch_size, torch.arange(count), processes.device) for name in names}
 

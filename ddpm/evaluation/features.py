@@ -16,9 +16,9 @@ from ddpm.evaluation.extractors import Extractor, build_extractor
 from ddpm.evaluation.feature_tables import Features, tabulate
 from ddpm.evaluation.reference_classifier import ReferenceClassifier, cached_classifier
 
-BATCH = 500             # images per call of the extractor
+IMAGES_PER_TABLE_FILE = 500
 THUMBNAIL_SIZE = 16     # pixels; nearest neighbours are searched among downscaled images
-RECIPE = f"area {THUMBNAIL_SIZE}"
+TABLE_FORMAT = f"2; area {THUMBNAIL_SIZE}"
 
 
 def cache_directory() -> Path:
@@ -73,13 +73,14 @@ def extract_features(images: Tensor, extractor: Extractor, classifier: Reference
     if logits is not None:
         columns["logits"] = logits
     if classifier is not None:
-        columns["read"] = logits.clone() if classifier.digest == extractor.digest else classifier.extract(images)[1]
+        same = logits if classifier.digest == extractor.digest else None
+        columns["class_logits"] = classifier.extract(images)[1] if same is None else same.clone()
     return columns
 
 
 def feature_digest(extractor: Extractor, classifier: ReferenceClassifier | None) -> str:
     """Return a digest of everything that determines the result of `extract_features`, apart from the images."""
-    return json_digest([extractor.digest, "" if classifier is None else classifier.digest, RECIPE], length=16)
+    return json_digest([extractor.digest, "" if classifier is None else classifier.digest, TABLE_FORMAT], length=16)
 
 
 def tabulate_features(
@@ -111,7 +112,7 @@ def tabulate_features(
         return extract_features(read(indices), extractor, classifier)
 
     columns = tabulate(folder, count, batch_size, compute, processes, title)
-    return Features(columns["features"], columns["pixels"], columns.get("logits"), columns.get("read"), labels)
+    return Features(**columns, labels=labels)
 
 
 def cached_features(
@@ -121,13 +122,5 @@ def cached_features(
     folder = cache / "features" / f"{feature_digest(extractor, classifier)}-{data.fingerprint}"
     labels = data.labels if data.num_classes else None
 
-    def read(indices: list[int]) -> Tensor:
-        return data.__getitems__(indices)[0]
-
-    return tabulate_features(folder, len(data), BATCH, read, labels, extractor, classifier, processes, "real images")
-
-
-def select_images(features: Features, indices: Tensor) -> Features:
-    """Return the features of some of the images, by sorted indices, int64 (M,)."""
-    columns = [None if column is None else column.at(indices) for column in features[:4]]
-    return Features(*columns, None if features.labels is None else features.labels[indices])
+    images = folder, len(data), IMAGES_PER_TABLE_FILE, lambda indices: data.__getitems__(indices)[0], labels
+    return tabulate_features(*images, extractor, classifier, processes, "real images")

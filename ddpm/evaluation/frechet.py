@@ -19,12 +19,10 @@ class Moments(NamedTuple):
     """Parameters of a Gaussian, estimated from N rows.
 
     Attributes:
-        count: N.
         mean: float64 (D,).
         covariance: float64 (D, D), unbiased.
     """
 
-    count: int
     mean: Tensor
     covariance: Tensor
 
@@ -54,9 +52,9 @@ def weighted_moments(table: Table, counts: Tensor) -> list[Moments]:
     Raises:
         ValueError: if values are not finite; names the first such image.
     """
-    shift = sums = products = None
+    shift = sums = products = torch.empty(0)
     for first, block in iterate_blocks(table):
-        if shift is None:
+        if first == 0:
             # Means may be far larger than deviations; centring on the first block's mean avoids cancellation.
             shift = block.mean(0)
             sums = block.new_zeros(len(counts), len(shift))
@@ -72,7 +70,7 @@ def weighted_moments(table: Table, counts: Tensor) -> list[Moments]:
     for count, total, product in zip(counts.sum(1).tolist(), sums, products, strict=True):
         assert count > 1
         mean = total / count
-        found.append(Moments(count, mean + shift, (product - total[:, None] * mean) / (count - 1)))
+        found.append(Moments(mean + shift, (product - total[:, None] * mean) / (count - 1)))
     return found
 
 

@@ -1,29 +1,54 @@
-"""Images from disk, used unchanged: nothing is resized or converted, so images that do not match are an error."""
+"""Images from disk, used unchanged: nothing is resized or converted, so images that do not match are an error.
+
+A new kind of file is a function and an entry in READERS.
+"""
 
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from ddpm.data.arrays import open_npz
 from ddpm.data.decode import MODES, UnreadableImage, unreadable_if_it_fails
+from ddpm.data.folders import IMAGE_SUFFIXES, folders_in, images_below, images_in
 from ddpm.data.records import FilePictures, Pictures
-from ddpm.evaluation.image_files import FoundImages, find_images
+from ddpm.data.tables import open_parquet
 from ddpm.io.image_formats import folder_names
 from ddpm.names import did_you_mean
 
-CHUNK = 256                         # images per task of the thread pool
+IMAGES_PER_TASK = 256               # of the thread pool
 WITHOUT_CLASS = "none"              # folder of images that were generated without a class
-SHOWN = 10                          # maximum number of class names in a message
 EXIF_ORIENTATION = 0x0112
+SAMPLES_RECORD = "samples.json"     # describes the images that scripts/sample.py wrote to a folder
+ALLOWED_IMAGES = (
+    f"allowed are a folder of images, or of one folder per class ({', '.join(sorted(IMAGE_SUFFIXES))}), a parquet file "
+    "or a folder of them, and an .npz"
+)
+
+
+class FoundImages(NamedTuple):
+    """Images at a path, not decoded yet.
+
+    Attributes:
+        kind: an entry of READERS.
+        pictures: N of them.
+        labels: class names or ids, None for an image without; None if no image has a label.
+        class_names: the names of the ids; None if unknown.
+    """
+
+    kind: str
+    pictures: Pictures
+    labels: Sequence[Any] | None = None
+    class_names: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +74,7 @@ class ImageSet:
     digest: str
 
     def __len__(self) -> int:
-        """N."""
+        """Return N."""
         return len(self.pictures)
 
     def read(self, indices: Iterable[int]) -> Tensor:
@@ -84,13 +109,18 @@ def read_images(path: Path, resolution: int, channels: int, class_names: Sequenc
             its classes; names the path and what is allowed.
     """
     found = find_images(path)
-    count = len(found.pictures)
     labels = _class_ids(path, found, class_names)
+
+    def check(chunk: range) -> tuple[bytes, int]:
+        """Return the concatenated digests of a range of images, and their maximum value."""
+        high = max(int(_pixels(path, found.pictures, i, resolution, channels).max()) for i in chunk)
+        return b"".join(hashlib.sha256(found.pictures.read(i)).digest() for i in chunk), high
+
     digest = hashlib.sha256(json.dumps(None if labels is None else labels.tolist()).encode())
-    chunks = [range(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
-    brightest = 0
+    brightest, everything = 0, range(len(found.pictures))
+    chunks = [everything[first : first + IMAGES_PER_TASK] for first in everything[::IMAGES_PER_TASK]]
     with ThreadPoolExecutor() as pool:
-        for digests, high in pool.map(lambda chunk: _check(path, found.pictures, chunk, resolution, channels), chunks):
+        for digests, high in pool.map(check, chunks):
             digest.update(digests)
             brightest = max(brightest, high)
     if brightest <= 1:
@@ -98,48 +128,38 @@ def read_images(path: Path, resolution: int, channels: int, class_names: Sequenc
     return ImageSet(path, found.kind, found.pictures, labels, resolution, channels, digest.hexdigest())
 
 
-def _check(path: Path, pictures: Pictures, chunk: range, resolution: int, channels: int) -> tuple[bytes, int]:
-    """Return the concatenated digests of a range of images, and their maximum value."""
-    digests, high = [], 0
-    for i in chunk:
-        high = max(high, int(_pixels(path, pictures, i, resolution, channels).max()))
-        digests.append(hashlib.sha256(pictures.read(i)).digest())
-    return b"".join(digests), high
-
-
 def _pixels(path: Path, pictures: Pictures, index: int, resolution: int, channels: int) -> np.ndarray:
     """Decode one image unchanged: uint8 (C, H, W)."""
     try:
         with unreadable_if_it_fails():
             image = pictures.open(index)
-            fault = _fault(image, resolution, channels)
-            pixels = None if fault else np.array(image)
-    except UnreadableImage as problem:
-        raise ValueError(f"{_location(path, pictures, index)}: unreadable image: {problem}") from problem
-    if fault:
-        raise ValueError(f"{_location(path, pictures, index)}: {fault}")
-    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+            problem = _mismatch(image, resolution, channels)
+            if problem is None:
+                pixels = np.array(image)
+                return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    except UnreadableImage as error:
+        raise ValueError(f"{_location(path, pictures, index)}: unreadable image: {error}") from error
+    raise ValueError(f"{_location(path, pictures, index)}: {problem}")
 
 
-def _fault(image: Image.Image, resolution: int, channels: int) -> str | None:
+def _mismatch(image: Image.Image, resolution: int, channels: int) -> str | None:
     """Return how an image differs from the reference format and how to convert it; None if it matches."""
     size, mode = f"{resolution}x{resolution}", MODES[channels]
-    words = {"L": "grey", "RGB": "RGB"}
     # Pillow silently converts 16-bit colour to 8 bits; only the raw mode of the file shows it.
-    raw = str(getattr(image, "tile", ""))
-    faults = {
-        f"{image.width}x{image.height} pixels, the reference has {size}; resize them to {size} first":
-            image.size != (resolution, resolution),
-        "more than 8 bits per value; save them with 8 bits first":
-            ";16" in raw or image.mode in ("I", "F") or image.mode.startswith("I;16"),
-        f"a palette image; save it as {words[mode]} (Pillow: convert('{mode}')) first": image.mode == "P",
-        "has transparency; composite it over a background first": image.has_transparency_data,
-        f"{words.get(image.mode, image.mode)}, the reference is {words[mode]}; convert them (Pillow: "
-        f"convert('{mode}')) first": image.mode != mode,
-        "has more than one frame; save each frame as an image": getattr(image, "n_frames", 1) > 1,
-        "rotated by its EXIF orientation; save it upright first": image.getexif().get(EXIF_ORIENTATION, 1) != 1,
-    }
-    return next((fault for fault, there in faults.items() if there), None)
+    deep = ";16" in str(getattr(image, "tile", "")) or image.mode in ("I", "F") or image.mode.startswith("I;16")
+    if image.size != (resolution, resolution):
+        return f"{image.width}x{image.height} pixels, the reference has {size}; resize them to {size} first"
+    if deep:
+        return "more than 8 bits per value; save them with 8 bits first"
+    if image.mode != "P" and image.has_transparency_data:
+        return "has transparency; composite it over a background first"
+    if image.mode != mode:
+        return f"Pillow's mode {image.mode}, the reference is {mode}; convert them (Pillow: convert('{mode}')) first"
+    if getattr(image, "n_frames", 1) > 1:
+        return "has more than one frame; save each frame as an image"
+    if image.getexif().get(EXIF_ORIENTATION, 1) != 1:
+        return "rotated by its EXIF orientation; save it upright first"
+    return None
 
 
 def _location(path: Path, pictures: Pictures, index: int) -> str:
@@ -147,43 +167,34 @@ def _location(path: Path, pictures: Pictures, index: int) -> str:
 
 
 def _class_ids(path: Path, found: FoundImages, class_names: Sequence[str]) -> Tensor | None:
-    """Map labels of any kind to ids of the reference's classes, by class name."""
-    if found.labels is None:
-        return None
-    files = found.kind == "png"
+    """Map labels, which are names or ids, to ids of the reference's classes, by class name."""
+    files, names = found.kind == "png", class_names if found.class_names is None else found.class_names
     none = {None, -1} | ({WITHOUT_CLASS} - set(class_names) if files else set())
-    without = [label in none for label in found.labels]
-    if all(without):
+    if found.labels is None or all(label in none for label in found.labels):
         return None
-
-    def error(index: int, reason: str) -> ValueError:
-        few = ", ".join(class_names[:SHOWN]) + (", ..." if len(class_names) > SHOWN else "")
-        return ValueError(f"{_location(path, found.pictures, index)}: {reason}; the classes are {few}")
-
-    if any(without):
-        raise error(without.index(True), "has no label, while others do; label all or none")
-    known: dict[Any, int] = {}
-    for index, label in enumerate(found.labels):
-        if label in known:
+    ids: dict[Any, int] = {}
+    for label in dict.fromkeys(found.labels):
+        is_id = isinstance(label, int) and not isinstance(label, bool)
+        in_range = is_id and 0 <= label < len(names)
+        name = names[label] if in_range else str(label)
+        matching = _of_folder(name, class_names) if files else [i for i, n in enumerate(class_names) if n == name]
+        if label in none:
+            problem = "has no label, while others do; label all or none"
+        elif is_id and not in_range:
+            problem = f"label {label} is out of range; allowed are 0 to {len(names) - 1}"
+        elif not isinstance(label, (int, str)):
+            problem = f"label {label!r} ({type(label).__name__}) is neither a name nor an integer"
+        elif not matching:
+            problem = f"{name!r} is not a class of the reference{did_you_mean(name, class_names)}"
+        elif len(matching) > 1:
+            several = " and ".join(repr(class_names[i]) for i in matching)
+            problem = f"{name!r} may be {several}; save the images as parquet or npz, which store the names"
+        else:
+            ids[label] = matching[0]
             continue
-        name = label
-        if isinstance(label, bool):
-            name = str(label)
-        elif isinstance(label, int):
-            names = class_names if found.class_names is None else found.class_names
-            if not 0 <= label < len(names):
-                raise error(index, f"label {label} is out of range; allowed are 0 to {len(names) - 1}")
-            name = names[label]
-        elif not isinstance(label, str):
-            raise error(index, f"label {label!r} ({type(label).__name__}) is neither a name nor an integer")
-        ids = _of_folder(name, class_names) if files else [i for i, n in enumerate(class_names) if n == name]
-        if not ids:
-            raise error(index, f"{name!r} is not a class of the reference{did_you_mean(name, class_names)}")
-        if len(ids) > 1:
-            several = " and ".join(repr(class_names[i]) for i in ids)
-            raise error(index, f"{name!r} may be {several}; save the images as parquet or npz, which store the names")
-        known[label] = ids[0]
-    return torch.tensor([known[label] for label in found.labels])
+        where = _location(path, found.pictures, found.labels.index(label))
+        raise ValueError(f"{where}: {problem}; the classes are {abbreviate(class_names, 10)}")
+    return torch.tensor([ids[label] for label in found.labels])
 
 
 def _of_folder(folder: str, class_names: Sequence[str]) -> list[int]:
@@ -196,3 +207,100 @@ def _of_folder(folder: str, class_names: Sequence[str]) -> list[int]:
     tries = ((class_names, folder), (safe, folder), (safe, re.sub(r"_[0-9]+$", "", folder)))
     found = ([i for i, name in enumerate(names) if name == wanted] for names, wanted in tries)
     return next((ids for ids in found if ids), [])
+
+
+def abbreviate(names: Sequence[str], count: int = 5) -> str:
+    """Return the first names, separated by commas."""
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def find_images(path: Path) -> FoundImages:
+    """Find the images at a path and their labels, without decoding them.
+
+    Args:
+        path: a folder of images without labels; a folder of class folders, as scripts/sample.py writes; a parquet
+            file, or a folder of them; or an .npz (see `ddpm.data.arrays.open_npz`).
+
+    Raises:
+        ValueError: if there is nothing to read; names the path.
+    """
+    record, listed = path / SAMPLES_RECORD, None
+    if record.is_file():
+        try:
+            content = json.loads(record.read_text())
+            read, listed = READERS[content["formats"][0]], content["count"]
+        except (ValueError, KeyError, IndexError, TypeError) as problem:
+            raise ValueError(f"{record}: was not written by scripts/sample.py, or is damaged; remove it") from problem
+    else:
+        read = READERS[_kind(path)]
+    found = read(path)
+    count = len(found.pictures)
+    if not count:
+        raise ValueError(f"{path}: contains no images; {ALLOWED_IMAGES}")
+    if listed not in (None, count):
+        raise ValueError(
+            f"{path}: contains {count:,} images, and {record.name} lists {listed:,}; let scripts/sample.py finish, or "
+            f"remove {record.name}"
+        )
+    return found
+
+
+def _kind(path: Path) -> str:
+    """Return the entry of READERS for a path."""
+    if path.is_file():
+        kind = path.suffix.lower().removeprefix(".")
+        if kind in ("npz", "parquet"):
+            return kind
+        raise ValueError(f"{path}: is a single file; {ALLOWED_IMAGES}")
+    if not path.is_dir():
+        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        raise ValueError(f"{path}: does not exist{near}")
+    if _shards(path):
+        return "parquet"
+    return "npz" if _archives(path) and not images_below(path) else "png"
+
+
+def _read_files(path: Path) -> FoundImages:
+    """Find image files in class folders, or all in one folder."""
+    of_class = [(folder.name, str(image)) for folder in folders_in(path) for image in images_below(folder)]
+    top_level = [] if (path / SAMPLES_RECORD).is_file() else images_in(path)       # with a record these are grids
+    if of_class and top_level:
+        raise ValueError(f"{top_level[0]}: is next to folders of images; use either class folders or single images")
+    if not of_class:
+        return FoundImages("png", FilePictures(tuple(map(str, top_level))))
+    labels, paths = zip(*of_class, strict=True)
+    return FoundImages("png", FilePictures(paths), labels)
+
+
+def _read_parquet(path: Path) -> FoundImages:
+    files = _shards(path)
+    if not files:
+        raise ValueError(f"{path}: {SAMPLES_RECORD} lists parquet files, and none exist; let scripts/sample.py finish")
+    try:
+        return FoundImages("parquet", *open_parquet([str(file) for file in files]))
+    except ValueError as problem:
+        reason = re.sub(r"^data\.\w+: ", "", str(problem)).replace("as data.image_column", "image")
+        raise ValueError(f"{path}: {reason}") from problem
+
+
+def _read_npz(path: Path) -> FoundImages:
+    archives = _archives(path)
+    if len(archives) != 1:
+        raise ValueError(f"{path}: contains {len(archives)} .npz files; name one of them")
+    return FoundImages("npz", *open_npz(archives[0]))
+
+
+def _shards(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return sorted(p for p in path.rglob("*.parquet") if not any(x.startswith(".") for x in p.relative_to(path).parts))
+
+
+def _archives(path: Path) -> list[Path]:
+    own = path / "samples.npz"
+    if path.is_file() or own.is_file():
+        return [own if own.is_file() else path]
+    return sorted(p for p in path.glob("*.npz") if not p.name.startswith("."))
+
+
+READERS: dict[str, Callable[[Path], FoundImages]] = {"png": _read_files, "parquet": _read_parquet, "npz": _read_npz}

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,11 +13,13 @@ from torch import Tensor
 from ddpm.atomic import json_digest
 from ddpm.config.commands import EvaluateCommand, SamplingOptions
 from ddpm.config.sections import DataConfig, SampleConfig
+from ddpm.config.values import field_types
 from ddpm.config.yaml_files import read_config, run_of
 from ddpm.data import ImageData, load_data
 from ddpm.diffusion.sampling import class_seeds
 from ddpm.evaluation.classes import proportional_labels
-from ddpm.evaluation.image_sets import read_images
+from ddpm.evaluation.features import IMAGES_PER_TABLE_FILE
+from ddpm.evaluation.image_sets import abbreviate, read_images
 from ddpm.io.image_formats import FileLayout, Request
 from ddpm.io.image_writer import write_samples
 from ddpm.io.pictures import read_image
@@ -32,7 +34,7 @@ ReadImages = Callable[[list[int]], Tensor]        # indices -> uint8 (B, C, H, W
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedImages:
     """Images to evaluate, not generated or read yet.
 
     Attributes:
@@ -58,8 +60,8 @@ class Subject:
 
 def is_model(path: Path) -> bool:
     """Return whether a path is a run directory, a checkpoint or a pipeline; anything else should be images."""
-    files = ("model_index.json", "pipeline/model_index.json", "run.json")
-    return not path.exists() or any((path / file).exists() for file in files) or any(path.glob("checkpoints/step_*"))
+    files = ("model_index.json", "pipeline/model_index.json", "run.json", "checkpoints/step_*")
+    return not path.exists() or any(any(path.glob(file)) for file in files)
 
 
 def reference_config(command: EvaluateCommand, pipeline: ClassConditionalPipeline | None) -> DataConfig:
@@ -68,21 +70,21 @@ def reference_config(command: EvaluateCommand, pipeline: ClassConditionalPipelin
     Raises:
         ValueError: if none are named and the model is not in a run directory.
     """
-    if command.reference is None:
-        run = run_of(command.model)
-        if run is None:
-            raise ValueError(
-                f"reference: {command.model} is not in a run directory, so the real images are unknown; name them with "
-                "--reference (digits, a folder of class folders, a parquet file, a run directory)"
-            )
+    source, path = command.reference, Path(command.reference or command.model)
+    may_be_run = source is None or (source != "digits" and path.is_dir() and is_model(path))
+    run = run_of(path) if may_be_run else None
+    if run is not None:
         return read_config(run / "config.yaml").data
-    source, path = command.reference, Path(command.reference)
-    if source != "digits" and path.is_dir() and is_model(path) and run_of(path) is not None:
-        return read_config(run_of(path) / "config.yaml").data
-    size = {} if pipeline is None else {
-        "resolution": pipeline.unet.config.resolution, "channels": pipeline.unet.config.in_channels
-    }
-    return DataConfig(source=source, split=command.reference_split or "train", **size)
+    if source is None:
+        raise ValueError(
+            f"reference: {command.model} is not in a run directory, so the real images are unknown; name them with "
+            "--reference (digits, a folder of class folders, a parquet file, a run directory)"
+        )
+    config = DataConfig(source=source, split=command.reference_split or "train")
+    if pipeline is None:
+        return config
+    unet = pipeline.unet.config
+    return dataclasses.replace(config, resolution=unet.resolution, channels=unet.in_channels)
 
 
 def load_real_images(config: DataConfig, name: str) -> ImageData:
@@ -97,9 +99,9 @@ def load_real_images(config: DataConfig, name: str) -> ImageData:
 
 
 def _check_distinct(names: Sequence[str], option: str) -> None:
-    duplicate = next((name for name, count in Counter(names).items() if count > 1), None)
-    if duplicate is not None:
-        raise ValueError(f"{option}: two classes are called {duplicate!r}; give every class a different name")
+    name, count = Counter(names).most_common(1)[0] if names else ("", 1)
+    if count > 1:
+        raise ValueError(f"{option}: two classes are called {name!r}; give every class a different name")
 
 
 def load_held_out(command: EvaluateCommand, config: DataConfig, data: ImageData) -> ImageData | None:
@@ -110,13 +112,14 @@ def load_held_out(command: EvaluateCommand, config: DataConfig, data: ImageData)
     """
     if command.held_out is None and command.held_out_split is None:
         return None
-    options = {"split": command.held_out_split or "train", "resolution": data.resolution, "channels": data.channels}
+    options: dict[str, Any] = {"split": command.held_out_split or "train", "resolution": data.resolution, "channels": data.channels}
     if command.held_out is not None:
         options |= {"source": command.held_out, "image_column": None, "label_column": None}
     other = dataclasses.replace(config, **options)
     held_out = load_real_images(other, "held_out")
     if held_out.fingerprint == data.fingerprint:
         raise ValueError("held_out: these are the reference images; name other images, or omit the option")
+    assert held_out.part is not None and data.part is not None
     shared = held_out.part.shared(data.part) if other.source == config.source else 0
     if shared:
         raise ValueError(
@@ -125,32 +128,22 @@ def load_held_out(command: EvaluateCommand, config: DataConfig, data: ImageData)
         )
     if held_out.class_names != data.class_names:
         raise ValueError(
-            f"held_out: its classes are {_abbreviate(held_out.class_names)}, those of the reference are "
-            f"{_abbreviate(data.class_names)}; name images of the same classes"
+            f"held_out: its classes are {abbreviate(held_out.class_names)}, those of the reference are "
+            f"{abbreviate(data.class_names)}; name images of the same classes"
         )
     return held_out
 
 
-class ModelDirectories(NamedTuple):
-    """The pipeline directories of a command. All processes use the same ones, even if training continues meanwhile.
+def find_models(command: EvaluateCommand) -> tuple[Path | None, Path | None]:
+    """Return the pipeline directories of the model (None for images from disk) and of the guiding model (or None).
 
-    Attributes:
-        model: None for images from disk.
-        guide: None without a guiding model.
-    """
-
-    model: Path | None
-    guide: Path | None
-
-
-def find_models(command: EvaluateCommand) -> ModelDirectories:
-    """Find the pipeline directories that a command refers to.
+    One process finds them for all, because training may write new checkpoints meanwhile.
 
     Raises:
         ValueError: if there is no intact one.
     """
     model = locate(command.model) if is_model(command.model) else None
-    return ModelDirectories(model, None if command.guide is None else locate(command.guide))
+    return model, None if command.guide is None else locate(command.guide)
 
 
 def images_from_model(
@@ -158,8 +151,9 @@ def images_from_model(
     settings: SampleConfig,
     data: ImageData,
     pipeline: ClassConditionalPipeline,
-    directories: ModelDirectories,
-) -> Subject:
+    directory: Path,
+    guide_directory: Path | None,
+) -> EvaluatedImages:
     """Return the images that a model generates in the class proportions of the reference.
 
     The j-th image of class c has the seed `seed + j * number of classes + c`, as in scripts/sample.py.
@@ -174,15 +168,14 @@ def images_from_model(
     if unknown:
         raise ValueError(
             f"reference: the model has no class {unknown[0]!r}{did_you_mean(unknown[0], names)}; its classes are "
-            f"{_abbreviate(names)}"
+            f"{abbreviate(names)}"
         )
-    guide = None if directories.guide is None else load_pipeline(directories.guide).to(pipeline.device)
+    guide = None if guide_directory is None else load_pipeline(guide_directory).to(pipeline.device)
     count = command.count or min(len(data), DEFAULT_COUNT)
+    labels, ids = None, [None] * count
     if names:
         labels = proportional_labels(data.labels, data.num_classes, count)
         ids = [names.index(data.class_names[c]) for c in labels.tolist()]
-    else:
-        labels, ids = None, [None] * count
     seeds = class_seeds([c or 0 for c in ids], settings.seed, max(1, len(names)))
     requests = [
         Request("none" if c is None else names[c], f"seed{seed:06d}", -1 if c is None else c, seed)
@@ -190,9 +183,9 @@ def images_from_model(
     ]
     draw = pipeline.drawer(pipeline.labels(ids), seeds, guide=guide, **settings.drawing())
     identity = {
-        "weights": weights_digest(directories.model),
+        "weights": weights_digest(directory),
         "process": process_digest(pipeline),
-        "guide": None if guide is None else f"{weights_digest(directories.guide)} {process_digest(guide)}",
+        "guide": None if guide_directory is None else f"{weights_digest(guide_directory)} {process_digest(guide)}",
         "settings": {**settings.drawing(), "seed": settings.seed},
         "count": count,
         "classes": json_digest([r.label for r in requests]),
@@ -205,7 +198,7 @@ def images_from_model(
         layout = FileLayout(folder, requests, settings.batch_size, names)
         return lambda indices: torch.stack([read_image(folder / layout.png(requests[i])) for i in indices])
 
-    return Subject(str(command.model), count, settings.batch_size, labels, identity, get, folder, pipeline)
+    return EvaluatedImages(str(command.model), count, settings.batch_size, labels, identity, get, folder, pipeline)
 
 
 def check_size(pipeline: ClassConditionalPipeline, data: ImageData) -> None:
@@ -223,19 +216,19 @@ def check_size(pipeline: ClassConditionalPipeline, data: ImageData) -> None:
         )
 
 
-def images_from_disk(command: EvaluateCommand, data: ImageData) -> Subject:
+def images_from_disk(command: EvaluateCommand, data: ImageData) -> EvaluatedImages:
     """Return the images in a folder or file.
 
     Raises:
         ValueError: if they cannot be read or do not match the reference; or if a sampling option is given.
     """
-    options = [f.name for f in dataclasses.fields(SamplingOptions) if f.name != "model"]
-    for name in ("count", *options):
+    for name in ("count", *field_types(SamplingOptions, "model")):
         if getattr(command, name) is not None:
             raise ValueError(f"{name}: {command.model} contains existing images, not a model; omit the option")
     images = read_images(command.model, data.resolution, data.channels, data.class_names)
     identity = {"images": images.digest, "count": len(images)}
-    return Subject(images.summary(), len(images), 500, images.labels, identity, lambda: images.read)
+    size = len(images), IMAGES_PER_TABLE_FILE
+    return EvaluatedImages(images.summary(), *size, images.labels, identity, lambda: images.read)
 
 
 def evaluations_folder(command: EvaluateCommand) -> Path:
@@ -249,6 +242,3 @@ def evaluations_folder(command: EvaluateCommand) -> Path:
     path = path.absolute()
     return path.with_name(f"{path.stem}-evaluations")
 
-
-def _abbreviate(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -11,13 +11,13 @@ from torch import Tensor
 from ddpm.config.sections import EvaluationConfig
 from ddpm.data import ImageData
 from ddpm.diffusion.sampling import class_seeds
-from ddpm.evaluation.classes import accuracy, confusion_matrix, proportional_labels
+from ddpm.evaluation.classes import accuracy, proportional_labels
 from ddpm.evaluation.extractors import Extractor
 from ddpm.evaluation.feature_tables import Features, random_rows
 from ddpm.evaluation.features import cached_features, extract_features, feature_digest, load_extractors
 from ddpm.evaluation.frechet import distance_to, moments
 from ddpm.evaluation.kernel import kernel_distance
-from ddpm.evaluation.metrics import METRICS, too_few_images
+from ddpm.evaluation.metrics import METRICS, confusion, too_few_images
 from ddpm.evaluation.reference_classifier import ReferenceClassifier
 from ddpm.processes import first_on_main
 
@@ -36,15 +36,11 @@ def _kernel(reference: Features) -> Measure:
     return lambda samples: kernel_distance(samples.features, real).value
 
 
-def _accuracy(reference: Features) -> Measure:
-    return lambda samples: accuracy(confusion_matrix(samples.read, samples.labels)).value
-
-
 # Inexpensive entries of METRICS, without intervals. Each prepares the reference once and returns a function of samples.
 MONITORED: dict[str, Callable[[Features], Measure]] = {
     "frechet_distance": _frechet,
     "kernel_distance": _kernel,
-    "accuracy": _accuracy,
+    "accuracy": lambda reference: lambda samples: accuracy(confusion(samples)).value,
 }
 
 
@@ -72,13 +68,20 @@ class InTrainingMetrics:
         Raises:
             ValueError: if the extractor is unknown, or there are too few classes or images.
         """
-        if settings.extractor == "classifier" and data.num_classes < 2:
-            raise ValueError(
-                "evaluation.extractor: a classifier needs two classes, and the data has one; use inception or dinov2"
-            )
-        self._extractor, self._classifier = first_on_main(processes, lambda: _load(settings, data, processes, cache))
-        self._reference = cached_features(data, self._extractor, self._classifier, cache, processes)
-        problems = {name: self._problem(name, settings.count) for name in MONITORED}
+        def load() -> tuple[Extractor, ReferenceClassifier | None]:
+            try:
+                return load_extractors(
+                    settings.extractor, data, processes.device, cache, require_classifier=settings.metric == "accuracy"
+                )
+            except ValueError as problem:
+                raise ValueError(f"evaluation.extractor: {str(problem).removeprefix('extractor: ')}") from problem
+
+        self._extractors = first_on_main(processes, load)
+        self._reference = reference = cached_features(data, *self._extractors, cache, processes)
+        problems = {
+            name: too_few_images(METRICS[name], settings.count, reference) or METRICS[name].applies(reference)
+            for name in MONITORED
+        }
         self._names = [name for name, problem in problems.items() if problem is None]
         if problems[settings.metric] is not None:
             others = f"evaluation.metric {' or '.join(self._names)}" if self._names else "evaluation.every 0"
@@ -95,13 +98,13 @@ class InTrainingMetrics:
             "count": settings.count,
             "seed": settings.seed,
             **settings.drawing(),
-            "extractor": self._extractor.name,
-            "description": feature_digest(self._extractor, self._classifier),
+            "extractor": self._extractors[0].name,
+            "description": feature_digest(*self._extractors),
         }
 
     def extract_features(self, images: Tensor) -> dict[str, Tensor]:
         """Return the columns of `Features` for a batch, uint8 (B, C, H, W): name -> (B, D) on the CPU."""
-        return extract_features(images, self._extractor, self._classifier)
+        return extract_features(images, *self._extractors)
 
     def measure(self, columns: dict[str, Tensor]) -> dict[str, float]:
         """Compute the metrics of the generated images.
@@ -112,26 +115,10 @@ class InTrainingMetrics:
         Returns:
             The applicable entries of MONITORED.
         """
-        here = {name: values.to(self._device) for name, values in columns.items()}
-        samples = Features(here["features"], here["pixels"], here.get("logits"), here.get("read"), self.labels)
+        samples = Features(**{name: values.to(self._device) for name, values in columns.items()}, labels=self.labels)
         return {name: measure(samples) for name, measure in self._measures.items()}
 
     @cached_property
     def _measures(self) -> dict[str, Measure]:
         """Prepare the metrics on first use: this reads all real features, and only one process measures."""
         return {name: MONITORED[name](self._reference) for name in self._names}
-
-    def _problem(self, name: str, count: int) -> str | None:
-        """Return why a metric cannot be computed from `count` generated images, in a few words; None if it can."""
-        metric = METRICS[name]
-        return too_few_images(metric, count, self._reference) or metric.applies(self._reference)
-
-
-def _load(
-    settings: EvaluationConfig, data: ImageData, processes: Accelerator | PartialState, cache: Path
-) -> tuple[Extractor, ReferenceClassifier | None]:
-    """Load extractor and classifier; an error names the option of the configuration."""
-    try:
-        return load_extractors(settings.extractor, data, processes.device, cache, settings.metric == "accuracy")
-    except ValueError as problem:
-        raise ValueError(f"evaluation.extractor: {str(problem).removeprefix('extractor: ')}") from problem

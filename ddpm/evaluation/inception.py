@@ -7,9 +7,9 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor
 
-from ddpm.evaluation.extraction import check_images, extract_in_batches, extractor_digest
+from ddpm.evaluation.extraction import extract_in_batches, extractor_digest, one_line
 
-BATCH = 32      # images of 299x299 per forward pass
+INCEPTION_BATCH_SIZE = 32
 
 
 class Inception:
@@ -28,7 +28,7 @@ class Inception:
     """
 
     name = "inception"
-    classes = 1008
+    classes: int | None = 1008
 
     def __init__(self, device: torch.device | str) -> None:
         """Load the weights; they are downloaded on first use (96 MB).
@@ -37,26 +37,26 @@ class Inception:
             ValueError: if torch-fidelity or the weights are not available; says what to do.
         """
         module = _torch_fidelity()
-        weights = weights_file(module.URL_INCEPTION_V3)
+        url = module.URL_INCEPTION_V3
+        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
         try:
-            # torch-fidelity would unpickle the file without this check, which can run code.
-            torch.load(weights, map_location="cpu", weights_only=True)
-        except Exception as problem:
+            # torch-fidelity would unpickle the file without `weights_only`, which can run code.
+            torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+        except Exception as problem:    # no network, a wrong hash, a damaged file: each raises errors of its own
             raise ValueError(
-                f"extractor: {weights} does not contain Inception's weights ({type(problem).__name__}); delete it and "
-                "try again"
+                f"extractor: the weights of Inception cannot be loaded ({one_line(problem)}); download {url} and copy "
+                f"it to {file}"
             ) from problem
         network = module.FeatureExtractorInceptionV3(
-            "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(weights)
+            "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(file)
         )
         self.network = network.to(device)
         self.device = torch.device(device)
         self.digest = extractor_digest("inception 1; torch-fidelity 0.4.0; 2048, logits_unbiased", network.state_dict())
 
-    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return features (N, 2048) and logits (N, 1008) of uint8 images (N, 1 or 3, H, W)."""
-        images = check_images(images).expand(-1, 3, -1, -1)
-        return extract_in_batches(images, self.device, self.network, BATCH)
+        return extract_in_batches(images.expand(-1, 3, -1, -1), self.device, self.network, INCEPTION_BATCH_SIZE)
 
 
 def _torch_fidelity() -> ModuleType:
@@ -64,32 +64,8 @@ def _torch_fidelity() -> ModuleType:
     try:
         from torch_fidelity import feature_extractor_inceptionv3
     except (ImportError, RuntimeError) as problem:      # a torchvision built for another torch raises either
-        if isinstance(problem, ModuleNotFoundError) and (problem.name or "").partition(".")[0] == "torch_fidelity":
-            missing = "extractor: inception needs torch-fidelity; run pip install 'adagn-ddpm[metrics]'"
-            raise ValueError(missing) from problem
-        reason = str(problem).partition("\n")[0]
         raise ValueError(
-            f"extractor: torch-fidelity cannot be imported ({reason}); install the torchvision that matches torch "
-            f"{torch.__version__}, from the index that torch was installed from"
+            f"extractor: inception cannot import torch-fidelity ({one_line(problem)}); run pip install "
+            f"'adagn-ddpm[metrics]', with the torchvision for torch {torch.__version__} from the same index"
         ) from problem
     return feature_extractor_inceptionv3
-
-
-def weights_file(url: str) -> Path:
-    """Return the path of the weights, after downloading them if necessary.
-
-    Raises:
-        ValueError: if they cannot be downloaded; names the source and the target path.
-    """
-    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-    if not file.exists():
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(file), hash_prefix=file.stem.rpartition("-")[2])
-        except (OSError, RuntimeError) as problem:      # URLError is an OSError; a wrong hash is a RuntimeError
-            reason = str(problem).partition("\n")[0]
-            raise ValueError(
-                f"extractor: the weights of Inception cannot be downloaded ({reason}); download {url} on a machine "
-                f"with network access and copy it to {file}"
-            ) from problem
-    return file

@@ -35,9 +35,9 @@ def kernel_distance(samples: Table, reference: Table) -> Estimate:
 
 def _sums(a: Table, b: Table) -> tuple[Tensor, Tensor]:
     """Return, for each row of either table, the sum of the kernel over the other table: float64 (N,) and (M,)."""
-    rows, columns = [], 0
+    rows, columns = [], torch.zeros(())
     for _, x in iterate_blocks(a):
-        row, column = 0, []
+        row, column = torch.zeros(()), []
         for _, y in iterate_blocks(b):
             kernel = (x @ y.T).div_(x.shape[1]).add_(1).pow_(3)
             row = row + kernel.sum(1)

@@ -16,7 +16,6 @@ from ddpm.diffusion.sampling import from_uint8
 from ddpm.diffusion.schedule import Denoiser, NoiseSchedule, Prediction
 from ddpm.diffusion.timesteps import SIGMA_MAX, logsnr
 from ddpm.evaluation.estimates import Estimate, mean_estimate
-from ddpm.evaluation.feature_tables import Table, iterate_blocks
 from ddpm.randomness import Purpose, bits, normal
 
 ROWS = 256      # batch size of the denoiser
@@ -114,7 +113,7 @@ def denoising_errors(
     return _scores(error, denoiser, schedule, from_uint8(images), labels, indices, t, seed, rows)
 
 
-def denoising_curve(errors: Table, schedule: NoiseSchedule, timesteps: Sequence[int]) -> list[ErrorPoint]:
+def denoising_curve(errors: Tensor, schedule: NoiseSchedule, timesteps: Sequence[int]) -> list[ErrorPoint]:
     """Average the errors over the images.
 
     Args:
@@ -122,36 +121,21 @@ def denoising_curve(errors: Table, schedule: NoiseSchedule, timesteps: Sequence[
         schedule: the denoiser's noise schedule.
         timesteps: of the columns.
     """
-    levels = schedule.sigmas
-    points = []
-    for t, mean, standard_error in zip(timesteps, *_columns(errors), strict=True):
-        level = float(levels[t])
-        points.append(ErrorPoint(t, level, mean, standard_error, mean / level**2))
-    return points
+    columns = zip(timesteps, schedule.sigmas[list(timesteps)].tolist(), *_columns(errors), strict=True)
+    return [ErrorPoint(t, sigma, mean, error, mean / sigma**2) for t, sigma, mean, error in columns]
 
 
-def eps_errors(errors: Tensor, levels: Sequence[float]) -> Tensor:
+def eps_errors(errors: Tensor, sigmas: Sequence[float]) -> Tensor:
     """Return the squared error of the noise for each image, averaged over the timesteps.
 
     Args:
         errors: of x_0, (B, S), from `denoising_errors`.
-        levels: sigmas of the S timesteps; the error of eps is that of x_0 divided by sigma^2.
+        sigmas: of the S timesteps; the error of eps is that of x_0 divided by sigma^2.
 
     Returns:
         float64 (B,).
     """
-    return (errors.double() / torch.tensor(levels, dtype=torch.float64, device=errors.device) ** 2).mean(dim=1)
-
-
-def denoising_error(errors: Table, curve: Sequence[ErrorPoint]) -> Estimate:
-    """Return the mean of `eps_errors` over the images, with an interval.
-
-    Args:
-        errors: (N, S) from `denoising_errors`, N at least 2.
-        curve: from `denoising_curve`; it contains the sigmas.
-    """
-    levels = [point.sigma for point in curve]
-    return mean_estimate(torch.cat([eps_errors(block, levels) for _, block in iterate_blocks(errors, "errors")]))
+    return (errors.double() / torch.tensor(sigmas, dtype=torch.float64, device=errors.device) ** 2).mean(dim=1)
 
 
 def strata(schedule: NoiseSchedule, count: int) -> Tensor:
@@ -167,13 +151,9 @@ def strata(schedule: NoiseSchedule, count: int) -> Tensor:
 
     Returns:
         The first timestep of each stratum, and T: int64 (count + 1,).
-
-    Raises:
-        ValueError: if `count` is out of range.
     """
     T = schedule.num_timesteps
-    if not 1 <= count <= T:
-        raise ValueError(f"bound_steps: {count} is out of range; allowed for this model: 1 to {T}")
+    assert 1 <= count <= T
     rising = logsnr(schedule, min(count + 1, T))[::-1]
     return torch.tensor([*rising[:count], T])
 
@@ -208,7 +188,6 @@ def bound_terms(
         float64 (B, S + 1): the strata in order of timesteps, and the divergence of the prior.
 
     Raises:
-        ValueError: if S is above T.
         Diverged: if the denoiser's output is not finite.
     """
     starts = strata(schedule, evaluations).to(images.device)
@@ -225,19 +204,16 @@ def bound_terms(
     return torch.cat([terms, prior_bound(schedule, x_0).double()[:, None]], dim=1)              # (B, S + 1)
 
 
-def bits_per_dim(terms: Table) -> Estimate:
+def bits_per_dim(terms: Tensor) -> Estimate:
     """Return the mean over images of the sums of `bound_terms`, (N, S + 1) with N at least 2, with an interval."""
-    return mean_estimate(torch.cat([block.sum(dim=1) for _, block in iterate_blocks(terms, "terms")]))
+    return mean_estimate(terms.sum(dim=1))
 
 
-def bound_curve(terms: Table, schedule: NoiseSchedule) -> list[BoundPart]:
+def bound_curve(terms: Tensor, schedule: NoiseSchedule) -> list[BoundPart]:
     """Return the mean over images of each stratum of `bound_terms`, (N, S + 1), without the prior."""
-    starts = strata(schedule, terms.shape[1] - 1).tolist()
-    means, errors = _columns(terms)
-    return [
-        BoundPart(first, end - 1, mean, error)
-        for first, end, mean, error in zip(starts[:-1], starts[1:], means[:-1], errors[:-1], strict=True)
-    ]
+    starts = strata(schedule, terms.shape[1] - 1)
+    ranges = zip(starts[:-1].tolist(), (starts[1:] - 1).tolist(), *_columns(terms[:, :-1]), strict=True)
+    return [BoundPart(*part) for part in ranges]
 
 
 @torch.no_grad()
@@ -254,9 +230,8 @@ def _scores(
 ) -> Tensor:
     """Return the scores of images (B, C, H, W) at their timesteps (B, S): float64 (B, S)."""
     of_pair = torch.arange(len(x_0), device=x_0.device).repeat_interleave(timesteps.shape[1])   # (B * S,)
-    t_of_pair = timesteps.flatten()
     found = []
-    for i, t in zip(of_pair.split(rows), t_of_pair.split(rows), strict=True):
+    for i, t in zip(of_pair.split(rows), timesteps.flatten().split(rows), strict=True):
         noise = normal(seed, Purpose.EVALUATION_NOISE, (indices[i] << 32) + t, tuple(x_0.shape[1:]))
         x_t = schedule.q_sample(x_0[i], t, noise)
         values = score(x_0[i], x_t, t, denoiser(x_t, t, labels[i]))
@@ -271,9 +246,9 @@ def _scores(
     return torch.cat(found).view(timesteps.shape)
 
 
-def _columns(table: Table) -> tuple[list[float], list[float]]:
+def _columns(values: Tensor) -> tuple[list[float], list[float]]:
     """Return the mean of each column over N rows, and its standard error."""
-    count = table.shape[0]
-    mean = sum(block.sum(dim=0) for _, block in iterate_blocks(table, "errors")) / count                     # (S,)
-    squares = sum((block - mean).square().sum(dim=0) for _, block in iterate_blocks(table, "errors"))
+    count = len(values)
+    mean = values.sum(dim=0) / count                                                                    # (S,)
+    squares = (values - mean).square().sum(dim=0)
     return mean.tolist(), (squares / (count - 1) / count).sqrt().tolist()

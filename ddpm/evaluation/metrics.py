@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from torch import Tensor
+
 from ddpm.evaluation.classes import accuracy, confusion_matrix, inception_score
 from ddpm.evaluation.estimates import Estimate
 from ddpm.evaluation.feature_tables import Features, Table, random_rows
@@ -94,12 +96,19 @@ def _memorisation(samples: Features, reference: Features, options: Options) -> d
     return {"memorised": memorised_fraction(samples.pixels, reference.pixels, held_out)}
 
 
-def _has_logits(samples: Features) -> str | None:
-    return "the extractor has no classes" if samples.logits is None else None
+def _inception_score(samples: Features, reference: Features, options: Options) -> dict[str, Estimate]:
+    assert samples.logits is not None
+    return {"inception_score": inception_score(samples.logits)}
+
+
+def confusion(samples: Features) -> Tensor:
+    """Return the confusion matrix of samples with labels and class logits: int64 (K, K)."""
+    assert samples.class_logits is not None and samples.labels is not None
+    return confusion_matrix(samples.class_logits, samples.labels)
 
 
 def _has_labels(samples: Features) -> str | None:
-    if samples.read is None:
+    if samples.class_logits is None:
         return "there is no reference classifier"
     return "the images have no labels" if samples.labels is None else None
 
@@ -121,15 +130,13 @@ METRICS: dict[str, Metric] = {
         needs=lambda reference: NEIGHBOURS + 1,
     ),
     "inception_score": Metric(
-        measure=lambda samples, reference, options: {"inception_score": inception_score(samples.logits)},
+        measure=_inception_score,
         better={"inception_score": "higher"},
         needs=lambda reference: 2,
-        applies=_has_logits,
+        applies=lambda samples: "the extractor has no classes" if samples.logits is None else None,
     ),
     "accuracy": Metric(
-        measure=lambda samples, reference, options: {
-            "accuracy": accuracy(confusion_matrix(samples.read, samples.labels))
-        },
+        measure=lambda samples, reference, options: {"accuracy": accuracy(confusion(samples))},
         better={"accuracy": "higher"},
         needs=lambda reference: 1,
         applies=_has_labels,

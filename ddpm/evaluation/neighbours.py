@@ -78,7 +78,7 @@ def precision_recall(samples: Table, reference: Table, k: int = NEIGHBOURS) -> d
     radii, reference_radii = _squared_radii(samples, k), _squared_radii(reference, k)
     held, covered, recalled = [], [], []
     for first, x in iterate_blocks(samples):
-        of_sample, of_reference, of_recall = 0, [], []
+        of_sample, of_reference, of_recall = torch.zeros((), dtype=torch.int64), [], []
         for start, y in iterate_blocks(reference):
             squared = squared_distances(x, y)
             inside = squared <= reference_radii[start : start + len(y)]

@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -17,15 +18,9 @@ from tqdm import tqdm
 
 from ddpm.atomic import find_damage, write_directory_atomically, write_json
 from ddpm.data import ImageData
-from ddpm.evaluation.classifier_network import (
-    CHANNELS_PER_GROUP,
-    STEM_SIZE,
-    WIDTHS,
-    ClassifierNetwork,
-    initialise_classifier,
-)
+from ddpm.evaluation.classifier_network import CHANNELS_PER_GROUP, STEM_SIZE, WIDTHS, ClassifierNetwork, untrained_classifier
 from ddpm.evaluation.estimates import Estimate, wilson_interval
-from ddpm.evaluation.extraction import BATCH, check_images, extract_in_batches, extractor_digest
+from ddpm.evaluation.extraction import EXTRACTION_BATCH_SIZE, extract_in_batches, extractor_digest
 from ddpm.randomness import Purpose, generator, permutation
 
 BATCH_SIZE = 64
@@ -40,7 +35,7 @@ MOST_HELD_OUT = 10_000
 MEASURED = 4_096                # images for means and standard deviations
 SEED = 0
 VERSION = 1                     # increase when a code change affects the trained weights
-RECIPE = (
+CLASSIFIER_RECIPE = (
     f"classifier {VERSION}; {WIDTHS} {CHANNELS_PER_GROUP} {STEM_SIZE}; {BATCH_SIZE} {EPOCHS} {STEPS} {LEARNING_RATE} "
     f"{WARM_UP} {WEIGHT_DECAY} {SHIFT}; {HELD_OUT} {MOST_HELD_OUT} {MEASURED}; seed {SEED}"
 )
@@ -76,30 +71,28 @@ class ReferenceClassifier:
         """Wrap a trained network; see the attributes of the class."""
         self.network = network.eval().requires_grad_(False)
         self.class_names = class_names
-        self.classes = len(class_names)
+        self.classes: int | None = len(class_names)
         self.channels = len(network.mean)
         self.resolution = resolution
         self.accuracy = accuracy
         self.held_out = len(held_out_indices)
         self.held_out_indices = held_out_indices
         self.fingerprint = fingerprint
-        self.digest = extractor_digest(f"{RECIPE}; {self.channels}x{resolution}x{resolution}", network.state_dict())
+        self.digest = extractor_digest(f"{CLASSIFIER_RECIPE}; {self.channels}x{resolution}x{resolution}", network.state_dict())
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features (N, D) and logits (N, K), float32 on the CPU, of uint8 images (N, C, H, H).
-
-        Raises:
-            ValueError: if the images are not uint8, or not of the size and channels of the training images.
-        """
-        check_images(images, channels=self.channels, size=self.resolution)
-        return extract_in_batches(images, self.network.mean.device, self.network)
+        """Return features (N, D) and logits (N, K), float32 on the CPU, of uint8 images (N, C, H, H) of its size."""
+        assert images.shape[1:] == (self.channels, self.resolution, self.resolution)
+        features, logits = extract_in_batches(images, self.network.mean.device, self.network)
+        assert logits is not None
+        return features, logits
 
     def save(self, folder: Path) -> None:
         """Write classifier.safetensors and classifier.json into a folder."""
         weights = {f"network.{name}": values.cpu().contiguous() for name, values in self.network.state_dict().items()}
         save_file(weights | {"held_out_indices": self.held_out_indices}, folder / "classifier.safetensors")
         about = {
-            "recipe": RECIPE,
+            "recipe": CLASSIFIER_RECIPE,
             "data": self.fingerprint,
             "class_names": list(self.class_names),
             "channels": self.channels,
@@ -125,9 +118,7 @@ def train_classifier(data: ImageData, device: torch.device | str) -> ReferenceCl
     _check(data)
     device = torch.device(device)
     held_out = held_out_indices(data.labels)
-    mine = torch.ones(len(data), dtype=torch.bool)
-    mine[held_out] = False
-    mine = mine.nonzero()[:, 0]                                                         # (N,)
+    mine = torch.from_numpy(np.setdiff1d(np.arange(len(data)), held_out))              # (N,)
     network = _initial(data, mine).to(device)
 
     steps = min(max(len(mine) * EPOCHS // BATCH_SIZE, STEPS[0]), STEPS[1])
@@ -146,7 +137,7 @@ def train_classifier(data: ImageData, device: torch.device | str) -> ReferenceCl
 
     network.eval()
     _measure_spread(network, data, mine)
-    read = [_read(network, data, indices)[1].argmax(dim=1).cpu() for indices in held_out.split(BATCH)]
+    read = [_read(network, data, indices)[1].argmax(dim=1).cpu() for indices in held_out.split(EXTRACTION_BATCH_SIZE)]
     right = int((torch.cat(read) == data.labels[held_out]).sum())
     accuracy = wilson_interval(right, len(held_out), len(held_out))
     return ReferenceClassifier(network, data.class_names, data.resolution, accuracy, held_out, data.fingerprint)
@@ -154,7 +145,9 @@ def train_classifier(data: ImageData, device: torch.device | str) -> ReferenceCl
 
 def _check(data: ImageData) -> None:
     if data.num_classes < 2:
-        raise ValueError(f"classifier: the data has {data.num_classes} class; a classifier needs 2 or more")
+        raise ValueError(
+            f"classifier: the data has {data.num_classes} class; a classifier needs 2 or more: use inception or dinov2"
+        )
     counts = torch.bincount(data.labels, minlength=data.num_classes)
     if counts.min() < 2:
         few = int(counts.argmin())
@@ -191,16 +184,14 @@ def held_out_indices(labels: Tensor) -> Tensor:
 
 def _initial(data: ImageData, indices: Tensor) -> ClassifierNetwork:
     """Build an untrained network with the mean and standard deviation of the channels."""
-    with torch.device("meta"):      # leaves torch's global generator untouched
-        network = ClassifierNetwork(data.channels, data.resolution, data.num_classes)
-    network.to_empty(device="cpu")
-    initialise_classifier(network, generator(SEED, Purpose.WEIGHTS, 0))
+    draws = generator(SEED, Purpose.WEIGHTS, 0)
+    network = untrained_classifier(data.channels, data.resolution, data.num_classes, draws)
     chosen = _chosen(indices)
-    moments = torch.zeros(2, data.channels, dtype=torch.float64)
-    for batch in chosen.split(BATCH):
+    sums = torch.zeros(2, data.channels, dtype=torch.float64)
+    for batch in chosen.split(EXTRACTION_BATCH_SIZE):
         pixels = data.__getitems__(batch)[0].double()
-        moments += torch.stack([pixels.sum(dim=(0, 2, 3)), pixels.square().sum(dim=(0, 2, 3))])
-    mean, square = moments / (len(chosen) * data.resolution**2)
+        sums += torch.stack([pixels.sum(dim=(0, 2, 3)), pixels.square().sum(dim=(0, 2, 3))])
+    mean, square = sums / (len(chosen) * data.resolution**2)
     network.mean.copy_(mean[:, None, None])
     network.deviation.copy_((square - mean.square()).clamp(min=1).sqrt()[:, None, None])     # at least one grey level
     network.spread.fill_(1)
@@ -209,7 +200,7 @@ def _initial(data: ImageData, indices: Tensor) -> ClassifierNetwork:
 
 def _measure_spread(network: ClassifierNetwork, data: ImageData, indices: Tensor) -> None:
     """Set the scale of the features of a trained network, depth by depth."""
-    batches = _chosen(indices).split(BATCH)
+    batches = _chosen(indices).split(EXTRACTION_BATCH_SIZE)
     features = torch.cat([_read(network, data, batch)[0].cpu() for batch in batches]).double()
     variances = [part.var(dim=0).mean() for part in features.split(WIDTHS, dim=1)]
     network.spread.copy_(torch.stack(variances).sqrt().clamp(min=1e-6))
@@ -252,14 +243,14 @@ def cached_classifier(data: ImageData, device: torch.device | str, cache: Path) 
         OSError: if it cannot be saved.
     """
     assert data.fingerprint, "without a fingerprint, data sets would share one classifier"
-    directory = cache / "classifiers" / extractor_digest(f"{data.fingerprint}; {RECIPE}")[:32]
+    directory = cache / "classifiers" / extractor_digest(f"{data.fingerprint}; {CLASSIFIER_RECIPE}")[:32]
     _check(data)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with directory.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)        # the kernel releases it, even if the process is killed
         problem = find_damage(directory) if directory.exists() else None
         if directory.exists() and problem is None:
-            return load_classifier(directory, device)
+            return load_saved_classifier(directory, device)
         if problem is not None:
             print(f"WARNING: the classifier in {directory} is damaged ({problem}); training it again", file=sys.stderr)
         print(f"training a reference classifier on {len(data):,} images, once", flush=True)
@@ -268,7 +259,7 @@ def cached_classifier(data: ImageData, device: torch.device | str, cache: Path) 
     return classifier
 
 
-def load_classifier(directory: Path, device: torch.device | str = "cpu") -> ReferenceClassifier:
+def load_saved_classifier(directory: Path, device: torch.device | str = "cpu") -> ReferenceClassifier:
     """Load a classifier that `cached_classifier` saved.
 
     Raises:
@@ -276,15 +267,17 @@ def load_classifier(directory: Path, device: torch.device | str = "cpu") -> Refe
     """
     problem = find_damage(directory)
     if problem is not None:
-        raise ValueError(f"extractor: {directory} is a damaged classifier ({problem}); copy it again, or use `classifier`")
+        raise ValueError(
+            f"extractor: {directory} is not an intact reference classifier ({problem}); allowed is a folder with "
+            "classifier.json and classifier.safetensors; copy it again, or use `classifier`"
+        )
     about = json.loads((directory / "classifier.json").read_text())
-    if about["recipe"] != RECIPE:
-        raise ValueError(f"extractor: {directory} is a classifier from another version of this package; use `classifier`")
+    if about["recipe"] != CLASSIFIER_RECIPE:
+        raise ValueError(f"extractor: {directory} is from another version of this package; use `classifier`")
     with torch.device("meta"):
         network = ClassifierNetwork(about["channels"], about["resolution"], len(about["class_names"]))
     weights = load_file(directory / "classifier.safetensors")
-    indices = weights.pop("held_out_indices")
+    held_out = weights.pop("held_out_indices")
     network.load_state_dict({name.removeprefix("network."): v for name, v in weights.items()}, assign=True)
-    accuracy = Estimate(**about["accuracy"])
-    network, names = network.to(device), tuple(about["class_names"])
-    return ReferenceClassifier(network, names, about["resolution"], accuracy, indices, about["data"])
+    accuracy, names = Estimate(**about["accuracy"]), tuple(about["class_names"])
+    return ReferenceClassifier(network.to(device), names, about["resolution"], accuracy, held_out, about["data"])

