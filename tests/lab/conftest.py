@@ -83,7 +83,7 @@ def charts_of() -> Callable[[str], dict[str, str]]:
     """Title of each chart of a page -> its caption and drawing."""
 
     def charts(source: str) -> dict[str, str]:
-        found = re.findall(r"<metric>\n<figcaption><h3>(.*?)</h3>(.*?)</metric>", source, re.DOTALL)
+        found = re.findall(r"<figure>\n<figcaption><h3>(.*?)</h3>(.*?)</figure>", source, re.DOTALL)
         assert len({title for title, _ in found}) == len(found)
         return dict(found)
 

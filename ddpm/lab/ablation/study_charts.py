@@ -8,7 +8,7 @@ from ddpm.lab.ablation.outcome import Outcome, RunOutcome
 from ddpm.lab.charts import Chart, Mark, Row, Series, draw_lines, draw_rows
 from ddpm.lab.comparison.runs import EVALUATED, EVALUATED_BY, Run, finite
 
-Errors = dict[float, float]     # noise level -> mean squared error of x_0
+Errors = dict[float, float]     # sigma -> mean squared error of x_0
 RANGE = "Lines are means over seeds; the shaded range is from the least to the greatest."
 
 
@@ -89,7 +89,7 @@ def _draw_curve(
 
 
 def draw_denoising(outcome: Outcome, styles: Mapping[str, int]) -> list[Chart]:
-    """Draw the error of x_0 at each noise level, and its ratio to the baseline's at the same seed."""
+    """Draw the error of x_0 at each sigma, and its ratio to the baseline's at the same seed."""
     baseline = outcome.study.baseline.name
     errors = {arm: _errors(runs) for arm, runs in outcome.runs.items()}
     ratios = {arm: _ratios(by_seed, errors[baseline]) for arm, by_seed in errors.items()}
@@ -98,10 +98,10 @@ def draw_denoising(outcome: Outcome, styles: Mapping[str, int]) -> list[Chart]:
     absolute, relative = ([line for line in lines if line is not None] for lines in (absolute, relative))
     charts = []
     if absolute:
-        figure = draw_lines(absolute, "noise level", "mean squared error of x_0", x_scale="log")
+        figure = draw_lines(absolute, "sigma", "mean squared error of x_0", x_scale="log")
         charts.append(Chart("Denoising error", figure, [line.name for line in absolute], RANGE))
     if any(line.name != baseline for line in relative):             # the baseline is the line at 1
-        figure = draw_lines(relative, "noise level", "ratio to the baseline's error", x_scale="log")
+        figure = draw_lines(relative, "sigma", "ratio to the baseline's error", x_scale="log")
         title, names = f"Denoising error compared with {baseline}", [line.name for line in relative]
         charts.append(Chart(title, figure, names, f"Below 1 is better. {RANGE}"))
     return charts
@@ -130,7 +130,7 @@ def _ratios(arm: Mapping[int, Errors], baseline: Mapping[int, Errors]) -> list[E
 
 
 def _line(arm: str, style: int, seeds: Sequence[Errors]) -> Series | None:
-    """Return the mean and the range over seeds, at the noise levels that all of them have."""
+    """Return the mean and the range over seeds, at the sigmas that all of them have."""
     levels = sorted(set.intersection(*map(set, seeds))) if seeds else []
     if not levels:
         return None

@@ -143,5 +143,5 @@ def find_study_evaluation(run: Run) -> Evaluation | None:
 
     Other evaluations of the run are ignored.
     """
-    place = evaluation_folder(run.path)
-    return next((e for e in run.evaluations if e.folder == place and e.weights == run.newest_weights), None)
+    folder = evaluation_folder(run.path)
+    return next((e for e in run.evaluations if e.folder == folder and e.weights == run.newest_weights), None)

@@ -58,31 +58,29 @@ def _finding(arm: str, baseline: str, metric: str, found: Contrast) -> str:
     if found.verdict == "too few seeds":
         return f"With {seeds} there is no interval and no verdict, {LEAST_PAIRS} seeds are needed: {difference}."
     inconclusive = f"No difference was found between {arm} and {baseline} with {seeds}"
-    if found.low is None:
+    if found.low is None or found.high is None:
         return f"{inconclusive}: {difference} for every seed, so the spread over further seeds is unknown."
     if found.low == found.high == 0:
         return f"{inconclusive}: {metric} is equal for every seed."
+    assert found.p_value is not None and found.detectable is not None      # an interval comes with both
     level = f"{100 * found.level:.4g} % interval"
     least = f" (the smallest possible with {seeds})" if found.p_value == found.least_p_value else ""
     p_value = f"p {number(found.p_value)}{least}"
     if found.verdict == "undecided":
-        ends = f"{number(found.low)} to {number(found.high)}"
         power = f"a difference of {number(found.detectable)} would have been detected with {100 * POWER:g} % power"
-        return f"{inconclusive}: {difference}, {level} {ends}, {p_value}; {power}."
+        return f"{inconclusive}: {difference}, {level} {number(found.low)} to {number(found.high)}, {p_value}; {power}."
     # As an amount, so that the interval has no signs.
-    way, sign = ("lower", -1) if found.value < 0 else ("higher", 1)
-    low, high = sorted((sign * found.low, sign * found.high))
+    low, high = sorted((abs(found.low), abs(found.high)))
     amount = f"{number(abs(found.value))}{_percent(found.relative and abs(found.relative))}"
-    ends = f"{level} {number(low)} to {number(high)}"
-    facts = f"{metric} is {way} by {amount}, {ends}, {seeds}, {p_value}"
-    if found.verdict in SURVIVORS.values():
-        seems = next(verdict for verdict, of_those_left in SURVIVORS.items() if of_those_left == found.verdict)
-        lost = arm if seems == "better" else baseline
-        return (
-            f"On the remaining seeds {arm} is {seems} than {baseline}, but {lost} lost more runs to divergence, so it "
-            f"cannot be called better: {facts}."
-        )
-    return f"{arm} is {found.verdict} than {baseline}: {facts}."
+    way = "lower" if found.value < 0 else "higher"
+    facts = f"{metric} is {way} by {amount}, {level} {number(low)} to {number(high)}, {seeds}, {p_value}"
+    if found.verdict not in SURVIVORS.values():
+        return f"{arm} is {found.verdict} than {baseline}: {facts}."
+    seems, lost = ("better", arm) if found.verdict == SURVIVORS["better"] else ("worse", baseline)
+    return (
+        f"On the remaining seeds {arm} is {seems} than {baseline}, but {lost} lost more runs to divergence, so it "
+        f"cannot be called better: {facts}."
+    )
 
 
 def _percent(fraction: float | None) -> str:

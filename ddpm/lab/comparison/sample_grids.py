@@ -49,20 +49,6 @@ class ClassStrips(NamedTuple):
     strips: Sequence[Strip]
 
 
-class TrainingGrid(NamedTuple):
-    """A sample grid of training.
-
-    Attributes:
-        run: name of the run.
-        step: training step at which it was drawn.
-        uri: data URI of the PNG.
-    """
-
-    run: str
-    step: int
-    uri: str
-
-
 def find_shared_samples(evaluations: dict[str, Evaluation]) -> tuple[list[ClassStrips], list[str]]:
     """Find the images of runs with equal seeds and classes.
 
@@ -79,7 +65,7 @@ def find_shared_samples(evaluations: dict[str, Evaluation]) -> tuple[list[ClassS
     notes = [f"{run}: its samples were not kept and are not shown" for run, folder in folders.items() if not folder]
     present = {run: folder for run, folder in folders.items() if folder}
     names = list(dict.fromkeys(n for e in evaluations.values() for n in e.content.get("class_names") or ()))
-    found = []
+    found: list[ClassStrips] = []
     for name, folder in folder_names([*names, "none"]).items():
         files = find_shared_files([path / folder for path in present.values()])[:SEEDS]
         if files and len(found) < CLASSES:
@@ -98,17 +84,20 @@ def find_shared_files(folders: Sequence[Path]) -> list[str]:
     return sorted(filter(re.compile(r"seed\d+\.png").fullmatch, set.intersection(*names)), key=_seed)
 
 
-def read_training_grids(runs: Sequence[Run]) -> tuple[list[TrainingGrid], list[str]]:
-    """Return the newest grid of each run that has one, and a note for each that cannot be read."""
+def read_training_grids(runs: Sequence[Run]) -> tuple[list[tuple[str, int, str]], list[str]]:
+    """Read the newest sample grids of training.
+
+    Returns:
+        The name of each run that has a grid, its training step and its data URI; a note for each that cannot be read.
+    """
     found, notes = [], []
     for run in runs:
         file = run.newest_grid
-        if file is None:
-            continue
-        try:
-            found.append(TrainingGrid(run.name, int(step_of(file)), as_uri(_open(file, MOST_GRID_PIXELS, None))))
-        except UnreadableImage as problem:
-            notes.append(f"{run.name}: {file.name} is not shown because it cannot be read ({problem})")
+        if file is not None:
+            try:
+                found.append((run.name, int(step_of(file)), as_uri(_open(file, MOST_GRID_PIXELS, None))))
+            except UnreadableImage as problem:
+                notes.append(f"{run.name}: {file.name} is not shown because it cannot be read ({problem})")
     return found, notes
 
 

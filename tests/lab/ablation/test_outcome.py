@@ -71,19 +71,23 @@ def test_runs_are_paired_by_seed(tmp_path: Path, finished: Callable[..., Study])
     assert "timed" in note and "scripts/ablate.py" in note
 
 
-def test_what_reproduces_every_run(tmp_path: Path, finished: Callable[..., Study]) -> None:
-    outcome = read_outcome(tmp_path, finished())
-    assert [(p["arm"], p["seed"]) for p in outcome.provenance][:4] == [
+def test_what_reproduces_every_run(
+    tmp_path: Path, finished: Callable[..., Study], read_page: Callable[[str], Any]
+) -> None:
+    page = read_page(render_study(read_outcome(tmp_path, finished())))
+    heads, *rows = next(rows for rows in page.tables if "weights" in rows[0])
+    runs = [dict(zip(heads, row, strict=True)) for row in rows]
+    assert [(run["arm"], run["seed"]) for run in runs][:4] == [
         ("plain", "0"), ("plain", "1"), ("plain", "2"), ("again", "0")
     ]
-    for told in outcome.provenance:
-        folder = tmp_path.parent / told["evaluation"]
+    for run in runs:
+        folder = tmp_path.parent / run["evaluation"]
         content = json.loads((folder / "evaluation.json").read_text())
-        assert content["model"]["weights"] == told["weights"] and told["data"] == "d" * 8
-        assert told["git_commit"] == "c0ffee" and told["versions"] == "torch 2"
+        assert content["model"]["weights"] == run["weights"] and run["data"] == "d" * 8
+        assert run["commit"] == "c0ffee" and run["versions"] == "torch 2"
         config = folder.parents[1] / "config.yaml"
-        assert str(config.relative_to(tmp_path.parent)) in told["command"]
-    assert len({told["weights"] for told in outcome.provenance}) == 9
+        assert str(config.relative_to(tmp_path.parent)) in run["command"]
+    assert len({run["weights"] for run in runs}) == 9
 
 
 def test_the_record_is_plain_json_and_names_no_place(tmp_path: Path, finished: Callable[..., Study]) -> None:

@@ -13,7 +13,9 @@ from PIL import Image
 from ddpm.config.sections import Config, ModelConfig, TrainConfig
 
 NAMES = ["cat", "dog & <co>"]
-SETTINGS = {"sampler": "ddim", "steps": 50, "guidance_scale": 1.0, "guidance_interval": None, "batch_size": 100, "seed": 0}
+SETTINGS = {
+    "sampler": "ddim", "steps": 50, "guidance_scale": 1.0, "guidance_interval": None, "batch_size": 100, "seed": 0
+}
 
 
 def _make_run(path: Path, steps: int = 30, seed: int = 0, **config: Any) -> Path:
@@ -31,9 +33,13 @@ def _make_run(path: Path, steps: int = 30, seed: int = 0, **config: Any) -> Path
     return path
 
 
-def _estimate(value: float, half: float | None, better: str = "lower", real_baseline: float | None = None) -> dict[str, Any]:
+def _estimate(
+    value: float, half: float | None, better: str = "lower", real_baseline: float | None = None
+) -> dict[str, Any]:
     ends = {"low": None if half is None else value - half, "high": None if half is None else value + half}
-    real = None if real_baseline is None else {"value": real_baseline, "low": None, "high": None, "count": 250, "samples": value + 11}
+    real = {"value": real_baseline, "low": None, "high": None, "count": 250, "samples": value + 11}
+    if real_baseline is None:
+        real = None
     return {"value": value, **ends, "count": 500, "better": better, "real_baseline": real}
 
 

@@ -189,7 +189,8 @@ def test_values_that_are_not_finite_are_shown_without_a_mark(
     content = json.loads(file.read_text())
     content["metrics"]["frechet_distance"] |= {"value": math.nan, "low": math.nan, "high": math.nan}
     content["metrics"]["accuracy"] |= {"high": math.inf}
-    content["metrics"]["bits_per_dim"] |= {"real_baseline": {**content["metrics"]["accuracy"]["real_baseline"], "value": math.nan}}
+    real_baseline = {**content["metrics"]["accuracy"]["real_baseline"], "value": math.nan}
+    content["metrics"]["bits_per_dim"] |= {"real_baseline": real_baseline}
     content["denoising"][0] |= {"x_0_error": math.inf}
     content["denoising"][1] |= {"standard_error": math.nan}
     file.write_text(json.dumps(content))
@@ -242,7 +243,7 @@ def test_page_of_a_run_that_has_nothing_yet(
     (run / "metrics.jsonl").unlink()
     (run / "samples" / "step_00000030.png").unlink()
     found = compare(read_runs([run]))
-    assert not {"img", "metric"} & set(read_page(render_comparison(found)).tags)
+    assert not {"img", "figure"} & set(read_page(render_comparison(found)).tags)
     assert f"scripts/evaluate.py {run}" in format_comparison(found)
 
 
