@@ -53,15 +53,14 @@ def over_steps(runs: Sequence[Run], key: str) -> Band | None:
     common = sorted(point for point in set.intersection(*map(set, counted)) if point[1] == end[1])
     # Thinned before they are compared: the range is that of the curves that are shown, not of their noise.
     shown = [thin([(point[0], curve[point]) for point in common]) for curve in counted]
-    values = np.array([[y for _, y in points] for points, _ in shown])                              # (runs, steps)
-    return Band(
-        x=[step for step, _ in shown[0][0]],
-        mean=values.mean(0).tolist(),
-        low=values.min(0).tolist(),
-        high=values.max(0).tolist(),
-        runs=len(counted),
-        together=shown[0][1],
-    )
+    band = summarize([step for step, _ in shown[0][0]], [[value for _, value in points] for points, _ in shown])
+    return band._replace(together=shown[0][1])
+
+
+def summarize(x: Sequence[float], curves: Sequence[Sequence[float]]) -> Band:
+    """Return the mean and the range of the curves of several runs at the same x."""
+    values = np.array(curves)                                                                       # (runs, x)
+    return Band(x, *(column.tolist() for column in (values.mean(0), values.min(0), values.max(0))), runs=len(values))
 
 
 def over_seconds(band: Band, step_seconds: Sequence[float]) -> Band:

@@ -125,7 +125,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
             notes.append(f"{run.name}: invalid lines of metrics.jsonl are ignored ({run.left_out})")
     notes += _unlike_losses(runs) + _unlike_evaluations(runs)
     rows, withheld = _compare_metrics(chosen)
-    settings = {key: [run.config[key] for run in runs] for key in runs[0].config}
+    settings: dict[str, Sequence[Any]] = {key: [run.config[key] for run in runs] for key in runs[0].config}
     differing = {key: values for key, values in settings.items() if any(value != values[0] for value in values)}
     return Comparison(runs, chosen, rows, differing, notes + withheld)
 
