@@ -29,7 +29,7 @@ SERIES = [light for name, light in LIGHT.items() if re.fullmatch(r"c\d", name)]
 DASHES = [(), (8, 3), (2, 3), (9, 3, 2, 3)] * 2     # of each series, in pixels
 STYLES = len(SERIES)                                # series that look different
 MARKED = 40                                         # most points of a line that are marked one by one
-NUMBERED = 400                                      # most cells of a heat map in which numbers are written
+NUMBERED = 200                                      # most cells of a heat map with numbers, which are slow to draw
 LONGEST = 24                                        # characters of a name; longer ones are cut and have a tooltip
 WIDTH = 400                                         # pixels; small, so that text stays legible on a phone
 styled = style.context(["default", {
@@ -255,7 +255,8 @@ def draw_heat_map(
     shades = colors.LinearSegmentedColormap.from_list("shades", stops, N=64).with_extremes(bad=(*strong[:3], 0))
     norm = colors.Normalize(least, greatest if greatest > least else least + 1)
     mesh = axes.pcolormesh(grid, cmap=shades, norm=norm, edgecolors=LIGHT["paper"], linewidth=1, clip_on=False)
-    for (i, j), value in np.ma.ndenumerate(grid) if width >= 34 and height >= 16 and grid.size <= NUMBERED else ():
+    numbered = width >= 34 and height >= 16 and (texts is not None or grid.size <= NUMBERED)
+    for (i, j), value in np.ma.ndenumerate(grid) if numbered else ():
         color = LIGHT["paper" if mesh.to_rgba(value)[3] > 0.6 else "ink"]
         text = f"{value:.2g}" if texts is None else texts[i][j]
         axes.text(j + 0.5, i + 0.5, text, ha="center", va="center_baseline", color=color, size=11)

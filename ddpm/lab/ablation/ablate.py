@@ -82,9 +82,8 @@ def ablate(
     del data        # every run loads its own
     rates: dict[str, float] = {}
     if study.learning_rates:
-        tried = list_sweep_trials(study, path)
-        _make(take_shard(tried, shard), study, processes, "sweep")
-        rates = broadcast_from_main(processes, lambda: _choose_rates(study, path, tried))
+        _make(take_shard(list_sweep_trials(study, path), shard), study, processes, "sweep")
+        rates = broadcast_from_main(processes, lambda: choose_rates(study, path))
     planned = list_trials(study, path, rates)
     on_main(processes, lambda: _give_up(path, planned))
     _make(take_shard(planned, shard), study, processes, "run")
@@ -174,17 +173,6 @@ def _attempt(trial: Trial, study: Study) -> Diverged | InUse | None:
         problem.args = (f"{trial.name}: {problem}",)
         raise
     return None
-
-
-def _choose_rates(study: Study, path: Path, tried: Sequence[Trial]) -> dict[str, float]:
-    """Choose the learning rates once all runs of the sweep are finished."""
-    missing = [trial for trial in tried if not is_settled(trial, study)]
-    if missing:
-        raise ValueError(
-            f"learning_rates: {len(missing)} of {len(tried)} runs of the sweep are missing; run this command again "
-            "when the other shards are finished"
-        )
-    return choose_rates(study, path)
 
 
 def _give_up(path: Path, planned: Sequence[Trial]) -> None:

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from torch import nn
 
-from ddpm.config.sections import Config
 from ddpm.config.study import Study
 from ddpm.data import ImageData
 from ddpm.evaluation.modulation import modulated_layers
@@ -29,23 +28,16 @@ class Size(NamedTuple):
 
 
 def check_arms(study: Study) -> None:
-    """Check the names in the configurations of the arms, and that all arms have equal data and budgets.
+    """Check the names in the configurations of the arms, and that their primary metric is the same quantity.
 
     Raises:
         ValueError: if an option of an arm is wrong; the message names both.
     """
-    expected = _shared_options(study.baseline.config)
     for arm in study.arms:
         try:
             check_config(arm.config)
         except ValueError as problem:
             raise ValueError(f"arms.{arm.name}: {problem}") from None
-        for key, value in _shared_options(arm.config).items():
-            if value != expected[key]:
-                raise ValueError(
-                    f"arms.{arm.name}: {key} is {value}, but {expected[key]} in {study.baseline.name}; use equal data "
-                    "and budgets in all arms"
-                )
         if study.metric == "denoising_error":
             for key in SIGMA_OPTIONS:
                 ours, theirs = (getattr(config.diffusion, key) for config in (arm.config, study.baseline.config))
@@ -55,13 +47,6 @@ def check_arms(study: Study) -> None:
                         f"diffusion.{key} is {ours}, but {theirs} in {study.baseline.name}; use bits_per_dim or a "
                         "metric of generated images"
                     )
-
-
-def _shared_options(config: Config) -> dict[str, object]:
-    """Return the options that must be equal in all arms."""
-    data = {f"data.{key}": value for key, value in config.data.reading().items() if key != "memory_gb"}
-    budget = {f"train.{key}": getattr(config.train, key) for key in ("steps", "batch_size")}
-    return {**data, **budget, "model.pretrained": config.model.pretrained}
 
 
 def measure_arms(study: Study, data: ImageData) -> dict[str, Size]:

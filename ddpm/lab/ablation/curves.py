@@ -60,7 +60,7 @@ def over_steps(runs: Sequence[Run], key: str) -> Band | None:
 def summarize(x: Sequence[float], curves: Sequence[Sequence[float]]) -> Band:
     """Return the mean and the range of the curves of several runs at the same x."""
     values = np.array(curves)                                                                       # (runs, x)
-    return Band(x, *(column.tolist() for column in (values.mean(0), values.min(0), values.max(0))), runs=len(values))
+    return Band(x, values.mean(0).tolist(), values.min(0).tolist(), values.max(0).tolist(), len(values))
 
 
 def over_seconds(band: Band, step_seconds: Sequence[float]) -> Band:

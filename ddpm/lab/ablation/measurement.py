@@ -1,8 +1,6 @@
 """Checks the evaluation options of a study before its first run is trained."""
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ddpm.config.commands import EvaluateCommand
@@ -34,13 +32,17 @@ def check_evaluation(study: Study, data: ImageData) -> None:
         _check_drawing(study, arm)
     command = evaluate_command(study, Path())
     check_extractor(command.extractor)
-    with _named(""):
+    try:
         if command.extractor not in EXTRACTORS and not command.extractor.startswith(DOWNLOADED):
             build_extractor(command.extractor, data, "cpu", cache_directory())
         _check_images(command, study.baseline.config.data, data)
+    except ValueError as problem:
+        raise ValueError(f"evaluation.{problem}") from None
     if command.guide is not None:
-        with _named("guide: "):
+        try:
             locate(command.guide)
+        except ValueError as problem:
+            raise ValueError(f"evaluation.guide: {problem}") from None
 
 
 def _check_drawing(study: Study, arm: Arm) -> None:
@@ -74,11 +76,3 @@ def _check_images(command: EvaluateCommand, training: DataConfig, data: ImageDat
         shared = held_out.part.shared(data.part)
     if shared or held_out.fingerprint == data.fingerprint:
         raise ValueError(f"held_out_split: {shared or len(data):,} of these images are trained on; choose other rows")
-
-
-@contextmanager
-def _named(key: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as problem:
-        raise ValueError(f"evaluation.{key}{problem}") from None

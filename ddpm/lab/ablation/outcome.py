@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpm.config.sections import differences
 from ddpm.config.study import STUDY_METRICS, Study
-from ddpm.config.yaml_files import read_config
 from ddpm.evaluation.denoiser import SCORES, image_scores
 from ddpm.evaluation.estimates import Z
 from ddpm.lab.ablation.registration import read_registration
@@ -98,7 +96,7 @@ def read_outcome(path: Path, study: Study) -> Outcome:
         study: the study.
 
     Raises:
-        ValueError: if the directory contains no study or a damaged file, or no run has the primary metric.
+        ValueError: if the directory contains no study or a damaged file.
     """
     registered = read_registration(path)
     sweep = read_sweep(path)
@@ -114,8 +112,6 @@ def read_outcome(path: Path, study: Study) -> Outcome:
     read = [_without_incomparable(run, first, registered["data"]["fingerprint"], notes) for run in read]
     evaluated = [(run, run.evaluation) for run in read if run.evaluation is not None]
     better = {name: metric["better"] for _, e in evaluated for name, metric in e.content["metrics"].items()}
-    if evaluated and study.metric not in better:
-        raise ValueError(f"metric: no run of {path} has {study.metric}; choose one of {', '.join(better) or 'none'}")
     values = {name: _read_metric(name, evaluated, first, study, notes) for name in {**better, study.metric: ""}}
     runs = {arm.name: [_decide(run, study, values) for run in read if run.arm == arm.name] for arm in study.arms}
     timing = read_timing(path)
@@ -191,10 +187,6 @@ def _read(trial: Trial) -> RunOutcome:
     diverged = read_divergence(trial.path)
     if not (trial.path / "run.json").is_file():
         return RunOutcome(trial.arm, trial.seed, trial.path, None, None, diverged, None)
-    different = differences(read_config(trial.path / "config.yaml"), trial.config)
-    if different:
-        listed = ", ".join(f"{key} ({old} there, {new} in the study)" for key, (old, new) in different.items())
-        raise ValueError(f"{trial.path}: contains a run with other settings: {listed}; remove it, or restore the study")
     run = read_run(trial.path, trial.name)
     evaluation = None if diverged is not None else find_study_evaluation(run)
     return RunOutcome(trial.arm, trial.seed, trial.path, run, evaluation, diverged, None)
@@ -256,7 +248,7 @@ def _decide(run: RunOutcome, study: Study, values: Mapping[str, ByArmAndSeed]) -
 
 
 def _note_runs(runs: Mapping[str, Sequence[RunOutcome]], study: Study) -> list[str]:
-    """Return a note for every run that diverged, does not exist or has invalid records.
+    """Return a note for every run that diverged or does not exist yet.
 
     One more is added if the primary metric measures the denoiser on images that it was trained on.
     """
@@ -266,9 +258,6 @@ def _note_runs(runs: Mapping[str, Sequence[RunOutcome]], study: Study) -> list[s
             notes.append(f"{run.arm}, seed {run.seed}, diverged: {run.diverged}")
         elif run.run is None:
             notes.append(f"{run.arm}, seed {run.seed}, does not exist yet")
-        elif run.run.left_out:
-            lines = f"invalid lines of metrics.jsonl are ignored ({run.run.left_out})"
-            notes.append(f"{run.arm}, seed {run.seed}: {lines}")
         images = run.evaluation.content.get("likelihood_images") if run.measured and run.evaluation else None
         on_training_images |= bool(images and not images["held_out"])
     if study.metric in SCORES and on_training_images:

@@ -7,7 +7,14 @@ from typing import Any
 
 from ddpm.atomic import write_json
 from ddpm.config.study import Study
-from ddpm.lab.ablation.trials import Trial, evaluation_folder, find_study_evaluation, list_sweep_trials, read_divergence
+from ddpm.lab.ablation.trials import (
+    Trial,
+    evaluation_folder,
+    find_study_evaluation,
+    is_settled,
+    list_sweep_trials,
+    read_divergence,
+)
 from ddpm.lab.comparison.comparison import differing_settings, why_incomparable
 from ddpm.lab.comparison.runs import Evaluation, finite, read_run
 
@@ -16,18 +23,24 @@ def choose_rates(study: Study, path: Path) -> dict[str, float]:
     """Choose the best learning rate of each arm by the study's metric; the choice is kept in sweep.json.
 
     Args:
-        study: a study with `learning_rates`; all runs of its sweep are finished.
+        study: a study with `learning_rates`.
         path: directory of the study.
 
     Returns:
         The learning rate of each arm.
 
     Raises:
-        ValueError: if runs of the sweep were evaluated with different settings.
+        ValueError: if runs of the sweep are missing, or were evaluated with different settings.
     """
-    file = path / "sweep.json"
-    if not file.is_file():
-        write_json(file, _choose(study, path))
+    tried = list_sweep_trials(study, path)
+    missing = [trial for trial in tried if not is_settled(trial, study)]
+    if missing:
+        raise ValueError(
+            f"learning_rates: {len(missing)} of {len(tried)} runs of the sweep are missing; run this command again "
+            "when the other shards are finished"
+        )
+    if not (path / "sweep.json").is_file():
+        write_json(path / "sweep.json", _choose(study, tried))
     return {arm: found["learning_rate"] for arm, found in read_sweep(path).items()}
 
 
@@ -41,8 +54,7 @@ def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def _choose(study: Study, path: Path) -> dict[str, dict[str, Any]]:
-    tried = list_sweep_trials(study, path)
+def _choose(study: Study, tried: Sequence[Trial]) -> dict[str, dict[str, Any]]:
     evaluated = [(trial, found.content) for trial in tried if (found := _read_evaluation(trial)) is not None]
     _check_comparable(evaluated, study)
     values = {

@@ -121,8 +121,6 @@ def compare(runs: Sequence[Run]) -> Comparison:
         elif run.name in chosen and run.newest_weights not in (None, chosen[run.name].weights):
             folder = chosen[run.name].folder.name
             notes.append(f"{run.name}: evaluation {folder} is of an older checkpoint; run scripts/evaluate.py again")
-        if run.left_out:
-            notes.append(f"{run.name}: invalid lines of metrics.jsonl are ignored ({run.left_out})")
     notes += _unlike_losses(runs) + _unlike_evaluations(runs)
     rows, withheld = _compare_metrics(chosen)
     settings: dict[str, Sequence[Any]] = {key: [run.config[key] for run in runs] for key in runs[0].config}
@@ -226,18 +224,14 @@ def _unlike_losses(runs: Sequence[Run]) -> list[str]:
 
 
 def _unlike_evaluations(runs: Sequence[Run]) -> list[str]:
-    """Return notes on evaluation curves that may not be comparable with those of the first run."""
+    """Return notes on evaluation curves that are not comparable with those of the first run."""
     known = {run.name: run.evaluation_settings for run in runs if run.evaluation_settings}
-    if not known:
-        return []
-    (first, settings), *others = known.items()
-    notes = []
-    for name, other in others:
-        if other != settings:
-            notes.append(f"the curves of {first} and {name} were measured with different evaluation settings")
-        elif None in other:
-            notes.append(f"the curves of {first} and {name} may have different settings, which were not recorded")
-    return notes
+    first = next(iter(known), "")
+    return [
+        f"the curves of {first} and {name} were measured with different evaluation settings"
+        for name, settings in known.items()
+        if settings != known[first]
+    ]
 
 
 def _compare_metrics(evaluations: dict[str, Evaluation]) -> tuple[list[Row], list[str]]:

@@ -28,19 +28,18 @@ def render_comparison(comparison: Comparison) -> str:
     contents = {name: evaluation.content for name, evaluation in comparison.evaluations.items()}
     samples, gone = find_shared_samples(comparison.evaluations)
     shown = {strip.run for of_class in samples for strip in of_class.strips}
-    grids, torn = read_training_grids([run for run in comparison.runs if run.name not in shown])
     return template_environment().get_template("comparison/comparison.html.jinja").render(
         runs=comparison.runs,
         contents=contents,
         rows=comparison.rows,
         settings=comparison.settings,
-        notes=[*comparison.notes, *gone, *torn],
+        notes=[*comparison.notes, *gone],
         styles=styles,
         skipped={name: why for content in contents.values() for name, why in content.get("skipped", {}).items()},
         curves=_draw_curves(comparison.runs, styles),
         denoising=_draw_denoising(contents, styles),
         samples=samples,
-        grids=grids,
+        grids=read_training_grids([run for run in comparison.runs if run.name not in shown]),
         confusions=_confusions(contents, styles),
         draw_strip=lambda row, entry: _draw_strip(row, entry, styles),
         run_columns=run_columns,
@@ -63,12 +62,12 @@ def _draw_curves(runs: Sequence[Run], styles: dict[str, int]) -> list[Chart]:
     charts = [_draw_curve("loss", losses, styles, "")] if losses else []
     keys = {key for run in runs for record in run.records for key in record if key.startswith(EVALUATED)}
     for key in sorted(keys - {EVALUATED_BY}):
-        by_settings: dict[str | None, list[tuple[str, list[CurvePoint]]]] = {}
+        by_settings: dict[str, list[tuple[str, list[CurvePoint]]]] = {}
         for run in runs:
             for digest, points in run.evaluation_curve(key):
                 by_settings.setdefault(digest, []).append((run.name, points))
         for digest, curves in by_settings.items():
-            caption = "" if len(by_settings) == 1 else f"Evaluation settings {digest or 'not recorded'}."
+            caption = "" if len(by_settings) == 1 else f"Evaluation settings {digest}."
             charts.append(_draw_curve(key.removeprefix(EVALUATED).replace("_", " "), curves, styles, caption))
     return charts
 

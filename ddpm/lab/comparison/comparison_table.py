@@ -23,11 +23,11 @@ def format_comparison(comparison: Comparison) -> str:
 
 def run_columns(run: Run) -> dict[str, str]:
     """Return the columns of a run in the table of runs, by title."""
-    last = run.records[-1] if run.records else {"step": 0}
+    last = run.records[-1] if run.records else {"step": 0, "samples": 0}
     losses = run.curve("loss")
     return {
         "steps": f"{last['step']:,}",
-        "images seen": f"{run.seen(last):,}",
+        "images seen": f"{last['samples']:,}",
         "parameters": count(run.facts.get("parameters")),
         "multiply-adds": count(run.facts.get("multiply_adds")),
         "seed": str(run.facts.get("seed", "unknown")),
@@ -67,7 +67,7 @@ def at_equal_count(entry: RunEntry) -> str:
     """Format the metric of as many samples as there are images in the real-data baseline; empty without a baseline."""
     if entry.metric is None or entry.metric["real_baseline"] is None:
         return ""
-    return number(entry.metric["real_baseline"].get("samples", entry.metric["value"]))
+    return number(entry.metric["real_baseline"]["samples"])
 
 
 def _metrics(comparison: Comparison) -> list[tuple[str, ...]]:

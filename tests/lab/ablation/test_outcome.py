@@ -178,22 +178,6 @@ def test_a_denoiser_judged_on_images_that_were_trained_on_is_told(
     assert noted(read_outcome(tmp_path, study), "evaluation.held_out_split") == (not held_out)
 
 
-def test_a_metric_that_no_run_has_is_refused_with_those_there_are(
-    tmp_path: Path, finished: Callable[..., Study]
-) -> None:
-    study = finished()
-    with pytest.raises(ValueError, match=r"^metric: .*recall.*accuracy, frechet_distance"):
-        read_outcome(tmp_path, dataclasses.replace(study, metric="recall"))
-
-
-def test_a_foreign_run_is_refused(tmp_path: Path, finished: Callable[..., Study], made: Any) -> None:
-    study = finished()
-    config = study.config(study.arms[0], 1)
-    made[0](dataclasses.replace(config, train=dataclasses.replace(config.train, seed=5)), tmp_path / "plain" / "seed_1")
-    with pytest.raises(ValueError, match=r"plain/seed_1: .*train\.seed.*5.*1"):
-        read_outcome(tmp_path, study)
-
-
 def test_an_evaluation_that_somebody_else_made_does_not_take_the_place_of_the_study_s(
     tmp_path: Path, finished: Callable[..., Study], made: Any
 ) -> None:

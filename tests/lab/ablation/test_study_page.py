@@ -78,7 +78,7 @@ def a_run(name: str, path: Path, config: Config, value: float, images: bool = Tr
         "denoising": [{"sigma": x, "x_0_error": value * x, "standard_error": 0.0} for x in LEVELS],
     }
     settings = {f"{part}.{key}": v for part, values in config.to_dict().items() for key, v in values.items()}
-    return Run(name, path, settings, facts, records, 0, weights, [Evaluation(folder, content, 0.0)])
+    return Run(name, path, settings, facts, records, weights, [Evaluation(folder, content, 0.0)])
 
 
 def an_outcome(

@@ -93,13 +93,13 @@ def _add_checkpoint(run: Path, step: int, digest: str) -> Path:
     return folder
 
 
-def _monitor(run: Path, *digests: str | None) -> None:
+def _monitor(run: Path, *digests: str) -> None:
     """Adds evaluations while training, a record for each digest of settings."""
     with (run / "metrics.jsonl").open("a") as file:
         for i, digest in enumerate(digests):
-            told = {} if digest is None else {"evaluation/settings": digest}
-            record = {"step": 100 + i, "samples": 6400 + 64 * i, "evaluation/kernel_distance": 0.5 + i, **told}
-            file.write(json.dumps(record) + "\n" + json.dumps({"step": 100 + i, "loss": 1.0}) + "\n")
+            seen = {"step": 100 + i, "samples": 6400 + 64 * i}
+            record = {**seen, "evaluation/kernel_distance": 0.5 + i, "evaluation/settings": digest}
+            file.write(json.dumps(record) + "\n" + json.dumps({**seen, "loss": 1.0}) + "\n")
 
 
 @pytest.fixture(scope="session")

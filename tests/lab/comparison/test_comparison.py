@@ -261,17 +261,6 @@ def test_curves_of_other_settings_are_noted(
     assert {"a", "c", "settings"} <= words and "b" not in words
 
 
-def test_curves_that_do_not_record_their_settings_are_noted(
-    tmp_path: Path, make_run: Callable[..., Path], monitor: Callable[..., None]
-) -> None:
-    a, b = (make_run(tmp_path / name) for name in "ab")
-    monitor(a, None, None)
-    assert notes_on_curves(a, b) == []
-    monitor(b, None)
-    (words,) = notes_on_curves(a, b)
-    assert {"a", "b"} <= words
-
-
 def test_an_evaluation_of_earlier_weights_is_noted(
     tmp_path: Path,
     make_run: Callable[..., Path],
