@@ -34,6 +34,7 @@ from ddpm.lab.ablation.trials import (
     read_divergence,
     take_shard,
 )
+from ddpm.lab.pages import template_environment
 from ddpm.processes import (
     FailedElsewhere,
     InUse,
@@ -102,31 +103,20 @@ def _print_plan(
     # The learning rates that a sweep will choose do not affect the time.
     mine = take_shard(list_sweep_trials(study, path), shard) + take_shard(list_trials(study, path, {}), shard)
     left = broadcast_from_main(processes, lambda: [trial for trial in mine if not _is_trained(trial)])
-    seconds, takes = {}, "none to train"
+    seconds = {}
     if left:
         measured = time_steps({arm.name: arm.config for arm in study.arms}, data, rounds=1, warm_up=1)
         seconds = {arm: median(values) for arm, values in measured.items()}
-        time = format_duration(sum(seconds[trial.arm] * trial.config.train.steps for trial in left))
-        takes = f"about {time} on this machine, without evaluations"
-    if not processes.is_main_process:
-        return
     rows = [("arm", "parameters", "multiply-adds", "s per step")]
     for arm, size in sizes.items():
-        step = f"{seconds[arm]:.3f}" if arm in seconds else ""
+        step = f"{seconds[arm]:.3f}" if left else ""
         rows.append((arm, f"{size.parameters:,}", f"{size.multiply_adds:,}", step))
-    total = len(study.arms) * (len(study.seeds) + len(study.learning_rates))
-    sweep = f" and {len(study.learning_rates)} learning rates" if study.learning_rates else ""
-    part = "" if shard == (1, 1) else f", {len(mine)} of them in shard {shard[0]}/{shard[1]}"
-    print(
-        f"question   {study.question}\n"
-        f"data       {data.summary()}\n"
-        f"runs       {len(study.arms)} arms x {len(study.seeds)} seeds{sweep}: {total} runs of "
-        f"{study.baseline.config.train.steps} steps{part}; {len(left)} to train\n"
-        f"metric     {study.metric}\n"
-        f"time       {takes}\n"
-        f"directory  {path}\n\n" + "\n".join(aligned(rows)) + "\n",
-        flush=True,
+    time = format_duration(sum(seconds[trial.arm] * trial.config.train.steps for trial in left))
+    template = template_environment().get_template("ablation/plan.txt.jinja")
+    plan = template.render(
+        study=study, path=path, shard=shard, data=data, mine=mine, left=left, time=time, table=aligned(rows)
     )
+    _say(processes, plan)
 
 
 def _is_trained(trial: Trial) -> bool:

@@ -11,8 +11,8 @@ from ddpm.lab.ablation.study_charts import draw_curves, draw_denoising, draw_dif
 from ddpm.lab.ablation.sweep import read_sweep
 from ddpm.lab.ablation.timing import read_timing
 from ddpm.lab.charts import STYLES
-from ddpm.lab.comparison.comparison_table import count, number_or_empty, setting, signed, signed_interval
-from ddpm.lab.comparison.runs import Evaluation, finite
+from ddpm.lab.comparison.comparison_table import FORMATS
+from ddpm.lab.comparison.runs import Evaluation
 from ddpm.lab.comparison.sample_grids import ClassStrips, find_shared_samples
 from ddpm.lab.pages import template_environment
 
@@ -23,18 +23,14 @@ def render_study(outcome: Outcome) -> str:
     Raises:
         ValueError: if a sample image cannot be read.
     """
-    study = outcome.study
-    styles = {arm.name: i % STYLES for i, arm in enumerate(study.arms)}
+    styles = {arm: i % STYLES for i, arm in enumerate(outcome.runs)}
     runs = [run for of_arm in outcome.runs.values() for run in of_arm]
     samples, sample_seed, gone = _find_samples(outcome)
     return template_environment().get_template("ablation/study.html.jinja").render(
-        study=study,
+        study=outcome.study,
         outcome=outcome,
         styles=styles,
         runs=runs,
-        norms=list(dict.fromkeys(arm.config.model.norm for arm in study.arms)),
-        metrics=[study.metric, *(name for name in outcome.exploratory if name != study.metric)],
-        level=next(iter(outcome.primary.values())).level,
         power=POWER,
         least_pairs=LEAST_PAIRS,
         paired=draw_differences(outcome, styles),
@@ -49,14 +45,9 @@ def render_study(outcome: Outcome) -> str:
         base_text=_read(outcome.path / "base.yaml"),
         images=_list_images(outcome, runs),
         describe_norm=describe_norm,
-        count=count,
-        finite=finite,
-        number=number_or_empty,
         percent=_percent,
         quote=shlex.quote,
-        setting=setting,
-        signed=signed,
-        signed_interval=signed_interval,
+        **FORMATS,
     )
 
 

@@ -6,10 +6,9 @@ from typing import Any
 from markupsafe import Markup
 
 from ddpm.evaluation.estimates import Z
-from ddpm.evaluation.text_table import interval, number
 from ddpm.lab.charts import STYLES, Chart, Mark, Series, draw_confusion_matrix, draw_lines, draw_strip, thin, to_svg
-from ddpm.lab.comparison.comparison import Comparison, Row, RunEntry, shorten, why_incomparable
-from ddpm.lab.comparison.comparison_table import at_equal_count, run_columns, setting, signed, signed_interval
+from ddpm.lab.comparison.comparison import Comparison, Row, RunEntry, why_incomparable
+from ddpm.lab.comparison.comparison_table import FORMATS
 from ddpm.lab.comparison.runs import EVALUATED, EVALUATED_BY, CurvePoint, Run, finite
 from ddpm.lab.comparison.sample_grids import find_shared_samples, read_training_grids
 from ddpm.lab.pages import template_environment
@@ -29,10 +28,8 @@ def render_comparison(comparison: Comparison) -> str:
     samples, gone = find_shared_samples(comparison.evaluations)
     shown = {strip.run for of_class in samples for strip in of_class.strips}
     return template_environment().get_template("comparison/comparison.html.jinja").render(
-        runs=comparison.runs,
+        comparison=comparison,
         contents=contents,
-        rows=comparison.rows,
-        settings=comparison.settings,
         notes=[*comparison.notes, *gone],
         styles=styles,
         skipped={name: why for content in contents.values() for name, why in content.get("skipped", {}).items()},
@@ -42,14 +39,7 @@ def render_comparison(comparison: Comparison) -> str:
         grids=read_training_grids([run for run in comparison.runs if run.name not in shown]),
         confusions=_confusions(contents, styles),
         draw_strip=lambda row, entry: _draw_strip(row, entry, styles),
-        run_columns=run_columns,
-        interval=interval,
-        number=number,
-        setting=setting,
-        shorten=shorten,
-        signed=signed,
-        signed_interval=signed_interval,
-        at_equal_count=at_equal_count,
+        **FORMATS,
     )
 
 

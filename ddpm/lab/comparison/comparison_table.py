@@ -3,7 +3,7 @@
 from typing import Any
 
 from ddpm.evaluation.text_table import aligned, interval, number
-from ddpm.lab.comparison.comparison import Comparison, RunEntry
+from ddpm.lab.comparison.comparison import Comparison, RunEntry, shorten
 from ddpm.lab.comparison.runs import Run, finite
 
 
@@ -68,6 +68,14 @@ def at_equal_count(entry: RunEntry) -> str:
     if entry.metric is None or entry.metric["real_baseline"] is None:
         return ""
     return number(entry.metric["real_baseline"]["samples"])
+
+
+# The functions that templates use.
+_FUNCTIONS = (
+    at_equal_count, count, finite, interval, number, number_or_empty, run_columns, setting, shorten, signed,
+    signed_interval,
+)
+FORMATS = {function.__name__: function for function in _FUNCTIONS}
 
 
 def _metrics(comparison: Comparison) -> list[tuple[str, ...]]:
