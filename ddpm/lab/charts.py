@@ -12,6 +12,7 @@ from matplotlib import colors, rc_context, style, ticker
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 # Name of a CSS variable -> its value in light and in dark mode. The series c0, c1, ... are based on the palette of
 # Okabe and Ito, which people with any color vision can tell apart.
@@ -28,6 +29,7 @@ SERIES = [light for name, light in LIGHT.items() if re.fullmatch(r"c\d", name)]
 DASHES = [(), (8, 3), (2, 3), (9, 3, 2, 3)] * 2     # of each series, in pixels
 STYLES = len(SERIES)                                # series that look different
 MARKED = 40                                         # most points of a line that are marked one by one
+NUMBERED = 200                                      # most cells of a heat map with numbers, which are slow to draw
 LONGEST = 24                                        # characters of a name; longer ones are cut and have a tooltip
 WIDTH = 400                                         # pixels; small, so that text stays legible on a phone
 styled = style.context(["default", {
@@ -102,7 +104,7 @@ def to_svg(figure: Figure) -> Markup:
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", metadata=nothing)
     svg = file.getvalue()
-    width, height = re.search(r'viewBox="0 0 (\S+) (\S+)"', svg).groups()
+    width, height = (f"{72 * inches:g}" for inches in figure.get_size_inches())
     content = svg[svg.index("</defs>") + len("</defs>") :]      # without the style sheet, which would hold for the page
     content = re.sub(r'<g id="tooltip:([^"]*)">', r"<g><title>\1</title>", content)
     content = re.sub(r"\s*(<[^>]+>)\s*", lambda found: _adapt_tag(found[1]), content)
@@ -126,28 +128,30 @@ def draw_lines(
     y_scale: Literal["linear", "log"] | None = None,
 ) -> Figure:
     """Draw lines into one frame; y_scale None is "log" where all y are positive and span a factor of 3 or more."""
-    label = f"{y_label} over {x_label}: {', '.join(line.name for line in series)}"
-    axes = _add_axes(_new_figure(label, WIDTH, 254), (70, WIDTH - 16), (10, 210))
+    figure = _new_figure(f"{y_label} over {x_label}: {', '.join(line.name for line in series)}", WIDTH, 254)
+    axes = _add_axes(figure, (70, WIDTH - 16), (10, 210))
     for name, number, points, _, band in series:
         x, y = zip(*points, strict=True)
         axes.plot(x, y, color=SERIES[number], linestyle=(0, DASHES[number]), label=name)
         if band is not None:
-            axes.fill_between(x, *zip(*band, strict=True), color=SERIES[number], alpha=0.13, linewidth=0)
+            low, high = zip(*band, strict=True)
+            axes.fill_between(x, low, high, color=SERIES[number], alpha=0.13, linewidth=0)
         for point in points if len(points) <= MARKED else ():
             tooltip = f"tooltip:{name}: {point[1]:.4g} at {format_compactly(point[0])}"
             axes.plot(*point, "o", color=SERIES[number], gid=tooltip)
-    low, high = axes.dataLim.intervaly
+    least, greatest = axes.dataLim.intervaly
     axes.set(xlabel=x_label, ylabel=y_label, xscale=x_scale)
-    axes.set_yscale(y_scale or ("log" if 0 < 3 * low <= high else "linear"))
+    axes.set_yscale(y_scale or ("log" if 0 < 3 * least <= greatest else "linear"))
     limits = axes.get_ylim()
     for _, number, points, half_widths, _ in series:
         if half_widths is not None:
-            axes.errorbar(*zip(*points, strict=True), half_widths, fmt="none", color=SERIES[number], capsize=3)
+            x, y = zip(*points, strict=True)
+            axes.errorbar(x, y, half_widths, fmt="none", color=SERIES[number], capsize=3)
     if axes.get_yscale() == "log":      # intervals may reach below 0
         axes.set_ylim(limits)
     _set_ticks(axes.xaxis)
     _set_ticks(axes.yaxis)
-    return axes.figure
+    return figure
 
 
 @styled
@@ -155,7 +159,8 @@ def draw_rows(rows: Sequence[Row], label: str, limits: Sequence[float] = (), sid
     """Draw values with intervals, a row for each name; the axis includes `limits`, `sides` are written at its ends."""
     tops = np.cumsum([0, *(18 + 7 * max(mark.line for mark in row.marks) for row in rows)])
     names = [row.name for row in rows]
-    axes = _add_axes(_new_figure(label, WIDTH, tops[-1] + 66), (_letters(names), WIDTH - 16), (24, 24 + tops[-1]))
+    figure = _new_figure(label, WIDTH, tops[-1] + 66)
+    axes = _add_axes(figure, (_text_width(names), WIDTH - 16), (24, 24 + tops[-1]))
     for row, top, bottom in zip(rows, tops, tops[1:], strict=False):
         if row.reference is not None:
             axes.plot([row.reference] * 2, [top, bottom], color=LIGHT["soft"], linestyle=(0, (3, 2)))
@@ -169,13 +174,14 @@ def draw_rows(rows: Sequence[Row], label: str, limits: Sequence[float] = (), sid
     axes.grid(axis="y", visible=False)
     _set_ticks(axes.xaxis, most=4)
     _set_names(axes.yaxis, (tops[1:] + tops[:-1]) / 2, names)
-    return axes.figure
+    return figure
 
 
 @styled
 def draw_strip(marks: Sequence[Mark], reference: float | None) -> Figure:
     """Draw the first value on an axis that holds all; the strips of all of them can be compared."""
-    axes = _add_axes(_new_figure("value and interval", 120, 18), (0, 120), (0, 18))
+    figure = _new_figure("value and interval", 120, 18)
+    axes = _add_axes(figure, (0, 120), (0, 18))
     ends = [end for end in (*(end for mark in marks for end in mark[1:4]), reference) if end is not None]
     low, high = min(ends), max(ends)
     margin = 0.05 * (high - low) or 1.0
@@ -185,7 +191,7 @@ def draw_strip(marks: Sequence[Mark], reference: float | None) -> Figure:
     if reference is not None:
         axes.axvline(reference, color=LIGHT["soft"], linestyle=(0, (3, 2)))
     _draw_mark(axes, marks[0], 0, "")
-    return axes.figure
+    return figure
 
 
 @styled
@@ -193,7 +199,8 @@ def draw_stacked_bars(rows: Sequence[tuple[str, Sequence[float]]], parts: Sequen
     """Draw shares of a whole (0 to 1): a bar for each row, part i in the color of series i."""
     names = [name for name, _ in rows]
     height = 18 * len(rows)
-    axes = _add_axes(_new_figure(label, WIDTH, height + 46), (_letters(names), WIDTH - 16), (4, 4 + height))
+    figure = _new_figure(label, WIDTH, height + 46)
+    axes = _add_axes(figure, (_text_width(names), WIDTH - 16), (4, 4 + height))
     shares = np.array([shares for _, shares in rows])
     starts = shares.cumsum(axis=1) - shares
     for i, part in enumerate(parts):
@@ -204,7 +211,7 @@ def draw_stacked_bars(rows: Sequence[tuple[str, Sequence[float]]], parts: Sequen
     axes.grid(axis="y", visible=False)
     axes.xaxis.set_ticks([0, 0.5, 1], ["0%", "50%", "100%"])
     _set_names(axes.yaxis, range(len(rows)), names)
-    return axes.figure
+    return figure
 
 
 @styled
@@ -218,7 +225,7 @@ def draw_heat_map(
     number: int = 0,
     texts: Sequence[Sequence[str]] | None = None,
 ) -> Figure:
-    """Draw a table as shades of one color, with numbers where there is room and a scale below.
+    """Draw a table as shades of one color, with a scale below and, if it is small, with numbers.
 
     Args:
         values: a row of cells for each name in `rows`; None and nan are left blank.
@@ -227,14 +234,14 @@ def draw_heat_map(
         label: what the values are, with their unit.
         diverging: whether values below 0 have another color, with equal shades at equal distances from 0.
         low: value of the faintest shade, 0 if diverging; None for the least value.
-        number: of the series whose color is used.
+        number: number of the series whose color is used.
         texts: written into the cells; None for the values.
     """
     grid = np.ma.masked_invalid(np.array(values, dtype=float))
     known = grid.compressed()
     width, height = min(46.0, max(10.0, 560 / len(columns))), min(26.0, max(14.0, 480 / len(rows)))
     flat = all(7 * len(name) <= width for name in columns)
-    left, top = _letters(rows), 40 if flat else 24 + _letters(columns)
+    left, top = _text_width(rows), 40 if flat else 24 + _text_width(columns)
     right, bottom = left + width * len(columns), top + height * len(rows)
     figure = _new_figure(label, max(right + 16, left + 240, left + 7 * len(label)), bottom + 42)
     axes = _add_axes(figure, (left, right), (top, bottom))
@@ -246,9 +253,10 @@ def draw_heat_map(
     other = [colors.to_rgba(SERIES[1], alpha) for alpha in (1.0, 0.05)]
     stops = [(0, other[0]), (0.5, other[1]), (0.5, faint), (1, strong)] if diverging else [(0, faint), (1, strong)]
     shades = colors.LinearSegmentedColormap.from_list("shades", stops, N=64).with_extremes(bad=(*strong[:3], 0))
-    limits = {"vmin": least, "vmax": greatest if greatest > least else least + 1}
-    mesh = axes.pcolormesh(grid, cmap=shades, edgecolors=LIGHT["paper"], linewidth=1, clip_on=False, **limits)
-    for (i, j), value in np.ma.ndenumerate(grid) if width >= 34 and height >= 16 else ():
+    norm = colors.Normalize(least, greatest if greatest > least else least + 1)
+    mesh = axes.pcolormesh(grid, cmap=shades, norm=norm, edgecolors=LIGHT["paper"], linewidth=1, clip_on=False)
+    numbered = width >= 34 and height >= 16 and (texts is not None or grid.size <= NUMBERED)
+    for (i, j), value in np.ma.ndenumerate(grid) if numbered else ():
         color = LIGHT["paper" if mesh.to_rgba(value)[3] > 0.6 else "ink"]
         text = f"{value:.2g}" if texts is None else texts[i][j]
         axes.text(j + 0.5, i + 0.5, text, ha="center", va="center_baseline", color=color, size=11)
@@ -262,13 +270,13 @@ def draw_heat_map(
     axes.spines[:].set_visible(False)
     if known.size:
         scale = _add_axes(figure, (left, left + 216), (bottom + 12, bottom + 24))
-        edges = np.linspace(*limits.values(), 25)
-        scale.pcolormesh(edges, [0, 1], [(edges[1:] + edges[:-1]) / 2], cmap=shades, antialiased=False, **limits)
+        edges = np.linspace(least, norm.vmax or 0.0, 25)
+        scale.pcolormesh(edges, [0, 1], [(edges[1:] + edges[:-1]) / 2], cmap=shades, norm=norm, antialiased=False)
         scale.set_xticks(edges[::12], [f"{edge:.3g}" for edge in edges[::12]])
         scale.set_yticks([])
         scale.spines[:].set_visible(False)
         scale.grid(visible=False)
-    return axes.figure
+    return figure
 
 
 @styled
@@ -297,10 +305,6 @@ def format_compactly(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _format_tick(value: float, _: int | None = None) -> str:
-    return format_compactly(value)
-
-
 def _new_figure(label: str, width: float, height: float) -> Figure:
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)      # a pixel is a point, the unit of SVG
     figure.set_label(label)
@@ -315,12 +319,12 @@ def _add_axes(figure: Figure, across: tuple[float, float], down: tuple[float, fl
 
 
 def _draw_mark(axes: Axes, mark: Mark, y: float, name: str) -> None:
-    look = {"color": SERIES[mark.style], "alpha": mark.alpha}
-    words = format_compactly(mark.value)
+    color, words = SERIES[mark.style], format_compactly(mark.value)
     if mark.low is not None and mark.high is not None:
-        axes.plot([mark.low, mark.high], [y, y], "|-", linewidth=1.3, markersize=6, **look)
+        axes.plot([mark.low, mark.high], [y, y], "|-", linewidth=1.3, markersize=6, color=color, alpha=mark.alpha)
         words += f" ({format_compactly(mark.low)} to {format_compactly(mark.high)})"
-    axes.plot(mark.value, y, mark.shape, gid=f"tooltip:{', '.join(filter(None, (name, mark.note)))}: {words}", **look)
+    tooltip = f"tooltip:{', '.join(filter(None, (name, mark.note)))}: {words}"
+    axes.plot(mark.value, y, mark.shape, color=color, alpha=mark.alpha, gid=tooltip)
 
 
 def _set_ticks(axis: Axis, most: int = 6) -> None:
@@ -331,17 +335,17 @@ def _set_ticks(axis: Axis, most: int = 6) -> None:
     else:
         axis.set_major_locator(ticker.MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
     axis.set_minor_locator(ticker.NullLocator())
-    axis.set_major_formatter(_format_tick)
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: format_compactly(value)))
 
 
-def _set_names(axis: Axis, indices: Sequence[float], names: Sequence[str], rotation: float = 0) -> None:
+def _set_names(axis: Axis, positions: ArrayLike, names: Sequence[str], rotation: float = 0) -> None:
     cut = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
-    axis.set_ticks(indices, cut, rotation=rotation)
+    axis.set_ticks(positions, cut, rotation=rotation)
     for text, name in zip(axis.get_ticklabels(), names, strict=True):
         if len(name) > LONGEST:
             text.set_gid(f"tooltip:{name}")
 
 
-def _letters(names: Sequence[str]) -> float:
+def _text_width(names: Sequence[str]) -> float:
     """Return the pixels that the longest of these names needs."""
     return 8 + 7.2 * min(LONGEST, max(map(len, names)))

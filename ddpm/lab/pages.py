@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from ddpm.lab.charts import DASHES, PALETTE
 
@@ -10,12 +10,12 @@ from ddpm.lab.charts import DASHES, PALETTE
 def template_environment() -> Environment:
     """Return the environment of all templates in this package, named as in "probe/probe.html.jinja".
 
-    Text is escaped, an undefined name is an error, and every template can extend `base.html.jinja`, which holds the
-    head, the colours and the macros `key` and `chart`. `key` looks up the style of a name in `styles`.
+    Text is escaped in templates of HTML, an undefined name is an error, and every page extends `base.html.jinja`, which
+    holds the head, the colors and the macros `key` and `chart`. `key` looks up the style of a name in `styles`.
     """
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        autoescape=select_autoescape(["html.jinja"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

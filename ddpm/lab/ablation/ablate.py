@@ -2,15 +2,14 @@
 
 import gc
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
 from ddpm.config.study import Study
 from ddpm.data import ImageData
@@ -35,7 +34,16 @@ from ddpm.lab.ablation.trials import (
     read_divergence,
     take_shard,
 )
-from ddpm.processes import FailedElsewhere, InUse, check_launch, first_on_main, join_processes, on_main
+from ddpm.lab.pages import template_environment
+from ddpm.processes import (
+    FailedElsewhere,
+    InUse,
+    broadcast_from_main,
+    check_launch,
+    first_on_main,
+    join_processes,
+    on_main,
+)
 from ddpm.training.build import build_data
 from ddpm.training.dry_run import format_duration
 from ddpm.training.train import train
@@ -64,72 +72,51 @@ def ablate(
     processes = join_processes(PATIENCE)
     check_launch(processes.num_processes, "ablate.py")
     check_arms(study)
-    _begin(study, documents, path, shard, dry_run, processes)
-    if dry_run:
-        return
-    rates: dict[str, float] = {}
-    if study.learning_rates:
-        tried = list_sweep_trials(study, path)
-        _make(take_shard(tried, shard), study, processes, "sweep")
-        rates = _from_main(processes, lambda: _rates(study, path, tried))
-    planned = list_trials(study, path, rates)
-    on_main(processes, lambda: _give_up(path, planned))
-    _make(take_shard(planned, shard), study, processes, "run")
-    if _from_main(processes, lambda: read_timing(path)) is None:
-        _time(study, path, processes)
-    on_main(processes, lambda: _conclude(study, path, planned))
-
-
-def _begin(
-    study: Study,
-    documents: Mapping[str, str],
-    path: Path,
-    shard: tuple[int, int],
-    dry_run: bool,
-    processes: PartialState,
-) -> None:
-    """Check arms and data, register the study unless this is a dry run, and print the cost."""
     data = first_on_main(processes, lambda: build_data(study.baseline.config))
-    sizes = _from_main(processes, lambda: measure_arms(study, data))
+    sizes = broadcast_from_main(processes, lambda: measure_arms(study, data))
     on_main(processes, lambda: check_evaluation(study, data))
     if not dry_run:
         on_main(processes, lambda: register(study, documents, data, path))
-    _announce(study, path, shard, data, sizes, processes)
+    _print_plan(study, path, shard, data, sizes, processes)
+    if dry_run:
+        return
+    del data        # every run loads its own
+    rates: dict[str, float] = {}
+    if study.learning_rates:
+        _make(take_shard(list_sweep_trials(study, path), shard), study, processes, "sweep")
+        rates = broadcast_from_main(processes, lambda: choose_rates(study, path))
+    planned = list_trials(study, path, rates)
+    on_main(processes, lambda: _give_up(path, planned))
+    _make(take_shard(planned, shard), study, processes, "run")
+    if broadcast_from_main(processes, lambda: read_timing(path)) is None:
+        _say(processes, "\ntiming the training steps of all arms in turns")
+        data = first_on_main(processes, lambda: build_data(study.baseline.config))
+        seconds = time_steps({arm.name: arm.config for arm in study.arms}, data)
+        on_main(processes, lambda: write_timing(path, seconds, processes.device, processes.num_processes))
+    on_main(processes, lambda: _conclude(study, path, planned))
 
 
-def _announce(
+def _print_plan(
     study: Study, path: Path, shard: tuple[int, int], data: ImageData, sizes: dict[str, Size], processes: PartialState
 ) -> None:
     """Print arms, runs, and the estimated time of the remaining runs."""
     # The learning rates that a sweep will choose do not affect the time.
     mine = take_shard(list_sweep_trials(study, path), shard) + take_shard(list_trials(study, path, {}), shard)
-    left = _from_main(processes, lambda: [trial for trial in mine if not _is_trained(trial)])
+    left = broadcast_from_main(processes, lambda: [trial for trial in mine if not _is_trained(trial)])
     seconds = {}
     if left:
         measured = time_steps({arm.name: arm.config for arm in study.arms}, data, rounds=1, warm_up=1)
         seconds = {arm: median(values) for arm, values in measured.items()}
-    if not processes.is_main_process:
-        return
     rows = [("arm", "parameters", "multiply-adds", "s per step")]
     for arm, size in sizes.items():
-        taken = f"{seconds[arm]:.3f}" if arm in seconds else ""
-        rows.append((arm, f"{size.parameters:,}", f"{size.multiply_adds:,}", taken))
-    total = len(study.arms) * (len(study.seeds) + len(study.learning_rates))
-    steps = study.baseline.config.train.steps
-    sweep = f" and {len(study.learning_rates)} learning rates" if study.learning_rates else ""
-    part = "" if shard == (1, 1) else f", {len(mine)} of them in shard {shard[0]}/{shard[1]}"
+        step = f"{seconds[arm]:.3f}" if left else ""
+        rows.append((arm, f"{size.parameters:,}", f"{size.multiply_adds:,}", step))
     time = format_duration(sum(seconds[trial.arm] * trial.config.train.steps for trial in left))
-    takes = f"about {time} on this machine, without evaluations" if left else "none to train"
-    print(
-        f"question   {study.question}\n"
-        f"data       {data.summary()}\n"
-        f"runs       {len(study.arms)} arms x {len(study.seeds)} seeds{sweep}: {total} runs of {steps} steps{part}; "
-        f"{len(left)} to train\n"
-        f"metric     {study.metric}\n"
-        f"time       {takes}\n"
-        f"directory  {path}\n\n" + "\n".join(aligned(rows)) + "\n",
-        flush=True,
+    template = template_environment().get_template("ablation/plan.txt.jinja")
+    plan = template.render(
+        study=study, path=path, shard=shard, data=data, mine=mine, left=left, time=time, table=aligned(rows)
     )
+    _say(processes, plan)
 
 
 def _is_trained(trial: Trial) -> bool:
@@ -140,55 +127,42 @@ def _is_trained(trial: Trial) -> bool:
 def _make(chosen: Sequence[Trial], study: Study, processes: PartialState, title: str) -> None:
     """Train and evaluate runs one after the other; skip those that another process is working on."""
     for number, trial in enumerate(chosen, 1):
-        if _from_main(processes, lambda trial=trial: is_settled(trial, study)):
+        if broadcast_from_main(processes, partial(is_settled, trial, study)):
             continue
         _say(processes, f"\n{title} {number} of {len(chosen)}: {trial.name} ({trial.path})")
-        kind, message, step = _attempt(trial, study)
-        if kind is not None and issubclass(kind, Diverged):
-            _say(processes, f"{trial.name} diverged: {message}")
-            on_main(processes, lambda trial=trial, step=step, text=message: note_divergence(trial.path, step, text))
-        elif kind is not None:
-            _say(processes, f"{trial.name} is skipped: {message}")
+        problem = _attempt(trial, study)
+        if isinstance(problem, Diverged):
+            _say(processes, f"{trial.name} diverged: {problem}")
+            on_main(processes, partial(note_divergence, trial.path, problem.step, str(problem)))
+        elif problem is not None:
+            _say(processes, f"{trial.name} is skipped: {problem}")
         gc.collect()                    # models and optimizers contain reference cycles
         if torch.cuda.is_available():
             torch.cuda.empty_cache()    # arms with other shapes cannot reuse the cached blocks
 
 
-def _attempt(trial: Trial, study: Study) -> tuple[type[BaseException] | None, str, int | None]:
+def _attempt(trial: Trial, study: Study) -> Diverged | InUse | None:
     """Train and evaluate one run.
 
     Returns:
-        Class, message and step of an error that does not end the study, equal on all processes: divergence, or a run
-        that another process is working on. The class is None without an error.
+        An error that does not end the study, on all processes: divergence, or a run that another process is working on.
 
     Raises:
         ValueError: for any other error; the message names the run.
     """
-    command = evaluate_command(study, trial.path)
     try:
         train(trial.config, trial.path)
-        result = evaluate(command, drawing_settings(study, trial.config))
-        check_metric(study, result)
+        check_metric(study, evaluate(evaluate_command(study, trial.path), drawing_settings(study, trial.config)))
     except (Diverged, InUse) as problem:
-        return type(problem), str(problem), getattr(problem, "step", None)
+        return problem.with_traceback(None)         # a traceback would keep the model in memory
     except FailedElsewhere as failure:
-        if not issubclass(failure.kind, Diverged | InUse):
-            raise
-        return failure.kind, failure.message, None
+        if issubclass(failure.kind, Diverged | InUse):
+            return failure.kind(failure.message)
+        raise
     except ValueError as problem:
         problem.args = (f"{trial.name}: {problem}",)
         raise
-    return None, "", None
-
-
-def _rates(study: Study, path: Path, tried: Sequence[Trial]) -> dict[str, float]:
-    missing = [trial for trial in tried if not is_settled(trial, study)]
-    if missing:
-        raise ValueError(
-            f"learning_rates: {len(missing)} of {len(tried)} runs of the sweep are missing; run this command again "
-            "when the other shards are finished"
-        )
-    return choose_rates(study, path)
+    return None
 
 
 def _give_up(path: Path, planned: Sequence[Trial]) -> None:
@@ -197,14 +171,6 @@ def _give_up(path: Path, planned: Sequence[Trial]) -> None:
     for trial in planned:
         if sweep.get(trial.arm, {}).get("diverged") and read_divergence(trial.path) is None:
             note_divergence(trial.path, None, "the arm diverged at every learning rate of the sweep")
-
-
-def _time(study: Study, path: Path, processes: PartialState) -> None:
-    """Time the training steps of all arms, once for a study."""
-    data = first_on_main(processes, lambda: build_data(study.baseline.config))
-    _say(processes, "\ntiming the training steps of all arms in turns")
-    seconds = time_steps({arm.name: arm.config for arm in study.arms}, data)
-    on_main(processes, lambda: write_timing(path, seconds, processes.device, processes.num_processes))
 
 
 def _conclude(study: Study, path: Path, planned: Sequence[Trial]) -> None:
@@ -219,11 +185,6 @@ def _conclude(study: Study, path: Path, planned: Sequence[Trial]) -> None:
         "the shard that makes the last of them writes the report, or run this command again afterwards",
         file=sys.stderr,
     )
-
-
-def _from_main(processes: PartialState, act: Callable[[], Any]) -> Any:
-    """Call `act` on the main process, and return its result on all processes."""
-    return broadcast_object_list([on_main(processes, act)])[0]
 
 
 def _say(processes: PartialState, line: str) -> None:

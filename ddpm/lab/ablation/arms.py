@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from ddpm.config.sections import Config
-from ddpm.config.study import Arm, Study
+from ddpm.config.study import Study
 from ddpm.data import ImageData
 from ddpm.evaluation.modulation import modulated_layers
 from ddpm.models.unet import UNet
@@ -29,42 +28,25 @@ class Size(NamedTuple):
 
 
 def check_arms(study: Study) -> None:
-    """Check the names in the configurations of the arms, and that all arms have equal data and budgets.
+    """Check the names in the configurations of the arms, and that their primary metric is the same quantity.
 
     Raises:
         ValueError: if an option of an arm is wrong; the message names both.
     """
-    expected = _shared_options(study.baseline.config)
     for arm in study.arms:
         try:
             check_config(arm.config)
         except ValueError as problem:
             raise ValueError(f"arms.{arm.name}: {problem}") from None
-        for key, value in _shared_options(arm.config).items():
-            if value != expected[key]:
-                raise ValueError(
-                    f"arms.{arm.name}: {key} is {value}, but {expected[key]} in {study.baseline.name}; use equal data "
-                    "and budgets in all arms"
-                )
         if study.metric == "denoising_error":
-            _check_noise(study.baseline, arm)
-
-
-def _check_noise(baseline: Arm, arm: Arm) -> None:
-    for key in SIGMA_OPTIONS:
-        ours, theirs = getattr(arm.config.diffusion, key), getattr(baseline.config.diffusion, key)
-        if ours != theirs:
-            raise ValueError(
-                f"metric: denoising_error is a mean over sigmas, which differ in arms.{arm.name}: diffusion.{key} is "
-                f"{ours}, but {theirs} in {baseline.name}; use bits_per_dim or a metric of generated images"
-            )
-
-
-def _shared_options(config: Config) -> dict[str, object]:
-    """Return the options that must be equal in all arms."""
-    data = {f"data.{key}": value for key, value in config.data.reading().items() if key != "memory_gb"}
-    budget = {f"train.{key}": getattr(config.train, key) for key in ("steps", "batch_size")}
-    return {**data, **budget, "model.pretrained": config.model.pretrained}
+            for key in SIGMA_OPTIONS:
+                ours, theirs = (getattr(config.diffusion, key) for config in (arm.config, study.baseline.config))
+                if ours != theirs:
+                    raise ValueError(
+                        f"metric: denoising_error is a mean over sigmas, which differ in arms.{arm.name}: "
+                        f"diffusion.{key} is {ours}, but {theirs} in {study.baseline.name}; use bits_per_dim or a "
+                        "metric of generated images"
+                    )
 
 
 def measure_arms(study: Study, data: ImageData) -> dict[str, Size]:
@@ -98,8 +80,8 @@ def check_groups(unet: UNet, arm: str) -> None:
         ValueError: if groups are too small; the message names the layer.
     """
     for layer in modulated_layers(unet):
-        norm: nn.GroupNorm = layer.norm.norm
-        size = norm.num_channels // norm.num_groups
+        norm = layer.norm.norm
+        size = norm.num_channels // norm.num_groups if isinstance(norm, nn.GroupNorm) else LEAST_GROUP
         if layer.norm.shift_before_norm and size < LEAST_GROUP:
             raise ValueError(
                 f"arms.{arm}: {layer.name} adds the embedding before a norm with {size} channel(s) per group, which "

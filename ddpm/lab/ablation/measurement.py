@@ -1,8 +1,6 @@
 """Checks the evaluation options of a study before its first run is trained."""
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ddpm.config.commands import EvaluateCommand
@@ -34,25 +32,30 @@ def check_evaluation(study: Study, data: ImageData) -> None:
         _check_drawing(study, arm)
     command = evaluate_command(study, Path())
     check_extractor(command.extractor)
-    with _named(""):
+    try:
         if command.extractor not in EXTRACTORS and not command.extractor.startswith(DOWNLOADED):
             build_extractor(command.extractor, data, "cpu", cache_directory())
         _check_images(command, study.baseline.config.data, data)
+    except ValueError as problem:
+        raise ValueError(f"evaluation.{problem}") from None
     if command.guide is not None:
-        with _named("guide: "):
+        try:
             locate(command.guide)
+        except ValueError as problem:
+            raise ValueError(f"evaluation.guide: {problem}") from None
 
 
 def _check_drawing(study: Study, arm: Arm) -> None:
     try:
-        settings = drawing_settings(study, arm.config)
-        check_drawing(build_schedule(arm.config), settings.sampler, settings.steps, settings.timestep_spacing, settings.eta)
+        options = drawing_settings(study, arm.config)
+        check_drawing(build_schedule(arm.config), options.sampler, options.steps, options.timestep_spacing, options.eta)
     except ValueError as problem:
         raise ValueError(f"{str(problem).replace('sample.', 'evaluation.')} (arm {arm.name})") from None
-    if settings.guidance_scale != 1 and study.evaluation.get("guide") is None and arm.config.diffusion.class_dropout_prob == 0:
+    unconditional = study.evaluation.get("guide") is not None or arm.config.diffusion.class_dropout_prob > 0
+    if options.guidance_scale != 1 and not unconditional:
         raise ValueError(
-            f"evaluation.guidance_scale: must be 1 because diffusion.class_dropout_prob is 0 in arm {arm.name}; leave it at 1, or "
-            "set evaluation.guide"
+            f"evaluation.guidance_scale: must be 1 because diffusion.class_dropout_prob is 0 in arm {arm.name}; leave "
+            "it at 1, or set evaluation.guide"
         )
 
 
@@ -61,21 +64,15 @@ def _check_images(command: EvaluateCommand, training: DataConfig, data: ImageDat
     reference, config = data, training
     if command.reference is not None:
         config = reference_config(command, None)
-        size = {"resolution": config.resolution or data.resolution, "channels": config.channels or data.channels}
-        config = dataclasses.replace(config, **size)
+        resolution, channels = config.resolution or data.resolution, config.channels or data.channels
+        config = dataclasses.replace(config, resolution=resolution, channels=channels)
         reference = load_real_images(config, "reference")
     held_out = load_held_out(command, config, reference)
     if held_out is None:
         return
     source = config.source if command.held_out is None else command.held_out
-    shared = held_out.part.shared(data.part) if source == training.source else 0
+    shared = 0
+    if source == training.source and held_out.part is not None and data.part is not None:
+        shared = held_out.part.shared(data.part)
     if shared or held_out.fingerprint == data.fingerprint:
         raise ValueError(f"held_out_split: {shared or len(data):,} of these images are trained on; choose other rows")
-
-
-@contextmanager
-def _named(key: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as problem:
-        raise ValueError(f"evaluation.{key}{problem}") from None

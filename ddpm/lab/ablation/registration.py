@@ -10,7 +10,8 @@ from ddpm.config.study import Study
 from ddpm.data import ImageData
 from ddpm.io.provenance import git_commit, versions
 
-_MISSING = object()
+# Files and directories of the study's runs and of its sweep.
+RUNS = ("*/seed_*/run.json", "*/seed_*/diverged.json", "*/lr_*")
 SHOWN_DIFFERENCES = 5   # number of differences that an error lists
 
 
@@ -32,25 +33,27 @@ def register(study: Study, documents: Mapping[str, str], data: ImageData, path: 
         OSError: if the directory is not writable.
     """
     resolved = json.loads(json.dumps(study.to_dict()))
-    file = path / "study.json"
     if (path / "run.json").exists():
         raise ValueError(f"{path}: is the directory of a single run; name another directory with --run-dir")
-    made = _some_run(path)      # before study.json is read: another shard may register and begin in between
-    if file.exists():
+    # Looked for before study.json is read: another shard may register and begin in between.
+    begun = [run for pattern in RUNS for run in path.glob(pattern)]
+    if (path / "study.json").exists():
         known = read_registration(path)
-        _check_same(_flat(known["study"]), _flat(resolved), path)
+        _check_same(_flatten(known["study"]), _flatten(resolved), path)
         if known["data"]["fingerprint"] != data.fingerprint:
             raise ValueError(
                 f"{path}: contains a study on other data ({known['data']['summary']} there, {data.summary()} now); "
                 "name another directory with --run-dir"
             )
         return known
-    if made is not None:
+    if begun:
         raise ValueError(
-            f"{path}: contains runs such as {made.relative_to(path)} but no study.json; restore it, or name another "
-            "directory with --run-dir"
+            f"{path}: contains runs such as {begun[0].relative_to(path)} but no study.json; restore it, or name "
+            "another directory with --run-dir"
         )
     path.mkdir(parents=True, exist_ok=True)
+    for name, text in documents.items():
+        write_text(path / name, text)
     facts = {
         "digest": json_digest(resolved),
         "data": {"summary": data.summary(), "fingerprint": data.fingerprint},
@@ -58,9 +61,7 @@ def register(study: Study, documents: Mapping[str, str], data: ImageData, path: 
         "git_commit": git_commit(),
         "study": resolved,
     }
-    for name, text in documents.items():
-        write_text(path / name, text)
-    write_json(file, facts)
+    write_json(path / "study.json", facts)
     return facts
 
 
@@ -75,41 +76,32 @@ def read_registration(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: study.json is missing; name the --run-dir of a study of scripts/ablate.py")
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as problem:
-        raise ValueError(f"{file}: {problem}; restore the file") from None
-    if not isinstance(facts, dict) or json_digest(facts.get("study")) != facts.get("digest"):
-        raise ValueError(f"{file}: was changed after it was written (its digest differs); restore the file")
+        intact = json_digest(facts["study"]) == facts["digest"]
+    except (ValueError, LookupError, TypeError):
+        intact = False
+    if not intact:
+        raise ValueError(f"{file}: is damaged or was changed after it was written; restore the file")
     return facts
 
 
-def _some_run(path: Path) -> Path | None:
-    """Return any run of the study or its sweep that has begun; None if there is none."""
-    patterns = ("*/seed_*/run.json", "*/seed_*/diverged.json", "*/lr_*")
-    return next((found for pattern in patterns for found in path.glob(pattern)), None)
-
-
 def _check_same(known: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    changed = [
-        f"{key} ({_short(known.get(key, _MISSING))} there, {_short(now.get(key, _MISSING))} now)"
-        for key in known | now
-        if known.get(key, _MISSING) != now.get(key, _MISSING)
-    ]
+    pairs = {key: (known.get(key, "missing"), now.get(key, "missing")) for key in known | now}
+    changed = [f"{key} ({_cut(old)} there, {_cut(new)} now)" for key, (old, new) in pairs.items() if old != new]
     if changed:
         more = f" and {len(changed) - SHOWN_DIFFERENCES} more" if len(changed) > SHOWN_DIFFERENCES else ""
         listed = ", ".join(changed[:SHOWN_DIFFERENCES])
         raise ValueError(f"{path}: contains another study: {listed}{more}; name another directory with --run-dir")
 
 
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
+def _flatten(value: Any, key: str = "") -> dict[str, Any]:
     """Flatten nested values to dotted keys; lists of named entries also yield their names, in order."""
     if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
         names = [item["name"] for item in value]
-        return {key: ", ".join(names), **_flat(dict(zip(names, value, strict=True)), key)}
+        return {key: ", ".join(names), **_flatten(dict(zip(names, value, strict=True)), key)}
     if not isinstance(value, dict) or not value:
         return {key: value}
-    return {k: v for name, item in value.items() for k, v in _flat(item, f"{key}.{name}" if key else str(name)).items()}
+    return {k: v for name, item in value.items() for k, v in _flatten(item, f"{key}.{name}".lstrip(".")).items()}
 
 
-def _short(value: Any) -> str:
-    text = "missing" if value is _MISSING else str(value)
-    return text if len(text) <= 40 else f"{text[:39]}…"
+def _cut(value: Any) -> str:
+    return str(value) if len(str(value)) <= 40 else f"{str(value)[:39]}…"

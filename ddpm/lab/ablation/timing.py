@@ -22,10 +22,8 @@ from ddpm.training.launch import start_accelerator
 from ddpm.training.trainer import Trainer
 
 ROUNDS = 15             # measured rounds; the median is reported
-WARM_UP_ROUNDS = 2             # rounds before them, for memory allocation and kernel selection
-WHAT = (
-    "one optimizer step on one global batch: data loading, forward, backward, clipping, optimizer, EMA"
-)
+WARM_UP_ROUNDS = 2      # rounds before them, for memory allocation and kernel selection
+WHAT = "one optimizer step on one global batch: data loading, forward, backward, clipping, optimizer, EMA"
 
 
 def time_steps(
@@ -53,8 +51,7 @@ def time_steps(
             train = dataclasses.replace(config.train, steps=max(config.train.steps, total), max_skipped=total)
             config = dataclasses.replace(config, train=train)
             accelerator = start_accelerator(config)
-            unet = build_unet(config, data)
-            trainer = Trainer(config, accelerator, data, build_schedule(config), unet, Path(name))
+            trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), Path(name))
             rank, processes = accelerator.process_index, accelerator.num_processes
             batches = load_micro_batches(data, train, 0, rank, processes, config.data.workers)
             arms.append((name, trainer, stack.enter_context(closing(batches))))
@@ -69,8 +66,8 @@ def time_steps(
     return seconds
 
 
-def machine(device: torch.device) -> str:
-    """Return a description of the hardware."""
+def describe_machine(device: torch.device) -> str:
+    """Return the name of the GPU, or of the CPU with the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} thread(s)"
@@ -80,7 +77,7 @@ def write_timing(path: Path, seconds: Mapping[str, list[float]], device: torch.d
     """Write timing.json into the directory of a study."""
     content = {
         "what": WHAT,
-        "machine": machine(device),
+        "machine": describe_machine(device),
         "processes": processes,
         "median_seconds": {name: median(values) for name, values in seconds.items()},
         "seconds": dict(seconds),

@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from ddpm.atomic import write_json
 from ddpm.config.commands import EvaluateCommand
@@ -13,8 +12,6 @@ from ddpm.config.sections import Config, SampleConfig, differences
 from ddpm.config.study import STUDY_METRICS, Study
 from ddpm.config.yaml_files import read_config
 from ddpm.lab.comparison.runs import Evaluation, Run, read_run
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -67,9 +64,9 @@ def list_sweep_trials(study: Study, path: Path) -> list[Trial]:
     ]
 
 
-def take_shard(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
-    """Return shard i of n: every n-th item, beginning with the i-th."""
-    return list(items[shard[0] - 1 :: shard[1]])
+def take_shard(trials: Sequence[Trial], shard: tuple[int, int]) -> list[Trial]:
+    """Return shard i of n: every n-th run, beginning with the i-th."""
+    return list(trials[shard[0] - 1 :: shard[1]])
 
 
 def evaluation_folder(run: Path) -> Path:
@@ -86,8 +83,7 @@ def evaluate_command(study: Study, run: Path) -> EvaluateCommand:
 
 def drawing_settings(study: Study, config: Config) -> SampleConfig:
     """Return the sampling options of the evaluation: the study's, and the run's section `sample` for the others."""
-    names = {f.name for f in dataclasses.fields(SampleConfig)}
-    given = {key: value for key, value in study.evaluation.items() if key in names and value is not None}
+    given = {key: value for key, value in study.evaluation.items() if hasattr(config.sample, key) and value is not None}
     return dataclasses.replace(config.sample, **given)
 
 
@@ -143,5 +139,5 @@ def find_study_evaluation(run: Run) -> Evaluation | None:
 
     Other evaluations of the run are ignored.
     """
-    place = evaluation_folder(run.path)
-    return next((e for e in run.evaluations if e.folder == place and e.weights == run.newest_weights), None)
+    folder = evaluation_folder(run.path)
+    return next((e for e in run.evaluations if e.folder == folder and e.weights == run.newest_weights), None)

@@ -2,6 +2,7 @@
 
 from ddpm.evaluation.text_table import number
 from ddpm.lab.ablation.statistics import LEAST_PAIRS, POWER, Contrast
+from ddpm.lab.pages import template_environment
 
 # The weaker form of each verdict, if the arm that it favours lost more runs to divergence than the other.
 SURVIVORS = {"better": "better where it survived", "worse": "worse where the other survived"}
@@ -37,61 +38,9 @@ def verdict_sentence(
     Returns:
         A sentence, and another if seeds are missing; that one comes first if the arms lost different numbers of runs.
     """
-    sentences = [_finding(arm, baseline, metric, contrast)]
-    lost = [f"{diverged[name]} of {_counted(runs, 'run')} of {name}" for name in (arm, baseline) if diverged.get(name)]
-    pairs = f"; the comparison uses the {_counted(contrast.pairs, 'seed')} that both have"
-    rest = pairs if contrast.pairs else ""
-    if diverged.get(arm, 0) != diverged.get(baseline, 0):
-        sentences.insert(0, f"{' and '.join(lost)} diverged{rest}.")
-    elif lost:
-        sentences.append(f"{' and '.join(lost)} diverged{rest}.")
-    elif 0 < contrast.pairs < runs:
-        sentences.append(f"Only {contrast.pairs} of {_counted(runs, 'seed')} are available in both arms so far.")
-    return " ".join(sentences)
-
-
-def _finding(arm: str, baseline: str, metric: str, found: Contrast) -> str:
-    seeds = _counted(found.pairs, "seed")
-    if found.value is None:
-        return f"{arm} and {baseline} cannot be compared: no seed has {metric} in both arms."
-    difference = f"{metric} of {arm} minus {metric} of {baseline} is {number(found.value)}{_percent(found.relative)}"
-    if found.verdict == "too few seeds":
-        return f"With {seeds} there is no interval and no verdict, {LEAST_PAIRS} seeds are needed: {difference}."
-    inconclusive = f"No difference was found between {arm} and {baseline} with {seeds}"
-    if found.low is None:
-        return f"{inconclusive}: {difference} for every seed, so the spread over further seeds is unknown."
-    if found.low == found.high == 0:
-        return f"{inconclusive}: {metric} is equal for every seed."
-    level = f"{100 * found.level:.4g} % interval"
-    least = f" (the smallest possible with {seeds})" if found.p_value == found.least_p_value else ""
-    p_value = f"p {number(found.p_value)}{least}"
-    if found.verdict == "undecided":
-        ends = f"{number(found.low)} to {number(found.high)}"
-        power = f"a difference of {number(found.detectable)} would have been detected with {100 * POWER:g} % power"
-        return f"{inconclusive}: {difference}, {level} {ends}, {p_value}; {power}."
-    # As an amount, so that the interval has no signs.
-    way, sign = ("lower", -1) if found.value < 0 else ("higher", 1)
-    low, high = sorted((sign * found.low, sign * found.high))
-    amount = f"{number(abs(found.value))}{_percent(found.relative and abs(found.relative))}"
-    ends = f"{level} {number(low)} to {number(high)}"
-    facts = f"{metric} is {way} by {amount}, {ends}, {seeds}, {p_value}"
-    if found.verdict in SURVIVORS.values():
-        seems = next(verdict for verdict, of_those_left in SURVIVORS.items() if of_those_left == found.verdict)
-        lost = arm if seems == "better" else baseline
-        return (
-            f"On the remaining seeds {arm} is {seems} than {baseline}, but {lost} lost more runs to divergence, so it "
-            f"cannot be called better: {facts}."
-        )
-    return f"{arm} is {found.verdict} than {baseline}: {facts}."
-
-
-def _percent(fraction: float | None) -> str:
-    """Format a fraction as a percentage in brackets; empty if it is None."""
-    if fraction is None:
-        return ""
-    percent = 100 * fraction
-    return f" ({percent:.2g} %)" if abs(percent) < 99.5 else f" ({percent:,.0f} %)"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    template = template_environment().get_template("ablation/verdict.txt.jinja")
+    text = template.render(
+        arm=arm, baseline=baseline, metric=metric, found=contrast, runs=runs, diverged=diverged, survivors=SURVIVORS,
+        least_pairs=LEAST_PAIRS, power=POWER, number=number,
+    )
+    return " ".join(text.split())

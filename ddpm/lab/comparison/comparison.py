@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ddpm.lab.comparison.runs import BaselineRecord, EstimateRecord, Evaluation, Run, finite
+from ddpm.lab.comparison.runs import Evaluation, Run, finite
 
 
 class Difference(NamedTuple):
@@ -29,12 +29,12 @@ class RunEntry(NamedTuple):
 
     Attributes:
         run: name of the run.
-        metric: the metric; None if the evaluation does not have it.
+        metric: its entry in evaluation.json; None if the evaluation does not have it.
         difference: difference from the first evaluated run; None for that run, and if the two are not comparable.
     """
 
     run: str
-    metric: EstimateRecord | None
+    metric: dict[str, Any] | None
     difference: Difference | None
 
 
@@ -50,7 +50,7 @@ class Row(NamedTuple):
 
     name: str
     better: str
-    real_baseline: BaselineRecord | None
+    real_baseline: dict[str, Any] | None
     entries: Sequence[RunEntry]
 
 
@@ -72,28 +72,15 @@ class Comparison(NamedTuple):
     notes: Sequence[str]
 
 
-def _held_out(content: dict[str, Any]) -> str | None:
-    return content["held_out"]["fingerprint"] if content.get("held_out") else None
-
-
-def _sigmas(content: dict[str, Any]) -> str | None:
-    points = content.get("denoising") or ()
-    return ", ".join(f"{point['sigma']:.6g}" for point in points) or None
-
-
-_BOUND: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "held_out.fingerprint": _held_out,
-    "reference.fingerprint": lambda content: content["reference"]["fingerprint"],
-    "bound_images": lambda content: (content.get("likelihood_images") or {}).get("count"),
-}
-# Additional settings that must agree for one metric (or for the curve of denoising errors).
-ALSO_NEEDED: dict[str, dict[str, Callable[[dict[str, Any]], Any]]] = {
-    "accuracy": {"classifier.digest": lambda content: content["classifier"]["digest"] if content.get("classifier") else None},
-    "memorised": {"held_out.fingerprint": _held_out},
-    "bits_per_dim": {**_BOUND, "bound_steps": lambda content: content.get("bound_steps")},
-    "denoising": _BOUND,        # the curve over sigma
+_DENOISER = ("held_out.fingerprint", "reference.fingerprint", "likelihood_images.count")
+# Additional settings that must agree for one metric (or for the curve of denoising errors), as keys of evaluation.json.
+ALSO_NEEDED = {
+    "accuracy": ("classifier.digest",),
+    "memorised": ("held_out.fingerprint",),
+    "bits_per_dim": (*_DENOISER, "bound_steps"),
+    "denoising": _DENOISER,        # the curve over sigma
     # A mean over other sigmas, such as those of another schedule, is a different quantity.
-    "denoising_error": {**_BOUND, "sigmas": _sigmas},
+    "denoising_error": (*_DENOISER, "sigmas"),
 }
 _MISSING = object()
 
@@ -134,14 +121,14 @@ def compare(runs: Sequence[Run]) -> Comparison:
         elif run.name in chosen and run.newest_weights not in (None, chosen[run.name].weights):
             folder = chosen[run.name].folder.name
             notes.append(f"{run.name}: evaluation {folder} is of an older checkpoint; run scripts/evaluate.py again")
-        if run.left_out:
-            notes.append(f"{run.name}: invalid lines of metrics.jsonl are ignored ({run.left_out})")
     notes += _unlike_losses(runs) + _unlike_evaluations(runs)
-    rows, withheld = _rows(chosen)
-    return Comparison(runs, chosen, rows, _settings(runs), notes + withheld)
+    rows, withheld = _compare_metrics(chosen)
+    settings: dict[str, Sequence[Any]] = {key: [run.config[key] for run in runs] for key in runs[0].config}
+    differing = {key: values for key, values in settings.items() if any(value != values[0] for value in values)}
+    return Comparison(runs, chosen, rows, differing, notes + withheld)
 
 
-def difference(first: EstimateRecord, other: EstimateRecord) -> Difference:
+def difference(first: dict[str, Any], other: dict[str, Any]) -> Difference:
     """Return the second metric minus the first.
 
     The interval assumes independent metrics: it adds the squared distances from each value to the ends of its interval
@@ -160,15 +147,30 @@ def difference(first: EstimateRecord, other: EstimateRecord) -> Difference:
 
 def why_incomparable(first: dict[str, Any], other: dict[str, Any], name: str) -> str | None:
     """Return why the metric `name` of two evaluations cannot be compared; None if it can."""
-    for key, of in ALSO_NEEDED.get(name, {}).items():
-        if of(first) != of(other):
-            return f"{key} is {shorten(of(first))} and {shorten(of(other))}"
-    return None
+    pairs = {key: (_look_up(first, key), _look_up(other, key)) for key in ALSO_NEEDED.get(name, ())}
+    return next((f"{key} is {shorten(a)} and {shorten(b)}" for key, (a, b) in pairs.items() if a != b), None)
+
+
+def _look_up(content: dict[str, Any], key: str) -> Any:
+    """Return the value of a dotted key of evaluation.json; None if it is missing."""
+    if key == "sigmas":
+        return ", ".join(f"{point['sigma']:.6g}" for point in content.get("denoising") or ()) or None
+    value: Any = content
+    for name in key.split("."):
+        value = (value or {}).get(name)
+    return value
+
+
+def differing_settings(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Return the settings of two evaluations that differ but must agree, such as "count is 500 and 300"."""
+    a, b = comparison_key(first), comparison_key(other)
+    pairs = {key: (a.get(key, _MISSING), b.get(key, _MISSING)) for key in a | b}
+    return [f"{key} is {shorten(x)} and {shorten(y)}" for key, (x, y) in pairs.items() if x != y]
 
 
 def shorten(value: Any) -> str:
     """Shorten a digest to its first digits, and return other values as text."""
-    text = "none" if value is None else str(value)
+    text = "none" if value is None else "missing" if value is _MISSING else str(value)
     return text[:8] if len(text) >= 32 and text.isalnum() else text
 
 
@@ -192,8 +194,10 @@ def _shared(runs: Sequence[Run]) -> tuple[dict[str, Evaluation], list[str]]:
     incomparable = [run for run in runs if run.name not in chosen]
     alone = len(chosen) == 1 and incomparable     # there is nothing to compare the first run with
     notes = [
-        f"{'all metrics' if alone else f'the metrics of {run.name}'} are left out: "
-        f"{_disagreement(runs[0], by_run[0][best], run)}"
+        f"{'all metrics' if alone else f'the metrics of {run.name}'} are left out: {runs[0].name} and {run.name} have "
+        "no evaluation with equal settings "
+        f"({differing_settings(by_run[0][best].content, run.evaluations[0].content)[0]}); run scripts/evaluate.py with "
+        "the same settings"
         for run in incomparable
     ]
     if alone:
@@ -205,17 +209,6 @@ def _shared(runs: Sequence[Run]) -> tuple[dict[str, Evaluation], list[str]]:
             folder = by_run[0][key].folder.name
             notes.append(f"evaluation {folder} of {runs[0].name} and its counterparts are not shown")
     return chosen, notes
-
-
-def _disagreement(first: Run, evaluation: Evaluation, run: Run) -> str:
-    a, b = comparison_key(evaluation.content), comparison_key(run.evaluations[0].content)
-    pairs = {key: (a.get(key, _MISSING), b.get(key, _MISSING)) for key in {**a, **b}}
-    name, (x, y) = next((key, pair) for key, pair in pairs.items() if pair[0] != pair[1])
-    there, here = ("missing" if value is _MISSING else shorten(value) for value in (x, y))
-    return (
-        f"{first.name} and {run.name} have no evaluation with equal settings, {name} is {there} for {first.name} and "
-        f"{here} for {run.name}; run scripts/evaluate.py with the same settings"
-    )
 
 
 def _unlike_losses(runs: Sequence[Run]) -> list[str]:
@@ -231,44 +224,34 @@ def _unlike_losses(runs: Sequence[Run]) -> list[str]:
 
 
 def _unlike_evaluations(runs: Sequence[Run]) -> list[str]:
-    """Return notes on evaluation curves that may not be comparable with those of the first run."""
+    """Return notes on evaluation curves that are not comparable with those of the first run."""
     known = {run.name: run.evaluation_settings for run in runs if run.evaluation_settings}
-    if not known:
-        return []
-    (first, settings), *others = known.items()
-    notes = []
-    for name, other in others:
-        if other != settings:
-            notes.append(f"the curves of {first} and {name} were measured with different evaluation settings")
-        elif None in other:
-            notes.append(f"the curves of {first} and {name} may have different settings, which were not recorded")
-    return notes
+    first = next(iter(known), "")
+    return [
+        f"the curves of {first} and {name} were measured with different evaluation settings"
+        for name, settings in known.items()
+        if settings != known[first]
+    ]
 
 
-def _settings(runs: Sequence[Run]) -> dict[str, Sequence[Any]]:
-    found = {key: [run.config[key] for run in runs] for key in runs[0].config}
-    return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
-
-
-def _rows(evaluations: dict[str, Evaluation]) -> tuple[list[Row], list[str]]:
-    contents = {name: evaluation.content for name, evaluation in evaluations.items()}
-    if not contents:
-        return [], []
-    (first_name, first), *others = contents.items()
+def _compare_metrics(evaluations: dict[str, Evaluation]) -> tuple[list[Row], list[str]]:
+    """Return all metrics of the evaluations by name of the run, and a note for each that cannot be compared."""
+    contents = {run: evaluation.content for run, evaluation in evaluations.items()}
+    first = next(iter(contents), "")
     rows, notes = [], []
     for name in dict.fromkeys(name for content in contents.values() for name in content["metrics"]):
-        metrics = [content["metrics"].get(name) for content in contents.values()]
-        some = next(metric for metric in metrics if metric is not None)
-        real_baseline = next((f["real_baseline"] for f in metrics if f is not None and f["real_baseline"] is not None), None)
-        entries = [RunEntry(first_name, metrics[0], None)]
-        for (run, content), metric in zip(others, metrics[1:], strict=True):
-            reason = why_incomparable(first, content, name)
-            if metric is None or metrics[0] is None:
-                entries.append(RunEntry(run, metric, None))
-            elif reason is not None:
-                entries.append(RunEntry(run, metric, None))
-                notes.append(f"{name}: {first_name} and {run} are not compared because {reason}")
-            else:
-                entries.append(RunEntry(run, metric, difference(metrics[0], metric)))
-        rows.append(Row(name, some["better"], real_baseline, entries))
+        metrics = {run: content["metrics"].get(name) for run, content in contents.items()}
+        known = [metric for metric in metrics.values() if metric is not None]
+        entries = []
+        for run, metric in metrics.items():
+            found = None
+            if run != first and metric is not None and metrics[first] is not None:
+                reason = why_incomparable(contents[first], contents[run], name)
+                if reason is None:
+                    found = difference(metrics[first], metric)
+                else:
+                    notes.append(f"{name}: {first} and {run} are not compared because {reason}")
+            entries.append(RunEntry(run, metric, found))
+        real_baseline = next((metric["real_baseline"] for metric in known if metric["real_baseline"] is not None), None)
+        rows.append(Row(name, known[0]["better"], real_baseline, entries))
     return rows, notes

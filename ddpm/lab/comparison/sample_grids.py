@@ -11,7 +11,7 @@ from PIL import Image
 
 from ddpm.data.decode import UnreadableImage, unreadable_if_it_fails
 from ddpm.io.image_formats import folder_names
-from ddpm.lab.comparison.runs import Evaluation, Run, step_of
+from ddpm.lab.comparison.runs import Evaluation, Run
 
 CLASSES, SEEDS = 10, 8      # largest number that is shown
 SHOWN_PIXELS = 48           # smaller images are enlarged to about this height
@@ -49,20 +49,6 @@ class ClassStrips(NamedTuple):
     strips: Sequence[Strip]
 
 
-class TrainingGrid(NamedTuple):
-    """A sample grid of training.
-
-    Attributes:
-        run: name of the run.
-        step: training step at which it was drawn.
-        uri: data URI of the PNG.
-    """
-
-    run: str
-    step: int
-    uri: str
-
-
 def find_shared_samples(evaluations: dict[str, Evaluation]) -> tuple[list[ClassStrips], list[str]]:
     """Find the images of runs with equal seeds and classes.
 
@@ -79,7 +65,7 @@ def find_shared_samples(evaluations: dict[str, Evaluation]) -> tuple[list[ClassS
     notes = [f"{run}: its samples were not kept and are not shown" for run, folder in folders.items() if not folder]
     present = {run: folder for run, folder in folders.items() if folder}
     names = list(dict.fromkeys(n for e in evaluations.values() for n in e.content.get("class_names") or ()))
-    found = []
+    found: list[ClassStrips] = []
     for name, folder in folder_names([*names, "none"]).items():
         files = find_shared_files([path / folder for path in present.values()])[:SEEDS]
         if files and len(found) < CLASSES:
@@ -98,18 +84,16 @@ def find_shared_files(folders: Sequence[Path]) -> list[str]:
     return sorted(filter(re.compile(r"seed\d+\.png").fullmatch, set.intersection(*names)), key=_seed)
 
 
-def read_training_grids(runs: Sequence[Run]) -> tuple[list[TrainingGrid], list[str]]:
-    """Return the newest grid of each run that has one, and a note for each that cannot be read."""
-    found, notes = [], []
+def read_training_grids(runs: Sequence[Run]) -> list[tuple[str, int, str]]:
+    """Return the name of each run with a sample grid of training, the step of its newest grid, and its data URI."""
+    found = []
     for run in runs:
-        file = run.newest_grid
-        if file is None:
-            continue
-        try:
-            found.append(TrainingGrid(run.name, int(step_of(file)), as_uri(_open(file, MOST_GRID_PIXELS, None))))
-        except UnreadableImage as problem:
-            notes.append(f"{run.name}: {file.name} is not shown because it cannot be read ({problem})")
-    return found, notes
+        steps = [path.stem.removeprefix("step_") for path in (run.path / "samples").glob("step_*.png")]
+        newest = max(filter(str.isdecimal, steps), default=None)
+        if newest is not None:
+            grid = _open(run.path / "samples" / f"step_{newest}.png", MOST_GRID_PIXELS, None)
+            found.append((run.name, int(newest), as_uri(grid)))
+    return found
 
 
 def as_uri(image: Image.Image) -> str:
@@ -124,7 +108,7 @@ def _seed(file: str) -> int:
 
 
 def _strip(run: str, files: Sequence[Path]) -> Strip:
-    images = [_sample(file) for file in files]
+    images = [_open(file, MOST_PIXELS, MOST_PIXELS) for file in files]
     width, height = images[0].size
     gap = max(1, width // 24)
     sheet = Image.new("RGBA", (len(images) * (width + gap) - gap, height))      # transparent between the images
@@ -134,15 +118,11 @@ def _strip(run: str, files: Sequence[Path]) -> Strip:
     return Strip(run, as_uri(sheet), sheet.width * factor, sheet.height * factor)
 
 
-def _sample(file: Path) -> Image.Image:
-    try:
-        return _open(file, MOST_PIXELS, MOST_PIXELS)
-    except UnreadableImage as problem:
-        raise ValueError(f"{file}: cannot be read as an image: {problem}; run scripts/evaluate.py again") from None
-
-
 def _open(file: Path, width: int, height: int | None) -> Image.Image:
     """Open an image, and reduce it if it is wider or higher than allowed; None allows any height."""
-    with unreadable_if_it_fails(), Image.open(file) as image:
-        image.thumbnail((width, height or image.height))
-        return image.convert("RGB")
+    try:
+        with unreadable_if_it_fails(), Image.open(file) as image:
+            image.thumbnail((width, height or image.height))
+            return image.convert("RGB")
+    except UnreadableImage as problem:
+        raise ValueError(f"{file}: is not an image ({problem}); delete it, or run scripts/evaluate.py again") from None

@@ -12,7 +12,7 @@ from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import Config, SampleConfig, TrackingConfig, TrainConfig
 from ddpm.config.study import Arm, Study
 from ddpm.config.yaml_files import read_config
-from ddpm.lab.ablation import outcome, trials
+from ddpm.lab.ablation import trials
 from ddpm.lab.comparison import runs
 
 
@@ -42,7 +42,7 @@ def write_training(config: Config, path: Path) -> None:
     (path / "config.yaml").write_text(config.to_yaml())
     facts = {"data": {"summary": "images", "fingerprint": "d" * 8}, "parameters": 10, "multiply_adds": 20}
     (path / "run.json").write_text(json.dumps({**facts, "git_commit": "c0ffee", "versions": {"torch": "2"}}))
-    (path / "metrics.jsonl").write_text('{"step": 4, "loss": 0.5}\n')
+    (path / "metrics.jsonl").write_text('{"step": 4, "samples": 256, "loss": 0.5}\n')
 
 
 def write_evaluation(
@@ -93,7 +93,7 @@ def read_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Config]:
             _known[text] = read_config(file)
         return _known[text]
 
-    for module in (outcome, runs, trials):
+    for module in (runs, trials):
         monkeypatch.setattr(module, "read_config", read)
     return read
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from ddpm.config.sections import Config, DataConfig, DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
+from ddpm.config.sections import Config, DiffusionConfig, ModelConfig, SampleConfig
 from ddpm.config.study import Arm, Study
 from ddpm.data import ImageData
 from ddpm.lab.ablation.arms import check_arms, check_groups, measure_arms
@@ -45,19 +45,6 @@ def test_options_that_do_not_fit_are_refused_with_the_arm() -> None:
     arms = (study.arms[0], dataclasses.replace(study.arms[1], config=unfit))
     with pytest.raises(ValueError, match=r"^arms\.second: sample\.steps: 1001"):
         check_arms(dataclasses.replace(study, arms=arms))
-
-
-def test_unequal_data_or_budgets_are_refused() -> None:
-    # Arms of a file cannot override these; arms made by hand can.
-    equal = Arm("a", {}, Config())
-    longer = Arm("b", {}, Config(train=TrainConfig(steps=601)))
-    with pytest.raises(ValueError, match=r"^arms\.b: train\.steps.*601.*600"):
-        check_arms(Study("?", (equal, longer), (0,), "accuracy"))
-    other = Arm("b", {}, Config(data=DataConfig(resolution=4)))
-    with pytest.raises(ValueError, match=r"^arms\.b: data\.resolution"):
-        check_arms(Study("?", (equal, other), (0,), "accuracy"))
-    decoded_elsewhere = Arm("b", {}, Config(data=DataConfig(workers=7, memory_gb=1, horizontal_flip=True)))
-    check_arms(Study("?", (equal, decoded_elsewhere), (0,), "accuracy"))
 
 
 @pytest.mark.parametrize("change", [{"schedule": "linear"}, {"num_timesteps": 500}, {"zero_terminal_snr": True}])

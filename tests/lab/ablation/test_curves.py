@@ -12,7 +12,7 @@ from ddpm.lab.comparison.runs import Run
 
 
 def a_run(records: Iterable[dict[str, Any]]) -> Run:
-    return Run("run", Path("run"), {"train.batch_size": 64}, {}, list(records), 0, None, [])
+    return Run("run", Path("run"), {"train.batch_size": 64}, {}, list(records), None, [])
 
 
 def logged(steps: Iterable[int], loss: Callable[[int], float | None], key: str = "loss", **more: Any) -> Run:

@@ -26,15 +26,15 @@ def study_of(**evaluation: Any) -> Study:
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "sampler": ({"sampler": "dmpp"}, r"evaluation\.sampler: .*dpmpp"),
-    "timestep_spacing": ({"timestep_spacing": "logsn"}, r"evaluation\.spacing: .*logsnr"),
+    "timestep_spacing": ({"timestep_spacing": "logsn"}, r"evaluation\.timestep_spacing: .*logsnr"),
     "steps of one arm": ({"steps": 30}, r"evaluation\.steps: .*20.*arm short"),
     "eta": ({"sampler": "dpmpp", "eta": 0.5}, r"evaluation\.eta: .*dpmpp"),
-    "guidance of one arm": ({"guidance_scale": 2.0}, r"evaluation\.guidance: .*arm short.*1"),
+    "guidance of one arm": ({"guidance_scale": 2.0}, r"evaluation\.guidance_scale: .*arm short.*1"),
     "extractor": ({"extractor": "jugde"}, r"evaluation\.extractor: .*classifier"),
     "own extractor": ({"extractor": "nowhere_at_all:Mine"}, r"evaluation\.extractor: .*nowhere_at_all"),
     "guide": ({"guide": "runs/nowhere"}, r"evaluation\.guide: .*runs/nowhere"),
     "split that is not there": ({"held_out_split": "tset[:3]"}, r"evaluation\.held_out_split: .*tset"),
-    "rows that are trained on": ({"held_out_split": "train[250:400]"}, r"held_out_split: 50 images .*other rows"),
+    "rows that are trained on": ({"held_out_split": "train[250:400]"}, r"evaluation\.held_out_split: 50 .*other rows"),
     "all that is trained on": ({"held_out_split": "train[:300]"}, r"evaluation\.held_out: .*name other images"),
     "source that is not there": ({"held_out": "/nowhere/at/all"}, r"evaluation\.held_out: .*/nowhere/at/all"),
     "reference that is not there": ({"reference": "/nowhere/at/all"}, r"evaluation\.reference: .*/nowhere/at/all"),

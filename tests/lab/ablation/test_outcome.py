@@ -71,19 +71,23 @@ def test_runs_are_paired_by_seed(tmp_path: Path, finished: Callable[..., Study])
     assert "timed" in note and "scripts/ablate.py" in note
 
 
-def test_what_reproduces_every_run(tmp_path: Path, finished: Callable[..., Study]) -> None:
-    outcome = read_outcome(tmp_path, finished())
-    assert [(p["arm"], p["seed"]) for p in outcome.provenance][:4] == [
+def test_what_reproduces_every_run(
+    tmp_path: Path, finished: Callable[..., Study], read_page: Callable[[str], Any]
+) -> None:
+    page = read_page(render_study(read_outcome(tmp_path, finished())))
+    heads, *rows = next(rows for rows in page.tables if "weights" in rows[0])
+    runs = [dict(zip(heads, row, strict=True)) for row in rows]
+    assert [(run["arm"], run["seed"]) for run in runs][:4] == [
         ("plain", "0"), ("plain", "1"), ("plain", "2"), ("again", "0")
     ]
-    for told in outcome.provenance:
-        folder = tmp_path.parent / told["evaluation"]
+    for run in runs:
+        folder = tmp_path.parent / run["evaluation"]
         content = json.loads((folder / "evaluation.json").read_text())
-        assert content["model"]["weights"] == told["weights"] and told["data"] == "d" * 8
-        assert told["git_commit"] == "c0ffee" and told["versions"] == "torch 2"
+        assert content["model"]["weights"] == run["weights"] and run["data"] == "d" * 8
+        assert run["commit"] == "c0ffee" and run["versions"] == "torch 2"
         config = folder.parents[1] / "config.yaml"
-        assert str(config.relative_to(tmp_path.parent)) in told["command"]
-    assert len({told["weights"] for told in outcome.provenance}) == 9
+        assert str(config.relative_to(tmp_path.parent)) in run["command"]
+    assert len({run["weights"] for run in runs}) == 9
 
 
 def test_the_record_is_plain_json_and_names_no_place(tmp_path: Path, finished: Callable[..., Study]) -> None:
@@ -172,22 +176,6 @@ def test_a_denoiser_judged_on_images_that_were_trained_on_is_told(
         images = {"likelihood_images": {"count": 50, "held_out": held_out}}
         file.write_text(json.dumps(json.loads(file.read_text()) | images))
     assert noted(read_outcome(tmp_path, study), "evaluation.held_out_split") == (not held_out)
-
-
-def test_a_metric_that_no_run_has_is_refused_with_those_there_are(
-    tmp_path: Path, finished: Callable[..., Study]
-) -> None:
-    study = finished()
-    with pytest.raises(ValueError, match=r"^metric: .*recall.*accuracy, frechet_distance"):
-        read_outcome(tmp_path, dataclasses.replace(study, metric="recall"))
-
-
-def test_a_foreign_run_is_refused(tmp_path: Path, finished: Callable[..., Study], made: Any) -> None:
-    study = finished()
-    config = study.config(study.arms[0], 1)
-    made[0](dataclasses.replace(config, train=dataclasses.replace(config.train, seed=5)), tmp_path / "plain" / "seed_1")
-    with pytest.raises(ValueError, match=r"plain/seed_1: .*train\.seed.*5.*1"):
-        read_outcome(tmp_path, study)
 
 
 def test_an_evaluation_that_somebody_else_made_does_not_take_the_place_of_the_study_s(

@@ -16,12 +16,13 @@ from ddpm.config.sections import Config, DiffusionConfig, ModelConfig, TrainConf
 from ddpm.config.study import STUDY_METRICS, Arm, Study
 from ddpm.evaluation.text_table import number
 from ddpm.lab.ablation import study_charts
-from ddpm.lab.ablation.glossary import MEANINGS, describe_norm
+from ddpm.lab.ablation.glossary import describe_norm
 from ddpm.lab.ablation.outcome import Outcome, RunOutcome
 from ddpm.lab.ablation.statistics import Contrast, Measured, bonferroni_level, contrast
 from ddpm.lab.ablation.study_page import render_study
 from ddpm.lab.ablation.verdicts import verdict_sentence
 from ddpm.lab.comparison.runs import Evaluation, Run
+from ddpm.lab.pages import template_environment
 from ddpm.models.norm import NORMS
 
 CONFIG = Config(train=TrainConfig(steps=100))
@@ -60,9 +61,10 @@ def a_run(name: str, path: Path, config: Config, value: float, images: bool = Tr
         pixels = np.random.default_rng(round(1e6 * value)).integers(0, 256, (3, 8, 8), dtype=np.uint8)
         for i, image in enumerate(pixels):
             Image.fromarray(image).save(drawn / f"seed{i:06d}.png")
+    facts_of_metrics = {"low": None, "high": None, "count": 64, "real_baseline": None}
     metrics = {
-        "denoising_error": {"value": value, "low": None, "high": None, "count": 64, "better": "lower", "real_baseline": None},
-        "accuracy": {"value": 1 - value, "low": None, "high": None, "count": 64, "better": "higher", "real_baseline": None},
+        "denoising_error": {"value": value, "better": "lower", **facts_of_metrics},
+        "accuracy": {"value": 1 - value, "better": "higher", **facts_of_metrics},
     }
     weights = f"{round(1e9 * value):064x}"
     content = {
@@ -76,7 +78,7 @@ def a_run(name: str, path: Path, config: Config, value: float, images: bool = Tr
         "denoising": [{"sigma": x, "x_0_error": value * x, "standard_error": 0.0} for x in LEVELS],
     }
     settings = {f"{part}.{key}": v for part, values in config.to_dict().items() for key, v in values.items()}
-    return Run(name, path, settings, facts, records, 0, weights, [Evaluation(folder, content, 0.0)])
+    return Run(name, path, settings, facts, records, weights, [Evaluation(folder, content, 0.0)])
 
 
 def an_outcome(
@@ -140,7 +142,6 @@ def an_outcome(
         step_seconds=dict(seconds or {}),
         verdicts=[verdict_sentence(arm, arms[0].name, "denoising_error", primary[arm], seeds, lost) for arm in others],
         notes=list(notes),
-        provenance=[{"arm": run.arm, "seed": str(run.seed), "weights": run.evaluation.weights} for run in done],
     )
 
 
@@ -242,7 +243,7 @@ def test_what_reproduces_it_is_there(source: str, outcome: Outcome, read_page: C
     assert "python scripts/train.py --config it/plain/seed_0/config.yaml --run-dir runs/again" in words
     assert str(outcome.path.parent) not in source
     assert "python scripts/evaluate.py runs/again --held-out-split 'train[1500:]' --count 64" in words
-    assert all(facts["weights"] in words for facts in outcome.provenance)
+    assert all(run.evaluation.weights in words for of_arm in outcome.runs.values() for run in of_arm)
     assert 'Is a &lt; b &amp; &#34;c&#34; so?' in source and "a < b" not in source
 
 
@@ -393,7 +394,8 @@ def test_a_sweep_is_a_table(tmp_path: Path, read_page: Callable[[str], Any]) -> 
 
 @pytest.mark.parametrize("name", STUDY_METRICS)
 def test_every_metric_is_explained(name: str) -> None:
-    assert MEANINGS[name][0].isupper() and MEANINGS[name].endswith(".")
+    meanings = template_environment().get_template("ablation/metrics.html.jinja").module.meanings
+    assert meanings[name][0].isupper() and meanings[name].endswith(".")
 
 
 @pytest.mark.parametrize("name", NORMS)

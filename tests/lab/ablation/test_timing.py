@@ -49,4 +49,4 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     found = read_timing(tmp_path)
     assert found["seconds"] == {"a": [3.0, 1.0, 2.0], "b": [4.0]}
     assert found["median_seconds"] == {"a": 2.0, "b": 4.0}
-    assert found["machine"] == timing.machine(torch.device("cpu")) and found["processes"] == 2
+    assert found["machine"] == timing.describe_machine(torch.device("cpu")) and found["processes"] == 2

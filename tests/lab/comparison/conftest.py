@@ -13,7 +13,9 @@ from PIL import Image
 from ddpm.config.sections import Config, ModelConfig, TrainConfig
 
 NAMES = ["cat", "dog & <co>"]
-SETTINGS = {"sampler": "ddim", "steps": 50, "guidance_scale": 1.0, "guidance_interval": None, "batch_size": 100, "seed": 0}
+SETTINGS = {
+    "sampler": "ddim", "steps": 50, "guidance_scale": 1.0, "guidance_interval": None, "batch_size": 100, "seed": 0
+}
 
 
 def _make_run(path: Path, steps: int = 30, seed: int = 0, **config: Any) -> Path:
@@ -31,9 +33,13 @@ def _make_run(path: Path, steps: int = 30, seed: int = 0, **config: Any) -> Path
     return path
 
 
-def _estimate(value: float, half: float | None, better: str = "lower", real_baseline: float | None = None) -> dict[str, Any]:
+def _estimate(
+    value: float, half: float | None, better: str = "lower", real_baseline: float | None = None
+) -> dict[str, Any]:
     ends = {"low": None if half is None else value - half, "high": None if half is None else value + half}
-    real = None if real_baseline is None else {"value": real_baseline, "low": None, "high": None, "count": 250, "samples": value + 11}
+    real = {"value": real_baseline, "low": None, "high": None, "count": 250, "samples": value + 11}
+    if real_baseline is None:
+        real = None
     return {"value": value, **ends, "count": 500, "better": better, "real_baseline": real}
 
 
@@ -87,13 +93,13 @@ def _add_checkpoint(run: Path, step: int, digest: str) -> Path:
     return folder
 
 
-def _monitor(run: Path, *digests: str | None) -> None:
+def _monitor(run: Path, *digests: str) -> None:
     """Adds evaluations while training, a record for each digest of settings."""
     with (run / "metrics.jsonl").open("a") as file:
         for i, digest in enumerate(digests):
-            told = {} if digest is None else {"evaluation/settings": digest}
-            record = {"step": 100 + i, "samples": 6400 + 64 * i, "evaluation/kernel_distance": 0.5 + i, **told}
-            file.write(json.dumps(record) + "\n" + json.dumps({"step": 100 + i, "loss": 1.0}) + "\n")
+            seen = {"step": 100 + i, "samples": 6400 + 64 * i}
+            record = {**seen, "evaluation/kernel_distance": 0.5 + i, "evaluation/settings": digest}
+            file.write(json.dumps(record) + "\n" + json.dumps({**seen, "loss": 1.0}) + "\n")
 
 
 @pytest.fixture(scope="session")
