@@ -52,7 +52,7 @@ REGISTRIES: dict[str, Iterable[str]] = {
     "evaluation.timestep_spacing": SPACINGS,
     "evaluation.metric": MONITORED,
 }
-OF_CONVERT = {"to": FORMATS, "preset": PRESETS, "schedule": SCHEDULES, "prediction": PREDICTIONS}
+OF_CONVERT = {"to": CONVERSION_TARGETS, "preset": PRESETS, "schedule": SCHEDULES, "prediction": PREDICTIONS}
 # Choices that no dict holds: code compares with them directly.
 OTHERS = {"train.lr_schedule", "train.mixed_precision", "tracking.wandb"}
 
