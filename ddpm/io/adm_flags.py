@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ddpm.config.values import check_range, convert_mapping, field_types
+from ddpm.config.values import convert_mapping, field_types
 
 _CHANNEL_MULT = {512: "0.5,1,1,2,2,4,4", 256: "1,1,2,2,4,4", 128: "1,1,2,3,4", 64: "1,2,3,4", 32: "1,2,2,2"}
 _WITHOUT_EFFECT = (     # flags for training, precision and sampling
@@ -121,7 +121,8 @@ def _numbers(name: str, text: str) -> list[int | float]:
         values = [_LISTS[name](number) for number in text.split(",") if text]
     except ValueError:
         values = [0]
-    check_range(all(0 < value < 10_000 for value in values), name, text, "numbers above 0, such as 16 or 1,2,4")
+    if not all(0 < value < 10_000 for value in values):
+        raise ValueError(f"{name}: {text!r} is out of range; allowed: numbers above 0, such as 16 or 1,2,4")
     return [int(value) if value == int(value) else value for value in values]
 
 

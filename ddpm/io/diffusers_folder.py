@@ -9,7 +9,6 @@ import diffusers
 import torch
 from diffusers import SchedulerMixin, UNet2DModel
 
-from ddpm.config.values import check_range
 from ddpm.diffusion.objective import PREDICTIONS
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.io.unet2d import from_unet2d, unet_options
@@ -54,7 +53,8 @@ def read_folder(
             raise ValueError(f"{option}: {folder} has no scheduler that defines it; pass --{option}, one of {known}")
     if schedule is not None and prediction is not None:
         steps = 1000 if num_timesteps is None else num_timesteps
-        check_range(steps >= 2, "num_timesteps", steps, "2 or more")
+        if steps < 2:
+            raise ValueError(f"num_timesteps: {steps} is out of range; allowed: 2 or more")
         noise, predicted = NoiseSchedule(SCHEDULES[schedule](steps)), prediction
     else:
         assert scheduler is not None
