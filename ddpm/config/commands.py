@@ -16,11 +16,8 @@ SHARD = re.compile(r"([0-9]+)/([0-9]+)")
 # The options of SamplerConfig, each of which may be None for the value of the model's run.
 OptionalSamplerConfig = dataclasses.make_dataclass(
     "OptionalSamplerConfig",
-    [(field.name, field.type | None, None) for field in dataclasses.fields(SamplerConfig)],      # type: ignore[operator]
-    bases=(CheckedOptions,),
-    namespace={"__doc__": SamplerConfig.__doc__},
-    frozen=True,
-    kw_only=True,
+    [(field.name, field.type | None, None) for field in dataclasses.fields(SamplerConfig)],     # type: ignore[operator]
+    bases=(CheckedOptions,), namespace={"__doc__": SamplerConfig.__doc__}, frozen=True, kw_only=True,
 )
 
 

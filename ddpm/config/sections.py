@@ -322,23 +322,19 @@ OPTIONS = {f"{name}.{key}": kind for name, section in SECTIONS.items() for key, 
 # Options that affect how a run is observed, stored or computed, but not its result. They may change on resume.
 CHANGEABLE = {
     *(key for key in OPTIONS if key.startswith(("sample.", "tracking.", "evaluation."))),
-    "train.gradient_accumulation_steps",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.sample_every",
-    "train.max_skipped",
-    "data.memory_gb",
-    "data.workers",
-    "model.gradient_checkpointing",
+    *("data.memory_gb", "data.workers", "model.gradient_checkpointing", "train.gradient_accumulation_steps"),
+    *("train.checkpoint_every", "train.keep_checkpoints", "train.sample_every", "train.max_skipped"),
 }
 
 
-def flatten(content: Mapping[Any, Any]) -> dict[str, Any]:
+def flatten(content: Any) -> dict[str, Any]:
     """Return options by names such as `model.norm`, whether they are given by these or in sections.
 
     Raises:
-        ValueError: if a section holds something other than options, or an option occurs twice.
+        ValueError: if the content or a section is not a mapping of options, or an option occurs twice.
     """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{content!r} is not a mapping; give options and values, such as {{model.norm: adagn}}")
     options: dict[str, Any] = {}
     for key, value in content.items():
         if key in SECTIONS and not isinstance(value, Mapping):

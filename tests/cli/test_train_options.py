@@ -6,8 +6,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ddpm.cli.train import main, parse_train
+from ddpm.cli.parser import parse_command
+from ddpm.cli.train import main
+from ddpm.config.commands import TrainCommand
 from ddpm.config.sections import OPTIONS, SECTIONS, Config, ModelConfig, TrainConfig
+
+
+def parse_train(argv: list[str]) -> TrainCommand:
+    return parse_command(TrainCommand, "train.py", argv)
+
 
 FILES: dict[str, str | bytes] = {
     "chanels.yaml": "model:\n  chanels: 8\n",
