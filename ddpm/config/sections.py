@@ -78,10 +78,10 @@ class ModelConfig(CheckedOptions, section="model"):
 
     Args:
         channels: base width of the network.
-        channel_mult: width multiplier of each level, from the finest to the coarsest; each level halves the resolution.
-        num_res_blocks: number of residual blocks per level.
-        attention_resolutions: resolutions in pixels at which there is self-attention (the middle always has it); null
-            selects those of at most 16 pixels, without that of the images.
+        channel_mult: width multiplier of each stage, from the finest to the coarsest; each stage halves the resolution.
+        num_res_blocks: number of residual blocks per stage.
+        attention_resolutions: resolutions in pixels at which there is self-attention, in addition to the middle of the
+            network; null selects those of all stages but the first that have at most 16 pixels.
         head_channels: number of channels per attention head.
         norm: how the timestep and class embedding enters a residual block. `groupnorm` adds it before the norm;
             `groupnorm_matched` does too, with a wider embedding so that the number of parameters equals that of
@@ -124,7 +124,7 @@ class DiffusionConfig(CheckedOptions, section="diffusion"):
         schedule: noise schedule.
         num_timesteps: number of timesteps of the forward process.
         zero_terminal_snr: rescale the schedule to a signal-to-noise ratio of zero at the last timestep.
-        prediction: target of the network.
+        prediction: prediction target of the network.
         weighting: weight of the loss at each timestep.
         timestep_sampler: distribution of the timesteps of a training batch.
         class_dropout_prob: probability of training on the null class, for classifier-free guidance; 0 for a model
@@ -165,7 +165,7 @@ class TrainConfig(CheckedOptions, section="train"):
         beta2: second beta of AdamW.
         max_grad_norm: maximum norm of the gradient, to which it is clipped.
         ema_half_life: half-life of the moving average of the weights, in images.
-        ema_warmup: the half-life is at most this fraction of the images seen so far.
+        ema_warmup: maximum half-life as a fraction of the images seen so far, which limits it early in training.
         mixed_precision: precision of the forward and backward pass; fp16 needs a GPU.
         seed: seed of all random numbers.
         max_skipped: maximum number of consecutive updates that are skipped because the loss or gradient is not finite.

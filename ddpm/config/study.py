@@ -179,7 +179,8 @@ class Study:
 
     def _problems_of_metric(self) -> Iterator[str]:
         needed = lookup(STUDY_METRICS, self.metric, "metric")
-        names = [name.strip() for name in (self.evaluation.get("metrics") or needed).split(",") if name.strip()]
+        given = self.evaluation.get("metrics")
+        names = [name.strip() for name in (needed if given is None else given).split(",") if name.strip()]
         for name in names:
             lookup(dict.fromkeys(STUDY_METRICS.values()), name, "evaluation.metrics")
         if needed not in names:
