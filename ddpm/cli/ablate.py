@@ -1,11 +1,11 @@
 """Run a study, arms x seeds, and report its result."""
 
-from ddpm.cli.parser import command_line
+from ddpm.cli.parser import from_command_line
 from ddpm.config.commands import AblateCommand
 from ddpm.config.study_files import read_study, study_documents
 
 
-@command_line(AblateCommand)
+@from_command_line(AblateCommand)
 def main(command: AblateCommand) -> None:
     """Run the command."""
     study, documents = read_study(command.study), study_documents(command.study)

@@ -1,10 +1,10 @@
 """Compare runs in a table and on one HTML page."""
 
-from ddpm.cli.parser import command_line
+from ddpm.cli.parser import from_command_line
 from ddpm.config.commands import CompareCommand
 
 
-@command_line(CompareCommand)
+@from_command_line(CompareCommand)
 def main(command: CompareCommand) -> None:
     """Run the command."""
     from ddpm.lab.comparison.compare import write_comparison  # imported only now, so that --help is fast

@@ -1,11 +1,11 @@
 """Convert models between this package and other code bases."""
 
-from ddpm.cli.parser import command_line
+from ddpm.cli.parser import from_command_line
 from ddpm.config.commands import ConvertCommand
 from ddpm.config.yaml_files import read_flags
 
 
-@command_line(ConvertCommand)
+@from_command_line(ConvertCommand)
 def main(command: ConvertCommand) -> None:
     """Run the command."""
     flags = None if command.flags is None else read_flags(command.flags)

@@ -1,11 +1,11 @@
 """Measure the quality of a model's images."""
 
-from ddpm.cli.parser import command_line
+from ddpm.cli.parser import from_command_line
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.yaml_files import sample_settings
 
 
-@command_line(EvaluateCommand)
+@from_command_line(EvaluateCommand)
 def main(command: EvaluateCommand) -> None:
     """Run the command."""
     settings = sample_settings(command)

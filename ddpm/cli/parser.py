@@ -24,7 +24,7 @@ POSITIONAL = ("model", "runs")
 FILES_OF_OPTIONS = ("config", *SECTIONS)
 
 
-def command_line(command: type[Command]) -> Callable[[Callable[[Command], None]], Callable[..., None]]:
+def from_command_line(command: type[Command]) -> Callable[[Callable[[Command], None]], Callable[..., None]]:
     """Turn a function of a command's options into one of its command line, which defaults to that of the program."""
 
     def decorate(run: Callable[[Command], None]) -> Callable[..., None]:
@@ -129,7 +129,7 @@ class CommandLine:
             raise ValueError(f"{extra[0]!r} is unexpected; options start with --, and --help lists them")
         values = {self.positional: getattr(found, self.positional)} if self.positional else {}
         for name, option, text in found.given:
-            values |= self._read(name, text, values.get(name, self.defaults[name]) if option.endswith("+") else None)
+            values |= self._read(name, option, text, values)
         for name in self.required:
             if not values.get(name):
                 raise ValueError(f"{name}: is missing; type {self.parser.usage}")
@@ -142,15 +142,16 @@ class CommandLine:
         name, equals, value = token.partition("=")
         return self.spellings.get(name.replace("_", "-"), name) + equals + value
 
-    def _read(self, name: str, text: Any, before: Any) -> dict[str, Any]:
-        """Return the values that an option gives; a list is appended to `before` unless that is None."""
+    def _read(self, name: str, option: str, text: Any, values: dict[str, Any]) -> dict[str, Any]:
+        """Return what an option gives after those that gave `values`."""
         if name in FILES_OF_OPTIONS:
             return self._read_file(name, Path(text))
         if self._is_switch(name):
             return {name: True}
         value = value_from_text(text, self.kinds[name], name)
-        if before is not None:
-            value = [*before, *(value if isinstance(value, list) else [value])]
+        if option.endswith("+"):
+            before = values.get(name, self.defaults[name])
+            value = [*(before if isinstance(before, list) else []), *(value if isinstance(value, list) else [value])]
         return {name: value}
 
     def _read_file(self, name: str, file: Path) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """Show how the modulation of a trained model behaves."""
 
-from ddpm.cli.parser import command_line
+from ddpm.cli.parser import from_command_line
 from ddpm.config.commands import ProbeCommand
 
 
-@command_line(ProbeCommand)
+@from_command_line(ProbeCommand)
 def main(command: ProbeCommand) -> None:
     """Run the command."""
     from ddpm.lab.probe.probe import probe  # imported only now, so that --help is fast

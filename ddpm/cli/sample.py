@@ -1,11 +1,11 @@
 """Draw images of chosen classes from a trained model."""
 
-from ddpm.cli.parser import command_line
+from ddpm.cli.parser import from_command_line
 from ddpm.config.commands import SampleCommand
 from ddpm.config.yaml_files import sample_settings
 
 
-@command_line(SampleCommand)
+@from_command_line(SampleCommand)
 def main(command: SampleCommand) -> None:
     """Run the command."""
     settings = sample_settings(command)

@@ -1,10 +1,10 @@
 """Train a class-conditional diffusion model."""
 
-from ddpm.cli.parser import command_line
+from ddpm.cli.parser import from_command_line
 from ddpm.config.commands import TrainCommand
 
 
-@command_line(TrainCommand)
+@from_command_line(TrainCommand)
 def main(command: TrainCommand) -> None:
     """Run the command."""
     if command.print_config:
