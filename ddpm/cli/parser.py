@@ -148,7 +148,7 @@ class CommandLine:
             return self._read_file(name, Path(text))
         if self._is_switch(name):
             return {name: True}
-        value = value_from_text(text, self.kinds[name], name)
+        value = value_from_text(text, self.kinds[name])
         if option.endswith("+"):
             before = values.get(name, self.defaults[name])
             value = [*(before if isinstance(before, list) else []), *(value if isinstance(value, list) else [value])]

@@ -11,7 +11,6 @@ from ddpm.config.values import CheckedOptions, PositiveInt, Range, SeedInt, at_l
 
 AtLeastTwo = Annotated[int, at_least(2)]
 AtLeastTwenty = Annotated[int, at_least(20)]
-SHARD = re.compile(r"([0-9]+)/([0-9]+)")
 
 # The options of SamplerConfig, each of which may be None for the value of the model's run.
 OptionalSamplerConfig = dataclasses.make_dataclass(
@@ -201,7 +200,7 @@ class PushCommand(CheckedOptions):
 
 def is_shard(text: str) -> bool:
     """Return whether a text is i/n with i from 1 to n."""
-    match = SHARD.fullmatch(text)
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
     return match is not None and 1 <= int(match[1]) <= int(match[2])
 
 

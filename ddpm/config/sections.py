@@ -144,10 +144,8 @@ class DiffusionConfig(CheckedOptions, section="diffusion"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.zero_terminal_snr and self.prediction == "eps":
-            raise ValueError(
-                "diffusion.prediction: eps does not determine the image where diffusion.zero_terminal_snr leaves no "
-                "signal; use v or x_0"
-            )
+            # Without a signal, the noise does not determine the image.
+            raise ValueError("diffusion.prediction: eps is impossible with diffusion.zero_terminal_snr; use v or x_0")
 
 
 @dataclass(frozen=True)

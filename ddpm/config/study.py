@@ -21,25 +21,23 @@ STUDY_METRICS = {
     "accuracy": "accuracy", "memorised": "memorisation",
     "denoising_error": "denoising", "bits_per_dim": "bits_per_dim",
 }
-# Options that would make the comparison of arms unfair: a prefix of their names, the exceptions, and the problem.
-UNFAIR: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("train.seed", (), "is set by seeds; remove it, or use seed_shift"),
-    ("train.steps", (), "would give the arms unequal budgets; set it in base"),
-    ("train.batch_size", (), "would give the arms unequal budgets; set it in base"),
-    ("model.pretrained", (), "would give the arms unequal budgets, because its weights are trained; set it in base"),
-    ("sample.", (), "would make the evaluation of the arms unequal; set it in base, or set {name} in evaluation"),
-    (
-        "data.",
-        ("data.shuffle_labels", "data.horizontal_flip", "data.workers", "data.memory_gb"),
-        "would give the arms unequal data; set it in base (an arm may set {exceptions})",
-    ),
-)
-# The same where the base is a pretrained model.
-UNFAIR_TO_PRETRAINED = (
-    "model.",
-    ("model.dropout", "model.gradient_checkpointing"),
-    "has no effect, because model.pretrained in base determines the architecture; an arm may set {exceptions}",
-)
+# Prefixes of options that would make the comparison of arms unfair, and what is wrong with them.
+UNFAIR = {
+    "train.seed": "is set by seeds; remove it, or use seed_shift",
+    "train.steps": "would give the arms unequal budgets; set it in base",
+    "train.batch_size": "would give the arms unequal budgets; set it in base",
+    "model.pretrained": "would give the arms unequal budgets, because its weights are trained; set it in base",
+    "sample.": "would make the evaluation of the arms unequal; set it in base, or set {name} in evaluation",
+    "data.": "would give the arms unequal data; set it in base (an arm may set {allowed})",
+}
+OF_NO_EFFECT_IF_PRETRAINED = {
+    "model.": "has no effect, because model.pretrained in base determines the architecture; an arm may set {allowed}"
+}
+# Exceptions with these prefixes.
+ALLOWED_IN_ARMS = {
+    "data.": ("data.shuffle_labels", "data.horizontal_flip", "data.workers", "data.memory_gb"),
+    "model.": ("model.dropout", "model.gradient_checkpointing"),
+}
 # Options that have no effect on the result, in addition to CHANGEABLE.
 OF_NO_EFFECT = {"train.log_every"}
 SWEEP_SEED = 1_000_000      # added to the first seed of the study for the runs that choose a learning rate
@@ -72,10 +70,11 @@ class Arm:
                 f"arms: {self.name!r} is not a valid folder name; use letters, digits, _, -, + and dots, as in "
                 "adagn_scale"
             )
-        rules = (*UNFAIR, UNFAIR_TO_PRETRAINED) if self.config.model.pretrained else UNFAIR
-        for key, (prefix, exceptions, problem) in itertools.product(self.overrides, rules):
-            if key.startswith(prefix) and key not in exceptions:
-                remedy = problem.format(name=key.removeprefix(prefix), exceptions=", ".join(exceptions))
+        rules = UNFAIR | (OF_NO_EFFECT_IF_PRETRAINED if self.config.model.pretrained else {})
+        for key, (prefix, problem) in itertools.product(self.overrides, rules.items()):
+            allowed = ALLOWED_IN_ARMS.get(prefix, ())
+            if key.startswith(prefix) and key not in allowed:
+                remedy = problem.format(name=key.removeprefix(prefix), allowed=", ".join(allowed))
                 raise ValueError(f"arms.{self.name}: {key} {remedy}")
 
 
@@ -104,12 +103,7 @@ class Study:
     evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        pairs = itertools.combinations(self.arms, 2)
-        checks = (
-            self._problems_of_arms(), self._problems_of_seeds(), self._problems_of_learning_rates(),
-            self._problems_of_metric(), *itertools.starmap(self._problems_of_pair, pairs),
-        )
-        for problem in itertools.chain(*checks):
+        for problem in self._problems():
             raise ValueError(problem)
 
     @property
@@ -143,11 +137,16 @@ class Study:
             del arm["config"]["train"]["seed"]
         return plain
 
-    def _problems_of_arms(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[str]:
         if len(self.arms) < 2:
             yield f"arms: there are {len(self.arms)}; give two or more to compare"
         for name in _repeated(arm.name.casefold() for arm in self.arms):        # some file systems ignore case
             yield f"arms: {name} occurs twice; rename one (case is ignored)"
+        yield from self._problems_of_seeds()
+        yield from self._problems_of_learning_rates()
+        yield from self._problems_of_metric()
+        for a, b in itertools.combinations(self.arms, 2):
+            yield from self._problems_of_pair(a, b)
 
     def _problems_of_seeds(self) -> Iterator[str]:
         if not self.seeds:

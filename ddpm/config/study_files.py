@@ -35,14 +35,9 @@ def read_study(path: Path) -> Study:
         base = _base(given.get("base", {}), path.parent)
         if not isinstance(given["arms"], dict):
             raise ValueError("arms: give names and their overrides, such as adagn: {model.norm: adagn}")
-        return Study(
-            question=plain["question"],
-            arms=tuple(_arm(name, overrides, base) for name, overrides in given["arms"].items()),
-            seeds=tuple(plain["seeds"]),
-            metric=plain["metric"],
-            learning_rates=tuple(plain.get("learning_rates", ())),
-            evaluation=_evaluation_options(given.get("evaluation", {})),
-        )
+        plain |= {key: tuple(value) for key, value in plain.items() if isinstance(value, list)}
+        arms = tuple(_arm(name, overrides, base) for name, overrides in given["arms"].items())
+        return Study(**plain, arms=arms, evaluation=_evaluation_options(given.get("evaluation", {})))
 
 
 def study_documents(path: Path) -> dict[str, str]:

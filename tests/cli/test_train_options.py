@@ -42,7 +42,7 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "type": (["--model.channels", "many"], ["model.channels", "'many'", "whole number"]),
     "type of a list's entry": (["--model.channel_mult", "[1, x]"], ["model.channel_mult", "'x'", "numbers"]),
     "list without brackets": (["--model.channel_mult", "1,2"], ["model.channel_mult", "'1,2'", "[1, 2.5]"]),
-    "broken list": (["--model.channel_mult", "[1,2"], ["model.channel_mult", "'[1,2'", "[1,2,4]"]),
+    "broken list": (["--model.channel_mult", "[1,2"], ["model.channel_mult", "'[1,2'", "[1, 2.5]"]),
     "fraction for a whole number": (["--train.steps", "1.5"], ["train.steps", "'1.5'", "whole number"]),
     "not a number": (["--train.learning_rate", "nan"], ["train.learning_rate", "'nan'", "number"]),
     "truth value": (["--data.horizontal_flip", "maybe"], ["data.horizontal_flip", "'maybe'", "true or false"]),
