@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NoReturn
 
 
-def fail(line: str) -> NoReturn:
+def fail(problem: object) -> NoReturn:
     """Print one line to standard error and exit with code 2."""
     rank = os.environ.get("RANK", "0")
     origin = "" if rank == "0" else f" in process {rank}"
-    print(f"{Path(sys.argv[0]).name}: error{origin}: {line}", file=sys.stderr)
+    print(f"{Path(sys.argv[0]).name}: error{origin}: {' '.join(str(problem).split())}", file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -21,7 +21,7 @@ def reject_command_line(problem: Exception) -> NoReturn:
     """Exit with code 2 because of a mistake on the command line, which only the first process prints."""
     if os.environ.get("RANK", "0") != "0":
         raise SystemExit(2)
-    fail(" ".join(str(problem).split()))
+    fail(problem)
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def one_line_errors() -> Iterator[None]:
         *_, (frame, _) = traceback.walk_tb(problem.__traceback__)
         if not frame.f_globals.get("__name__", "").startswith("ddpm."):
             raise
-        fail(" ".join(str(problem).split()))
+        fail(problem)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except OSError as problem:

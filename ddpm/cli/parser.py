@@ -7,14 +7,14 @@ command line, in a file and in Python code has the same rules and messages.
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args
 
 import docstring_parser
 
-from ddpm.cli.errors import reject_command_line
+from ddpm.cli.errors import one_line_errors, reject_command_line
 from ddpm.config.sections import OPTIONS, SECTIONS, Config, flatten
 from ddpm.config.values import accepts_list, check_known, convert_mapping, field_types, members, ranges
 from ddpm.config.yaml_files import prefixed_errors, read_yaml, value_from_text
@@ -22,6 +22,19 @@ from ddpm.config.yaml_files import prefixed_errors, read_yaml, value_from_text
 Command = TypeVar("Command")
 POSITIONAL = ("model", "runs")
 FILES_OF_OPTIONS = ("config", *SECTIONS)
+
+
+def from_command_line(command: type[Command]) -> Callable[[Callable[[Command], None]], Callable[..., None]]:
+    """Turn a function of a command's options into one of its command line, which defaults to that of the program."""
+
+    def decorate(run: Callable[[Command], None]) -> Callable[..., None]:
+        def main(argv: Sequence[str] | None = None) -> None:
+            with one_line_errors():
+                run(parse_command(command, f"{command.__name__.removesuffix('Command').lower()}.py", argv))
+
+        return main
+
+    return decorate
 
 
 def parse_command(command: type[Command], prog: str, argv: Sequence[str] | None = None) -> Command:
@@ -63,13 +76,9 @@ class CommandLine:
                 self.parser.add_argument(name, nargs="*" if accepts_list(kind) else "?", help=texts[name])
             else:
                 self._add(self.parser, name, texts[name])
-        # Name of a value without a default -> how to give it.
-        self.required = {
-            name: name if name == self.positional else f"{_option(name)} {name.upper()}"
-            for name, default in self.defaults.items()
-            if default is dataclasses.MISSING
-        }
-        self.parser.usage = " ".join([prog, *self.required.values(), "[options]"])
+        self.required = [name for name, default in self.defaults.items() if default is dataclasses.MISSING]
+        needed = [name if name == self.positional else f"{_option(name)} {name.upper()}" for name in self.required]
+        self.parser.usage = " ".join([prog, *needed, "[options]"])
 
     def _add_sections(self, text: str) -> None:
         """Add the options of a configuration, and --config for a file of them."""
@@ -120,10 +129,10 @@ class CommandLine:
             raise ValueError(f"{extra[0]!r} is unexpected; options start with --, and --help lists them")
         values = {self.positional: getattr(found, self.positional)} if self.positional else {}
         for name, option, text in found.given:
-            values |= self._read(name, text, values.get(name, self.defaults[name]) if option.endswith("+") else None)
-        for name, how in self.required.items():
+            values |= self._read(name, option, text, values)
+        for name in self.required:
             if not values.get(name):
-                raise ValueError(f"{name}: is missing; give it as {how}")
+                raise ValueError(f"{name}: is missing; type {self.parser.usage}")
         if "config" in self.kinds:
             values["config"] = Config().with_options({key: values.pop(key) for key in [*values] if key in OPTIONS})
         return values
@@ -133,15 +142,16 @@ class CommandLine:
         name, equals, value = token.partition("=")
         return self.spellings.get(name.replace("_", "-"), name) + equals + value
 
-    def _read(self, name: str, text: Any, before: Any) -> dict[str, Any]:
-        """Return the values that an option gives; a list is appended to `before` unless that is None."""
+    def _read(self, name: str, option: str, text: Any, values: dict[str, Any]) -> dict[str, Any]:
+        """Return what an option gives after those that gave `values`."""
         if name in FILES_OF_OPTIONS:
             return self._read_file(name, Path(text))
         if self._is_switch(name):
             return {name: True}
-        value = value_from_text(text, self.kinds[name], name)
-        if before is not None:
-            value = [*before, *(value if isinstance(value, list) else [value])]
+        value = value_from_text(text, self.kinds[name])
+        if option.endswith("+"):
+            before = values.get(name, self.defaults[name])
+            value = [*(before if isinstance(before, list) else []), *(value if isinstance(value, list) else [value])]
         return {name: value}
 
     def _read_file(self, name: str, file: Path) -> dict[str, Any]:

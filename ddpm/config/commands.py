@@ -11,16 +11,12 @@ from ddpm.config.values import CheckedOptions, PositiveInt, Range, SeedInt, at_l
 
 AtLeastTwo = Annotated[int, at_least(2)]
 AtLeastTwenty = Annotated[int, at_least(20)]
-SHARD = re.compile(r"([0-9]+)/([0-9]+)")
 
 # The options of SamplerConfig, each of which may be None for the value of the model's run.
 OptionalSamplerConfig = dataclasses.make_dataclass(
     "OptionalSamplerConfig",
-    [(field.name, field.type | None, None) for field in dataclasses.fields(SamplerConfig)],      # type: ignore[operator]
-    bases=(CheckedOptions,),
-    namespace={"__doc__": SamplerConfig.__doc__},
-    frozen=True,
-    kw_only=True,
+    [(field.name, field.type | None, None) for field in dataclasses.fields(SamplerConfig)],     # type: ignore[operator]
+    bases=(CheckedOptions,), namespace={"__doc__": SamplerConfig.__doc__}, frozen=True, kw_only=True,
 )
 
 
@@ -28,11 +24,13 @@ OptionalSamplerConfig = dataclasses.make_dataclass(
 class TrainCommand(CheckedOptions):
     """Train a class-conditional diffusion model. Without options, it trains on scikit-learn's digits.
 
+    A + after the name of an option that is a list appends to the list.
+
     Args:
         config: YAML file of options; options after it on the command line override it.
         run_dir: run directory. Default: runs/ and the name of the data source. The same command resumes the run.
         dry_run: print the size and the estimated cost of the run, and exit.
-        print_config: print the configuration as a file for --config, and exit.
+        print_config: print the configuration in the format of --config files, and exit.
     """
 
     config: Config = dataclasses.field(default_factory=Config)
@@ -68,14 +66,14 @@ class SamplingOptions(OptionalSamplerConfig):       # type: ignore[misc, valid-t
 class SampleCommand(SamplingOptions):
     """Draw images of chosen classes from a trained model. The same command resumes an interrupted one.
 
-    The defaults of options without a default below are in the section `sample` of the configuration of the run.
+    Options that are not given have their values from the section `sample` of the run's configuration.
 
     Args:
         classes: class names or ids, separated by commas; `none` is the null class. Default: all classes.
         per_class: number of images of each class.
         blend: number of images from each class to the next, with blended class embeddings.
         walk: number of images of each class from one seed to the next.
-        swap: draw rows in which the next class replaces the class level by level, from the finest to the coarsest
+        swap: draw rows in which the next class replaces the class stage by stage, from the finest to the coarsest
             resolution.
         format: png, parquet or npz, or several of these separated by commas.
         out: output folder. Default: a new folder in samples/ of the model.
@@ -100,7 +98,7 @@ class SampleCommand(SamplingOptions):
 class EvaluateCommand(SamplingOptions):
     """Measure the quality of a model's images, or of given images, with confidence intervals and a real-data baseline.
 
-    The defaults of sampling options are in the section `sample` of the configuration of the run.
+    Sampling options that are not given have their values from the section `sample` of the run's configuration.
 
     Args:
         model: run directory, one of its checkpoints, or a pipeline; or images, as a folder, a parquet or an .npz file.
@@ -202,7 +200,7 @@ class PushCommand(CheckedOptions):
 
 def is_shard(text: str) -> bool:
     """Return whether a text is i/n with i from 1 to n."""
-    match = SHARD.fullmatch(text)
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
     return match is not None and 1 <= int(match[1]) <= int(match[2])
 
 
@@ -215,7 +213,7 @@ class AblateCommand(CheckedOptions):
     Args:
         study: YAML file of the question, the base configuration, the arms, the seeds and the deciding metric.
         run_dir: directory of the study. Default: runs/ and the name of the file.
-        shard: i/n makes only the i-th of n shards of the runs, so that several machines can share a study.
+        shard: run only the i-th of n shards of the runs, so that several machines can share a study.
         dry_run: print the number of runs and the estimated cost of the study, and exit.
     """
 
@@ -245,7 +243,7 @@ class ProbeCommand(CheckedOptions):
         out: HTML file to write. Default: probe.html in the run, and probe-step_N.html for a checkpoint.
         images: number of real images for the measurements.
         timesteps: number of timesteps to examine, nearly uniform in the log signal-to-noise ratio.
-        samples: number of images of each class to draw with the class swapped at some depths.
+        samples: number of images of each class to draw with the class swapped in some stages.
         reference: real images to measure on, as in data.source, or a run directory for its data. Default: the data
             of the model's run.
         reference_split: split of the reference; not for a run directory. Default: train, or without a reference the

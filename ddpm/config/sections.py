@@ -78,10 +78,10 @@ class ModelConfig(CheckedOptions, section="model"):
 
     Args:
         channels: base width of the network.
-        channel_mult: width multiplier of each level, from the finest to the coarsest; each level halves the resolution.
-        num_res_blocks: number of residual blocks per level.
-        attention_resolutions: resolutions in pixels at which there is self-attention (the middle always has it); null
-            selects those of at most 16 pixels, without that of the images.
+        channel_mult: width multiplier of each stage, from the finest to the coarsest; each stage halves the resolution.
+        num_res_blocks: number of residual blocks per stage.
+        attention_resolutions: resolutions in pixels at which there is self-attention, in addition to the middle of the
+            network; null selects those of all stages but the first that have at most 16 pixels.
         head_channels: number of channels per attention head.
         norm: how the timestep and class embedding enters a residual block. `groupnorm` adds it before the norm;
             `groupnorm_matched` does too, with a wider embedding so that the number of parameters equals that of
@@ -124,7 +124,7 @@ class DiffusionConfig(CheckedOptions, section="diffusion"):
         schedule: noise schedule.
         num_timesteps: number of timesteps of the forward process.
         zero_terminal_snr: rescale the schedule to a signal-to-noise ratio of zero at the last timestep.
-        prediction: target of the network.
+        prediction: prediction target of the network.
         weighting: weight of the loss at each timestep.
         timestep_sampler: distribution of the timesteps of a training batch.
         class_dropout_prob: probability of training on the null class, for classifier-free guidance; 0 for a model
@@ -144,10 +144,8 @@ class DiffusionConfig(CheckedOptions, section="diffusion"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.zero_terminal_snr and self.prediction == "eps":
-            raise ValueError(
-                "diffusion.prediction: eps does not determine the image where diffusion.zero_terminal_snr leaves no "
-                "signal; use v or x_0"
-            )
+            # Without a signal, the noise does not determine the image.
+            raise ValueError("diffusion.prediction: eps is impossible with diffusion.zero_terminal_snr; use v or x_0")
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ class TrainConfig(CheckedOptions, section="train"):
         beta2: second beta of AdamW.
         max_grad_norm: maximum norm of the gradient, to which it is clipped.
         ema_half_life: half-life of the moving average of the weights, in images.
-        ema_warmup: the half-life is at most this fraction of the images seen so far.
+        ema_warmup: maximum half-life as a fraction of the images seen so far, which limits it early in training.
         mixed_precision: precision of the forward and backward pass; fp16 needs a GPU.
         seed: seed of all random numbers.
         max_skipped: maximum number of consecutive updates that are skipped because the loss or gradient is not finite.
@@ -322,23 +320,19 @@ OPTIONS = {f"{name}.{key}": kind for name, section in SECTIONS.items() for key, 
 # Options that affect how a run is observed, stored or computed, but not its result. They may change on resume.
 CHANGEABLE = {
     *(key for key in OPTIONS if key.startswith(("sample.", "tracking.", "evaluation."))),
-    "train.gradient_accumulation_steps",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.sample_every",
-    "train.max_skipped",
-    "data.memory_gb",
-    "data.workers",
-    "model.gradient_checkpointing",
+    *("data.memory_gb", "data.workers", "model.gradient_checkpointing", "train.gradient_accumulation_steps"),
+    *("train.checkpoint_every", "train.keep_checkpoints", "train.sample_every", "train.max_skipped"),
 }
 
 
-def flatten(content: Mapping[Any, Any]) -> dict[str, Any]:
+def flatten(content: Any) -> dict[str, Any]:
     """Return options by names such as `model.norm`, whether they are given by these or in sections.
 
     Raises:
-        ValueError: if a section holds something other than options, or an option occurs twice.
+        ValueError: if the content or a section is not a mapping of options, or an option occurs twice.
     """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{content!r} is not a mapping; give options and values, such as {{model.norm: adagn}}")
     options: dict[str, Any] = {}
     for key, value in content.items():
         if key in SECTIONS and not isinstance(value, Mapping):

@@ -5,7 +5,8 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,38 +15,29 @@ from ddpm.names import lookup
 
 # The metrics of an evaluation, each with the entry of METRICS in ddpm.evaluation that measures it.
 STUDY_METRICS = {
-    "frechet_distance": "frechet_distance",
-    "frechet_distance_infinity": "frechet_distance",
-    "kernel_distance": "kernel_distance",
-    "precision": "precision_recall",
-    "recall": "precision_recall",
-    "density": "precision_recall",
-    "coverage": "precision_recall",
-    "inception_score": "inception_score",
-    "accuracy": "accuracy",
-    "memorised": "memorisation",
-    "denoising_error": "denoising",
-    "bits_per_dim": "bits_per_dim",
+    "frechet_distance": "frechet_distance", "frechet_distance_infinity": "frechet_distance",
+    "kernel_distance": "kernel_distance", "inception_score": "inception_score",
+    **dict.fromkeys(["precision", "recall", "density", "coverage"], "precision_recall"),
+    "accuracy": "accuracy", "memorised": "memorisation",
+    "denoising_error": "denoising", "bits_per_dim": "bits_per_dim",
 }
-# Options that would make the comparison of arms unfair: a prefix of their names, the exceptions, and the problem.
-UNFAIR: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("train.seed", (), "is set by seeds; remove it, or use seed_shift"),
-    ("train.steps", (), "would give the arms unequal budgets; set it in base"),
-    ("train.batch_size", (), "would give the arms unequal budgets; set it in base"),
-    ("model.pretrained", (), "would give the arms unequal budgets, because its weights are trained; set it in base"),
-    ("sample.", (), "would make the evaluation of the arms unequal; set it in base, or set {name} in evaluation"),
-    (
-        "data.",
-        ("data.shuffle_labels", "data.horizontal_flip", "data.workers", "data.memory_gb"),
-        "would give the arms unequal data; set it in base (an arm may set {exceptions})",
-    ),
-)
-# The same where the base is a pretrained model.
-UNFAIR_TO_PRETRAINED = (
-    "model.",
-    ("model.dropout", "model.gradient_checkpointing"),
-    "has no effect, because model.pretrained in base determines the architecture; an arm may set {exceptions}",
-)
+# Prefixes of options that would make the comparison of arms unfair, and what is wrong with them.
+UNFAIR = {
+    "train.seed": "is set by seeds; remove it, or use seed_shift",
+    "train.steps": "would give the arms unequal budgets; set it in base",
+    "train.batch_size": "would give the arms unequal budgets; set it in base",
+    "model.pretrained": "would give the arms unequal budgets, because its weights are trained; set it in base",
+    "sample.": "would make the evaluation of the arms unequal; set it in base, or set {name} in evaluation",
+    "data.": "would give the arms unequal data; set it in base (an arm may set {allowed})",
+}
+OF_NO_EFFECT_IF_PRETRAINED = {
+    "model.": "has no effect, because model.pretrained in base determines the architecture; an arm may set {allowed}"
+}
+# Exceptions with these prefixes.
+ALLOWED_IN_ARMS = {
+    "data.": ("data.shuffle_labels", "data.horizontal_flip", "data.workers", "data.memory_gb"),
+    "model.": ("model.dropout", "model.gradient_checkpointing"),
+}
 # Options that have no effect on the result, in addition to CHANGEABLE.
 OF_NO_EFFECT = {"train.log_every"}
 SWEEP_SEED = 1_000_000      # added to the first seed of the study for the runs that choose a learning rate
@@ -78,10 +70,11 @@ class Arm:
                 f"arms: {self.name!r} is not a valid folder name; use letters, digits, _, -, + and dots, as in "
                 "adagn_scale"
             )
-        rules = (*UNFAIR, UNFAIR_TO_PRETRAINED) if self.config.model.pretrained else UNFAIR
-        for key, (prefix, exceptions, problem) in itertools.product(self.overrides, rules):
-            if key.startswith(prefix) and key not in exceptions:
-                remedy = problem.format(name=key.removeprefix(prefix), exceptions=", ".join(exceptions))
+        rules = UNFAIR | (OF_NO_EFFECT_IF_PRETRAINED if self.config.model.pretrained else {})
+        for key, (prefix, problem) in itertools.product(self.overrides, rules.items()):
+            allowed = ALLOWED_IN_ARMS.get(prefix, ())
+            if key.startswith(prefix) and key not in allowed:
+                remedy = problem.format(name=key.removeprefix(prefix), allowed=", ".join(allowed))
                 raise ValueError(f"arms.{self.name}: {key} {remedy}")
 
 
@@ -110,15 +103,8 @@ class Study:
     evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _require(len(self.arms) >= 2, f"arms: there are {len(self.arms)}; give two or more to compare")
-        # Some file systems ignore case.
-        _require_distinct("arms", (arm.name.casefold() for arm in self.arms), "rename one (case is ignored)")
-        self._check_seeds()
-        if self.learning_rates:
-            self._check_learning_rates()
-        self._check_metric()
-        for a, b in itertools.combinations(self.arms, 2):
-            self._check_differ(a, b)
+        for problem in self._problems():
+            raise ValueError(problem)
 
     @property
     def baseline(self) -> Arm:
@@ -151,75 +137,71 @@ class Study:
             del arm["config"]["train"]["seed"]
         return plain
 
-    def _check_seeds(self) -> None:
-        _require(
-            bool(self.seeds), "seeds: the list is empty; give seeds, such as [0, 1, 2, 3, 4] (intervals need 3 or more)"
-        )
-        _require_distinct("seeds", self.seeds, "remove one, because equal seeds give equal runs")
+    def _problems(self) -> Iterator[str]:
+        if len(self.arms) < 2:
+            yield f"arms: there are {len(self.arms)}; give two or more to compare"
+        for name in _repeated(arm.name.casefold() for arm in self.arms):        # some file systems ignore case
+            yield f"arms: {name} occurs twice; rename one (case is ignored)"
+        yield from self._problems_of_seeds()
+        yield from self._problems_of_learning_rates()
+        yield from self._problems_of_metric()
+        for a, b in itertools.combinations(self.arms, 2):
+            yield from self._problems_of_pair(a, b)
+
+    def _problems_of_seeds(self) -> Iterator[str]:
+        if not self.seeds:
+            yield "seeds: the list is empty; give seeds, such as [0, 1, 2, 3, 4] (intervals need 3 or more)"
+        for seed in _repeated(self.seeds):
+            yield f"seeds: {seed} occurs twice; remove one, because equal seeds give equal runs"
         for arm, seed in itertools.product(self.arms, self.seeds):
-            shifted = f" plus seed_shift {arm.seed_shift} of {arm.name}" if arm.seed_shift else ""
-            in_range = 0 <= seed + arm.seed_shift < 2**62
-            _require(in_range, f"seeds: {seed}{shifted} is out of range; allowed: 0 to 2^62 - 1")
+            if not 0 <= seed + arm.seed_shift < 2**62:
+                shifted = f" plus seed_shift {arm.seed_shift} of {arm.name}" if arm.seed_shift else ""
+                yield f"seeds: {seed}{shifted} is out of range; allowed: 0 to 2^62 - 1"
 
-    def _check_learning_rates(self) -> None:
+    def _problems_of_learning_rates(self) -> Iterator[str]:
         for rate in self.learning_rates:
-            in_range = math.isfinite(rate) and rate > 0
-            _require(in_range, f"learning_rates: {rate} is out of range; allowed: above 0")
-        digits = (f"{rate:g}" for rate in self.learning_rates)
-        _require_distinct("learning_rates", digits, "remove one (folders are named after six digits)")
-        _require(
-            len(self.learning_rates) >= 2,
-            "learning_rates: there is only one; give two or more, or set train.learning_rate in base",
-        )
+            if not 0 < rate < math.inf:
+                yield f"learning_rates: {rate} is out of range; allowed: above 0"
+        for digits in _repeated(f"{rate:g}" for rate in self.learning_rates):
+            yield f"learning_rates: {digits} occurs twice; remove one (folders are named after six digits)"
+        if len(self.learning_rates) == 1:
+            yield "learning_rates: there is only one; give two or more, or set train.learning_rate in base"
         of_study = {seed + arm.seed_shift for seed, arm in itertools.product(self.seeds, self.arms)}
-        for arm in self.arms:
-            key, seed = "train.learning_rate", self.sweep_seed + arm.seed_shift
-            _require(
-                key not in arm.overrides,
-                f"arms.{arm.name}: {key} is chosen from learning_rates; remove one of the two",
-            )
-            _require(
-                seed not in of_study,
-                f"seeds: {seed} is also the seed of the learning rate sweep of {arm.name} ({SWEEP_SEED:,} plus the "
-                "first seed); use other seeds, or a smaller seed_shift",
-            )
+        for arm in self.arms if self.learning_rates else ():
+            if "train.learning_rate" in arm.overrides:
+                yield f"arms.{arm.name}: train.learning_rate is chosen from learning_rates; remove one of the two"
+            if (seed := self.sweep_seed + arm.seed_shift) in of_study:
+                yield (
+                    f"seeds: {seed} is also the seed of the learning rate sweep of {arm.name} ({SWEEP_SEED:,} plus the "
+                    "first seed); use other seeds, or a smaller seed_shift"
+                )
 
-    def _check_metric(self) -> None:
+    def _problems_of_metric(self) -> Iterator[str]:
         needed = lookup(STUDY_METRICS, self.metric, "metric")
-        if self.evaluation.get("metrics") is None:
-            return
-        names = [name.strip() for name in self.evaluation["metrics"].split(",") if name.strip()]
+        given = self.evaluation.get("metrics")
+        names = [name.strip() for name in (needed if given is None else given).split(",") if name.strip()]
         for name in names:
             lookup(dict.fromkeys(STUDY_METRICS.values()), name, "evaluation.metrics")
-        _require(needed in names, f"metric: {self.metric} is not measured; add {needed} to evaluation.metrics")
+        if needed not in names:
+            yield f"metric: {self.metric} is not measured; add {needed} to evaluation.metrics"
 
-    def _check_differ(self, a: Arm, b: Arm) -> None:
+    def _problems_of_pair(self, a: Arm, b: Arm) -> Iterator[str]:
         first, second = (arm.config.with_options({"train.seed": 0}) for arm in (a, b))
         # In both directions: at a constant rate a longer run can resume a shorter one, but is still another arm.
         if {*differences(first, second), *differences(second, first)} - OF_NO_EFFECT:
             return
-        _require(
-            a.seed_shift != b.seed_shift,
-            f"arms: {a.name} and {b.name} compute the same; change an option of one, or give it a seed_shift to "
-            "measure the effect of chance alone",
-        )
-        shared = {s + a.seed_shift for s in self.seeds} & {s + b.seed_shift for s in self.seeds}
-        _require(
-            not shared,
-            f"arms: {a.name} and {b.name} differ only in seed_shift, and both contain seed {min(shared, default=0)}; "
-            f"use a seed_shift above {max(self.seeds) - min(self.seeds)}",
-        )
+        if a.seed_shift == b.seed_shift:
+            yield (
+                f"arms: {a.name} and {b.name} compute the same; change an option of one, or give it a seed_shift to "
+                "measure the effect of chance alone"
+            )
+        for seed in sorted({s + a.seed_shift for s in self.seeds} & {s + b.seed_shift for s in self.seeds}):
+            yield (
+                f"arms: {a.name} and {b.name} differ only in seed_shift, and both contain seed {seed}; use a "
+                f"seed_shift above {max(self.seeds) - min(self.seeds)}"
+            )
 
 
-def _require(fulfilled: bool, message: str) -> None:
-    """Raise ValueError unless a condition is fulfilled."""
-    if not fulfilled:
-        raise ValueError(message)
-
-
-def _require_distinct(key: str, values: Iterable[Any], remedy: str) -> None:
-    """Raise ValueError if a value occurs twice."""
-    seen: set[Any] = set()
-    for value in values:
-        _require(value not in seen, f"{key}: {value} occurs twice; {remedy}")
-        seen.add(value)
+def _repeated(values: Iterable[Any]) -> list[Any]:
+    """Return the values that occur more than once."""
+    return [value for value, times in Counter(values).items() if times > 1]

@@ -8,7 +8,7 @@ import yaml
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import OPTIONS, Config, flatten
 from ddpm.config.study import Arm, Study
-from ddpm.config.values import check_known, convert_mapping, convert_value, field_types
+from ddpm.config.values import check_known, convert_mapping, field_types
 from ddpm.config.yaml_files import prefixed_errors, read_yaml
 
 NEEDED = ("question", "arms", "seeds", "metric")
@@ -35,14 +35,9 @@ def read_study(path: Path) -> Study:
         base = _base(given.get("base", {}), path.parent)
         if not isinstance(given["arms"], dict):
             raise ValueError("arms: give names and their overrides, such as adagn: {model.norm: adagn}")
-        return Study(
-            question=plain["question"],
-            arms=tuple(_arm(name, overrides, base) for name, overrides in given["arms"].items()),
-            seeds=tuple(plain["seeds"]),
-            metric=plain["metric"],
-            learning_rates=tuple(plain.get("learning_rates", ())),
-            evaluation=_evaluation_options(given.get("evaluation", {})),
-        )
+        plain |= {key: tuple(value) for key, value in plain.items() if isinstance(value, list)}
+        arms = tuple(_arm(name, overrides, base) for name, overrides in given["arms"].items())
+        return Study(**plain, arms=arms, evaluation=_evaluation_options(given.get("evaluation", {})))
 
 
 def study_documents(path: Path) -> dict[str, str]:
@@ -74,7 +69,7 @@ def _base(given: Any, folder: Path) -> Config:
                 raise ValueError(f"there is no file {file}; give a configuration file, or sections and options")
             with prefixed_errors(file):
                 given = read_yaml(file)
-        options = _options(given)
+        options = flatten(given)
         if "train.seed" in options:
             raise ValueError("train.seed is set by seeds; remove it")
         return Config().with_options(options)
@@ -84,19 +79,10 @@ def _arm(name: Any, given: Any, base: Config) -> Arm:
     if not isinstance(name, str):
         raise ValueError(f"arms: YAML reads {name!r} as {type(name).__name__} instead of a name; put it in quotes")
     with prefixed_errors(f"arms.{name}"):
-        options = _options({} if given is None else given)
-        shift = convert_value(options.pop("seed_shift", 0), int, "seed_shift")
-        for key in options:
-            check_known(key, [*OPTIONS, "seed_shift"])
+        options = convert_mapping(flatten({} if given is None else given), OPTIONS | {"seed_shift": int})
+        shift = options.pop("seed_shift", 0)
         config = base.with_options(options)
-    values = flatten(config.to_dict())          # the converted values: YAML reads 1e-3 as text
-    return Arm(name, {key: values[key] for key in options}, config, shift)
-
-
-def _options(given: Any) -> dict[str, Any]:
-    if not isinstance(given, dict):
-        raise ValueError(f"{given!r} is not a mapping; give options and values, such as {{model.norm: adagn}}")
-    return flatten(given)
+    return Arm(name, options, config, shift)
 
 
 def _evaluation_options(given: Any) -> dict[str, Any]:

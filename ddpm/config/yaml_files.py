@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -38,26 +38,16 @@ def read_yaml(path: Path, example: str = "train: {steps: 100}") -> dict[Any, Any
     return content
 
 
-def value_from_text(text: str, kind: Any, key: str) -> Any:
-    """Return the plain value that a text on the command line stands for.
+def value_from_text(text: str, kind: Any) -> Any:
+    """Return the plain value that a text on the command line stands for, where the option has the type `kind`.
 
-    A list is read as YAML, and `null` as None where the option may be None. Other texts are returned as they are.
-
-    Args:
-        text: the text.
-        kind: type of the option.
-        key: name of the option, used in the message only.
-
-    Raises:
-        ValueError: if a list is not valid YAML.
+    A list is read as YAML, and `null` as None if the option may be None. Other texts are returned as they are.
     """
     if text in ("null", "~") and NoneType in members(kind):
         return None
     if text.startswith("[") and accepts_list(kind):
-        try:
+        with suppress(yaml.YAMLError):
             return yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ValueError(f"{key}: {text!r} is not a list; give one in brackets, such as [1,2,4]") from None
     return text
 
 

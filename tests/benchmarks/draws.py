@@ -7,7 +7,8 @@ import statistics
 import time
 from pathlib import Path
 
-from ddpm.cli.train import parse_train
+from ddpm.cli.parser import parse_command
+from ddpm.config.commands import TrainCommand
 from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_data, build_schedule, build_unet
 from ddpm.training.launch import start_accelerator
@@ -15,7 +16,7 @@ from ddpm.training.trainer import Trainer, prepare_inputs
 
 
 def main() -> None:
-    config = parse_train().config
+    config = parse_command(TrainCommand, "draws.py").config
     accelerator, data = start_accelerator(config), build_data(config)
     trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), Path())
     batches = load_micro_batches(data, config.train, 0, 0, 1, 0)

@@ -6,8 +6,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ddpm.cli.train import main, parse_train
+from ddpm.cli.parser import parse_command
+from ddpm.cli.train import main
+from ddpm.config.commands import TrainCommand
 from ddpm.config.sections import OPTIONS, SECTIONS, Config, ModelConfig, TrainConfig
+
+
+def parse_train(argv: list[str]) -> TrainCommand:
+    return parse_command(TrainCommand, "train.py", argv)
+
 
 FILES: dict[str, str | bytes] = {
     "chanels.yaml": "model:\n  chanels: 8\n",
@@ -35,7 +42,7 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "type": (["--model.channels", "many"], ["model.channels", "'many'", "whole number"]),
     "type of a list's entry": (["--model.channel_mult", "[1, x]"], ["model.channel_mult", "'x'", "numbers"]),
     "list without brackets": (["--model.channel_mult", "1,2"], ["model.channel_mult", "'1,2'", "[1, 2.5]"]),
-    "broken list": (["--model.channel_mult", "[1,2"], ["model.channel_mult", "'[1,2'", "[1,2,4]"]),
+    "broken list": (["--model.channel_mult", "[1,2"], ["model.channel_mult", "'[1,2'", "[1, 2.5]"]),
     "fraction for a whole number": (["--train.steps", "1.5"], ["train.steps", "'1.5'", "whole number"]),
     "not a number": (["--train.learning_rate", "nan"], ["train.learning_rate", "'nan'", "number"]),
     "truth value": (["--data.horizontal_flip", "maybe"], ["data.horizontal_flip", "'maybe'", "true or false"]),
@@ -132,8 +139,15 @@ def test_values_have_the_types_of_the_options(option: str, value: str, expected:
         assert found == expected and type(found) is type(expected)
 
 
-def test_a_list_can_be_appended_to() -> None:
-    assert parse_train(["--model.channel_mult+", "3"]).config.model.channel_mult == [1, 2, 3]
+@pytest.mark.parametrize(("argv", "option", "expected"), [
+    (["--model.channel_mult+", "3"], "channel_mult", [1, 2, 3]),
+    (["--model.channel_mult+=[3,4]", "--model.channel-mult+", "5"], "channel_mult", [1, 2, 3, 4, 5]),
+    (["--model.channel_mult", "[2]", "--model.channel_mult+", "3"], "channel_mult", [2, 3]),
+    (["--model.attention_resolutions+", "8"], "attention_resolutions", [8]),
+    (["--model.condition_at+", "4"], "condition_at", [4]),
+])
+def test_a_list_can_be_appended_to(argv: list[str], option: str, expected: list[float]) -> None:
+    assert getattr(parse_train(argv).config.model, option) == expected
 
 
 def test_later_options_override_earlier_ones() -> None:

@@ -22,7 +22,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ddpm.cli.train import parse_train
+from ddpm.cli.parser import parse_command
+from ddpm.config.commands import TrainCommand
 from ddpm.diffusion.objective import PREDICTIONS, WEIGHTINGS, diffusion_loss
 from ddpm.diffusion.samplers import SAMPLERS
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
@@ -423,7 +424,7 @@ def trainer(path: Path, *options: str) -> tuple[Trainer, Callable[[int], list[fl
     Returns:
         The trainer, and what makes it train a number of steps and returns their losses, 0 for a skipped one.
     """
-    config = parse_train([*SMALL, *options]).config
+    config = parse_command(TrainCommand, "train.py", [*SMALL, *options]).config
     accelerator = start_accelerator(config)
     data = build_data(config)
     made = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), path)

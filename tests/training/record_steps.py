@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ddpm.cli.train import parse_train
+from ddpm.cli.parser import parse_command
+from ddpm.config.commands import TrainCommand
 from ddpm.training import trainer as trainer_module
 from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_data, build_schedule, build_unet
@@ -18,7 +19,7 @@ from ddpm.training.trainer import Trainer
 
 
 def main() -> None:
-    out, config = Path(sys.argv[1]), parse_train(sys.argv[2:]).config
+    out, config = Path(sys.argv[1]), parse_command(TrainCommand, "train.py", sys.argv[2:]).config
     accelerator = start_accelerator(config)
     data = build_data(config)
     trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), out)
