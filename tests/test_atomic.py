@@ -40,7 +40,7 @@ def test_write_directory(published: Path) -> None:
     }
     assert json.loads(found[MANIFEST]).keys() == found.keys() - {MANIFEST}
     assert find_damage(published) is None
-    assert [p.name for p in published.parent.iterdir()] == ["step_1"]       # nothing hidden is left beside it
+    assert [p.name for p in published.parent.iterdir()] == ["step_1"]       # no hidden file is left next to it
 
 
 def test_the_manifest_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,10 +23,10 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.mark.slow
 def test_digits(digits_run, tmp_path):
-    """At least 98 % of 500 samples are read as their class, at a Fréchet distance in pixels of at most 0.5.
+    """At least 98 % of 500 samples are classified correctly, at a Fréchet distance in pixels of at most 0.5.
 
-    The reference classifier, trained on 1,500 real images, reads 98 to 99 % of the other 297; those 297 are at a distance of 0.4 to
-    0.45 from the 1,500.
+    The classifier, trained on 1,500 real images, classifies 98 to 99 % of the other 297 correctly. The distance between
+    those 297 and the 1,500 is 0.4 to 0.45.
     """
     sample = [sys.executable, "scripts/sample.py", str(digits_run), "--per-class", "50", "--guidance-scale", "1"]
     subprocess.run([*sample, "--format", "npz", "--out", str(tmp_path / "out")], cwd=ROOT, check=True)

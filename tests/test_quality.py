@@ -1,4 +1,4 @@
-"""Solvers, guidance, inversion and the depth swap on the digits of the first command, as a reference classifier of them sees it."""
+"""Solvers, guidance, inversion and the depth swap on the digits of the first command, measured with a classifier."""
 
 import json
 import subprocess
@@ -21,8 +21,9 @@ def quality(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     return json.loads((out / "quality.json").read_text())
 
 
-# PeriodicEvaluation at which a solver is as good as 250 ancestral steps. The more exactly the ODE is solved, the closer is the
-# accuracy to that of its limit, which for this model is a point below the ancestral sampler's (docs/measurements.md).
+# Numbers of evaluations at which a solver is as good as 250 ancestral steps. The more exactly the ODE is solved, the
+# closer the accuracy is to its limit, which for this model is a point below the ancestral sampler's
+# (docs/measurements.md).
 AS_GOOD = {"ddim": (5, 10, 20), "euler": (5, 10, 20), "dpmpp": (5,), "unipc": (5,)}
 
 
@@ -57,7 +58,7 @@ def test_second_order_comes_closer_with_fewer_evaluations(quality: dict) -> None
 
 @pytest.mark.slow
 def test_guidance_gives_accuracy_for_diversity(quality: dict) -> None:
-    rows = quality["guidance_scale"]["rows"]
+    rows = quality["guidance"]["rows"]
     assert [r["scale"] for r in rows] == [0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0]
     for low, high in pairwise(rows):
         assert high["accuracy"] >= low["accuracy"] - 0.0034, high       # one image of 300
@@ -67,9 +68,9 @@ def test_guidance_gives_accuracy_for_diversity(quality: dict) -> None:
 
 @pytest.mark.slow
 def test_the_interval_saves_its_share_of_time(quality: dict) -> None:
-    seconds, share = quality["guidance_scale"]["seconds"], quality["guidance_scale"]["share of steps inside the interval"]
+    seconds, share = (quality["guidance"][key] for key in ("seconds", "share of steps inside the interval"))
     saved = (seconds["everywhere"] - seconds["interval"]) / (seconds["everywhere"] - seconds["nowhere"])
-    # Medians of five on a machine that others may use; tests/sampling/test_guidance.py counts the evaluations.
+    # Medians of five on a machine that others may use; tests/diffusion/test_guidance.py counts the evaluations.
     assert saved == pytest.approx(1 - share, abs=0.35)
 
 

@@ -171,7 +171,7 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
 
 
 def process_digest(pipeline: ClassConditionalPipeline) -> str:
-    """Hash of everything besides the weights that determines the samples: schedule, prediction type, architecture."""
+    """Return a hash of what determines the samples except the weights: schedule, prediction type, architecture."""
     network = {key: value for key, value in pipeline.unet.config.items() if not key.startswith("_")}    # not its path
     facts = [pipeline.schedule.betas.tolist(), pipeline.prediction, network, pipeline.class_names]
     return json_digest(facts, length=16)

@@ -1,4 +1,4 @@
-"""What a step's random draws cost beside the step.
+"""Time of the random draws of a training step, compared with the whole step.
 
 python tests/benchmarks/draws.py [options of scripts/train.py]
 """

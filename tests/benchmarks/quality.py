@@ -1,12 +1,12 @@
-"""What solvers, guidance, inversion and the depth swap do to the images of a trained model, in metrics.
+"""Effects of solvers, guidance, inversion and the depth swap on the images of a trained model.
 
 python tests/benchmarks/quality.py runs/digits --out quality
 python tests/benchmarks/quality.py runs/cifar10_small --out quality --only solvers --images 300 --budgets 5 10 20 50
 
-Digits are judged by scikit-learn's SVC, trained on 1,500 real images: an independent reader, shown pixels
-only. For any data there is the Fréchet distance between real and drawn images in pixels (means over blocks, 8x8 at
-most, in [-1, 1]), and the difference in grey levels to what 200 evaluations of UniPC make of the same noise. Writes
-quality.json and a plot.
+Digits are classified by scikit-learn's SVC, trained on the pixels of 1,500 real images. Other measures apply to any
+data: the Fréchet distance between real and generated images in pixels (means over at most 8x8 blocks, in [-1, 1]), and
+the root mean square difference in grey levels from images that 200 evaluations of UniPC generate from the same noise.
+Writes quality.json and a plot.
 """
 
 import argparse
@@ -33,8 +33,8 @@ SCALES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 INTERVAL = (0.3, 3.0)
 
 
-class ReferenceClassifier:
-    """Reads digits. Its own accuracy on 297 real images that it was not shown is 0.993."""
+class DigitClassifier:
+    """Classifies digits. Its accuracy on the 297 real images that are not in its training set is 0.993."""
 
     def __init__(self) -> None:
         digits = load_digits()
@@ -56,13 +56,13 @@ def distance_between(a: Tensor, b: Tensor) -> float:
     return frechet_distance(moments(a), moments(b))
 
 
-class EvaluationSetup:
-    """A model, its data, and fixed labels and seeds."""
+class Model:
+    """A trained model, its data, and fixed labels and seeds."""
 
     def __init__(self, run: Path, images: int, budgets: list[int]) -> None:
         config = read_config(run / "config.yaml")
         self.pipeline, data = load_pipeline(run), build_data(config)
-        self.classifier = ReferenceClassifier() if config.data.source == "digits" else None
+        self.classifier = DigitClassifier() if config.data.source == "digits" else None
         self.budgets = budgets
         self.labels = torch.arange(images) % data.num_classes
         self.seeds = list(range(10_000, 10_000 + images))
@@ -82,32 +82,34 @@ class EvaluationSetup:
         return distance_between(features(images), self.real)
 
 
-def solvers(setup: EvaluationSetup, out: Path) -> dict:
+def solvers(setup: Model, out: Path) -> dict:
     limit = setup.draw(sampler="unipc", timestep_spacing="logsnr", steps=200).float()
     ancestral = setup.draw(sampler="ddpm", steps=250)
     rows = [{"sampler": "ddpm", "timestep_spacing": "trailing", "steps": 250, "accuracy": setup.accuracy(ancestral),
              "distance": setup.distance(ancestral), "difference": None}]
     real_baseline = distance_between(setup.real[: len(setup.labels)], setup.real[len(setup.labels) :])
-    print(rows[0], "; as many real images against the other real ones:", real_baseline, flush=True)
+    print(rows[0], "; the same number of real images against the other real images:", real_baseline, flush=True)
     for sampler in (name for name in SAMPLERS if name != "ddpm"):
         for spacing in ("trailing", "logsnr"):
             for steps in setup.budgets:
                 images = setup.draw(sampler=sampler, timestep_spacing=spacing, steps=steps)
                 difference = float((images.float() - limit).square().mean().sqrt())
-                rows.append({"sampler": sampler, "timestep_spacing": spacing, "steps": steps, "accuracy": setup.accuracy(images),
-                             "distance": setup.distance(images), "difference": difference})
+                rows.append({"sampler": sampler, "timestep_spacing": spacing, "steps": steps,
+                             "accuracy": setup.accuracy(images), "distance": setup.distance(images),
+                             "difference": difference})
                 print(rows[-1], flush=True)
     for key in ("accuracy", "distance", "difference"):
         if rows[-1][key] is None:
             continue
         print(f"\n| {key} | " + " | ".join(map(str, setup.budgets)) + " |\n| --- |" + " --- |" * len(setup.budgets))
         for sampler, spacing in dict.fromkeys((r["sampler"], r["timestep_spacing"]) for r in rows[1:]):
-            values = [r[key] for r in rows if (r["sampler"], r["timestep_spacing"]) == (sampler, spacing) and r["steps"] != 250]
+            own = (r for r in rows[1:] if (r["sampler"], r["timestep_spacing"]) == (sampler, spacing))
+            values = [r[key] for r in own]
             print(f"| {sampler}, {spacing} | " + " | ".join(f"{value:.3g}" for value in values) + " |")
     return {"rows": rows, "real against real": real_baseline}
 
 
-def guidance(setup: EvaluationSetup, out: Path) -> dict:
+def guidance(setup: Model, out: Path) -> dict:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -136,7 +138,7 @@ def guidance(setup: EvaluationSetup, out: Path) -> dict:
     fig, left = plt.subplots(figsize=(5, 3))
     left.plot(SCALES, [r["accuracy"] for r in rows], "o-", color="tab:blue")
     left.set_xlabel("guidance_scale")
-    left.set_ylabel("read as their class", color="tab:blue")
+    left.set_ylabel("classified as their class", color="tab:blue")
     right = left.twinx()
     right.plot(SCALES, [r["diversity"] for r in rows], "s--", color="tab:orange")
     right.set_ylabel("diversity within a class\n(grey levels)", color="tab:orange")
@@ -145,7 +147,7 @@ def guidance(setup: EvaluationSetup, out: Path) -> dict:
     return {"rows": rows, "seconds": medians, "share of steps inside the interval": share}
 
 
-def inversion(setup: EvaluationSetup, out: Path) -> dict:
+def inversion(setup: Model, out: Path) -> dict:
     images, labels = setup.images[:200], setup.classes[:200].tolist()
     result = {}
     for iterations in (1, 3):
@@ -161,7 +163,7 @@ def inversion(setup: EvaluationSetup, out: Path) -> dict:
     return result
 
 
-def depths(setup: EvaluationSetup, out: Path) -> dict:
+def depths(setup: Model, out: Path) -> dict:
     levels, classes = len(setup.pipeline.unet.config.channel_mult), int(setup.labels.max()) + 1
     count = len(setup.seeds)
     coarse = [i % classes for i in range(count)]
@@ -178,7 +180,7 @@ def depths(setup: EvaluationSetup, out: Path) -> dict:
     return {"rows": rows}
 
 
-PARTS = {"solvers": solvers, "guidance_scale": guidance, "inversion": inversion, "depths": depths}
+PARTS = {"solvers": solvers, "guidance": guidance, "inversion": inversion, "depths": depths}
 
 
 def main() -> None:
@@ -191,7 +193,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     args.out.mkdir(parents=True, exist_ok=True)
-    setup = EvaluationSetup(args.run, args.images, args.budgets)
+    setup = Model(args.run, args.images, args.budgets)
     result = {name: PARTS[name](setup, args.out) for name in args.only}
     (args.out / "quality.json").write_text(json.dumps({"images": args.images, **result}, indent=2) + "\n")
 

@@ -1,11 +1,11 @@
-"""Guided sampling beside a plain loop over diffusers' UNet2DModel and DDIMScheduler with the same weights.
+"""Guided sampling compared with a plain loop over diffusers' UNet2DModel and DDIMScheduler with the same weights.
 
 python scripts/train.py --model.norm_groups 8 --run-dir runs/digits8
 python tests/benchmarks/sampling.py runs/digits8
 
-(UNet2DModel has one number of groups for all widths, and 8 is one that its 32 channels share with the defaults here.)
-The two sides alternate in one run, chunk by chunk; the result is the ratio of their median rates. Both begin at one
-noise, so the images must be the same, to the one grey level that rounding may cost.
+UNet2DModel has one number of groups for all widths, hence 8 groups. The two sides alternate in one run, batch by
+batch; the result is the ratio of their median rates. Both start from the same noise, so their images must agree up to
+rounding, which is one grey level.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from ddpm.randomness import Purpose
 def plain_loop(
     pipeline: ClassConditionalPipeline, unet: torch.nn.Module, x: Tensor, labels: Tensor, steps: int, guidance: float
 ) -> Tensor:
-    """What one writes around UNet2DModel: both halves of the guidance in one batch, as here."""
+    """Sample as one does with UNet2DModel, with both halves of the guidance in one batch."""
     scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
     both = torch.cat([labels, torch.full_like(labels, pipeline.unet.null_label)])
@@ -54,7 +54,8 @@ def main() -> None:
     shape = (config.in_channels, config.resolution, config.resolution)
     labels = torch.arange(args.images) % config.num_classes
     seeds = list(range(args.images))
-    draw = pipeline.drawer(labels, seeds, steps=args.steps, guidance_scale=args.guidance, batch_size=args.batch_size)
+    options = {"steps": args.steps, "guidance_scale": args.guidance_scale, "batch_size": args.batch_size}
+    draw = pipeline.drawer(labels, seeds, **options)
 
     seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
     worst, different, total = 0, 0, 0
@@ -65,7 +66,7 @@ def main() -> None:
         a = draw(indices)
         middle = time.perf_counter()
         x_T = seeded_noise([seeds[i] for i in indices], Purpose.INITIAL_NOISE, 0, shape)
-        b = plain_loop(pipeline, theirs, x_T, labels[indices], args.steps, args.guidance)
+        b = plain_loop(pipeline, theirs, x_T, labels[indices], args.steps, args.guidance_scale)
         end = time.perf_counter()
         if number > 0:
             seconds["ours"].append((middle - begin) / len(indices))
@@ -74,7 +75,7 @@ def main() -> None:
             worst, total = max(worst, int(difference.max())), total + difference.numel()
             different += int((difference > 0).sum())
     rates = {side: 1 / statistics.median(values) for side, values in seconds.items()}
-    print(f"{args.images} images, {args.steps} steps, guidance {args.guidance}, batches of {args.batch_size}")
+    print(f"{args.images} images, {args.steps} steps, guidance {args.guidance_scale}, batches of {args.batch_size}")
     ratio = rates["ours"] / rates["theirs"]
     print(f"ours {rates['ours']:.1f} images/s, theirs {rates['theirs']:.1f}: ratio {ratio:.2f}")
     print(f"largest difference {worst} grey levels; {different} of {total} pixels differ at all")

@@ -1,9 +1,9 @@
-"""Training throughput and peak memory beside diffusers' UNet2DModel of equal architecture, alternating in one run.
+"""Training throughput and peak memory compared with diffusers' UNet2DModel of equal architecture, alternating.
 
 python tests/benchmarks/throughput.py --source path/to/cifar10/train.parquet
 
-The other side is the loop of diffusers' own training example: UNet2DModel, DDPMScheduler.add_noise, AdamW, EMAModel.
-This side is the trainer's whole step, with its draws, clipping, averaging and the check for non-finite numbers.
+The other side is the loop of diffusers' training example: UNet2DModel, DDPMScheduler.add_noise, AdamW, EMAModel. This
+side is the trainer's whole step, including random draws, gradient clipping, EMA and the check for non-finite values.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from ddpm.training.build import build_data, build_schedule, build_unet
 from ddpm.training.trainer import Trainer
 
 
-def configure(source: Path, batch: int, width: int, precision: str) -> Config:
+def configure(source: Path, batch: int, width: int, mixed_precision: str) -> Config:
     return Config(
         data=DataConfig(source=str(source)),
         model=ModelConfig(
@@ -38,7 +38,7 @@ def configure(source: Path, batch: int, width: int, precision: str) -> Config:
             head_channels=64,
         ),
         diffusion=DiffusionConfig(schedule="linear", prediction="eps", timestep_sampler="uniform"),
-        train=TrainConfig(batch_size=batch, steps=100_000, learning_rate=2e-4, mixed_precision=precision),
+        train=TrainConfig(batch_size=batch, steps=100_000, learning_rate=2e-4, mixed_precision=mixed_precision),
     )
 
 
@@ -108,7 +108,7 @@ def seconds(step: Callable[[], None]) -> float:
 
 
 def peak_memory(side: str, config: Config, steps: int, answer: multiprocessing.Queue) -> None:
-    """MB above what the process holds before it has a model: on the GPU where there is one, else in main memory."""
+    """Put the peak memory of training steps into `answer`, in MB: of the GPU if there is one, else of the process."""
     data = build_data(config)
     torch.ones(256, 256) @ torch.ones(256, 256)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -127,9 +127,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--mixed-precision", default="fp32")
     args = parser.parse_args()
-    config = configure(args.source, args.batch, args.width, args.precision)
+    config = configure(args.source, args.batch, args.width, args.mixed_precision)
 
     context = multiprocessing.get_context("spawn")
     memory = {}

@@ -300,7 +300,7 @@ def test_flags_are_the_constructor_arguments_of_the_golden_networks() -> None:
         with safe_open(path, "pt") as file:
             config = json.loads(file.metadata()["unet_config"])
         for key in ("in_channels", "out_channels", "num_classes"):
-            config.pop(key)         # the weights tell these
+            config.pop(key)         # inferred from the weights
         assert config.pop("use_new_attention_order") == flags.use_new_attention_order
         assert config == {key: value for key, value in flags.architecture().items() if key in config}
 

@@ -56,9 +56,9 @@ def test_png(shape: tuple[int, int, int], tmp_path: Path) -> None:
     write(tmp_path, ("png",), Toy(shape))
     data = load_data(str(tmp_path), 8)
     assert data.class_names == tuple(sorted(FOLDERS)) and len(data) == COUNT
-    for place, request in enumerate(asked()):
+    for index, request in enumerate(asked()):
         found = np.asarray(Image.open(tmp_path / FOLDERS[request.label] / f"{request.file}.png"))
-        assert np.array_equal(found.reshape(*shape[1:], -1), pixels(place, shape).transpose(1, 2, 0))
+        assert np.array_equal(found.reshape(*shape[1:], -1), pixels(index, shape).transpose(1, 2, 0))
 
 
 @pytest.mark.parametrize("formats", [("parquet",), tuple(FORMATS)], ids="+".join)
@@ -68,7 +68,7 @@ def test_parquet(formats: tuple[str, ...], tmp_path: Path) -> None:
     if formats == ("parquet",):
         data = load_data(str(out))
         assert data.class_names == CLASSES and data.labels.tolist() == [request.label for request in asked()]
-        assert np.array_equal(data.__getitems__(range(COUNT))[0], np.stack([pixels(place) for place in range(COUNT)]))
+        assert np.array_equal(data.__getitems__(range(COUNT))[0], np.stack([pixels(index) for index in range(COUNT)]))
     shards = str(out / "samples-*.parquet")
     table = datasets.load_dataset("parquet", data_files=shards, split="train", cache_dir=str(tmp_path / "cache"))
     assert table.features["label"].names == list(CLASSES) and isinstance(table.features["image"], datasets.Image)
@@ -81,7 +81,7 @@ def test_npz(shape: tuple[int, int, int], tmp_path: Path) -> None:
     write(tmp_path, ("npz",), Toy(shape))
     with np.load(tmp_path / "samples.npz") as arrays:
         assert arrays.files == ["images", "labels", "seeds", "class_names"]
-        expected = np.stack([pixels(place, shape).transpose(1, 2, 0) for place in range(COUNT)])
+        expected = np.stack([pixels(index, shape).transpose(1, 2, 0) for index in range(COUNT)])
         assert np.array_equal(arrays["images"], expected) and arrays["images"].dtype == np.uint8
         assert arrays["labels"].tolist() == [request.label for request in asked()]
         assert arrays["seeds"].tolist() == list(range(COUNT)) and tuple(arrays["class_names"]) == CLASSES

@@ -49,8 +49,8 @@ def test_killed_at_every_file(formats: tuple[str, ...], tmp_path: Path, whole: d
         toy = Toy()
         write(out, formats, toy)
         same(out, whole[formats])
-        # What is there is not drawn, but for the rest of the batch that was being written.
-        drawn = {place for call in toy.calls for place in call}
+        # Only the rest of the batch that was being written is drawn again.
+        drawn = {index for call in toy.calls for index in call}
         assert len(drawn & there) < BATCH
     assert moment > len(whole[formats])
 
@@ -119,7 +119,7 @@ def draw(indices):
         raise ValueError("no luck")
     time.sleep(float(delay))
     return torch.from_numpy(np.stack([
-        np.random.default_rng(place).integers(0, 256, (3, 8, 8), dtype=np.uint8) for place in indices
+        np.random.default_rng(index).integers(0, 256, (3, 8, 8), dtype=np.uint8) for index in indices
     ]))
 
 def full(path, flushed=True):
@@ -155,10 +155,10 @@ class Launched:
         self.process = subprocess.Popen(command, env=environment, **pipes)
 
     def until(self, images: int) -> None:
-        """Waits for so many images."""
+        """Wait for a number of images."""
         deadline = time.monotonic() + 60
         while len([*self.out.glob("*/[!.]*.png")]) < images:
-            assert self.process.poll() is None and time.monotonic() < deadline, "it did not get under way"
+            assert self.process.poll() is None and time.monotonic() < deadline, "no images appeared"
             time.sleep(0.02)
 
     def end(self) -> tuple[int, str]:

@@ -30,12 +30,12 @@ def asked(count: int = COUNT) -> list[Request]:
     return [Request(CLASSES[i // per_class], f"seed{i:06d}", i // per_class, i) for i in range(count)]
 
 
-def pixels(place: int, shape: tuple[int, int, int] = (3, 8, 8)) -> np.ndarray:
-    return np.random.default_rng(place).integers(0, 256, shape, dtype=np.uint8)
+def pixels(index: int, shape: tuple[int, int, int] = (3, 8, 8)) -> np.ndarray:
+    return np.random.default_rng(index).integers(0, 256, shape, dtype=np.uint8)
 
 
 class Toy:
-    """Draws a pure function of the place, and remembers what it drew."""
+    """Draws images that are a function of their index, and records the calls."""
 
     def __init__(self, shape: tuple[int, int, int] = (3, 8, 8)) -> None:
         self.shape = shape
@@ -43,7 +43,7 @@ class Toy:
 
     def __call__(self, indices: list[int]) -> Tensor:
         self.calls.append(indices)
-        return torch.from_numpy(np.stack([pixels(place, self.shape) for place in indices]))
+        return torch.from_numpy(np.stack([pixels(index, self.shape) for index in indices]))
 
 
 def write(out: Path, formats: tuple[str, ...], draw: Callable[[list[int]], Tensor], **other: object) -> Path:
