@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, on whatever they are pointed at, and only read."""
+"""The notebooks run from top to bottom on any run, study and probe, and only read them."""
 
 import ast
 import json
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-READ = {"01_from_noise_to_digits": "small_run", "02_what_adagn_does": "small_study"}     # fixtures of what each reads
+FIXTURES = {"01_from_noise_to_digits": "small_run", "02_what_adagn_does": "small_study"}
 SMALL = ["--train.steps", "30", "--train.batch_size", "16", "--train.warmup_steps", "5", "--sample.per_class", "2"]
 SMALL += ["--sample.steps", "3", "--model.channels", "16", "--model.head_channels", "16", "--tracking.wandb", "off"]
 STUDY = """
@@ -36,11 +36,11 @@ def cells(notebook: Path) -> list[str]:
     return ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
 
 
-def execute(notebook: Path, read: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+def execute(notebook: Path, variables: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     import nbclient
     import nbformat
 
-    for variable, path in read.items():
+    for variable, path in variables.items():
         monkeypatch.setenv(variable, str(path))
     content = nbformat.read(notebook, 4)
     resources = {"metadata": {"path": str(notebook.parent)}}
@@ -72,10 +72,10 @@ def script(name: str, *options: str | Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(notebook: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = request.getfixturevalue(READ[notebook.stem])
-    executed = [cell for cell in execute(notebook, read, monkeypatch) if cell.cell_type == "code"]
+    variables = request.getfixturevalue(FIXTURES[notebook.stem])
+    executed = [cell for cell in execute(notebook, variables, monkeypatch) if cell.cell_type == "code"]
     shown = [cell for cell in executed if any("image/png" in output.get("data", {}) for output in cell.outputs)]
-    assert len(shown) >= len(executed) - 1      # every cell but the odd one ends in a picture
+    assert len(shown) >= len(executed) - 1      # one cell may print text only
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_the_first_notebook_takes_less_than_two_minutes(digits_run: Path, monkey
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_explain_and_draw(notebook: Path) -> None:
+def test_notebooks_neither_define_classes_nor_train(notebook: Path) -> None:
     for source in cells(notebook):
         tree = list(ast.walk(ast.parse(source)))
         assert not [node for node in tree if isinstance(node, ast.ClassDef)]
@@ -95,6 +95,6 @@ def test_notebooks_explain_and_draw(notebook: Path) -> None:
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_are_kept_without_outputs(notebook: Path) -> None:
+def test_notebooks_are_stored_without_outputs(notebook: Path) -> None:
     for cell in json.loads(notebook.read_text())["cells"]:
         assert not cell.get("outputs") and cell.get("execution_count") is None

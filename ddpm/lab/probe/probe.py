@@ -35,11 +35,11 @@ def probe(command: ProbeCommand) -> Path:
     if processes.num_processes > 1:
         raise ValueError("probe.py runs as one process; start it with python instead of accelerate launch")
     out = command.out or (run_of(command.model) or command.model) / _file_name(command.model)
-    _check(out)
+    _check_name(out)
     inputs = read_inputs(command, processes.device)
-    results = measure_modulation(command, inputs, _model(command, inputs))
-    for file, content in ((out.with_suffix(".json"), to_json(results)), (out, render_probe(results))):
-        write_text(file, content)
+    results = measure_modulation(command, inputs, _describe_model(command, inputs))
+    write_text(out.with_suffix(".json"), to_json(results))
+    write_text(out, render_probe(results))
     left_out = [f"left out: {name}: {reason}" for name, reason in results.left_out.items()]
     print("\n".join([results.model.name, "", *summarize(results), *left_out, "", str(out)]))
     return out
@@ -61,23 +61,23 @@ def _file_name(model: Path) -> str:
     return "probe.html" if step is None or run_of(model) is None else f"probe-{step}.html"
 
 
-def _check(out: Path) -> None:
+def _check_name(out: Path) -> None:
     if out.is_dir():
         raise ValueError(f"out: {out} is a directory; name a file, such as probe.html")
     if out.suffix == ".json":
         raise ValueError(f"out: {out} is the name of the JSON file next to the page; name the page, such as probe.html")
 
 
-def _model(command: ProbeCommand, inputs: ProbeInputs) -> Model:
+def _describe_model(command: ProbeCommand, inputs: ProbeInputs) -> Model:
     unet, images = inputs.pipeline.unet, inputs.images
-    depths = unet.config.condition_at
+    condition_at = unet.config.condition_at
     return Model(
         name=inputs.name,
         weights=inputs.weights,
         parameters=sum(p.numel() for p in unet.parameters()),
         norm=unet.config.norm,
         conditioning=unet.config.conditioning,
-        condition_at=depths if isinstance(depths, str) else ", ".join(f"{size} px" for size in depths),
+        condition_at=condition_at if isinstance(condition_at, str) else ", ".join(f"{size} px" for size in condition_at),
         resolution=unet.config.resolution,
         class_names=list(inputs.pipeline.class_names),
         data=None if images is None else images.data.summary(),

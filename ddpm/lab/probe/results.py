@@ -1,12 +1,12 @@
 """The results of a probe as plain numbers, which the page, the JSON file and the notebook share."""
 
 import json
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from ddpm.evaluation.estimates import Estimate
 
-FORMAT = 3      # version of the JSON file; raise it when a name in it changes
+FORMAT = 3      # version of the JSON file; raise it when a name in the file changes
 
 
 class Model(NamedTuple):
@@ -161,7 +161,7 @@ class Erasure(NamedTuple):
 
 
 class Separability(NamedTuple):
-    """How well the class can be told from one layer's modulation at a timestep that was left out.
+    """How well one layer's modulation predicts the class at a timestep that was left out.
 
     Attributes:
         layer: its name.
@@ -321,7 +321,7 @@ class ProbeResults(NamedTuple):
 
 def to_json(results: ProbeResults) -> str:
     """Return the results as JSON text, in which NamedTuples are objects."""
-    return json.dumps({"format": FORMAT, **_plain(results)}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps({"format": FORMAT, **_to_objects(results)}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def from_json(text: str) -> ProbeResults:
@@ -334,23 +334,23 @@ def from_json(text: str) -> ProbeResults:
         content = json.loads(text)
         if content.pop("format") != FORMAT:
             raise ValueError("it was made by another version of this package")
-        return _typed(content, ProbeResults)
+        return _from_objects(content, ProbeResults)
     except (ValueError, TypeError, KeyError, AttributeError) as problem:
         raise ValueError(f"not the JSON file of a probe, or damaged ({problem}); run scripts/probe.py again") from None
 
 
-def _plain(value: Any) -> Any:
+def _to_objects(value: Any) -> Any:
     if hasattr(value, "_asdict"):
-        return {name: _plain(part) for name, part in value._asdict().items()}
-    return [_plain(part) for part in value] if isinstance(value, list) else value
+        return {name: _to_objects(entry) for name, entry in value._asdict().items()}
+    return [_to_objects(entry) for entry in value] if isinstance(value, list) else value
 
 
-def _typed(value: Any, kind: Any) -> Any:
-    if isinstance(kind, UnionType):
-        return None if value is None else _typed(value, next(k for k in get_args(kind) if k is not NoneType))
+def _from_objects(value: Any, kind: Any) -> Any:
+    if isinstance(kind, UnionType) and value is not None:       # such as Swap | None
+        return _from_objects(value, get_args(kind)[0])
     if get_origin(kind) is list:
-        return [_typed(part, get_args(kind)[0]) for part in value]
+        return [_from_objects(entry, get_args(kind)[0]) for entry in value]
     if hasattr(kind, "_fields"):
         hints = get_type_hints(kind)
-        return kind(**{name: _typed(part, hints[name]) for name, part in value.items()})
+        return kind(**{name: _from_objects(entry, hints[name]) for name, entry in value.items()})
     return value

@@ -1,4 +1,4 @@
-"""How well classes can be told from a layer's modulation, compared with permuted labels."""
+"""How well a layer's modulation predicts the class, compared with permuted labels."""
 
 import torch
 from sklearn.metrics import silhouette_score
