@@ -21,7 +21,7 @@ USERS = {
     "accelerate": {"lab", "training", "evaluation", "io", "processes"},
     "docstring_parser": {"cli"},
     "jsonargparse": {"cli"},
-    "matplotlib": {"lab"},
+    "matplotlib": {"lab", "evaluation"},
     "wandb": {"training"},
     "yaml": {"config"},
 }

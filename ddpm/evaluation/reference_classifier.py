@@ -18,7 +18,13 @@ from tqdm import tqdm
 
 from ddpm.atomic import find_damage, write_directory_atomically, write_json
 from ddpm.data import ImageData
-from ddpm.evaluation.classifier_network import CHANNELS_PER_GROUP, STEM_SIZE, WIDTHS, ClassifierNetwork, untrained_classifier
+from ddpm.evaluation.classifier_network import (
+    CHANNELS_PER_GROUP,
+    STEM_SIZE,
+    WIDTHS,
+    ClassifierNetwork,
+    untrained_classifier,
+)
 from ddpm.evaluation.estimates import Estimate, wilson_interval
 from ddpm.evaluation.extraction import EXTRACTION_BATCH_SIZE, extract_in_batches, extractor_digest
 from ddpm.randomness import Purpose, generator, permutation
