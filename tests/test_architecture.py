@@ -20,7 +20,7 @@ LEVEL_OF = {part: i for i, level in enumerate(LEVELS) for part in level}
 USERS = {
     "accelerate": {"lab", "training", "evaluation", "io", "processes"},
     "docstring_parser": {"cli"},
-    "matplotlib": {"lab"},
+    "matplotlib": {"lab", "evaluation"},
     "wandb": {"training"},
     "yaml": {"config"},
 }

@@ -81,6 +81,6 @@ def untrained_classifier(channels: int, resolution: int, classes: int, draws: to
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=draws)
-    for zeros in (network.stem.bias, network.head.weight, network.head.bias):
-        nn.init.zeros_(zeros)
+    for name in ("stem.bias", "head.weight", "head.bias"):
+        nn.init.zeros_(network.get_parameter(name))
     return network

@@ -159,7 +159,7 @@ def write_evaluation(
         matrix = confusion(features.samples)
         classes = {name: accuracy._asdict() for name, accuracy in class_accuracies(matrix, names).items()}
         with atomic_write(out / "confusion.png") as file:
-            draw_confusion(matrix, names).save(file, "PNG")
+            draw_confusion(matrix, names).savefig(file, format="png")
     if features is not None and read is not None and "memorised" in metrics:
         pairs = nearest_pairs(features.samples.pixels, features.reference.pixels, NEIGHBOUR_PAIRS)
         real = setup.data.__getitems__(pairs.training)[0]

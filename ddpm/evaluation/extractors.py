@@ -63,12 +63,14 @@ class CustomExtractor:
         self.name = path
         self.digest = digest
         self.classes: int | None = getattr(extractor, "classes", None)
-        self._extractor = extractor.eval() if isinstance(extractor, nn.Module) else extractor
+        self._extract: Callable[[Tensor], Any] = extractor.extract
+        if isinstance(extractor, nn.Module):
+            extractor.eval()
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return its output; raise `ValueError` if that is not what `Extractor.extract` returns."""
         with torch.inference_mode():
-            output = self._extractor.extract(images)
+            output = self._extract(images)
         if not isinstance(output, tuple) or len(output) != 2:
             raise ValueError(
                 f"extractor: {self.name}.extract returned {type(output).__name__}; allowed is a pair of features "

@@ -170,9 +170,13 @@ def images_from_model(
             f"reference: the model has no class {unknown[0]!r}{did_you_mean(unknown[0], names)}; its classes are "
             f"{abbreviate(names)}"
         )
-    guide = None if guide_directory is None else load_pipeline(guide_directory).to(pipeline.device)
+    guide = guide_digest = None
+    if guide_directory is not None:
+        guide = load_pipeline(guide_directory).to(pipeline.device)
+        guide_digest = f"{weights_digest(guide_directory)} {process_digest(guide)}"
     count = command.count or min(len(data), DEFAULT_COUNT)
-    labels, ids = None, [None] * count
+    labels: Tensor | None = None
+    ids: list[int | None] = [None] * count
     if names:
         labels = proportional_labels(data.labels, data.num_classes, count)
         ids = [names.index(data.class_names[c]) for c in labels.tolist()]
@@ -185,7 +189,7 @@ def images_from_model(
     identity = {
         "weights": weights_digest(directory),
         "process": process_digest(pipeline),
-        "guide": None if guide_directory is None else f"{weights_digest(guide_directory)} {process_digest(guide)}",
+        "guide": guide_digest,
         "settings": {**settings.drawing(), "seed": settings.seed},
         "count": count,
         "classes": json_digest([r.label for r in requests]),

@@ -77,7 +77,8 @@ class InTrainingMetrics:
                 raise ValueError(f"evaluation.extractor: {str(problem).removeprefix('extractor: ')}") from problem
 
         self._extractors = first_on_main(processes, load)
-        self._reference = reference = cached_features(data, *self._extractors, cache, processes)
+        extractor, classifier = self._extractors
+        self._reference = reference = cached_features(data, extractor, classifier, cache, processes)
         problems = {
             name: too_few_images(METRICS[name], settings.count, reference) or METRICS[name].applies(reference)
             for name in MONITORED
@@ -98,8 +99,8 @@ class InTrainingMetrics:
             "count": settings.count,
             "seed": settings.seed,
             **settings.drawing(),
-            "extractor": self._extractors[0].name,
-            "description": feature_digest(*self._extractors),
+            "extractor": extractor.name,
+            "description": feature_digest(extractor, classifier),
         }
 
     def extract_features(self, images: Tensor) -> dict[str, Tensor]:
