@@ -2,23 +2,15 @@
 
 from typing import Any
 
-from ddpm.evaluation.text_table import aligned, interval, number
+from ddpm.evaluation.text_table import interval, number
 from ddpm.lab.comparison.comparison import Comparison, RunEntry, shorten
 from ddpm.lab.comparison.runs import Run, finite
+from ddpm.lab.pages import render_text
 
 
 def format_comparison(comparison: Comparison) -> str:
     """Return the runs, the settings that differ, the metrics with their differences, and the notes."""
-    runs = comparison.runs
-    blocks = [aligned([("run", *run_columns(runs[0])), *((run.name, *run_columns(run).values()) for run in runs)])]
-    if comparison.settings:
-        settings = [(key, *map(setting, values)) for key, values in comparison.settings.items()]
-        blocks.append(aligned([("setting", *(run.name for run in runs)), *settings]))
-    if comparison.rows:
-        blocks.append(aligned(_metrics(comparison), left=2))
-    if comparison.notes:
-        blocks.append(list(comparison.notes))
-    return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks)
+    return render_text("comparison/comparison.txt.jinja", comparison=comparison, **FORMATS)
 
 
 def run_columns(run: Run) -> dict[str, str]:
@@ -76,27 +68,3 @@ _FUNCTIONS = (
     signed_interval,
 )
 FORMATS = {function.__name__: function for function in _FUNCTIONS}
-
-
-def _metrics(comparison: Comparison) -> list[tuple[str, ...]]:
-    first, *others = comparison.evaluations
-    versus = [f"minus {first}", "95 % interval", ""] if others else []
-    rows: list[tuple[str, ...]] = [("metric", "run", "value", "95 % interval", "images", "at equal count", *versus)]
-    blank = [""] * len(versus)
-    for row in comparison.rows:
-        title = f"{row.name} ({row.better} is better)"
-        for entry in row.entries:
-            cells, apart = ["none", "", "", ""], blank
-            if entry.metric is not None:
-                metric = entry.metric
-                cells = [number(metric["value"]), interval(metric), f"{metric['count']:,}", at_equal_count(entry)]
-            if entry.difference is not None:
-                value, low, high, verdict = entry.difference
-                apart = [signed(value), signed_interval(low, high), verdict]
-            rows.append((title, entry.run, *cells, *apart))
-            title = ""
-        if row.real_baseline is not None:
-            real = row.real_baseline
-            best = number(real["value"])
-            rows.append(("", "real images", best, interval(real), f"{real['count']:,}", best, *blank))
-    return rows

@@ -64,7 +64,7 @@ def test_runs_are_paired_by_seed(tmp_path: Path, finished: Callable[..., Study])
     assert outcome.exploratory["frechet_distance"]["decayed"].verdict == "better"       # lower is better there
     assert outcome.primary["decayed"].verdict == "worse" and outcome.primary["decayed"].level == 0.975
     assert outcome.better == {"accuracy": "higher", "frechet_distance": "lower"}
-    assert outcome.means["accuracy"]["plain"] == pytest.approx((0.81, 0.01))
+    assert outcome.means["accuracy"]["plain"] == pytest.approx({"mean": 0.81, "standard_deviation": 0.01})
     assert [run.measured.value for run in outcome.runs["decayed"]] == pytest.approx([0.5, 0.51, 0.52])
     assert list(outcome.runs) == ["plain", "again", "decayed"] and len(outcome.verdicts) == 2
     (note,) = outcome.notes

@@ -16,10 +16,9 @@ from ddpm.config.sections import Config, DiffusionConfig, ModelConfig, TrainConf
 from ddpm.config.study import STUDY_METRICS, Arm, Study
 from ddpm.evaluation.text_table import number
 from ddpm.lab.ablation import study_charts
-from ddpm.lab.ablation.glossary import describe_norm
 from ddpm.lab.ablation.outcome import Outcome, RunOutcome
 from ddpm.lab.ablation.statistics import Contrast, Measured, bonferroni_level, contrast
-from ddpm.lab.ablation.study_page import render_study
+from ddpm.lab.ablation.study_page import describe_norm, render_study
 from ddpm.lab.ablation.verdicts import verdict_sentence
 from ddpm.lab.comparison.runs import Evaluation, Run
 from ddpm.lab.pages import template_environment
@@ -126,7 +125,11 @@ def an_outcome(
     primary = {arm: against("denoising_error", arm, bonferroni_level(0.95, len(others))) for arm in others}
     lost = {arm: sum(run.diverged is not None for run in of_arm) for arm, of_arm in runs.items()}
     means = {
-        name: {a: (mean(v.values()), stdev(v.values()) if len(v) > 1 else None) for a, v in of_arms.items() if v}
+        name: {
+            a: {"mean": mean(v.values()), "standard_deviation": stdev(v.values()) if len(v) > 1 else None}
+            for a, v in of_arms.items()
+            if v
+        }
         for name, of_arms in values.items()
     }
     return Outcome(
@@ -190,10 +193,11 @@ def by_hand(value: float, level: float, verdict: str) -> Contrast:
 def with_round_numbers(there: Outcome) -> Outcome:
     primary = {"adaptive": by_hand(-0.02, 0.975, "better"), "matched": by_hand(0.001, 0.975, "undecided")}
     other = {"adaptive": by_hand(0.02, 0.95, "better"), "matched": by_hand(-0.02, 0.95, "worse")}
-    means = {"denoising_error": {"plain": (0.12, 0.015), "adaptive": (0.1, 0.0125), "matched": (0.121, None)}}
+    values = {"plain": (0.12, 0.015), "adaptive": (0.1, 0.0125), "matched": (0.121, None)}
+    means = {arm: {"mean": value, "standard_deviation": sd} for arm, (value, sd) in values.items()}
     verdicts = [verdict_sentence(arm, "plain", "denoising_error", primary[arm], 5, {}) for arm in primary]
     return dataclasses.replace(
-        there, primary=primary, exploratory={"accuracy": other}, means=means, verdicts=verdicts
+        there, primary=primary, exploratory={"accuracy": other}, means={"denoising_error": means}, verdicts=verdicts
     )
 
 
