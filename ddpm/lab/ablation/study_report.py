@@ -6,7 +6,7 @@ from ddpm.atomic import write_json, write_text
 from ddpm.config.study import Study
 from ddpm.lab.ablation.outcome import Outcome, outcome_json, read_outcome
 from ddpm.lab.ablation.study_page import render_study
-from ddpm.lab.comparison.comparison_table import FORMATS
+from ddpm.lab.comparison.formats import FORMATS
 from ddpm.lab.pages import render_text
 
 

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from ddpm.evaluation.estimates import Z
 from ddpm.lab.charts import STYLES, Chart, Mark, Series, draw_confusion_matrix, draw_lines, draw_strip, thin, to_svg
 from ddpm.lab.comparison.comparison import Comparison, Row, RunEntry, why_incomparable
-from ddpm.lab.comparison.comparison_table import FORMATS
+from ddpm.lab.comparison.formats import FORMATS
 from ddpm.lab.comparison.runs import EVALUATED, EVALUATED_BY, CurvePoint, Run, finite
 from ddpm.lab.comparison.sample_grids import find_shared_samples, read_training_grids
 from ddpm.lab.pages import template_environment

@@ -1,16 +1,10 @@
-"""Formats a comparison as text for a terminal."""
+"""Formats numbers and settings for the templates of comparisons and studies."""
 
 from typing import Any
 
 from ddpm.evaluation.text_table import interval, number
-from ddpm.lab.comparison.comparison import Comparison, RunEntry, shorten
+from ddpm.lab.comparison.comparison import RunEntry, shorten
 from ddpm.lab.comparison.runs import Run, finite
-from ddpm.lab.pages import render_text
-
-
-def format_comparison(comparison: Comparison) -> str:
-    """Return the runs, the settings that differ, the metrics with their differences, and the notes."""
-    return render_text("comparison/comparison.txt.jinja", comparison=comparison, **FORMATS)
 
 
 def run_columns(run: Run) -> dict[str, str]:
@@ -62,7 +56,6 @@ def at_equal_count(entry: RunEntry) -> str:
     return number(entry.metric["real_baseline"]["samples"])
 
 
-# The functions that templates use.
 _FUNCTIONS = (
     at_equal_count, count, finite, interval, number, number_or_empty, run_columns, setting, shorten, signed,
     signed_interval,
