@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from ddpm.lab.ablation.curves import Band, over_seconds, over_steps, summarize
+from ddpm.lab.ablation.curves import Band, average, over_seconds, over_steps
 from ddpm.lab.ablation.outcome import Outcome, RunOutcome
 from ddpm.lab.charts import Chart, Mark, Row, Series, draw_lines, draw_rows
 from ddpm.lab.comparison.runs import EVALUATED, EVALUATED_BY, finite
@@ -109,7 +109,7 @@ def _over_sigmas(errors: Mapping[str, Sequence[Errors]]) -> dict[str, Band]:
     for arm, seeds in errors.items():
         sigmas = sorted(set.intersection(*map(set, seeds))) if seeds else []
         if sigmas:
-            bands[arm] = summarize(sigmas, [[by_sigma[sigma] for sigma in sigmas] for by_sigma in seeds])
+            bands[arm] = average(sigmas, [[by_sigma[sigma] for sigma in sigmas] for by_sigma in seeds])
     return bands
 
 

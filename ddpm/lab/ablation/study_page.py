@@ -11,7 +11,7 @@ from ddpm.lab.ablation.study_charts import draw_curves, draw_denoising, draw_dif
 from ddpm.lab.ablation.sweep import read_sweep
 from ddpm.lab.ablation.timing import read_timing
 from ddpm.lab.charts import STYLES
-from ddpm.lab.comparison.formats import FORMATS
+from ddpm.lab.comparison.formats import TEMPLATE_FUNCTIONS
 from ddpm.lab.comparison.sample_grids import ClassStrips, find_shared_samples
 from ddpm.lab.pages import template_environment
 from ddpm.models.norm import NORMS
@@ -47,7 +47,7 @@ def render_study(outcome: Outcome) -> str:
         describe_norm=describe_norm,
         percent=_percent,
         quote=shlex.quote,
-        **FORMATS,
+        **TEMPLATE_FUNCTIONS,
     )
 
 

@@ -6,7 +6,7 @@ from ddpm.atomic import write_json, write_text
 from ddpm.config.study import Study
 from ddpm.lab.ablation.outcome import Outcome, outcome_json, read_outcome
 from ddpm.lab.ablation.study_page import render_study
-from ddpm.lab.comparison.formats import FORMATS
+from ddpm.lab.comparison.formats import TEMPLATE_FUNCTIONS
 from ddpm.lab.pages import render_text
 
 
@@ -25,4 +25,4 @@ def report(study: Study, path: Path) -> None:
 
 def format_study(outcome: Outcome) -> str:
     """Return the verdicts, a table of the arms, and the notes."""
-    return render_text("ablation/study.txt.jinja", outcome=outcome, **FORMATS)
+    return render_text("ablation/study.txt.jinja", outcome=outcome, **TEMPLATE_FUNCTIONS)

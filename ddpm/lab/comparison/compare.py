@@ -6,7 +6,7 @@ from pathlib import Path
 from ddpm.atomic import write_text
 from ddpm.lab.comparison.comparison import Comparison, compare
 from ddpm.lab.comparison.comparison_page import render_comparison
-from ddpm.lab.comparison.formats import FORMATS
+from ddpm.lab.comparison.formats import TEMPLATE_FUNCTIONS
 from ddpm.lab.comparison.runs import read_runs
 from ddpm.lab.pages import render_text
 
@@ -31,4 +31,4 @@ def write_comparison(paths: Sequence[Path], out: Path) -> None:
 
 def format_comparison(comparison: Comparison) -> str:
     """Return the runs, the settings that differ, the metrics with their differences, and the notes, as text."""
-    return render_text("comparison/comparison.txt.jinja", comparison=comparison, **FORMATS)
+    return render_text("comparison/comparison.txt.jinja", comparison=comparison, **TEMPLATE_FUNCTIONS)

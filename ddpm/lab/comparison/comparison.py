@@ -38,7 +38,7 @@ class RunEntry(NamedTuple):
     difference: Difference | None
 
 
-class Row(NamedTuple):
+class MetricRow(NamedTuple):
     """One metric of all evaluated runs.
 
     Attributes:
@@ -67,7 +67,7 @@ class Comparison(NamedTuple):
 
     runs: Sequence[Run]
     evaluations: dict[str, Evaluation]
-    rows: Sequence[Row]
+    rows: Sequence[MetricRow]
     settings: dict[str, Sequence[Any]]
     notes: Sequence[str]
 
@@ -232,7 +232,7 @@ def _unlike_evaluations(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _compare_metrics(evaluations: dict[str, Evaluation]) -> tuple[list[Row], list[str]]:
+def _compare_metrics(evaluations: dict[str, Evaluation]) -> tuple[list[MetricRow], list[str]]:
     """Return all metrics of the evaluations by name of the run, and a note for each that cannot be compared."""
     contents = {run: evaluation.content for run, evaluation in evaluations.items()}
     first = next(iter(contents), "")
@@ -251,5 +251,5 @@ def _compare_metrics(evaluations: dict[str, Evaluation]) -> tuple[list[Row], lis
                     notes.append(f"{name}: {first} and {run} are not compared because {reason}")
             entries.append(RunEntry(run, metric, found))
         real_baseline = next((metric["real_baseline"] for metric in known if metric["real_baseline"] is not None), None)
-        rows.append(Row(name, known[0]["better"], real_baseline, entries))
+        rows.append(MetricRow(name, known[0]["better"], real_baseline, entries))
     return rows, notes

@@ -60,4 +60,4 @@ _FUNCTIONS = (
     at_equal_count, count, finite, interval, number, number_or_empty, run_columns, setting, shorten, signed,
     signed_interval,
 )
-FORMATS = {function.__name__: function for function in _FUNCTIONS}
+TEMPLATE_FUNCTIONS = {function.__name__: function for function in _FUNCTIONS}

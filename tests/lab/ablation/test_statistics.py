@@ -155,12 +155,12 @@ def test_the_interval_is_that_of_the_t_test_where_metrics_are_exact(seeds: int, 
     assert found.relative == pytest.approx((second - first).mean() / abs(first.mean()), rel=1e-12)
 
 
-@pytest.mark.parametrize("chunk", [50, statistics.CHUNK])
+@pytest.mark.parametrize("chunk", [50, statistics.DRAWN_AT_ONCE])
 @pytest.mark.parametrize(("seeds", "images"), [(3, 7), (6, 150)])
 def test_the_error_over_seeds_and_images_is_the_closed_form_of_infinitely_many_replicates(
     seeds: int, images: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "CHUNK", chunk)
+    monkeypatch.setattr(statistics, "DRAWN_AT_ONCE", chunk)
     table = random(seeds, images, seed=4) + random(seeds, 1, seed=5) / 3 + random(images, seed=6)
     found = contrast(scored(np.ones((seeds, images))), scored(1 + table), "lower")
     rows, columns = table.mean(1), table.mean(0)
