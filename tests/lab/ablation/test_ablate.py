@@ -23,7 +23,7 @@ base:
   sample: {per_class: 1, steps: 5}
   tracking: {wandb: "off"}
 metric: accuracy
-evaluation: {count: 200, sampler: dpmpp, steps: 5, spacing: logsnr, guidance: 4, metrics: accuracy}
+evaluation: {count: 200, sampler: dpmpp, steps: 5, timestep_spacing: logsnr, guidance_scale: 4, metrics: accuracy}
 """
 # Two arms of one configuration, and one whose network does not see the class.
 STUDY = """

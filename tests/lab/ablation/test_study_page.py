@@ -386,16 +386,6 @@ def test_a_shift_of_seeds_is_a_difference(tmp_path: Path, read_page: Callable[[s
     assert "1,000" in row["differs from the base in"]
 
 
-def test_a_sweep_is_a_table(tmp_path: Path, read_page: Callable[[str], Any]) -> None:
-    there = an_outcome(tmp_path / "it", seeds=3)
-    there = dataclasses.replace(there, study=dataclasses.replace(there.study, learning_rates=(0.001, 0.01)))
-    found = {"learning_rate": 0.01, "metrics": {"0.001": 0.25, "0.01": None}, "at_an_end": True}
-    (there.path / "sweep.json").write_text(json.dumps({arm.name: found for arm in ARMS}))
-    row = read_page(render_study(there)).row("chosen", "matched")
-    assert row["chosen"] == "0.01" and row["denoising_error at 0.001"] == "0.25"
-    assert row["denoising_error at 0.01"] == "diverged" and row[""]
-
-
 @pytest.mark.parametrize("name", STUDY_METRICS)
 def test_every_metric_is_explained(name: str) -> None:
     meanings = template_environment().get_template("ablation/metrics.html.jinja").module.meanings
