@@ -1,9 +1,11 @@
-"""The environment of the page templates."""
+"""The environment of all templates."""
 
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from ddpm.evaluation.text_table import aligned
 from ddpm.lab.charts import DASHES, PALETTE
 
 
@@ -22,3 +24,14 @@ def template_environment() -> Environment:
     )
     templates.globals |= {"palette": PALETTE, "dashes": DASHES}
     return templates
+
+
+def render_text(name: str, **values: Any) -> str:
+    """Render a template of plain text.
+
+    Cells are separated by tabs; the lines of a table, which ends at a blank line, are aligned in columns.
+    """
+    text = template_environment().get_template(name).render(**values)
+    blocks = [block.split("\n") for block in text.strip("\n").split("\n\n")]
+    tables = [aligned([line.split("\t") for line in block]) if "\t" in block[0] else block for block in blocks]
+    return "\n\n".join("\n".join(line.rstrip() for line in table) for table in tables)

@@ -32,8 +32,8 @@ class Page(HTMLParser):
         assert not self._open
         self.words = " ".join(self.text)
         assert "Content-Security-Policy" in source and "default-src 'none'" in source
-        assert all(place.startswith(("data:image/png;base64,", "#")) for place in self.sources)
-        assert all(place[1:] in re.findall(r'id="(\w+)"', source) for place in self.sources if place.startswith("#"))
+        assert all(uri.startswith(("data:image/png;base64,", "#")) for uri in self.sources)
+        assert all(uri[1:] in re.findall(r'id="(\w+)"', source) for uri in self.sources if uri.startswith("#"))
         shown = re.sub(r'"data:[^"]*"|xmlns(:\w+)?="[^"]*"', "", source)
         assert not re.search(r"https?:|url\((?!#)|@import|\b(None|Undefined|Markup)\b", shown)
         # All coordinates are numbers.
@@ -67,20 +67,20 @@ class Page(HTMLParser):
                 self.tables[-1][-1][-1] += f" {piece}" if self.tables[-1][-1][-1] else piece
 
     def row(self, table: str, first: str) -> dict[str, str]:
-        """The row that begins with `first`, by the heads of the first table with a head `table`."""
+        """Return the row that begins with `first`, by column, in the first table with a column `table`."""
         rows = next(rows for rows in self.tables if table in rows[0])
         return dict(zip(rows[0], next(row for row in rows[1:] if row[0] == first), strict=False))
 
 
 @pytest.fixture(scope="session")
 def read_page() -> type[Page]:
-    """`Page`."""
+    """Return `Page`."""
     return Page
 
 
 @pytest.fixture(scope="session")
 def charts_of() -> Callable[[str], dict[str, str]]:
-    """Title of each chart of a page -> its caption and drawing."""
+    """Return a function that maps the title of each chart of a page to its caption and drawing."""
 
     def charts(source: str) -> dict[str, str]:
         found = re.findall(r"<figure>\n<figcaption><h3>(.*?)</h3>(.*?)</figure>", source, re.DOTALL)

@@ -15,7 +15,6 @@ from ddpm.config.study import Study
 from ddpm.data import ImageData
 from ddpm.diffusion.divergence import Diverged
 from ddpm.evaluation.evaluate import evaluate
-from ddpm.evaluation.text_table import aligned
 from ddpm.lab.ablation.arms import Size, check_arms, measure_arms
 from ddpm.lab.ablation.measurement import check_evaluation
 from ddpm.lab.ablation.registration import register
@@ -34,7 +33,7 @@ from ddpm.lab.ablation.trials import (
     read_divergence,
     take_shard,
 )
-from ddpm.lab.pages import template_environment
+from ddpm.lab.pages import render_text
 from ddpm.processes import (
     FailedElsewhere,
     InUse,
@@ -107,16 +106,12 @@ def _print_plan(
     if left:
         measured = time_steps({arm.name: arm.config for arm in study.arms}, data, rounds=1, warm_up=1)
         seconds = {arm: median(values) for arm, values in measured.items()}
-    rows = [("arm", "parameters", "multiply-adds", "s per step")]
-    for arm, size in sizes.items():
-        step = f"{seconds[arm]:.3f}" if left else ""
-        rows.append((arm, f"{size.parameters:,}", f"{size.multiply_adds:,}", step))
     time = format_duration(sum(seconds[trial.arm] * trial.config.train.steps for trial in left))
-    template = template_environment().get_template("ablation/plan.txt.jinja")
-    plan = template.render(
-        study=study, path=path, shard=shard, data=data, mine=mine, left=left, time=time, table=aligned(rows)
+    plan = render_text(
+        "ablation/plan.txt.jinja", study=study, path=path, shard=shard, data=data, sizes=sizes, mine=mine, left=left,
+        seconds=seconds, time=time,
     )
-    _say(processes, plan)
+    _say(processes, f"{plan}\n")
 
 
 def _is_trained(trial: Trial) -> bool:

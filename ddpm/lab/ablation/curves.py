@@ -53,11 +53,11 @@ def over_steps(runs: Sequence[Run], key: str) -> Band | None:
     common = sorted(point for point in set.intersection(*map(set, counted)) if point[1] == end[1])
     # Thinned before they are compared: the range is that of the curves that are shown, not of their noise.
     shown = [thin([(point[0], curve[point]) for point in common]) for curve in counted]
-    band = summarize([step for step, _ in shown[0][0]], [[value for _, value in points] for points, _ in shown])
+    band = average([step for step, _ in shown[0][0]], [[value for _, value in points] for points, _ in shown])
     return band._replace(together=shown[0][1])
 
 
-def summarize(x: Sequence[float], curves: Sequence[Sequence[float]]) -> Band:
+def average(x: Sequence[float], curves: Sequence[Sequence[float]]) -> Band:
     """Return the mean and the range of the curves of several runs at the same x."""
     values = np.array(curves)                                                                       # (runs, x)
     return Band(x, values.mean(0).tolist(), values.min(0).tolist(), values.max(0).tolist(), len(values))

@@ -61,7 +61,7 @@ class Outcome:
         primary: contrast of each arm with the baseline in the primary metric; the intervals hold jointly.
         exploratory: contrasts of each arm in each other metric, at 95 % without correction for multiple comparisons.
         better: "lower" or "higher" for each metric.
-        means: mean over seeds and standard deviation (None for one seed) by metric and arm.
+        means: "mean" over seeds and "standard_deviation" (None for one seed) by metric and arm.
         step_seconds: measured seconds per training step of each arm; empty if not measured.
         verdicts: a sentence for every arm but the baseline.
         notes: sentences about everything that limits the conclusions.
@@ -74,7 +74,7 @@ class Outcome:
     primary: dict[str, Contrast]
     exploratory: dict[str, dict[str, Contrast]]
     better: dict[str, str]
-    means: dict[str, dict[str, tuple[float, float | None]]]
+    means: dict[str, dict[str, dict[str, float | None]]]
     step_seconds: dict[str, list[float]]
     verdicts: list[str]
     notes: list[str]
@@ -101,8 +101,7 @@ def read_outcome(path: Path, study: Study) -> Outcome:
     registered = read_registration(path)
     sweep = read_sweep(path)
     notes = [
-        f"{arm}: the best learning rate, {found['learning_rate']:g}, is at an end of the list; a better one may lie "
-        "beyond it"
+        f"{arm}: the best learning rate, {found['learning_rate']:g}, is at an end of the list; others may be better"
         for arm, found in sweep.items()
         if found["at_an_end"]
     ]
@@ -153,9 +152,6 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
     """Return the statistics as JSON data that depends only on the runs."""
     study = outcome.study
 
-    def contrasts(by_arm: dict[str, Contrast]) -> dict[str, Any]:
-        return {arm: found._asdict() for arm, found in by_arm.items()}
-
     def run_json(run: RunOutcome) -> dict[str, Any]:
         metrics = {} if run.evaluation is None else run.evaluation.content["metrics"]
         return {
@@ -173,12 +169,12 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "baseline": study.baseline.name,
         "verdicts": outcome.verdicts,
         "notes": outcome.notes,
-        "primary": contrasts(outcome.primary),
-        "exploratory": {name: contrasts(by_arm) for name, by_arm in outcome.exploratory.items()},
-        "means": {
-            name: {arm: {"mean": mean, "standard_deviation": sd} for arm, (mean, sd) in by_arm.items()}
-            for name, by_arm in outcome.means.items()
+        "primary": {arm: found._asdict() for arm, found in outcome.primary.items()},
+        "exploratory": {
+            name: {arm: found._asdict() for arm, found in contrasts.items()}
+            for name, contrasts in outcome.exploratory.items()
         },
+        "means": outcome.means,
         "runs": {arm: [run_json(run) for run in runs] for arm, runs in outcome.runs.items()},
     }
 
@@ -212,11 +208,7 @@ def _without_incomparable(run: RunOutcome, first: dict[str, Any], data: str, not
 
 
 def _read_metric(
-    name: str,
-    evaluated: Sequence[tuple[RunOutcome, Evaluation]],
-    first: dict[str, Any],
-    study: Study,
-    notes: list[str],
+    name: str, evaluated: Sequence[tuple[RunOutcome, Evaluation]], first: dict[str, Any], study: Study, notes: list[str]
 ) -> ByArmAndSeed:
     """Return the values of a metric for all runs in which it is finite."""
     found: ByArmAndSeed = {arm.name: {} for arm in study.arms}
@@ -252,15 +244,14 @@ def _note_runs(runs: Mapping[str, Sequence[RunOutcome]], study: Study) -> list[s
 
     One more is added if the primary metric measures the denoiser on images that it was trained on.
     """
-    notes, on_training_images = [], False
-    for run in (run for of_arm in runs.values() for run in of_arm):
+    notes, everything = [], [run for of_arm in runs.values() for run in of_arm]
+    for run in everything:
         if run.diverged is not None:
             notes.append(f"{run.arm}, seed {run.seed}, diverged: {run.diverged}")
         elif run.run is None:
             notes.append(f"{run.arm}, seed {run.seed}, does not exist yet")
-        images = run.evaluation.content.get("likelihood_images") if run.measured and run.evaluation else None
-        on_training_images |= bool(images and not images["held_out"])
-    if study.metric in SCORES and on_training_images:
+    images = [run.evaluation.content.get("likelihood_images") for run in everything if run.evaluation is not None]
+    if study.metric in SCORES and any(record and not record["held_out"] for record in images):
         notes.append(f"{study.metric} was measured on training images; set evaluation.held_out_split to use others")
     return notes
 
@@ -276,12 +267,14 @@ def _note_unpaired(name: str, values: ByArmAndSeed, baseline: str) -> list[str]:
     return notes
 
 
-def _means(values: ByArmAndSeed) -> dict[str, tuple[float, float | None]]:
-    tables = {arm: [measured.value for measured in by_seed.values()] for arm, by_seed in values.items() if by_seed}
-    return {
-        arm: (float(np.mean(table)), float(np.std(table, ddof=1)) if len(table) > 1 else None)
-        for arm, table in tables.items()
-    }
+def _means(values: ByArmAndSeed) -> dict[str, dict[str, float | None]]:
+    found: dict[str, dict[str, float | None]] = {}
+    for arm, by_seed in values.items():
+        if by_seed:
+            table = [measured.value for measured in by_seed.values()]
+            deviation = float(np.std(table, ddof=1)) if len(table) > 1 else None
+            found[arm] = {"mean": float(np.mean(table)), "standard_deviation": deviation}
+    return found
 
 
 def _note_code(runs: Sequence[RunOutcome]) -> list[str]:

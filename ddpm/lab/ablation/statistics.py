@@ -19,7 +19,7 @@ from scipy import optimize, stats
 LEAST_PAIRS = 3         # for an interval; with two differences it would extend 12.7 standard errors to each side
 EXACT_PAIRS = 14        # up to this number all sign flips are tried, above it 2^14 random ones
 POWER = 0.8             # with which a detectable difference is found
-CHUNK = 1_000_000       # draws that resampling keeps in memory at once
+DRAWN_AT_ONCE = 1_000_000       # draws that resampling keeps in memory at once
 
 
 class Measured(NamedTuple):
@@ -193,8 +193,8 @@ def _means_of_resampled(table: np.ndarray, replicates: int, rng: Generator) -> n
     """Return means over images drawn with replacement, the same images for all runs: (n, N) -> (R, n)."""
     images = table.shape[1]
     means = []
-    for start in range(0, replicates, CHUNK // images + 1):
-        size = min(CHUNK // images + 1, replicates - start)
+    for start in range(0, replicates, DRAWN_AT_ONCE // images + 1):
+        size = min(DRAWN_AT_ONCE // images + 1, replicates - start)
         drawn = rng.integers(images, size=(size, images)) + images * np.arange(size)[:, None]
         # How often each image was drawn, like multinomial() but in a sixth of the time.
         counts = np.bincount(drawn.ravel(), minlength=size * images).reshape(size, images)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from ddpm.lab.ablation.curves import Band, over_seconds, over_steps, summarize
+from ddpm.lab.ablation.curves import Band, average, over_seconds, over_steps
 from ddpm.lab.ablation.outcome import Outcome, RunOutcome
 from ddpm.lab.charts import Chart, Mark, Row, Series, draw_lines, draw_rows
 from ddpm.lab.comparison.runs import EVALUATED, EVALUATED_BY, finite
@@ -28,9 +28,9 @@ def draw_differences(outcome: Outcome, styles: Mapping[str, int]) -> Chart | Non
             rows.append(Row(arm, [*seeds, mean], reference=0.0))
     if not rows:
         return None
-    caption = f"A dot is a seed: the arm's {metric} minus that of {baseline}. A diamond is a mean."
+    caption = f"Each dot is one seed: {metric} of the arm minus {metric} of {baseline}. The diamond is the mean."
     if any(row.marks[-1].low is not None for row in rows):
-        caption += " The bar is its interval; if it crosses the dashed line at 0, the arms cannot be distinguished."
+        caption += " The bar is its interval; if it crosses the dashed line at 0, no difference was found."
     sides = ("← better", "worse →") if outcome.better[metric] == "lower" else ("← worse", "better →")
     figure = draw_rows(rows, f"{metric}, minus the baseline's", sides=sides)
     return Chart("Differences by seed", figure, caption=caption)
@@ -109,7 +109,7 @@ def _over_sigmas(errors: Mapping[str, Sequence[Errors]]) -> dict[str, Band]:
     for arm, seeds in errors.items():
         sigmas = sorted(set.intersection(*map(set, seeds))) if seeds else []
         if sigmas:
-            bands[arm] = summarize(sigmas, [[by_sigma[sigma] for sigma in sigmas] for by_sigma in seeds])
+            bands[arm] = average(sigmas, [[by_sigma[sigma] for sigma in sigmas] for by_sigma in seeds])
     return bands
 
 

@@ -1,20 +1,20 @@
 """The page of a study: one self-contained HTML file, with the verdict first and then the evidence."""
 
+import inspect
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ddpm.lab.ablation.glossary import describe_norm
 from ddpm.lab.ablation.outcome import Outcome, RunOutcome
 from ddpm.lab.ablation.statistics import LEAST_PAIRS, POWER
 from ddpm.lab.ablation.study_charts import draw_curves, draw_denoising, draw_differences
 from ddpm.lab.ablation.sweep import read_sweep
 from ddpm.lab.ablation.timing import read_timing
 from ddpm.lab.charts import STYLES
-from ddpm.lab.comparison.comparison_table import FORMATS
-from ddpm.lab.comparison.runs import Evaluation
+from ddpm.lab.comparison.formats import TEMPLATE_FUNCTIONS
 from ddpm.lab.comparison.sample_grids import ClassStrips, find_shared_samples
 from ddpm.lab.pages import template_environment
+from ddpm.models.norm import NORMS
 
 
 def render_study(outcome: Outcome) -> str:
@@ -25,7 +25,7 @@ def render_study(outcome: Outcome) -> str:
     """
     styles = {arm: i % STYLES for i, arm in enumerate(outcome.runs)}
     runs = [run for of_arm in outcome.runs.values() for run in of_arm]
-    samples, sample_seed, gone = _find_samples(outcome)
+    samples, sample_seed, gone = _find_samples(outcome, runs)
     return template_environment().get_template("ablation/study.html.jinja").render(
         study=outcome.study,
         outcome=outcome,
@@ -47,8 +47,13 @@ def render_study(outcome: Outcome) -> str:
         describe_norm=describe_norm,
         percent=_percent,
         quote=shlex.quote,
-        **FORMATS,
+        **TEMPLATE_FUNCTIONS,
     )
+
+
+def describe_norm(name: str) -> str:
+    """Return the explanation of an entry of NORMS for readers of the page: the first paragraph of its docstring."""
+    return " ".join((inspect.getdoc(NORMS[name]) or "").split("\n\n")[0].split())
 
 
 def _read(path: Path) -> str:
@@ -56,19 +61,16 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def _find_samples(outcome: Outcome) -> tuple[list[ClassStrips], int | None, list[str]]:
+def _find_samples(outcome: Outcome, runs: Sequence[RunOutcome]) -> tuple[list[ClassStrips], int, list[str]]:
     """Return images of the seed that most arms finished (the lowest of these), and notes on missing arms."""
-    by_seed: dict[int, dict[str, Evaluation]] = {}
-    for arm, runs in outcome.runs.items():
-        for run in runs:
-            if run.evaluation is not None:
-                by_seed.setdefault(run.seed, {})[arm] = run.evaluation
-    if not by_seed:
-        return [], None, []
-    seed = min(by_seed, key=lambda seed: (-len(by_seed[seed]), seed))
+    by_seed = {
+        seed: {run.arm: run.evaluation for run in runs if run.seed == seed and run.evaluation is not None}
+        for seed in sorted(outcome.study.seeds)
+    }
+    seed = max(by_seed, key=lambda seed: len(by_seed[seed]))
     shown, notes = find_shared_samples(by_seed[seed])
     missing = [arm for arm in outcome.runs if arm not in by_seed[seed]]
-    if missing:
+    if missing and by_seed[seed]:
         notes.append(f"no seed was finished by all arms; for seed {seed} there are no images of {', '.join(missing)}")
     return shown, seed, notes
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ddpm.atomic import write_text
-from ddpm.lab.comparison.comparison import compare
+from ddpm.lab.comparison.comparison import Comparison, compare
 from ddpm.lab.comparison.comparison_page import render_comparison
-from ddpm.lab.comparison.comparison_table import format_comparison
+from ddpm.lab.comparison.formats import TEMPLATE_FUNCTIONS
 from ddpm.lab.comparison.runs import read_runs
+from ddpm.lab.pages import render_text
 
 
 def write_comparison(paths: Sequence[Path], out: Path) -> None:
@@ -24,6 +25,10 @@ def write_comparison(paths: Sequence[Path], out: Path) -> None:
     if out.is_dir():
         raise ValueError(f"out: {out} is a directory; name a file, such as comparison.html")
     comparison = compare(read_runs(paths))
-    content = render_comparison(comparison)
-    write_text(out, content)
+    write_text(out, render_comparison(comparison))
     print(f"{format_comparison(comparison)}\n\n{out}")
+
+
+def format_comparison(comparison: Comparison) -> str:
+    """Return the runs, the settings that differ, the metrics with their differences, and the notes, as text."""
+    return render_text("comparison/comparison.txt.jinja", comparison=comparison, **TEMPLATE_FUNCTIONS)

@@ -38,7 +38,7 @@ class RunEntry(NamedTuple):
     difference: Difference | None
 
 
-class Row(NamedTuple):
+class MetricRow(NamedTuple):
     """One metric of all evaluated runs.
 
     Attributes:
@@ -67,7 +67,7 @@ class Comparison(NamedTuple):
 
     runs: Sequence[Run]
     evaluations: dict[str, Evaluation]
-    rows: Sequence[Row]
+    rows: Sequence[MetricRow]
     settings: dict[str, Sequence[Any]]
     notes: Sequence[str]
 
@@ -176,38 +176,36 @@ def shorten(value: Any) -> str:
 
 def _shared(runs: Sequence[Run]) -> tuple[dict[str, Evaluation], list[str]]:
     """Return one evaluation of each run with the settings of the first run's, and notes on what is not shown."""
-    by_run = []
-    for run in runs:
-        by_settings: dict[str, Evaluation] = {}
-        for evaluation in run.evaluations:
-            by_settings.setdefault(json.dumps(comparison_key(evaluation.content)), evaluation)
-        by_run.append(by_settings)
+    by_run = {
+        run.name: {json.dumps(comparison_key(e.content)): e for e in reversed(run.evaluations)} for run in runs
+    }
 
     def rank(key: str) -> tuple[int, int, float]:
         """Rank settings by the number of runs, the number of these with their newest weights, and the time."""
-        found = [(run, by_settings[key]) for run, by_settings in zip(runs, by_run, strict=True) if key in by_settings]
+        found = [(run, by_run[run.name][key]) for run in runs if key in by_run[run.name]]
         newest = sum(evaluation.weights == run.newest_weights for run, evaluation in found)
         return len(found), newest, max(evaluation.written for _, evaluation in found)
 
-    best, *others = sorted(by_run[0], key=rank, reverse=True)
-    chosen = {run.name: by_settings[best] for run, by_settings in zip(runs, by_run, strict=True) if best in by_settings}
+    first = runs[0].name
+    *others, best = sorted(by_run[first], key=rank)
+    chosen = {name: evaluations[best] for name, evaluations in by_run.items() if best in evaluations}
     incomparable = [run for run in runs if run.name not in chosen]
     alone = len(chosen) == 1 and incomparable     # there is nothing to compare the first run with
-    notes = [
-        f"{'all metrics' if alone else f'the metrics of {run.name}'} are left out: {runs[0].name} and {run.name} have "
-        "no evaluation with equal settings "
-        f"({differing_settings(by_run[0][best].content, run.evaluations[0].content)[0]}); run scripts/evaluate.py with "
-        "the same settings"
-        for run in incomparable
-    ]
+    notes = []
+    for run in incomparable:
+        differing = differing_settings(chosen[first].content, run.evaluations[0].content)[0]
+        notes.append(
+            f"{'all metrics' if alone else f'the metrics of {run.name}'} are left out: {first} and {run.name} have no "
+            f"evaluation with equal settings ({differing}); run scripts/evaluate.py with the same settings"
+        )
     if alone:
         return {}, notes
-    for key in others:
+    for key in reversed(others):
+        folder = by_run[first][key].folder.name
         if len(runs) == 1:
-            notes.append(f"evaluation {by_run[0][key].folder.name} of {runs[0].name} is not shown")
+            notes.append(f"evaluation {folder} of {first} is not shown")
         elif rank(key)[0] > 1:
-            folder = by_run[0][key].folder.name
-            notes.append(f"evaluation {folder} of {runs[0].name} and its counterparts are not shown")
+            notes.append(f"evaluation {folder} of {first} and its counterparts are not shown")
     return chosen, notes
 
 
@@ -234,7 +232,7 @@ def _unlike_evaluations(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _compare_metrics(evaluations: dict[str, Evaluation]) -> tuple[list[Row], list[str]]:
+def _compare_metrics(evaluations: dict[str, Evaluation]) -> tuple[list[MetricRow], list[str]]:
     """Return all metrics of the evaluations by name of the run, and a note for each that cannot be compared."""
     contents = {run: evaluation.content for run, evaluation in evaluations.items()}
     first = next(iter(contents), "")
@@ -253,5 +251,5 @@ def _compare_metrics(evaluations: dict[str, Evaluation]) -> tuple[list[Row], lis
                     notes.append(f"{name}: {first} and {run} are not compared because {reason}")
             entries.append(RunEntry(run, metric, found))
         real_baseline = next((metric["real_baseline"] for metric in known if metric["real_baseline"] is not None), None)
-        rows.append(Row(name, known[0]["better"], real_baseline, entries))
+        rows.append(MetricRow(name, known[0]["better"], real_baseline, entries))
     return rows, notes

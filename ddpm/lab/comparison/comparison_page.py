@@ -7,8 +7,8 @@ from markupsafe import Markup
 
 from ddpm.evaluation.estimates import Z
 from ddpm.lab.charts import STYLES, Chart, Mark, Series, draw_confusion_matrix, draw_lines, draw_strip, thin, to_svg
-from ddpm.lab.comparison.comparison import Comparison, Row, RunEntry, why_incomparable
-from ddpm.lab.comparison.comparison_table import FORMATS
+from ddpm.lab.comparison.comparison import Comparison, MetricRow, RunEntry, why_incomparable
+from ddpm.lab.comparison.formats import TEMPLATE_FUNCTIONS
 from ddpm.lab.comparison.runs import EVALUATED, EVALUATED_BY, CurvePoint, Run, finite
 from ddpm.lab.comparison.sample_grids import find_shared_samples, read_training_grids
 from ddpm.lab.pages import template_environment
@@ -39,7 +39,7 @@ def render_comparison(comparison: Comparison) -> str:
         grids=read_training_grids([run for run in comparison.runs if run.name not in shown]),
         confusions=_confusions(contents, styles),
         draw_strip=lambda row, entry: _draw_strip(row, entry, styles),
-        **FORMATS,
+        **TEMPLATE_FUNCTIONS,
     )
 
 
@@ -122,7 +122,7 @@ def _confusions(
     return found
 
 
-def _draw_strip(row: Row, entry: RunEntry, styles: dict[str, int]) -> Markup | str:
+def _draw_strip(row: MetricRow, entry: RunEntry, styles: dict[str, int]) -> Markup | str:
     """Return the interval of a metric as a small chart; empty if the value is not finite."""
     if entry.metric is None or not finite(entry.metric["value"]):
         return ""

@@ -1,4 +1,4 @@
-"""Run directories as training and evaluation leave them, without either."""
+"""Run directories like those of training and evaluation, written without running either."""
 
 import hashlib
 import json
@@ -17,12 +17,12 @@ from ddpm.lab.comparison import runs
 
 
 def config_of(**train: Any) -> Config:
-    """Of four steps."""
+    """Return a configuration of four steps."""
     return Config(train=TrainConfig(steps=4, **train), tracking=TrackingConfig(wandb="off"))
 
 
 def study_of(**changes: Any) -> Study:
-    """Three arms with three seeds, judged by accuracy."""
+    """Return a study of three arms and three seeds with accuracy as its primary metric."""
     arms = (
         Arm("plain", {"train.weight_decay": 0.0}, config_of()),
         Arm("again", {}, config_of(), seed_shift=100),
@@ -33,7 +33,7 @@ def study_of(**changes: Any) -> Study:
 
 
 def write_training(config: Config, path: Path) -> None:
-    """A complete run: its weights are a function of its configuration."""
+    """Write a complete run whose weights are a function of its configuration."""
     weights = hashlib.sha256(config.to_yaml().encode()).hexdigest()
     checkpoint = path / "checkpoints" / f"step_{config.train.steps:08d}"
     checkpoint.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def write_training(config: Config, path: Path) -> None:
 def write_evaluation(
     command: EvaluateCommand, settings: SampleConfig, metrics: dict[str, float], classifier: str = "j" * 64
 ) -> Path:
-    """evaluation.json of a run that `write_training` made."""
+    """Write evaluation.json of a run of `write_training`, and return its path."""
     path = Path(command.model)
     weights = json.loads(next(path.glob("checkpoints/*/MANIFEST.json")).read_text()).popitem()[1]
     drawing = {**settings.drawing(), "seed": settings.seed}
@@ -85,7 +85,7 @@ _known: dict[str, Config] = {}
 
 @pytest.fixture
 def read_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Config]:
-    """`read_config`, which takes a while for each of the many equal files here, reads each content once."""
+    """Let `read_config`, which is slow, read each of the many equal files here only once."""
 
     def read(file: Path) -> Config:
         text = file.read_text()
@@ -100,11 +100,11 @@ def read_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Config]:
 
 @pytest.fixture
 def study() -> Callable[..., Study]:
-    """Makes studies: `study_of`."""
+    """Return `study_of`."""
     return study_of
 
 
 @pytest.fixture
 def made() -> tuple[Callable[..., None], Callable[..., Path]]:
-    """`write_training` and `write_evaluation`."""
+    """Return `write_training` and `write_evaluation`."""
     return write_training, write_evaluation

@@ -1,4 +1,4 @@
-"""Real studies, small ones, by the command that people type."""
+"""Small studies, run by the command line."""
 
 import json
 import os
@@ -25,7 +25,7 @@ base:
 metric: accuracy
 evaluation: {count: 200, sampler: dpmpp, steps: 5, timestep_spacing: logsnr, guidance_scale: 4, metrics: accuracy}
 """
-# Two arms of one configuration, and one whose network is not told the class.
+# Two arms of one configuration, and one whose network does not see the class.
 STUDY = """
 arms:
   whole: {}
@@ -56,14 +56,14 @@ def environment() -> dict[str, str]:
 
 
 def outcome(path: Path) -> dict[str, Any]:
-    """outcome.json but for the commit, which may change while tests run."""
+    """Return outcome.json without the commit, which may change while tests run."""
     content = json.loads((path / "outcome.json").read_text())
     return content | {"notes": [note for note in content["notes"] if "different git_commit" not in note]}
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A study that nothing interrupts, and what the command printed."""
+    """Run a study without interruption; return its directory and the printed text."""
     folder = tmp_path_factory.mktemp("studies")
     done = ablated(*command_line(STUDY, folder, "whole"))
     assert done.returncode == 0, done.stderr
@@ -86,7 +86,7 @@ def test_a_handicap_is_found_and_chance_is_not(whole: tuple[Path, str]) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_command_makes_nothing_again(whole: tuple[Path, str]) -> None:
+def test_the_same_command_repeats_nothing(whole: tuple[Path, str]) -> None:
     path = whole[0]
     before = (path / "outcome.json").read_bytes(), sorted(f.stat().st_mtime for f in path.rglob("*.safetensors"))
     done = ablated(*command_line(STUDY, path.parent, "whole"))

@@ -35,15 +35,15 @@ def test_long_curves_are_thinned_before_their_range_is_taken() -> None:
     np.testing.assert_allclose([band.mean, band.low, band.high], [thin.mean(0), thin.min(0), thin.max(0)], rtol=1e-12)
 
 
-def test_only_steps_that_all_have() -> None:
-    # A run that was interrupted has records of its own where it went on.
+def test_only_common_steps_count() -> None:
+    # A run that was interrupted has additional records after it was resumed.
     band = over_steps([logged([10, 20, 25, 30, 40], float), logged([10, 20, 30, 35, 40], lambda s: s + 2.0)], "loss")
     assert band.x == [10, 20, 30, 40] and band.mean == [11, 21, 31, 41] and band.runs == 2
     assert band.low == [10, 20, 30, 40] and band.high == [12, 22, 32, 42]
 
 
 @pytest.mark.parametrize("bad", [None, float("nan"), float("inf"), "diverged", True])
-def test_what_is_no_number_is_no_value(bad: Any) -> None:
+def test_values_that_are_not_finite_are_skipped(bad: Any) -> None:
     runs = [logged([10, 20, 30], float), logged([10, 20, 30], lambda step: bad if step == 20 else 1.0)]
     assert over_steps(runs, "loss").x == [10, 30]
 
@@ -56,24 +56,24 @@ def test_a_run_that_diverged_does_not_cut_the_others_short() -> None:
     assert band == over_steps(whole, "loss") and band.runs == 3 and band.x[-1] == 100
 
 
-def test_figures_of_different_settings_are_not_averaged() -> None:
+def test_metrics_with_different_settings_are_not_averaged() -> None:
     key, settings = "evaluation/accuracy", "evaluation/settings"
     one, two, other = (logged([5, 10], float, key, **{settings: name}) for name in ("a", "a", "b"))
     assert over_steps([other, one, two], key) == over_steps([one, two], key)
-    # Of a run whose settings were changed on the way the part with the others' counts.
+    # If the settings of a run were changed, only its records with the settings of the others count.
     changed = a_run([{"step": 5, key: 0.5, settings: "b"}, {"step": 10, key: 0.7, settings: "a"}])
     assert over_steps([one, two, changed], key).x == [10] and over_steps([changed], key).x == [10]
-    # They stand among records without them.
+    # Records without evaluation do not matter.
     mixed = a_run([*one.records, {"step": 10, "loss": 1.0}])
     assert over_steps([mixed], key) == over_steps([one], key) and over_steps([mixed], "loss").x == [10]
 
 
 @pytest.mark.parametrize("runs", [[], [a_run([])], [logged([10], float, key="other")]], ids=["none", "empty", "other"])
-def test_no_curve_without_a_number(runs: list[Run]) -> None:
+def test_no_curve_without_finite_values(runs: list[Run]) -> None:
     assert over_steps(runs, "loss") is None
 
 
-def test_of_a_step_that_was_logged_twice_the_later_counts() -> None:
+def test_the_later_record_of_a_step_counts() -> None:
     assert over_steps([a_run([{"step": 1, "loss": 5.0}, {"step": 1, "loss": 3.0}])], "loss").mean == [3.0]
 
 

@@ -57,7 +57,7 @@ def test_mistakes_are_found_before_the_first_run(mistake: str, images: ImageData
     {}, {"held_out_split": "train[300:]"}, {"sampler": "dpmpp", "steps": 20, "timestep_spacing": "logsnr"},
     {"reference": "digits", "reference_split": "train[400:500]", "held_out_split": "train[600:]"},
 ])
-def test_what_can_work_is_left_alone(evaluation: dict[str, Any], images: ImageData) -> None:
+def test_valid_options_are_accepted(evaluation: dict[str, Any], images: ImageData) -> None:
     check_evaluation(study_of(**evaluation), images)
 
 

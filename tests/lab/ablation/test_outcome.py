@@ -31,7 +31,7 @@ def accuracy_of(trial: Trial) -> dict[str, float]:
 def finished(
     tmp_path: Path, study: Callable[..., Study], made: tuple[Callable[..., None], Callable[..., Path]]
 ) -> Callable[..., Study]:
-    """Makes a study in the test's folder whose runs have these metrics; None leaves a run without an evaluation."""
+    """Return a function that makes a study of runs with given metrics; None leaves a run without an evaluation."""
 
     def make(
         metrics: Estimates = accuracy_of, classifier: Callable[[Trial], str] = lambda trial: "j" * 64, **changes: Any
@@ -64,14 +64,14 @@ def test_runs_are_paired_by_seed(tmp_path: Path, finished: Callable[..., Study])
     assert outcome.exploratory["frechet_distance"]["decayed"].verdict == "better"       # lower is better there
     assert outcome.primary["decayed"].verdict == "worse" and outcome.primary["decayed"].level == 0.975
     assert outcome.better == {"accuracy": "higher", "frechet_distance": "lower"}
-    assert outcome.means["accuracy"]["plain"] == pytest.approx((0.81, 0.01))
+    assert outcome.means["accuracy"]["plain"] == pytest.approx({"mean": 0.81, "standard_deviation": 0.01})
     assert [run.measured.value for run in outcome.runs["decayed"]] == pytest.approx([0.5, 0.51, 0.52])
     assert list(outcome.runs) == ["plain", "again", "decayed"] and len(outcome.verdicts) == 2
     (note,) = outcome.notes
     assert "timed" in note and "scripts/ablate.py" in note
 
 
-def test_what_reproduces_every_run(
+def test_commands_and_hashes_of_every_run(
     tmp_path: Path, finished: Callable[..., Study], read_page: Callable[[str], Any]
 ) -> None:
     page = read_page(render_study(read_outcome(tmp_path, finished())))
@@ -90,7 +90,7 @@ def test_what_reproduces_every_run(
     assert len({run["weights"] for run in runs}) == 9
 
 
-def test_the_record_is_plain_json_and_names_no_place(tmp_path: Path, finished: Callable[..., Study]) -> None:
+def test_the_record_is_plain_json_without_absolute_paths(tmp_path: Path, finished: Callable[..., Study]) -> None:
     outcome = read_outcome(tmp_path, finished())
     content = outcome_json(outcome)
     text = json.dumps(content, allow_nan=False)
@@ -129,7 +129,7 @@ def test_metrics_that_are_not_finite_count_as_diverged(tmp_path: Path, finished:
     json.dumps(outcome_json(outcome), allow_nan=False)
 
 
-def test_a_run_that_diverged_is_kept_whatever_else_it_left(tmp_path: Path, finished: Callable[..., Study]) -> None:
+def test_a_diverged_run_counts_in_spite_of_its_evaluation(tmp_path: Path, finished: Callable[..., Study]) -> None:
     study = finished()
     note_divergence(tmp_path / "plain" / "seed_0", 7, "not finite at step 7")
     outcome = read_outcome(tmp_path, study)
@@ -159,7 +159,7 @@ def test_all_runs_of_an_arm_may_diverge(tmp_path: Path, finished: Callable[..., 
     assert format_study(outcome)
 
 
-def test_a_study_in_the_making_can_be_read(tmp_path: Path, finished: Callable[..., Study]) -> None:
+def test_an_unfinished_study_can_be_read(tmp_path: Path, finished: Callable[..., Study]) -> None:
     study = finished(lambda trial: accuracy_of(trial) if trial.seed < 2 else None)
     (tmp_path / "again" / "seed_2" / "run.json").unlink()
     outcome = read_outcome(tmp_path, study)
@@ -168,7 +168,7 @@ def test_a_study_in_the_making_can_be_read(tmp_path: Path, finished: Callable[..
 
 
 @pytest.mark.parametrize("held_out", [False, True])
-def test_a_denoiser_judged_on_images_that_were_trained_on_is_told(
+def test_a_note_says_that_the_denoiser_was_measured_on_training_images(
     tmp_path: Path, finished: Callable[..., Study], held_out: bool
 ) -> None:
     study = finished(lambda trial: {"denoising_error": 0.2 + 0.01 * trial.seed}, metric="denoising_error")
@@ -178,7 +178,7 @@ def test_a_denoiser_judged_on_images_that_were_trained_on_is_told(
     assert noted(read_outcome(tmp_path, study), "evaluation.held_out_split") == (not held_out)
 
 
-def test_an_evaluation_that_somebody_else_made_does_not_take_the_place_of_the_study_s(
+def test_other_evaluations_of_a_run_are_ignored(
     tmp_path: Path, finished: Callable[..., Study], made: Any
 ) -> None:
     study = finished()
@@ -193,7 +193,7 @@ def test_an_evaluation_that_somebody_else_made_does_not_take_the_place_of_the_st
     assert not is_settled(trial, study)
 
 
-def test_an_evaluation_of_other_weights_is_not_the_run_s(tmp_path: Path, finished: Callable[..., Study]) -> None:
+def test_an_evaluation_of_other_weights_is_ignored(tmp_path: Path, finished: Callable[..., Study]) -> None:
     study = finished()
     trial = list_trials(study, tmp_path, {})[0]
     assert is_settled(trial, study)

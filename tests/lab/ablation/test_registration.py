@@ -11,7 +11,7 @@ from ddpm.lab.ablation.registration import read_registration, register
 DATA = SimpleNamespace(summary=lambda: "two images", fingerprint="f" * 64)
 
 
-def test_what_was_registered_stays(tmp_path: Path, study: Callable[..., Study]) -> None:
+def test_registration_is_not_overwritten(tmp_path: Path, study: Callable[..., Study]) -> None:
     path = tmp_path / "runs" / "study"
     first = register(study(), {"study.yaml": "# a text\n", "base.yaml": "{}\n"}, DATA, path)
     before = {file.name: file.read_bytes() for file in path.iterdir()}
@@ -21,12 +21,12 @@ def test_what_was_registered_stays(tmp_path: Path, study: Callable[..., Study]) 
     assert first["data"]["fingerprint"] == DATA.fingerprint and len(first["digest"]) == 64
 
 
-def test_equal_studies_have_equal_digests_and_others_have_not(tmp_path: Path, study: Callable[..., Study]) -> None:
+def test_digests_are_equal_for_equal_studies_only(tmp_path: Path, study: Callable[..., Study]) -> None:
     facts = [register(s, {}, DATA, tmp_path / str(i)) for i, s in enumerate((study(), study(), study(seeds=(0, 1))))]
     assert facts[0]["digest"] == facts[1]["digest"] != facts[2]["digest"]
 
 
-def test_another_study_is_refused_with_what_differs(tmp_path: Path, study: Callable[..., Study]) -> None:
+def test_another_study_is_refused_and_the_differences_are_named(tmp_path: Path, study: Callable[..., Study]) -> None:
     register(study(), {}, DATA, tmp_path)
     with pytest.raises(ValueError, match=r"seeds.*\[0, 1, 2\].*\[0, 1\].*--run-dir"):
         register(study(seeds=(0, 1)), {}, DATA, tmp_path)
@@ -39,14 +39,14 @@ def test_another_study_is_refused_with_what_differs(tmp_path: Path, study: Calla
     assert json.loads((tmp_path / "study.json").read_text())["study"]["metric"] == "accuracy"
 
 
-def test_the_first_arm_stays_the_first(tmp_path: Path, study: Callable[..., Study]) -> None:
+def test_the_order_of_arms_cannot_change(tmp_path: Path, study: Callable[..., Study]) -> None:
     register(study(), {}, DATA, tmp_path)
     plain, again, decayed = study().arms
     with pytest.raises(ValueError, match=r"arms.*plain, again, decayed.*again, plain, decayed"):
         register(study(arms=(again, plain, decayed)), {}, DATA, tmp_path)
 
 
-def test_what_was_registered_cannot_be_edited(tmp_path: Path, study: Callable[..., Study]) -> None:
+def test_an_edited_registration_is_refused(tmp_path: Path, study: Callable[..., Study]) -> None:
     register(study(), {}, DATA, tmp_path)
     file = tmp_path / "study.json"
     facts = json.loads(file.read_text())
@@ -59,7 +59,7 @@ def test_what_was_registered_cannot_be_edited(tmp_path: Path, study: Callable[..
 
 
 @pytest.mark.parametrize("left", ["plain/seed_0/run.json", "plain/seed_0/diverged.json", "plain/lr_0.1/seed_9/x"])
-def test_runs_without_what_was_asked_are_refused(tmp_path: Path, study: Callable[..., Study], left: str) -> None:
+def test_runs_without_a_registration_are_refused(tmp_path: Path, study: Callable[..., Study], left: str) -> None:
     register(study(), {}, DATA, tmp_path)
     (tmp_path / left).parent.mkdir(parents=True)
     (tmp_path / left).write_text("{}")

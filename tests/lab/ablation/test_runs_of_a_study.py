@@ -20,7 +20,7 @@ from ddpm.training.run_directory import RunDirectory
 
 
 class Workshop:
-    """Takes the place of training, evaluation, timing and the page, and counts what it was asked for."""
+    """Replace training, evaluation, timing and the page, and count the calls."""
 
     def __init__(
         self, made: tuple[Callable[..., None], Callable[..., Path]], read: Callable[[Path], Config]
@@ -39,7 +39,7 @@ class Workshop:
             self._write_training(config, path)
 
     def evaluate(self, command: EvaluateCommand, settings: SampleConfig) -> Path:
-        """The accuracy falls with decay and learning rate, and varies a little with the seed."""
+        """Write an accuracy that decreases with weight decay and learning rate, and varies a little with the seed."""
         self.evaluated.append(command.model)
         train = self._read(command.model / "config.yaml").train
         accuracy = 0.9 - 0.4 * train.weight_decay - 10 * train.learning_rate + 1e-3 * (train.seed % 7)
@@ -73,7 +73,7 @@ def outcome(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 9, 11])
-def test_shards_share_the_runs_and_miss_none(study: Callable[..., Study], number: int) -> None:
+def test_shards_partition_the_runs(study: Callable[..., Study], number: int) -> None:
     planned = list_trials(study(), Path("runs"), {})
     parts = [take_shard(planned, (i, number)) for i in range(1, number + 1)]
     assert sorted(t.path for part in parts for t in part) == sorted(t.path for t in planned)
@@ -81,7 +81,7 @@ def test_shards_share_the_runs_and_miss_none(study: Callable[..., Study], number
     assert [t.arm for t in planned[:3]] == ["plain", "again", "decayed"]      # part of a study has all arms in it
 
 
-def test_a_run_is_where_its_arm_and_seed_say(study: Callable[..., Study]) -> None:
+def test_directories_and_seeds_of_runs(study: Callable[..., Study]) -> None:
     found = list_trials(study(), Path("runs"), {"again": 0.5})[4]
     assert found.path == Path("runs/again/seed_1")
     assert (found.config.train.seed, found.config.train.learning_rate) == (101, 0.5)
@@ -177,7 +177,7 @@ def test_a_run_that_diverges_is_counted_and_not_tried_again(
     assert any("decayed" in note and "seed 1" in note and "pair" in note for note in found["notes"])
 
 
-def test_a_model_whose_answers_are_not_finite_has_diverged_too(
+def test_a_model_with_outputs_that_are_not_finite_has_diverged(
     tmp_path: Path, study: Callable[..., Study], workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
@@ -190,7 +190,7 @@ def test_a_model_whose_answers_are_not_finite_has_diverged_too(
     assert read_divergence(tmp_path / "plain" / "seed_0") == "the denoiser's answer is not finite"
 
 
-def test_a_run_that_another_process_holds_is_left_to_it(
+def test_a_run_that_another_process_holds_is_skipped(
     tmp_path: Path, study: Callable[..., Study], workshop: Workshop, capsys: Any
 ) -> None:
     def held(config: Config, path: Path) -> None:
@@ -217,7 +217,7 @@ def test_any_other_error_names_the_run(tmp_path: Path, study: Callable[..., Stud
         ablate(study(), {}, tmp_path)
 
 
-def test_an_evaluation_without_the_deciding_metric_stops_the_study_at_once(
+def test_an_evaluation_without_the_primary_metric_stops_the_study(
     tmp_path: Path, study: Callable[..., Study], workshop: Workshop
 ) -> None:
     for _ in range(2):      # and so does the same command again

@@ -73,7 +73,7 @@ KINDS = {f"{e}, {m}": Kind(EFFECTS[e], MEASURES[m]) for e, m in product(EFFECTS,
 
 
 def studies(kind: Kind, seeds: int, count: int, shift: float = 0.0) -> list[Contrast]:
-    """Simulated studies; the arm's metrics are higher by `shift`. Of few replicates, whose error averages out."""
+    """Simulate studies whose arm has metrics higher by `shift`; the error of few replicates averages out."""
     rng = np.random.default_rng(seeds)
     found = []
     for i in range(count):
@@ -84,7 +84,7 @@ def studies(kind: Kind, seeds: int, count: int, shift: float = 0.0) -> list[Cont
 
 
 def false_verdicts(found: list[Contrast], shift: float = 0.0) -> float:
-    """Share of intervals that do not hold the truth."""
+    """Return the fraction of intervals that do not contain the true value."""
     return float(np.mean([not study.low <= shift <= study.high for study in found]))
 
 
@@ -155,12 +155,12 @@ def test_the_interval_is_that_of_the_t_test_where_metrics_are_exact(seeds: int, 
     assert found.relative == pytest.approx((second - first).mean() / abs(first.mean()), rel=1e-12)
 
 
-@pytest.mark.parametrize("chunk", [50, statistics.CHUNK])
+@pytest.mark.parametrize("chunk", [50, statistics.DRAWN_AT_ONCE])
 @pytest.mark.parametrize(("seeds", "images"), [(3, 7), (6, 150)])
 def test_the_error_over_seeds_and_images_is_the_closed_form_of_infinitely_many_replicates(
     seeds: int, images: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "CHUNK", chunk)
+    monkeypatch.setattr(statistics, "DRAWN_AT_ONCE", chunk)
     table = random(seeds, images, seed=4) + random(seeds, 1, seed=5) / 3 + random(images, seed=6)
     found = contrast(scored(np.ones((seeds, images))), scored(1 + table), "lower")
     rows, columns = table.mean(1), table.mean(0)
@@ -209,7 +209,7 @@ def test_the_least_p_value_is_that_of_differences_of_one_sign() -> None:
         assert found.p_value == found.least_p_value == 2.0 ** (1 - seeds)
 
 
-def test_of_more_seeds_random_sign_flips_are_tried() -> None:
+def test_random_sign_flips_are_tried_for_many_seeds() -> None:
     differences = random(18, seed=12) + 0.4
     found = contrast(plain(np.zeros(18)), plain(differences), "lower")
     bits = (np.arange(2**18)[:, None] >> np.arange(18)) & 1
@@ -266,7 +266,7 @@ def test_equal_metrics_are_undecided() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_equal_differences_do_not_tell_how_far_others_lie() -> None:
+def test_equal_differences_give_no_interval() -> None:
     # Equal but for rounding.
     found = contrast(plain([0.8, 0.4, 0.1]), plain([0.9, 0.5, 0.2]), "higher")
     assert found.value == pytest.approx(0.1) and found.p_value == 0.25
@@ -308,7 +308,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("first", "second", "options"), BAD.values(), ids=BAD)
-def test_what_is_no_study_is_refused(first: list[float], second: list[float], options: dict[str, object]) -> None:
+def test_invalid_arguments_are_refused(first: list[float], second: list[float], options: dict[str, object]) -> None:
     with pytest.raises(AssertionError):
         contrast(plain(first), plain(second), **{"better": "lower", **options})
 

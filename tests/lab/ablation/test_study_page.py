@@ -1,4 +1,4 @@
-"""The page of a study: golden files, the numbers in it, and studies of which parts are missing."""
+"""The page of a study: golden files, the numbers in it, and incomplete studies."""
 
 import dataclasses
 import json
@@ -16,10 +16,9 @@ from ddpm.config.sections import Config, DiffusionConfig, ModelConfig, TrainConf
 from ddpm.config.study import STUDY_METRICS, Arm, Study
 from ddpm.evaluation.text_table import number
 from ddpm.lab.ablation import study_charts
-from ddpm.lab.ablation.glossary import describe_norm
 from ddpm.lab.ablation.outcome import Outcome, RunOutcome
 from ddpm.lab.ablation.statistics import Contrast, Measured, bonferroni_level, contrast
-from ddpm.lab.ablation.study_page import render_study
+from ddpm.lab.ablation.study_page import describe_norm, render_study
 from ddpm.lab.ablation.verdicts import verdict_sentence
 from ddpm.lab.comparison.runs import Evaluation, Run
 from ddpm.lab.pages import template_environment
@@ -43,13 +42,13 @@ GAINS = {"plain": 0.0, "adaptive": -0.02, "matched": 0.001}
 
 
 def error_of(arm: str, seed: int) -> float:
-    """The deciding metric, made up."""
+    """Return a made-up value of the primary metric."""
     noise = np.random.default_rng([seed, len(arm)]).normal() * 0.002
     return round(0.1 + 0.01 * seed + GAINS.get(arm, 0.0) + noise, 6)
 
 
 def a_run(name: str, path: Path, config: Config, value: float, images: bool = True) -> Run:
-    """A finished and evaluated run, all of whose numbers follow from one; only its images are on the disk."""
+    """Return a finished and evaluated run whose numbers all follow from `value`; only its images are on disk."""
     data = {"summary": "1,500 images, 8x8", "fingerprint": "f" * 32}
     facts = {"parameters": 827745, "multiply_adds": 18767872, "data": data, "git_commit": "c0ffee"}
     steps = range(10, config.train.steps + 1, 10)
@@ -91,20 +90,20 @@ def an_outcome(
     images: bool = True,
     evaluation: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """A study whose runs are there, or diverged."""
+    """Return a study whose runs are finished or diverged."""
     study = Study(QUESTION, arms, tuple(range(seeds)), "denoising_error", (), dict(evaluation or {}))
     path.mkdir(parents=True)
     (path / "study.yaml").write_text(TEXT)
     runs: dict[str, list[RunOutcome]] = {}
     for arm in arms:
         for seed in study.seeds:
-            place = path / arm.name / f"seed_{seed}"
+            folder = path / arm.name / f"seed_{seed}"
             if diverged(arm.name, seed):
-                run = RunOutcome(arm.name, seed, place, None, None, "loss <nan> at step 7", None)
+                run = RunOutcome(arm.name, seed, folder, None, None, "loss <nan> at step 7", None)
             else:
                 value = error_of(arm.name, seed)
-                read = a_run(f"{arm.name}, seed {seed}", place, study.config(arm, seed), value, images)
-                run = RunOutcome(arm.name, seed, place, read, read.evaluations[0], None, Measured(value))
+                read = a_run(f"{arm.name}, seed {seed}", folder, study.config(arm, seed), value, images)
+                run = RunOutcome(arm.name, seed, folder, read, read.evaluations[0], None, Measured(value))
             runs.setdefault(arm.name, []).append(run)
     done = [run for of_arm in runs.values() for run in of_arm if run.evaluation is not None]
     better = {"denoising_error": "lower", "accuracy": "higher"} if done else {}
@@ -126,7 +125,11 @@ def an_outcome(
     primary = {arm: against("denoising_error", arm, bonferroni_level(0.95, len(others))) for arm in others}
     lost = {arm: sum(run.diverged is not None for run in of_arm) for arm, of_arm in runs.items()}
     means = {
-        name: {a: (mean(v.values()), stdev(v.values()) if len(v) > 1 else None) for a, v in of_arms.items() if v}
+        name: {
+            a: {"mean": mean(v.values()), "standard_deviation": stdev(v.values()) if len(v) > 1 else None}
+            for a, v in of_arms.items()
+            if v
+        }
         for name, of_arms in values.items()
     }
     return Outcome(
@@ -147,7 +150,7 @@ def an_outcome(
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """Three arms, five seeds; the adaptive one is better by far more than the noise."""
+    """Return a study of three arms and five seeds; the adaptive arm is better by far more than the noise."""
     seconds = {"plain": [0.1, 0.2, 0.3], "adaptive": [0.25, 0.21, 0.9], "matched": [0.2, 0.2, 0.2]}
     return an_outcome(tmp_path_factory.mktemp("study") / "it", seconds=seconds,
                       evaluation={"held_out_split": "train[1500:]", "count": 64})
@@ -155,13 +158,13 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 @pytest.fixture(scope="module")
 def source(outcome: Outcome) -> str:
-    """Its page."""
+    """Return the page of `outcome`."""
     return render_study(outcome)
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
-    """Labels of the axes of each line chart -> its series; "pairs" -> rows of differences."""
+    """Map the labels of the axes of each line chart to its series, and "pairs" to the rows of differences."""
     found: dict[str, list[Any]] = {}
     draw_lines, draw_rows = study_charts.draw_lines, study_charts.draw_rows
 
@@ -182,7 +185,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
 
 
 def by_hand(value: float, level: float, verdict: str) -> Contrast:
-    """A contrast in round numbers, the same on every machine."""
+    """Return a contrast in round numbers, the same on every machine."""
     ends = (value - 0.01, value + 0.01)
     return Contrast(value, *ends, level, 0.0625, 0.0625, 5 * value, 0.015, 2 * value, 5, verdict)
 
@@ -190,10 +193,11 @@ def by_hand(value: float, level: float, verdict: str) -> Contrast:
 def with_round_numbers(there: Outcome) -> Outcome:
     primary = {"adaptive": by_hand(-0.02, 0.975, "better"), "matched": by_hand(0.001, 0.975, "undecided")}
     other = {"adaptive": by_hand(0.02, 0.95, "better"), "matched": by_hand(-0.02, 0.95, "worse")}
-    means = {"denoising_error": {"plain": (0.12, 0.015), "adaptive": (0.1, 0.0125), "matched": (0.121, None)}}
+    values = {"plain": (0.12, 0.015), "adaptive": (0.1, 0.0125), "matched": (0.121, None)}
+    means = {arm: {"mean": value, "standard_deviation": sd} for arm, (value, sd) in values.items()}
     verdicts = [verdict_sentence(arm, "plain", "denoising_error", primary[arm], 5, {}) for arm in primary]
     return dataclasses.replace(
-        there, primary=primary, exploratory={"accuracy": other}, means=means, verdicts=verdicts
+        there, primary=primary, exploratory={"accuracy": other}, means={"denoising_error": means}, verdicts=verdicts
     )
 
 
@@ -224,7 +228,7 @@ def test_page_of_a_study_with_a_sweep_divergence_and_notes(
     check_golden_page("sweep.html", text)
 
 
-def test_page_of_a_study_of_which_nothing_is_there(
+def test_page_of_a_study_without_metrics(
     tmp_path: Path, read_page: Callable[[str], Any], check_golden_page: Callable[[str, str], None]
 ) -> None:
     text = render_study(an_outcome(tmp_path / "it", seeds=2, diverged=lambda arm, seed: True))
@@ -235,7 +239,7 @@ def test_page_of_a_study_of_which_nothing_is_there(
 # ----------------------------------------------------------------------------------------------------------- numbers
 
 
-def test_what_reproduces_it_is_there(source: str, outcome: Outcome, read_page: Callable[[str], Any]) -> None:
+def test_page_shows_how_to_reproduce_the_study(source: str, outcome: Outcome, read_page: Callable[[str], Any]) -> None:
     words = read_page(source).words
     for text in (DIGEST, "f" * 32, "e" * 32, "297 new images", "2.9.9", "c0ffee+changes", " ".join(TEXT.split())):
         assert text in words
@@ -249,9 +253,9 @@ def test_what_reproduces_it_is_there(source: str, outcome: Outcome, read_page: C
 
 def test_values_of_runs_suffice_for_the_statistics(source: str, read_page: Callable[[str], Any]) -> None:
     rows = next(rows for rows in read_page(source).tables if rows[0][:3] == ["arm", "seed", "state"])
-    told = {(row[0], int(row[1])): (row[2], float(row[3])) for row in rows[1:]}
-    assert len(told) == 15 and rows[0][3:] == ["denoising_error", "accuracy"]
-    for (arm, seed), (state, value) in told.items():
+    shown = {(row[0], int(row[1])): (row[2], float(row[3])) for row in rows[1:]}
+    assert len(shown) == 15 and rows[0][3:] == ["denoising_error", "accuracy"]
+    for (arm, seed), (state, value) in shown.items():
         assert state == "finished" and value == pytest.approx(error_of(arm, seed), rel=1e-7)      # eight digits
 
 
@@ -274,14 +278,14 @@ def test_tables_of_arms(source: str, outcome: Outcome, read_page: Callable[[str]
     assert about["runs with denoising_error"] == "5 of 5"
 
 
-def test_parameters_are_set_beside_those_of_the_baseline(tmp_path: Path, read_page: Callable[[str], Any]) -> None:
+def test_parameters_are_compared_with_the_baseline(tmp_path: Path, read_page: Callable[[str], Any]) -> None:
     there = an_outcome(tmp_path / "it", seeds=3)
     for arm, parameters in {"plain": 10_000, "adaptive": 10_510, "matched": 9_990}.items():
         for run in there.runs[arm]:
             run.run.facts["parameters"] = parameters
     read = read_page(render_study(there))
-    told = [read.row("parameters", arm.name)["parameters"] for arm in ARMS]
-    assert told == ["10,000", "10,510 5.10 % more than plain", "9,990 0.10 % fewer than plain"]
+    shown = [read.row("parameters", arm.name)["parameters"] for arm in ARMS]
+    assert shown == ["10,000", "10,510 5.10 % more than plain", "9,990 0.10 % fewer than plain"]
 
 
 def test_curves(outcome: Outcome, drawn: dict[str, list[Any]]) -> None:
@@ -298,7 +302,7 @@ def test_curves(outcome: Outcome, drawn: dict[str, list[Any]]) -> None:
     assert len(drawn["accuracy over training steps"]) == len(drawn["accuracy over seconds of training"]) == 3
 
 
-def test_denoising_errors_are_compared_with_the_baseline_s(outcome: Outcome, drawn: dict[str, list[Any]]) -> None:
+def test_denoising_errors_are_divided_by_the_baseline(outcome: Outcome, drawn: dict[str, list[Any]]) -> None:
     render_study(outcome)
     ratios = next(lines for name, lines in drawn.items() if lines[0].name == "plain" and lines[0].points[1][1] == 1)
     ratio = mean(error_of("adaptive", seed) / error_of("plain", seed) for seed in range(5))
@@ -306,7 +310,7 @@ def test_denoising_errors_are_compared_with_the_baseline_s(outcome: Outcome, dra
     assert ratios[1].points[1] == (0.1, pytest.approx(ratio))
 
 
-def test_other_metrics_stand_behind_the_verdicts(source: str) -> None:
+def test_other_metrics_follow_the_verdicts(source: str) -> None:
     assert "accuracy" in source[source.index("<details>") : source.index("</details>")]
     assert "accuracy" not in source[source.index("<h1>") : source.index("<h2>Curves")]
 
@@ -340,7 +344,7 @@ def test_two_seeds_give_no_interval(
     assert [pair.marks[-1].low for pair in drawn["pairs"]] == [None, None]
 
 
-def test_an_arm_of_which_every_run_diverged(
+def test_an_arm_whose_runs_all_diverged(
     tmp_path: Path, read_page: Callable[[str], Any], drawn: dict[str, list[Any]]
 ) -> None:
     there = an_outcome(tmp_path / "it", seeds=3, diverged=lambda arm, seed: arm == "adaptive", notes=("see <b>",))
@@ -352,7 +356,7 @@ def test_an_arm_of_which_every_run_diverged(
 
 
 @pytest.mark.parametrize("whose", [("plain",), ("plain", "adaptive", "matched")])
-def test_without_a_baseline_and_without_anything(
+def test_without_runs_of_the_baseline_or_of_any_arm(
     tmp_path: Path, whose: tuple[str, ...], read_page: Callable[[str], Any], drawn: dict[str, list[Any]]
 ) -> None:
     read = read_page(render_study(an_outcome(tmp_path / "it", seeds=3, diverged=lambda arm, seed: arm in whose)))
@@ -380,16 +384,6 @@ def test_a_shift_of_seeds_is_a_difference(tmp_path: Path, read_page: Callable[[s
     arms = (Arm("a", {}, CONFIG), Arm("again", {}, CONFIG, seed_shift=1000))
     row = read_page(render_study(an_outcome(tmp_path / "it", arms, seeds=3))).row("parameters", "again")
     assert "1,000" in row["differs from the base in"]
-
-
-def test_a_sweep_is_a_table(tmp_path: Path, read_page: Callable[[str], Any]) -> None:
-    there = an_outcome(tmp_path / "it", seeds=3)
-    there = dataclasses.replace(there, study=dataclasses.replace(there.study, learning_rates=(0.001, 0.01)))
-    found = {"learning_rate": 0.01, "metrics": {"0.001": 0.25, "0.01": None}, "at_an_end": True}
-    (there.path / "sweep.json").write_text(json.dumps({arm.name: found for arm in ARMS}))
-    row = read_page(render_study(there)).row("chosen", "matched")
-    assert row["chosen"] == "0.01" and row["denoising_error at 0.001"] == "0.25"
-    assert row["denoising_error at 0.01"] == "diverged" and row[""]
 
 
 @pytest.mark.parametrize("name", STUDY_METRICS)

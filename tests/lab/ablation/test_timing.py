@@ -43,7 +43,7 @@ def test_an_arm_that_diverges_is_timed_like_another() -> None:
     assert len(time_steps({"wild": config}, build_data(Config()), rounds=6, warm_up=0)["wild"]) == 6
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_timing_is_written_and_read(tmp_path: Path) -> None:
     assert read_timing(tmp_path) is None
     write_timing(tmp_path, {"a": [3.0, 1.0, 2.0], "b": [4.0]}, torch.device("cpu"), 2)
     found = read_timing(tmp_path)

@@ -1,4 +1,4 @@
-"""Run directories as training and evaluation leave them, without either."""
+"""Run directories like those of training and evaluation, written without running either."""
 
 import json
 import os
@@ -19,7 +19,7 @@ SETTINGS = {
 
 
 def _make_run(path: Path, steps: int = 30, seed: int = 0, **config: Any) -> Path:
-    """A run directory that was trained for `steps` steps of 64 images."""
+    """Write a run directory after `steps` steps of 64 images."""
     sections = {"train": TrainConfig(steps=steps, seed=seed), **config}
     path.mkdir(parents=True)
     (path / "config.yaml").write_text(Config(**sections).to_yaml())
@@ -44,7 +44,7 @@ def _estimate(
 
 
 def _add_evaluation(run: Path, name: str = "ddim50-classifier", written: float = 1e9, **changes: Any) -> Path:
-    """Adds an evaluation with drawn images; `changes` are of evaluation.json, by dotted key."""
+    """Write an evaluation with images; `changes` replace values of evaluation.json, with __ between nested keys."""
     folder, drawn = run / "evaluations" / name, run / "evaluations" / "samples" / name
     folder.mkdir(parents=True)
     pixels = np.random.default_rng(len(name)).integers(0, 256, (2, 3, 8, 8, 3), dtype=np.uint8)
@@ -86,7 +86,7 @@ def _add_evaluation(run: Path, name: str = "ddim50-classifier", written: float =
 
 
 def _add_checkpoint(run: Path, step: int, digest: str) -> Path:
-    """Adds what is read of a checkpoint."""
+    """Write the manifest of a checkpoint."""
     folder = run / "checkpoints" / f"step_{step:08d}"
     folder.mkdir(parents=True)
     (folder / "MANIFEST.json").write_text(json.dumps({"unet/model.safetensors": digest, "training.safetensors": "y"}))
@@ -94,7 +94,7 @@ def _add_checkpoint(run: Path, step: int, digest: str) -> Path:
 
 
 def _monitor(run: Path, *digests: str) -> None:
-    """Adds evaluations while training, a record for each digest of settings."""
+    """Append evaluations during training to metrics.jsonl, one for each digest of settings."""
     with (run / "metrics.jsonl").open("a") as file:
         for i, digest in enumerate(digests):
             seen = {"step": 100 + i, "samples": 6400 + 64 * i}
@@ -104,37 +104,37 @@ def _monitor(run: Path, *digests: str) -> None:
 
 @pytest.fixture(scope="session")
 def make_run() -> Callable[..., Path]:
-    """`_make_run`."""
+    """Return `_make_run`."""
     return _make_run
 
 
 @pytest.fixture(scope="session")
 def estimate() -> Callable[..., dict[str, Any]]:
-    """`_estimate`."""
+    """Return `_estimate`."""
     return _estimate
 
 
 @pytest.fixture(scope="session")
 def add_evaluation() -> Callable[..., Path]:
-    """`_add_evaluation`."""
+    """Return `_add_evaluation`."""
     return _add_evaluation
 
 
 @pytest.fixture(scope="session")
 def add_checkpoint() -> Callable[..., Path]:
-    """`_add_checkpoint`."""
+    """Return `_add_checkpoint`."""
     return _add_checkpoint
 
 
 @pytest.fixture(scope="session")
 def monitor() -> Callable[..., None]:
-    """`_monitor`."""
+    """Return `_monitor`."""
     return _monitor
 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> tuple[Path, Path]:
-    """Two runs that differ in norm and length, evaluated alike; the second has a worse distance, better accuracy."""
+    """Return two runs that differ in norm and length; the second has a worse distance and a better accuracy."""
     a, b = _make_run(tmp_path / "a"), _make_run(tmp_path / "b", steps=50, model=ModelConfig(norm="groupnorm"))
     _add_evaluation(a)
     _add_evaluation(b, metrics__frechet_distance=_estimate(26.0, 4.0, real_baseline=1.5),

@@ -37,7 +37,7 @@ def test_difference_of_shares_is_newcombes() -> None:
 
 
 def test_intervals_cover_the_difference(estimate: Callable[..., dict[str, Any]]) -> None:
-    """Of two normal metrics with the same mean, 95 % of the intervals hold 0."""
+    """95 % of the intervals of two normal metrics with the same mean contain 0."""
     draws = np.random.default_rng(0).normal(size=(4000, 2)) * [1.0, 3.0]
     decided = sum(
         difference(estimate(x, 1.959964 * 1.0), estimate(y, 1.959964 * 3.0)).verdict != "undecided" for x, y in draws
@@ -60,7 +60,7 @@ def test_verdicts(
 @pytest.mark.parametrize("key", ["value", "low", "high"])
 @pytest.mark.parametrize("damage", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("which", [0, 1])
-def test_what_is_no_number_decides_nothing(
+def test_values_that_are_not_finite_are_undecided(
     key: str, damage: float, which: int, estimate: Callable[..., dict[str, Any]]
 ) -> None:
     pair = [estimate(10, 1.0), estimate(20, 1.0)]
@@ -70,7 +70,7 @@ def test_what_is_no_number_decides_nothing(
     assert math.isfinite(found.value) == (key != "value")
 
 
-def test_a_difference_turns_its_sign_with_the_order(estimate: Callable[..., dict[str, Any]]) -> None:
+def test_swapped_runs_negate_the_difference(estimate: Callable[..., dict[str, Any]]) -> None:
     a, b = estimate(0.2, 0.1, "higher"), {**estimate(0.5, 0.1, "higher"), "low": 0.3}
     there, back = difference(a, b), difference(b, a)
     assert (back.value, back.low, back.high) == pytest.approx((-there.value, -there.high, -there.low))
@@ -134,7 +134,7 @@ def test_a_setting_that_is_missing_is_not_null(
     assert note.index("guidance_interval") < note.index("missing") < note.index("none")
 
 
-def test_only_what_cannot_be_compared_is_left_out(
+def test_only_incomparable_runs_are_left_out(
     tmp_path: Path, make_run: Callable[..., Path], add_evaluation: Callable[..., Path]
 ) -> None:
     a, b, c = (make_run(tmp_path / name) for name in "abc")
@@ -154,7 +154,9 @@ def test_only_what_cannot_be_compared_is_left_out(
     assert "other" in note.split()
 
 
-def test_what_may_differ(tmp_path: Path, make_run: Callable[..., Path], add_evaluation: Callable[..., Path]) -> None:
+def test_weights_and_batch_size_may_differ(
+    tmp_path: Path, make_run: Callable[..., Path], add_evaluation: Callable[..., Path]
+) -> None:
     a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=1)
     add_evaluation(a)
     add_evaluation(b, model__weights="v" * 64, samples__settings__batch_size=7)
@@ -244,7 +246,7 @@ def test_a_run_without_evaluation_is_compared_by_the_rest(
 
 
 def notes_on_curves(*runs: Path) -> list[set[str]]:
-    """The words of each note, but for those that say that there is no evaluation yet."""
+    """Return the words of each note except those about missing evaluations."""
     return [{*note.split()} for note in compare(read_runs(runs)).notes if "scripts/evaluate.py" not in note]
 
 

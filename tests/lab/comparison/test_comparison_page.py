@@ -16,15 +16,15 @@ from PIL import Image
 
 from ddpm.lab.charts import Series
 from ddpm.lab.comparison import comparison_page as module
+from ddpm.lab.comparison.compare import format_comparison
 from ddpm.lab.comparison.comparison import compare
 from ddpm.lab.comparison.comparison_page import render_comparison
-from ddpm.lab.comparison.comparison_table import format_comparison
 from ddpm.lab.comparison.runs import read_runs
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[Series]]]:
-    """Label of the y axis -> the series of each line chart that is drawn from now on."""
+    """Map the label of the y axis to the series of each line chart that is drawn from now on."""
     found: dict[str, list[list[Series]]] = {}
     draw = module.draw_lines
 
@@ -211,7 +211,7 @@ def test_an_evaluation_of_the_denoiser_alone(
     estimate: Callable[..., dict[str, Any]],
     read_page: Callable[[str], Any],
 ) -> None:
-    """It has no features of images; and written later, it does not hide one that has more to say."""
+    """It has no features of images, and although it is newer it does not hide an evaluation with more metrics."""
     a = make_run(tmp_path / "a")
     add_evaluation(a, "ddim50-classifier", 1e9)
     add_evaluation(a, "ddim50-bound", 2e9, extractor__features=None, metrics={"bits_per_dim": estimate(3.0, 0.1)})
@@ -224,7 +224,7 @@ def test_an_evaluation_of_the_denoiser_alone(
     read_page(render_comparison(alone))
 
 
-def test_page_of_a_run_that_has_nothing_yet(
+def test_page_of_a_run_that_has_just_begun(
     tmp_path: Path, make_run: Callable[..., Path], read_page: Callable[[str], Any]
 ) -> None:
     run = make_run(tmp_path / "a")
@@ -257,7 +257,7 @@ def test_grids_are_reduced(tmp_path: Path, make_run: Callable[..., Path], read_p
     noise = np.random.default_rng(0).integers(0, 256, (600, 2400, 3), dtype=np.uint8)
     Image.fromarray(noise).save(run / "samples" / "step_00000040.png", compress_level=1)
     sources = read_page(render_comparison(compare(read_runs([run])))).sources
-    (uri,) = (place for place in sources if place.startswith("data:"))
+    (uri,) = (uri for uri in sources if uri.startswith("data:"))
     with Image.open(BytesIO(base64.b64decode(uri.split(",")[1]))) as image:
         assert image.size == (1000, 250)
         # Reducing by 2.4 averages the noise.

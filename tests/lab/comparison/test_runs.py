@@ -1,4 +1,4 @@
-"""Run directories as they are read back, whole and damaged."""
+"""Reading of run directories, intact and damaged."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_curves_are_by_images_seen(tmp_path: Path, make_run: Callable[..., Path]
     assert [record["step"] for record in read.records] == [10, 20, 30, 40, 50, 60]
 
 
-def test_directories_of_one_name_keep_apart(tmp_path: Path, make_run: Callable[..., Path]) -> None:
+def test_directories_with_equal_names_are_shown_with_their_paths(tmp_path: Path, make_run: Callable[..., Path]) -> None:
     a, b = make_run(tmp_path / "x" / "run"), make_run(tmp_path / "y" / "run")
     assert [run.name for run in read_runs([a, b])] == [str(a), str(b)]
 
