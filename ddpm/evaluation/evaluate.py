@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
 from ddpm.atomic import json_digest, write_json
 from ddpm.config.commands import EvaluateCommand
@@ -22,7 +21,7 @@ from ddpm.evaluation.image_source import ReadImages, evaluations_folder, find_mo
 from ddpm.evaluation.results import Tables, write_evaluation
 from ddpm.evaluation.setup import EvaluationSetup, identify, prepare_evaluation
 from ddpm.evaluation.text_table import evaluation_table
-from ddpm.processes import check_launch, first_on_main, join_processes, on_main
+from ddpm.processes import broadcast_from_main, check_launch, first_on_main, join_processes, on_main
 
 
 class Clock:
@@ -63,7 +62,7 @@ def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
     check_launch(processes.num_processes, "evaluate.py")
     clock, cache = Clock(), cache_directory()
     with clock.timing("preparing"):
-        directories = broadcast_object_list([on_main(processes, lambda: find_models(command))])[0]
+        directories = broadcast_from_main(processes, lambda: find_models(command))
         setup = first_on_main(
             processes, lambda: prepare_evaluation(command, settings, processes, cache, directories)
         )
@@ -73,7 +72,7 @@ def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
     out = command.out or evaluations_folder(command) / name
     on_main(processes, lambda: prepare_folder(out, identity))
     result = out / "evaluation.json"
-    if not broadcast_object_list([result.exists()])[0]:
+    if not broadcast_from_main(processes, result.exists):
         tables, read = None, None
         if setup.image_metrics:
             with clock.timing("real images"):

@@ -13,14 +13,13 @@ from typing import NamedTuple, Protocol
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
 from ddpm.atomic import atomic_write
-from ddpm.processes import all_together, on_main
+from ddpm.processes import all_together, broadcast_from_main
 from ddpm.randomness import Purpose, generator
 
 BLOCK = 2048        # rows; a block of each of two tables and their distances take 32 MiB
@@ -186,7 +185,7 @@ def tabulate(
         folder.mkdir(parents=True, exist_ok=True)
         return [batch for batch in range(len(starts)) if not _is_intact(batch_file(folder, batch))]
 
-    work: Sequence[int] = broadcast_object_list([on_main(processes, missing)])[0]
+    work: Sequence[int] = broadcast_from_main(processes, missing)
     mine = work[processes.process_index :: processes.num_processes]
     hidden = not processes.is_main_process or len(work) < 2
 

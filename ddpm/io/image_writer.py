@@ -26,7 +26,6 @@ from typing import IO, Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -35,7 +34,15 @@ from ddpm.atomic import atomic_write, json_digest, write_json
 from ddpm.io.image_formats import FORMATS, BatchFormat, BatchStore, FileLayout, Format, ReadBatch, Request
 from ddpm.io.pictures import labelled_grid
 from ddpm.names import lookup
-from ddpm.processes import InUse, acquire_lock, all_together, first_on_main, join_processes, on_main
+from ddpm.processes import (
+    InUse,
+    acquire_lock,
+    all_together,
+    broadcast_from_main,
+    first_on_main,
+    join_processes,
+    on_main,
+)
 
 GRID_COLUMNS = 50               # maximum number of images per row of the grid,
 GRID_ROWS = 32                  # of rows,
@@ -82,7 +89,7 @@ def write_samples(
         files = [FORMATS[name](layout) for name in wanted]
         parts = BatchStore(layout)
         store = next((kind for kind in files if isinstance(kind, BatchFormat)), parts)
-        work = broadcast_object_list([on_main(state, lambda: _missing(layout, files, store))])[0]
+        work = broadcast_from_main(state, lambda: _missing(layout, files, store))
         _draw(layout, work, draw, files, store, state)
         state.wait_for_everyone()
 

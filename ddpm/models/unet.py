@@ -304,7 +304,8 @@ class UNet(ModelMixin, ConfigMixin):
         time, classes = self.time_embed(timestep), self._class_embeddings(self._labels(class_labels, timestep))
         if classes.ndim == 3:
             time = time[:, None]                                                                        # (B, 1, D)
-        norms = F.silu(CONDITIONINGS[self.config.conditioning].to_norms(time, classes))       # (B, D) or (B, L, D)
+        conditioning = CONDITIONINGS[self.config.conditioning]
+        norms = F.silu(conditioning.timestep * time + conditioning.classes * classes)         # (B, D) or (B, L, D)
         nothing = torch.zeros_like(norms if norms.ndim == 2 else norms[:, 0])                           # (B, D)
         finest_first = {stage.size: i for i, stage in enumerate(self.down)}
 

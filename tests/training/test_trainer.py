@@ -81,7 +81,8 @@ def test_shuffled_labels_are_a_permutation_that_only_training_sees(tmp_path, mon
     assert torch.equal(seen.__getitems__([0, 9])[0], data.__getitems__([0, 9])[0])
     assert (seen.fingerprint, seen.class_names, len(seen)) == (data.fingerprint, data.class_names, len(data))
     # A function of the seed, and of no other number.
-    again = apply_label_shuffle(data, shuffled(seed=5, steps=99, batch_size=3, learning_rate=1.0, gradient_accumulation_steps=3))
+    others = {"steps": 99, "batch_size": 3, "learning_rate": 1.0, "gradient_accumulation_steps": 3}
+    again = apply_label_shuffle(data, shuffled(seed=5, **others))
     assert torch.equal(seen.labels, again.labels)
     assert not torch.equal(seen.labels, apply_label_shuffle(data, shuffled(seed=6)).labels)
     assert torch.equal(apply_label_shuffle(data, SMALL).labels, data.labels)
@@ -251,7 +252,7 @@ def test_wandb_never_stops_a_run(environment, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
-    assert ("wandb goes offline" in done.stderr) == (environment.get("WANDB_MODE") == "online")
+    assert ("wandb is used offline" in done.stderr) == (environment.get("WANDB_MODE") == "online")
 
 
 def test_metrics_after_the_checkpoint_are_dropped(tmp_path):

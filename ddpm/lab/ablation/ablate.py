@@ -2,15 +2,13 @@
 
 import gc
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
 from ddpm.config.study import Study
 from ddpm.data import ImageData
@@ -35,7 +33,15 @@ from ddpm.lab.ablation.trials import (
     read_divergence,
     take_shard,
 )
-from ddpm.processes import FailedElsewhere, InUse, check_launch, first_on_main, join_processes, on_main
+from ddpm.processes import (
+    FailedElsewhere,
+    InUse,
+    broadcast_from_main,
+    check_launch,
+    first_on_main,
+    join_processes,
+    on_main,
+)
 from ddpm.training.build import build_data
 from ddpm.training.dry_run import format_duration
 from ddpm.training.train import train
@@ -71,11 +77,11 @@ def ablate(
     if study.learning_rates:
         tried = list_sweep_trials(study, path)
         _make(take_shard(tried, shard), study, processes, "sweep")
-        rates = _from_main(processes, lambda: _rates(study, path, tried))
+        rates = broadcast_from_main(processes, lambda: _rates(study, path, tried))
     planned = list_trials(study, path, rates)
     on_main(processes, lambda: _give_up(path, planned))
     _make(take_shard(planned, shard), study, processes, "run")
-    if _from_main(processes, lambda: read_timing(path)) is None:
+    if broadcast_from_main(processes, lambda: read_timing(path)) is None:
         _time(study, path, processes)
     on_main(processes, lambda: _conclude(study, path, planned))
 
@@ -90,7 +96,7 @@ def _begin(
 ) -> None:
     """Check arms and data, register the study unless this is a dry run, and print the cost."""
     data = first_on_main(processes, lambda: build_data(study.baseline.config))
-    sizes = _from_main(processes, lambda: measure_arms(study, data))
+    sizes = broadcast_from_main(processes, lambda: measure_arms(study, data))
     on_main(processes, lambda: check_evaluation(study, data))
     if not dry_run:
         on_main(processes, lambda: register(study, documents, data, path))
@@ -103,7 +109,7 @@ def _announce(
     """Print arms, runs, and the estimated time of the remaining runs."""
     # The learning rates that a sweep will choose do not affect the time.
     mine = take_shard(list_sweep_trials(study, path), shard) + take_shard(list_trials(study, path, {}), shard)
-    left = _from_main(processes, lambda: [trial for trial in mine if not _is_trained(trial)])
+    left = broadcast_from_main(processes, lambda: [trial for trial in mine if not _is_trained(trial)])
     seconds = {}
     if left:
         measured = time_steps({arm.name: arm.config for arm in study.arms}, data, rounds=1, warm_up=1)
@@ -140,7 +146,7 @@ def _is_trained(trial: Trial) -> bool:
 def _make(chosen: Sequence[Trial], study: Study, processes: PartialState, title: str) -> None:
     """Train and evaluate runs one after the other; skip those that another process is working on."""
     for number, trial in enumerate(chosen, 1):
-        if _from_main(processes, lambda trial=trial: is_settled(trial, study)):
+        if broadcast_from_main(processes, lambda trial=trial: is_settled(trial, study)):
             continue
         _say(processes, f"\n{title} {number} of {len(chosen)}: {trial.name} ({trial.path})")
         kind, message, step = _attempt(trial, study)
@@ -219,11 +225,6 @@ def _conclude(study: Study, path: Path, planned: Sequence[Trial]) -> None:
         "the shard that makes the last of them writes the report, or run this command again afterwards",
         file=sys.stderr,
     )
-
-
-def _from_main(processes: PartialState, act: Callable[[], Any]) -> Any:
-    """Call `act` on the main process, and return its result on all processes."""
-    return broadcast_object_list([on_main(processes, act)])[0]
 
 
 def _say(processes: PartialState, line: str) -> None:
