@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from ddpm.atomic import digests, newest_intact, recover, write_directory_atomically, write_json
 from ddpm.io.card import write_card
@@ -54,7 +54,12 @@ def save_checkpoint(
         training = folder / "training"
         training.mkdir()
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, training / "model.safetensors")
-        save_file(_optimizer_tensors(model, optimizer), training / "optimizer.safetensors")
+        moments = {
+            f"{kind}/{name}": value.contiguous()
+            for name, parameter in model.named_parameters()
+            for kind, value in optimizer.state[parameter].items()
+        }
+        save_file(moments, training / "optimizer.safetensors")
         write_json(training / "state.json", state)
 
     target = checkpoints / f"step_{state['step']:08d}"
@@ -103,14 +108,6 @@ def load_checkpoint(
         on_device = kind != "step" or any(group.get("fused") for group in optimizer.param_groups)
         optimizer.state[target][kind] = value.to(target.device) if on_device else value
     return json.loads((checkpoint / "training" / "state.json").read_text())
-
-
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{kind}/{name}": value.contiguous()
-        for name, parameter in model.named_parameters()
-        for kind, value in optimizer.state[parameter].items()
-    }
 
 
 def export_pipeline(run: Path, step: int, pipeline: ClassConditionalPipeline) -> Path:

@@ -8,24 +8,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlparse
 
 from ddpm.atomic import with_path_in_error, write_text
 from ddpm.config.sections import Config, TrackingConfig
-
-
-class Tracker(Protocol):
-    """Receives the metrics and sample grids of a run."""
-
-    def log(self, record: dict[str, Any]) -> None:
-        """Log one record of numbers and texts with its `step`; None is an unknown number."""
-
-    def image(self, path: Path, step: int) -> None:
-        """Log a sample grid."""
-
-    def close(self) -> None:
-        """Write what is pending and close the tracker."""
 
 
 class MetricsFile:
@@ -160,6 +147,9 @@ class TensorBoard:
         self._writer.close()
 
 
+Tracker = MetricsFile | Wandb | TensorBoard
+
+
 class Trackers:
     """All trackers of a run. An error of metrics.jsonl ends the run; any other tracker is dropped with a warning.
 
@@ -181,7 +171,7 @@ class Trackers:
                 self._trackers.remove(tracker)
 
     def log(self, record: dict[str, Any]) -> None:
-        """Log one record to all trackers."""
+        """Log a record of numbers and texts with its `step` to all trackers; None is an unknown number."""
         self._call("log", record)
 
     def image(self, path: Path, step: int) -> None:

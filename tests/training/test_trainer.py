@@ -96,11 +96,11 @@ def test_shuffled_labels_are_a_permutation_that_only_training_sees(tmp_path, mon
     class Stop(Exception):
         pass
 
-    def monitor(config: Config, given: ImageData, accelerator: Accelerator) -> None:
+    def build_metrics(config: Config, given: ImageData, accelerator: Accelerator) -> None:
         assert torch.equal(given.labels, data.labels)
         raise Stop
 
-    monkeypatch.setattr("ddpm.training.train.build_in_training_metrics", monitor)
+    monkeypatch.setattr("ddpm.training.train.build_in_training_metrics", build_metrics)
     with pytest.raises(Stop):
         train(shuffled(seed=5), tmp_path)
 
@@ -246,7 +246,8 @@ def test_wandb_never_stops_a_run(environment, tmp_path):
     command = [sys.executable, "scripts/train.py", "--run-dir", str(tmp_path / "run"), "--train.steps", "2"]
     command += ["--model.channels", "8", "--model.head_channels", "8", "--sample.steps", "2", "--sample.per_class", "1"]
     # A port of this machine where nothing answers.
-    environment = {**os.environ, "WANDB_BASE_URL": "http://127.0.0.1:9", **environment}
+    inherited = {key: value for key, value in os.environ.items() if key != "WANDB_MODE"}
+    environment = {**inherited, "WANDB_BASE_URL": "http://127.0.0.1:9", **environment}
     done = subprocess.run(
         command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, timeout=120
     )
@@ -283,9 +284,9 @@ def test_a_grid_appears_whole(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             grid.observe(3, None)
     assert seen == [[]] and not list((tmp_path / "samples").iterdir())
-    told = []
-    grid.observe(3, SimpleNamespace(image=lambda path, step: told.append((path, step))))
-    assert told == [(grid.file(3), 3)]
+    logged = []
+    grid.observe(3, SimpleNamespace(image=lambda path, step: logged.append((path, step))))
+    assert logged == [(grid.file(3), 3)]
     with Image.open(grid.file(3)) as picture:
         assert picture.format == "PNG" and picture.width > 8
 
