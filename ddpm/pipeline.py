@@ -1,8 +1,8 @@
-"""The trained model as a diffusers pipeline: what is exported, shared and sampled from.
+"""The trained model as a diffusers pipeline, which is saved, shared and sampled from.
 
-A saved pipeline carries its own code, so that people without this package load it by
-`DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`. With the package,
-`ClassConditionalPipeline.from_pretrained(folder)` loads it and never runs what came with it.
+A saved pipeline contains its own code, so that it can be loaded without this package by
+`DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`. With this package,
+`ClassConditionalPipeline.from_pretrained(folder)` loads it without running the code in the folder.
 """
 
 import importlib
@@ -22,7 +22,7 @@ from huggingface_hub import snapshot_download
 from PIL import Image
 from torch import Tensor
 
-from ddpm.diffusion.class_labels import Label, label_tensor
+from ddpm.diffusion.class_labels import Label, Labels, label_tensor
 from ddpm.diffusion.guidance import unet_denoiser, with_guidance
 from ddpm.diffusion.samplers import invert
 from ddpm.diffusion.sampling import Seed, Walk, batches, check_drawing, draw, from_uint8, to_uint8
@@ -31,7 +31,7 @@ from ddpm.diffusion.timesteps import timestep_grid
 from ddpm.names import did_you_mean, lookup
 
 PREDICTION_TYPES = {"eps": "epsilon", "v": "v_prediction", "x_0": "sample"}
-# What is drawn with where no sampler is named: that of the scheduler, which diffusers' users swap.
+# The default sampler of each scheduler, so that replacing `pipeline.scheduler` changes the sampler.
 SAMPLER_OF = {
     "DDIMScheduler": "ddim",
     "DDPMScheduler": "ddpm",
@@ -41,7 +41,7 @@ SAMPLER_OF = {
     "HeunDiscreteScheduler": "heun",
 }
 OUTPUT_TYPES = ("pil", "np", "pt", "uint8")
-_CODE = {"pipeline": "ddpm_pipeline", "unet": "ddpm_unet"}       # names of the modules that are shipped
+_CODE = {"pipeline": "ddpm_pipeline", "unet": "ddpm_unet"}       # module names of the code in a saved pipeline
 _MODEL_OPTIONS = ("torch_dtype", "variant")
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 
@@ -51,9 +51,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
     Args:
         unet: the model.
-        scheduler: a diffusers scheduler that holds the betas and what the U-Net predicts; its class is the default
+        scheduler: a diffusers scheduler with the betas and the prediction type; its class determines the default
             sampler.
-        id2label: class id (as text) -> name.
+        id2label: class id (as text) -> class name.
     """
 
     model_cpu_offload_seq = "unet"
@@ -67,13 +67,13 @@ class ClassConditionalPipeline(DiffusionPipeline):
     def from_parts(
         cls, unet: ModelMixin, schedule: NoiseSchedule, prediction: str, class_names: Sequence[str]
     ) -> "ClassConditionalPipeline":
-        """Joins what the trainer has.
+        """Create a pipeline from the objects that training uses.
 
         Args:
             unet: the model.
-            schedule: the one that it is trained with.
+            schedule: the schedule that it is trained with.
             prediction: what it predicts, an entry of `ddpm.diffusion.objective.PREDICTIONS`.
-            class_names: one name per class, in the order of ids.
+            class_names: class names in the order of their ids.
         """
         scheduler = DDIMScheduler(
             num_train_timesteps=schedule.num_timesteps,
@@ -89,17 +89,17 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "ClassConditionalPipeline":
-        """Loads a saved pipeline with the code of this package.
+        """Load a saved pipeline with the code of this package.
 
         Args:
-            pretrained_model_name_or_path: a folder, or the name of a repository on the hub.
-            options: `unet` or `scheduler` in place of the saved one; `torch_dtype`; `variant` of the weights; for the
-                hub `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`.
+            pretrained_model_name_or_path: a folder, or the name of a repository on the Hub.
+            options: `unet` or `scheduler` to replace the saved one; `torch_dtype`; `variant` of the weights; for the
+                Hub `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`.
 
         Raises:
-            ValueError: if parts are missing, cannot be read, or are of another kind.
+            ValueError: if files are missing, damaged or of another kind of pipeline.
         """
-        if cls.__module__.startswith("diffusers_modules."):      # the shipped code, which diffusers is loading
+        if cls.__module__.startswith("diffusers_modules."):      # diffusers is loading the code of the saved pipeline
             return super().from_pretrained(pretrained_model_name_or_path, **options)
         known = ("unet", "scheduler", *_MODEL_OPTIONS, "use_safetensors", "trust_remote_code", *_HUB_OPTIONS)
         for option in options:
@@ -109,7 +109,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         folder = Path(name)
         if not folder.is_dir():
             if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or folder.parent.is_dir():
-                raise ValueError(f"{name}: no such directory, and no owner/name of a repository on the hub")
+                raise ValueError(f"{name}: no such directory; give a folder, or owner/name of a repository on the Hub")
             folder = Path(snapshot_download(name, **{key: options[key] for key in _HUB_OPTIONS if key in options}))
         index = _read_index(folder, cls.__name__)
         unet = options.get("unet")
@@ -120,25 +120,27 @@ class ClassConditionalPipeline(DiffusionPipeline):
         if scheduler is None:
             _require(folder, "scheduler/scheduler_config.json")
             named = index.get("scheduler")
-            kind = getattr(diffusers, str(named[-1]), None) if named else None
-            if not (inspect.isclass(kind) and issubclass(kind, SchedulerMixin)):
-                raise ValueError(f"{folder / 'model_index.json'}: {named} is no scheduler of diffusers")
+            kind: Any = getattr(diffusers, str(named[-1]), None) if named else None
+            fits = inspect.isclass(kind) and issubclass(kind, SchedulerMixin)
+            if not fits:
+                raise ValueError(f"{folder / 'model_index.json'}: {named} is not a scheduler of diffusers")
             try:
                 scheduler = kind.from_pretrained(folder, subfolder="scheduler")
-            except Exception as problem:        # damaged files fail in as many ways as there are bytes
-                raise ValueError(f"{folder / 'scheduler'}: cannot be read") from problem
+            except Exception as problem:        # a damaged file can raise any exception
+                raise ValueError(f"{folder / 'scheduler'}: cannot be read; copy or export it again") from problem
         pipeline = cls(unet.eval(), scheduler, index.get("id2label"))
         pipeline.register_to_config(_name_or_path=name)
         return pipeline
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
-        """Saves the pipeline together with the code that loads it; arguments as in diffusers.
+        """Save the pipeline together with the code that loads it; arguments as in diffusers.
 
         Raises:
-            ValueError: if it is also to be pushed, which would happen before the code is there, or not as safetensors.
+            ValueError: for `push_to_hub`, which would upload before the code is saved, and for formats other than
+                safetensors.
         """
         if options.get("push_to_hub"):
-            raise ValueError("push_to_hub: call `push_to_hub(name)` or scripts/push.py, which upload the code as well")
+            raise ValueError("push_to_hub: call `push_to_hub(name)` or scripts/push.py, which also upload the code")
         if not options.get("safe_serialization", True):
             raise ValueError("safe_serialization: only True is possible; other files can run code when they are loaded")
         super().save_pretrained(save_directory, **options)
@@ -147,34 +149,34 @@ class ClassConditionalPipeline(DiffusionPipeline):
         index = json.loads(file.read_text())
         (folder / f"{_CODE['pipeline']}.py").write_text(_source(self, "A class-conditional diffusion pipeline."))
         index["_class_name"] = [_CODE["pipeline"], type(self).__name__]
-        unet = getattr(self.unet, "_orig_mod", self.unet)        # of a compiled one
+        unet = getattr(self.unet, "_orig_mod", self.unet)        # the module inside a compiled one
         (folder / "unet" / f"{_CODE['unet']}.py").write_text(_source(unet, "A class-conditional U-Net."))
         index["unet"] = [_CODE["unet"], type(unet).__name__]
         file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
-    # ---------------------------------------------------------------------------------------------- what it is made of
+    # ---------------------------------------------------------------------------------------------- components
 
     @property
     def class_names(self) -> list[str]:
-        """Names in the order of ids."""
+        """Class names in the order of their ids."""
         names = self.config.id2label or {}
         return [names.get(str(i), str(i)) for i in range(self.unet.config.num_classes)]
 
     @property
     def schedule(self) -> NoiseSchedule:
-        """The noise schedule, from the scheduler's betas."""
+        """The noise schedule with the scheduler's betas."""
         betas = self.scheduler.config.get("trained_betas")
         return NoiseSchedule(self.scheduler.betas if betas is None else torch.tensor(betas, dtype=torch.float64))
 
     @property
     def prediction(self) -> str:
-        """What the U-Net predicts, an entry of `ddpm.diffusion.objective.PREDICTIONS`."""
+        """The prediction type of the U-Net, an entry of `ddpm.diffusion.objective.PREDICTIONS`."""
         names = {theirs: ours for ours, theirs in PREDICTION_TYPES.items()}
         return lookup(names, self.scheduler.config.prediction_type, "the scheduler's prediction_type")
 
     @property
     def sampler(self) -> str:
-        """The sampler that the scheduler stands for, an entry of `ddpm.diffusion.samplers.SAMPLERS`."""
+        """The sampler of the scheduler's class, an entry of `ddpm.diffusion.samplers.SAMPLERS`."""
         return lookup(SAMPLER_OF, type(self.scheduler).__name__, "scheduler")
 
     def denoiser(
@@ -185,50 +187,51 @@ class ClassConditionalPipeline(DiffusionPipeline):
         rescale: float = 0.0,
         clip: bool = True,
     ) -> Denoiser:
-        """The U-Net as a denoiser: guided, then clipped; arguments as in `ddpm.diffusion.guidance.with_guidance`.
+        """Return the U-Net as a denoiser, guided and then clipped (see `ddpm.diffusion.guidance.with_guidance`).
 
         Args:
-            guidance: its scale.
+            guidance_scale: 1 disables guidance.
             guide: a weaker model of the same data and noise schedule, for autoguidance.
-            interval: of noise levels in which there is guidance.
-            rescale: 0 to 1.
+            interval: range (low, high] of sigmas with guidance; all by default.
+            rescale: 0 to 1, how far the standard deviation of guided images is moved back.
             clip: whether to clip x_0 to [-1, 1].
 
         Raises:
-            ValueError: if guidance is asked of a model that has no null class, or of a guide that does not fit.
+            ValueError: if guidance needs a null class that the model does not have, or the guide does not fit.
         """
         schedule = self.schedule
         base = unet_denoiser(self.unet, schedule, self.prediction)
         if guidance_scale != 1 and guide is None and self.unet.config.num_classes == 0:
-            raise ValueError("sample.guidance_scale: the model has no classes, so only 1 is possible without a guide")
+            raise ValueError("sample.guidance_scale: the model has no classes; use 1, or give a guide")
         weak = None
         if guide is not None:
             if guidance_scale == 1:
-                raise ValueError("guide: has no effect at a guidance of 1; give a larger one, such as 2")
+                raise ValueError("guide: has no effect at guidance_scale 1; use a larger scale, such as 2")
             self._check_guide(guide)
             weak = unet_denoiser(guide.unet.to(self._execution_device), schedule, guide.prediction)
         return with_guidance(
-            base, schedule, self.unet.null_label, guidance_scale, guide=weak, interval=interval, rescale=rescale, clip=clip
+            base, schedule, self.unet.null_label, guidance_scale,
+            guide=weak, interval=interval, rescale=rescale, clip=clip,
         )
 
     def _check_guide(self, guide: "ClassConditionalPipeline") -> None:
         for key in ("in_channels", "resolution", "num_classes"):
             ours, theirs = self.unet.config[key], guide.unet.config[key]
             if ours != theirs:
-                raise ValueError(f"guide: its {key} is {theirs}, the model's is {ours}; give a model of the same data")
+                raise ValueError(f"guide: its {key} is {theirs}, the model's is {ours}; use a guide for the same data")
         if self.class_names != guide.class_names:
-            raise ValueError("guide: its classes are others, or in another order; give a model of the same data")
-        ours, theirs = self.schedule.alphas_cumprod, guide.schedule.alphas_cumprod
-        if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-7):
-            raise ValueError("guide: its noise schedule is another; give a model that was trained with the same one")
+            raise ValueError("guide: its classes have other names or another order; use a guide for the same data")
+        schedule, other = self.schedule.alphas_cumprod, guide.schedule.alphas_cumprod
+        if schedule.shape != other.shape or not torch.allclose(schedule, other, rtol=1e-4, atol=1e-7):
+            raise ValueError("guide: its noise schedule differs from the model's; use a guide with the same one")
 
-    # ----------------------------------------------------------------------------------------------------- drawing
+    # ----------------------------------------------------------------------------------------------------- sampling
 
     @torch.no_grad()
     def __call__(
         self,
-        class_labels: Sequence[Label | Sequence[Label]] | Label,
-        seeds: Sequence[Seed] | int = 0,
+        class_labels: Labels | Label,
+        seeds: Sequence[Seed] | Seed = 0,
         num_inference_steps: int = 50,
         guidance_scale: float = 1.0,
         guidance_interval: Sequence[float] | None = None,
@@ -243,24 +246,24 @@ class ClassConditionalPipeline(DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
     ) -> ImagePipelineOutput | tuple:
-        """Draws one image for each label.
+        """Generate one image per label.
 
         Args:
             class_labels: names or ids; None is the null class; a dict from class to weight is a blend; a list of these
-                gives one to each level of the network, from the finest resolution to the coarsest.
-            seeds: one for each label, or the first of as many consecutive ones; a `Walk` is between two seeds.
-            num_inference_steps: network evaluations per image, at most.
-            guidance_scale: of guidance; 1 is none.
-            guidance_interval: noise levels (low, high] in which there is guidance; all unless given.
-            guidance_rescale: 0 to 1, against overexposed images.
+                gives one label per resolution of the network, from the finest to the coarsest.
+            seeds: one seed per label, or the first of consecutive seeds; a `Walk` is a point between two seeds.
+            num_inference_steps: maximum number of network evaluations per image.
+            guidance_scale: guidance scale; 1 disables guidance.
+            guidance_interval: range (low, high] of sigmas with guidance; all by default.
+            guidance_rescale: 0 to 1, reduces overexposure caused by guidance.
             guide: a weaker model, for autoguidance instead of classifier-free guidance.
-            sampler: an entry of `ddpm.diffusion.samplers.SAMPLERS`; that of the scheduler unless given.
-            eta: noise of ddim, 0 to 1.
-            timestep_spacing: of the timesteps, an entry of `ddpm.diffusion.timesteps.SPACINGS`.
-            batch_size: images per network call, short batches being filled up; as many as are asked for, at most 100,
-                unless given. Pixels are equal at an equal batch size, and within one grey level otherwise.
-            noise: (N, C, H, W), starts there instead of at the seeds' noise, such as what `invert` returns.
-            clip: whether x_0 is clipped to [-1, 1] at each step.
+            sampler: an entry of `ddpm.diffusion.samplers.SAMPLERS`; by default that of the scheduler.
+            eta: noise added by ddim, 0 to 1.
+            timestep_spacing: an entry of `ddpm.diffusion.timesteps.SPACINGS`.
+            batch_size: images per network call; smaller batches are padded. By default the number of labels, but at
+                most 100. Images are identical for the same batch size, and within one grey level for another.
+            noise: initial noise (N, C, H, W), such as that from `invert`; by default that of the seeds.
+            clip: whether to clip x_0 to [-1, 1] at each step.
             output_type: `pil`, `np` (N, H, W, C in [0, 1]), `pt` (N, C, H, W in [0, 1]) or `uint8` (N, C, H, W).
             return_dict: whether to return an object with `.images` or a tuple.
 
@@ -268,24 +271,14 @@ class ClassConditionalPipeline(DiffusionPipeline):
             The images.
 
         Raises:
-            ValueError: for an unknown label or setting.
+            ValueError: for an unknown label or an invalid setting.
         """
         lookup(dict.fromkeys(OUTPUT_TYPES), output_type, "output_type")
         labels = self.labels(class_labels)
-        seeds = [seeds] if isinstance(seeds, Walk) else _plain(seeds)
-        seeds = list(range(seeds, seeds + len(labels)) if isinstance(seeds, Integral) else seeds)
-        if not all(isinstance(seed, Walk | Integral) for seed in seeds):
-            raise ValueError(f"seeds: {seeds} are not all whole numbers")
-        seeds = [seed if isinstance(seed, Walk) else int(seed) for seed in seeds]
-        if len(seeds) != len(labels):
-            raise ValueError(f"seeds: {len(seeds)} were given for {len(labels)} labels; give one each, or the first")
-        for seed in seeds:
-            if not all(0 <= end < 2**63 for end in (seed[:2] if isinstance(seed, Walk) else [seed])):
-                raise ValueError(f"seeds: {seed} is out of range; allowed: 0 to 2^63 - 1")
         batch_size = min(100, len(labels)) if batch_size is None else batch_size
         draw_batch = self.drawer(
             labels,
-            seeds,
+            _expand_seeds(seeds, len(labels)),
             sampler=sampler or self.sampler,
             steps=num_inference_steps,
             timestep_spacing=timestep_spacing,
@@ -300,18 +293,20 @@ class ClassConditionalPipeline(DiffusionPipeline):
         )
         images = torch.cat([draw_batch(indices) for indices in self.progress_bar(batches(len(labels), batch_size))])
         self.maybe_free_model_hooks()
-        return ImagePipelineOutput(_as(output_type, images)) if return_dict else (_as(output_type, images),)
+        output = _convert_images(images, output_type)
+        return ImagePipelineOutput(output) if return_dict else (output,)
 
-    def labels(self, class_labels: Sequence[Label | Sequence[Label]] | Label) -> Tensor:
-        """Labels as the U-Net takes them; see `__call__`.
+    def labels(self, class_labels: Labels | Label) -> Tensor:
+        """Return labels in the form that the U-Net takes; see `__call__`.
 
         Raises:
-            ValueError: for an unknown label, or none.
+            ValueError: for an unknown label or an empty list.
         """
-        class_labels = _plain(class_labels)
-        single = class_labels is None or isinstance(class_labels, str | Integral | Mapping)
-        levels = len(getattr(self.unet.config, "channel_mult", ()))
-        return label_tensor([class_labels] if single else class_labels, self.class_names, self.unet.null_label, levels)
+        labels = _to_list(class_labels)
+        if labels is None or isinstance(labels, str | Integral | Mapping):
+            labels = [labels]
+        resolutions = len(getattr(self.unet.config, "channel_mult", ()))
+        return label_tensor(labels, self.class_names, self.unet.null_label, resolutions)
 
     def drawer(
         self,
@@ -330,13 +325,13 @@ class ClassConditionalPipeline(DiffusionPipeline):
         noise: Tensor | None = None,
         clip: bool = True,
     ) -> Callable[[list[int]], Tensor]:
-        """Prepares the drawing of images; arguments as in `__call__` and `ddpm.diffusion.sampling.draw`.
+        """Return a function that generates a batch; arguments as in `__call__` and `ddpm.diffusion.sampling.draw`.
 
         Returns:
-            Places in `labels`, at most `batch_size` of them -> uint8 (len, C, H, W) on the CPU.
+            A function from at most `batch_size` indices of `labels` to images, uint8 (B, C, H, W) on the CPU.
 
         Raises:
-            ValueError: for settings that do not fit the model, before anything is drawn.
+            ValueError: for settings that do not fit the model, before the network is called.
         """
         schedule, config = self.schedule, self.unet.config
         if not isinstance(batch_size, Integral) or batch_size < 1:
@@ -346,7 +341,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         check_drawing(schedule, sampler, steps, timestep_spacing, eta)
         shape = (config.in_channels, config.resolution, config.resolution)
         if noise is not None and tuple(noise.shape) != (len(labels), *shape):
-            raise ValueError(f"noise: its shape is {tuple(noise.shape)}, not {(len(labels), *shape)}")
+            raise ValueError(f"noise: the shape {tuple(noise.shape)} does not fit; allowed is {(len(labels), *shape)}")
         one_batch = partial(
             draw,
             self.denoiser(guidance_scale, guide, guidance_interval, guidance_rescale, clip),
@@ -361,8 +356,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
         )
 
         def draw_batch(indices: list[int]) -> Tensor:
-            start = None if noise is None else noise[indices]
-            return to_uint8(one_batch(labels[indices], [seeds[i] for i in indices], x_T=start)).cpu()
+            x_T = None if noise is None else noise[indices]
+            return to_uint8(one_batch(labels[indices], [seeds[i] for i in indices], x_T=x_T)).cpu()
 
         return draw_batch
 
@@ -370,29 +365,29 @@ class ClassConditionalPipeline(DiffusionPipeline):
     def invert(
         self,
         images: Tensor,
-        class_labels: Sequence[Label | Sequence[Label]] | Label,
+        class_labels: Labels | Label,
         num_inference_steps: int = 50,
         timestep_spacing: str = "trailing",
         iterations: int = 3,
         batch_size: int = 100,
     ) -> Tensor:
-        """The noise from which DDIM draws given images.
+        """Return the noise from which DDIM generates the given images.
 
-        Pass it to `__call__` as `noise`, with `clip=False`, `sampler="ddim"` and as many steps.
+        Pass it to `__call__` as `noise`, with `clip=False`, `sampler="ddim"` and the same steps and spacing.
 
         Args:
             images: uint8 (N, C, H, W).
-            class_labels: of each image, as in `__call__`.
-            num_inference_steps: timesteps; draw with as many.
-            timestep_spacing: of the timesteps; draw with the same.
+            class_labels: one per image, as in `__call__`.
+            num_inference_steps: number of timesteps.
+            timestep_spacing: an entry of `ddpm.diffusion.timesteps.SPACINGS`.
             iterations: network evaluations per timestep.
-            batch_size: images per network call, at most.
+            batch_size: maximum number of images per network call.
 
         Returns:
-            (N, C, H, W) on the CPU.
+            Noise (N, C, H, W) on the CPU.
 
         Raises:
-            ValueError: for an unknown label or setting, or images of another shape.
+            ValueError: for an unknown label, an invalid setting, or images of another shape.
         """
         labels, config = self.labels(class_labels), self.unet.config
         expected = (len(labels), config.in_channels, config.resolution, config.resolution)
@@ -402,25 +397,50 @@ class ClassConditionalPipeline(DiffusionPipeline):
         timesteps = timestep_grid(schedule, num_inference_steps, timestep_spacing)
         denoiser = self.denoiser(clip=False)
         x_0, labels = from_uint8(images).to(device), labels.to(device)
-        parts = batches(len(labels), batch_size)
-        noise = [invert(denoiser, schedule, x_0[at], labels[at], timesteps, iterations).cpu() for at in parts]
+        noise = [
+            invert(denoiser, schedule, x_0[at], labels[at], timesteps, iterations).cpu()
+            for at in batches(len(labels), batch_size)
+        ]
         self.maybe_free_model_hooks()
         return torch.cat(noise)
 
 
-def _plain(values: Any) -> Any:
-    """Arrays and tensors as lists or numbers."""
+def _to_list(values: Any) -> Any:
+    """Convert arrays and tensors to lists or numbers; return anything else as it is."""
     return values.tolist() if hasattr(values, "tolist") else values
 
 
+def _expand_seeds(seeds: Any, count: int) -> list[Seed]:
+    """Return one seed for each of `count` images; a single integer is the first of consecutive seeds.
+
+    Raises:
+        ValueError: if there is another number of seeds, or one is not an integer in 0..2^63 - 1.
+    """
+    listed = [seeds] if isinstance(seeds, Walk) else _to_list(seeds)
+    if isinstance(listed, Integral):
+        listed = range(int(listed), int(listed) + count)
+    if not all(isinstance(seed, Walk | Integral) for seed in listed):
+        raise ValueError(f"seeds: {listed} are not all whole numbers; allowed: 0 to 2^63 - 1")
+    if len(listed) != count:
+        raise ValueError(f"seeds: {len(listed)} were given for {count} labels; give one per label, or only the first")
+    expanded: list[Seed] = [seed if isinstance(seed, Walk) else int(seed) for seed in listed]
+    for seed in expanded:
+        if not all(0 <= end < 2**63 for end in (seed[:2] if isinstance(seed, Walk) else [seed])):
+            raise ValueError(f"seeds: {seed} is out of range; allowed: 0 to 2^63 - 1")
+    return expanded
+
+
 def _check_labels_for(guide: ClassConditionalPipeline, labels: Tensor) -> None:
-    """Refuses labels of a model that its guide cannot take."""
+    """Check that a guide accepts the labels of the model that it guides."""
     weighted, classes = labels.is_floating_point(), guide.unet.config.num_classes
     if labels.ndim == 2 + weighted and labels.shape[1] != len(guide.unet.config.channel_mult):
-        raise ValueError("guide: it has another number of resolutions, so labels cannot differ from depth to depth")
-    takes = classes + (guide.unet.null_label is not None)
-    if (weighted and labels.shape[-1] != takes) or (not weighted and int(labels.max()) >= takes):
-        raise ValueError("guide: of it and the model only one has a null class; ask for plain classes")
+        raise ValueError("guide: it has another number of resolutions; use one label per image, not per resolution")
+    num_embeddings = classes + (guide.unet.null_label is not None)
+    if labels.shape[-1] != num_embeddings if weighted else int(labels.max()) >= num_embeddings:
+        raise ValueError(
+            "guide: one of the two models has a null class and the other has not; use class names or ids, without "
+            "blends and `none`"
+        )
 
 
 def _load_unet(folder: Path, options: dict[str, Any]) -> ModelMixin:
@@ -429,15 +449,16 @@ def _load_unet(folder: Path, options: dict[str, Any]) -> ModelMixin:
         unet, info = model.from_pretrained(
             folder, subfolder="unet", use_safetensors=True, output_loading_info=True, **options
         )
-    except Exception as problem:        # damaged files fail in as many ways as there are bytes
+    except Exception as problem:        # a damaged file can raise any exception
         reason = next(iter(str(problem).splitlines()), type(problem).__name__)
         raise ValueError(f"{folder / 'unet'}: cannot be loaded: {reason[:200]}") from problem
     if info["missing_keys"]:
-        raise ValueError(f"{folder / 'unet'}: the weights are not whole, {info['missing_keys'][0]} is missing")
+        raise ValueError(f"{folder / 'unet'}: {info['missing_keys'][0]} is missing; copy or export the pipeline again")
     return unet
 
 
-def _as(output_type: str, images: Tensor) -> Any:
+def _convert_images(images: Tensor, output_type: str) -> Any:
+    """Convert uint8 images (N, C, H, W) to an entry of OUTPUT_TYPES."""
     if output_type == "uint8":
         return images
     if output_type == "pt":
@@ -448,11 +469,11 @@ def _as(output_type: str, images: Tensor) -> Any:
     return [Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image) for image in channels_last]
 
 
-def _source(part: Any, title: str) -> str:
-    """Source of the class of a part, as one file that needs no package."""
-    kind = type(part)
-    if kind.__module__.startswith("diffusers_modules."):         # loaded from such a file
-        return Path(inspect.getsourcefile(kind)).read_text()
+def _source(component: Any, title: str) -> str:
+    """Return the source of a component's class as one file that does not need this package."""
+    kind = type(component)
+    if kind.__module__.startswith("diffusers_modules."):         # the component was loaded from such a file
+        return Path(inspect.getfile(kind)).read_text()
     version = importlib.import_module("ddpm").__version__
     return importlib.import_module("ddpm.single_file").bundle(kind.__module__, title, version)
 
@@ -460,19 +481,19 @@ def _source(part: Any, title: str) -> str:
 def _read_index(folder: Path, expected: str) -> dict:
     file = folder / "model_index.json"
     if not file.is_file():
-        raise ValueError(f"{folder}: has no model_index.json, so it is no pipeline")
+        raise ValueError(f"{folder}: model_index.json is missing; name the folder of a saved pipeline")
     try:
         index = json.loads(file.read_text())
         kind = index["_class_name"]
     except (ValueError, TypeError, KeyError):
-        raise ValueError(f"{file}: cannot be read") from None
+        raise ValueError(f"{file}: cannot be read; copy or export the pipeline again") from None
     kind = kind[-1] if isinstance(kind, list) else kind
     if kind != expected:
-        raise ValueError(f"{folder}: holds a {kind}, not a {expected}")
+        raise ValueError(f"{folder}: contains a {kind}; name the folder of a {expected}")
     return index
 
 
 def _require(folder: Path, *patterns: str) -> None:
     for pattern in patterns:
         if not any(folder.glob(pattern)):
-            raise ValueError(f"{folder}: the pipeline is not whole, {pattern.replace('*', '')} is missing")
+            raise ValueError(f"{folder}: {pattern.replace('*', '')} is missing; copy or export the pipeline again")

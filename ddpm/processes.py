@@ -88,17 +88,14 @@ def on_main(processes: Accelerator | PartialState, act: Callable[[], Any]) -> An
     Returns:
         The result of `act`; None on the other processes.
     """
-    result, problem = None, None
-    if processes.is_main_process:
-        try:
+    result = None
+
+    def act_on_main() -> None:
+        nonlocal result
+        if processes.is_main_process:
             result = act()
-        except BaseException as error:      # whatever it is, the others must not wait for it
-            problem = error
-    failed = broadcast_object_list([_summarize(problem)])[0]
-    if problem is not None:
-        raise problem
-    if failed is not None:
-        raise FailedElsewhere(*failed)
+
+    all_together(processes, act_on_main)
     return result
 
 

@@ -1,10 +1,10 @@
 """Every random number as a pure function of (seed, purpose, index).
 
-Training draws are indexed by a sample's position in the run (0, 1, 2, ... in the order in which samples are consumed),
-sampling draws by the step of the sampler. So no draw depends on batch size, process count, accumulation, workers or
-interruptions, and a resumed run needs no generator state.
+In training, the index is a sample's position in the run (0, 1, 2, ... in the order in which samples are consumed); in
+sampling, it is the step of the sampler. Random numbers therefore do not depend on the batch size, the number of
+processes, gradient accumulation, workers or interruptions, and a resumed run needs no generator state.
 
-The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), written in int64
+The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), written with int64
 tensor operations: integers are equal on every device; normals agree up to the rounding of log and cos.
 """
 
@@ -22,7 +22,7 @@ _ROUNDS = 10
 
 
 class Purpose(IntEnum):
-    """What a number is drawn for; draws for different purposes are independent. Values are part of saved runs."""
+    """The use of a random number. Numbers for different purposes are independent. Saved runs depend on the values."""
 
     ORDER = 0
     TIMESTEP = 1
@@ -42,19 +42,19 @@ class Purpose(IntEnum):
 def philox(
     counter: tuple[Tensor, Tensor, Tensor | int, Tensor | int], key: tuple[Tensor | int, Tensor | int]
 ) -> tuple[Tensor, ...]:
-    """Philox4x32-10.
+    """Apply Philox4x32-10.
 
     Args:
-        counter: four int64 tensors, or numbers, of values in [0, 2^32), that broadcast together.
-        key: two more.
+        counter: four int64 tensors or integers with values in [0, 2^32) that broadcast together.
+        key: two more of them.
 
     Returns:
-        Four int64 tensors of values in [0, 2^32).
+        Four int64 tensors with values in [0, 2^32).
     """
-    c0, c1, c2, c3 = cast("tuple[Tensor, ...]", counter)        # numbers take part in the same operations as tensors
+    c0, c1, c2, c3 = cast("tuple[Tensor, ...]", counter)        # integers allow the same operations as tensors
     k0, k1 = cast("tuple[Tensor, ...]", key)
     for _ in range(_ROUNDS):
-        # The product of two 32-bit numbers wraps in int64; its low and high halves are right all the same.
+        # The product of two 32-bit numbers wraps in int64, but its low and high halves are still correct.
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = ((p1 >> 32) & _MASK) ^ c1 ^ k0, p1 & _MASK, ((p0 >> 32) & _MASK) ^ c3 ^ k1, p0 & _MASK
         k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
@@ -62,16 +62,16 @@ def philox(
 
 
 def bits(seed: int | Tensor, purpose: Purpose, index: Tensor, count: int) -> Tensor:
-    """Independent 32-bit integers for each index.
+    """Draw independent 32-bit integers for each index.
 
     Args:
-        seed: in [0, 2^63), one for all or a tensor of one per index.
-        purpose: what they are for.
-        index: int64 in [0, 2^63), of shape (B,).
-        count: how many per index.
+        seed: in [0, 2^63), a single integer or a tensor (B,).
+        purpose: use of the numbers.
+        index: int64 in [0, 2^63), (B,).
+        count: number of integers per index.
 
     Returns:
-        int64 in [0, 2^32), of shape (B, count). The first numbers do not depend on `count`.
+        int64 in [0, 2^32), (B, count). The first numbers do not depend on `count`.
     """
     if isinstance(seed, Tensor):
         seed = seed.to(index.device)[:, None]                                                           # (B, 1)
@@ -83,12 +83,12 @@ def bits(seed: int | Tensor, purpose: Purpose, index: Tensor, count: int) -> Ten
 
 
 def uniform(seed: int | Tensor, purpose: Purpose, index: Tensor) -> Tensor:
-    """One float64 in the open interval (0, 1) for each index: (B,) -> (B,)."""
+    """Draw one float64 in the open interval (0, 1) for each index: (B,) -> (B,)."""
     return (bits(seed, purpose, index, 1)[:, 0].double() + 0.5) * 2.0**-32
 
 
 def normal(seed: int | Tensor, purpose: Purpose, index: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal numbers by Box-Muller in float64: (B,) -> (B, *shape) in float32."""
+    """Draw standard normal numbers by Box-Muller in float64: (B,) -> (B, *shape) in float32."""
     count = prod(shape)
     u = (bits(seed, purpose, index, count + count % 2).double() + 0.5) * 2.0**-32
     u_radius, u_angle = u[:, 0::2], u[:, 1::2]
@@ -99,12 +99,12 @@ def normal(seed: int | Tensor, purpose: Purpose, index: Tensor, shape: tuple[int
 
 
 def permutation(seed: int, epoch: int, n: int, purpose: Purpose = Purpose.ORDER) -> Tensor:
-    """The order in which epoch number `epoch` visits n samples: int64 (n,), a function of its arguments alone."""
+    """Return the order in which epoch number `epoch` visits n samples, int64 (n,)."""
     words = bits(seed, purpose, torch.tensor([epoch]), 2 * n)[0].view(n, 2)
     return torch.argsort((words[:, 0] << 31) ^ words[:, 1], stable=True)
 
 
 def generator(seed: int, purpose: Purpose, index: int) -> torch.Generator:
-    """A CPU generator for draws that torch makes itself, such as a weight tensor's initial values."""
+    """Return a CPU generator for numbers that torch draws, such as the initial values of a weight."""
     high, low = bits(seed, purpose, torch.tensor([index]), 2)[0].tolist()
     return torch.Generator().manual_seed((high << 31) ^ low)

@@ -1,7 +1,7 @@
-"""Modules of this package as one file that needs no package, to be shipped beside weights.
+"""Join modules of this package into one file that does not need the package, to be saved with the weights.
 
-diffusers loads a model's code from single files. What stands in several modules here is joined: each module's body
-follows those that it imports from the package, and what they import from outside comes first.
+diffusers loads the code of a model from a single file. It starts with the imports from other packages; the body of each
+module follows the modules that it imports from this package.
 """
 
 import ast
@@ -18,15 +18,15 @@ From adagn-ddpm {version} (Apache-2.0): {modules}.
 
 @cache
 def bundle(module: str, title: str, version: str) -> str:
-    """Source of a module together with all that it imports from its package.
+    """Return the source of a module together with all modules that it imports from its package.
 
     Args:
         module: dotted name, such as `ddpm.models.unet`.
         title: first line of the file's docstring.
-        version: of the package, for the same.
+        version: version of the package, for the docstring.
 
     Returns:
-        Source text that imports from outside the package only.
+        Source code that imports from other packages only.
     """
     package = module.split(".")[0]
     order: list[str] = []
@@ -65,7 +65,7 @@ def _inside(node: ast.Import | ast.ImportFrom, package: str) -> bool:
 
 
 def _visit(module: str, package: str, order: list[str]) -> None:
-    """Appends a module after those that it imports."""
+    """Append a module to `order` after the modules that it imports."""
     for node in ast.parse(_path(module).read_text()).body:
         if isinstance(node, ast.ImportFrom) and node.module and _inside(node, package) and node.module not in order:
             _visit(node.module, package, order)
@@ -73,7 +73,7 @@ def _visit(module: str, package: str, order: list[str]) -> None:
 
 
 def _defined(node: ast.stmt, module: str) -> list[tuple[str, str]]:
-    """Names that a statement defines, each with where it comes from."""
+    """Return the names that a statement defines, each with its origin."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         source = getattr(node, "module", None) or ""
         if source.split(".")[0] == module.split(".")[0]:

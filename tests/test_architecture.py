@@ -13,8 +13,7 @@ ORDER = """
 scripts -> cli -> lab -> training -> evaluation -> io -> pipeline -> single_file
 -> data, models, diffusion, config -> randomness, atomic, processes, names
 """
-LEVELS = [level.split(", ") for level in " ".join(ORDER.split()).split(" -> ")]
-LEVEL_OF = {part: i for i, level in enumerate(LEVELS) for part in level}
+RANK = {part: i for i, parts in enumerate(" ".join(ORDER.split()).split(" -> ")) for part in parts.split(", ")}
 
 # The only parts that may import a library, where that is restricted.
 USERS = {
@@ -40,7 +39,7 @@ def name_of(path: Path) -> str:
 
 
 def part_of(path: Path) -> str:
-    """The part of ORDER that a file belongs to; `__init__` for ddpm/__init__.py."""
+    """Return the part of ORDER that a file belongs to; `__init__` for ddpm/__init__.py."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return parts[1] if parts[0] == "ddpm" else parts[0]
 
@@ -65,7 +64,7 @@ def parts_imported(path: Path) -> set[str]:
 
 
 def public_definitions(path: Path) -> set[str]:
-    """Names of the functions, classes and constants at the top level of a module, without those with an underscore."""
+    """Return the names of a module's functions, classes and constants, without those with an underscore."""
     names = set()
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -76,16 +75,16 @@ def public_definitions(path: Path) -> set[str]:
     return {name for name in names if not name.startswith("_")}
 
 
-def defined_in_two_places(places: dict[str, list[str]]) -> dict[str, list[str]]:
-    return {name: where for name, where in places.items() if len(where) > 1}
+def duplicates(files_of: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {name: files for name, files in files_of.items() if len(files) > 1}
 
 
 def test_imports_follow_the_order() -> None:
-    assert not {part_of(path) for path in modules()} - LEVEL_OF.keys() - {"__init__"}
+    assert not {part_of(path) for path in modules()} - RANK.keys() - {"__init__"}
     wrong = []
     for path in [*modules(), *scripts()]:
         part = part_of(path)
-        allowed = {p for p, level in LEVEL_OF.items() if part != "__init__" and (level > LEVEL_OF[part] or p == part)}
+        allowed = {p for p, rank in RANK.items() if part != "__init__" and (rank > RANK[part] or p == part)}
         wrong += [f"{name_of(path)} imports ddpm.{other}" for other in sorted(parts_imported(path) - allowed)]
         outside = {name.split(".")[0] for name in imports(path)} & {"scripts", "tests", "notebooks"}
         wrong += [f"{name_of(path)} imports {other}" for other in sorted(outside)]
@@ -106,23 +105,23 @@ def test_libraries_are_imported_only_where_they_belong() -> None:
 
 
 def test_file_names_are_telling_and_unique() -> None:
-    """Except that a command may have the name of the module that it calls: cli/train.py and training/train.py."""
+    """A command may share its name with the module that it calls: cli/train.py and training/train.py."""
     everything = [path for path in PACKAGE.rglob("*") if path.is_dir() or path.suffix == ".py"]
     assert not [name_of(path) for path in everything if path.stem in VAGUE]
-    places = defaultdict(list)
+    files_of = defaultdict(list)
     for path in modules():
         if path.name != "__init__.py" and part_of(path) != "cli":
-            places[path.name].append(name_of(path))
-    assert not defined_in_two_places(places)
+            files_of[path.name].append(name_of(path))
+    assert duplicates(files_of) == {}
 
 
 def test_no_public_name_is_defined_twice() -> None:
-    """Except `main`, which every command has."""
-    places = defaultdict(list)
+    """Every command has a `main`."""
+    files_of = defaultdict(list)
     for path in modules():
         for name in public_definitions(path) - ({"main"} if part_of(path) == "cli" else set()):
-            places[name].append(name_of(path))
-    assert not defined_in_two_places(places)
+            files_of[name].append(name_of(path))
+    assert duplicates(files_of) == {}
 
 
 def test_scripts_only_call_their_command() -> None:
@@ -143,6 +142,7 @@ def test_the_package_defines_its_version_and_nothing_else() -> None:
 
 
 def test_tests_do_not_import_each_other() -> None:
+    """They share fixtures, and helper modules whose names do not start with `test_`."""
     files = sorted((ROOT / "tests").rglob("*.py"))
-    names = {path.stem for path in files} | {"tests"}
+    names = {path.stem for path in files if path.stem.startswith("test_")} | {"conftest", "tests"}
     assert not [name_of(path) for path in files if {name.split(".")[0] for name in imports(path)} & names]

@@ -120,7 +120,7 @@ def test_a_guide_that_does_not_fit(
 def test_a_smaller_guide_and_one_of_another_prediction(small: ClassConditionalPipeline, refused) -> None:
     guide = ClassConditionalPipeline.from_parts(small_unet(1, channels=4, head_channels=4), SCHEDULE, "x_0", NAMES)
     assert not torch.equal(images(small, guide=guide, guidance_scale=2.0), images(small, guidance_scale=2.0))
-    with refused("guide: ", "guidance of 1"):
+    with refused("guide: ", "guidance_scale 1"):
         images(small, guide=guide, guidance_scale=1.0)
 
 

@@ -2,7 +2,7 @@
 
 
 class Diverged(ValueError):
-    """Report that a model's loss, gradient or samples are not finite.
+    """Raised when a model's loss, gradient or samples are not finite.
 
     Attributes:
         step: training step at which this happened; None if it happened while sampling.

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
 from ddpm.atomic import atomic_write, json_digest, write_json
 from ddpm.config.commands import EvaluateCommand
@@ -62,7 +61,7 @@ def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
     out = command.out or evaluations_folder(command) / name
     on_main(processes, lambda: prepare_folder(out, identity))
     result = out / "evaluation.json"
-    if not broadcast_object_list([result.exists()])[0]:
+    if not broadcast_from_main(processes, result.exists):
         features, read = None, None
         if setup.image_metrics:
             with timing(seconds, "real images"):

@@ -4,7 +4,6 @@ The class embedding is a plain nn.Embedding; its last row is the null class, if 
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -44,43 +43,28 @@ class TimestepEmbedding(nn.Module):
 
 
 class Conditioning(NamedTuple):
-    """The path of timestep and class into the layers.
+    """The paths of timestep and class into the layers.
+
+    The adaptive norms get timestep * timestep embedding + classes * class embedding. An unused embedding is multiplied
+    by 0, not omitted, because DistributedDataParallel expects a gradient of every parameter.
 
     Attributes:
-        to_norms: (timestep embedding, class embedding) -> embedding for the adaptive norms, before its SiLU; the shapes
-            broadcast to (..., D).
+        timestep: 1 if the adaptive norms get the timestep embedding, else 0.
+        classes: 1 if the adaptive norms get the class embedding, else 0.
         cross_attention: whether cross-attention layers read the class embedding.
     """
 
-    to_norms: Callable[[Tensor, Tensor], Tensor]
+    timestep: int
+    classes: int
     cross_attention: bool = False
 
 
-def _both(time: Tensor, classes: Tensor) -> Tensor:
-    return time + classes
-
-
-# An unused embedding is multiplied by 0, not omitted: DistributedDataParallel expects a gradient of every parameter.
-
-
-def _timestep(time: Tensor, classes: Tensor) -> Tensor:
-    return time + 0 * classes
-
-
-def _class(time: Tensor, classes: Tensor) -> Tensor:
-    return 0 * time + classes
-
-
-def _none(time: Tensor, classes: Tensor) -> Tensor:
-    return 0 * time + 0 * classes
-
-
 CONDITIONINGS = {
-    "both": Conditioning(_both),
-    "timestep": Conditioning(_timestep),
-    "class": Conditioning(_class),
-    "none": Conditioning(_none),
-    "cross_attention": Conditioning(_timestep, cross_attention=True),
+    "both": Conditioning(1, 1),
+    "timestep": Conditioning(1, 0),
+    "class": Conditioning(0, 1),
+    "none": Conditioning(0, 0),
+    "cross_attention": Conditioning(1, 0, cross_attention=True),
 }
 
 

@@ -64,7 +64,7 @@ class AdaptiveNorm(nn.Module):
         norm: normalization layer with a weight and a bias per channel.
         proj: projection of the embedding to `modulation`.
         modulation: outputs of `proj` in their order: `scale` multiplies as (1 + scale), `shift` is added.
-        shift_before_norm: whether the shift is added before the norm, which erases a part of it.
+        shift_before_norm: whether the shift is added before the norm, which partly erases it.
         parameters_of: the entry of NORMS whose parameter count a U-Net with this norm is widened to, or None.
     """
 
@@ -144,8 +144,8 @@ class AdditiveGroupNorm(AdaptiveNorm):
     """Plain GroupNorm of h + shift(emb): the embedding is added before the norm (Ho et al. 2020, appendix B).
 
     GroupNorm subtracts each group's mean, so only the differences of the shift within a group remain. This erases
-    1 / (channels per group) of the variance of independent shifts: all of it at one channel per group, and a quarter
-    at four, the minimum of `num_groups`.
+    1 / (channels per group) of the variance of independent shifts: the whole variance with one channel per group, a
+    quarter with four, the minimum of `num_groups`.
     """
 
     modulation = ("shift",)

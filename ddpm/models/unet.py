@@ -105,21 +105,21 @@ class UNet(ModelMixin, ConfigMixin):
         super().__init__()
         crossed = lookup(CONDITIONINGS, conditioning, "model.conditioning").cross_attention
         crossed_at = condition_at if crossed else ()
+        divisor = CrossAttention.TOKENS if crossed else 1      # of the width of the embeddings
         check_shape(resolution, channels, channel_mult, attention_resolutions, head_channels, num_heads, crossed_at)
         check_condition_at(condition_at, [resolution // 2**stage for stage in range(len(channel_mult))])
         lookup(dict.fromkeys(RESAMPLERS), resample, "model.resample")
         if num_classes + null_class < 1:
             raise ValueError("num_classes: 0 makes the model unconditional, which requires null_class=True")
-        step = CrossAttention.TOKENS if crossed else 1
-        if emb_channels is not None and (emb_channels < 1 or emb_channels % step):
-            raise ValueError(f"emb_channels: {emb_channels} is out of range; allowed: multiples of {step} above 0")
+        if emb_channels is not None and (emb_channels < 1 or emb_channels % divisor):
+            raise ValueError(f"emb_channels: {emb_channels} is out of range; allowed: multiples of {divisor} above 0")
         self.gradient_checkpointing = False
         matched_norm = lookup(NORMS, norm, "model.norm").parameters_of
         if emb_channels is None:
             emb_channels = 4 * channels
             if matched_norm is not None:
                 target = self._parameters_with(matched_norm, emb_channels)
-                emb_channels = matched_width(partial(self._parameters_with, norm), target, step)
+                emb_channels = matched_width(partial(self._parameters_with, norm), target, divisor)
                 self.register_to_config(emb_channels=emb_channels)      # loading a saved model does not search again
         self._build(norm, emb_channels)
         self.initialize(seed)
@@ -183,7 +183,7 @@ class UNet(ModelMixin, ConfigMixin):
             attends = [size in c.attention_resolutions] * len(inputs)
             down.append(stage("encoder", size, inputs, width, attends, [to_coarser(width)] if i < last else []))
             skips += [width] * (c.num_res_blocks + (i < last))
-        self.down = cast("Sequence[Stage]", nn.ModuleList(down))      # to torch, its elements are just Modules
+        self.down = cast("Sequence[Stage]", nn.ModuleList(down))      # torch types the elements as Module
 
         self.mid = stage("middle", sizes[-1], [widths[-1]] * 2, widths[-1], [True, False], [])
 
@@ -304,7 +304,8 @@ class UNet(ModelMixin, ConfigMixin):
         time, classes = self.time_embed(timestep), self._class_embeddings(self._labels(class_labels, timestep))
         if classes.ndim == 3:
             time = time[:, None]                                                                        # (B, 1, D)
-        norms = F.silu(CONDITIONINGS[self.config.conditioning].to_norms(time, classes))       # (B, D) or (B, L, D)
+        conditioning = CONDITIONINGS[self.config.conditioning]
+        norms = F.silu(conditioning.timestep * time + conditioning.classes * classes)         # (B, D) or (B, L, D)
         nothing = torch.zeros_like(norms if norms.ndim == 2 else norms[:, 0])                           # (B, D)
         finest_first = {stage.size: i for i, stage in enumerate(self.down)}
 

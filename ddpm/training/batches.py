@@ -1,7 +1,8 @@
 """The order in which samples are consumed: a function of (seed, step) alone, divided among processes."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ def micro_batch_positions(config: TrainConfig, step: int, rank: int, processes: 
 
 def load_micro_batches(
     data: ImageData, config: TrainConfig, step: int, rank: int, processes: int, workers: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
     """Load the micro-batches of one process, from step `step` to the last.
 
     Workers read ahead if the images are decoded on demand.
@@ -83,7 +84,7 @@ def load_micro_batches(
     positions = [p for s in range(step, config.steps) for p in micro_batch_positions(config, s, rank, processes)]
     loader = DataLoader(
         Stream(data, config.seed),
-        batch_sampler=positions,
+        batch_sampler=positions,        # type: ignore[arg-type]  # ranges, which take less memory than lists
         num_workers=0 if data.in_memory else workers,
         collate_fn=_keep_batch,
         worker_init_fn=_outlive_signals,
@@ -97,7 +98,8 @@ def load_micro_batches(
         raise ValueError(str(problem).strip().splitlines()[-1].removeprefix("ValueError: ")) from problem
     finally:
         if loader.num_workers > 0:
-            batches._shutdown_workers()     # otherwise they live as long as the iterator, which this error refers to
+            # Otherwise they live as long as the iterator, which this error refers to. torch has no public method.
+            batches._shutdown_workers()         # type: ignore[attr-defined]
 
 
 def _outlive_signals(worker: int) -> None:
@@ -106,6 +108,6 @@ def _outlive_signals(worker: int) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE_SECONDS))
 
 
-def _keep_batch(batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the batch, which `Stream.__getitems__` has already put together."""
+def _keep_batch(batch: Any) -> Any:
+    """Return the batch, which `Stream.__getitems__` has already collated."""
     return batch

@@ -17,7 +17,7 @@ from ddpm.processes import describe_devices
 
 TRIAL_IMAGES = 8
 AFFORDABLE_SECONDS = 10
-FORWARD_PASSES = 3      # a forward and a backward pass take about as long as this many forward passes
+FORWARD_PASSES = 3      # a forward and a backward pass together take about as long as three forward passes
 
 
 def multiply_adds(unet: UNet) -> int:
@@ -25,7 +25,7 @@ def multiply_adds(unet: UNet) -> int:
     device = next(unet.parameters()).device
     c = unet.config
     sample = torch.zeros(1, c.in_channels, c.resolution, c.resolution, device=device)
-    # The counter recognises attention as matrix products, but not by the name of every fused kernel.
+    # The counter knows the matrix products of plain attention, but not every fused kernel.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         unet(sample, 0, torch.zeros(1, dtype=torch.int64, device=device))
     return counter.get_total_flops() // 2
@@ -42,7 +42,7 @@ def describe_architecture(config: Config, unet: UNet) -> str:
 def estimate_cost(
     config: Config, data: ImageData, unet: UNet, schedule: NoiseSchedule, accelerator: Accelerator
 ) -> str:
-    """Measure a few images on this machine and extrapolate to the run.
+    """Measure training on a few images on this machine and extrapolate to the run.
 
     Args:
         config: the run's configuration.
@@ -72,6 +72,7 @@ def estimate_cost(
 
     def seconds(images: int) -> float:
         """Return the seconds of one forward and backward pass (best of two)."""
+        prediction, weighting = config.diffusion.prediction, config.diffusion.weighting
         x_0, labels = data.__getitems__([i % len(data) for i in range(images)])
         x_0, labels = x_0.to(device).float() / 127.5 - 1, labels.to(device)
         t = torch.arange(images, device=device) * (schedule.num_timesteps - 1) // images
@@ -79,16 +80,8 @@ def estimate_cost(
         for _ in range(2):
             start = time.perf_counter()
             with accelerator.autocast():
-                loss = diffusion_loss(
-                    unet,
-                    schedule,
-                    x_0,
-                    labels,
-                    t,
-                    torch.randn_like(x_0),
-                    config.diffusion.prediction,
-                    config.diffusion.weighting,
-                )
+                noise = torch.randn_like(x_0)
+                loss = diffusion_loss(unet, schedule, x_0, labels, t, noise, prediction, weighting)
             loss.mean().backward()
             if device.type == "cuda":
                 torch.cuda.synchronize()
@@ -99,7 +92,7 @@ def estimate_cost(
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         per_image = seconds(images) / images
     activations = sum(saved.values()) / images * micro_batch
-    if per_image * micro_batch < AFFORDABLE_SECONDS:       # small batches use the machine less fully
+    if per_image * micro_batch < AFFORDABLE_SECONDS:       # small batches use the device less efficiently
         per_image = seconds(micro_batch) / micro_batch
     per_step = per_image * train.batch_size / accelerator.num_processes
     unet.zero_grad(set_to_none=True)
@@ -109,12 +102,12 @@ def estimate_cost(
         f"model        {parameters:,} parameters, {macs / 1e6:,.1f} million multiply-adds per image"
         f"{describe_architecture(config, unet)}",
         f"devices      {describe_devices(accelerator)}",
-        f"batch        {train.batch_size} = {accelerator.num_processes} process(es) x {train.gradient_accumulation_steps} "
-        f"accumulation step(s) x {micro_batch} images; {train.mixed_precision}",
+        f"batch        {train.batch_size} = {accelerator.num_processes} process(es) x "
+        f"{train.gradient_accumulation_steps} accumulation step(s) x {micro_batch} images; {train.mixed_precision}",
         f"memory       about {(fixed + activations) / 1e9:.2f} GB per process: {fixed / 1e9:.2f} for weights, "
         f"gradient, moments and average, {activations / 1e9:.2f} for activations",
         f"time         about {per_step:.3f} s per step, {format_duration(per_step * train.steps)} for {train.steps} "
-        f"steps ({train.steps * train.batch_size / len(data):.1f} epochs), without grids and evaluations",
+        f"steps ({train.steps * train.batch_size / len(data):.1f} epochs), excluding sample grids and evaluations",
     ]
     if config.evaluation.every > 0:
         lines.append(_describe_evaluations(config, per_image / FORWARD_PASSES / accelerator.num_processes))
@@ -129,7 +122,7 @@ def _describe_evaluations(config: Config, seconds: float) -> str:
     each = settings.count * calls * seconds
     return (
         f"evaluation   {number}, each of {settings.count} images in {settings.steps} steps, about {each:.1f} s; "
-        f"{format_duration(number * each)} in all"
+        f"{format_duration(number * each)} in total"
     )
 
 

@@ -1,4 +1,4 @@
-"""PeriodicEvaluation while training: a few images of the averaged model, measured, and the best model kept."""
+"""Periodic evaluation during training: metrics of the averaged model on a few images, and the best model."""
 
 import json
 import sys
@@ -15,29 +15,29 @@ from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import broadcast_from_main, map_batches, on_main
 from ddpm.training.tracking import Trackers, has_record
 
-if TYPE_CHECKING:       # only: training without evaluation does not import it
+if TYPE_CHECKING:       # not imported by training without evaluation
     from ddpm.evaluation.in_training import InTrainingMetrics
 
-SETTINGS = "evaluation/settings"        # in a record: a short digest of what decides the meaning of its metrics
+SETTINGS = "evaluation/settings"        # key of a record: digest of the settings that its metrics depend on
 
 FACTS = "best.json"
 BETTER = {"lower": lambda new, old: new < old, "higher": lambda new, old: new > old}
 
 
 class PeriodicEvaluation:
-    """Draws the same seeds with the averaged model, over all processes, and measures them.
+    """Generates images of the same seeds with the averaged model on all processes, and measures them.
 
-    A step's record is written after its model was published, and a step that has a record of the same settings is not
-    evaluated again. So a run that was killed at any point does what is missing, once; and one that goes on with other
-    settings evaluates the step where it stands with those too.
+    The record of a step is written after its model is saved, and a step with a record of the same settings is not
+    evaluated again. Therefore a run that was killed at any point does the missing evaluations once, and a run that is
+    resumed with other settings also evaluates its current step with them.
 
     Args:
-        config: the run's.
-        accelerator: its processes.
-        pipeline: holds the averaged model.
+        config: the run's configuration.
+        accelerator: the processes.
+        pipeline: the averaged model.
         path: the run directory.
-        monitor: measures.
-        run_id: of the run, on the main process; a best model that another run left behind does not count.
+        metrics: what to measure.
+        run_id: identifier of the run, on the main process; the best model of another run is replaced.
     """
 
     def __init__(
@@ -46,17 +46,16 @@ class PeriodicEvaluation:
         accelerator: Accelerator,
         pipeline: ClassConditionalPipeline,
         path: Path,
-        monitor: "InTrainingMetrics",
+        metrics: "InTrainingMetrics",
         run_id: str | None,
     ) -> None:
         self._config, self._accelerator, self._pipeline, self._path = config, accelerator, pipeline, path
-        self._monitor = monitor
-        # Eight digits: they tell apart the few settings that one run is ever evaluated with.
-        self._settings = json_digest(monitor.identity, length=8)
-        self._best = BestModel(path / "best", monitor.better, {"run": run_id, **monitor.identity})
+        self._metrics = metrics
+        self._settings = json_digest(metrics.identity, length=8)       # a run has few different settings
+        self._best = BestModel(path / "best", metrics.better, {"run": run_id, **metrics.identity})
 
-    def observe(self, step: int, trackers: Trackers | None) -> None:
-        """Evaluates a step, if that is due and was not done yet."""
+    def observe(self, step: int, trackers: Trackers) -> None:
+        """Evaluate a step if it is due and has not been evaluated."""
         if self._is_due(step):
             self._evaluate(step, trackers)
 
@@ -68,21 +67,21 @@ class PeriodicEvaluation:
         file = self._path / "metrics.jsonl"
         return not broadcast_from_main(self._accelerator, lambda: has_record(file, step, SETTINGS, self._settings))
 
-    def _evaluate(self, step: int, trackers: Trackers | None) -> None:
-        monitor, settings = self._monitor, self._config.evaluation
+    def _evaluate(self, step: int, trackers: Trackers) -> None:
+        metrics, settings = self._metrics, self._config.evaluation
         batch_size = self._config.sample.batch_size
-        draw_batch = self._pipeline.drawer(monitor.labels, monitor.seeds, **settings.drawing(), batch_size=batch_size)
-        described = map_batches(
-            self._accelerator, settings.count, batch_size, lambda indices: monitor.extract_features(draw_batch(indices))
+        draw_batch = self._pipeline.drawer(metrics.labels, metrics.seeds, **settings.drawing(), batch_size=batch_size)
+        features = map_batches(
+            self._accelerator, settings.count, batch_size, lambda indices: metrics.extract_features(draw_batch(indices))
         )
 
         def finish() -> None:
-            columns = {name: torch.cat([batch[name] for batch in described]) for name in described[0]}
-            metrics = monitor.measure(columns)
+            columns = {name: torch.cat([batch[name] for batch in features]) for name in features[0]}
+            values = metrics.measure(columns)
             samples = step * self._config.train.batch_size
-            self._best.offer(metrics[settings.metric], step, samples, self._pipeline)
+            self._best.offer(values[settings.metric], step, samples, self._pipeline)
             record = {"step": step, "samples": samples, SETTINGS: self._settings}
-            trackers.log(record | {f"evaluation/{name}": value for name, value in metrics.items()})
+            trackers.log(record | {f"evaluation/{name}": value for name, value in values.items()})
 
         on_main(self._accelerator, finish)
 
@@ -90,42 +89,38 @@ class PeriodicEvaluation:
 class BestModel:
     """The best model of a run.
 
-    A run that goes on from a checkpoint older than its best model comes to that step again and finds it there: what it
-    draws is a function of the configuration, the seed and the step.
+    A run that resumes from a checkpoint older than its best model reaches the same step again with the same value,
+    because its images are a function of the configuration, the seed and the step.
 
     Args:
-        folder: where it is published.
+        folder: directory of the best model.
         better: "lower" or "higher".
-        identity: JSON-able facts that must be equal for two values to be compared; a model of others is replaced,
-            and that is said.
+        identity: JSON values that must be equal for two values to be comparable; a model with another identity is
+            replaced with a warning.
     """
 
     def __init__(self, folder: Path, better: str, identity: dict[str, Any]) -> None:
         self._folder, self._better, self._identity = folder, BETTER[better], identity
 
-    def facts(self) -> dict[str, Any] | None:
-        """best.json of the model that is there: step, samples, value, identity; None if there is no whole one."""
-        if not self._folder.is_dir() or find_damage(self._folder) is not None:
-            return None
-        return json.loads((self._folder / FACTS).read_text())
-
     def offer(self, value: float, step: int, samples: int, pipeline: ClassConditionalPipeline) -> None:
-        """Publishes a model if it is better than the one that is there; of equal ones the first stays.
+        """Save a model if it is better than the saved one; of equal models, the first is kept.
 
         Args:
-            value: of its evaluation.
-            step: of training.
-            samples: images that it was trained on.
-            pipeline: holds it.
+            value: value of the model's metric.
+            step: its training step.
+            samples: number of images that it was trained on.
+            pipeline: the model.
 
         Raises:
             OSError: if it cannot be written.
         """
         recover(self._folder)
-        known = self.facts()
-        changes = [] if known is None else self._changes(known["identity"])
-        if known is not None and not changes and not self._better(value, known["value"]):
-            return
+        changes: list[str] = []
+        if find_damage(self._folder) is None:
+            saved = json.loads((self._folder / FACTS).read_text())
+            changes = self._changes(saved["identity"])
+            if not changes and not self._better(value, saved["value"]):
+                return
         facts = {"step": step, "samples": samples, "value": value, "identity": self._identity}
 
         def fill(folder: Path) -> None:
@@ -134,13 +129,13 @@ class BestModel:
 
         write_directory_atomically(self._folder, fill)
         if changes:
-            tqdm.write(         # not into the line of the progress bar
-                f"WARNING: {self._folder}: the model of step {known['step']} was chosen by other settings: "
-                f"{', '.join(changes)}; that of step {step} is there now",
+            tqdm.write(         # print would break the progress bar
+                f"WARNING: {self._folder}: the model of step {saved['step']} was selected with other settings: "
+                f"{', '.join(changes)}; it is replaced by that of step {step}",
                 file=sys.stderr,
             )
 
     def _changes(self, identity: dict[str, Any]) -> list[str]:
-        """What makes values of another identity incomparable, key by key."""
+        """Return the differences from another identity, one text per key."""
         pairs = {key: (identity.get(key), self._identity.get(key)) for key in identity | self._identity}
         return [f"{key} ({there} there, {now} now)" for key, (there, now) in pairs.items() if there != now]

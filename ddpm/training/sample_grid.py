@@ -35,7 +35,7 @@ class SampleGrid:
         """Return the path of a step's grid."""
         return self._path / "samples" / f"step_{step:08d}.png"
 
-    def observe(self, step: int, trackers: Trackers | None) -> None:
+    def observe(self, step: int, trackers: Trackers) -> None:
         """Draw the grid of a step if it is due and does not exist yet."""
         if self._is_due(step):
             self._draw(step, trackers)
@@ -46,7 +46,7 @@ class SampleGrid:
         due = step == train.steps or (train.sample_every > 0 and step > 0 and step % train.sample_every == 0)
         return due and not broadcast_from_main(self._accelerator, lambda: self.file(step).exists())
 
-    def _draw(self, step: int, trackers: Trackers | None) -> None:
+    def _draw(self, step: int, trackers: Trackers) -> None:
         settings, class_names = self._config.sample, self._pipeline.class_names[:CLASSES]
         labels, seeds = plan_seeds(
             range(len(class_names)), settings.per_class, settings.seed, len(self._pipeline.class_names)

@@ -1,4 +1,4 @@
-"""Where metrics go: metrics.jsonl always; wandb and tensorboard on request. A tracker never ends a run."""
+"""Experiment tracking: metrics.jsonl, and optionally wandb and tensorboard, whose errors never end a run."""
 
 import json
 import os
@@ -8,53 +8,38 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlparse
 
-from ddpm.atomic import with_path_in_error
+from ddpm.atomic import with_path_in_error, write_text
 from ddpm.config.sections import Config, TrackingConfig
 
 
-class Tracker(Protocol):
-    """Receives what a run has to tell."""
-
-    def log(self, record: dict[str, Any]) -> None:
-        """Takes one record of numbers and texts, with its `step`; None is a number that is not known."""
-
-    def image(self, path: Path, step: int) -> None:
-        """Takes a sample grid."""
-
-    def close(self) -> None:
-        """Finishes."""
-
-
 class MetricsFile:
-    """One JSON line per record, written at once.
+    """A file with one JSON line per record, written immediately.
 
     Args:
-        path: of the file.
-        step: of the checkpoint that the run goes on from; lines after it are dropped, for they will come again.
+        path: path of the file.
+        step: step from which the run continues; records of later steps are removed, because they will be logged again.
     """
 
     def __init__(self, path: Path, step: int) -> None:
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
-            working = path.with_suffix(".tmp")
-            working.write_text("".join(line + "\n" for line in kept))
-            working.replace(path)
+            write_text(path, "".join(line + "\n" for line in kept))
         self._path = path
         self._file = path.open("a", buffering=1)
 
     def log(self, record: dict[str, Any]) -> None:
-        """Writes one line."""
+        """Write one line."""
         with with_path_in_error(self._path):
             self._file.write(json.dumps(record) + "\n")
 
     def image(self, path: Path, step: int) -> None:
-        """Grids are files in the run directory already."""
+        """Do nothing: grids are files in the run directory."""
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._file.close()
 
 
@@ -62,11 +47,11 @@ def _step(line: str) -> float:
     try:
         return json.loads(line)["step"]
     except ValueError:
-        return float("inf")         # a line cut short by a crash
+        return float("inf")         # a line truncated by a crash
 
 
 def has_record(file: Path, step: int, key: str, value: float | str) -> bool:
-    """Whether a line of metrics.jsonl says of a step that `key` is `value`."""
+    """Return whether metrics.jsonl has a record of a step in which `key` is `value`."""
     return any(_step(line) == step and json.loads(line).get(key) == value for line in file.read_text().splitlines())
 
 
@@ -74,17 +59,17 @@ class Wandb:
     """Weights & Biases.
 
     Args:
-        config: its section of the configuration.
+        config: the options of tracking.
         run: the run directory.
-        run_id: the same across resumes.
-        settings: the run's whole configuration, to be shown beside the curves.
+        run_id: identifier of the run, the same after every resume.
+        settings: the run's configuration, shown with the curves.
     """
 
     def __init__(self, config: TrackingConfig, run: Path, run_id: str, settings: dict[str, Any]) -> None:
         import wandb
 
         self._wandb = wandb
-        mode = os.environ.get("WANDB_MODE") or config.wandb
+        mode: Any = os.environ.get("WANDB_MODE") or config.wandb        # wandb checks the value
         if mode == "online":
             mode = self._reachable_mode()
         self._run = wandb.init(
@@ -100,7 +85,7 @@ class Wandb:
         self._run.define_metric("*", step_metric="step")
 
     def _reachable_mode(self) -> str:
-        """`online` if there is a key and a server that answers; looked up because wandb.init may wait for long."""
+        """Return `online` if there is an API key and the server answers; wandb.init may wait for long."""
         address = urlparse(self._wandb.Settings().base_url)
         try:
             if not self._wandb.api.api_key:
@@ -109,27 +94,27 @@ class Wandb:
             socket.create_connection((address.hostname, port), timeout=5).close()
             return "online"
         except OSError as problem:
-            print(f"warning: wandb goes offline: {problem}", file=sys.stderr)
+            print(f"WARNING: wandb is used offline: {problem}", file=sys.stderr)
             return "offline"
 
     def log(self, record: dict[str, Any]) -> None:
-        """Sends one record."""
+        """Send one record."""
         self._run.log(record)
 
     def image(self, path: Path, step: int) -> None:
-        """Sends a grid."""
+        """Send a sample grid."""
         self._run.log({"grid": self._wandb.Image(str(path)), "step": step})
 
     def close(self) -> None:
-        """Finishes the run there."""
+        """Finish the wandb run."""
         self._run.finish()
 
 
 class TensorBoard:
-    """Event files for tensorboard.
+    """Event files of TensorBoard.
 
     Args:
-        folder: where they go.
+        folder: folder of the files.
 
     Raises:
         ValueError: if tensorboard is not installed.
@@ -145,64 +130,70 @@ class TensorBoard:
         self._writer = SummaryWriter(str(folder))
 
     def log(self, record: dict[str, Any]) -> None:
-        """Writes the numbers of one record."""
+        """Write the numbers of one record."""
         for key, value in record.items():
             if key != "step" and isinstance(value, int | float):
                 self._writer.add_scalar(key, value, record["step"])
 
     def image(self, path: Path, step: int) -> None:
-        """Writes a grid."""
+        """Write a sample grid."""
         import numpy as np
         from PIL import Image
 
         self._writer.add_image("grid", np.asarray(Image.open(path)), step, dataformats="HWC")
 
     def close(self) -> None:
-        """Flushes and closes."""
+        """Write what is pending and close the files."""
         self._writer.close()
 
 
+Tracker = MetricsFile | Wandb | TensorBoard
+
+
 class Trackers:
-    """All trackers of a run. One that fails is dropped with a warning; the run goes on.
+    """All trackers of a run. An error of metrics.jsonl ends the run; any other tracker is dropped with a warning.
 
     Args:
-        trackers: the first, metrics.jsonl, is the record of the run and may not fail.
+        trackers: the trackers; empty on all processes except the main process.
     """
 
     def __init__(self, trackers: list[Tracker]) -> None:
         self._trackers = trackers
 
-    def _each(self, call: str, *args: Any) -> None:
-        getattr(self._trackers[0], call)(*args)
-        for tracker in self._trackers[1:]:
+    def _call(self, method: str, *args: Any) -> None:
+        for tracker in list(self._trackers):
             try:
-                getattr(tracker, call)(*args)
-            except Exception as problem:        # of a third party's client: whatever it is, training matters more
-                print(f"warning: {type(tracker).__name__} is dropped: {problem}", file=sys.stderr)
+                getattr(tracker, method)(*args)
+            except Exception as problem:        # clients of other services can raise anything, and training goes on
+                if isinstance(tracker, MetricsFile):
+                    raise
+                print(f"WARNING: {type(tracker).__name__} is dropped: {problem}", file=sys.stderr)
                 self._trackers.remove(tracker)
 
     def log(self, record: dict[str, Any]) -> None:
-        """To each tracker."""
-        self._each("log", record)
+        """Log a record of numbers and texts with its `step` to all trackers; None is an unknown number."""
+        self._call("log", record)
 
     def image(self, path: Path, step: int) -> None:
-        """To each tracker."""
-        self._each("image", path, step)
+        """Log a sample grid to all trackers."""
+        self._call("image", path, step)
 
     def close(self) -> None:
-        """Each tracker."""
-        self._each("close")
+        """Close all trackers."""
+        self._call("close")
 
 
-def open_trackers(config: Config, run: Path, step: int, run_id: str) -> Trackers:
-    """Opens what the configuration asks for.
+def open_trackers(config: Config, run: Path, step: int, run_id: str | None) -> Trackers:
+    """Open the configured trackers on the main process, and none on the others.
 
     Args:
-        config: the run's.
+        config: the run's configuration.
         run: the run directory.
-        step: that the run goes on from.
-        run_id: the same across resumes.
+        step: step from which the run continues.
+        run_id: identifier of the run, the same after every resume; None except on the main process.
     """
+    if run_id is None:
+        return Trackers([])
     tracking = config.tracking
     trackers: list[Tracker] = [MetricsFile(run / "metrics.jsonl", step)]
     if tracking.tensorboard:
@@ -210,25 +201,25 @@ def open_trackers(config: Config, run: Path, step: int, run_id: str) -> Trackers
     if (os.environ.get("WANDB_MODE") or tracking.wandb) not in ("off", "disabled"):
         try:
             trackers.append(Wandb(tracking, run, run_id, config.to_dict()))
-        except Exception as problem:            # as above
-            print(f"warning: wandb is not used: {problem}", file=sys.stderr)
+        except Exception as problem:            # as in Trackers
+            print(f"WARNING: wandb is not used: {problem}", file=sys.stderr)
     return Trackers(trackers)
 
 
 class Stopwatch:
-    """Seconds since the last restart, pauses aside."""
+    """Measures the seconds since the last restart, without pauses."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
 
     def restart(self) -> float:
-        """Returns the seconds and starts again."""
+        """Return the seconds and start again."""
         start, self._start = self._start, time.perf_counter()
         return self._start - start
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Does not count what is done inside."""
+        """Exclude the time spent inside the context."""
         start = time.perf_counter()
         yield
         self._start += time.perf_counter() - start

@@ -1,24 +1,25 @@
-"""What `scripts/train.py` does: validate, join the processes, load the data, build the model, train."""
+"""Training from a configuration: validate, join the processes, load the data, build the model, train."""
 
 import sys
 from pathlib import Path
 
 from ddpm.config.sections import Config
 from ddpm.processes import describe_devices, first_on_main
-from ddpm.training.build import build_data, build_in_training_metrics, build_schedule, build_unet, check_config
+from ddpm.training.build import build_data, build_in_training_metrics, build_schedule, build_unet
 from ddpm.training.dry_run import describe_architecture, estimate_cost, multiply_adds
 from ddpm.training.launch import start_accelerator
 from ddpm.training.run_directory import hold_run_directory
 from ddpm.training.trainer import Trainer
+from ddpm.training.validation import check_config
 
 
 def train(config: Config, run_dir: Path, dry_run: bool = False) -> None:
-    """Train a model into a run directory, or resume the run that is there.
+    """Train a model in a run directory, or resume its run.
 
     Args:
         config: the run's configuration.
         run_dir: the run directory.
-        dry_run: print what the run would cost, and stop.
+        dry_run: print the cost of the run and write nothing.
 
     Raises:
         ValueError: if the configuration, the data, the launch or the directory does not allow the run.
@@ -46,5 +47,5 @@ def train(config: Config, run_dir: Path, dry_run: bool = False) -> None:
         size = f"{facts['parameters']:,} parameters{describe_architecture(config, unet)}"
         accelerator.print(f"run directory {run_dir}: {data.summary()}; {size}; {devices}")
         if data.skipped and accelerator.is_main_process:
-            print(f"WARNING: {data.skipped} unreadable images are left out", file=sys.stderr)
+            print(f"WARNING: {data.skipped} unreadable images are skipped", file=sys.stderr)
         Trainer(config, accelerator, data, schedule, unet, run_dir, metrics).run(run_id)

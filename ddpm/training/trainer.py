@@ -21,7 +21,7 @@ from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.evaluation.modulation import watch
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
-from ddpm.processes import broadcast_from_main, on_main
+from ddpm.processes import broadcast_from_main, first_on_main, on_main
 from ddpm.randomness import Purpose, bits, normal, uniform
 from ddpm.training.batches import apply_label_shuffle, load_micro_batches
 from ddpm.training.checkpoint import export_pipeline, find_checkpoint, load_checkpoint, save_checkpoint
@@ -29,9 +29,9 @@ from ddpm.training.launch import Interruption
 from ddpm.training.optim import EMA, build_optimizer, learning_rate
 from ddpm.training.periodic_evaluation import PeriodicEvaluation
 from ddpm.training.sample_grid import SampleGrid
-from ddpm.training.tracking import Stopwatch, open_trackers
+from ddpm.training.tracking import Stopwatch, Trackers, open_trackers
 
-if TYPE_CHECKING:       # training without evaluation does not import it
+if TYPE_CHECKING:       # not imported by training without evaluation
     from ddpm.evaluation.in_training import InTrainingMetrics
 
 
@@ -45,11 +45,12 @@ class Trainer:
         schedule: the forward process.
         unet: the model.
         path: the run directory, which the main process holds.
-        monitor: measures samples while training; None for no evaluation.
+        metrics: measures generated images during training; None for no evaluation.
 
     Attributes:
-        unet: the model's own module; its parameters are those that `model` trains.
-        model: the same, wrapped for several processes.
+        unet: the model; `model` trains its parameters.
+        model: the model, wrapped for several processes.
+        ema: the exponential moving average of its weights, from which samples are generated.
         step: number of optimizer steps so far, including skipped updates.
         skipped: number of updates that were skipped because a loss or gradient was not finite.
     """
@@ -62,7 +63,7 @@ class Trainer:
         schedule: NoiseSchedule,
         unet: UNet,
         path: Path,
-        monitor: "InTrainingMetrics | None" = None,
+        metrics: "InTrainingMetrics | None" = None,
     ) -> None:
         self.config, self.accelerator, self.schedule, self.path = config, accelerator, schedule, path
         self.data = apply_label_shuffle(data, config)
@@ -76,12 +77,12 @@ class Trainer:
             self.ema.model, schedule, config.diffusion.prediction, data.class_names
         )
         self.grid = SampleGrid(config, accelerator, self.pipeline, path)
-        self.monitor = monitor
+        self.metrics = metrics
         self.step = 0
         self.skipped = 0
         self.skipped_in_a_row = 0
-        self.sums = {"loss": 0, "grad_norm": 0, "steps": 0}     # since the last line of metrics.jsonl
-        self.timed_from = 0             # the step up to which images_per_s has been reported
+        self.sums: dict[str, float] = {"loss": 0, "grad_norm": 0, "steps": 0}     # since the last line of metrics.jsonl
+        self.timed_from = 0             # images_per_s counts the steps of this process from here
 
     def run(self, run_id: str | None) -> None:
         """Train from the newest checkpoint, or from the start, to the last step.
@@ -92,22 +93,21 @@ class Trainer:
         Raises:
             SystemExit: after an interruption, with 128 plus the signal's number.
         """
-        config, accelerator, path = self.config.train, self.accelerator, self.path
-        checkpoint = broadcast_from_main(accelerator, lambda: find_checkpoint(path / "checkpoints"))
-        if checkpoint is not None:
-            self.restore(checkpoint)
-            accelerator.print(f"resuming from {checkpoint}")
-        trackers = on_main(accelerator, lambda: open_trackers(self.config, path, self.step, run_id))
+        config, accelerator = self.config.train, self.accelerator
+        self.resume()
+        trackers = first_on_main(accelerator, lambda: open_trackers(self.config, self.path, self.step, run_id))
         micro_batches = load_micro_batches(
             self.data, config, self.step, accelerator.process_index, accelerator.num_processes, self.config.data.workers
         )
-        bar = tqdm(total=config.steps, initial=self.step, unit="step", disable=trackers is None, dynamic_ncols=True)
+        hidden = not accelerator.is_main_process
+        progress = tqdm(total=config.steps, initial=self.step, unit="step", disable=hidden, dynamic_ncols=True)
         observers: list[SampleGrid | PeriodicEvaluation] = [self.grid]
-        if self.monitor is not None:
-            observers.append(PeriodicEvaluation(self.config, accelerator, self.pipeline, path, self.monitor, run_id))
-        stop = False            # once a process is interrupted, the run is not complete even after its last step
-        tracking = nullcontext() if trackers is None else closing(trackers)
-        with tracking, bar as progress, Interruption() as interruption, closing(micro_batches):
+        if self.metrics is not None:
+            observers.append(
+                PeriodicEvaluation(self.config, accelerator, self.pipeline, self.path, self.metrics, run_id)
+            )
+        stop = False            # after an interruption, the run is not complete even if this was its last step
+        with closing(trackers), progress, Interruption() as interruption, closing(micro_batches):
             clock = Stopwatch()
             while not stop:
                 with clock.paused():
@@ -117,17 +117,15 @@ class Trainer:
                     break
                 stop = self.train_step(list(islice(micro_batches, config.gradient_accumulation_steps)), interruption)
                 progress.update()
-                if self.step % config.log_every == 0 or self.step == config.steps:
-                    record = self.metrics_since_last(clock.restart())
-                    modulation = watch(self.unet, self.schedule.num_timesteps)
-                    on_main(accelerator, lambda record=record | modulation: trackers.log(record))
-                    progress.set_postfix({"loss": record["loss"], "images/s": record["images_per_s"]})
-                if stop or self.step % config.checkpoint_every == 0 or self.step == config.steps:
+                last = self.step == config.steps
+                if last or self.step % config.log_every == 0:
+                    self.log(clock.restart(), trackers, progress)
+                if last or stop or self.step % config.checkpoint_every == 0:
                     with clock.paused():
                         self.save()
         if stop:
             accelerator.print(
-                f"interrupted after step {self.step} of {config.steps}; everything is saved in {path}; "
+                f"interrupted after step {self.step} of {config.steps}; everything is saved in {self.path}; "
                 "run the same command again to resume"
             )
             raise SystemExit(128 + (interruption.requested or signal.SIGTERM))
@@ -141,11 +139,11 @@ class Trainer:
         """Make one optimizer step on one global batch.
 
         Args:
-            micro_batches: this process's part of the batch, one or more (positions in the run, uint8 images, labels).
-            interruption: tells whether this process was asked to stop.
+            micro_batches: this process's share of the batch as (positions in the run, uint8 images, labels).
+            interruption: records whether this process received a signal to stop.
 
         Returns:
-            Whether any process was asked to stop.
+            Whether any process received a signal to stop.
 
         Raises:
             Diverged: after too many skipped updates in a row.
@@ -210,14 +208,16 @@ class Trainer:
                 self.step,
             )
 
-    def metrics_since_last(self, seconds: float) -> dict[str, Any]:
-        """Return one record of metrics.jsonl, with means over the steps since the previous record.
+    def log(self, seconds: float, trackers: Trackers, progress: tqdm) -> None:
+        """Log one record of metrics.jsonl, with means over the steps since the previous record.
 
         Args:
-            seconds: time that this process spent on those of the steps that it made itself.
+            seconds: time that this process spent on those steps.
+            trackers: where to log the record.
+            progress: the progress bar.
         """
         steps = self.sums["steps"]
-        record = {
+        record: dict[str, Any] = {
             "step": self.step,
             "samples": self.step * self.config.train.batch_size,
             "loss": self.sums["loss"] / steps if steps else None,
@@ -225,10 +225,12 @@ class Trainer:
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "skipped": self.skipped,
             "images_per_s": round((self.step - self.timed_from) * self.config.train.batch_size / seconds, 1),
+            **watch(self.unet, self.schedule.num_timesteps),
         }
         self.timed_from = self.step
         self.sums = dict.fromkeys(self.sums, 0)
-        return record
+        on_main(self.accelerator, lambda: trackers.log(record))
+        progress.set_postfix({"loss": record["loss"], "images/s": record["images_per_s"]})
 
     def save(self) -> None:
         """Save a checkpoint."""
@@ -242,9 +244,15 @@ class Trainer:
         }
         folder, keep = self.path / "checkpoints", self.config.train.keep_checkpoints
         optimizer = self.optimizer.optimizer
-        on_main(
-            self.accelerator, lambda: save_checkpoint(folder, self.pipeline, self.unet, optimizer, state, keep)
-        )
+        on_main(self.accelerator, lambda: save_checkpoint(folder, self.pipeline, self.unet, optimizer, state, keep))
+
+    def resume(self) -> None:
+        """Restore the newest checkpoint if the run has one."""
+        folder = self.path / "checkpoints"
+        checkpoint = broadcast_from_main(self.accelerator, lambda: find_checkpoint(folder))
+        if checkpoint is not None:
+            self.restore(checkpoint)
+            self.accelerator.print(f"resuming from {checkpoint}")
 
     def restore(self, checkpoint: Path) -> None:
         """Load the state of training from a checkpoint."""
@@ -257,10 +265,10 @@ class Trainer:
     def finish(self) -> None:
         """Export the averaged model of a complete run and print where everything is."""
         pipeline = on_main(self.accelerator, lambda: export_pipeline(self.path, self.step, self.pipeline))
-        best = f", best model {self.path / 'best'}" if self.monitor is not None else ""
+        best = f", best model {self.path / 'best'}" if self.metrics is not None else ""
         self.accelerator.print(
             f"{self.path} is complete at step {self.step}: samples {self.grid.file(self.step)}, model {pipeline}"
-            f"{best}, metrics {self.path / 'metrics.jsonl'}\ndraw more: python scripts/sample.py {self.path}"
+            f"{best}, metrics {self.path / 'metrics.jsonl'}\ngenerate more: python scripts/sample.py {self.path}"
         )
 
 

@@ -10,7 +10,7 @@ NAMES = ["cat", "dog", "Horse", "7"]
 
 def test_labels_by_name_and_id() -> None:
     assert label_ids(["dog", 0, "2", "cat", "cat"], NAMES) == [1, 0, 2, 0, 0]
-    assert label_ids(["7"], NAMES) == [3]       # a name goes before an id
+    assert label_ids(["7"], NAMES) == [3]       # a name takes precedence over an id
 
 
 def test_wrong_labels(refused) -> None:
@@ -37,7 +37,7 @@ def test_the_null_class(none: str | None, refused) -> None:
     assert label_ids(["cat", none], NAMES, 4) == [0, 4]
     with refused("classes", "null class"):
         label_ids([none], NAMES)
-    assert label_ids(["none"], ["some", "none"], 2) == [1]      # a class of that name goes before it
+    assert label_ids(["none"], ["some", "none"], 2) == [1]      # a class of that name takes precedence
 
 
 def test_labels_of_another_type(refused) -> None:

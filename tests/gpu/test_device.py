@@ -43,7 +43,7 @@ DEVICE = "cuda"
 TIME_LIMIT = 150        # seconds, of a command
 
 ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}
-# The libraries round the inputs of products to TF32 unless told otherwise, which is not what a CPU computes.
+# The libraries round the inputs of products to TF32 unless configured otherwise, which is not what a CPU computes.
 FULL_PRECISION = {"NVIDIA_TF32_OVERRIDE": "0"}
 
 SMALL = ("--model.channels", "16", "--model.head_channels", "16", "--tracking.wandb", "off")
@@ -104,8 +104,8 @@ class Commands(NamedTuple):
     Attributes:
         folder: of all that they write.
         dry: a dry run of the first command of the README.
-        digits: 40 steps of it.
-        curve_gpu: 10 steps of it in full precision.
+        digits: 40 steps of that command.
+        curve_gpu: 10 steps of that command in full precision.
         curve_cpu: the same on the CPU.
         evaluated: training with an evaluation every 20 steps.
         study: two arms with one seed of 20 steps.

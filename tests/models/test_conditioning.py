@@ -70,7 +70,7 @@ def test_what_is_cut_has_no_influence_and_what_is_not_has(norm: str) -> None:
 
 @pytest.mark.parametrize("depths", SIDES)
 def test_only_the_named_depths_are_reached(depths: str) -> None:
-    """Every layer's answer to two timesteps and classes, at equal inputs, tells whether anything reaches it."""
+    """Every layer's answer to two timesteps and classes, at equal inputs, shows whether anything reaches it."""
     for conditioning in ("both", "timestep", "class", "cross_attention"):
         unet = randomised(UNet(**SMALL, conditioning=conditioning, condition_at=depths_of(depths)), seed=2)
         reached: dict[str, set[str]] = {"norms": set(), "cross_attention": set()}

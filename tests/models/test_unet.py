@@ -108,7 +108,7 @@ def test_initial_values_have_the_documented_spread() -> None:
     weight = unet.mid.blocks[0].conv1.weight
     bound = 1 / math.sqrt(weight[0].numel())
     assert weight.abs().max() <= bound
-    # 147 456 draws: the standard error of a uniform's standard deviation is 0.12 % of it; five of them.
+    # 147 456 draws: the standard error of a uniform's standard deviation is 0.12 %; allow five of them.
     assert float(weight.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=6e-3)
     # 25 600 draws: more than six standard errors.
     assert float(unet.class_embed.weight.detach().std()) == pytest.approx(1, rel=0.03)

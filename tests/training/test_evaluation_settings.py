@@ -16,9 +16,10 @@ from ddpm.config.sections import (
     TrainConfig,
 )
 from ddpm.evaluation.extractors import EXTRACTORS
-from ddpm.training.build import build_data, build_schedule, build_unet, check_config
+from ddpm.training.build import build_data, build_schedule, build_unet
 from ddpm.training.dry_run import estimate_cost
 from ddpm.training.train import train
+from ddpm.training.validation import check_config
 
 CONFIG = Config(
     model=ModelConfig(channels=8, head_channels=8),
@@ -48,10 +49,12 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_names_that_are_not_known(case: str, refused) -> None:
     change, expected = REFUSED[case]
-    evaluation = replace(CONFIG.evaluation, **change)
     with refused(*expected):
-        check_config(replace(CONFIG, evaluation=evaluation))
-    check_config(replace(CONFIG, evaluation=replace(evaluation, every=0)))
+        check_config(replace(CONFIG, evaluation=replace(CONFIG.evaluation, **change)))
+
+
+def test_without_evaluation_its_extractor_is_not_checked() -> None:
+    check_config(replace(CONFIG, evaluation=replace(CONFIG.evaluation, extractor="inceptoin", every=0)))
 
 
 def test_extractors_that_may_be_there(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ class Killed(BaseException):
 
 
 class Brightness:
-    """Stands for a monitor: how far the mean grey level is from that of the best step, without a classifier."""
+    """Stands for InTrainingMetrics: the distance of the mean grey level from a wanted one, without a classifier."""
 
     labels, seeds = torch.arange(10), list(range(10))
     better = "lower"
@@ -318,8 +318,8 @@ def test_a_signal_at_any_moment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
             train(config, run)
         except SystemExit as end:
             assert end.code == 128 + signal.SIGTERM
-            told = capsys.readouterr().out
-            assert "run the same command again" in told and "is complete" not in told
+            printed = capsys.readouterr().out
+            assert "run the same command again" in printed and "is complete" not in printed
             ends.append("interrupted")
             train(config, run)
         else:

@@ -67,12 +67,13 @@ def test_equals_one_process(alone, folder, processes, accumulation):
         shares = torch.cat([r[f"seen.{name}"].unflatten(0, (steps, -1)) for r in records], dim=1)
         assert torch.equal(whole, shares), name
 
-    # The first gradient, within 1e-6 of its largest entry: float32 sums in another order.
+    # The first gradient, relative to its largest entry: float32 sums over 32 images of 64 pixels in another order,
+    # whose rounding errors add up to about sqrt(2048) * 2^-24 = 2.7e-6.
     largest = max(g.abs().max() for name, g in alone.items() if name.startswith("gradient."))
     for r in records:
         for name, gradient in alone.items():
             if name.startswith("gradient."):
-                assert (gradient - r[name]).abs().max() <= 1e-6 * largest, name
+                assert (gradient - r[name]).abs().max() <= 3e-6 * largest, name
 
     # The losses of 20 steps, within 1e-5: what is left of those rounding errors after 20 updates.
     for r in records:
@@ -130,7 +131,7 @@ def test_a_fault_of_one_process_while_it_describes_is_one_line(tmp_path):
     assert done.returncode != 0
     (line,) = (line for line in done.stderr.splitlines() if "train.py: error" in line)
     assert "error in process 1: extractor: mine:Mine.extract returned features that are not finite" in line
-    # The launcher has a traceback of its own, and its table tells the exit code of the process that failed first.
+    # The launcher has a traceback of its own, and its table shows the exit code of the process that failed first.
     assert "gloo" not in done.stderr.lower() and done.stderr.count("Traceback") <= 1
     assert "exitcode  : 2 " in done.stderr
 

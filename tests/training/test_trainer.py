@@ -81,7 +81,8 @@ def test_shuffled_labels_are_a_permutation_that_only_training_sees(tmp_path, mon
     assert torch.equal(seen.__getitems__([0, 9])[0], data.__getitems__([0, 9])[0])
     assert (seen.fingerprint, seen.class_names, len(seen)) == (data.fingerprint, data.class_names, len(data))
     # A function of the seed, and of no other number.
-    again = apply_label_shuffle(data, shuffled(seed=5, steps=99, batch_size=3, learning_rate=1.0, gradient_accumulation_steps=3))
+    others = {"steps": 99, "batch_size": 3, "learning_rate": 1.0, "gradient_accumulation_steps": 3}
+    again = apply_label_shuffle(data, shuffled(seed=5, **others))
     assert torch.equal(seen.labels, again.labels)
     assert not torch.equal(seen.labels, apply_label_shuffle(data, shuffled(seed=6)).labels)
     assert torch.equal(apply_label_shuffle(data, SMALL).labels, data.labels)
@@ -95,11 +96,11 @@ def test_shuffled_labels_are_a_permutation_that_only_training_sees(tmp_path, mon
     class Stop(Exception):
         pass
 
-    def monitor(config: Config, given: ImageData, accelerator: Accelerator) -> None:
+    def build_metrics(config: Config, given: ImageData, accelerator: Accelerator) -> None:
         assert torch.equal(given.labels, data.labels)
         raise Stop
 
-    monkeypatch.setattr("ddpm.training.train.build_in_training_metrics", monitor)
+    monkeypatch.setattr("ddpm.training.train.build_in_training_metrics", build_metrics)
     with pytest.raises(Stop):
         train(shuffled(seed=5), tmp_path)
 
@@ -245,13 +246,14 @@ def test_wandb_never_stops_a_run(environment, tmp_path):
     command = [sys.executable, "scripts/train.py", "--run-dir", str(tmp_path / "run"), "--train.steps", "2"]
     command += ["--model.channels", "8", "--model.head_channels", "8", "--sample.steps", "2", "--sample.per_class", "1"]
     # A port of this machine where nothing answers.
-    environment = {**os.environ, "WANDB_BASE_URL": "http://127.0.0.1:9", **environment}
+    inherited = {key: value for key, value in os.environ.items() if key != "WANDB_MODE"}
+    environment = {**inherited, "WANDB_BASE_URL": "http://127.0.0.1:9", **environment}
     done = subprocess.run(
         command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
-    assert ("wandb goes offline" in done.stderr) == (environment.get("WANDB_MODE") == "online")
+    assert ("wandb is used offline" in done.stderr) == (environment.get("WANDB_MODE") == "online")
 
 
 def test_metrics_after_the_checkpoint_are_dropped(tmp_path):
@@ -282,9 +284,9 @@ def test_a_grid_appears_whole(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             grid.observe(3, None)
     assert seen == [[]] and not list((tmp_path / "samples").iterdir())
-    told = []
-    grid.observe(3, SimpleNamespace(image=lambda path, step: told.append((path, step))))
-    assert told == [(grid.file(3), 3)]
+    logged = []
+    grid.observe(3, SimpleNamespace(image=lambda path, step: logged.append((path, step))))
+    assert logged == [(grid.file(3), 3)]
     with Image.open(grid.file(3)) as picture:
         assert picture.format == "PNG" and picture.width > 8
 

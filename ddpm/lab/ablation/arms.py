@@ -8,8 +8,9 @@ from ddpm.config.study import Study
 from ddpm.data import ImageData
 from ddpm.evaluation.modulation import modulated_layers
 from ddpm.models.unet import UNet
-from ddpm.training.build import build_unet, check_config
+from ddpm.training.build import build_unet
 from ddpm.training.dry_run import multiply_adds
+from ddpm.training.validation import check_config
 
 LEAST_GROUP = 4         # smallest number of channels per group in an arm that adds the embedding before the norm
 SIGMA_OPTIONS = ("schedule", "num_timesteps", "zero_terminal_snr")     # diffusion options that determine the sigmas

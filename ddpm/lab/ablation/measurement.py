@@ -13,7 +13,8 @@ from ddpm.evaluation.features import cache_directory
 from ddpm.evaluation.image_source import load_held_out, load_real_images, reference_config
 from ddpm.io.pipelines import locate
 from ddpm.lab.ablation.trials import drawing_settings, evaluate_command
-from ddpm.training.build import build_schedule, check_extractor
+from ddpm.training.build import build_schedule
+from ddpm.training.validation import check_extractor
 
 DOWNLOADED = ("dinov2:",)        # prefixes of extractors that take long to build and are checked when they are used
 
