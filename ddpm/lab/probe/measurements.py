@@ -67,7 +67,9 @@ def measure_modulation(command: ProbeCommand, inputs: ProbeInputs, model: Model)
         grid=measurements.grid,
         layers=[
             Layer(
-                *layer[:3],
+                layer.name,
+                layer.side,
+                layer.resolution,
                 layer.norm.norm.num_channels,
                 layer.norm.norm.num_groups,
                 list(layer.norm.modulation),

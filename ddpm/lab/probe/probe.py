@@ -70,14 +70,14 @@ def _check_name(out: Path) -> None:
 
 def _describe_model(command: ProbeCommand, inputs: ProbeInputs) -> Model:
     unet, images = inputs.pipeline.unet, inputs.images
-    condition_at = unet.config.condition_at
+    where = unet.config.condition_at
     return Model(
         name=inputs.name,
         weights=inputs.weights,
         parameters=sum(p.numel() for p in unet.parameters()),
         norm=unet.config.norm,
         conditioning=unet.config.conditioning,
-        condition_at=condition_at if isinstance(condition_at, str) else ", ".join(f"{size} px" for size in condition_at),
+        condition_at=where if isinstance(where, str) else ", ".join(f"{size} px" for size in where),
         resolution=unet.config.resolution,
         class_names=list(inputs.pipeline.class_names),
         data=None if images is None else images.data.summary(),
