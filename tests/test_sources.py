@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 SMALL = ["--train.batch_size", "8", "--train.lr_schedule", "constant", "--train.checkpoint_every", "2"]
 SMALL += ["--sample.steps", "3", "--sample.per_class", "2"]
-SMALL += [ "--tracking.wandb", "off", "--model.channels", "16", "--model.head_channels", "16"]
+SMALL += ["--tracking.wandb", "off", "--model.channels", "16", "--model.head_channels", "16"]
 
 
 def script(name: str, *args: str) -> str:

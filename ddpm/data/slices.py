@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-BOUND = re.compile(r"(-?\d+)(%?)")
+_SLICE = re.compile(r"([^\[]+)\[(-?\d+%?)?:(-?\d+%?)?\]")
 
 
 class Part(NamedTuple):
@@ -65,17 +65,15 @@ class Slice:
     def _row(self, bound: str, count: int, default: int) -> int:
         if not bound:
             return default
-        match = BOUND.fullmatch(bound)
-        assert match is not None            # checked in `parse_split`
-        number, percent = match.groups()
+        number, percent = int(bound.rstrip("%")), bound.endswith("%")
         # rounded as in `datasets`
-        row, most = (round(int(number) * count / 100), 100) if percent else (int(number), count)
-        if abs(int(number)) > most:
+        row, most = (round(number * count / 100), 100) if percent else (number, count)
+        if abs(number) > most:
             raise ValueError(
                 f"data.split: {self.text!r} is out of range, as {self.split!r} has {count:,} rows; allowed are bounds "
-                f"up to {most}{percent}"
+                f"up to {most}{'%' * percent}"
             )
-        return count + row if int(number) < 0 else row
+        return count + row if number < 0 else row
 
 
 def parse_split(split: str) -> Slice:
@@ -86,12 +84,10 @@ def parse_split(split: str) -> Slice:
     Raises:
         ValueError: if it is not NAME or NAME[START:STOP].
     """
-    name, bracket, rows = split.partition("[")
-    if not bracket or "+" in split or split.endswith(")"):
+    if "[" not in split or "+" in split or split.endswith(")"):
         return Slice(split, split)
-    bounds = rows.removesuffix("]").split(":")
-    fits = rows.endswith("]") and len(bounds) == 2 and all(not b or BOUND.fullmatch(b) for b in bounds)
-    if not (fits and name):
+    match = _SLICE.fullmatch(split)
+    if match is None:
         examples = "train[:1500], train[1500:], train[-500:] or train[10%:20%]"
         raise ValueError(f"data.split: {split!r} is not a valid slice; use {examples}")
-    return Slice(split, name, *bounds)
+    return Slice(split, match[1], match[2] or "", match[3] or "")
