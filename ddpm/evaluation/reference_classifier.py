@@ -53,7 +53,6 @@ class ReferenceClassifier:
     Attributes:
         name: "classifier".
         digest: SHA-256 of the weights and the preprocessing.
-        classes: K.
         class_names: K names, in the order of the logits.
         channels: of its input, 1 or 3.
         resolution: height and width of its input in pixels; no other size is allowed.
@@ -77,14 +76,14 @@ class ReferenceClassifier:
         """Wrap a trained network; see the attributes of the class."""
         self.network = network.eval().requires_grad_(False)
         self.class_names = class_names
-        self.classes: int | None = len(class_names)
         self.channels = len(network.mean)
         self.resolution = resolution
         self.accuracy = accuracy
         self.held_out = len(held_out_indices)
         self.held_out_indices = held_out_indices
         self.fingerprint = fingerprint
-        self.digest = extractor_digest(f"{CLASSIFIER_RECIPE}; {self.channels}x{resolution}x{resolution}", network.state_dict())
+        recipe = f"{CLASSIFIER_RECIPE}; {self.channels}x{resolution}x{resolution}"
+        self.digest = extractor_digest(recipe, network.state_dict())
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (N, D) and logits (N, K), float32 on the CPU, of uint8 images (N, C, H, H) of its size."""
@@ -150,16 +149,13 @@ def train_classifier(data: ImageData, device: torch.device | str) -> ReferenceCl
 
 
 def _check(data: ImageData) -> None:
-    if data.num_classes < 2:
-        raise ValueError(
-            f"classifier: the data has {data.num_classes} class; a classifier needs 2 or more: use inception or dinov2"
-        )
     counts = torch.bincount(data.labels, minlength=data.num_classes)
-    if counts.min() < 2:
+    if data.num_classes < 2 or counts.min() < 2:
         few = int(counts.argmin())
         raise ValueError(
-            f"classifier: class {data.class_names[few]!r} has {counts[few]} image{'s' * (int(counts[few]) != 1)}; "
-            "each class needs 2 or more, one for training and one for testing"
+            f"classifier: the data has {data.num_classes} class(es), and class {data.class_names[few]!r} has "
+            f"{counts[few]} image(s); a classifier needs 2 classes or more, and 2 images or more of each (one for "
+            "training and one for testing): use more data, or the extractor inception or dinov2"
         )
 
 
