@@ -1,4 +1,4 @@
-"""Metrics move the right way: real digits that are damaged on purpose, as tests/benchmarks/evaluation.py does it."""
+"""Metrics react to damage as expected: real digits, damaged by tests/benchmarks/evaluation.py."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ REPEATS = ("none", "50% of the images, repeated", "5% of the images, repeated")
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
-    """Damage -> metrics."""
+    """Run the benchmark and return its metrics by kind of damage."""
     out = tmp_path_factory.mktemp("damage")
     script = ROOT / "tests" / "benchmarks" / "evaluation.py"
     subprocess.run([sys.executable, str(script), "digits", "--out", str(out)], cwd=ROOT, check=True, timeout=600)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 WIDTHS = (32, 32, 64, 96)       # channels of the stem and the stages; their sum is the number of features
 CHANNELS_PER_GROUP = 8
 STEM_SIZE = 16                  # pixels; the stem reduces images to at least this size and less than twice this size
+NETWORK_RECIPE = f"{WIDTHS} {CHANNELS_PER_GROUP} {STEM_SIZE}"        # changes with the trained weights
 
 
 class ResidualStage(nn.Module):

@@ -53,7 +53,8 @@ def measure_denoiser(
         return rows[name][:]
 
     metrics: dict[str, Estimate] = {}
-    found: dict[str, Any] = {"images": {"count": len(indices), "held_out": setup.held_out is not None}, "metrics": metrics}
+    images = {"count": len(indices), "held_out": setup.held_out is not None}
+    found: dict[str, Any] = {"images": images, "metrics": metrics}
     if "denoising" in wanted:
         measure = partial(denoising_errors, pipeline.denoiser(clip=False), schedule, timesteps=timesteps, seed=0)
         errors = tabulated("denoising", measure)

@@ -25,11 +25,9 @@ class DinoV2:
     Attributes:
         name: "dinov2".
         digest: SHA-256 of the weights and the preprocessing.
-        classes: None.
     """
 
     name = "dinov2"
-    classes: int | None = None
 
     def __init__(self, device: torch.device | str, model: str = DEFAULT_DINOV2) -> None:
         """Load the weights; they are downloaded on first use (346 MB).
@@ -65,7 +63,8 @@ class DinoV2:
         return extract_in_batches(images.expand(-1, 3, -1, -1), self.device, self._class_tokens, DINOV2_BATCH_SIZE)
 
     def _class_tokens(self, images: Tensor) -> tuple[Tensor, None]:
-        resized = F.interpolate(images.float() / 255, size=(DINOV2_SIZE, DINOV2_SIZE), mode="bicubic", antialias=True).clamp(0, 1)
+        size = DINOV2_SIZE, DINOV2_SIZE
+        resized = F.interpolate(images.float() / 255, size=size, mode="bicubic", antialias=True).clamp(0, 1)
         mean, deviation = (resized.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
         tokens = self.network(pixel_values=(resized - mean) / deviation).last_hidden_state              # (B, L, D)
         return tokens[:, 0], None

@@ -68,7 +68,8 @@ def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
                 of_data = (setup.extractor, setup.classifier, cache, processes)
                 reference = cached_features(setup.data, *of_data)
                 held_out = None if setup.held_out is None else cached_features(setup.held_out, *of_data)
-                on_main(processes, lambda: check_requested(setup, reference))
+                if command.metrics is not None:
+                    on_main(processes, lambda: check_requested(setup, reference))
             with timing(seconds, "images"):
                 read = setup.images.get()
             with timing(seconds, "features"):
@@ -110,7 +111,7 @@ def prepare_folder(out: Path, identity: dict[str, Any]) -> None:
 
 def check_requested(setup: EvaluationSetup, reference: Features) -> None:
     """Raise an error for a requested metric that cannot be computed, before any image is generated."""
-    for name in setup.image_metrics if setup.asked else ():
+    for name in setup.image_metrics:
         reason = setup.why_not(name, reference)
         if reason is not None:
             more = "use more images" if setup.images.pipeline is None else "raise --count"

@@ -26,12 +26,10 @@ class Extractor(Protocol):
     Attributes:
         name: its name in reports.
         digest: hexadecimal; identifies the weights and the preprocessing. Equal digests mean equal features.
-        classes: number of logits K; None without logits.
     """
 
     name: str
     digest: str
-    classes: int | None
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return features and logits of images.
@@ -55,14 +53,12 @@ class CustomExtractor:
     Attributes:
         name: its import path.
         digest: its own, or the SHA-256 of its module's source file and of its output for a fixed input.
-        classes: its own, or None.
     """
 
     def __init__(self, path: str, extractor: Any, digest: str) -> None:
         """Wrap the object that the class or function at an import path returned."""
         self.name = path
         self.digest = digest
-        self.classes: int | None = getattr(extractor, "classes", None)
         self._extract: Callable[[Tensor], Any] = extractor.extract
         if isinstance(extractor, nn.Module):
             extractor.eval()
@@ -77,23 +73,23 @@ class CustomExtractor:
                 "(N, D) and logits (N, K) or None"
             )
         features, logits = output
-        features = self._validate(features, "features", len(images), None)
-        return features, None if logits is None else self._validate(logits, "logits", len(images), self.classes)
+        features = self._validate(features, "features", len(images))
+        return features, None if logits is None else self._validate(logits, "logits", len(images))
 
-    def _validate(self, values: Any, kind: str, count: int, width: int | None) -> Tensor:
+    def _validate(self, values: Any, kind: str, count: int) -> Tensor:
         if not isinstance(values, Tensor):
             problem = f"of type {type(values).__name__}"
         elif not values.is_floating_point():
             problem = f"of dtype {values.dtype}"
-        elif values.ndim != 2 or len(values) != count or width not in (None, values.shape[1]):
+        elif values.ndim != 2 or len(values) != count:
             problem = f"of shape {tuple(values.shape)}"
         elif not values.isfinite().all():
             problem = "with values that are not finite"
         else:
             return values.float().cpu()
         raise ValueError(
-            f"extractor: {self.name}.extract returned {kind} {problem}; allowed is a finite float tensor ({count}, "
-            f"{width or 'any width'}), one row per image"
+            f"extractor: {self.name}.extract returned {kind} {problem}; allowed is a finite float tensor with one "
+            f"row for each of the {count} images"
         )
 
 
@@ -153,11 +149,8 @@ def build_extractor(name: str, data: ImageData, device: torch.device | str, cach
     if Path(name).is_dir():
         classifier = load_saved_classifier(Path(name), device)
         if (classifier.channels, classifier.resolution) != (data.channels, data.resolution):
-            raise ValueError(
-                f"extractor: the classifier in {name} requires {classifier.resolution}x{classifier.resolution} pixels "
-                f"and {classifier.channels} channels, and the data has {data.resolution}x{data.resolution} and "
-                f"{data.channels}; use `classifier`"
-            )
+            size, own = (f"{x.resolution}x{x.resolution} with {x.channels} channel(s)" for x in (data, classifier))
+            raise ValueError(f"extractor: the data is {size}, the classifier in {name} needs {own}; use `classifier`")
         return classifier
     kind, colon, rest = name.partition(":")
     if kind == DinoV2.name and rest:

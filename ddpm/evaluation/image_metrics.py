@@ -65,7 +65,7 @@ def measure_real_baseline(
     if name != "accuracy" and (count != total or rest is not features.reference):     # a proportion is unbiased
         as_many = features.samples.select(random_indices(total, min(count, total)))
         found = metric.measure(as_many, rest, options._replace(replicates=0))
-    return {key: {**estimate_json(baseline[key], count), "samples": found[key].value} for key in baseline & found.keys()}
+    return {k: {**estimate_json(baseline[k], count), "samples": found[k].value} for k in baseline if k in found}
 
 
 def _split_real_images(

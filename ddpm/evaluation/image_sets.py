@@ -57,8 +57,7 @@ class ImageSet:
 
     Attributes:
         path: where they are.
-        kind: of the files, png, parquet or npz.
-        pictures: N of them.
+        found: the undecoded images.
         labels: int64 (N,), ids of the reference's classes; None without labels.
         resolution: height and width in pixels.
         channels: 1 or 3.
@@ -66,8 +65,7 @@ class ImageSet:
     """
 
     path: Path
-    kind: str
-    pictures: Pictures
+    found: FoundImages
     labels: Tensor | None
     resolution: int
     channels: int
@@ -75,7 +73,7 @@ class ImageSet:
 
     def __len__(self) -> int:
         """Return N."""
-        return len(self.pictures)
+        return len(self.found.pictures)
 
     def read(self, indices: Iterable[int]) -> Tensor:
         """Read the images at the given indices, one or more: uint8 (B, C, H, W).
@@ -84,12 +82,12 @@ class ImageSet:
             ValueError: if one has become unreadable; names it.
         """
         size = self.resolution, self.channels
-        return torch.from_numpy(np.stack([_pixels(self.path, self.pictures, int(i), *size) for i in indices]))
+        return torch.from_numpy(np.stack([_pixels(self.path, self.found.pictures, int(i), *size) for i in indices]))
 
     def summary(self) -> str:
         """Return a short description, such as `out/samples.npz (npz, 10 classes)`."""
         classes = "no labels" if self.labels is None else f"{len(self.labels.unique())} classes"
-        return f"{self.path} ({'image files' if self.kind == 'png' else self.kind}, {classes})"
+        return f"{self.path} ({'image files' if self.found.kind == 'png' else self.found.kind}, {classes})"
 
 
 def read_images(path: Path, resolution: int, channels: int, class_names: Sequence[str]) -> ImageSet:
@@ -125,7 +123,7 @@ def read_images(path: Path, resolution: int, channels: int, class_names: Sequenc
             brightest = max(brightest, high)
     if brightest <= 1:
         raise ValueError(f"{path}: no value is above 1; allowed are grey levels from 0 to 255: multiply by 255")
-    return ImageSet(path, found.kind, found.pictures, labels, resolution, channels, digest.hexdigest())
+    return ImageSet(path, found, labels, resolution, channels, digest.hexdigest())
 
 
 def _pixels(path: Path, pictures: Pictures, index: int, resolution: int, channels: int) -> np.ndarray:
@@ -228,20 +226,20 @@ def find_images(path: Path) -> FoundImages:
     if record.is_file():
         try:
             content = json.loads(record.read_text())
-            read, listed = READERS[content["formats"][0]], content["count"]
+            read, listed = READERS[content["formats"][0]], int(content["count"])
         except (ValueError, KeyError, IndexError, TypeError) as problem:
             raise ValueError(f"{record}: was not written by scripts/sample.py, or is damaged; remove it") from problem
     else:
         read = READERS[_kind(path)]
     found = read(path)
     count = len(found.pictures)
-    if not count:
-        raise ValueError(f"{path}: contains no images; {ALLOWED_IMAGES}")
-    if listed not in (None, count):
+    if listed is not None and listed != count:
         raise ValueError(
             f"{path}: contains {count:,} images, and {record.name} lists {listed:,}; let scripts/sample.py finish, or "
             f"remove {record.name}"
         )
+    if not count:
+        raise ValueError(f"{path}: contains no images; {ALLOWED_IMAGES}")
     return found
 
 

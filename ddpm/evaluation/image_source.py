@@ -19,7 +19,7 @@ from ddpm.data import ImageData, load_data
 from ddpm.diffusion.sampling import class_seeds
 from ddpm.evaluation.classes import proportional_labels
 from ddpm.evaluation.features import IMAGES_PER_TABLE_FILE
-from ddpm.evaluation.image_sets import abbreviate, read_images
+from ddpm.evaluation.image_sets import WITHOUT_CLASS, abbreviate, read_images
 from ddpm.io.image_formats import FileLayout, Request
 from ddpm.io.image_writer import write_samples
 from ddpm.io.pictures import read_image
@@ -112,7 +112,8 @@ def load_held_out(command: EvaluateCommand, config: DataConfig, data: ImageData)
     """
     if command.held_out is None and command.held_out_split is None:
         return None
-    options: dict[str, Any] = {"split": command.held_out_split or "train", "resolution": data.resolution, "channels": data.channels}
+    options: dict[str, Any] = {"resolution": data.resolution, "channels": data.channels}
+    options["split"] = command.held_out_split or "train"
     if command.held_out is not None:
         options |= {"source": command.held_out, "image_column": None, "label_column": None}
     other = dataclasses.replace(config, **options)
@@ -176,16 +177,15 @@ def images_from_model(
         guide_digest = f"{weights_digest(guide_directory)} {process_digest(guide)}"
     count = command.count or min(len(data), DEFAULT_COUNT)
     labels: Tensor | None = None
-    ids: list[int | None] = [None] * count
+    ids = [-1] * count
     if names:
         labels = proportional_labels(data.labels, data.num_classes, count)
         ids = [names.index(data.class_names[c]) for c in labels.tolist()]
-    seeds = class_seeds([c or 0 for c in ids], settings.seed, max(1, len(names)))
-    requests = [
-        Request("none" if c is None else names[c], f"seed{seed:06d}", -1 if c is None else c, seed)
-        for c, seed in zip(ids, seeds, strict=True)
-    ]
-    draw = pipeline.drawer(pipeline.labels(ids), seeds, guide=guide, **settings.drawing())
+    seeds = class_seeds([max(c, 0) for c in ids], settings.seed, max(1, len(names)))
+    rows = [*names, WITHOUT_CLASS]
+    requests = [Request(rows[c], f"seed{seed:06d}", c, seed) for c, seed in zip(ids, seeds, strict=True)]
+    model_labels = pipeline.labels([None if c < 0 else c for c in ids])
+    draw = pipeline.drawer(model_labels, seeds, guide=guide, **settings.drawing())
     identity = {
         "weights": weights_digest(directory),
         "process": process_digest(pipeline),

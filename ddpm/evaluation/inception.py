@@ -24,11 +24,9 @@ class Inception:
     Attributes:
         name: "inception".
         digest: SHA-256 of the weights and the preprocessing.
-        classes: 1008.
     """
 
     name = "inception"
-    classes: int | None = 1008
 
     def __init__(self, device: torch.device | str) -> None:
         """Load the weights; they are downloaded on first use (96 MB).

@@ -13,6 +13,7 @@ from ddpm.evaluation.kernel import kernel_distance
 from ddpm.evaluation.memorisation import memorised_fraction
 from ddpm.evaluation.neighbours import NEIGHBOURS, precision_recall
 
+RESAMPLING_SEED = 0
 MANIFOLD_IMAGES = 10_000    # maximum per side for metrics that compare all pairs
 
 
@@ -20,12 +21,10 @@ class Options(NamedTuple):
     """Options of the metrics.
 
     Attributes:
-        seed: for resampling.
         replicates: number of bootstrap resamples; 0 disables these intervals.
         held_out: real images that the model was not trained on; None if there are none.
     """
 
-    seed: int = 0
     replicates: int = 200
     held_out: Features | None = None
 
@@ -68,11 +67,11 @@ def too_few_images(metric: Metric, count: int, reference: Features) -> str | Non
 def _frechet(samples: Features, reference: Features, options: Options) -> dict[str, Estimate]:
     real = moments(reference.features)
     value = distance_to(real)(moments(samples.features))
-    ends = frechet_bootstrap(samples.features, real, options.replicates, options.seed) if options.replicates else ()
+    ends = frechet_bootstrap(samples.features, real, options.replicates, RESAMPLING_SEED) if options.replicates else ()
     found = {"frechet_distance": Estimate(value, *ends)}
     count, width = samples.features.shape
     if count >= PER_FEATURE * (width + 1):
-        found["frechet_distance_infinity"] = frechet_at_infinity(samples.features, real, options.seed)
+        found["frechet_distance_infinity"] = frechet_at_infinity(samples.features, real, RESAMPLING_SEED)
     return found
 
 

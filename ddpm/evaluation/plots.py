@@ -29,11 +29,17 @@ def draw_confusion(matrix: Tensor, names: Sequence[str]) -> "Figure":
     percent = 100 * matrix.double() / matrix.sum(dim=1, keepdim=True).clamp(min=1)
     legible = len(names) <= MOST_CLASSES_WITH_TEXT
     side = max(6, len(names) / 3) if legible else 10
-    axes = Figure(figsize=(side, side), layout="constrained").subplots()
-    display = ConfusionMatrixDisplay(percent.numpy(), display_labels=[name.replace("$", r"\$") for name in names])
-    display.plot(ax=axes, cmap="Blues", values_format=".0f", include_values=legible, xticks_rotation="vertical", colorbar=False)
-    axes.set(xlabel="predicted class (%)", ylabel="requested class", **({} if legible else {"xticks": [], "yticks": []}))
-    return axes.figure
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    captions = [name.replace("$", r"\$") for name in names]        # matplotlib reads text between dollars as a formula
+    display = ConfusionMatrixDisplay(percent.numpy(), display_labels=captions)
+    display.plot(ax=axes, cmap="Blues", values_format=".0f", include_values=legible, colorbar=False)
+    axes.set(xlabel="predicted class (%)", ylabel="requested class")
+    if legible:
+        axes.tick_params("x", rotation=90)
+    else:
+        axes.set(xticks=[], yticks=[])
+    return figure
 
 
 def draw_neighbours(samples: Tensor, nearest: Tensor, distances: Sequence[float]) -> Image.Image:

@@ -18,13 +18,7 @@ from tqdm import tqdm
 
 from ddpm.atomic import find_damage, write_directory_atomically, write_json
 from ddpm.data import ImageData
-from ddpm.evaluation.classifier_network import (
-    CHANNELS_PER_GROUP,
-    STEM_SIZE,
-    WIDTHS,
-    ClassifierNetwork,
-    untrained_classifier,
-)
+from ddpm.evaluation.classifier_network import NETWORK_RECIPE, WIDTHS, ClassifierNetwork, untrained_classifier
 from ddpm.evaluation.estimates import Estimate, wilson_interval
 from ddpm.evaluation.extraction import EXTRACTION_BATCH_SIZE, extract_in_batches, extractor_digest
 from ddpm.randomness import Purpose, generator, permutation
@@ -42,7 +36,7 @@ MEASURED = 4_096                # images for means and standard deviations
 SEED = 0
 VERSION = 1                     # increase when a code change affects the trained weights
 CLASSIFIER_RECIPE = (
-    f"classifier {VERSION}; {WIDTHS} {CHANNELS_PER_GROUP} {STEM_SIZE}; {BATCH_SIZE} {EPOCHS} {STEPS} {LEARNING_RATE} "
+    f"classifier {VERSION}; {NETWORK_RECIPE}; {BATCH_SIZE} {EPOCHS} {STEPS} {LEARNING_RATE} "
     f"{WARM_UP} {WEIGHT_DECAY} {SHIFT}; {HELD_OUT} {MOST_HELD_OUT} {MEASURED}; seed {SEED}"
 )
 
@@ -53,7 +47,6 @@ class ReferenceClassifier:
     Attributes:
         name: "classifier".
         digest: SHA-256 of the weights and the preprocessing.
-        classes: K.
         class_names: K names, in the order of the logits.
         channels: of its input, 1 or 3.
         resolution: height and width of its input in pixels; no other size is allowed.
@@ -77,14 +70,14 @@ class ReferenceClassifier:
         """Wrap a trained network; see the attributes of the class."""
         self.network = network.eval().requires_grad_(False)
         self.class_names = class_names
-        self.classes: int | None = len(class_names)
         self.channels = len(network.mean)
         self.resolution = resolution
         self.accuracy = accuracy
         self.held_out = len(held_out_indices)
         self.held_out_indices = held_out_indices
         self.fingerprint = fingerprint
-        self.digest = extractor_digest(f"{CLASSIFIER_RECIPE}; {self.channels}x{resolution}x{resolution}", network.state_dict())
+        recipe = f"{CLASSIFIER_RECIPE}; {self.channels}x{resolution}x{resolution}"
+        self.digest = extractor_digest(recipe, network.state_dict())
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (N, D) and logits (N, K), float32 on the CPU, of uint8 images (N, C, H, H) of its size."""
@@ -130,9 +123,12 @@ def train_classifier(data: ImageData, device: torch.device | str) -> ReferenceCl
     steps = min(max(len(mine) * EPOCHS // BATCH_SIZE, STEPS[0]), STEPS[1])
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     shifts = generator(SEED, Purpose.FLIP, 0)
-    order = iter(_order(mine, steps * BATCH_SIZE).split(BATCH_SIZE))
-    for step in tqdm(range(steps), desc="reference classifier", unit="step", leave=False, delay=5, disable=None):
-        images, labels = data.__getitems__(next(order))
+    epochs = range(-(-steps * BATCH_SIZE // len(mine)))
+    order = torch.cat([mine[permutation(SEED, epoch, len(mine))] for epoch in epochs])
+    batches = order[: steps * BATCH_SIZE].split(BATCH_SIZE)
+    progress = tqdm(batches, desc="reference classifier", unit="step", leave=False, delay=5, disable=None)
+    for step, batch in enumerate(progress):
+        images, labels = data.__getitems__(batch)
         done = (step + 1) / (steps + 1)
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * min(done / WARM_UP, (1 - done) / (1 - WARM_UP))
         logits = network(shift_randomly(images, shifts).to(device))[1]
@@ -150,16 +146,13 @@ def train_classifier(data: ImageData, device: torch.device | str) -> ReferenceCl
 
 
 def _check(data: ImageData) -> None:
-    if data.num_classes < 2:
-        raise ValueError(
-            f"classifier: the data has {data.num_classes} class; a classifier needs 2 or more: use inception or dinov2"
-        )
     counts = torch.bincount(data.labels, minlength=data.num_classes)
-    if counts.min() < 2:
+    if data.num_classes < 2 or counts.min() < 2:
         few = int(counts.argmin())
         raise ValueError(
-            f"classifier: class {data.class_names[few]!r} has {counts[few]} image{'s' * (int(counts[few]) != 1)}; "
-            "each class needs 2 or more, one for training and one for testing"
+            f"classifier: the data has {data.num_classes} class(es), and class {data.class_names[few]!r} has "
+            f"{counts[few]} image(s); a classifier needs 2 classes or more, and 2 images or more of each (one for "
+            "training and one for testing): use more data, or the extractor inception or dinov2"
         )
 
 
@@ -221,12 +214,6 @@ def _chosen(indices: Tensor) -> Tensor:
 @torch.inference_mode()
 def _read(network: ClassifierNetwork, data: ImageData, indices: Tensor) -> tuple[Tensor, Tensor]:
     return network(data.__getitems__(indices)[0].to(network.mean.device))
-
-
-def _order(indices: Tensor, count: int) -> Tensor:
-    """Return the first `count` indices of repeated passes, each in a new order."""
-    epochs = range(-(-count // len(indices)))
-    return torch.cat([indices[permutation(SEED, epoch, len(indices))] for epoch in epochs])[:count]
 
 
 def shift_randomly(images: Tensor, draws: torch.Generator) -> Tensor:

@@ -41,7 +41,6 @@ class EvaluationSetup(NamedTuple):
         extractor: computes the features.
         classifier: the reference classifier; None if the data has no classes.
         metrics: names of the metrics.
-        asked: whether the metrics were named by the user, so that one that cannot be computed is an error.
         trained_on_reference: whether the model was trained on the real images; None if unknown.
     """
 
@@ -51,7 +50,6 @@ class EvaluationSetup(NamedTuple):
     extractor: Extractor
     classifier: ReferenceClassifier | None
     metrics: list[str]
-    asked: bool
     trained_on_reference: bool | None
 
     @property
@@ -117,9 +115,9 @@ def prepare_evaluation(
     else:
         images = images_from_model(command, settings, data, pipeline, model, guide)
     held_out = load_held_out(command, config, data)
-    asked, run = command.metrics is not None, run_of(command.model)
-    extractors = load_extractors(command.extractor, data, processes.device, cache, asked and "accuracy" in names)
-    trained_on = None
+    require_classifier = command.metrics is not None and "accuracy" in names
+    extractors = load_extractors(command.extractor, data, processes.device, cache, require_classifier)
+    trained_on, run = None, run_of(command.model)
     if run is not None:
         trained_on = json.loads((run / "run.json").read_text())["data"]["fingerprint"] == data.fingerprint
-    return EvaluationSetup(images, data, held_out, *extractors, names, asked, trained_on)
+    return EvaluationSetup(images, data, held_out, *extractors, names, trained_on)

@@ -14,16 +14,16 @@ def evaluation_table(result: dict[str, Any]) -> str:
     rows: list[Sequence[str]] = [METRIC_COLUMNS]
     for name, metric in result["metrics"].items():
         real = metric["real_baseline"]
-        baseline = ("", "", "") if real is None else (number(real["samples"]), number(real["value"]), f"{real['count']:,}")
-        own = (number(metric["value"]), interval(metric), f"{metric['count']:,}", metric["better"])
-        rows.append((name, *own, *baseline))
+        row = [name, number(metric["value"]), interval(metric), f"{metric['count']:,}", metric["better"]]
+        baseline = [] if real is None else [number(real["samples"]), number(real["value"]), f"{real['count']:,}"]
+        rows.append(row + (baseline or [""] * 3))
     errors = [("timestep", "sigma", "error of x_0", "error of eps")]
     for point in result["denoising"] or ():
         error = f"{number(point['x_0_error'])} ± {number(point['standard_error'])}"
         errors.append((str(point["timestep"]), number(point["sigma"]), error, number(point["eps_error"])))
     template = Path(__file__).with_name("evaluation_table.txt.jinja").read_text()
-    environment = Environment(trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(template).render(result, table=aligned(rows), denoising_table=aligned(errors)).rstrip("\n")
+    page = Environment(trim_blocks=True, lstrip_blocks=True).from_string(template)
+    return page.render(result, table=aligned(rows), denoising_table=aligned(errors)).rstrip("\n")
 
 
 def number(value: float) -> str:

@@ -1,10 +1,11 @@
-"""Whether metrics move the right way: real images that are damaged on purpose, and the real-data baseline, with time and memory.
+"""Show that metrics react to damage as expected: damaged real images and the real-data baseline, with time and memory.
 
 python tests/benchmarks/evaluation.py digits --out quality
 python tests/benchmarks/evaluation.py train.parquet --held-out test.parquet --count 10000 --out quality
 
 The samples are held-out real images (or half of the images, where none are held out), damaged; the reference is the
-other real images. Everything is read by the reference classifier. Writes evaluation.json, and prints a table with a column per metric.
+other real images. All features are those of the reference classifier. Writes evaluation.json, and prints a table with a
+column per metric.
 """
 
 import argparse
@@ -25,12 +26,12 @@ from ddpm.evaluation.features import cache_directory, extract_features
 from ddpm.evaluation.metrics import METRICS, Options
 from ddpm.evaluation.reference_classifier import ReferenceClassifier, cached_classifier
 
-STUDY_METRICS = ("frechet_distance", "frechet_distance_infinity", "kernel_distance", "precision", "recall", "density",
+COLUMNS = ("frechet_distance", "frechet_distance_infinity", "kernel_distance", "precision", "recall", "density",
            "coverage", "inception_score", "accuracy", "memorised")
 
 
 def blurred(images: Tensor, sigma: float) -> Tensor:
-    """By a Gaussian of `sigma` pixels."""
+    """Blur images with a Gaussian of `sigma` pixels."""
     radius = max(1, round(3 * sigma))
     kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
     kernel = (kernel / kernel.sum()).float()
@@ -42,7 +43,7 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
 
 
 def noisy(images: Tensor, sigma: float) -> Tensor:
-    """With Gaussian noise of `sigma` grey levels."""
+    """Add Gaussian noise of `sigma` grey levels."""
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     return (images + sigma * noise).round().clamp(0, 255).to(torch.uint8)
 
@@ -50,7 +51,7 @@ def noisy(images: Tensor, sigma: float) -> Tensor:
 def damages(
     images: Tensor, labels: Tensor, known: Tensor, known_labels: Tensor
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Name, images and labels of each damage; `known` are the reference images."""
+    """Yield name, images and labels of each damage; `known` are the reference images."""
     chance = torch.Generator().manual_seed(0)
     order = torch.randperm(len(images), generator=chance)
     classes = int(labels.max()) + 1
@@ -79,14 +80,14 @@ def damages(
 
 
 def tabulate_features(images: Tensor, labels: Tensor, classifier: ReferenceClassifier) -> Features:
-    """In memory."""
+    """Extract features in memory."""
     parts = [extract_features(part, classifier, classifier) for part in images.split(500)]
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return Features(**columns, labels=labels)
 
 
 def read(data: ImageData, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Images and labels."""
+    """Return images and labels."""
     return data.__getitems__(indices)
 
 
@@ -126,8 +127,8 @@ def main() -> None:
         if name == "none":
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             print(f"features and metrics: {time.perf_counter() - start:.1f} s; peak memory so far {peak:.2f} GiB\n")
-            print("| damage | " + " | ".join(STUDY_METRICS) + " |\n|" + " --- |" * (len(STUDY_METRICS) + 1))
-        cells = [f"{rows[name][key]['value']:.3g}" if key in rows[name] else "" for key in STUDY_METRICS]
+            print("| damage | " + " | ".join(COLUMNS) + " |\n|" + " --- |" * (len(COLUMNS) + 1))
+        cells = [f"{rows[name][key]['value']:.3g}" if key in rows[name] else "" for key in COLUMNS]
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
         if args.baseline_only:
             break

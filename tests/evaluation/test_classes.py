@@ -24,7 +24,7 @@ def random(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_inception_score_of_sure_and_of_unsure_classifiers() -> None:
+def test_inception_score_of_confident_and_uniform_classifiers() -> None:
     sure = 1000 * torch.eye(10).repeat(300, 1)
     assert inception_score(sure).value == pytest.approx(10, rel=1e-9)       # each class as often, each for sure
     assert inception_score(torch.zeros(3000, 10)).value == pytest.approx(1, rel=1e-9)
@@ -97,7 +97,7 @@ def labels_of(frequencies: list[int]) -> torch.Tensor:
 
 @pytest.mark.parametrize("frequencies", FREQUENCIES, ids=str)
 def test_largest_remainder(frequencies: list[int]) -> None:
-    """The same in exact fractions, one image at a time to the class furthest below its quota, lower ids first."""
+    """Compare with exact fractions: remaining images go to the class furthest below its quota, lower ids first."""
     for count in (1, 2, 3, 10, 97, 500):
         quotas = [Fraction(n * count, sum(frequencies)) for n in frequencies]
         expected = [quota.numerator // quota.denominator for quota in quotas]

@@ -1,4 +1,4 @@
-"""Extractors: what they take, what they are called, and what is said where one cannot be had."""
+"""Feature extractors: batching, digests, names, output validation, and errors if one is not available."""
 
 import importlib.util
 import re
@@ -51,7 +51,7 @@ def test_batches_are_joined(count: int) -> None:
     assert logits.shape == (count, 1)
 
 
-def test_digests_tell_recipes_and_weights_apart() -> None:
+def test_digests_differ_between_recipes_and_weights() -> None:
     layer = nn.Linear(2, 3)
     weights = layer.state_dict()
     first = extractor_digest("a", weights)
@@ -73,7 +73,7 @@ def test_the_classifier_by_name_and_by_folder(
     assert classifier.name == "classifier" and classifier.digest == cached_classifier(data, CPU, tmp_path).digest
     assert build_extractor(str(folder), data, CPU, tmp_path / "elsewhere").digest == classifier.digest
     other = ImageData(images_of(4, 1, 9), torch.arange(4) % 2, ("a", "b"))
-    with pytest.raises(ValueError, match=r"^extractor: .*8x8 .*9x9 .*use `classifier`$"):
+    with pytest.raises(ValueError, match=r"^extractor: .*9x9 .*8x8 .*use `classifier`$"):
         build_extractor(str(folder), other, CPU, tmp_path)
     with pytest.raises(ValueError, match=r"^extractor: .*classifier\.json"):
         build_extractor(str(tmp_path), data, CPU, tmp_path)
@@ -86,7 +86,7 @@ def test_unknown_names(data: ImageData, tmp_path: Path) -> None:
     assert list(EXTRACTORS) == ["classifier", "inception", "dinov2"]
 
 
-# --------------------------------------------------------------------------------------------------- an own extractor
+# --------------------------------------------------------------------------------------------------- custom extractors
 
 OWN = '''
 import torch
@@ -125,7 +125,7 @@ bad_logits = answering(lambda f: (f, f[:, :, None]))
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Builds what a module in the current directory makes, by name."""
+    """Return a function that builds an extractor from a module in the current directory, by name."""
     (tmp_path / "mine_for_test.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -133,19 +133,19 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return lambda name: build_extractor(name if ":" in name else f"mine_for_test:{name}", COLOURED, CPU, tmp_path)
 
 
-def test_an_own_extractor(own) -> None:
+def test_custom_extractors(own) -> None:
     images = images_of(6)
     means = images.double().mean(dim=(2, 3)).float()
     features, logits = own("Means").extract(images)
     torch.testing.assert_close(features, means)
-    assert logits is None and own("Means").name == "mine_for_test:Means" and own("Means").classes is None
+    assert logits is None and own("Means").name == "mine_for_test:Means"
     net = own("Net")
     features, logits = net.extract(images)
-    assert features.dtype == torch.float32 and net.classes == 2
+    assert features.dtype == torch.float32
     torch.testing.assert_close(logits, means @ torch.ones(3, 2))        # in evaluation: nothing is dropped
 
 
-def test_the_digest_of_an_own_extractor(own, tmp_path: Path) -> None:
+def test_digest_of_a_custom_extractor(own, tmp_path: Path) -> None:
     assert own("named").digest == "0123"
     before = {name: own(name).digest for name in ("Means", "Net")}
     assert len(set(before.values())) == 2 and own("Net").digest == before["Net"]
@@ -167,14 +167,14 @@ def test_the_digest_of_an_own_extractor(own, tmp_path: Path) -> None:
         ("nothing", r"object.*extract\(images\)"),
     ],
 )
-def test_what_is_no_extractor(own, name: str, message: str) -> None:
+def test_names_that_give_no_extractor(own, name: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^extractor: .*{message}") as caught:
         own(name)
     assert "\n" not in str(caught.value)
 
 
-def test_what_it_answers_is_in_the_digest(own) -> None:
-    """For weights that a plain class has in a file of its own."""
+def test_output_is_part_of_the_digest(own) -> None:
+    """The weights of a class may be in a file that the package does not know."""
     before = own("Means").digest
     sys.modules["mine_for_test"].Means.extract = lambda self, images: (images.float().amax(dim=(2, 3)), None)
     assert own("Means").digest != before and own("named").digest == "0123"
@@ -184,15 +184,15 @@ def test_what_it_answers_is_in_the_digest(own) -> None:
     ("name", "message"),
     [
         ("tensor", r"Tensor; .*features \(N, D\) and logits \(N, K\) or None"),
-        ("integers", r"features .*torch.int64; .*float tensor \(4, "),
+        ("integers", r"features .*torch.int64; .*float tensor .*4 images"),
         ("lists", "features .*list; .*float tensor"),
-        ("short", r"features .*\(3, 3\); .*float tensor \(4, "),
+        ("short", r"features .*\(3, 3\); .*float tensor .*4 images"),
         ("flat", r"features .*\(4,\); .*float tensor"),
         ("not_finite", "features .*not finite; .*finite float tensor"),
         ("bad_logits", r"logits .*\(4, 3, 1\); .*float tensor"),
     ],
 )
-def test_what_is_no_answer(own, name: str, message: str) -> None:
+def test_invalid_output(own, name: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^extractor: mine_for_test:{name}.extract .*{message}") as caught:
         own(name).extract(images_of(4))
     assert "\n" not in str(caught.value)
@@ -211,7 +211,7 @@ def test_inception_without_torch_fidelity(data: ImageData, tmp_path: Path, monke
 
 
 class Missing:
-    """An importer for which a package is not installed."""
+    """An importer that does not find a package."""
 
     def __init__(self, package: str) -> None:
         self.package = package
@@ -223,7 +223,7 @@ class Missing:
 
 @pytest.fixture
 def fake_fidelity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A torch-fidelity of three lines, and the path of its weights, which are not there."""
+    """Replace torch-fidelity by a small network, and return the path of its weights, which does not exist."""
 
     class Network(nn.Module):
         def __init__(self, name: str, features: list[str], feature_extractor_weights_path: str) -> None:
@@ -271,7 +271,7 @@ def test_inception_with_its_weights_in_place(data: ImageData, tmp_path: Path, fa
 
 @pytest.mark.skipif(not HAS_TORCH_FIDELITY, reason="torch-fidelity is not installed")
 def test_inception_of_torch_fidelity(data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network itself with random weights; torchvision, which it imports and does not use, may be missing."""
+    """Use the real network with random weights; torchvision, which it imports but does not use, may be missing."""
     if importlib.util.find_spec("torchvision") is None:
         stand_in = MagicMock(__path__=[], __spec__=None)
         for name in ("", ".transforms", ".transforms.functional", ".datasets", ".models", ".utils"):
@@ -291,7 +291,7 @@ def test_inception_of_torch_fidelity(data: ImageData, tmp_path: Path, monkeypatc
     extractor = build_extractor("inception", data, CPU, tmp_path)
     images = images_of(3)
     features, logits = extractor.extract(images)
-    assert features.shape == (3, 2048) and logits.shape == (3, extractor.classes)
+    assert features.shape == (3, 2048) and logits.shape == (3, 1008)
     torch.testing.assert_close(features, network(images)[0])
     torch.testing.assert_close(logits, features @ network.fc.weight.T, rtol=1e-4, atol=1e-5)    # float32 sums
 
@@ -307,7 +307,7 @@ def test_dinov2_without_transformers(data: ImageData, tmp_path: Path, monkeypatc
 
 
 class FakeDino(nn.Module):
-    """Answers with the corners and the mean of what it is given."""
+    """A DINOv2 whose tokens are the mean and the first pixel of its input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -326,7 +326,7 @@ class FakeDino(nn.Module):
 
 
 @pytest.mark.parametrize("size", [8, 224, 300])
-def test_dinov2_is_given_normalised_images(
+def test_dinov2_gets_normalised_images(
     data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(Dinov2Model=FakeDino))
@@ -336,10 +336,10 @@ def test_dinov2_is_given_normalised_images(
     values = torch.arange(33)[:, None] * 7 / 255
     expected = (values - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)        # float32 means of 50,176 pixels
-    assert logits is None and extractor.classes is None
+    assert logits is None
 
 
-def test_dinov2_that_is_not_there(data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dinov2_without_weights(data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(Dinov2Model=FakeDino))
     message = r"^extractor: dinov2 cannot load absent .*--extractor dinov2:FOLDER"
     with pytest.raises(ValueError, match=message) as caught:

@@ -1,4 +1,4 @@
-"""Numbers of many images on disk: computed once, read back a part at a time."""
+"""Tables on disk: computed once, read in blocks."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def processes() -> PartialState:
 
 
 class Toy:
-    """Computes two columns, and remembers for which indices."""
+    """Computes two columns and records the indices."""
 
     def __init__(self, fails_at: int = -1) -> None:
         self.calls: list[list[int]] = []
@@ -37,7 +37,7 @@ def rows(folder: Path, processes: PartialState, toy: Toy) -> dict[str, Rows]:
     return tabulate(folder, COUNT, BATCH, toy, processes, "toy")
 
 
-def test_what_is_computed_is_read_back(tmp_path: Path, processes: PartialState) -> None:
+def test_rows_are_read_as_computed(tmp_path: Path, processes: PartialState) -> None:
     toy = Toy()
     table = rows(tmp_path / "t", processes, toy)
     assert toy.calls == [[*range(0, 5)], [*range(5, 10)], [*range(10, 15)], [*range(15, 20)], [*range(20, 23)]]
@@ -47,7 +47,7 @@ def test_what_is_computed_is_read_back(tmp_path: Path, processes: PartialState) 
         assert torch.equal(table["b"][part], WHOLE.to(torch.uint8)[part, ::2])
 
 
-def test_some_of_the_rows(tmp_path: Path, processes: PartialState) -> None:
+def test_selected_rows(tmp_path: Path, processes: PartialState) -> None:
     indices = torch.tensor([1, 4, 5, 6, 14, 22])
     some = rows(tmp_path / "t", processes, Toy())["a"].at(indices)
     assert some.shape == (6, 3)
@@ -55,7 +55,7 @@ def test_some_of_the_rows(tmp_path: Path, processes: PartialState) -> None:
     assert torch.equal(some.at(torch.tensor([0, 5]))[0:2], WHOLE[[1, 22]])
 
 
-def test_only_what_is_missing_is_computed(tmp_path: Path, processes: PartialState) -> None:
+def test_only_missing_batches_are_computed(tmp_path: Path, processes: PartialState) -> None:
     with pytest.raises(RuntimeError, match="killed"):
         rows(tmp_path / "t", processes, Toy(fails_at=12))
     toy = Toy()
@@ -76,6 +76,6 @@ def test_random_indices(total: int, count: int) -> None:
 
 
 def test_random_indices_are_not_periodic() -> None:
-    """Of images that go round ten classes, each class keeps its share (within four standard deviations)."""
+    """If images cycle through ten classes, each class keeps its proportion (within four standard deviations)."""
     classes = random_indices(10_000, 1_000) % 10
     assert (classes.bincount() - 100).abs().max() < 4 * 100**0.5

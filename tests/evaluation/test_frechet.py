@@ -33,7 +33,7 @@ def random_covariance(width: int, seed: int, rank: int | None = None) -> Tensor:
 
 
 def mixed(n: int, width: int, seed: int) -> Tensor:
-    """Features of several scales, correlated, with a mean: float32, as they are stored."""
+    """Return correlated features with different scales and means, in float32 as they are stored."""
     return (random(n, width, seed=seed) @ random(width, width, seed=99) + 3).float()
 
 
@@ -52,7 +52,7 @@ def test_moments_hold_where_means_are_a_million_deviations() -> None:
     np.testing.assert_allclose(moments(table).covariance, np.cov(table.numpy().T), atol=1e-9)
 
 
-def test_a_table_is_left_as_it_is() -> None:
+def test_tables_are_not_modified() -> None:
     table = random(300, 4)
     before = table.clone()
     moments(table)
@@ -140,7 +140,7 @@ REFERENCE = gaussian(torch.zeros(4), SPREAD.square().diag())
 
 
 def draws(count: int, n: int, seed: int) -> list[Tensor]:
-    """Independent samples of a Gaussian that lies beside the reference."""
+    """Return independent samples of a Gaussian that differs from the reference."""
     return list(random(count, n, 4, seed=seed) * SPREAD * 1.3 + 0.5)
 
 
@@ -155,7 +155,7 @@ def test_bootstrap_covers_the_expected_distance_at_this_count() -> None:
     assert 103 <= sum(low <= expected <= high for low, high in found) <= 119
 
 
-def test_bootstrap_is_freed_of_its_own_bias() -> None:
+def test_bootstrap_interval_is_corrected_for_bias() -> None:
     # Of equal distributions, where the bias of resampling is several widths of the interval.
     reference = gaussian(torch.zeros(20), torch.eye(20))
     expected = np.mean([frechet_distance(moments(random(200, 20, seed=seed)), reference) for seed in range(100, 200)])
@@ -177,7 +177,7 @@ def test_bootstrap_does_not_depend_on_how_many_replicates_are_held(monkeypatch: 
     assert frechet_bootstrap(x, REFERENCE, 20, 3) == pytest.approx(expected, rel=1e-12)
 
 
-def test_infinity_covers_the_true_distance() -> None:
+def test_extrapolation_covers_the_true_distance() -> None:
     found = [frechet_at_infinity(x, REFERENCE, seed) for seed, x in enumerate(draws(100, 150, 16))]
     # 95 % of 100, with a standard deviation of 2.2.
     assert sum(f.low <= TRUTH <= f.high for f in found) >= 88
@@ -187,7 +187,7 @@ def test_infinity_covers_the_true_distance() -> None:
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.1])
-def test_infinity_takes_the_bias_away(shift: float) -> None:
+def test_extrapolation_removes_the_bias(shift: float) -> None:
     width, n = 30, 450
     reference = gaussian(torch.zeros(width), torch.eye(width))
     truth = width * shift**2

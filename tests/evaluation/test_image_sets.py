@@ -1,4 +1,4 @@
-"""Somebody else's images: read back as they were written, and refused where they do not fit."""
+"""Existing images: read exactly as they were written, and an error if they do not match the reference."""
 
 import io
 import shutil
@@ -28,7 +28,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pixels(channels: int = 3, count: int = COUNT) -> np.ndarray:
-    """uint8 (count, H, W, C)."""
+    """Return random images, uint8 (count, H, W, C)."""
     return np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE, channels), dtype=np.uint8)
 
 
@@ -36,15 +36,15 @@ def in_order(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-def asked(count: int = COUNT) -> list[Request]:
-    """Of three of the five classes, mixed."""
+def image_requests(count: int = COUNT) -> list[Request]:
+    """Return requests for three of the five classes, interleaved."""
     return [Request(CLASSES[c], f"seed{i:06d}", c, i) for i, c in enumerate((0, 3, 4)[i % 3] for i in range(count))]
 
 
 def write(out: Path, formats: tuple[str, ...], channels: int = 3, class_names: tuple[str, ...] = CLASSES) -> Tensor:
-    """What scripts/sample.py writes; returns the images in the order of their seeds."""
+    """Write images as scripts/sample.py does; return them in the order of their seeds."""
     images = in_order(pixels(channels))
-    write_samples(out, asked(), lambda indices: images[indices], 4, class_names, {"model": "a"}, formats)
+    write_samples(out, image_requests(), lambda indices: images[indices], 4, class_names, {"model": "a"}, formats)
     return images
 
 
@@ -77,18 +77,18 @@ def save_flat(folder: Path, channels: int = 3) -> Path:
     return folder
 
 
-# ------------------------------------------------------------------------------------------------------- what is read
+# ------------------------------------------------------------------------------------------------------ valid images
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("formats", [*((name,) for name in FORMATS), tuple(FORMATS)], ids="+".join)
-def test_what_is_written_is_read_back(formats: tuple[str, ...], channels: int, tmp_path: Path) -> None:
+def test_written_images_are_read_unchanged(formats: tuple[str, ...], channels: int, tmp_path: Path) -> None:
     images = write(tmp_path / "out", formats, channels)
     found = look(tmp_path / "out", channels)
     assert len(found) == COUNT and found.labels.dtype == torch.int64
     read = found.read(range(COUNT))
     assert read.dtype == torch.uint8 and read.shape == images.shape
-    labels = [request.label for request in asked()]
+    labels = [request.label for request in image_requests()]
     assert pairs(read, found.labels.tolist()) == pairs(images, labels)
     if formats[0] != "png":
         assert torch.equal(read, images) and found.labels.tolist() == labels       # they have an order
@@ -108,7 +108,8 @@ def test_a_reader_for_each_format() -> None:
 def test_single_files(name: str, tmp_path: Path) -> None:
     images = write(tmp_path / "out", ("parquet", "npz"))
     found = look(tmp_path / "out" / name)
-    assert torch.equal(found.read(range(COUNT)), images) and found.labels.tolist() == [r.label for r in asked()]
+    assert torch.equal(found.read(range(COUNT)), images)
+    assert found.labels.tolist() == [r.label for r in image_requests()]
 
 
 def test_images_drawn_without_a_class(tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_class_folders_without_some_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("save_as", [np.savez, np.savez_compressed])
-def test_npz_as_others_write_it(save_as: Callable, tmp_path: Path) -> None:
+def test_npz_files_of_other_programs(save_as: Callable, tmp_path: Path) -> None:
     path, labels = tmp_path / "a.npz", np.arange(COUNT) % 5
     save_as(path, pixels(), labels)
     found = look(path)
@@ -154,7 +155,7 @@ def test_npz_as_others_write_it(save_as: Callable, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("labels", ["declared", "names", "ids", "none", "absent"])
-def test_parquet_as_others_write_it(labels: str, tmp_path: Path) -> None:
+def test_parquet_files_of_other_programs(labels: str, tmp_path: Path) -> None:
     ids = [i % 3 for i in range(COUNT)]
     columns = {"img": [Image.fromarray(image) for image in pixels()], "size": [8] * COUNT}
     values = {"declared": ids, "names": [CLASSES[i] for i in ids], "ids": ids, "none": [-1] * COUNT}
@@ -195,11 +196,11 @@ def test_memory_does_not_grow(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-# ---------------------------------------------------------------------------------------------------- what is refused
+# ------------------------------------------------------------------------------------------------------------- errors
 
 
 def deep() -> bytes:
-    """A PNG of 16 bits per channel in RGB, which Pillow cannot write."""
+    """Return an RGB PNG with 16 bits per channel, which Pillow cannot write."""
     import struct
     import zlib
 
@@ -241,7 +242,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_an_image_that_would_have_to_be_changed(bad: str, tmp_path: Path) -> None:
+def test_images_that_would_need_a_conversion(bad: str, tmp_path: Path) -> None:
     save_flat(tmp_path)
     content, *fragments = BAD[bad]
     (tmp_path / "007.png").write_bytes(content)
@@ -255,7 +256,7 @@ def test_colour_for_a_grey_reference(tmp_path: Path) -> None:
     refuses(save_flat(tmp_path), "RGB", "convert('L')", channels=1)
 
 
-def test_rows_are_named(tmp_path: Path) -> None:
+def test_errors_name_the_row(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", pixels())
     refuses(tmp_path / "a.npz", "row 0", "8x8", "resize them to 16x16", side=16)
     table = datasets.Dataset.from_dict({"image": [{"bytes": BAD[name][0], "path": None} for name in ("small", "text")]})
@@ -301,8 +302,8 @@ def test_classes_of_another_model(tmp_path: Path) -> None:
         look(tmp_path / "out", class_names=many)
 
 
-def test_a_folder_that_may_be_of_two_classes(tmp_path: Path) -> None:
-    """Only "x?y" was drawn; the name of its folder does not say so."""
+def test_a_folder_name_that_fits_two_classes(tmp_path: Path) -> None:
+    """Only "x?y" was generated, but its folder has the same name as that of "x/y" would have."""
     images, names = in_order(pixels()), ("x/y", "x?y", "z_3")
     requests = [Request("x?y", f"seed{i:06d}", 1, i) for i in range(COUNT)]
     write_samples(tmp_path / "out", requests, lambda indices: images[indices], 5, names, {}, tuple(FORMATS))
@@ -335,7 +336,7 @@ def test_some_folders_have_a_class(tmp_path: Path) -> None:
     refuses(tmp_path, str(Path("none") / "0.png"), "label all or none")
 
 
-def test_a_drawing_that_was_not_finished(tmp_path: Path) -> None:
+def test_unfinished_sampling(tmp_path: Path) -> None:
     write(tmp_path / "out", ("png",))
     (tmp_path / "out" / "cat" / "seed000000.png").unlink()
     refuses(tmp_path / "out", "22 images", "23", "remove samples.json")
@@ -359,7 +360,7 @@ def test_parquet(tmp_path: Path) -> None:
     refuses(path, "name it image")
 
 
-def test_an_image_that_is_lost_later(tmp_path: Path) -> None:
+def test_an_image_that_becomes_unreadable(tmp_path: Path) -> None:
     found = look(save_flat(tmp_path))
     (tmp_path / "004.png").write_bytes(b"")
     assert len(found.read([3, 5])) == 2
@@ -367,7 +368,7 @@ def test_an_image_that_is_lost_later(tmp_path: Path) -> None:
         found.read(range(COUNT))
 
 
-def test_nothing_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "out", ("parquet",))
     capfd.readouterr()
     with warnings.catch_warnings():

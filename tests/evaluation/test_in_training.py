@@ -1,4 +1,4 @@
-"""Estimates while training: those of the metrics, from fewer images."""
+"""Metrics during training equal those of an evaluation on the same images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ SETTINGS = EvaluationConfig(every=1, count=300)
 
 
 class Levels:
-    """Grey levels of four corners of an image."""
+    """An extractor whose features are some grey levels of an image."""
 
     digest = "levels"
 
@@ -39,31 +39,31 @@ def monitor(settings: EvaluationConfig, data: ImageData, cache: Path) -> InTrain
 
 
 def in_class_order(data: ImageData, count: int) -> torch.Tensor:
-    """Places of the first images of each class, in proportion, by class."""
+    """Return the indices of the first `count` images, sorted by class."""
     chosen = torch.arange(len(data))[:count]
     return chosen[data.labels[chosen].argsort(stable=True)]
 
 
 @pytest.mark.parametrize("name", MONITORED)
-def test_a_metric_is_that_of_its_metric(name: str, digits: ImageData, cache: Path) -> None:
-    """The digits, 1,797, are few enough that no metric is made from a part of them."""
+def test_values_equal_those_of_the_metrics(name: str, digits: ImageData, cache: Path) -> None:
+    """The data set is small enough that every metric uses all of its 1,797 images."""
     watched = monitor(SETTINGS, digits, cache)
     classifier = cached_classifier(digits, "cpu", cache)
     images = torch.randint(0, 256, (300, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     metrics = watched.measure(watched.extract_features(images))
     real = classifier.extract(digits.__getitems__(range(len(digits)))[0])
     samples = classifier.extract(images)
-    pixels = torch.zeros(1, 1)      # that none of these metrics looks at
-    described = [
+    pixels = torch.zeros(1, 1)      # not used by these metrics
+    tables = [
         Features(features, pixels, logits, logits, labels)
         for (features, logits), labels in ((samples, watched.labels), (real, digits.labels))
     ]
-    expected = METRICS[name].measure(*described, Options(replicates=20))[name].value
+    expected = METRICS[name].measure(*tables, Options(replicates=20))[name].value
     # The reference classifier sees other batches here, which moves features by float32 roundings.
     assert metrics[name] == pytest.approx(expected, rel=1e-5)
 
 
-def test_every_metric_is_the_first_of_a_metric() -> None:
+def test_monitored_metrics_are_the_first_of_their_entry() -> None:
     for name in MONITORED:
         assert next(iter(METRICS[name].better)) == name
 
@@ -82,7 +82,7 @@ def test_the_real_images_themselves_are_perfect(digits: ImageData, cache: Path) 
 
 
 def test_batches_do_not_matter(digits: ImageData, cache: Path) -> None:
-    """Described in parts, as processes do, or at once."""
+    """Features extracted in several batches, as on several processes, or in one."""
     watched = monitor(SETTINGS, digits, cache)
     images = digits.__getitems__(in_class_order(digits, 300))[0]
     parts = [watched.extract_features(part) for part in images.split(64)]
@@ -102,7 +102,7 @@ def test_seeds_are_those_of_sampling(digits: ImageData, cache: Path) -> None:
     assert len(set(watched.seeds)) == 300
 
 
-def test_identity_tells_what_metrics_can_be_compared(digits: ImageData, cache: Path) -> None:
+def test_identity_changes_with_every_option_that_affects_values(digits: ImageData, cache: Path) -> None:
     known = monitor(SETTINGS, digits, cache).identity
     assert monitor(replace(SETTINGS, every=5), digits, cache).identity == known
     for change in ({"count": 301}, {"metric": "accuracy"}, {"sampler": "ddim"}, {"steps": 9}, {"seed": 1}):
@@ -111,13 +111,13 @@ def test_identity_tells_what_metrics_can_be_compared(digits: ImageData, cache: P
     assert known["description"] == feature_digest(build_extractor("classifier", digits, "cpu", cache), classifier)
 
 
-def test_better_is_the_metrics(digits: ImageData, cache: Path) -> None:
+def test_better_direction_is_that_of_the_metric(digits: ImageData, cache: Path) -> None:
     better = {name: monitor(replace(SETTINGS, metric=name), digits, cache).better for name in MONITORED}
     assert better == {"frechet_distance": "lower", "kernel_distance": "lower", "accuracy": "higher"}
 
 
-def test_an_extractor_without_a_classifier_of_one_class(cache: Path) -> None:
-    """Distances need no classes."""
+def test_data_of_one_class(cache: Path) -> None:
+    """Distances do not need classes, the classifier and accuracy do."""
     one = ImageData(
         torch.randint(0, 256, (50, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8),
         torch.zeros(50, dtype=torch.int64),
@@ -131,7 +131,7 @@ def test_an_extractor_without_a_classifier_of_one_class(cache: Path) -> None:
     others = "use evaluation.metric frechet_distance or kernel_distance"
     with pytest.raises(ValueError, match=rf"^evaluation\.metric: accuracy .*{others}"):
         monitor(replace(settings, metric="accuracy"), one, cache)
-    with pytest.raises(ValueError, match=r"^evaluation\.extractor: .*use inception or dinov2"):
+    with pytest.raises(ValueError, match=r"^evaluation\.extractor: .*inception or dinov2"):
         monitor(SETTINGS, one, cache)
 
 
@@ -145,8 +145,8 @@ REFUSED = {
     "too few drawn": (100, {"count": 200}, r"^evaluation\.metric: frechet_distance .* 225 images .* 200.*"
                       r"evaluation\.count, or use evaluation\.metric kernel_distance or accuracy"),
     "too few real": (100, {}, r"^evaluation\.metric: frechet_distance .* 225 real images .* 200"),
-    "unknown extractor": (200, {"extractor": "clasifier"}, r"^evaluation\.extractor: 'clasifier' .*did you mean classifier"),
-    "a class of one image": (1, {}, r"^evaluation\.extractor: .*class '0' .* 2 or more"),
+    "unknown extractor": (200, {"extractor": "clasifier"}, r"^evaluation\.extractor: 'clasifier' .*mean classifier"),
+    "a class of one image": (1, {}, r"^evaluation\.extractor: .*class '0' .* 2 images or more"),
 }
 
 

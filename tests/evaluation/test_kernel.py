@@ -1,4 +1,4 @@
-"""The kernel distance against all pairs and torchmetrics; its error against leaving rows out and repetitions."""
+"""The kernel distance against sums over all pairs and torchmetrics; its error against the jackknife and repetitions."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def random(*shape: int, seed: int) -> Tensor:
 
 
 def direct(x: Tensor, y: Tensor) -> float:
-    """The mean over all pairs of different rows, from the whole matrices."""
+    """Compute the mean over all pairs of different rows from the whole matrices."""
     xx, yy, xy = ((a.double() @ b.double().T / a.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
     n, m = xy.shape
     off_x, off_y = ~torch.eye(n, dtype=torch.bool), ~torch.eye(m, dtype=torch.bool)

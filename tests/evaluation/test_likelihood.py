@@ -34,14 +34,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def some_images(count: int, shape: tuple[int, int, int] = (3, 4, 4)) -> tuple[Tensor, Tensor, Tensor]:
-    """Images with black and white in them, labels, and indices."""
+    """Return images that contain black and white, with labels and indices."""
     draws = torch.Generator().manual_seed(0)
     images = torch.randint(-60, 316, (count, *shape), generator=draws).clamp(0, 255).to(torch.uint8)
     return images, torch.randint(0, 3, (count,), generator=draws), torch.arange(count) * 7 + 3
 
 
 def guess(schedule: NoiseSchedule, variance: float | None) -> Denoiser:
-    """Says something, beyond [-1, 1] too, that depends on all that it is given."""
+    """Predict values, also outside [-1, 1], that depend on all arguments."""
 
     def denoise(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
         x_0 = x_t * (1.1 + 0.1 * labels[:, None, None, None]) * schedule.alphas_cumprod[t].float()[:, None, None, None]
@@ -54,7 +54,7 @@ def guess(schedule: NoiseSchedule, variance: float | None) -> Denoiser:
 def direct_bound(
     denoiser: Denoiser, schedule: NoiseSchedule, image: Tensor, label: Tensor, noise: Callable[[int], Tensor]
 ) -> list[float]:
-    """The T terms and the prior, in bits per dimension, from the betas alone (Ho et al. 2020, equations 5 to 7)."""
+    """Compute the T terms and the prior, in bits per dimension, from the betas (Ho et al. 2020, equations 5 to 7)."""
     beta, now = schedule.betas, torch.cumprod(1 - schedule.betas, dim=0)
     before = torch.cat([torch.ones(1, dtype=torch.float64), now[:-1]])
     smallest = beta * (1 - before) / (1 - now)
@@ -83,12 +83,12 @@ def direct_bound(
 
 
 def page(z: Tensor) -> Tensor:
-    """Page's approximation of the normal distribution function, as published bits per dimension use it."""
+    """Return Page's approximation of the normal distribution function, as used for published bits per dimension."""
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
 
 
 def schedules(length: int) -> list:
-    """All schedules, with and without zero terminal SNR."""
+    """Return all schedules, with and without zero terminal SNR."""
     found = []
     for name, betas in SCHEDULES.items():
         found.append(pytest.param(NoiseSchedule(betas(length)), id=name))
@@ -120,7 +120,7 @@ SPREAD = 0.25
 
 
 def gaussian_denoiser(schedule: NoiseSchedule) -> Denoiser:
-    """The exact reverse process of independent pixels from N(0, SPREAD^2), its variance too."""
+    """Return the exact reverse process of independent pixels from N(0, SPREAD^2), including its variance."""
     now = schedule.alphas_cumprod
     before = torch.cat([torch.ones(1, dtype=torch.float64), now[:-1]])
     share = now.sqrt() * SPREAD**2 / (now * SPREAD**2 + 1 - now)
@@ -218,21 +218,21 @@ def test_labels_may_be_weights() -> None:
     schedule = NoiseSchedule(SCHEDULES["cosine"](20))
     images, _, indices = some_images(4)
     weights = torch.rand(4, 2, 5, generator=torch.Generator().manual_seed(0))
-    asked = []
+    received = []
 
     def denoiser(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
-        asked.append(labels)
+        received.append(labels)
         return Prediction(x_t, x_t)
 
     denoising_errors(denoiser, schedule, images, weights, indices, [3, 8, 11], seed=0)
-    assert torch.equal(torch.cat(asked), weights.repeat_interleave(3, dim=0))
+    assert torch.equal(torch.cat(received), weights.repeat_interleave(3, dim=0))
 
 
 @pytest.mark.parametrize("factor", [1, 2])
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("schedule", schedules(1000))
 def test_finite_for_every_schedule_and_prediction(schedule: NoiseSchedule, prediction: str, factor: int) -> None:
-    """Of a network that is wrong everywhere; eps says nothing of x_0 where nothing of the signal is left."""
+    """The network is wrong everywhere; where no signal is left, eps does not determine x_0."""
     images, labels, indices = some_images(2)
 
     def network(x_t: Tensor, t: Tensor, labels: Tensor) -> SimpleNamespace:
@@ -249,7 +249,7 @@ def test_finite_for_every_schedule_and_prediction(schedule: NoiseSchedule, predi
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_answers_that_are_not_finite(value: float) -> None:
+def test_predictions_that_are_not_finite(value: float) -> None:
     schedule = NoiseSchedule(SCHEDULES["cosine"](20))
     images, labels, indices = some_images(4)
 
@@ -303,7 +303,7 @@ def test_error_of_a_gaussian(schedule: NoiseSchedule) -> None:
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_eps_error_is_that_of_the_noise(prediction: str) -> None:
-    """A network that is off by 0.1 in its own unit, seen in x_0 and in eps."""
+    """The error of a network that is off by 0.1 in its own unit, in units of x_0 and of eps."""
     schedule = NoiseSchedule(SCHEDULES["cosine"](100))
     images, labels, indices = some_images(2)
     timesteps = [5, 50, 90]

@@ -1,4 +1,4 @@
-"""Memorisation: 1 % of new images, all copies, and data that have duplicates themselves."""
+"""The memorised fraction is 1 % for new images and 100 % for copies, also if the data contains duplicates."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def images(n: int, seed: int) -> Tensor:
-    """(n, 12), around a few centres."""
+    """Return points around a few centres, (n, 12)."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(5, 12, generator=torch.Generator().manual_seed(0)) * 3
     return centres[torch.randint(5, (n,), generator=generator)] + torch.randn(n, 12, generator=generator)
@@ -39,7 +39,7 @@ def test_expected_share_is_exactly_the_level_of_the_rank() -> None:
 @pytest.mark.parametrize(
     "held_out", [None, torch.cat([images(1000, 2), TRAINING[:200]])], ids=["leave-one-out", "held-out"]
 )
-def test_duplicates_in_the_data_do_not_blind_it(held_out: Tensor | None) -> None:
+def test_duplicates_in_the_data(held_out: Tensor | None) -> None:
     training = torch.cat([TRAINING, TRAINING[:300]])
     assert memorised_fraction(TRAINING[:500], training, held_out).value == 1
     near = TRAINING[:500] + 1e-3
@@ -47,7 +47,7 @@ def test_duplicates_in_the_data_do_not_blind_it(held_out: Tensor | None) -> None
     assert 0.002 < memorised_fraction(images(4000, 3), training, held_out).value < 0.02
 
 
-def test_nothing_to_compare_with_is_refused() -> None:
+def test_held_out_copies_only_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"^memorisation: .*--metrics"):
         memorised_fraction(images(10, 3), TRAINING, TRAINING[:100])
 

@@ -1,4 +1,4 @@
-"""What holds for every metric, and the refusals."""
+"""Properties of all metrics, and their errors."""
 
 import pytest
 import torch
@@ -24,11 +24,11 @@ def random_features(n: int, seed: int, shift: float = 0.0) -> Features:
 
 
 SAMPLES, REFERENCE = random_features(300, 1, 0.5), random_features(400, 2)
-OPTIONS = Options(seed=0, replicates=30)
+OPTIONS = Options(replicates=30)
 
 
 class OnDisk:
-    """Rows that can be had in parts only, as those in files."""
+    """Rows that are only available in blocks, like those in files."""
 
     def __init__(self, rows: Tensor) -> None:
         self._rows = rows
@@ -80,7 +80,7 @@ def test_the_least_number_of_images_is_enough(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_fewer_images_are_told(name: str) -> None:
+def test_too_few_images_are_explained(name: str) -> None:
     metric = METRICS[name]
     least = metric.needs(SAMPLES)
     why = f" for {WIDTH} features" if least > WIDTH else ""
@@ -97,7 +97,7 @@ def test_no_resampling_no_interval() -> None:
     assert found["frechet_distance"].value == resampled["frechet_distance"].value
 
 
-def test_what_is_not_there_is_not_measured() -> None:
+def test_metrics_of_missing_columns_do_not_apply() -> None:
     bare = Features(SAMPLES.features, SAMPLES.pixels)
     reasons = {name: metric.applies(bare) for name, metric in METRICS.items()}
     assert {name for name, reason in reasons.items() if reason is not None} == {"inception_score", "accuracy"}

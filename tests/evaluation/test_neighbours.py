@@ -1,4 +1,4 @@
-"""Neighbours and what is made of them against brute force with scikit-learn."""
+"""Nearest neighbours and the metrics based on them, compared with brute force by scikit-learn."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def random(*shape: int, seed: int) -> Tensor:
 
 
 def brute_force(samples: Tensor, reference: Tensor, k: int) -> dict[str, float]:
-    """From the whole matrix of distances; radii by scikit-learn."""
+    """Compute the metrics from the whole matrix of distances, with radii by scikit-learn."""
     x, y = samples.double().numpy(), reference.double().numpy()
     radius_x, radius_y = (NearestNeighbors(n_neighbors=k).fit(z).kneighbors()[0][:, -1] for z in (x, y))
     between = np.sqrt(((x[:, None] - y[None]) ** 2).sum(-1))
@@ -53,7 +53,7 @@ def test_nearest_equals_scikit_learns(k: int) -> None:
     np.testing.assert_array_equal(indices, at)
 
 
-def test_a_row_is_left_out_by_place_and_its_double_is_not() -> None:
+def test_a_row_is_excluded_by_index_but_its_duplicate_is_not() -> None:
     rows = random(100, 5, seed=5) * 1e3
     rows[90] = rows[3]
     squared, indices = nearest(rows, rows, 1, own=torch.arange(100))
