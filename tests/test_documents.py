@@ -14,7 +14,6 @@ from torch import Tensor
 import ddpm.diffusion.samplers
 import ddpm.models.norm
 from ddpm.cli.parser import parse_command
-from ddpm.cli.train import parse_train
 from ddpm.config.commands import (
     AblateCommand,
     CompareCommand,
@@ -23,6 +22,7 @@ from ddpm.config.commands import (
     ProbeCommand,
     PushCommand,
     SampleCommand,
+    TrainCommand,
 )
 from ddpm.config.sections import SECTIONS
 from ddpm.config.study_files import read_study
@@ -32,7 +32,7 @@ from ddpm.diffusion.timesteps import timestep_grid
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), *(ROOT / "docs").glob("*.md")]
 COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
-    "train": parse_train,
+    "train": partial(parse_command, TrainCommand, "train.py"),
     "sample": partial(parse_command, SampleCommand, "sample.py"),
     "evaluate": partial(parse_command, EvaluateCommand, "evaluate.py"),
     "compare": partial(parse_command, CompareCommand, "compare.py"),
