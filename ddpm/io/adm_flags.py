@@ -74,7 +74,7 @@ class Flags:
         if self.diffusion_steps != 1000 and self.rescale_timesteps is not False:
             # improved-diffusion's default is true, and guided-diffusion's is false
             raise ValueError(
-                f"rescale_timesteps: must be given with diffusion_steps {self.diffusion_steps}; allowed: false, because "
+                f"rescale_timesteps: must be given with diffusion_steps {self.diffusion_steps}; allowed: false, as "
                 f"with true the input of the network is t * 1000 / {self.diffusion_steps}, and of this U-Net t"
             )
         if not self.channel_mult and self.image_size not in _CHANNEL_MULT:
