@@ -163,13 +163,13 @@ def test_the_layout_is_that_of_the_package() -> None:
 def test_the_examples_of_extensions_run() -> None:
     examples = blocks(ROOT / "docs" / "design.md", "python")
     norm, sampler = dict(vars(ddpm.models.norm)), dict(vars(ddpm.diffusion.samplers))
-    exec(next(text for text in examples if "class AdaGNTanh" in text), norm)
+    exec(next(text for text in examples if "class AdaGNShiftFirst" in text), norm)
     exec(next(text for text in examples if "def ddim_2m" in text), sampler)
 
     torch.manual_seed(0)
-    layer, h, emb = norm["AdaGNTanh"](8, 4, 2), torch.randn(3, 8, 5, 5), torch.randn(3, 4)
+    layer, h, emb = norm["AdaGNShiftFirst"](8, 4, 2), torch.randn(3, 8, 5, 5), torch.randn(3, 4)
     scale, shift = layer.proj(emb).chunk(2, dim=1)
-    expected = layer.norm(h) * (1 + scale.tanh())[..., None, None] + shift[..., None, None]
+    expected = (1 + scale)[..., None, None] * (layer.norm(h) + shift[..., None, None])
     torch.testing.assert_close(layer(h, emb), expected)
 
     # On Gaussian data of deviation 0.5, whose denoiser is known, the flow from x_T multiplies it by a constant.
