@@ -272,7 +272,8 @@ def draw_heat_map(
         scale = _add_axes(figure, (left, left + 216), (bottom + 12, bottom + 24))
         edges = np.linspace(least, norm.vmax or 0.0, 25)
         scale.pcolormesh(edges, [0, 1], [(edges[1:] + edges[:-1]) / 2], cmap=shades, norm=norm, antialiased=False)
-        scale.set_xticks(edges[::12], [f"{edge:.3g}" for edge in edges[::12]])
+        ends_and_middle = np.where(np.abs(edges) < 1e-9 * np.abs(edges).max(), 0.0, edges)[::12]     # rounding is 0
+        scale.set_xticks(ends_and_middle, [f"{edge:.3g}" for edge in ends_and_middle])
         scale.set_yticks([])
         scale.spines[:].set_visible(False)
         scale.grid(visible=False)
@@ -297,12 +298,12 @@ def thin(points: Sequence[tuple[float, float]], most: int = 250) -> tuple[list[t
     return means, together
 
 
-def format_compactly(value: float) -> str:
-    """Return a number in few characters, such as 25k, 1.5M or 0.02."""
+def format_compactly(value: float, digits: int = 4) -> str:
+    """Return a number in few characters, such as 25k, 1.5M or 0.02, with `digits` significant digits below 10,000."""
     for limit, unit, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
         if abs(value) >= limit:
             return f"{value / unit:.3g}{letter}"
-    return f"{value:.4g}"
+    return f"{value:.{digits}g}"
 
 
 def _new_figure(label: str, width: float, height: float) -> Figure:
@@ -335,7 +336,10 @@ def _set_ticks(axis: Axis, most: int = 6) -> None:
     else:
         axis.set_major_locator(ticker.MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
     axis.set_minor_locator(ticker.NullLocator())
-    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: format_compactly(value)))
+    # Ticks that lie close together relative to their size need more digits to differ, such as 0.99998 and 1.00002.
+    farthest, span = max(abs(low), abs(high)), abs(high - low)
+    digits = 4 + max(0, math.ceil(math.log10(farthest / span))) if farthest and span else 4
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: format_compactly(value, digits)))
 
 
 def _set_names(axis: Axis, positions: ArrayLike, names: Sequence[str], rotation: float = 0) -> None:

@@ -189,3 +189,15 @@ def test_thinning_takes_means_and_keeps_the_mean() -> None:
                                              (0.02, "0.02"), (-40_000, "-40k"), (1e-5, "1e-05")])
 def test_short_numbers(value: float, text: str) -> None:
     assert format_compactly(value) == text
+
+
+def test_ticks_that_lie_close_together_differ() -> None:
+    figure = draw_lines([Series("a", 0, [(1, 1.00001), (2, 1.00002), (3, 1.00003)])], "x", "y")
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert len(labels) > 2 and len(set(labels)) == len(labels), labels
+
+
+def test_a_color_scale_around_zero_says_zero() -> None:
+    figure = draw_heat_map([[-0.3, 0.1], [0.2, 0.3]], ["a", "b"], ["x", "y"], "shift", diverging=True)
+    labels = [label.get_text() for axes in figure.axes for label in axes.get_xticklabels()]
+    assert "0" in labels and not [label for label in labels if "e-1" in label], labels
