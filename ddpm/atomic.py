@@ -156,6 +156,29 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """Read a JSON object that `write_json` wrote.
+
+    Args:
+        path: the file.
+        keys: keys that the object must have.
+
+    Raises:
+        ValueError: if the file was changed so that it is no such object; the message names it.
+        OSError: if it cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ValueError(f"{path}: is damaged, it is not JSON; restore the file") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: is damaged, it is not a JSON object; restore the file")
+    for key in keys:
+        if key not in content:
+            raise ValueError(f"{path}: is damaged, {key} is missing; restore the file")
+    return content
+
+
 def json_digest(value: Any, length: int = 64) -> str:
     """Return the first `length` hexadecimal digits of the SHA-256 of a value in JSON form.
 

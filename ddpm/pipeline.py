@@ -337,6 +337,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         if not isinstance(batch_size, Integral) or batch_size < 1:
             raise ValueError(f"sample.batch_size: {batch_size!r} is out of range; allowed: 1 or more")
         if guide is not None:
+            self._check_guide(guide)
             _check_labels_for(guide, labels)
         check_drawing(schedule, sampler, steps, timestep_spacing, eta)
         shape = (config.in_channels, config.resolution, config.resolution)

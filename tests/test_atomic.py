@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.atomic import MANIFEST, find_damage, newest_intact, recover, write_directory_atomically
+from ddpm.atomic import (
+    MANIFEST,
+    find_damage,
+    newest_intact,
+    read_json,
+    recover,
+    write_directory_atomically,
+    write_json,
+)
 
 
 def fill_with(**files: bytes) -> Callable[[Path], None]:
@@ -245,3 +253,20 @@ def test_a_stray_file_is_passed_over(several: list[Path]) -> None:
     (several[0].parent / "step_00000999.zip").write_bytes(b"a copy that someone made")
     found, _ = newest_intact(several[0].parent)
     assert found == several[2]
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ('{"id": ', r"facts\.json: .*restore"),
+    ("[]", r"facts\.json: .*object.*restore"),
+    ("{}", r"facts\.json: .*data.*restore"),
+])
+def test_a_damaged_json_file_is_named(text: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "facts.json").write_text(text)
+    with pytest.raises(ValueError, match=expected) as refused:
+        read_json(tmp_path / "facts.json", "data")
+    assert "\n" not in str(refused.value)
+
+
+def test_json_comes_back(tmp_path: Path) -> None:
+    write_json(tmp_path / "facts.json", {"data": [1, None, "é"]})
+    assert read_json(tmp_path / "facts.json", "data") == {"data": [1, None, "é"]}

@@ -1,12 +1,12 @@
 """Everything that an evaluation needs, loaded and checked before any image is generated."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from accelerate import PartialState
 
 from ddpm import __version__
+from ddpm.atomic import read_json
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import SampleConfig
 from ddpm.config.yaml_files import run_of
@@ -119,5 +119,5 @@ def prepare_evaluation(
     extractors = load_extractors(command.extractor, data, processes.device, cache, require_classifier)
     trained_on, run = None, run_of(command.model)
     if run is not None:
-        trained_on = json.loads((run / "run.json").read_text())["data"]["fingerprint"] == data.fingerprint
+        trained_on = read_json(run / "run.json", "data")["data"].get("fingerprint") == data.fingerprint
     return EvaluationSetup(images, data, held_out, *extractors, names, trained_on)

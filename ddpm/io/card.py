@@ -7,6 +7,8 @@ from typing import Any
 
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
+from ddpm.atomic import read_json
+
 GRID = "samples.png"
 
 def write_card(
@@ -47,7 +49,7 @@ def write_card(
         grid=None if grid is None else GRID,
         class_names=class_names,
         label=repr(class_names[0] if class_names else None),
-        facts=json.loads(_read(run / "run.json", "{}")),
+        facts=read_json(run / "run.json") if (run / "run.json").is_file() else {},
         metrics=_last_metrics(run, step),
         step=step,
         config="\n".join(line for line in _read(run / "config.yaml").splitlines() if not line.startswith("#")),

@@ -1,7 +1,6 @@
 """The run directory: locked by one process at a time, with the configuration and the facts of its run."""
 
 import fcntl
-import json
 import os
 import secrets
 import socket
@@ -12,7 +11,7 @@ from typing import Any, Self
 
 from accelerate import Accelerator
 
-from ddpm.atomic import write_json, write_text
+from ddpm.atomic import read_json, write_json, write_text
 from ddpm.config.sections import Config, differences
 from ddpm.config.yaml_files import read_config
 from ddpm.io.provenance import git_commit, versions
@@ -92,10 +91,10 @@ class RunDirectory:
             if different:
                 listed = ", ".join(f"{key} ({old} there, {new} now)" for key, (old, new) in different.items())
                 raise ValueError(f"{self.path}: holds a run with other settings: {listed}; name another with --run-dir")
-            known = json.loads(facts_file.read_text())
-            if known["data"]["fingerprint"] != facts["data"]["fingerprint"]:
+            known = read_json(facts_file, "id", "data")
+            if known["data"].get("fingerprint") != facts["data"]["fingerprint"]:
                 raise ValueError(
-                    f"{self.path}: holds a run on other data ({known['data']['summary']} there, "
+                    f"{self.path}: holds a run on other data ({known['data'].get('summary')} there, "
                     f"{facts['data']['summary']} now); name another with --run-dir"
                 )
             return known

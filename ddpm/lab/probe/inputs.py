@@ -1,13 +1,13 @@
 """The inputs of a probe: a model, and the real images that it is measured on."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ddpm.atomic import read_json
 from ddpm.config.commands import EvaluateCommand, ProbeCommand
 from ddpm.config.sections import DataConfig
 from ddpm.config.yaml_files import read_config, run_of
@@ -110,7 +110,7 @@ def _held_out(command: ProbeCommand, source: DataConfig, data: ImageData) -> boo
     run, part = run_of(command.model), data.part
     if run is None:
         return None
-    if json.loads((run / "run.json").read_text())["data"]["fingerprint"] == data.fingerprint:
+    if read_json(run / "run.json", "data")["data"].get("fingerprint") == data.fingerprint:
         return False
     config = read_config(run / "config.yaml")
     own = parse_split(config.data.split)
