@@ -252,7 +252,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             class_labels: names or ids; None is the null class; a dict from class to weight is a blend; a list of these
                 gives one label per resolution of the network, from the finest to the coarsest.
             seeds: one seed per label, or the first of consecutive seeds; a `Walk` is a point between two seeds.
-            num_inference_steps: maximum number of network evaluations per image.
+            num_inference_steps: maximum number of evaluations of the denoiser per image.
             guidance_scale: guidance scale; 1 disables guidance.
             guidance_interval: range (low, high] of sigmas with guidance; all by default.
             guidance_rescale: 0 to 1, reduces overexposure caused by guidance.
@@ -381,7 +381,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             class_labels: one per image, as in `__call__`.
             num_inference_steps: number of timesteps.
             timestep_spacing: an entry of `ddpm.diffusion.timesteps.SPACINGS`.
-            iterations: network evaluations per timestep.
+            iterations: evaluations of the denoiser per timestep.
             batch_size: maximum number of images per network call.
 
         Returns:

@@ -13,7 +13,7 @@ import torch.distributed
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 
-# Other processes of a killed command hold its lock until they notice, which takes up to five seconds.
+# After a command has been killed, its remaining processes take up to five seconds to exit and release its lock.
 PATIENCE_SECONDS = 6.0
 
 Result = TypeVar("Result")

@@ -25,7 +25,7 @@ from ddpm.config.values import (
     field_types,
 )
 
-# The choices of each option are the names in the dict of variants that it selects from, as a test checks.
+# Must list the keys of the matching registry (tests/config/test_sections.py).
 ScheduleName = Literal["linear", "cosine", "sigmoid"]
 PredictionName = Literal["eps", "v", "x_0"]
 SamplerName = Literal["ddim", "ddpm", "dpmpp", "unipc", "euler", "heun"]
@@ -78,10 +78,11 @@ class ModelConfig(CheckedOptions, section="model"):
 
     Args:
         channels: base width of the network.
-        channel_mult: width multiplier of each stage, from the finest to the coarsest; each stage halves the resolution.
+        channel_mult: width multiplier of each stage, from the finest to the coarsest. The first stage keeps the
+            resolution, and each later stage halves it.
         num_res_blocks: number of residual blocks per stage.
         attention_resolutions: resolutions in pixels at which there is self-attention, in addition to the middle of the
-            network; null selects those of all stages but the first that have at most 16 pixels.
+            network; null selects all resolutions up to 16 pixels, except that of the first stage.
         head_channels: number of channels per attention head.
         norm: how the timestep and class embedding enters a residual block. `groupnorm` adds it before the norm;
             `groupnorm_matched` does too, with a wider embedding so that the number of parameters equals that of
@@ -199,7 +200,8 @@ class SamplerConfig(CheckedOptions):
 
     Args:
         sampler: sampling method; `ddpm` is ancestral sampling.
-        steps: maximum number of network evaluations per image.
+        steps: maximum number of evaluations of the denoiser per image. Guidance doubles the cost of the network for
+            each of them.
         timestep_spacing: spacing of the timesteps.
         eta: noise added by ddim, from 0 (deterministic) to 1 (as much as ddpm).
         guidance_scale: scale of the guidance; 1 disables it.

@@ -33,7 +33,7 @@ UNFAIR = {
 OF_NO_EFFECT_IF_PRETRAINED = {
     "model.": "has no effect, because model.pretrained in base determines the architecture; an arm may set {allowed}"
 }
-# Exceptions with these prefixes.
+# Options with a prefix above that an arm may set all the same.
 ALLOWED_IN_ARMS = {
     "data.": ("data.shuffle_labels", "data.horizontal_flip", "data.workers", "data.memory_gb"),
     "model.": ("model.dropout", "model.gradient_checkpointing"),
@@ -41,7 +41,7 @@ ALLOWED_IN_ARMS = {
 # Options that have no effect on the result, in addition to CHANGEABLE.
 OF_NO_EFFECT = {"train.log_every"}
 SWEEP_SEED = 1_000_000      # added to the first seed of the study for the runs that choose a learning rate
-# Suffixes of the files next to the folders of the arms.
+# An arm's name must not end like a file of the study, because its folder is next to them.
 FILES = (".yaml", ".json", ".html")
 
 
@@ -192,8 +192,8 @@ class Study:
             return
         if a.seed_shift == b.seed_shift:
             yield (
-                f"arms: {a.name} and {b.name} compute the same; change an option of one, or give it a seed_shift to "
-                "measure the effect of chance alone"
+                f"arms: {a.name} and {b.name} have the same configuration; change an option of one, or give it a "
+                "seed_shift to measure the effect of chance alone"
             )
         for seed in sorted({s + a.seed_shift for s in self.seeds} & {s + b.seed_shift for s in self.seeds}):
             yield (

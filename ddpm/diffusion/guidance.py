@@ -55,7 +55,7 @@ def with_and_without_class(denoiser: Denoiser, null_label: int) -> Pair:
     return predict_pair
 
 
-def with_and_by_guide(denoiser: Denoiser, guide: Denoiser) -> Pair:
+def denoiser_and_guide(denoiser: Denoiser, guide: Denoiser) -> Pair:
     """Return the pair of autoguidance, a denoiser and a weaker one (Karras et al. 2024, arXiv 2406.02507)."""
 
     def predict_both(x_t: Tensor, t: Tensor, labels: Tensor) -> tuple[Prediction, Prediction]:
@@ -101,10 +101,10 @@ def guided(
     def denoise_with_guidance(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
         strength: float | Tensor = scale
         if inside is not None:
-            guides = inside.to(t.device)[t]
-            if not guides.any():
+            is_guided = inside.to(t.device)[t]
+            if not is_guided.any():
                 return denoiser(x_t, t, labels)
-            strength = torch.where(guides, scale, 1.0).to(x_t.dtype)[:, None, None, None]
+            strength = torch.where(is_guided, scale, 1.0).to(x_t.dtype)[:, None, None, None]
         strong, weak = pair(x_t, t, labels)
         # Guide both views: one does not determine the other where the signal or the noise vanishes.
         x_0, eps = (b + strength * (a - b) for a, b in ((strong.x_0, weak.x_0), (strong.eps, weak.eps)))
@@ -156,7 +156,7 @@ def with_guidance(
         ValueError: if there is neither a null class nor a guide and the scale is not 1, and as in `guided`.
     """
     if guide is not None:
-        denoiser = guided(denoiser, with_and_by_guide(denoiser, guide), schedule, scale, interval, rescale)
+        denoiser = guided(denoiser, denoiser_and_guide(denoiser, guide), schedule, scale, interval, rescale)
     elif null_label is not None:
         denoiser = guided(denoiser, with_and_without_class(denoiser, null_label), schedule, scale, interval, rescale)
     elif scale != 1:

@@ -18,22 +18,23 @@ class Parameterization(NamedTuple):
     Attributes:
         target: (schedule, x_0, noise, t) -> the output of a perfect network, (B, C, H, W).
         decode: (schedule, output, x_t, t) -> Prediction.
-        unit: SNR -> ratio of the squared error of the output to the squared error of the x_0 that it implies.
+        output_error_per_x_0_error: SNR -> squared error of the output, divided by the squared error of the x_0 that it
+            implies.
     """
 
     target: Callable[[NoiseSchedule, Tensor, Tensor, Tensor], Tensor]
     decode: Callable[[NoiseSchedule, Tensor, Tensor, Tensor], Prediction]
-    unit: Callable[[Tensor], Tensor]
+    output_error_per_x_0_error: Callable[[Tensor], Tensor]
 
 
-def uniform_weight(snr: Tensor, unit: Tensor) -> Tensor:
+def uniform_weight(snr: Tensor, output_error_per_x_0_error: Tensor) -> Tensor:
     """Return weight 1 on the squared error of the output (for eps this is L_simple of Ho et al. 2020)."""
     return torch.ones_like(snr)
 
 
-def min_snr_weight(snr: Tensor, unit: Tensor, gamma: float = 5.0) -> Tensor:
+def min_snr_weight(snr: Tensor, output_error_per_x_0_error: Tensor, gamma: float = 5.0) -> Tensor:
     """Return weight min(SNR, gamma) on the squared error of x_0 (Hang et al. 2023, arXiv 2303.09556, section 3.4)."""
-    return snr.clamp(max=gamma) / unit
+    return snr.clamp(max=gamma) / output_error_per_x_0_error
 
 
 def uniform_timesteps(seed: int, position: Tensor, num_timesteps: int) -> Tensor:
@@ -44,9 +45,9 @@ def uniform_timesteps(seed: int, position: Tensor, num_timesteps: int) -> Tensor
 def low_discrepancy_timesteps(seed: int, position: Tensor, num_timesteps: int) -> Tensor:
     """Draw timesteps along a golden-ratio sequence with a random start: (B,) -> (B,).
 
-    Each timestep is uniform, and any run of consecutive positions covers 0..T-1 evenly, which reduces the variance of a
-    batch's loss. Kingma et al. 2021, arXiv 2107.00630, appendix I.1, stratify each batch instead; this sequence does
-    not depend on the batch size.
+    Each timestep is uniform, and any sequence of consecutive positions covers 0..T-1 evenly, which reduces the variance
+    of a batch's loss. Kingma et al. 2021, arXiv 2107.00630, appendix I.1, stratify each batch instead; this sequence
+    does not depend on the batch size.
     """
     return (((_sequence_start(seed) + position * 0x9E3779B9) & 0xFFFFFFFF) * num_timesteps) >> 32
 
@@ -96,7 +97,7 @@ def diffusion_loss(
     output, variance = split_output(unet(x_t, t, labels).sample, x_0.shape[1])
     snr = schedule.snr(t)
     error = (output.float() - parameterization.target(schedule, x_0, noise, t)).square().mean(dim=(1, 2, 3))  # (B,)
-    loss = weigh(snr, parameterization.unit(snr)) * error
+    loss = weigh(snr, parameterization.output_error_per_x_0_error(snr)) * error
     if variance is not None:
         frozen = parameterization.decode(schedule, output.detach().float(), x_t, t)
         bound = variational_bound(schedule, x_0, x_t, t, frozen._replace(variance_fraction=variance.float()))

@@ -1,7 +1,8 @@
 """Samplers: from noise x_T to an image x_0 over a list of timesteps.
 
 A sampler gets a denoiser and a schedule; it does not know about networks or guidance. To add one, write a function with
-the arguments of `ddim` and one entry of SAMPLERS.
+the positional arguments of `ddim`, and `noise` and `on_step`; one entry of SAMPLERS; and its name in the Literal of the
+option in `ddpm/config/sections.py`.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,11 @@ from torch import Tensor
 
 from ddpm.diffusion.schedule import Denoiser, NoiseSchedule, Prediction
 from ddpm.diffusion.solvers import dpm_solver, euler, heun, unipc
+
+
+def _alpha_bar(schedule: NoiseSchedule, t: int) -> float:
+    """Return the entry of `alphas_cumprod` at a timestep; at -1, where there is no noise, it is 1."""
+    return float(schedule.alphas_cumprod[t]) if t >= 0 else 1.0
 
 
 @torch.no_grad()
@@ -45,24 +51,25 @@ def ddim(
         x_0, (B, C, H, W).
     """
     x = x_T
-    for i, (t, after) in enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True)):
+    for i, (t, s) in enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True)):          # from x_t to x_s, s < t
         step = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
         prediction = denoiser(x, step, labels)
         if on_step is not None:
             on_step(i, x, prediction)
-        alpha_bar, alpha_bar_after = (float(schedule.alphas_cumprod[s]) if s >= 0 else 1.0 for s in (t, after))
-        beta = 1 - alpha_bar / alpha_bar_after                  # of the step between these timesteps
-        posterior_variance = beta * (1 - alpha_bar_after) / (1 - alpha_bar)
-        sigma = eta * posterior_variance**0.5                   # equation 16
-        direction = max(1 - alpha_bar_after - sigma**2, 0.0) ** 0.5
-        x = alpha_bar_after**0.5 * prediction.x_0 + direction * prediction.eps
-        if sigma > 0:
+        alpha_bar_t, alpha_bar_s = _alpha_bar(schedule, t), _alpha_bar(schedule, s)
+        beta = 1 - alpha_bar_t / alpha_bar_s                    # of the step between these timesteps
+        posterior_variance = beta * (1 - alpha_bar_s) / (1 - alpha_bar_t)
+        std = eta * posterior_variance**0.5                     # equation 16, sigma in the paper
+        direction = max(1 - alpha_bar_s - std**2, 0.0) ** 0.5
+        x = alpha_bar_s**0.5 * prediction.x_0 + direction * prediction.eps
+        if std > 0:
             assert noise is not None
-            std: float | Tensor = sigma
             if learned_variance and prediction.variance_fraction is not None:
                 fraction = prediction.variance_fraction
-                std = beta ** (0.5 * fraction) * posterior_variance ** (0.5 * (1 - fraction))
-            x = x + std * noise(i)
+                learned_std = beta ** (0.5 * fraction) * posterior_variance ** (0.5 * (1 - fraction))
+                x = x + learned_std * noise(i)
+            else:
+                x = x + std * noise(i)
     return x
 
 
@@ -96,21 +103,21 @@ def invert(
         x_T, (B, C, H, W).
     """
     x = x_0
-    for before, t in zip([-1, *reversed(timesteps[1:])], reversed(timesteps), strict=True):
+    for s, t in zip([-1, *reversed(timesteps[1:])], reversed(timesteps), strict=True):      # from x_s to x_t, s < t
         step = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
-        alpha_bar, alpha_bar_before = (float(schedule.alphas_cumprod[s]) if s >= 0 else 1.0 for s in (t, before))
-        signal, signal_before = alpha_bar**0.5, alpha_bar_before**0.5
-        noise, noise_before = (1 - alpha_bar) ** 0.5, (1 - alpha_bar_before) ** 0.5
+        alpha_bar_t, alpha_bar_s = _alpha_bar(schedule, t), _alpha_bar(schedule, s)
+        signal_t, noise_t = alpha_bar_t**0.5, (1 - alpha_bar_t) ** 0.5          # factors of x_0 and eps in x_t
+        signal_s, noise_s = alpha_bar_s**0.5, (1 - alpha_bar_s) ** 0.5
         x_t = x
         for _ in range(iterations):
             # Keep one of the denoiser's x_0 and eps and derive the other from x. The iteration converges fastest if
             # the one that is kept depends little on x_t: eps where there is little noise, x_0 where there is much.
             x_0_t, eps, _ = denoiser(x_t, step, labels)
-            if signal_before > noise_before:
-                x_0_t = (x - noise_before * eps) / signal_before
+            if signal_s > noise_s:
+                x_0_t = (x - noise_s * eps) / signal_s
             else:
-                eps = (x - signal_before * x_0_t) / noise_before
-            x_t = signal * x_0_t + noise * eps
+                eps = (x - signal_s * x_0_t) / noise_s
+            x_t = signal_t * x_0_t + noise_t * eps
         x = x_t
     return x
 
@@ -121,19 +128,21 @@ class Sampler(NamedTuple):
     Attributes:
         run: the function.
         order: order of convergence for smooth solutions: the error is proportional to num_steps ** -order.
-        points: number of evaluations of the denoiser -> the largest number of timesteps that they suffice for.
+        points: number of evaluations of the denoiser -> largest number of timesteps that needs at most this many.
         takes_eta: whether the function has the option `eta`.
+        stochastic: whether it draws noise with its default options.
     """
 
     run: Callable[..., Tensor]
     order: int
     points: Callable[[int], int] = lambda evaluations: evaluations
     takes_eta: bool = False
+    stochastic: bool = False
 
 
 SAMPLERS = {
     "ddim": Sampler(ddim, order=1, takes_eta=True),
-    "ddpm": Sampler(ddpm, order=1),
+    "ddpm": Sampler(ddpm, order=1, stochastic=True),
     "dpmpp": Sampler(dpm_solver, order=2),
     "unipc": Sampler(unipc, order=2),
     "euler": Sampler(euler, order=1),

@@ -79,7 +79,7 @@ def class_seeds(labels: Sequence[int], seed: int, num_classes: int) -> list[int]
 
 
 def check_drawing(schedule: NoiseSchedule, sampler: str, steps: int, timestep_spacing: str, eta: float) -> list[int]:
-    """Check the settings of a sampler and return the timesteps that it visits with `steps` network evaluations.
+    """Check a sampler's settings; return the timesteps that it visits with at most `steps` evaluations of the denoiser.
 
     Raises:
         ValueError: for an unknown name, or a number that the sampler or the schedule does not allow.
@@ -120,7 +120,7 @@ def draw(
         shape: (C, H, W) of an image.
         device: device of the network.
         sampler: an entry of SAMPLERS.
-        steps: maximum number of network evaluations per image.
+        steps: maximum number of evaluations of the denoiser per image.
         timestep_spacing: an entry of SPACINGS.
         eta: noise added by ddim, 0 to 1.
         batch_size: images per network call; a smaller batch is padded with copies of its last image.

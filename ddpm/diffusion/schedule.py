@@ -9,7 +9,9 @@ from torch import Tensor
 
 
 class Prediction(NamedTuple):
-    """The output of a denoiser at x_t: two views of the same prediction, with x_t = signal * x_0 + noise * eps.
+    """The output of a denoiser at x_t: two views of the same prediction.
+
+    They satisfy x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps, where alpha_bar is the entry of `alphas_cumprod`.
 
     Attributes:
         x_0: the denoised image, (B, C, H, W).
@@ -64,8 +66,8 @@ class NoiseSchedule:
         previous = torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])
         self.posterior_variance = betas * (1 - previous) / (1 - self.alphas_cumprod)
         self._tables = {
-            "signal": self.alphas_cumprod.sqrt(),
-            "noise": (1 - self.alphas_cumprod).sqrt(),
+            "sqrt_alpha_bar": self.alphas_cumprod.sqrt(),
+            "sqrt_one_minus_alpha_bar": (1 - self.alphas_cumprod).sqrt(),
             "snr": self.alphas_cumprod / (1 - self.alphas_cumprod),
             "posterior_x_0": previous.sqrt() * betas / (1 - self.alphas_cumprod),
             "posterior_x_t": (1 - betas).sqrt() * (1 - previous) / (1 - self.alphas_cumprod),
@@ -95,9 +97,14 @@ class NoiseSchedule:
             values = self._tables[table]
         return values[t].to(dtype)[:, None, None, None]                             # (B, 1, 1, 1)
 
+    def _sqrt_alpha_bars(self, t: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) at t, the factors of x_0 and of the noise in x_t."""
+        return self._at("sqrt_alpha_bar", t, dtype), self._at("sqrt_one_minus_alpha_bar", t, dtype)
+
     def q_sample(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Draw x_t from q(x_t | x_0), equation 4: (B, C, H, W), (B,), (B, C, H, W) -> (B, C, H, W)."""
-        return self._at("signal", t, x_0.dtype) * x_0 + self._at("noise", t, x_0.dtype) * noise
+        sqrt_alpha_bar, sqrt_one_minus_alpha_bar = self._sqrt_alpha_bars(t, x_0.dtype)
+        return sqrt_alpha_bar * x_0 + sqrt_one_minus_alpha_bar * noise
 
     def snr(self, t: Tensor) -> Tensor:
         """Return the signal-to-noise ratio alphas_cumprod / (1 - alphas_cumprod): (B,) -> (B,)."""
@@ -116,21 +123,25 @@ class NoiseSchedule:
         return fraction * upper + (1 - fraction) * lower
 
     def velocity(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Return v = signal * eps - noise * x_0 (Salimans & Ho 2022, arXiv 2202.00512, appendix D)."""
-        return self._at("signal", t, x_0.dtype) * noise - self._at("noise", t, x_0.dtype) * x_0
+        """Return v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x_0 (Salimans & Ho 2022, arXiv 2202.00512, app. D)."""
+        sqrt_alpha_bar, sqrt_one_minus_alpha_bar = self._sqrt_alpha_bars(t, x_0.dtype)
+        return sqrt_alpha_bar * noise - sqrt_one_minus_alpha_bar * x_0
 
     def from_eps(self, eps: Tensor, x_t: Tensor, t: Tensor) -> Prediction:
         """Interpret a network output as the noise."""
-        return Prediction((x_t - self._at("noise", t, eps.dtype) * eps) / self._at("signal", t, eps.dtype), eps)
+        sqrt_alpha_bar, sqrt_one_minus_alpha_bar = self._sqrt_alpha_bars(t, eps.dtype)
+        return Prediction((x_t - sqrt_one_minus_alpha_bar * eps) / sqrt_alpha_bar, eps)
 
     def from_x_0(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Prediction:
         """Interpret a network output as the clean image; also derives eps from a changed x_0."""
-        return Prediction(x_0, (x_t - self._at("signal", t, x_0.dtype) * x_0) / self._at("noise", t, x_0.dtype))
+        sqrt_alpha_bar, sqrt_one_minus_alpha_bar = self._sqrt_alpha_bars(t, x_0.dtype)
+        return Prediction(x_0, (x_t - sqrt_alpha_bar * x_0) / sqrt_one_minus_alpha_bar)
 
     def from_v(self, v: Tensor, x_t: Tensor, t: Tensor) -> Prediction:
         """Interpret a network output as the velocity."""
-        signal, noise = self._at("signal", t, v.dtype), self._at("noise", t, v.dtype)
-        return Prediction(signal * x_t - noise * v, noise * x_t + signal * v)
+        sqrt_alpha_bar, sqrt_one_minus_alpha_bar = self._sqrt_alpha_bars(t, v.dtype)
+        x_0 = sqrt_alpha_bar * x_t - sqrt_one_minus_alpha_bar * v
+        return Prediction(x_0, sqrt_one_minus_alpha_bar * x_t + sqrt_alpha_bar * v)
 
 
 def _from_alpha_bar(alpha_bar: Callable[[float], float], num_timesteps: int, max_beta: float = 0.999) -> Tensor:

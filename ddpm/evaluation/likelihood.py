@@ -18,7 +18,7 @@ from ddpm.diffusion.timesteps import SIGMA_MAX, logsnr
 from ddpm.evaluation.estimates import Estimate, mean_estimate
 from ddpm.randomness import Purpose, bits, normal
 
-ROWS = 256      # batch size of the denoiser
+DENOISER_BATCH_SIZE = 256
 
 # (x_0, x_t, t, the denoiser's prediction) -> one number per image
 Score = Callable[[Tensor, Tensor, Tensor, Prediction], Tensor]
@@ -82,7 +82,7 @@ def denoising_errors(
     indices: Tensor,
     timesteps: Sequence[int],
     seed: int,
-    rows: int = ROWS,
+    batch_size: int = DENOISER_BATCH_SIZE,
 ) -> Tensor:
     """Return the mean squared error of x_0 over the pixels of each image, at each of the timesteps.
 
@@ -97,7 +97,7 @@ def denoising_errors(
         indices: int64 (B,) in [0, 2^31), the index of each image; with the seed it determines the noise.
         timesteps: S of 0..T-1.
         seed: of the noise, in [0, 2^63).
-        rows: batch size of the denoiser.
+        batch_size: batch size of the denoiser.
 
     Returns:
         float64 (B, S), for images in [-1, 1].
@@ -110,7 +110,7 @@ def denoising_errors(
         return (prediction.x_0.double() - x_0.double()).square().mean(dim=(1, 2, 3))
 
     t = torch.tensor(timesteps, device=images.device).expand(len(images), -1)                   # (B, S)
-    return _scores(error, denoiser, schedule, from_uint8(images), labels, indices, t, seed, rows)
+    return _scores(error, denoiser, schedule, from_uint8(images), labels, indices, t, seed, batch_size)
 
 
 def denoising_curve(errors: Tensor, schedule: NoiseSchedule, timesteps: Sequence[int]) -> list[ErrorPoint]:
@@ -166,7 +166,7 @@ def bound_terms(
     indices: Tensor,
     evaluations: int,
     seed: int,
-    rows: int = ROWS,
+    batch_size: int = DENOISER_BATCH_SIZE,
 ) -> Tensor:
     """Estimate the variational bound of each image, as terms that sum to its bits per dimension.
 
@@ -182,7 +182,7 @@ def bound_terms(
         indices: int64 (B,) in [0, 2^31), the index of each image; with the seed it determines timesteps and noise.
         evaluations: number of strata S, 1 to T.
         seed: of the random numbers, in [0, 2^63).
-        rows: batch size of the denoiser.
+        batch_size: batch size of the denoiser.
 
     Returns:
         float64 (B, S + 1): the strata in order of timesteps, and the divergence of the prior.
@@ -200,7 +200,7 @@ def bound_terms(
         prediction = prediction._replace(x_0=prediction.x_0.clamp(-1, 1))
         return variational_bound(schedule, x_0, x_t, t, prediction).double()
 
-    terms = width * _scores(bound, denoiser, schedule, x_0, labels, indices, t, seed, rows)      # (B, S)
+    terms = width * _scores(bound, denoiser, schedule, x_0, labels, indices, t, seed, batch_size)        # (B, S)
     return torch.cat([terms, prior_bound(schedule, x_0).double()[:, None]], dim=1)              # (B, S + 1)
 
 
@@ -226,12 +226,12 @@ def _scores(
     indices: Tensor,
     timesteps: Tensor,
     seed: int,
-    rows: int,
+    batch_size: int,
 ) -> Tensor:
     """Return the scores of images (B, C, H, W) at their timesteps (B, S): float64 (B, S)."""
     of_pair = torch.arange(len(x_0), device=x_0.device).repeat_interleave(timesteps.shape[1])   # (B * S,)
     found = []
-    for i, t in zip(of_pair.split(rows), timesteps.flatten().split(rows), strict=True):
+    for i, t in zip(of_pair.split(batch_size), timesteps.flatten().split(batch_size), strict=True):
         noise = normal(seed, Purpose.EVALUATION_NOISE, (indices[i] << 32) + t, tuple(x_0.shape[1:]))
         x_t = schedule.q_sample(x_0[i], t, noise)
         values = score(x_0[i], x_t, t, denoiser(x_t, t, labels[i]))

@@ -11,7 +11,7 @@ from ddpm.models.unet import UNet
 
 # A channel whose gain |1 + scale| stays below this is effectively off: at most a twentieth of the feature remains.
 DEAD = 0.05
-# Maximum numbers of timesteps and classes in `watch`, both evenly spaced.
+# Maximum numbers of timesteps and classes in `summarize_modulation`, both evenly spaced.
 TIMESTEPS, CLASSES = 4, 10
 
 
@@ -122,7 +122,7 @@ def _by_stage(unet: UNet) -> dict[str, list[ModulatedLayer]]:
 
 
 @torch.no_grad()
-def watch(unet: UNet, num_timesteps: int) -> dict[str, float | None]:
+def summarize_modulation(unet: UNet, num_timesteps: int) -> dict[str, float | None]:
     """Summarise the modulation at a few timesteps and classes in numbers that training logs.
 
     Each operation treats all layers together, and the numbers are fetched at once, so this costs little compared with a

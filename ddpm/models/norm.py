@@ -1,6 +1,8 @@
 """The adaptive-normalization family: how the embedding of timestep and class enters a residual block.
 
-To add a norm, write a subclass of AdaptiveNorm and one entry of NORMS.
+To add a norm, write a subclass of AdaptiveNorm, one entry of NORMS, and its name in the Literal of the option in
+`ddpm/config/sections.py`. A norm whose `modulation` has "scale" must multiply by (1 + scale), because
+`summarize_modulation` and the probe interpret it so.
 """
 
 from typing import ClassVar
@@ -65,12 +67,12 @@ class AdaptiveNorm(nn.Module):
         proj: projection of the embedding to `modulation`.
         modulation: outputs of `proj` in their order: `scale` multiplies as (1 + scale), `shift` is added.
         shift_before_norm: whether the shift is added before the norm, which partly erases it.
-        parameters_of: the entry of NORMS whose parameter count a U-Net with this norm is widened to, or None.
+        match_parameters_of: the entry of NORMS whose parameter count a U-Net with this norm is widened to, or None.
     """
 
     modulation: ClassVar[tuple[str, ...]]
     shift_before_norm: ClassVar[bool] = False
-    parameters_of: ClassVar[str | None] = None
+    match_parameters_of: ClassVar[str | None] = None
 
     def __init__(self, channels: int, emb_channels: int, groups: int) -> None:
         super().__init__()
@@ -160,7 +162,7 @@ class AdditiveGroupNorm(AdaptiveNorm):
 class MatchedGroupNorm(AdditiveGroupNorm):
     """AdditiveGroupNorm in a U-Net whose embedding is widened until it has as many parameters as with AdaGN."""
 
-    parameters_of = "adagn"
+    match_parameters_of = "adagn"
 
 
 NORMS: dict[str, type[AdaptiveNorm]] = {

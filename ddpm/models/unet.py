@@ -63,7 +63,7 @@ class UNet(ModelMixin, ConfigMixin):
         norm_groups: maximum number of groups of a norm.
         min_group_channels: minimum number of channels per group.
         emb_channels: D, the width of the embeddings; a multiple of 4 with cross-attention. By default 4 * channels, or
-            for a norm with `parameters_of` the width that gives the model as many parameters as with that norm.
+            for a norm with `match_parameters_of` the width that gives the model as many parameters as with that norm.
         dropout: probability in the residual blocks.
         resample: `resblock` (residual blocks change the resolution) or `conv` (convolutions do).
         seed: seed of the initial weights.
@@ -114,7 +114,7 @@ class UNet(ModelMixin, ConfigMixin):
         if emb_channels is not None and (emb_channels < 1 or emb_channels % divisor):
             raise ValueError(f"emb_channels: {emb_channels} is out of range; allowed: multiples of {divisor} above 0")
         self.gradient_checkpointing = False
-        matched_norm = lookup(NORMS, norm, "model.norm").parameters_of
+        matched_norm = lookup(NORMS, norm, "model.norm").match_parameters_of
         if emb_channels is None:
             emb_channels = 4 * channels
             if matched_norm is not None:
@@ -125,7 +125,10 @@ class UNet(ModelMixin, ConfigMixin):
         self.initialize(seed)
 
     def _parameters_with(self, norm: str, emb_channels: int) -> int:
-        """Return the number of parameters with another norm and embedding width; leaves meta layers behind."""
+        """Return the number of parameters with another norm and embedding width.
+
+        This overwrites the layers with meta tensors; call `_build` afterwards.
+        """
         with torch.device("meta"):
             self._build(norm, emb_channels)
         return sum(p.numel() for p in self.parameters())

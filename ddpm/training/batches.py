@@ -12,7 +12,7 @@ from ddpm.config.sections import Config, TrainConfig
 from ddpm.data import ImageData
 from ddpm.randomness import Purpose, permutation
 
-GRACE_SECONDS = 20      # how long a data worker outlives a request to stop
+GRACE_SECONDS = 20      # how long a data worker keeps running after SIGTERM
 
 
 def apply_label_shuffle(data: ImageData, config: Config) -> ImageData:
@@ -103,7 +103,7 @@ def load_micro_batches(
 
 
 def _outlive_signals(worker: int) -> None:
-    """Let the process that asked for the data finish its step when both receive a signal to stop."""
+    """Keep a data worker running after SIGINT or SIGTERM, so that the main process can finish its step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE_SECONDS))
 

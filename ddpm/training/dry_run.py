@@ -32,7 +32,7 @@ def multiply_adds(unet: UNet) -> int:
 
 
 def describe_architecture(config: Config, unet: UNet) -> str:
-    """Return the clause on the resolutions with attention and on the pretrained model of a run, if there is one."""
+    """Describe where the U-Net has attention and, for a pretrained model, where its weights come from."""
     sizes = " and ".join(f"{size}x{size}" for size in unet.config.attention_resolutions)
     pretrained = config.model.pretrained
     origin = "" if pretrained is None else f", architecture and weights of {pretrained}"

@@ -14,7 +14,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from ddpm.config.sections import Config, TrainConfig
 from ddpm.processes import check_launch, join_processes, on_main
 
-# With evaluation, the others wait while the main process trains the reference classifier: long without a GPU.
+# The other processes wait until the main process has trained the reference classifier, which is slow without a GPU.
 EVALUATION_PATIENCE = timedelta(hours=12)
 # A launcher forwards a Ctrl-C to processes that have already received it; a second one by the user comes later.
 ECHO_SECONDS = 2.0

@@ -18,7 +18,7 @@ from ddpm.data import ImageData
 from ddpm.diffusion.divergence import Diverged
 from ddpm.diffusion.objective import TIMESTEP_SAMPLERS, diffusion_loss
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.evaluation.modulation import watch
+from ddpm.evaluation.modulation import summarize_modulation
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import broadcast_from_main, first_on_main, on_main
@@ -44,12 +44,12 @@ class Trainer:
         data: the images.
         schedule: the forward process.
         unet: the model.
-        path: the run directory, which the main process holds.
+        path: the run directory, of which the main process holds the lock.
         metrics: measures generated images during training; None for no evaluation.
 
     Attributes:
-        unet: the model; `model` trains its parameters.
-        model: the model, wrapped for several processes.
+        unet: the model.
+        model: `unet`, wrapped in DistributedDataParallel if there are several processes.
         ema: the exponential moving average of its weights, from which samples are generated.
         step: number of optimizer steps so far, including skipped updates.
         skipped: number of updates that were skipped because a loss or gradient was not finite.
@@ -225,7 +225,7 @@ class Trainer:
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "skipped": self.skipped,
             "images_per_s": round((self.step - self.timed_from) * self.config.train.batch_size / seconds, 1),
-            **watch(self.unet, self.schedule.num_timesteps),
+            **summarize_modulation(self.unet, self.schedule.num_timesteps),
         }
         self.timed_from = self.step
         self.sums = dict.fromkeys(self.sums, 0)

@@ -58,13 +58,13 @@ OTHERS = {"train.lr_schedule", "train.mixed_precision", "tracking.wandb"}
 
 
 def test_choices_are_the_entries_of_the_registries() -> None:
-    found = {name: choices(kind) for name, kind in OPTIONS.items() if choices(kind)}
-    assert {name: [*entries] for name, entries in REGISTRIES.items()} == {
+    found = {name: {*choices(kind)} for name, kind in OPTIONS.items() if choices(kind)}
+    assert {name: {*entries} for name, entries in REGISTRIES.items()} == {
         name: names for name, names in found.items() if name not in OTHERS
     }
     assert found.keys() == REGISTRIES.keys() | OTHERS
-    of_convert = {name: choices(kind) for name, kind in field_types(ConvertCommand).items() if choices(kind)}
-    assert of_convert == {name: [*entries] for name, entries in OF_CONVERT.items()}
+    of_convert = {name: {*choices(kind)} for name, kind in field_types(ConvertCommand).items() if choices(kind)}
+    assert of_convert == {name: {*entries} for name, entries in OF_CONVERT.items()}
 
 
 def changed(**sections: dict[str, Any]) -> Config:

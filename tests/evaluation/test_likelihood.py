@@ -203,8 +203,9 @@ def measures() -> list:
 def test_neither_batch_nor_order_matter(measure: Callable[..., Tensor]) -> None:
     images, labels, indices = some_images(10)
     whole = measure(images, labels, indices, seed=3)
-    for rows in (1, 4, 25):
-        torch.testing.assert_close(measure(images, labels, indices, seed=3, rows=rows), whole, rtol=1e-6, atol=0)
+    for batch_size in (1, 4, 25):
+        scores = measure(images, labels, indices, seed=3, batch_size=batch_size)
+        torch.testing.assert_close(scores, whole, rtol=1e-6, atol=0)
     alone = [measure(images[i:j], labels[i:j], indices[i:j], seed=3) for i, j in ((0, 1), (1, 7), (7, 10))]
     torch.testing.assert_close(torch.cat(alone), whole, rtol=1e-6, atol=0)      # float32 sums in another order
     order = torch.randperm(10, generator=torch.Generator().manual_seed(0))

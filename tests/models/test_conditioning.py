@@ -182,7 +182,7 @@ def test_shared_tensors_start_equal(norm: str) -> None:
         assert first.keys() <= state.keys()
         assert {name for name in state if name not in first} == {name for name in state if "cross_attentions" in name}
         other = {name for name, tensor in first.items() if tensor.shape != state[name].shape}
-        widened = r"time_embed\.|class_embed\." if NORMS[norm].parameters_of else "nothing"
+        widened = r"time_embed\.|class_embed\." if NORMS[norm].match_parameters_of else "nothing"
         assert all(re.search(rf"norm2\.proj\.|{widened}", name) for name in other), conditioning
         assert all(torch.equal(state[name], tensor) for name, tensor in first.items() if name not in other)
 

@@ -77,7 +77,7 @@ def test_every_norm_says_what_its_projection_yields(norm: str) -> None:
     assert layer.modulation in (("scale", "shift"), ("scale",), ("shift",))
     assert layer.proj.weight.shape == (len(layer.modulation) * 12, 10)
     assert isinstance(layer.norm, nn.GroupNorm) and layer.norm.weight.shape == layer.norm.bias.shape == (12,)
-    assert layer.parameters_of is None or layer.parameters_of in NORMS
+    assert layer.match_parameters_of is None or layer.match_parameters_of in NORMS
     assert isinstance(layer, AdditiveGroupNorm) == layer.shift_before_norm
 
 

@@ -89,7 +89,7 @@ def test_norms_start_from_equal_shared_tensors() -> None:
     for norm, state in states.items():
         shared = [name for name, t in state.items() if name in first and first[name].shape == t.shape]
         assert {"conv_in.weight", "mid.blocks.0.conv1.weight", "mid.attentions.0.qkv.weight"} <= {*shared}, norm
-        if NORMS[norm].parameters_of is None:
+        if NORMS[norm].match_parameters_of is None:
             assert {"time_embed.linear1.weight", "class_embed.weight"} <= {*shared}, norm
         assert all(torch.equal(state[name], first[name]) for name in shared), norm
 

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from ddpm.diffusion.schedule import Denoiser
 from ddpm.evaluation.estimates import Estimate, mean_estimate
-from ddpm.evaluation.likelihood import ROWS, denoising_errors
+from ddpm.evaluation.likelihood import DENOISER_BATCH_SIZE, denoising_errors
 from ddpm.evaluation.modulation import modulated_layers
 from ddpm.lab.probe.inputs import Images
 from ddpm.lab.probe.results import Freezing, Rise
@@ -36,7 +36,7 @@ class Freezer:
         timesteps: Tensor,
         classes: Tensor,
         seed: int,
-        rows: int = ROWS,
+        rows: int = DENOISER_BATCH_SIZE,
     ) -> None:
         self.unet, self.schedule, self.denoiser = pipeline.unet, pipeline.schedule, pipeline.denoiser(clip=False)
         self.images, self.error_steps, self.seed, self.rows = images, error_steps, seed, rows

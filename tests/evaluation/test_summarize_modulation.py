@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ddpm.evaluation.modulation import modulated_layers, modulations, watch
+from ddpm.evaluation.modulation import modulated_layers, modulations, summarize_modulation
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import UNet
 
@@ -36,7 +36,7 @@ def test_only_the_parts_that_the_norm_has(norm: str) -> None:
     parts = NORMS[norm].modulation
     expected = {f"{part}_{name}" for part in parts for name in ("rms", "rms_least", "rms_most", *SOURCES)}
     expected |= {"flips", "dead"} if "scale" in parts else set()
-    found = watch(build(norm), T)
+    found = summarize_modulation(build(norm), T)
     assert {*found} == {f"modulation/{name}" for name in expected}
     assert not any(found.values())          # projections start at zero
 
@@ -44,7 +44,7 @@ def test_only_the_parts_that_the_norm_has(norm: str) -> None:
 def test_numbers_layer_by_layer() -> None:
     """Compare with numpy's variances, at all timesteps and classes of a small model."""
     unet = filled(build())
-    found = watch(unet, num_timesteps=4)
+    found = summarize_modulation(unet, num_timesteps=4)
     values = modulations(unet, torch.arange(4), torch.arange(10))
     for part in ("scale", "shift"):
         layers = [v[part].double().numpy() for v in values.values()]
@@ -74,7 +74,7 @@ def test_failures_show(scale: float, flips: float, dead: float) -> None:
     with torch.no_grad():
         for layer in modulated_layers(unet):
             layer.norm.proj.bias[: layer.norm.norm.num_channels] = scale
-    found = watch(unet, T)
+    found = summarize_modulation(unet, T)
     assert (found["modulation/flips"], found["modulation/dead"]) == (flips, dead)
     assert found["modulation/scale_rms_least"] == pytest.approx(abs(scale))
     assert found["modulation/shift_rms_most"] == 0
@@ -84,7 +84,7 @@ def test_one_layer_that_explodes_shows() -> None:
     unet = build()
     with torch.no_grad():
         modulated_layers(unet)[3].norm.proj.bias.fill_(100)
-    found = watch(unet, T)
+    found = summarize_modulation(unet, T)
     assert (found["modulation/scale_rms_least"], found["modulation/scale_rms_most"]) == (0, 100)
 
 
@@ -94,7 +94,7 @@ def test_numbers_that_are_not_finite_are_none(value: float) -> None:
     unet = filled(build())
     with torch.no_grad():
         modulated_layers(unet)[0].norm.proj.bias[:1] = value
-    found = watch(unet, T)
+    found = summarize_modulation(unet, T)
     unknown = {f"scale_{name}" for name in ("rms", "rms_most", *SOURCES)} | {"flips", "dead"}
     unknown |= {"scale_rms_least"} if math.isnan(value) else set()
     assert {name for name, number in found.items() if number is None} == {f"modulation/{name}" for name in unknown}
@@ -102,7 +102,7 @@ def test_numbers_that_are_not_finite_are_none(value: float) -> None:
 
 @pytest.mark.parametrize(("classes", "timesteps"), [(0, 1000), (1, 2), (2, 3), (1000, 1)])
 def test_any_number_of_classes_and_timesteps(classes: int, timesteps: int) -> None:
-    found = watch(filled(build(classes=classes)), timesteps)
+    found = summarize_modulation(filled(build(classes=classes)), timesteps)
     assert all(isinstance(value, float) for value in found.values())
     if classes < 2:
         assert found["modulation/scale_class"] == pytest.approx(0, abs=1e-6)
@@ -112,8 +112,8 @@ def test_training_does_not_notice() -> None:
     unet = filled(build()).train()
     weights = {name: value.clone() for name, value in unet.state_dict().items()}
     state = torch.get_rng_state()
-    first = watch(unet, T)
-    assert watch(unet, T) == first
+    first = summarize_modulation(unet, T)
+    assert summarize_modulation(unet, T) == first
     assert torch.equal(torch.get_rng_state(), state) and unet.training
     assert all(torch.equal(value, weights[name]) for name, value in unet.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in unet.parameters())
