@@ -172,7 +172,7 @@ def draw_rows(rows: Sequence[Row], label: str, limits: Sequence[float] = (), sid
     axes.set_title(sides[0], loc="left")
     axes.set_title(sides[1], loc="right")
     axes.grid(axis="y", visible=False)
-    _set_ticks(axes.xaxis, most=4)
+    _set_ticks(axes.xaxis, maximum=4)
     _set_names(axes.yaxis, (tops[1:] + tops[:-1]) / 2, names)
     return figure
 
@@ -289,9 +289,9 @@ def draw_confusion_matrix(matrix: Sequence[Sequence[int]], names: Sequence[str],
     )
 
 
-def thin(points: Sequence[tuple[float, float]], most: int = 250) -> tuple[list[tuple[float, float]], int]:
+def thin(points: Sequence[tuple[float, float]], maximum: int = 250) -> tuple[list[tuple[float, float]], int]:
     """Return means of neighboring points, at most `most` of them, and how many points each is the mean of."""
-    together = max(1, -(-len(points) // most))
+    together = max(1, -(-len(points) // maximum))
     groups = [points[i : i + together] for i in range(0, len(points), together)]
     means = [tuple(sum(values) / len(group) for values in zip(*group, strict=True)) for group in groups]
     return means, together
@@ -327,13 +327,13 @@ def _draw_mark(axes: Axes, mark: Mark, y: float, name: str) -> None:
     axes.plot(mark.value, y, mark.shape, color=color, alpha=mark.alpha, gid=tooltip)
 
 
-def _set_ticks(axis: Axis, most: int = 6) -> None:
+def _set_ticks(axis: Axis, maximum: int = 6) -> None:
     low, high = axis.get_view_interval()
     if axis.get_scale() == "log" and high >= 10 * low:
         subs = (1, 2, 5) if high / low < 30 else (1, 3) if high / low < 1000 else (1,)
         axis.set_major_locator(ticker.LogLocator(subs=subs, numticks=8))
     else:
-        axis.set_major_locator(ticker.MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_major_locator(ticker.MaxNLocator(maximum, steps=[1, 2, 2.5, 5, 10]))
     axis.set_minor_locator(ticker.NullLocator())
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: format_compactly(value)))
 

@@ -130,8 +130,8 @@ def test_a_prediction_that_determines_no_image_is_refused() -> None:
 
 def test_sampling_and_evaluation_have_the_same_sampler_options() -> None:
     options = {f.name for f in dataclasses.fields(SamplerConfig)}
-    assert EvaluationConfig(guidance_scale=2, eta=0.5, sampler="ddim").drawing().keys() == options
-    assert SampleConfig(batch_size=7).drawing() == {**SamplerConfig().drawing(), "batch_size": 7}
+    assert EvaluationConfig(guidance_scale=2, eta=0.5, sampler="ddim").sampling_options().keys() == options
+    assert SampleConfig(batch_size=7).sampling_options() == {**SamplerConfig().sampling_options(), "batch_size": 7}
 
 
 # -------------------------------------------------------------------------------------------------------- differences

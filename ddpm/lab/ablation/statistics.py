@@ -16,7 +16,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy import optimize, stats
 
-LEAST_PAIRS = 3         # for an interval; with two differences it would extend 12.7 standard errors to each side
+MIN_PAIRS = 3           # for an interval; with two differences it would extend 12.7 standard errors to each side
 EXACT_PAIRS = 14        # up to this number all sign flips are tried, above it 2^14 random ones
 POWER = 0.8             # with which a detectable difference is found
 DRAWN_AT_ONCE = 1_000_000       # draws that resampling keeps in memory at once
@@ -95,7 +95,7 @@ def contrast(
     differences = second - first                                                                    # (n,)
     value, reference = float(differences.mean()), float(abs(first.mean()))
     relative = value / reference if reference else None
-    if pairs < LEAST_PAIRS:
+    if pairs < MIN_PAIRS:
         return Contrast(value, None, None, level, None, None, None, None, relative, pairs, "too few seeds")
 
     rng = np.random.default_rng(seed)
