@@ -139,9 +139,9 @@ def draw_lines(
         for point in points if len(points) <= MARKED else ():
             tooltip = f"tooltip:{name}: {point[1]:.4g} at {format_compactly(point[0])}"
             axes.plot(*point, "o", color=SERIES[number], gid=tooltip)
-    least, greatest = axes.dataLim.intervaly
+    lowest, highest = axes.dataLim.intervaly
     axes.set(xlabel=x_label, ylabel=y_label, xscale=x_scale)
-    axes.set_yscale(y_scale or ("log" if 0 < 3 * least <= greatest else "linear"))
+    axes.set_yscale(y_scale or ("log" if 0 < 3 * lowest <= highest else "linear"))
     limits = axes.get_ylim()
     for _, number, points, half_widths, _ in series:
         if half_widths is not None:
@@ -233,7 +233,7 @@ def draw_heat_map(
         columns: names, from the left.
         label: what the values are, with their unit.
         diverging: whether values below 0 have another color, with equal shades at equal distances from 0.
-        low: value of the faintest shade, 0 if diverging; None for the least value.
+        low: value of the faintest shade, 0 if diverging; None for the lowest value.
         number: number of the series whose color is used.
         texts: written into the cells; None for the values.
     """
@@ -245,15 +245,15 @@ def draw_heat_map(
     right, bottom = left + width * len(columns), top + height * len(rows)
     figure = _new_figure(label, max(right + 16, left + 240, left + 7 * len(label)), bottom + 42)
     axes = _add_axes(figure, (left, right), (top, bottom))
-    least, greatest = (known.min() if low is None else low, known.max()) if known.size else (0.0, 1.0)
+    lowest, highest = (known.min() if low is None else low, known.max()) if known.size else (0.0, 1.0)
     if diverging:
-        greatest = max(abs(least), abs(greatest)) or 1.0
-        least = -greatest
+        highest = max(abs(lowest), abs(highest)) or 1.0
+        lowest = -highest
     faint, strong = (colors.to_rgba(SERIES[number], alpha) for alpha in (0.05, 1.0))
     other = [colors.to_rgba(SERIES[1], alpha) for alpha in (1.0, 0.05)]
     stops = [(0, other[0]), (0.5, other[1]), (0.5, faint), (1, strong)] if diverging else [(0, faint), (1, strong)]
     shades = colors.LinearSegmentedColormap.from_list("shades", stops, N=64).with_extremes(bad=(*strong[:3], 0))
-    norm = colors.Normalize(least, greatest if greatest > least else least + 1)
+    norm = colors.Normalize(lowest, highest if highest > lowest else lowest + 1)
     mesh = axes.pcolormesh(grid, cmap=shades, norm=norm, edgecolors=LIGHT["paper"], linewidth=1, clip_on=False)
     numbered = width >= 34 and height >= 16 and (texts is not None or grid.size <= NUMBERED)
     for (i, j), value in np.ma.ndenumerate(grid) if numbered else ():
@@ -270,7 +270,7 @@ def draw_heat_map(
     axes.spines[:].set_visible(False)
     if known.size:
         scale = _add_axes(figure, (left, left + 216), (bottom + 12, bottom + 24))
-        edges = np.linspace(least, norm.vmax or 0.0, 25)
+        edges = np.linspace(lowest, norm.vmax or 0.0, 25)
         scale.pcolormesh(edges, [0, 1], [(edges[1:] + edges[:-1]) / 2], cmap=shades, norm=norm, antialiased=False)
         scale.set_xticks(edges[::12], [f"{edge:.3g}" for edge in edges[::12]])
         scale.set_yticks([])

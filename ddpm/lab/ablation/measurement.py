@@ -51,7 +51,7 @@ def _check_drawing(study: Study, arm: Arm) -> None:
         options = sampling_settings(study, arm.config)
         check_drawing(build_schedule(arm.config), options.sampler, options.steps, options.timestep_spacing, options.eta)
     except ValueError as problem:
-        raise ValueError(f"evaluation.{problem} (arm {arm.name})") from None
+        raise ValueError(f"evaluation.{str(problem).removeprefix('sample.')} (arm {arm.name})") from None
     unconditional = study.evaluation.get("guide") is not None or arm.config.diffusion.class_dropout_prob > 0
     if options.guidance_scale != 1 and not unconditional:
         raise ValueError(
