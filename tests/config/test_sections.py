@@ -109,6 +109,7 @@ def changed(**sections: dict[str, Any]) -> Config:
     (EvaluationConfig, "every", -1, "0 or more"),
     (EvaluationConfig, "count", 1, "2 or more"),
     (EvaluationConfig, "metric", "frechet", "did you mean frechet_distance?"),
+    (EvaluationConfig, "metric", "fid", "did you mean frechet_distance?"),
     (EvaluationConfig, "timestep_spacing", "leeding", "did you mean leading?"),
     (EvaluationConfig, "steps", 0, "1 or more"),
     (EvaluationConfig, "guidance_scale", -0.5, "0 or more"),
