@@ -2,16 +2,41 @@
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TypeVar
 
 Variant = TypeVar("Variant")
 
 
+# Common names of things that have another name here; for hints only.
+_SYNONYMS = {
+    "fid": "frechet_distance",
+    "kid": "kernel_distance",
+    "mmd": "kernel_distance",
+    "is": "inception_score",
+    "nll": "bits_per_dim",
+    "bpd": "bits_per_dim",
+}
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean X?` for the nearest of `known`, or an empty string if none is close."""
+    near = _nearest(name, known)
+    return "" if near is None else f"; did you mean {near}?"
+
+
+def did_you_mean_path(path: Path) -> str:
+    """Return `; did you mean PATH?` for the nearest name in the folder of a missing file, or an empty string."""
+    near = _nearest(path.name, [entry.name for entry in path.parent.iterdir()]) if path.parent.is_dir() else None
+    return "" if near is None else f"; did you mean {path.parent / near}?"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
     by_folded = {str(k).lower(): str(k) for k in known}
-    close = get_close_matches(str(name).lower(), by_folded, n=1, cutoff=0.5)
-    return f"; did you mean {by_folded[close[0]]}?" if close else ""
+    folded = str(name).lower()
+    synonym = _SYNONYMS.get(folded)
+    close = [synonym] if synonym in by_folded else get_close_matches(folded, by_folded, n=1, cutoff=0.5)
+    return by_folded[close[0]] if close else None
 
 
 def lookup(table: Mapping[str, Variant], name: str, key: str) -> Variant:

@@ -202,7 +202,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         schedule = self.schedule
         base = unet_denoiser(self.unet, schedule, self.prediction)
         if guidance_scale != 1 and guide is None and self.unet.config.num_classes == 0:
-            raise ValueError("sample.guidance_scale: the model has no classes; use 1, or give a guide")
+            raise ValueError("guidance_scale: the model has no classes; use 1, or give a guide")
         weak = None
         if guide is not None:
             if guidance_scale == 1:
@@ -335,7 +335,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """
         schedule, config = self.schedule, self.unet.config
         if not isinstance(batch_size, Integral) or batch_size < 1:
-            raise ValueError(f"sample.batch_size: {batch_size!r} is out of range; allowed: 1 or more")
+            raise ValueError(f"batch_size: {batch_size!r} is out of range; allowed: 1 or more")
         if guide is not None:
             self._check_guide(guide)
             _check_labels_for(guide, labels)

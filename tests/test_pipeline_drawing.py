@@ -71,16 +71,16 @@ def test_depths_meet_in_the_middle(small: ClassConditionalPipeline) -> None:
     ({"guidance_interval": [3, 0.3]}, ("guidance_interval: [3, 0.3]", "[0.3, 3]")),
     ({"guidance_interval": [0.3]}, ("guidance_interval: [0.3]", "[0.3, 3]")),
     ({"guidance_rescale": 5}, ("guidance_rescale: 5", "0 to 1")),
-    ({"eta": 2.0}, ("sample.eta: 2.0", "0 to 1")),
-    ({"batch_size": -1}, ("sample.batch_size: -1", "1 or more")),
-    ({"batch_size": 0}, ("sample.batch_size: 0", "1 or more")),
-    ({"num_inference_steps": 5.0}, ("sample.steps: 5.0", "whole number")),
+    ({"eta": 2.0}, ("eta: 2.0", "0 to 1")),
+    ({"batch_size": -1}, ("batch_size: -1", "1 or more")),
+    ({"batch_size": 0}, ("batch_size: 0", "1 or more")),
+    ({"num_inference_steps": 5.0}, ("steps: 5.0", "whole number")),
     ({"labels": [{"cat": None}]}, ("classes", "numbers")),
     ({"labels": [{"cat": "x"}]}, ("classes", "numbers")),
     ({"seeds": [1, -2]}, ("seeds: -2", "0 to 2^63 - 1")),
     ({"seeds": [1, 2, 3]}, ("seeds: 3", "2 labels")),
-    ({"num_inference_steps": 101}, ("sample.steps: 101", "1 to 100")),
-    ({"sampler": "dpm"}, ("sample.sampler: 'dpm'", "dpmpp")),
+    ({"num_inference_steps": 101}, ("steps: 101", "1 to 100")),
+    ({"sampler": "dpm"}, ("sampler: 'dpm'", "dpmpp")),
     ({"output_type": "pill"}, ("output_type: 'pill'", "pil, np, pt, uint8")),
     ({"noise": torch.zeros(2, 1, 4, 4)}, ("noise", "(2, 1, 4, 4)", "(2, 1, 8, 8)")),
 ])
@@ -93,7 +93,7 @@ def test_wrong_arguments(
 
 def test_guidance_without_a_null_class(refused) -> None:
     made = ClassConditionalPipeline.from_parts(small_unet(null_class=False), SCHEDULE, "v", NAMES)
-    with refused("sample.guidance_scale", "null class", "diffusion.class_dropout_prob", "--guide"):
+    with refused("guidance_scale", "null class", "diffusion.class_dropout_prob", "--guide"):
         images(made)
     with refused("classes", "null class"):
         images(made, [None], guidance_scale=1.0)
@@ -140,7 +140,7 @@ def test_labels_that_a_guide_cannot_take(small: ClassConditionalPipeline, refuse
 
 def test_nothing_to_guide_by(refused) -> None:
     made = ClassConditionalPipeline.from_parts(small_unet(num_classes=0), SCHEDULE, "v", [])
-    with refused("sample.guidance_scale", "no classes"):
+    with refused("guidance_scale", "no classes"):
         images(made, [None])
     assert images(quiet(made), [None], guidance_scale=1.0).shape == (1, 1, 8, 8)
 

@@ -52,7 +52,7 @@ class SamplingOptions(OptionalSamplerConfig):       # type: ignore[misc, valid-t
     Args:
         model: run directory, one of its checkpoints, or a pipeline.
         guide: weaker model (an earlier checkpoint or a smaller run) to guide with, instead of the null class.
-        seed: the j-th image of class c has the seed `seed + j * number of classes + c`.
+        seed: first seed; image j of class c gets the seed `seed + j * number of classes + c`.
         batch_size: number of images per network call.
     """
 
@@ -71,8 +71,8 @@ class SampleCommand(SamplingOptions):
     Args:
         classes: class names or ids, separated by commas; `none` is the null class. Default: all classes.
         per_class: number of images of each class.
-        blend: number of images from each class to the next, with blended class embeddings.
-        walk: number of images of each class from one seed to the next.
+        blend: number of images from each class to the next, including both ends, with blended class embeddings.
+        walk: number of images of each class from one seed to the next, including both ends.
         swap: draw rows in which the next class replaces the class stage by stage, from the finest to the coarsest
             resolution.
         format: png, parquet or npz, or several of these separated by commas.
@@ -154,7 +154,7 @@ class ConvertCommand(CheckedOptions):
     Args:
         model: .pt file, folder of a UNet2DModel, or diffusers pipeline with one; or a model of this program.
         out: output directory.
-        to: format to convert to.
+        to: format to convert to; ddpm is the format of this package.
         preset: released model that the .pt file belongs to.
         flags: YAML or JSON file of the flags that the model of the .pt file was trained with.
         class_names: text file with one class name per line. Default: the class ids.

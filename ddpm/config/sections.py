@@ -66,7 +66,7 @@ class DataConfig(CheckedOptions, section="data"):
     memory_gb: PositiveFloat = 4.0
     workers: NonNegativeInt = 2
 
-    def reading(self) -> dict[str, Any]:
+    def load_options(self) -> dict[str, Any]:
         """Return the options that determine which images are read and how, as arguments of `ddpm.data.load_data`."""
         only_for_training = ("horizontal_flip", "shuffle_labels", "workers")
         return {name: getattr(self, name) for name in field_types(type(self), *only_for_training)}
@@ -200,8 +200,7 @@ class SamplerConfig(CheckedOptions):
 
     Args:
         sampler: sampling method; `ddpm` is ancestral sampling.
-        steps: maximum number of evaluations of the denoiser per image. Guidance doubles the cost of the network for
-            each of them.
+        steps: maximum number of evaluations of the denoiser per image; guidance doubles the cost of each.
         timestep_spacing: spacing of the timesteps.
         eta: noise added by ddim, from 0 (deterministic) to 1 (as much as ddpm).
         guidance_scale: scale of the guidance; 1 disables it.
@@ -220,7 +219,7 @@ class SamplerConfig(CheckedOptions):
     ] | None = None
     guidance_rescale: UnitFloat = 0.0
 
-    def drawing(self) -> dict[str, Any]:
+    def sampling_options(self) -> dict[str, Any]:
         """Return the options as arguments of the pipeline's `drawer`."""
         return {name: getattr(self, name) for name in field_types(SamplerConfig)}
 
@@ -231,7 +230,7 @@ class SampleConfig(SamplerConfig, section="sample"):
 
     Args:
         per_class: number of images of each class in a grid.
-        seed: the j-th image of class c has the seed `seed + j * number of classes + c`.
+        seed: first seed; image j of class c gets the seed `seed + j * number of classes + c`.
         batch_size: number of images per network call.
     """
 
@@ -239,9 +238,9 @@ class SampleConfig(SamplerConfig, section="sample"):
     seed: SeedInt = 0
     batch_size: PositiveInt = 100
 
-    def drawing(self) -> dict[str, Any]:
+    def sampling_options(self) -> dict[str, Any]:
         """Return the options as arguments of the pipeline's `drawer`."""
-        return super().drawing() | {"batch_size": self.batch_size}
+        return super().sampling_options() | {"batch_size": self.batch_size}
 
 
 @dataclass(frozen=True)
@@ -270,7 +269,7 @@ class EvaluationConfig(SamplerConfig, section="evaluation"):
         extractor: feature extractor: classifier, inception, dinov2, package.module:Name, or the folder of a saved
             classifier.
         metric: metric that selects the best model.
-        seed: the j-th image of class c has the seed `seed + j * number of classes + c`.
+        seed: first seed; image j of class c gets the seed `seed + j * number of classes + c`.
     """
 
     sampler: SamplerName = "dpmpp"

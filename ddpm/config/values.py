@@ -58,14 +58,15 @@ class CheckedOptions:
     def __post_init__(self) -> None:
         prefix = f"{self.section}." if self.section else ""
         for name, kind in field_types(type(self)).items():
-            value = convert_value(getattr(self, name), kind, prefix + name)
+            # None leaves an option of a command unset, which omitting the option does as well.
+            value = convert_value(getattr(self, name), kind, prefix + name, offer_null=bool(self.section))
             object.__setattr__(self, name, value)
             for limit in ranges(kind):
                 if value is not None and not limit.contains(value):
                     raise ValueError(f"{prefix}{name}: {value!r} is out of range; allowed: {limit.allowed}")
 
 
-def convert_value(value: Any, kind: Any, key: str) -> Any:
+def convert_value(value: Any, kind: Any, key: str, offer_null: bool = True) -> Any:
     """Return `value` as the type `kind`; ranges are not checked.
 
     Numbers and truth values may be given as text. An integer is accepted where a float is expected, but not the
@@ -75,6 +76,7 @@ def convert_value(value: Any, kind: Any, key: str) -> Any:
         value: a plain value, as `yaml.safe_load` returns it.
         kind: int, float, bool, str, Path, None, a Literal of strings, a list of these, or a union of these.
         key: the option that holds the value, such as `model.norm`; used in the message only.
+        offer_null: whether the message lists null if it is allowed.
 
     Raises:
         ValueError: if `value` cannot be converted; one line that names the option and the allowed values.
@@ -86,7 +88,8 @@ def convert_value(value: Any, kind: Any, key: str) -> Any:
             continue
     words = choices(kind)
     names = [f"one of {', '.join(words)}"] if words else []
-    names += [_NAMES[member] for member in members(kind) if member in _NAMES]
+    listed = [member for member in members(kind) if offer_null or member is not NoneType]
+    names += [_NAMES[member] for member in listed if member in _NAMES]
     hint = did_you_mean(value, words) if isinstance(value, str) else ""
     if isinstance(value, bool) and (words or "text" in names):
         hint = '; put a word that YAML reads as a truth value in quotes, such as "off"'

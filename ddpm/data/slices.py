@@ -67,11 +67,11 @@ class Slice:
             return default
         number, percent = int(bound.rstrip("%")), bound.endswith("%")
         # rounded as in `datasets`
-        row, most = (round(number * count / 100), 100) if percent else (number, count)
-        if abs(number) > most:
+        row, maximum = (round(number * count / 100), 100) if percent else (number, count)
+        if abs(number) > maximum:
             raise ValueError(
                 f"data.split: {self.text!r} is out of range, as {self.split!r} has {count:,} rows; allowed are bounds "
-                f"up to {most}{'%' * percent}"
+                f"up to {maximum}{'%' * percent}"
             )
         return count + row if number < 0 else row
 

@@ -11,7 +11,7 @@ from ddpm.data.arrays import load_npz
 from ddpm.data.folders import IMAGE_SUFFIXES, load_folder
 from ddpm.data.records import ArrayPictures, Records, check_split
 from ddpm.data.tables import load_hub, load_parquet, load_saved
-from ddpm.names import did_you_mean
+from ddpm.names import did_you_mean_path
 
 
 def load_records(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
@@ -50,7 +50,7 @@ def kind_of(source: str) -> str:
         tables = (p for p in path.rglob("*") if p.suffix == ".parquet" or p.name in ("metadata.jsonl", "metadata.csv"))
         return "hub" if any(tables) else "folder"
     if _looks_like_path(source):
-        raise ValueError(f"data.source: file or folder {source!r} does not exist{_near(path)}")
+        raise ValueError(f"data.source: file or folder {source!r} does not exist{did_you_mean_path(path)}")
     return "hub"
 
 
@@ -64,12 +64,6 @@ def _looks_like_path(source: str) -> bool:
         or (len(parts) == 2 and Path(parts[0]).is_dir())
         or Path(source).suffix.lower() in IMAGE_SUFFIXES | {".parquet", ".npz"}
     )
-
-
-def _near(path: Path) -> str:
-    if not path.parent.is_dir():
-        return ""
-    return did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()])
 
 
 def load_digits(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:

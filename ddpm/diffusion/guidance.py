@@ -161,7 +161,7 @@ def with_guidance(
         denoiser = guided(denoiser, with_and_without_class(denoiser, null_label), schedule, scale, interval, rescale)
     elif scale != 1:
         raise ValueError(
-            "sample.guidance_scale: the model was trained without a null class, so only 1 is possible; "
+            "guidance_scale: the model was trained without a null class, so only 1 is possible; "
             "train with diffusion.class_dropout_prob above 0, or give another model as --guide"
         )
     return clipped(denoiser, schedule) if clip else denoiser

@@ -84,12 +84,12 @@ def check_drawing(schedule: NoiseSchedule, sampler: str, steps: int, timestep_sp
     Raises:
         ValueError: for an unknown name, or a number that the sampler or the schedule does not allow.
     """
-    entry = lookup(SAMPLERS, sampler, "sample.sampler")
+    entry = lookup(SAMPLERS, sampler, "sampler")
     if not 0 <= eta <= 1:
-        raise ValueError(f"sample.eta: {eta} is out of range; allowed: 0 to 1")
+        raise ValueError(f"eta: {eta} is out of range; allowed: 0 to 1")
     if eta != 0 and not entry.takes_eta:
         able = ", ".join(name for name, other in SAMPLERS.items() if other.takes_eta)
-        raise ValueError(f"sample.eta: {sampler} does not take it, so only 0 is possible; use {able}")
+        raise ValueError(f"eta: {sampler} does not take it, so only 0 is possible; use {able}")
     timestep_grid(schedule, steps, timestep_spacing)        # `steps` may not exceed T for any sampler
     return timestep_grid(schedule, entry.points(steps), timestep_spacing)
 

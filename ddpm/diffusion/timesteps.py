@@ -59,12 +59,12 @@ def timestep_grid(schedule: NoiseSchedule, num_steps: int, spacing: str) -> list
     Raises:
         ValueError: for an unknown spacing, or a number of steps outside 1..T.
     """
-    space = lookup(SPACINGS, spacing, "sample.timestep_spacing")
+    space = lookup(SPACINGS, spacing, "timestep_spacing")
     T = schedule.num_timesteps
     if not isinstance(num_steps, Integral):
-        raise ValueError(f"sample.steps: {num_steps!r} is not a whole number; allowed: 1 to {T}")
+        raise ValueError(f"steps: {num_steps!r} is not a whole number; allowed: 1 to {T}")
     if not 1 <= num_steps <= T:
-        raise ValueError(f"sample.steps: {num_steps} is out of range; the schedule allows 1 to {T}")
+        raise ValueError(f"steps: {num_steps} is out of range; the schedule allows 1 to {T}")
     return space(schedule, num_steps)
 
 

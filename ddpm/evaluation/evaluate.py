@@ -112,7 +112,7 @@ def prepare_folder(out: Path, identity: dict[str, Any]) -> None:
 def check_requested(setup: EvaluationSetup, reference: Features) -> None:
     """Raise an error for a requested metric that cannot be computed, before any image is generated."""
     for name in setup.image_metrics:
-        reason = setup.why_not(name, reference)
+        reason = setup.reason_not_computable(name, reference)
         if reason is not None:
             more = "use more images" if setup.images.pipeline is None else "raise --count"
             remedy = f"{more}, or " if reason.startswith("needs") and " real " not in reason else ""

@@ -92,14 +92,14 @@ def random_indices(total: int, count: int) -> Tensor:
     return torch.randperm(total, generator=generator(0, Purpose.SUBSET, 0))[:count].sort().values
 
 
-def random_rows(table: Table, most: int) -> tuple[Tensor, Tensor]:
+def random_rows(table: Table, maximum: int) -> tuple[Tensor, Tensor]:
     """Return up to `most` rows of a table, chosen by `random_indices`.
 
     Returns:
-        The rows as stored, (min(N, most), D), and their indices, int64 (min(N, most),).
+        The rows as stored, (min(N, maximum), D), and their indices, int64 (min(N, maximum),).
     """
     total = table.shape[0]
-    indices = random_indices(total, min(total, most))
+    indices = random_indices(total, min(total, maximum))
     rows = []
     for first in range(0, total, BLOCK):
         block = table[first : first + BLOCK]

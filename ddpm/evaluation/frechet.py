@@ -159,10 +159,11 @@ def frechet_at_infinity(samples: Table, reference: Moments, seed: int) -> Estima
     """
     total, width = samples.shape
     assert total >= PER_FEATURE * (width + 1)
-    least = max(total // SIZES, 2 * (width + 1))
+    minimum = max(total // SIZES, 2 * (width + 1))
     distance = distance_to(reference)
     generator = torch.Generator().manual_seed(seed)
-    sizes = [max(least, int(1 / x)) for x in torch.linspace(1 / total, 1 / least, SIZES, dtype=torch.float64).tolist()]
+    inverse_sizes = torch.linspace(1 / total, 1 / minimum, SIZES, dtype=torch.float64)
+    sizes = [max(minimum, int(1 / x)) for x in inverse_sizes.tolist()]
     x = total / torch.tensor(sizes, dtype=torch.float64)        # scaled so that its powers are of similar size
     # Least squares: the weight of each size's mean distance in the value at x = 0.
     coefficients = torch.linalg.pinv(x[:, None] ** torch.arange(3))[0]

@@ -35,7 +35,7 @@ def measure_images(
     options = Options(replicates=command.bootstrap, held_out=features.held_out)
     for name in setup.image_metrics:
         metric = METRICS[name]
-        reason = metric.applies(features.samples) or setup.why_not(name, features.reference)
+        reason = metric.applies(features.samples) or setup.reason_not_computable(name, features.reference)
         if reason is not None:
             skipped[name] = reason
             continue

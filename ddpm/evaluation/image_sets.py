@@ -23,7 +23,7 @@ from ddpm.data.folders import IMAGE_SUFFIXES, folders_in, images_below, images_i
 from ddpm.data.records import FilePictures, Pictures
 from ddpm.data.tables import open_parquet
 from ddpm.io.image_formats import folder_names
-from ddpm.names import did_you_mean
+from ddpm.names import did_you_mean, did_you_mean_path
 
 IMAGES_PER_TASK = 256               # of the thread pool
 WITHOUT_CLASS = "none"              # folder of images that were generated without a class
@@ -251,8 +251,7 @@ def _kind(path: Path) -> str:
             return kind
         raise ValueError(f"{path}: is a single file; {ALLOWED_IMAGES}")
     if not path.is_dir():
-        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
-        raise ValueError(f"{path}: does not exist{near}")
+        raise ValueError(f"{path}: does not exist{did_you_mean_path(path)}")
     if _shards(path):
         return "parquet"
     return "npz" if _archives(path) and not images_below(path) else "png"

@@ -90,7 +90,7 @@ def reference_config(command: EvaluateCommand, pipeline: ClassConditionalPipelin
 def load_real_images(config: DataConfig, name: str) -> ImageData:
     """Load real images; an error names the option `name` instead of the configuration's key."""
     try:
-        data = load_data(**config.reading())
+        data = load_data(**config.load_options())
     except ValueError as problem:
         message = str(problem).replace("data.source", name).replace("data.split", f"{name}_split")
         raise ValueError(message) from problem
@@ -185,12 +185,12 @@ def images_from_model(
     rows = [*names, WITHOUT_CLASS]
     requests = [Request(rows[c], f"seed{seed:06d}", c, seed) for c, seed in zip(ids, seeds, strict=True)]
     model_labels = pipeline.labels([None if c < 0 else c for c in ids])
-    draw = pipeline.drawer(model_labels, seeds, guide=guide, **settings.drawing())
+    draw = pipeline.drawer(model_labels, seeds, guide=guide, **settings.sampling_options())
     identity = {
         "weights": weights_digest(directory),
         "process": process_digest(pipeline),
         "guide": guide_digest,
-        "settings": {**settings.drawing(), "seed": settings.seed},
+        "settings": {**settings.sampling_options(), "seed": settings.seed},
         "count": count,
         "classes": json_digest([r.label for r in requests]),
     }

@@ -17,7 +17,7 @@ from ddpm.evaluation.feature_tables import Features, random_rows
 from ddpm.evaluation.features import cached_features, extract_features, feature_digest, load_extractors
 from ddpm.evaluation.frechet import distance_to, moments
 from ddpm.evaluation.kernel import kernel_distance
-from ddpm.evaluation.metrics import METRICS, confusion, too_few_images
+from ddpm.evaluation.metrics import METRICS, confusion, describe_shortage
 from ddpm.evaluation.reference_classifier import ReferenceClassifier
 from ddpm.processes import first_on_main
 
@@ -80,7 +80,7 @@ class InTrainingMetrics:
         extractor, classifier = self._extractors
         self._reference = reference = cached_features(data, extractor, classifier, cache, processes)
         problems = {
-            name: too_few_images(METRICS[name], settings.count, reference) or METRICS[name].applies(reference)
+            name: describe_shortage(METRICS[name], settings.count, reference) or METRICS[name].applies(reference)
             for name in MONITORED
         }
         self._names = [name for name, problem in problems.items() if problem is None]
@@ -98,7 +98,7 @@ class InTrainingMetrics:
             "metric": settings.metric,
             "count": settings.count,
             "seed": settings.seed,
-            **settings.drawing(),
+            **settings.sampling_options(),
             "extractor": extractor.name,
             "description": feature_digest(extractor, classifier),
         }

@@ -47,7 +47,7 @@ class Metric(NamedTuple):
     applies: Callable[[Features], str | None] = lambda samples: None
 
 
-def too_few_images(metric: Metric, count: int, reference: Features) -> str | None:
+def describe_shortage(metric: Metric, count: int, reference: Features) -> str | None:
     """Return why there are too few images for a metric, in a few words; None if there are enough.
 
     Args:
@@ -55,12 +55,12 @@ def too_few_images(metric: Metric, count: int, reference: Features) -> str | Non
         count: number of samples.
         reference: features of the real images.
     """
-    least, (real, width) = metric.needs(reference), reference.features.shape
+    minimum, (real, width) = metric.needs(reference), reference.features.shape
     for there, kind in ((count, ""), (real, "real ")):
-        if there < least:
+        if there < minimum:
             # A minimum above the number of features is due to the features.
-            why = f" for {width} features" if least > width else ""
-            return f"needs {least} {kind}images or more{why}, there are {there}"
+            why = f" for {width} features" if minimum > width else ""
+            return f"needs {minimum} {kind}images or more{why}, there are {there}"
     return None
 
 
@@ -75,7 +75,7 @@ def _frechet(samples: Features, reference: Features, options: Options) -> dict[s
     return found
 
 
-def _on_manifold(
+def _on_limited_rows(
     compare: Callable[[Table, Table], dict[str, Estimate]],
 ) -> Callable[[Features, Features, Options], dict[str, Estimate]]:
     """Limit a metric to MANIFOLD_IMAGES random rows per side; `count` is then the number of samples used."""
@@ -119,12 +119,12 @@ METRICS: dict[str, Metric] = {
         needs=lambda reference: reference.features.shape[1] + 1,        # with fewer the covariance is singular
     ),
     "kernel_distance": Metric(
-        measure=_on_manifold(lambda samples, reference: {"kernel_distance": kernel_distance(samples, reference)}),
+        measure=_on_limited_rows(lambda samples, reference: {"kernel_distance": kernel_distance(samples, reference)}),
         better={"kernel_distance": "lower"},
         needs=lambda reference: 3,
     ),
     "precision_recall": Metric(
-        measure=_on_manifold(precision_recall),
+        measure=_on_limited_rows(precision_recall),
         better=dict.fromkeys(("precision", "recall", "density", "coverage"), "higher"),
         needs=lambda reference: NEIGHBOURS + 1,
     ),

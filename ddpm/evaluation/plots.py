@@ -11,7 +11,7 @@ from ddpm.io.pictures import labelled_grid
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_CLASSES_WITH_TEXT = 40
+MAX_CLASSES_WITH_TEXT = 40
 
 
 def draw_confusion(matrix: Tensor, names: Sequence[str]) -> "Figure":
@@ -27,7 +27,7 @@ def draw_confusion(matrix: Tensor, names: Sequence[str]) -> "Figure":
     from sklearn.metrics import ConfusionMatrixDisplay
 
     percent = 100 * matrix.double() / matrix.sum(dim=1, keepdim=True).clamp(min=1)
-    legible = len(names) <= MOST_CLASSES_WITH_TEXT
+    legible = len(names) <= MAX_CLASSES_WITH_TEXT
     side = max(6, len(names) / 3) if legible else 10
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()

@@ -30,14 +30,14 @@ LEARNING_RATE = 2e-3
 WARM_UP = 0.2                   # fraction of the steps
 WEIGHT_DECAY = 0.05
 SHIFT = 1 / 8                   # maximum in each direction, as a fraction of the side
-HELD_OUT = 0.2                  # fraction of the images, up to MOST_HELD_OUT
-MOST_HELD_OUT = 10_000
+HELD_OUT = 0.2                  # fraction of the images, up to MAX_HELD_OUT
+MAX_HELD_OUT = 10_000
 MEASURED = 4_096                # images for means and standard deviations
 SEED = 0
 VERSION = 1                     # increase when a code change affects the trained weights
 CLASSIFIER_RECIPE = (
     f"classifier {VERSION}; {NETWORK_RECIPE}; {BATCH_SIZE} {EPOCHS} {STEPS} {LEARNING_RATE} "
-    f"{WARM_UP} {WEIGHT_DECAY} {SHIFT}; {HELD_OUT} {MOST_HELD_OUT} {MEASURED}; seed {SEED}"
+    f"{WARM_UP} {WEIGHT_DECAY} {SHIFT}; {HELD_OUT} {MAX_HELD_OUT} {MEASURED}; seed {SEED}"
 )
 
 
@@ -177,7 +177,7 @@ def held_out_indices(labels: Tensor) -> Tensor:
     number = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[order]]
     offset = torch.rand(len(sizes), dtype=torch.float64, generator=draws)
     stand = (number + offset[labels[order]]) / sizes[labels[order]]
-    count = max(1, min(int(len(labels) * HELD_OUT), MOST_HELD_OUT))
+    count = max(1, min(int(len(labels) * HELD_OUT), MAX_HELD_OUT))
     return order[stand.argsort(stable=True)[:count]].sort().values
 
 
@@ -219,8 +219,8 @@ def _read(network: ClassifierNetwork, data: ImageData, indices: Tensor) -> tuple
 def shift_randomly(images: Tensor, draws: torch.Generator) -> Tensor:
     """Shift each image by up to an eighth of its side, repeating its border: uint8 (B, C, H, H)."""
     size = images.shape[-1]
-    most = max(1, round(size * SHIFT))
-    by = torch.randint(-most, most + 1, (2, len(images), 1), generator=draws)
+    maximum = max(1, round(size * SHIFT))
+    by = torch.randint(-maximum, maximum + 1, (2, len(images), 1), generator=draws)
     rows, columns = (torch.arange(size) + by).clamp(0, size - 1)                        # (B, H) each
     batch = torch.arange(len(images))[:, None, None]
     return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()

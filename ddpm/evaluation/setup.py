@@ -23,7 +23,7 @@ from ddpm.evaluation.image_source import (
     load_real_images,
     reference_config,
 )
-from ddpm.evaluation.metrics import METRICS, too_few_images
+from ddpm.evaluation.metrics import METRICS, describe_shortage
 from ddpm.evaluation.reference_classifier import ReferenceClassifier
 from ddpm.io.pipelines import load_pipeline
 from ddpm.names import lookup
@@ -57,7 +57,7 @@ class EvaluationSetup(NamedTuple):
         """The metrics that are computed from images."""
         return [name for name in self.metrics if name in METRICS]
 
-    def why_not(self, name: str, reference: Features) -> str | None:
+    def reason_not_computable(self, name: str, reference: Features) -> str | None:
         """Return why an image metric cannot be computed, in a few words, as far as known before there are images."""
         labels, names = self.images.labels, self.data.class_names
         missing = None if labels is None else class_without_images(labels, names)
@@ -65,7 +65,7 @@ class EvaluationSetup(NamedTuple):
             return f"there are no images of class {missing!r}"
         if name == "memorisation" and self.trained_on_reference is False:
             return "the model was not trained on the reference"
-        return too_few_images(METRICS[name], self.images.count, reference)
+        return describe_shortage(METRICS[name], self.images.count, reference)
 
     def identify(self, command: EvaluateCommand) -> dict[str, Any]:
         """Return the facts that determine the content of evaluation.json."""

@@ -15,7 +15,7 @@ def write_card(
     folder: Path,
     run: Path,
     name: str = "path/to/this/folder",
-    licence: str | None = None,
+    license: str | None = None,
     step: int | None = None,
 ) -> Path:
     """Write README.md, and the run's newest sample grid, into a pipeline directory.
@@ -24,7 +24,7 @@ def write_card(
         folder: the pipeline directory.
         run: its run directory; information that it does not contain is omitted.
         name: argument of `from_pretrained`, a folder or `owner/name`.
-        licence: of the weights, an identifier of the Hub; None if not stated.
+        license: of the weights, an identifier of the Hub; None if not stated.
         step: training step of the weights; None for the last.
 
     Returns:
@@ -44,7 +44,7 @@ def write_card(
     )
     text = templates.get_template("card.md.jinja").render(
         name=name,
-        licence=licence,
+        license=license,
         model=json.loads(_read(folder / "unet" / "config.json", "{}")),
         grid=None if grid is None else GRID,
         class_names=class_names,

@@ -16,13 +16,13 @@ from ddpm.io.card import GRID, write_card
 from ddpm.io.pipelines import load_pipeline, locate
 
 
-def push(model: Path, name: str, licence: str | None = None, private: bool = False, dry_run: bool = False) -> None:
+def push(model: Path, name: str, license: str | None = None, private: bool = False, dry_run: bool = False) -> None:
     """Upload a model with its code and a card; without a token, or on request, only list the files.
 
     Args:
         model: a run directory, one of its checkpoints, or a pipeline.
         name: of the repository, `owner/name`; created if it does not exist.
-        licence: of the weights, an identifier of the Hub.
+        license: of the weights, an identifier of the Hub.
         private: whether a newly created repository is private.
         dry_run: only list the files.
 
@@ -35,14 +35,14 @@ def push(model: Path, name: str, licence: str | None = None, private: bool = Fal
         raise ValueError(f"{name}: is not a valid repository name; use owner/name") from None
     if "/" not in name:
         raise ValueError(f"{name}: has no owner; use owner/{name}")
-    if licence is not None and not re.fullmatch(r"[a-z0-9.-]+", licence):
-        raise ValueError(f"license: {licence!r} is not an identifier of the Hub; use apache-2.0, mit, other, ...")
+    if license is not None and not re.fullmatch(r"[a-z0-9.-]+", license):
+        raise ValueError(f"license: {license!r} is not an identifier of the Hub; use apache-2.0, mit, other, ...")
     directory = locate(model)
     folders = (model, directory, *directory.absolute().parents[:2])
     run = next((folder for folder in folders if (folder / "run.json").is_file()), None)
     card = directory / "README.md"
     keeps_card = run is None and card.is_file()         # for a pipeline outside its run directory
-    if keeps_card and licence is not None:
+    if keeps_card and license is not None:
         raise ValueError(f"license: {card} already states a license; change it there")
     token = get_token()
     with tempfile.TemporaryDirectory() as temporary:
@@ -53,7 +53,7 @@ def push(model: Path, name: str, licence: str | None = None, private: bool = Fal
                 if file.is_file():
                     shutil.copyfile(file, folder / file.name)
         else:
-            write_card(folder, run or model, name, licence, _step(directory))
+            write_card(folder, run or model, name, license, _step(directory))
         files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
         for file in files:
             print(f"{file.stat().st_size / 1e6:10.3f} MB  {file.relative_to(folder)}")

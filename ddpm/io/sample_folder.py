@@ -44,14 +44,14 @@ class Classes(NamedTuple):
         names: of all classes of the model, and of the null class.
         per_class: rows or images of each class.
         seed: the j-th of class c has the seed `seed + j * number of classes + c`.
-        levels: number of resolutions of the model.
+        stages: number of resolutions of the model.
     """
 
     ids: list[int]
     names: list[str]
     per_class: int
     seed: int
-    levels: int
+    stages: int
 
     @property
     def null(self) -> int:
@@ -108,12 +108,12 @@ def plan_walks(classes: Classes, count: int) -> SamplePlan:
 
 
 def plan_swaps(classes: Classes) -> SamplePlan:
-    """Plan rows in which the next class takes over level by level, from the finest to the coarsest, at one seed."""
+    """Plan rows in which the next class takes over stage by stage, from the finest to the coarsest, at one seed."""
     rows = []
     for a, b in _pairs(classes, "swap"):
         for seed in classes.seeds(a):
-            fine, coarse, levels = classes.label(b), classes.label(a), classes.levels
-            depths = [[fine] * n + [coarse] * (levels - n) for n in range(levels + 1)]
+            fine, coarse, stages = classes.label(b), classes.label(a), classes.stages
+            depths = [[fine] * n + [coarse] * (stages - n) for n in range(stages + 1)]
             name = f"{classes.names[b]} fine, {classes.names[a]} coarse, seed {seed}"
             rows.append((name, depths, [seed] * len(depths)))
     return _plan_rows(rows)
@@ -159,7 +159,7 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
             "guide": None if command.guide is None else weights_digest(locate(command.guide)),
             **dataclasses.asdict(settings),
         }
-        draw = pipeline.drawer(pipeline.labels(plan.labels), plan.seeds, guide=guide, **settings.drawing())
+        draw = pipeline.drawer(pipeline.labels(plan.labels), plan.seeds, guide=guide, **settings.sampling_options())
         return plan, record, pipeline.class_names, draw
 
     plan, record, names, draw = first_on_main(processes, prepare)
@@ -183,5 +183,5 @@ def _select_classes(pipeline: ClassConditionalPipeline, classes: str | None, set
     if classes is not None:
         listed = [c.strip() for c in classes.split(",") if c.strip()]
     ids = list(dict.fromkeys(label_ids(listed, names, pipeline.unet.null_label)))
-    levels = len(pipeline.unet.config.channel_mult)
-    return Classes(ids, [*names, "none"], settings.per_class, settings.seed, levels)
+    stages = len(pipeline.unet.config.channel_mult)
+    return Classes(ids, [*names, "none"], settings.per_class, settings.seed, stages)

@@ -48,7 +48,7 @@ _ONLY = {           # the values that this U-Net supports
 }
 
 
-# --------------------------------------------------------------------------------------------------------------- out
+# ---------------------------------------------------------------------------------------------------- to UNet2DModel
 
 
 def to_unet2d(unet: UNet) -> UNet2DModel:
@@ -115,10 +115,10 @@ def _groups(unet: UNet) -> int:
     found = {norm.num_groups for norm in norms}
     if len(found) == 1:
         return found.pop()
-    least = unet.config.min_group_channels
+    min_channels = unet.config.min_group_channels
     common = math.gcd(*(norm.num_channels for norm in norms))
-    most = min(norm.num_channels for norm in norms) // least
-    fitting = max((g for g in range(1, common + 1) if common % g == 0 and g <= most), default=1)
+    max_groups = min(norm.num_channels for norm in norms) // min_channels
+    fitting = max((g for g in range(1, common + 1) if common % g == 0 and g <= max_groups), default=1)
     raise ValueError(
         f"model.norm_groups: the norms have {', '.join(map(str, sorted(found)))} groups, and UNet2DModel supports only "
         f"one number for all; a model trained with model.norm_groups {fitting} can be converted"

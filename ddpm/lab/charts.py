@@ -139,9 +139,9 @@ def draw_lines(
         for point in points if len(points) <= MARKED else ():
             tooltip = f"tooltip:{name}: {point[1]:.4g} at {format_compactly(point[0])}"
             axes.plot(*point, "o", color=SERIES[number], gid=tooltip)
-    least, greatest = axes.dataLim.intervaly
+    lowest, highest = axes.dataLim.intervaly
     axes.set(xlabel=x_label, ylabel=y_label, xscale=x_scale)
-    axes.set_yscale(y_scale or ("log" if 0 < 3 * least <= greatest else "linear"))
+    axes.set_yscale(y_scale or ("log" if 0 < 3 * lowest <= highest else "linear"))
     limits = axes.get_ylim()
     for _, number, points, half_widths, _ in series:
         if half_widths is not None:
@@ -172,7 +172,7 @@ def draw_rows(rows: Sequence[Row], label: str, limits: Sequence[float] = (), sid
     axes.set_title(sides[0], loc="left")
     axes.set_title(sides[1], loc="right")
     axes.grid(axis="y", visible=False)
-    _set_ticks(axes.xaxis, most=4)
+    _set_ticks(axes.xaxis, maximum=4)
     _set_names(axes.yaxis, (tops[1:] + tops[:-1]) / 2, names)
     return figure
 
@@ -233,7 +233,7 @@ def draw_heat_map(
         columns: names, from the left.
         label: what the values are, with their unit.
         diverging: whether values below 0 have another color, with equal shades at equal distances from 0.
-        low: value of the faintest shade, 0 if diverging; None for the least value.
+        low: value of the faintest shade, 0 if diverging; None for the lowest value.
         number: number of the series whose color is used.
         texts: written into the cells; None for the values.
     """
@@ -245,15 +245,15 @@ def draw_heat_map(
     right, bottom = left + width * len(columns), top + height * len(rows)
     figure = _new_figure(label, max(right + 16, left + 240, left + 7 * len(label)), bottom + 42)
     axes = _add_axes(figure, (left, right), (top, bottom))
-    least, greatest = (known.min() if low is None else low, known.max()) if known.size else (0.0, 1.0)
+    lowest, highest = (known.min() if low is None else low, known.max()) if known.size else (0.0, 1.0)
     if diverging:
-        greatest = max(abs(least), abs(greatest)) or 1.0
-        least = -greatest
+        highest = max(abs(lowest), abs(highest)) or 1.0
+        lowest = -highest
     faint, strong = (colors.to_rgba(SERIES[number], alpha) for alpha in (0.05, 1.0))
     other = [colors.to_rgba(SERIES[1], alpha) for alpha in (1.0, 0.05)]
     stops = [(0, other[0]), (0.5, other[1]), (0.5, faint), (1, strong)] if diverging else [(0, faint), (1, strong)]
     shades = colors.LinearSegmentedColormap.from_list("shades", stops, N=64).with_extremes(bad=(*strong[:3], 0))
-    norm = colors.Normalize(least, greatest if greatest > least else least + 1)
+    norm = colors.Normalize(lowest, highest if highest > lowest else lowest + 1)
     mesh = axes.pcolormesh(grid, cmap=shades, norm=norm, edgecolors=LIGHT["paper"], linewidth=1, clip_on=False)
     numbered = width >= 34 and height >= 16 and (texts is not None or grid.size <= NUMBERED)
     for (i, j), value in np.ma.ndenumerate(grid) if numbered else ():
@@ -270,7 +270,7 @@ def draw_heat_map(
     axes.spines[:].set_visible(False)
     if known.size:
         scale = _add_axes(figure, (left, left + 216), (bottom + 12, bottom + 24))
-        edges = np.linspace(least, norm.vmax or 0.0, 25)
+        edges = np.linspace(lowest, norm.vmax or 0.0, 25)
         scale.pcolormesh(edges, [0, 1], [(edges[1:] + edges[:-1]) / 2], cmap=shades, norm=norm, antialiased=False)
         ends_and_middle = np.where(np.abs(edges) < 1e-9 * np.abs(edges).max(), 0.0, edges)[::12]     # rounding is 0
         scale.set_xticks(ends_and_middle, [f"{edge:.3g}" for edge in ends_and_middle])
@@ -290,9 +290,9 @@ def draw_confusion_matrix(matrix: Sequence[Sequence[int]], names: Sequence[str],
     )
 
 
-def thin(points: Sequence[tuple[float, float]], most: int = 250) -> tuple[list[tuple[float, float]], int]:
+def thin(points: Sequence[tuple[float, float]], maximum: int = 250) -> tuple[list[tuple[float, float]], int]:
     """Return means of neighboring points, at most `most` of them, and how many points each is the mean of."""
-    together = max(1, -(-len(points) // most))
+    together = max(1, -(-len(points) // maximum))
     groups = [points[i : i + together] for i in range(0, len(points), together)]
     means = [tuple(sum(values) / len(group) for values in zip(*group, strict=True)) for group in groups]
     return means, together
@@ -328,13 +328,13 @@ def _draw_mark(axes: Axes, mark: Mark, y: float, name: str) -> None:
     axes.plot(mark.value, y, mark.shape, color=color, alpha=mark.alpha, gid=tooltip)
 
 
-def _set_ticks(axis: Axis, most: int = 6) -> None:
+def _set_ticks(axis: Axis, maximum: int = 6) -> None:
     low, high = axis.get_view_interval()
     if axis.get_scale() == "log" and high >= 10 * low:
         subs = (1, 2, 5) if high / low < 30 else (1, 3) if high / low < 1000 else (1,)
         axis.set_major_locator(ticker.LogLocator(subs=subs, numticks=8))
     else:
-        axis.set_major_locator(ticker.MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_major_locator(ticker.MaxNLocator(maximum, steps=[1, 2, 2.5, 5, 10]))
     axis.set_minor_locator(ticker.NullLocator())
     # Ticks that lie close together relative to their size need more digits to differ, such as 0.99998 and 1.00002.
     farthest, span = max(abs(low), abs(high)), abs(high - low)

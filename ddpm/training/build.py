@@ -20,7 +20,7 @@ MAX_DEFAULT_ATTENTION = 16      # pixels; attention at larger resolutions is exp
 
 def build_data(config: Config) -> ImageData:
     """Load the configured images."""
-    return load_data(**config.data.reading())
+    return load_data(**config.data.load_options())
 
 
 def build_in_training_metrics(config: Config, data: ImageData, accelerator: Accelerator) -> "InTrainingMetrics | None":

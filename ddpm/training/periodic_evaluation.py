@@ -70,7 +70,9 @@ class PeriodicEvaluation:
     def _evaluate(self, step: int, trackers: Trackers) -> None:
         metrics, settings = self._metrics, self._config.evaluation
         batch_size = self._config.sample.batch_size
-        draw_batch = self._pipeline.drawer(metrics.labels, metrics.seeds, **settings.drawing(), batch_size=batch_size)
+        draw_batch = self._pipeline.drawer(
+            metrics.labels, metrics.seeds, **settings.sampling_options(), batch_size=batch_size
+        )
         features = map_batches(
             self._accelerator, settings.count, batch_size, lambda indices: metrics.extract_features(draw_batch(indices))
         )

@@ -25,7 +25,7 @@ def _check_sampler(config: Config, section: str, options: SamplerConfig) -> None
     try:
         check_drawing(build_schedule(config), options.sampler, options.steps, options.timestep_spacing, options.eta)
     except ValueError as problem:
-        raise ValueError(f"{section}.{str(problem).removeprefix('sample.')}") from None
+        raise ValueError(f"{section}.{problem}") from None
     if options.guidance_scale != 1 and config.diffusion.class_dropout_prob == 0:
         raise ValueError(
             f"{section}.guidance_scale: only 1 is possible without a null class; use 1, or raise "

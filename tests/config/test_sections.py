@@ -109,6 +109,7 @@ def changed(**sections: dict[str, Any]) -> Config:
     (EvaluationConfig, "every", -1, "0 or more"),
     (EvaluationConfig, "count", 1, "2 or more"),
     (EvaluationConfig, "metric", "frechet", "did you mean frechet_distance?"),
+    (EvaluationConfig, "metric", "fid", "did you mean frechet_distance?"),
     (EvaluationConfig, "timestep_spacing", "leeding", "did you mean leading?"),
     (EvaluationConfig, "steps", 0, "1 or more"),
     (EvaluationConfig, "guidance_scale", -0.5, "0 or more"),
@@ -130,8 +131,8 @@ def test_a_prediction_that_determines_no_image_is_refused() -> None:
 
 def test_sampling_and_evaluation_have_the_same_sampler_options() -> None:
     options = {f.name for f in dataclasses.fields(SamplerConfig)}
-    assert EvaluationConfig(guidance_scale=2, eta=0.5, sampler="ddim").drawing().keys() == options
-    assert SampleConfig(batch_size=7).drawing() == {**SamplerConfig().drawing(), "batch_size": 7}
+    assert EvaluationConfig(guidance_scale=2, eta=0.5, sampler="ddim").sampling_options().keys() == options
+    assert SampleConfig(batch_size=7).sampling_options() == {**SamplerConfig().sampling_options(), "batch_size": 7}
 
 
 # -------------------------------------------------------------------------------------------------------- differences

@@ -118,3 +118,10 @@ def test_fields_of_a_dataclass_are_converted_and_checked() -> None:
 
 def test_what_a_type_accepts() -> None:
     assert accepts_list(list[int] | Colour) and accepts_list(list[float] | None) and not accepts_list(str | None)
+
+
+def test_null_is_offered_in_a_file_but_not_for_an_option_of_a_command() -> None:
+    for offer_null in (True, False):
+        with pytest.raises(ValueError, match="rod") as refused:
+            convert_value("rod", Colour | None, "key", offer_null=offer_null)
+        assert ("null" in str(refused.value)) == offer_null

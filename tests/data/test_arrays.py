@@ -96,7 +96,7 @@ def test_refused_options(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", PIXELS, LABELS)
     refuses(tmp_path / "a.npz", "data.split: 'test'", "it has: train", split="test")
     refuses(tmp_path / "a.npz", "data.image_column", image_column="arr_0")
-    refuses(tmp_path / "b.npz", "did you mean a.npz?")
+    refuses(tmp_path / "b.npz", f"did you mean {tmp_path / 'a.npz'}?")
 
 
 def test_damaged(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_what_looks_like_a_path_is_not_asked_of_the_hub(source: str, monkeypatch
 
 def test_nearest_path() -> None:
     Path("data/birds").mkdir(parents=True)
-    refuses("'data/bird'", "did you mean birds?", source="data/bird")
+    refuses("'data/bird'", "did you mean data/birds?", source="data/bird")
 
 
 @pytest.mark.parametrize("source", ["digit", "owner/digits"])

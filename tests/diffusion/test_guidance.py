@@ -69,7 +69,7 @@ def test_clipping_comes_after_guiding_and_rederives_eps() -> None:
 
 
 def test_guidance_needs_a_null_class(refused) -> None:
-    with refused("sample.guidance_scale", "null class", "diffusion.class_dropout_prob", "--guide"):
+    with refused("guidance_scale", "null class", "diffusion.class_dropout_prob", "--guide"):
         with_guidance(unet_denoiser(TwoAnswers(), COSINE, "eps"), COSINE, None, 2.0)
 
 

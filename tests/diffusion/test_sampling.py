@@ -104,12 +104,12 @@ def test_the_network_always_sees_full_batches() -> None:
 
 
 @pytest.mark.parametrize(("options", "expected"), [
-    ({"sampler": "dim"}, ("sample.sampler: 'dim'", "mean ddim")),
-    ({"timestep_spacing": "linspac"}, ("sample.timestep_spacing: 'linspac'", "mean linspace")),
-    ({"steps": 1001}, ("sample.steps: 1001", "1 to 1000")),
-    ({"steps": 1001, "sampler": "heun"}, ("sample.steps: 1001", "1 to 1000")),
-    ({"steps": 0}, ("sample.steps: 0", "1 to 1000")),
-    ({"eta": 0.5, "sampler": "dpmpp"}, ("sample.eta", "dpmpp", "0", "ddim")),
+    ({"sampler": "dim"}, ("sampler: 'dim'", "mean ddim")),
+    ({"timestep_spacing": "linspac"}, ("timestep_spacing: 'linspac'", "mean linspace")),
+    ({"steps": 1001}, ("steps: 1001", "1 to 1000")),
+    ({"steps": 1001, "sampler": "heun"}, ("steps: 1001", "1 to 1000")),
+    ({"steps": 0}, ("steps: 0", "1 to 1000")),
+    ({"eta": 0.5, "sampler": "dpmpp"}, ("eta", "dpmpp", "0", "ddim")),
 ])
 def test_unknown_settings_draw_nothing(options: dict, expected: tuple[str, ...], refused) -> None:
     schedule = NoiseSchedule(SCHEDULES["cosine"](1000))

@@ -44,12 +44,12 @@ def test_grids_by_example() -> None:
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_grids_of_impossible_length(spacing: str, refused) -> None:
     for n in (0, -1, 11):
-        with refused(f"sample.steps: {n}", "1 to 10"):
+        with refused(f"steps: {n}", "1 to 10"):
             timestep_grid(process(10), n, spacing)
 
 
 def test_unknown_spacing(refused) -> None:
-    with refused("sample.timestep_spacing: 'trailin'", "mean trailing"):
+    with refused("timestep_spacing: 'trailin'", "mean trailing"):
         timestep_grid(process(10), 5, "trailin")
 
 

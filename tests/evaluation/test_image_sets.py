@@ -317,7 +317,7 @@ def test_folders(tmp_path: Path) -> None:
     refuses(tmp_path, "allowed are a folder of images", ".png")
     (tmp_path / "cat").mkdir()
     refuses(tmp_path, "allowed are a folder of images")
-    refuses(tmp_path / "cot", "did you mean cat?")
+    refuses(tmp_path / "cot", f"did you mean {tmp_path / 'cat'}?")
     refuses(tmp_path / "no" / "where")
     save(tmp_path / "cat" / "0.png", pixels()[0])
     save(tmp_path / "grid.png", pixels()[0])

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ddpm.evaluation import metrics
 from ddpm.evaluation.feature_tables import Features, random_indices
-from ddpm.evaluation.metrics import METRICS, Options, too_few_images
+from ddpm.evaluation.metrics import METRICS, Options, describe_shortage
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -72,9 +72,9 @@ def test_real_images_are_better_than_samples(name: str) -> None:
 @pytest.mark.parametrize("name", METRICS)
 def test_the_least_number_of_images_is_enough(name: str) -> None:
     metric = METRICS[name]
-    least = metric.needs(SAMPLES)
-    samples, reference = random_features(least, 6), random_features(max(2, least), 7)
-    assert too_few_images(metric, len(samples.features), reference) is None
+    minimum = metric.needs(SAMPLES)
+    samples, reference = random_features(minimum, 6), random_features(max(2, minimum), 7)
+    assert describe_shortage(metric, len(samples.features), reference) is None
     for estimate in metric.measure(samples, reference, OPTIONS).values():
         assert torch.tensor([estimate.value, estimate.low, estimate.high]).isfinite().all()
 
@@ -82,12 +82,13 @@ def test_the_least_number_of_images_is_enough(name: str) -> None:
 @pytest.mark.parametrize("name", METRICS)
 def test_too_few_images_are_explained(name: str) -> None:
     metric = METRICS[name]
-    least = metric.needs(SAMPLES)
-    why = f" for {WIDTH} features" if least > WIDTH else ""
-    assert too_few_images(metric, least - 1, REFERENCE) == f"needs {least} images or more{why}, there are {least - 1}"
-    few = random_features(least - 1, 8)
-    assert too_few_images(metric, 1000, few) == f"needs {least} real images or more{why}, there are {least - 1}"
-    assert too_few_images(metric, least, REFERENCE) is None
+    minimum = metric.needs(SAMPLES)
+    why = f" for {WIDTH} features" if minimum > WIDTH else ""
+    needed = f"needs {minimum} images or more{why}, there are {minimum - 1}"
+    assert describe_shortage(metric, minimum - 1, REFERENCE) == needed
+    few = random_features(minimum - 1, 8)
+    assert describe_shortage(metric, 1000, few) == f"needs {minimum} real images or more{why}, there are {minimum - 1}"
+    assert describe_shortage(metric, minimum, REFERENCE) is None
 
 
 def test_no_resampling_no_interval() -> None:

@@ -94,7 +94,7 @@ def test_with_a_token_what_was_listed_is_uploaded(run: Path, monkeypatch: pytest
 
 def test_a_pipeline_that_left_its_run_keeps_its_card(run: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(hub, "get_token", lambda: None)
-    write_card(run / "pipeline", run, licence="mit")
+    write_card(run / "pipeline", run, license="mit")
     (run / "pipeline").rename(tmp_path / "alone")
     push(tmp_path / "alone", "somebody/cats")
     assert "samples.png" in capsys.readouterr().out
@@ -138,7 +138,7 @@ def test_many_classes_are_listed_in_their_order(tmp_path: Path) -> None:
     assert "12 classes: c0, c1, c2, c3," in write_card(tmp_path, tmp_path).read_text()
 
 
-def test_a_licence_that_is_no_identifier(run: Path) -> None:
+def test_a_license_that_is_no_identifier(run: Path) -> None:
     with pytest.raises(ValueError, match=r"^license: 'CC BY 4\.0' .*apache-2\.0"):
         push(run, "somebody/cats", "CC BY 4.0")
 

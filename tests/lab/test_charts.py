@@ -178,11 +178,11 @@ def test_every_series_looks_different() -> None:
 
 def test_thinning_takes_means_and_keeps_the_mean() -> None:
     points = [(float(i), math.sin(i)) for i in range(1000)]
-    kept, together = thin(points, most=250)
+    kept, together = thin(points, maximum=250)
     assert together == 4 and len(kept) == 250
     assert kept[0] == (1.5, pytest.approx(sum(math.sin(i) for i in range(4)) / 4))
     assert sum(y for _, y in kept) / 250 == pytest.approx(sum(y for _, y in points) / 1000)
-    assert thin(points[:250], most=250) == (points[:250], 1) and thin([]) == ([], 1)
+    assert thin(points[:250], maximum=250) == (points[:250], 1) and thin([]) == ([], 1)
 
 
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (1000, "1000"), (25_000, "25k"), (1.5e6, "1.5M"), (2e9, "2G"),

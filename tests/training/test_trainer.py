@@ -86,7 +86,7 @@ def test_shuffled_labels_are_a_permutation_that_only_training_sees(tmp_path, mon
     assert torch.equal(seen.labels, again.labels)
     assert not torch.equal(seen.labels, apply_label_shuffle(data, shuffled(seed=6)).labels)
     assert torch.equal(apply_label_shuffle(data, SMALL).labels, data.labels)
-    assert "shuffle_labels" not in shuffled().data.reading()
+    assert "shuffle_labels" not in shuffled().data.load_options()
     # What is trained on, and what measures while training.
     trainer = trainer_of(shuffled(seed=5))
     position, images, labels = next(load_micro_batches(trainer.data, trainer.config.train, 0, 0, 1, 0))

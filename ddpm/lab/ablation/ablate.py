@@ -24,13 +24,13 @@ from ddpm.lab.ablation.timing import read_timing, time_steps, write_timing
 from ddpm.lab.ablation.trials import (
     Trial,
     check_metric,
-    drawing_settings,
     evaluate_command,
     is_settled,
     list_sweep_trials,
     list_trials,
     note_divergence,
     read_divergence,
+    sampling_settings,
     take_shard,
 )
 from ddpm.lab.pages import render_text
@@ -147,7 +147,7 @@ def _attempt(trial: Trial, study: Study) -> Diverged | InUse | None:
     """
     try:
         train(trial.config, trial.path)
-        check_metric(study, evaluate(evaluate_command(study, trial.path), drawing_settings(study, trial.config)))
+        check_metric(study, evaluate(evaluate_command(study, trial.path), sampling_settings(study, trial.config)))
     except (Diverged, InUse) as problem:
         return problem.with_traceback(None)         # a traceback would keep the model in memory
     except FailedElsewhere as failure:

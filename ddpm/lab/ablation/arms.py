@@ -12,7 +12,7 @@ from ddpm.training.build import build_unet
 from ddpm.training.dry_run import multiply_adds
 from ddpm.training.validation import check_config
 
-LEAST_GROUP = 4         # smallest number of channels per group in an arm that adds the embedding before the norm
+MIN_GROUP = 4           # smallest number of channels per group in an arm that adds the embedding before the norm
 SIGMA_OPTIONS = ("schedule", "num_timesteps", "zero_terminal_snr")     # diffusion options that determine the sigmas
 
 
@@ -29,7 +29,7 @@ class Size(NamedTuple):
 
 
 def check_arms(study: Study) -> None:
-    """Check the names in the configurations of the arms, and that their primary metric is the same quantity.
+    """Check the names in the configurations of the arms, and that their deciding metric is the same quantity.
 
     Raises:
         ValueError: if an option of an arm is wrong; the message names both.
@@ -82,10 +82,10 @@ def check_groups(unet: UNet, arm: str) -> None:
     """
     for layer in modulated_layers(unet):
         norm = layer.norm.norm
-        size = norm.num_channels // norm.num_groups if isinstance(norm, nn.GroupNorm) else LEAST_GROUP
-        if layer.norm.shift_before_norm and size < LEAST_GROUP:
+        size = norm.num_channels // norm.num_groups if isinstance(norm, nn.GroupNorm) else MIN_GROUP
+        if layer.norm.shift_before_norm and size < MIN_GROUP:
             raise ValueError(
                 f"arms.{arm}: {layer.name} adds the embedding before a norm with {size} channel(s) per group, which "
-                f"erases 1/{size} of it; use at least {LEAST_GROUP} per group: raise model.channels, or lower "
+                f"erases 1/{size} of it; use at least {MIN_GROUP} per group: raise model.channels, or lower "
                 "model.norm_groups"
             )

@@ -12,7 +12,7 @@ from ddpm.evaluation.extractors import EXTRACTORS, build_extractor
 from ddpm.evaluation.features import cache_directory
 from ddpm.evaluation.image_source import load_held_out, load_real_images, reference_config
 from ddpm.io.pipelines import locate
-from ddpm.lab.ablation.trials import drawing_settings, evaluate_command
+from ddpm.lab.ablation.trials import evaluate_command, sampling_settings
 from ddpm.training.build import build_schedule
 from ddpm.training.validation import check_extractor
 
@@ -48,10 +48,10 @@ def check_evaluation(study: Study, data: ImageData) -> None:
 
 def _check_drawing(study: Study, arm: Arm) -> None:
     try:
-        options = drawing_settings(study, arm.config)
+        options = sampling_settings(study, arm.config)
         check_drawing(build_schedule(arm.config), options.sampler, options.steps, options.timestep_spacing, options.eta)
     except ValueError as problem:
-        raise ValueError(f"{str(problem).replace('sample.', 'evaluation.')} (arm {arm.name})") from None
+        raise ValueError(f"evaluation.{str(problem).removeprefix('sample.')} (arm {arm.name})") from None
     unconditional = study.evaluation.get("guide") is not None or arm.config.diffusion.class_dropout_prob > 0
     if options.guidance_scale != 1 and not unconditional:
         raise ValueError(

@@ -37,7 +37,7 @@ class RunOutcome:
         run: the run; None if it does not exist yet.
         evaluation: the study's evaluation; None if it does not exist or cannot be compared with the others.
         diverged: how the run diverged; None if it did not.
-        measured: the primary metric; None if there is none.
+        measured: the deciding metric; None if there is none.
     """
 
     arm: str
@@ -58,7 +58,7 @@ class Outcome:
         path: its directory.
         registered: content of study.json.
         runs: runs of each arm in the order of the seeds.
-        primary: contrast of each arm with the baseline in the primary metric; the intervals hold jointly.
+        deciding: contrast of each arm with the baseline in the deciding metric; the intervals hold jointly.
         exploratory: contrasts of each arm in each other metric, at 95 % without correction for multiple comparisons.
         better: "lower" or "higher" for each metric.
         means: "mean" over seeds and "standard_deviation" (None for one seed) by metric and arm.
@@ -71,7 +71,7 @@ class Outcome:
     path: Path
     registered: dict[str, Any]
     runs: dict[str, list[RunOutcome]]
-    primary: dict[str, Contrast]
+    deciding: dict[str, Contrast]
     exploratory: dict[str, dict[str, Contrast]]
     better: dict[str, str]
     means: dict[str, dict[str, dict[str, float | None]]]
@@ -127,7 +127,7 @@ def read_outcome(path: Path, study: Study) -> Outcome:
             found[arm] = qualify(compared, diverged[arm], diverged[baseline])
         return found
 
-    primary = compare_arms(study.metric, bonferroni_level(CONFIDENCE, len(others)))
+    deciding = compare_arms(study.metric, bonferroni_level(CONFIDENCE, len(others)))
     notes += _note_unpaired(study.metric, values[study.metric], baseline)
     if timing is None:
         notes.append("the training steps were not timed; run scripts/ablate.py on this directory again")
@@ -136,13 +136,13 @@ def read_outcome(path: Path, study: Study) -> Outcome:
         path=path,
         registered=registered,
         runs=runs,
-        primary=primary,
+        deciding=deciding,
         exploratory={name: compare_arms(name, CONFIDENCE) for name in better if name != study.metric},
         better=better,
         means={name: _means(values[name]) for name in better},
         step_seconds={} if timing is None else timing["seconds"],
         verdicts=[
-            verdict_sentence(arm, baseline, study.metric, primary[arm], len(study.seeds), diverged) for arm in others
+            verdict_sentence(arm, baseline, study.metric, deciding[arm], len(study.seeds), diverged) for arm in others
         ],
         notes=notes + _note_code(read),
     )
@@ -169,7 +169,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "baseline": study.baseline.name,
         "verdicts": outcome.verdicts,
         "notes": outcome.notes,
-        "primary": {arm: found._asdict() for arm, found in outcome.primary.items()},
+        "deciding": {arm: found._asdict() for arm, found in outcome.deciding.items()},
         "exploratory": {
             name: {arm: found._asdict() for arm, found in contrasts.items()}
             for name, contrasts in outcome.exploratory.items()
@@ -230,7 +230,7 @@ def _read_metric(
 
 
 def _decide(run: RunOutcome, study: Study, values: Mapping[str, ByArmAndSeed]) -> RunOutcome:
-    """Return the run with its primary metric; a run in which that is not finite has diverged."""
+    """Return the run with its deciding metric; a run in which that is not finite has diverged."""
     diverged = run.diverged
     if run.evaluation is not None:
         metric = run.evaluation.content["metrics"].get(study.metric)
@@ -242,7 +242,7 @@ def _decide(run: RunOutcome, study: Study, values: Mapping[str, ByArmAndSeed]) -
 def _note_runs(runs: Mapping[str, Sequence[RunOutcome]], study: Study) -> list[str]:
     """Return a note for every run that diverged or does not exist yet.
 
-    One more is added if the primary metric measures the denoiser on images that it was trained on.
+    One more is added if the deciding metric measures the denoiser on images that it was trained on.
     """
     notes, everything = [], [run for of_arm in runs.values() for run in of_arm]
     for run in everything:

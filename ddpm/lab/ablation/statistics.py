@@ -16,7 +16,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy import optimize, stats
 
-LEAST_PAIRS = 3         # for an interval; with two differences it would extend 12.7 standard errors to each side
+MIN_PAIRS = 3           # for an interval; with two differences it would extend 12.7 standard errors to each side
 EXACT_PAIRS = 14        # up to this number all sign flips are tried, above it 2^14 random ones
 POWER = 0.8             # with which a detectable difference is found
 DRAWN_AT_ONCE = 1_000_000       # draws that resampling keeps in memory at once
@@ -45,7 +45,7 @@ class Contrast(NamedTuple):
         high: upper end.
         level: confidence level of the interval, such as 0.95.
         p_value: two-sided p-value of the sign-flip test; None for fewer than three pairs.
-        least_p_value: the smallest p-value that this number of pairs can give.
+        min_p_value: the smallest p-value that this number of pairs can give.
         effect_size: mean difference / standard deviation of the differences (Cohen's d_z); None if `low` is.
         detectable: the smallest true mean difference whose interval excludes 0 with 80 % power; None if `low` is.
         relative: `value` / |mean of the baseline|; None without a pair, or if that mean is 0.
@@ -60,7 +60,7 @@ class Contrast(NamedTuple):
     high: float | None
     level: float
     p_value: float | None
-    least_p_value: float | None
+    min_p_value: float | None
     effect_size: float | None
     detectable: float | None
     relative: float | None
@@ -95,7 +95,7 @@ def contrast(
     differences = second - first                                                                    # (n,)
     value, reference = float(differences.mean()), float(abs(first.mean()))
     relative = value / reference if reference else None
-    if pairs < LEAST_PAIRS:
+    if pairs < MIN_PAIRS:
         return Contrast(value, None, None, level, None, None, None, None, relative, pairs, "too few seeds")
 
     rng = np.random.default_rng(seed)
@@ -103,11 +103,11 @@ def contrast(
     rounding = 8 * np.finfo(np.float64).eps * max(abs(first).max(), abs(second).max())
     error = _standard_error(baseline, arm, differences, replicates, rng)
     spread = float(differences.std(ddof=1))
-    p_value, least = _sign_flip_test(differences, rng)
+    p_value, min_p_value = _sign_flip_test(differences, rng)
     effect = 0.0 if value == 0 else value / spread if spread > rounding else None
     if value != 0 and error <= rounding:
         # Equal differences, as of a coarse metric, say nothing about the spread over further seeds.
-        return Contrast(value, None, None, level, p_value, least, effect, None, relative, pairs, "undecided")
+        return Contrast(value, None, None, level, p_value, min_p_value, effect, None, relative, pairs, "undecided")
     half = float(stats.t.ppf((1 + level) / 2, pairs - 1)) * error
     low, high = value - half, value + half
     if low <= 0 <= high:
@@ -115,7 +115,7 @@ def contrast(
     else:
         verdict = "better" if (value < 0) == (better == "lower") else "worse"
     detectable = noncentrality(pairs, level) * error
-    return Contrast(value, low, high, level, p_value, least, effect, detectable, relative, pairs, verdict)
+    return Contrast(value, low, high, level, p_value, min_p_value, effect, detectable, relative, pairs, verdict)
 
 
 def bonferroni_level(level: float, comparisons: int) -> float:

@@ -12,14 +12,14 @@ RANGE = "Lines are means over seeds; the shaded range extends from the smallest 
 
 
 def draw_differences(outcome: Outcome, styles: Mapping[str, int]) -> Chart | None:
-    """Draw the differences of the primary metric by seed; return None where no seed has both arms."""
+    """Draw the differences of the deciding metric by seed; return None where no seed has both arms."""
     metric, baseline = outcome.study.metric, outcome.study.baseline.name
     values = {
         arm: {run.seed: run.measured.value for run in runs if run.measured is not None}
         for arm, runs in outcome.runs.items()
     }
     rows = []
-    for arm, found in outcome.primary.items():
+    for arm, found in outcome.deciding.items():
         both = [seed for seed in values[arm] if seed in values[baseline]]
         if both and found.value is not None:
             differences = {seed: values[arm][seed] - values[baseline][seed] for seed in both}

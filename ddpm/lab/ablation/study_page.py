@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ddpm.lab.ablation.outcome import Outcome, RunOutcome
-from ddpm.lab.ablation.statistics import LEAST_PAIRS, POWER
+from ddpm.lab.ablation.statistics import MIN_PAIRS, POWER
 from ddpm.lab.ablation.study_charts import draw_curves, draw_denoising, draw_differences
 from ddpm.lab.ablation.sweep import read_sweep
 from ddpm.lab.ablation.timing import read_timing
@@ -32,7 +32,7 @@ def render_study(outcome: Outcome) -> str:
         styles=styles,
         runs=runs,
         power=POWER,
-        least_pairs=LEAST_PAIRS,
+        min_pairs=MIN_PAIRS,
         paired=draw_differences(outcome, styles),
         curves=draw_curves(outcome, styles),
         denoising=draw_denoising(outcome, styles),

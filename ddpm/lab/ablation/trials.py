@@ -16,7 +16,7 @@ from ddpm.lab.comparison.runs import Evaluation, Run, read_run
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a study.
+    """One run of a study: one arm with one seed, and the learning rate if it belongs to a sweep.
 
     Attributes:
         arm: name of its arm.
@@ -81,14 +81,14 @@ def evaluate_command(study: Study, run: Path) -> EvaluateCommand:
     return EvaluateCommand(model=run, out=evaluation_folder(run), **options)
 
 
-def drawing_settings(study: Study, config: Config) -> SampleConfig:
+def sampling_settings(study: Study, config: Config) -> SampleConfig:
     """Return the sampling options of the evaluation: the study's, and the run's section `sample` for the others."""
     given = {key: value for key, value in study.evaluation.items() if hasattr(config.sample, key) and value is not None}
     return dataclasses.replace(config.sample, **given)
 
 
 def check_metric(study: Study, result: Path) -> None:
-    """Check that an evaluation has the primary metric of the study.
+    """Check that an evaluation has the deciding metric of the study.
 
     Args:
         study: the study.
@@ -121,7 +121,7 @@ def note_divergence(path: Path, step: int | None, message: str) -> None:
 def is_settled(trial: Trial, study: Study) -> bool:
     """Return whether a run is finished: trained and evaluated, or diverged.
 
-    A run with other settings or without the primary metric is not finished; making it again reports the problem.
+    A run with other settings or without the deciding metric is not finished; making it again reports the problem.
     """
     if read_divergence(trial.path) is not None:
         return True

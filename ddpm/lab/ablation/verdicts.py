@@ -1,24 +1,24 @@
 """Verdicts in words."""
 
 from ddpm.evaluation.text_table import number
-from ddpm.lab.ablation.statistics import LEAST_PAIRS, POWER, Contrast
+from ddpm.lab.ablation.statistics import MIN_PAIRS, POWER, Contrast
 from ddpm.lab.pages import template_environment
 
-# The weaker form of each verdict, if the arm that it favours lost more runs to divergence than the other.
-SURVIVORS = {"better": "better where it survived", "worse": "worse where the other survived"}
+# The weaker form of each verdict, if more runs of the arm that it favours diverged.
+ON_REMAINING_SEEDS = {"better": "better on the remaining seeds", "worse": "worse on the remaining seeds"}
 
 
-def qualify(contrast: Contrast, lost: int, lost_by_baseline: int) -> Contrast:
-    """Withdraw "better" from an arm that lost more runs to divergence: its remaining seeds may be the easy ones.
+def qualify(contrast: Contrast, diverged: int, diverged_in_baseline: int) -> Contrast:
+    """Withdraw "better" from an arm of which more runs diverged: its remaining seeds may be the easy ones.
 
     Args:
         contrast: an arm compared with the baseline, over the seeds that both have.
-        lost: number of runs of the arm that diverged.
-        lost_by_baseline: number of runs of the baseline that diverged.
+        diverged: number of runs of the arm that diverged.
+        diverged_in_baseline: number of runs of the baseline that diverged.
     """
-    favoured = {"better": lost > lost_by_baseline, "worse": lost_by_baseline > lost}
+    favoured = {"better": diverged > diverged_in_baseline, "worse": diverged_in_baseline > diverged}
     if favoured.get(contrast.verdict):
-        return contrast._replace(verdict=SURVIVORS[contrast.verdict])
+        return contrast._replace(verdict=ON_REMAINING_SEEDS[contrast.verdict])
     return contrast
 
 
@@ -36,11 +36,11 @@ def verdict_sentence(
         diverged: number of diverged runs by arm; arms without any may be missing.
 
     Returns:
-        A sentence, and another if seeds are missing; that one comes first if the arms lost different numbers of runs.
+        A sentence, and another if seeds are missing; that one comes first if different numbers of runs diverged.
     """
     template = template_environment().get_template("ablation/verdict.txt.jinja")
     text = template.render(
-        arm=arm, baseline=baseline, metric=metric, found=contrast, runs=runs, diverged=diverged, survivors=SURVIVORS,
-        least_pairs=LEAST_PAIRS, power=POWER, number=number,
+        arm=arm, baseline=baseline, metric=metric, found=contrast, runs=runs, diverged=diverged,
+        on_remaining_seeds=ON_REMAINING_SEEDS, min_pairs=MIN_PAIRS, power=POWER, number=number,
     )
     return " ".join(text.split())

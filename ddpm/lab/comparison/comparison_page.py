@@ -66,9 +66,9 @@ def _draw_curve(
     name: str, curves: Sequence[tuple[str, list[CurvePoint]]], styles: dict[str, int], caption: str
 ) -> Chart:
     thinned = [(run, *thin(points)) for run, points in curves]
-    most = max(together for _, _, together in thinned)
-    if most > 1:
-        caption = f"{caption} Each point is the mean of up to {most} logged values.".strip()
+    maximum = max(together for _, _, together in thinned)
+    if maximum > 1:
+        caption = f"{caption} Each point is the mean of up to {maximum} logged values.".strip()
     figure = draw_lines([Series(run, styles[run], points) for run, points, _ in thinned], "images seen", name)
     return Chart(name.capitalize(), figure, [run for run, _, _ in thinned], caption)
 

@@ -15,8 +15,8 @@ from ddpm.lab.comparison.runs import Evaluation, Run
 
 CLASSES, SEEDS = 10, 8      # largest number that is shown
 SHOWN_PIXELS = 48           # smaller images are enlarged to about this height
-MOST_PIXELS = 96            # larger images are reduced to this size
-MOST_GRID_PIXELS = 1000     # largest width of a grid
+MAX_PIXELS = 96             # larger images are reduced to this size
+MAX_GRID_PIXELS = 1000      # largest width of a grid
 
 
 class Strip(NamedTuple):
@@ -91,7 +91,7 @@ def read_training_grids(runs: Sequence[Run]) -> list[tuple[str, int, str]]:
         steps = [path.stem.removeprefix("step_") for path in (run.path / "samples").glob("step_*.png")]
         newest = max(filter(str.isdecimal, steps), default=None)
         if newest is not None:
-            grid = _open(run.path / "samples" / f"step_{newest}.png", MOST_GRID_PIXELS, None)
+            grid = _open(run.path / "samples" / f"step_{newest}.png", MAX_GRID_PIXELS, None)
             found.append((run.name, int(newest), as_uri(grid)))
     return found
 
@@ -108,7 +108,7 @@ def _seed(file: str) -> int:
 
 
 def _strip(run: str, files: Sequence[Path]) -> Strip:
-    images = [_open(file, MOST_PIXELS, MOST_PIXELS) for file in files]
+    images = [_open(file, MAX_PIXELS, MAX_PIXELS) for file in files]
     width, height = images[0].size
     gap = max(1, width // 24)
     sheet = Image.new("RGBA", (len(images) * (width + gap) - gap, height))      # transparent between the images

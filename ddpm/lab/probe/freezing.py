@@ -11,7 +11,7 @@ from ddpm.evaluation.likelihood import DENOISER_BATCH_SIZE, denoising_errors
 from ddpm.evaluation.modulation import modulated_layers
 from ddpm.lab.probe.inputs import Images
 from ddpm.lab.probe.results import Freezing, Rise
-from ddpm.lab.probe.steering import OVERS, mean_inputs, steered
+from ddpm.lab.probe.steering import MEANS_OVER, mean_inputs, steered
 from ddpm.pipeline import ClassConditionalPipeline
 
 
@@ -83,7 +83,7 @@ class Freezer:
         If there is only one part, it is "both"; with a single class there is no mean over classes.
         """
         parts = dict.fromkeys(part for layer in self.layers for part in layer.norm.modulation)
-        overs = OVERS if len(self.classes) > 1 else ("timestep",)
+        overs = MEANS_OVER if len(self.classes) > 1 else ("timestep",)
         for part in [*parts, "both"] if len(parts) > 1 else ["both"]:
             for over in overs:
                 yield None, part, over

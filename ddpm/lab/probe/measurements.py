@@ -31,9 +31,9 @@ from ddpm.lab.probe.separability import measure_separability
 from ddpm.lab.probe.swap import swap_classes
 from ddpm.models.embedding import CONDITIONINGS
 
-MOST_CLASSES = 20       # number of classes that are measured, evenly spaced if the model has more
+MAX_CLASSES = 20        # number of classes that are measured, evenly spaced if the model has more
 SIGMAS = 10             # number of sigmas at which errors are measured
-NOTHING = 1e-9          # a fraction of the variance; rounding errors of float32 are below it
+ROUNDING_FRACTION = 1e-9        # of the variance; rounding errors of float32 are below it
 
 Value = TypeVar("Value")
 
@@ -98,7 +98,7 @@ class Measurements:
     """
 
     def __init__(self, command: ProbeCommand, inputs: ProbeInputs) -> None:
-        self.command, self.pipeline, self.known = command, inputs.pipeline, inputs.images
+        self.command, self.pipeline, self.real_images = command, inputs.pipeline, inputs.images
         self.unet, self.schedule = inputs.pipeline.unet, inputs.pipeline.schedule
         device, self.names = inputs.pipeline.device, inputs.pipeline.class_names
         self.cross_attention = CONDITIONINGS[self.unet.config.conditioning].cross_attention
@@ -117,16 +117,16 @@ class Measurements:
             if not values.isfinite().all():
                 raise Diverged(f"the {part} of layer {layer} is not finite; probe an earlier checkpoint")
         self.variance = [analyse_variance(layer, part, values) for layer, part, values in self.parts]
-        self.depends_on_class = any(row.class_ + row.interaction > NOTHING for row in self.variance)
+        self.depends_on_class = any(row.class_ + row.interaction > ROUNDING_FRACTION for row in self.variance)
 
     @property
     def images(self) -> Images:
         """The real images."""
-        if self.known is None:
+        if self.real_images is None:
             raise NotMeasurable(
                 "there are no real images to measure on, because the model is not in a run directory; pass --reference"
             )
-        return self.known
+        return self.real_images
 
     def check_scale(self) -> None:
         """Check that the model has a scale."""
@@ -212,6 +212,6 @@ class Measurements:
         return swap_classes(self.pipeline, classifier, classes, samples, self.depends_on_class, seed, rows)
 
 
-def choose_classes(count: int, most: int = MOST_CLASSES) -> list[int]:
+def choose_classes(count: int, maximum: int = MAX_CLASSES) -> list[int]:
     """Return all ids 0..count-1, or `most` of them, evenly spaced."""
-    return torch.linspace(0, count - 1, min(count, most)).round().long().tolist()
+    return torch.linspace(0, count - 1, min(count, maximum)).round().long().tolist()

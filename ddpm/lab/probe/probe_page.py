@@ -11,7 +11,7 @@ from ddpm.lab.pages import template_environment
 from ddpm.lab.probe.results import Freezing, ProbeResults, Strength
 from ddpm.lab.probe.summary import FAILURES, FROZEN, PARTS, SIGNS, number_layers, percent, pool_variance, summarize
 
-MOST_MAPS = 30          # with more layers than this, the page would take long to open with a map of each
+MAX_MAPS = 30           # with more layers than this, the page would take long to open with a map of each
 SOURCES = ("timestep", "class", "interaction")
 LEGEND_STYLES = {
     **{source: i for i, source in enumerate(SOURCES)},
@@ -29,7 +29,7 @@ def render_probe(results: ProbeResults) -> str:
         names=charts.names,
         verdict=summarize(results),
         most_varying=find_most_varying(results),
-        most_maps=MOST_MAPS,
+        max_maps=MAX_MAPS,
         frozen=FROZEN,
         signs=SIGNS,
         failures=FAILURES,

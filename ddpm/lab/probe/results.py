@@ -146,7 +146,7 @@ class Erasure(NamedTuple):
     Attributes:
         layer: its name.
         channels_per_group: C / G.
-        expected: 1 / (C / G), the fraction for shifts that are independent between channels.
+        expected: G / C, the fraction for shifts that are independent between channels.
         total: fraction of the variance over timesteps and classes; None if nothing varies.
         timestep: fraction of the effect of the timestep.
         class_: fraction of the effect of the class.

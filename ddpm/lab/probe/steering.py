@@ -15,7 +15,7 @@ from ddpm.models.unet import UNet
 # (t, labels) of a batch, (B,) and (B, ...) -> new input of each layer's projection, (B, D), by layer name
 Inputs = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
-OVERS = ("class", "timestep", "all")
+MEANS_OVER = ("class", "timestep", "all")
 
 
 def steered(denoiser: Denoiser, unet: UNet, layers: Sequence[str], part: str, inputs: Inputs) -> Denoiser:
@@ -61,7 +61,7 @@ def mean_inputs(unet: UNet, over: str, timesteps: Tensor, labels: Tensor) -> Inp
         timesteps: (T,).
         labels: ids (K,); labels of the batch must be ids too.
     """
-    assert over in OVERS, over
+    assert over in MEANS_OVER, over
     if over == "all":       # independent of the batch
         whole = {name: embs.mean(dim=(0, 1)) for name, embs in _grid(unet, timesteps, labels).items()}      # (D,)
         return lambda t, own_labels: {name: mean.expand(len(t), -1) for name, mean in whole.items()}

@@ -22,7 +22,7 @@ def config_of(**train: Any) -> Config:
 
 
 def study_of(**changes: Any) -> Study:
-    """Return a study of three arms and three seeds with accuracy as its primary metric."""
+    """Return a study of three arms and three seeds with accuracy as its deciding metric."""
     arms = (
         Arm("plain", {"train.weight_decay": 0.0}, config_of()),
         Arm("again", {}, config_of(), seed_shift=100),
@@ -51,7 +51,7 @@ def write_evaluation(
     """Write evaluation.json of a run of `write_training`, and return its path."""
     path = Path(command.model)
     weights = json.loads(next(path.glob("checkpoints/*/MANIFEST.json")).read_text()).popitem()[1]
-    drawing = {**settings.drawing(), "seed": settings.seed}
+    drawing = {**settings.sampling_options(), "seed": settings.seed}
     folder = command.out
     folder.mkdir(parents=True, exist_ok=True)
     better = {"accuracy": "higher"}

@@ -14,7 +14,14 @@ from ddpm.lab.ablation.registration import register
 from ddpm.lab.ablation.statistics import Measured, contrast
 from ddpm.lab.ablation.study_page import render_study
 from ddpm.lab.ablation.study_report import format_study
-from ddpm.lab.ablation.trials import Trial, drawing_settings, evaluate_command, is_settled, list_trials, note_divergence
+from ddpm.lab.ablation.trials import (
+    Trial,
+    evaluate_command,
+    is_settled,
+    list_trials,
+    note_divergence,
+    sampling_settings,
+)
 
 pytestmark = pytest.mark.usefixtures("read_once")
 
@@ -42,7 +49,7 @@ def finished(
             made[0](trial.config, trial.path)
             values = metrics(trial)
             if values is not None:
-                settings = drawing_settings(made_of, trial.config)
+                settings = sampling_settings(made_of, trial.config)
                 made[1](evaluate_command(made_of, trial.path), settings, values, classifier(trial))
         return made_of
 
@@ -58,11 +65,11 @@ def test_runs_are_paired_by_seed(tmp_path: Path, finished: Callable[..., Study])
     error = 0.0196 / 1.959964
     plain, again = ([Measured(v, error) for v in values] for values in ((0.8, 0.81, 0.82), (0.81, 0.821, 0.83)))
     expected = contrast(plain, again, "higher", level=0.975)
-    found = outcome.primary["again"]
+    found = outcome.deciding["again"]
     assert found[:3] == pytest.approx(expected[:3], rel=1e-6) and found.verdict == expected.verdict
     assert (found.p_value, found.level, found.pairs) == (expected.p_value, expected.level, 3)
     assert outcome.exploratory["frechet_distance"]["decayed"].verdict == "better"       # lower is better there
-    assert outcome.primary["decayed"].verdict == "worse" and outcome.primary["decayed"].level == 0.975
+    assert outcome.deciding["decayed"].verdict == "worse" and outcome.deciding["decayed"].level == 0.975
     assert outcome.better == {"accuracy": "higher", "frechet_distance": "lower"}
     assert outcome.means["accuracy"]["plain"] == pytest.approx({"mean": 0.81, "standard_deviation": 0.01})
     assert [run.measured.value for run in outcome.runs["decayed"]] == pytest.approx([0.5, 0.51, 0.52])
@@ -95,7 +102,7 @@ def test_the_record_is_plain_json_without_absolute_paths(tmp_path: Path, finishe
     content = outcome_json(outcome)
     text = json.dumps(content, allow_nan=False)
     assert str(tmp_path) not in text and str(tmp_path) not in render_study(outcome)
-    assert content["primary"]["decayed"]["pairs"] == 3 and content["runs"]["again"][1]["weights"]
+    assert content["deciding"]["decayed"]["pairs"] == 3 and content["runs"]["again"][1]["weights"]
     assert content["runs"]["again"][1]["metrics"]["accuracy"] == pytest.approx(0.821)
 
 
@@ -107,9 +114,9 @@ def test_runs_of_another_classifier_or_other_data_are_left_out_and_named(
     content = json.loads(facts.read_text())
     facts.write_text(json.dumps(content | {"data": {"summary": "others", "fingerprint": "e" * 8}}))
     outcome = read_outcome(tmp_path, study)
-    assert outcome.primary["again"].pairs == 0 and outcome.primary["again"].value is None
-    assert outcome.primary["again"].verdict == "no metrics" and "again" not in outcome.means["accuracy"]
-    assert outcome.primary["decayed"].pairs == 2
+    assert outcome.deciding["again"].pairs == 0 and outcome.deciding["again"].value is None
+    assert outcome.deciding["again"].verdict == "no metrics" and "again" not in outcome.means["accuracy"]
+    assert outcome.deciding["decayed"].pairs == 2
     assert noted(outcome, "again", "seed 0", "extractor.digest", "jjjjjjjj", "kkkkkkkk", "DDPM_CACHE")
     assert noted(outcome, "decayed", "seed 1", "dddddddd", "eeeeeeee")
     assert noted(outcome, "decayed", "plain", "seed 1", "pair")
@@ -123,7 +130,7 @@ def test_metrics_that_are_not_finite_count_as_diverged(tmp_path: Path, finished:
 
     outcome = read_outcome(tmp_path, finished(metrics))
     assert "nan" in outcome.runs["again"][2].diverged and outcome.runs["again"][2].measured is None
-    assert outcome.primary["again"].pairs == 2 and "1 of 3 runs of again" in outcome.verdicts[0]
+    assert outcome.deciding["again"].pairs == 2 and "1 of 3 runs of again" in outcome.verdicts[0]
     assert noted(outcome, "frechet_distance", "again", "seed 0", "finite")
     assert outcome.exploratory["frechet_distance"]["again"].pairs == 2
     json.dumps(outcome_json(outcome), allow_nan=False)
@@ -134,18 +141,18 @@ def test_a_diverged_run_counts_in_spite_of_its_evaluation(tmp_path: Path, finish
     note_divergence(tmp_path / "plain" / "seed_0", 7, "not finite at step 7")
     outcome = read_outcome(tmp_path, study)
     assert outcome.runs["plain"][0].diverged == "not finite at step 7"
-    assert outcome.primary["again"].pairs == outcome.primary["decayed"].pairs == 2
+    assert outcome.deciding["again"].pairs == outcome.deciding["decayed"].pairs == 2
     assert all("1 of 3 runs of plain" in verdict for verdict in outcome.verdicts)
     assert noted(outcome, "plain, seed 0", "not finite at step 7")
 
 
-def test_an_arm_that_lost_more_runs_is_not_called_better(tmp_path: Path, finished: Callable[..., Study]) -> None:
+def test_an_arm_with_more_diverged_runs_is_not_called_better(tmp_path: Path, finished: Callable[..., Study]) -> None:
     study = finished(seeds=(0, 1, 2, 3))
     note_divergence(tmp_path / "decayed" / "seed_3", 7, "not finite at step 7")
     outcome = read_outcome(tmp_path, study)
-    assert outcome.primary["decayed"].verdict == "worse"
+    assert outcome.deciding["decayed"].verdict == "worse"
     assert outcome.verdicts[1].startswith("1 of 4 runs of decayed") and "3 seeds" in outcome.verdicts[1]
-    assert outcome.exploratory["frechet_distance"]["decayed"].verdict == "better where it survived"
+    assert outcome.exploratory["frechet_distance"]["decayed"].verdict == "better on the remaining seeds"
 
 
 def test_all_runs_of_an_arm_may_diverge(tmp_path: Path, finished: Callable[..., Study]) -> None:
@@ -154,7 +161,7 @@ def test_all_runs_of_an_arm_may_diverge(tmp_path: Path, finished: Callable[..., 
         for seed in (0, 1, 2):
             note_divergence(tmp_path / arm / f"seed_{seed}", None, "not finite")
     outcome = read_outcome(tmp_path, study)
-    assert not outcome.means and outcome.primary["again"].pairs == 0
+    assert not outcome.means and outcome.deciding["again"].pairs == 0
     assert all(f"3 of 3 runs of {arm}" in outcome.verdicts[0] for arm in ("again", "plain"))
     assert format_study(outcome)
 
@@ -163,7 +170,7 @@ def test_an_unfinished_study_can_be_read(tmp_path: Path, finished: Callable[...,
     study = finished(lambda trial: accuracy_of(trial) if trial.seed < 2 else None)
     (tmp_path / "again" / "seed_2" / "run.json").unlink()
     outcome = read_outcome(tmp_path, study)
-    assert {c.verdict for c in outcome.primary.values()} == {"too few seeds"}
+    assert {c.verdict for c in outcome.deciding.values()} == {"too few seeds"}
     assert noted(outcome, "again, seed 2") and noted(outcome, "decayed, seed 2", "evaluated")
 
 
@@ -185,7 +192,7 @@ def test_other_evaluations_of_a_run_are_ignored(
     trial = list_trials(study, tmp_path, {})[0]
     ours = evaluate_command(study, trial.path)
     others = dataclasses.replace(ours, out=trial.path / "evaluations" / "mine", held_out_split="train[:10]")
-    made[1](others, drawing_settings(study, trial.config), {"accuracy": 1.0})        # the latest of these weights
+    made[1](others, sampling_settings(study, trial.config), {"accuracy": 1.0})        # the latest of these weights
     before = read_outcome(tmp_path, study).runs["plain"][0]
     assert before.evaluation.folder == ours.out and before.measured.value == pytest.approx(0.8)
     (ours.out / "evaluation.json").unlink()

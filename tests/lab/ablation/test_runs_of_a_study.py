@@ -101,9 +101,9 @@ def test_a_study_is_made_once(tmp_path: Path, study: Callable[..., Study], works
     assert (path / "report.html").read_text() == "<html></html>"
     assert json.loads((path / "timing.json").read_text())["median_seconds"]["plain"] == 0.2
     found = outcome(path)
-    assert found["primary"]["decayed"]["verdict"] == "worse"
-    assert found["primary"]["decayed"]["value"] == pytest.approx(-0.2)
-    assert found["primary"]["decayed"]["level"] == pytest.approx(0.975)     # two comparisons share 5 %
+    assert found["deciding"]["decayed"]["verdict"] == "worse"
+    assert found["deciding"]["decayed"]["value"] == pytest.approx(-0.2)
+    assert found["deciding"]["decayed"]["level"] == pytest.approx(0.975)     # two comparisons share 5 %
     assert found["exploratory"]["frechet_distance"]["decayed"]["level"] == 0.95
     before, timed = (path / "outcome.json").read_bytes(), workshop.timed
     ablate(study(), {"study.yaml": "question: ?\n"}, path)
@@ -171,7 +171,7 @@ def test_a_run_that_diverges_is_counted_and_not_tried_again(
     ablate(study(), {}, tmp_path)
     assert len(tries) == 1
     found = outcome(tmp_path)
-    assert found["primary"]["decayed"]["pairs"] == 2 and found["primary"]["again"]["pairs"] == 3
+    assert found["deciding"]["decayed"]["pairs"] == 2 and found["deciding"]["again"]["pairs"] == 3
     assert "1 of 3 runs of decayed" in found["verdicts"][1]
     assert [run["diverged"] for run in found["runs"]["decayed"]] == [None, "train.max_skipped: not finite", None]
     assert any("decayed" in note and "seed 1" in note and "pair" in note for note in found["notes"])
@@ -217,7 +217,7 @@ def test_any_other_error_names_the_run(tmp_path: Path, study: Callable[..., Stud
         ablate(study(), {}, tmp_path)
 
 
-def test_an_evaluation_without_the_primary_metric_stops_the_study(
+def test_an_evaluation_without_the_deciding_metric_stops_the_study(
     tmp_path: Path, study: Callable[..., Study], workshop: Workshop
 ) -> None:
     for _ in range(2):      # and so does the same command again
@@ -267,7 +267,7 @@ def test_an_arm_that_diverges_at_every_rate_does_not_end_the_study(
     assert [chosen[arm]["diverged"] for arm in ("plain", "again", "decayed")] == [False, False, True]
     found = outcome(tmp_path)
     assert ["learning rate" in run["diverged"] for run in found["runs"]["decayed"]] == [True]
-    assert found["primary"]["decayed"]["pairs"] == 0 and found["primary"]["again"]["pairs"] == 1
+    assert found["deciding"]["decayed"]["pairs"] == 0 and found["deciding"]["again"]["pairs"] == 1
 
 
 def test_rates_are_not_ranked_by_two_classifiers(

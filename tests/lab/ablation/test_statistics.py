@@ -200,13 +200,13 @@ def test_the_p_value_is_that_of_all_sign_flips(rounded: bool) -> None:
         found = contrast(plain(np.zeros(seeds)), plain(differences), "lower")
         sums = abs(np.array(list(product((1, -1), repeat=seeds))) @ differences)
         assert found.p_value == np.mean(sums >= sums[0] - 1e-12 * abs(differences).sum())
-        assert found.least_p_value == 2.0 ** (1 - seeds)
+        assert found.min_p_value == 2.0 ** (1 - seeds)
 
 
-def test_the_least_p_value_is_that_of_differences_of_one_sign() -> None:
+def test_the_smallest_p_value_is_that_of_differences_of_one_sign() -> None:
     for seeds in (3, 5, 14):
         found = contrast(plain(np.zeros(seeds)), plain(1 + random(seeds, seed=11) / 10), "lower")
-        assert found.p_value == found.least_p_value == 2.0 ** (1 - seeds)
+        assert found.p_value == found.min_p_value == 2.0 ** (1 - seeds)
 
 
 def test_random_sign_flips_are_tried_for_many_seeds() -> None:
@@ -217,7 +217,7 @@ def test_random_sign_flips_are_tried_for_many_seeds() -> None:
     # Four binomial standard errors of 2^14 draws.
     assert found.p_value == pytest.approx(exact, abs=4 * sqrt(exact * (1 - exact) / 2**14)) and exact > 0.01
     far = contrast(plain(np.zeros(18)), plain(10 + random(18, seed=13)), "lower")
-    assert found.least_p_value == 2.0**-14 <= far.p_value <= 2.0**-12
+    assert found.min_p_value == 2.0**-14 <= far.p_value <= 2.0**-12
 
 
 MEASURED = {

@@ -42,7 +42,7 @@ GAINS = {"plain": 0.0, "adaptive": -0.02, "matched": 0.001}
 
 
 def error_of(arm: str, seed: int) -> float:
-    """Return a made-up value of the primary metric."""
+    """Return a made-up value of the deciding metric."""
     noise = np.random.default_rng([seed, len(arm)]).normal() * 0.002
     return round(0.1 + 0.01 * seed + GAINS.get(arm, 0.0) + noise, 6)
 
@@ -122,7 +122,7 @@ def an_outcome(
         return contrast(*pairs, better.get(name, "lower"), level, replicates=200)
 
     others = [arm.name for arm in arms[1:]]
-    primary = {arm: against("denoising_error", arm, bonferroni_level(0.95, len(others))) for arm in others}
+    deciding = {arm: against("denoising_error", arm, bonferroni_level(0.95, len(others))) for arm in others}
     lost = {arm: sum(run.diverged is not None for run in of_arm) for arm, of_arm in runs.items()}
     means = {
         name: {
@@ -138,12 +138,12 @@ def an_outcome(
         registered={"digest": DIGEST, "data": {"summary": "1,500 images, 8x8", "fingerprint": "f" * 32},
                     "versions": {"torch": "2.9.9"}, "git_commit": "c0ffee+changes"},
         runs=runs,
-        primary=primary,
+        deciding=deciding,
         exploratory={name: {arm: against(name, arm, 0.95) for arm in others} for name in list(better)[1:]},
         better=better,
         means=means,
         step_seconds=dict(seconds or {}),
-        verdicts=[verdict_sentence(arm, arms[0].name, "denoising_error", primary[arm], seeds, lost) for arm in others],
+        verdicts=[verdict_sentence(arm, arms[0].name, "denoising_error", deciding[arm], seeds, lost) for arm in others],
         notes=list(notes),
     )
 
@@ -191,13 +191,13 @@ def by_hand(value: float, level: float, verdict: str) -> Contrast:
 
 
 def with_round_numbers(there: Outcome) -> Outcome:
-    primary = {"adaptive": by_hand(-0.02, 0.975, "better"), "matched": by_hand(0.001, 0.975, "undecided")}
+    deciding = {"adaptive": by_hand(-0.02, 0.975, "better"), "matched": by_hand(0.001, 0.975, "undecided")}
     other = {"adaptive": by_hand(0.02, 0.95, "better"), "matched": by_hand(-0.02, 0.95, "worse")}
     values = {"plain": (0.12, 0.015), "adaptive": (0.1, 0.0125), "matched": (0.121, None)}
     means = {arm: {"mean": value, "standard_deviation": sd} for arm, (value, sd) in values.items()}
-    verdicts = [verdict_sentence(arm, "plain", "denoising_error", primary[arm], 5, {}) for arm in primary]
+    verdicts = [verdict_sentence(arm, "plain", "denoising_error", deciding[arm], 5, {}) for arm in deciding]
     return dataclasses.replace(
-        there, primary=primary, exploratory={"accuracy": other}, means={"denoising_error": means}, verdicts=verdicts
+        there, deciding=deciding, exploratory={"accuracy": other}, means={"denoising_error": means}, verdicts=verdicts
     )
 
 

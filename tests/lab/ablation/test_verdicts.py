@@ -25,8 +25,8 @@ CASES: dict[str, tuple[Contrast, dict[str, int]]] = {
     "two seeds": (contrast(plain([2, 2]), plain([1, 2]), "lower"), {"adagn": 3, "groupnorm": 1}),
     "one seed": (contrast(plain([0]), plain([1]), "lower"), {"groupnorm": 5}),
     "no seed": (contrast([], [], "lower"), {"adagn": 6}),
-    "equally many lost": (FOUND._replace(pairs=5), {"adagn": 1, "groupnorm": 1}),
-    "survivors": (qualify(FOUND._replace(pairs=5, p_value=0.0625), 1, 0), {"adagn": 1}),
+    "equally many diverged": (FOUND._replace(pairs=5), {"adagn": 1, "groupnorm": 1}),
+    "remaining seeds": (qualify(FOUND._replace(pairs=5, p_value=0.0625), 1, 0), {"adagn": 1}),
     "missing": (UNDECIDED._replace(pairs=4), {}),
 }
 
@@ -43,22 +43,24 @@ def test_sentences(check_golden: Callable[[str, str], None]) -> None:
         assert number in sentences["better"]
     for number in ("0.001", "0.17 %", "95 %", "-0.002", "0.004", "0.5", "0.01", "80 %"):
         assert number in sentences["undecided"]
-    for name in ("two seeds", "survivors", "equally many lost"):
+    for name in ("two seeds", "remaining seeds", "equally many diverged"):
         diverged = CASES[name][1]
         assert all(f"{count} of 6 runs of {arm}" in sentences[name] for arm, count in diverged.items())
 
 
 @pytest.mark.parametrize(
-    ("verdict", "lost", "of_baseline", "expected"),
+    ("verdict", "diverged", "of_baseline", "expected"),
     [
-        ("better", 1, 0, "better where it survived"),
+        ("better", 1, 0, "better on the remaining seeds"),
         ("better", 0, 1, "better"),
         ("better", 2, 2, "better"),
-        ("worse", 0, 1, "worse where the other survived"),
+        ("worse", 0, 1, "worse on the remaining seeds"),
         ("worse", 1, 0, "worse"),
         ("undecided", 3, 0, "undecided"),
     ],
 )
-def test_no_arm_is_called_better_that_lost_more_runs(verdict: str, lost: int, of_baseline: int, expected: str) -> None:
+def test_an_arm_with_more_diverged_runs_is_not_better(
+    verdict: str, diverged: int, of_baseline: int, expected: str
+) -> None:
     found = FOUND._replace(verdict=verdict)
-    assert qualify(found, lost, of_baseline) == found._replace(verdict=expected)
+    assert qualify(found, diverged, of_baseline) == found._replace(verdict=expected)

@@ -18,7 +18,7 @@ from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.evaluation.estimates import Estimate
 from ddpm.evaluation.modulation import modulated_layers
 from ddpm.lab.probe.inputs import _held_out, _source
-from ddpm.lab.probe.measurements import MOST_CLASSES, choose_classes
+from ddpm.lab.probe.measurements import MAX_CLASSES, choose_classes
 from ddpm.lab.probe.probe import _file_name, command_line, probe
 from ddpm.lab.probe.results import ProbeResults, from_json
 from ddpm.models.unet import UNet
@@ -197,10 +197,10 @@ def test_a_split_without_a_run_is_refused(tmp_path: Path) -> None:
         probe(ProbeCommand(model, reference=str(tmp_path / "run"), reference_split="train[:50]"))
 
 
-@pytest.mark.parametrize("count", [0, 1, MOST_CLASSES, MOST_CLASSES + 1, 1000])
+@pytest.mark.parametrize("count", [0, 1, MAX_CLASSES, MAX_CLASSES + 1, 1000])
 def test_classes_are_all_or_evenly_spaced(count: int) -> None:
     found = choose_classes(count)
-    assert len(found) == min(count, MOST_CLASSES) and len({*found}) == len(found)
+    assert len(found) == min(count, MAX_CLASSES) and len({*found}) == len(found)
     if count:
         assert (found[0], found[-1]) == (0, count - 1)
 
