@@ -130,7 +130,7 @@ def test_a_fault_of_one_process_while_it_describes_is_one_line(tmp_path):
     done = accelerate(*TWO, *script, "--evaluation.extractor", "mine:Mine", folder=tmp_path)
     assert done.returncode != 0
     (line,) = (line for line in done.stderr.splitlines() if "train.py: error" in line)
-    assert "error in process 1: extractor: mine:Mine.extract returned features that are not finite" in line
+    assert "error in process 1: extractor: mine:Mine.extract" in line and "finite" in line
     # The launcher has a traceback of its own, and its table shows the exit code of the process that failed first.
     assert "gloo" not in done.stderr.lower() and done.stderr.count("Traceback") <= 1
     assert "exitcode  : 2 " in done.stderr
