@@ -21,7 +21,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, flo
     """Run the benchmark and return its metrics by kind of damage."""
     out = tmp_path_factory.mktemp("damage")
     script = ROOT / "tests" / "benchmarks" / "evaluation.py"
-    subprocess.run([sys.executable, str(script), "digits", "--out", str(out)], cwd=ROOT, check=True, timeout=600)
+    subprocess.run([sys.executable, str(script), "digits", "--out", str(out)], cwd=ROOT, check=True, timeout=1800)
     rows = json.loads((out / "evaluation.json").read_text())["rows"]
     return {name: {key: metric["value"] for key, metric in metrics.items()} for name, metrics in rows.items()}
 

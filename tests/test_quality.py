@@ -17,7 +17,8 @@ def quality(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     out = tmp_path_factory.mktemp("quality")
     script = ROOT / "tests" / "benchmarks" / "quality.py"
     command = [sys.executable, str(script), str(digits_run), "--out", str(out), "--images", "300"]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=1200)
+    command += ["--budgets", "5", "10", "15", "20", "50"]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=2400)
     return json.loads((out / "quality.json").read_text())
 
 

@@ -10,7 +10,6 @@ column per metric.
 
 import argparse
 import json
-import os
 import resource
 import time
 from collections.abc import Iterator
@@ -99,7 +98,6 @@ def main() -> None:
     parser.add_argument("--baseline-only", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    torch.set_num_threads(os.cpu_count() or 1)
     data = load_data(args.reference)
     classifier = cached_classifier(data, torch.device("cpu"), cache_directory())
     if args.held_out:

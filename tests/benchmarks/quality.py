@@ -11,7 +11,6 @@ Writes quality.json and a plot.
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 
@@ -191,7 +190,6 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--budgets", type=int, nargs="+", default=[5, 8, 10, 15, 20, 50])
     args = parser.parse_args()
-    torch.set_num_threads(os.cpu_count() or 1)
     args.out.mkdir(parents=True, exist_ok=True)
     setup = Model(args.run, args.images, args.budgets)
     result = {name: PARTS[name](setup, args.out) for name in args.only}
