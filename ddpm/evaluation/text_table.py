@@ -36,10 +36,10 @@ def interval(metric: dict[str, Any]) -> str:
     return "" if metric["low"] is None else f"{number(metric['low'])} to {number(metric['high'])}"
 
 
-def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Align rows in columns of equal width, the first `left` columns to the left and the others to the right."""
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align rows in columns, the first column to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
         for row in rows
     ]
