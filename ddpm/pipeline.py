@@ -193,7 +193,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
             guidance_scale: 1 disables guidance.
             guide: a weaker model of the same data and noise schedule, for autoguidance.
             interval: range (low, high] of sigmas with guidance; all by default.
-            rescale: 0 to 1, how far the standard deviation of guided images is moved back.
+            rescale: 0 to 1, how far the standard deviation of the guided x_0 is rescaled to that of the conditional
+                one.
             clip: whether to clip x_0 to [-1, 1].
 
         Raises:
@@ -255,7 +256,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
             num_inference_steps: maximum number of evaluations of the denoiser per image.
             guidance_scale: guidance scale; 1 disables guidance.
             guidance_interval: range (low, high] of sigmas with guidance; all by default.
-            guidance_rescale: 0 to 1, reduces overexposure caused by guidance.
+            guidance_rescale: 0 to 1, how far the standard deviation of the guided x_0 is rescaled to that of the
+                conditional one, against overexposure.
             guide: a weaker model, for autoguidance instead of classifier-free guidance.
             sampler: an entry of `ddpm.diffusion.samplers.SAMPLERS`; by default that of the scheduler.
             eta: noise added by ddim, 0 to 1.
@@ -482,7 +484,7 @@ def _source(component: Any, title: str) -> str:
 def _read_index(folder: Path, expected: str) -> dict:
     file = folder / "model_index.json"
     if not file.is_file():
-        raise ValueError(f"{folder}: model_index.json is missing; name the folder of a saved pipeline")
+        raise ValueError(f"{folder}: model_index.json is missing; give the folder of a saved pipeline")
     try:
         index = json.loads(file.read_text())
         kind = index["_class_name"]
@@ -490,7 +492,7 @@ def _read_index(folder: Path, expected: str) -> dict:
         raise ValueError(f"{file}: cannot be read; copy or export the pipeline again") from None
     kind = kind[-1] if isinstance(kind, list) else kind
     if kind != expected:
-        raise ValueError(f"{folder}: contains a {kind}; name the folder of a {expected}")
+        raise ValueError(f"{folder}: contains a {kind}; give the folder of a {expected}")
     return index
 
 

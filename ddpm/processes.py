@@ -14,7 +14,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 
 # After a command has been killed, its remaining processes take up to five seconds to exit and release its lock.
-PATIENCE_SECONDS = 6.0
+LOCK_TIMEOUT_SECONDS = 6.0
 
 Result = TypeVar("Result")
 
@@ -36,20 +36,20 @@ class FailedElsewhere(SystemExit):
         self.kind, self.message = kind, message
 
 
-def join_processes(patience: timedelta | None = None) -> PartialState:
+def join_processes(timeout: timedelta | None = None) -> PartialState:
     """Join the processes that were launched together, on CPUs if the launcher says so, else on the devices found.
 
     Args:
-        patience: timeout of collective operations; torch's default if None. Processes with unequal amounts of work
+        timeout: timeout of collective operations; torch's default if None. Processes with unequal amounts of work
             need a longer one.
     """
-    options = {} if patience is None else {"timeout": patience}
+    options = {} if timeout is None else {"timeout": timeout}
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), **options)
 
 
 @atexit.register
 def _leave() -> None:
-    """Destroy the process group: its threads abort a process that ends before them."""
+    """Destroy the process group before exit; otherwise its background threads can abort the process."""
     # After an unexpected error the other processes may still be working, and leaving could wait for them.
     if not hasattr(sys, "last_value") and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
@@ -118,9 +118,9 @@ def acquire_lock(lock: IO[str], kind: int) -> bool:
         kind: `fcntl.LOCK_EX` for an exclusive lock, or `fcntl.LOCK_SH` for a shared one.
 
     Returns:
-        Whether the lock was acquired within PATIENCE_SECONDS.
+        Whether the lock was acquired within LOCK_TIMEOUT_SECONDS.
     """
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     while True:
         try:
             fcntl.flock(lock, kind | fcntl.LOCK_NB)
@@ -153,12 +153,12 @@ def _summarize(problem: BaseException | None) -> tuple[type[BaseException], str]
 def map_batches(
     processes: Accelerator | PartialState, count: int, batch_size: int, compute: Callable[[list[int]], Result]
 ) -> list[Result]:
-    """Compute batches of images on all processes, each process every n-th batch; all processes must call this.
+    """Distribute batches of images over all processes, every n-th to each; all processes must call this.
 
     Args:
         processes: the processes.
         count: number of images.
-        batch_size: images per batch; the last batch has the rest.
+        batch_size: images per batch; the last batch may be smaller.
         compute: maps the indices of a batch, in 0..count-1, to a picklable result.
 
     Returns:

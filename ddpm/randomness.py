@@ -1,8 +1,11 @@
-"""Every random number as a pure function of (seed, purpose, index).
+"""The random numbers of training and sampling, as pure functions of (seed, purpose, index).
 
-In training, the index is a sample's position in the run (0, 1, 2, ... in the order in which samples are consumed); in
-sampling, it is the step of the sampler. Random numbers therefore do not depend on the batch size, the number of
-processes, gradient accumulation, workers or interruptions, and a resumed run needs no generator state.
+For what happens to a training sample, the index is its position in the run (0, 1, 2, ... in the order in which samples
+are consumed); for the noise of a sampler, it is the sampler's step; for an order of samples, the epoch; for initial
+weights, a checksum of their name. These numbers therefore do not depend on the batch size, the number of processes,
+gradient accumulation, workers or interruptions, and a resumed run needs no generator state. Dropout inside the network
+is the exception: torch draws it from a generator that each step seeds from (seed, step, rank), so it depends on the
+number of processes and on gradient accumulation.
 
 The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), written with int64
 tensor operations: integers are equal on every device; normals agree up to the rounding of log and cos.

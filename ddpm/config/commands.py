@@ -66,15 +66,15 @@ class SamplingOptions(OptionalSamplerConfig):       # type: ignore[misc, valid-t
 class SampleCommand(SamplingOptions):
     """Draw images of chosen classes from a trained model. The same command resumes an interrupted one.
 
-    Options that are not given have their values from the section `sample` of the run's configuration.
+    Options that are not given default to the section `sample` of the run's configuration.
 
     Args:
         classes: class names or ids, separated by commas; `none` is the null class. Default: all classes.
         per_class: number of images of each class.
         blend: number of images from each class to the next, including both ends, with blended class embeddings.
         walk: number of images of each class from one seed to the next, including both ends.
-        swap: draw rows in which the next class replaces the class stage by stage, from the finest to the coarsest
-            resolution.
+        swap: draw rows in which the next class replaces the class resolution by resolution, from the finest to the
+            coarsest.
         format: png, parquet or npz, or several of these separated by commas.
         out: output folder. Default: a new folder in samples/ of the model.
     """
@@ -98,7 +98,7 @@ class SampleCommand(SamplingOptions):
 class EvaluateCommand(SamplingOptions):
     """Measure the quality of a model's images, or of given images, with confidence intervals and a real-data baseline.
 
-    Sampling options that are not given have their values from the section `sample` of the run's configuration.
+    Sampling options that are not given default to the section `sample` of the run's configuration.
 
     Args:
         model: run directory, one of its checkpoints, or a pipeline; or images, as a folder, a parquet or an .npz file.
@@ -199,7 +199,7 @@ class PushCommand(CheckedOptions):
 
 
 def is_shard(text: str) -> bool:
-    """Return whether a text is i/n with i from 1 to n."""
+    """Return whether a string is i/n with i from 1 to n."""
     match = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
     return match is not None and 1 <= int(match[1]) <= int(match[2])
 

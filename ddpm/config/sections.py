@@ -1,7 +1,7 @@
 """The configuration of a run, as frozen dataclasses that check their values.
 
-The docstrings are the help texts of the options, and their types declare the ranges. `ddpm.config.yaml_files` reads a
-configuration from a file, and `ddpm.cli` reads it from the command line.
+The docstrings are the help texts of the options, and the types of the fields declare their ranges.
+`ddpm.config.yaml_files` reads a configuration from a file, and `ddpm.cli` reads it from the command line.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from ddpm.config.values import (
     field_types,
 )
 
-# Must list the keys of the matching registry (tests/config/test_sections.py).
+# Each lists the keys of a dictionary of functions or classes (tests/config/test_sections.py).
 ScheduleName = Literal["linear", "cosine", "sigmoid"]
 PredictionName = Literal["eps", "v", "x_0"]
 SamplerName = Literal["ddim", "ddpm", "dpmpp", "unipc", "euler", "heun"]
@@ -86,7 +86,8 @@ class ModelConfig(CheckedOptions, section="model"):
         head_channels: number of channels per attention head.
         norm: how the timestep and class embedding enters a residual block. `groupnorm` adds it before the norm;
             `groupnorm_matched` does too, with a wider embedding so that the number of parameters equals that of
-            `adagn`; `adagn_scale` has no shift and `adagn_shift` no scale.
+            `adagn`. `adain`, `adaln` and `adarms` are `adagn` with other statistics; `adagn_scale` has no shift, and
+            `adagn_shift` no scale.
         conditioning: what the residual blocks are conditioned on. With `cross_attention` they are conditioned on
             the timestep, and a cross-attention layer after each of them attends to the class.
         condition_at: part of the network that is conditioned, or a list of resolutions in pixels.
@@ -159,7 +160,8 @@ class TrainConfig(CheckedOptions, section="train"):
         gradient_accumulation_steps: number of micro-batches per optimizer step; more of them need less memory.
         learning_rate: peak learning rate.
         warmup_steps: number of optimizer steps of linear warmup.
-        lr_schedule: learning rate schedule after the warmup; `cosine` decays to 0 at the last step.
+        lr_schedule: learning rate schedule after the warmup; `cosine` decays towards 0, which it would reach one
+            step after the last.
         weight_decay: weight decay of AdamW.
         beta2: second beta of AdamW.
         max_grad_norm: maximum norm of the gradient, to which it is clipped.
@@ -205,8 +207,8 @@ class SamplerConfig(CheckedOptions):
         eta: noise added by ddim, from 0 (deterministic) to 1 (as much as ddpm).
         guidance_scale: scale of the guidance; 1 disables it.
         guidance_interval: guide only at noise levels sigma in (low, high]; null guides at all of them.
-        guidance_rescale: how far the standard deviation of guided images is rescaled to that of unguided ones; 1
-            rescales fully.
+        guidance_rescale: how far the standard deviation of the guided x_0 is rescaled to that of the conditional one,
+            from 0 (not at all) to 1 (completely).
     """
 
     sampler: SamplerName = "ddim"
@@ -265,7 +267,8 @@ class EvaluationConfig(SamplerConfig, section="evaluation"):
 
     Args:
         every: number of steps between evaluations; the last step is evaluated too. 0 disables evaluation.
-        count: number of images to draw, in the class proportions of the training data.
+        count: number of images to draw, in the class proportions of the training data and in batches of
+            sample.batch_size images.
         extractor: feature extractor: classifier, inception, dinov2, package.module:Name, or the folder of a saved
             classifier.
         metric: metric that selects the best model.
@@ -318,7 +321,8 @@ class Config:
 SECTIONS: dict[str, type] = field_types(Config)
 OPTIONS = {f"{name}.{key}": kind for name, section in SECTIONS.items() for key, kind in field_types(section).items()}
 
-# Options that affect how a run is observed, stored or computed, but not its result. They may change on resume.
+# Options that affect how a run is observed, stored or computed, but not its result. They may change on resume. (With
+# dropout, gradient accumulation also changes which activations are dropped, as the number of processes does.)
 CHANGEABLE = {
     *(key for key in OPTIONS if key.startswith(("sample.", "tracking.", "evaluation."))),
     *("data.memory_gb", "data.workers", "model.gradient_checkpointing", "train.gradient_accumulation_steps"),

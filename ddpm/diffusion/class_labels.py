@@ -19,10 +19,10 @@ Labels = Sequence[Label | list[Label] | tuple[Label, ...]]
 def label_ids(
     labels: Sequence[str | int | None], class_names: Sequence[str], null_label: int | None = None
 ) -> list[int]:
-    """Return the class ids of names, ids, or ids as text; a text that is both a name and an id counts as a name.
+    """Return the class ids of names, ids, or ids as strings; a string that is both a name and an id counts as a name.
 
     Args:
-        labels: the labels; None and the text `none` are the null class.
+        labels: the labels; None and the string `none` are the null class.
         class_names: class names in the order of their ids.
         null_label: id of the null class, or None if the model has none.
 

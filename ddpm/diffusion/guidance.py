@@ -1,4 +1,4 @@
-"""Denoisers: the network as a denoiser, and wrappers that return another one.
+"""Build denoisers: wrap the network as one, then add guidance and clipping.
 
 Guidance is applied first and clipping second. A sampler gets the result and does not know about either.
 """
@@ -80,8 +80,8 @@ def guided(
         schedule: the denoiser's schedule.
         scale: guidance scale; 1 returns `denoiser` unchanged, larger values move further from the weak prediction.
         interval: guide only where sigma is in (low, high] (Kynkaanniemi et al. 2024, arXiv 2404.07724).
-        rescale: 0 to 1, how far the standard deviation of each x_0 is moved back to that of the strong prediction (Lin
-            et al. 2023, arXiv 2305.08891, section 3.4, applied to the image).
+        rescale: 0 to 1, how far the standard deviation of the guided x_0 is rescaled to that of the strong prediction
+            (Lin et al. 2023, arXiv 2305.08891, section 3.4, applied to the image).
 
     Raises:
         ValueError: for an interval or a rescaling that is out of range.
@@ -106,8 +106,8 @@ def guided(
                 return denoiser(x_t, t, labels)
             strength = torch.where(is_guided, scale, 1.0).to(x_t.dtype)[:, None, None, None]
         strong, weak = pair(x_t, t, labels)
-        # Guide both views: one does not determine the other where the signal or the noise vanishes.
-        x_0, eps = (b + strength * (a - b) for a, b in ((strong.x_0, weak.x_0), (strong.eps, weak.eps)))
+        # Guide both x_0 and eps: one does not determine the other where the signal or the noise vanishes.
+        x_0, eps = (w + strength * (s - w) for s, w in ((strong.x_0, weak.x_0), (strong.eps, weak.eps)))
         prediction = Prediction(x_0, eps)
         if rescale > 0:
             dims = (1, 2, 3)
@@ -119,7 +119,7 @@ def guided(
 
 
 def clipped(denoiser: Denoiser, schedule: NoiseSchedule) -> Denoiser:
-    """Return a denoiser that clips x_0 to [-1, 1] and derives eps from it, so that both views stay consistent."""
+    """Return a denoiser that clips x_0 to [-1, 1] and derives eps from it, so that the two stay consistent."""
 
     def denoise_and_clip(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
         prediction = denoiser(x_t, t, labels)

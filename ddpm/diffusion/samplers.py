@@ -1,8 +1,7 @@
 """Samplers: from noise x_T to an image x_0 over a list of timesteps.
 
-A sampler gets a denoiser and a schedule; it does not know about networks or guidance. To add one, write a function with
-the positional arguments of `ddim`, and `noise` and `on_step`; one entry of SAMPLERS; and its name in the Literal of the
-option in `ddpm/config/sections.py`.
+A sampler gets a denoiser and a schedule; it does not know about networks or guidance. To add one, see "Where to add
+things" in docs/design.md.
 """
 
 from collections.abc import Callable
@@ -45,15 +44,15 @@ def ddim(
         eta: 0 is deterministic, 1 adds noise with the variance of the posterior.
         noise: i -> standard normal noise of x_T's shape for step i; required if eta > 0.
         learned_variance: use the variance of the prediction, if it has one (with eta 1).
-        on_step: observer, called with (i, x_t, prediction) at each step.
+        on_step: observer, called with (i, x_t, prediction) after evaluation i of the denoiser, counted from 0.
 
     Returns:
         x_0, (B, C, H, W).
     """
     x = x_T
     for i, (t, s) in enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True)):          # from x_t to x_s, s < t
-        step = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
-        prediction = denoiser(x, step, labels)
+        t_batch = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
+        prediction = denoiser(x, t_batch, labels)
         if on_step is not None:
             on_step(i, x, prediction)
         alpha_bar_t, alpha_bar_s = _alpha_bar(schedule, t), _alpha_bar(schedule, s)
@@ -104,7 +103,7 @@ def invert(
     """
     x = x_0
     for s, t in zip([-1, *reversed(timesteps[1:])], reversed(timesteps), strict=True):      # from x_s to x_t, s < t
-        step = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
+        t_batch = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
         alpha_bar_t, alpha_bar_s = _alpha_bar(schedule, t), _alpha_bar(schedule, s)
         signal_t, noise_t = alpha_bar_t**0.5, (1 - alpha_bar_t) ** 0.5          # factors of x_0 and eps in x_t
         signal_s, noise_s = alpha_bar_s**0.5, (1 - alpha_bar_s) ** 0.5
@@ -112,7 +111,7 @@ def invert(
         for _ in range(iterations):
             # Keep one of the denoiser's x_0 and eps and derive the other from x. The iteration converges fastest if
             # the one that is kept depends little on x_t: eps where there is little noise, x_0 where there is much.
-            x_0_t, eps, _ = denoiser(x_t, step, labels)
+            x_0_t, eps, _ = denoiser(x_t, t_batch, labels)
             if signal_s > noise_s:
                 x_0_t = (x - noise_s * eps) / signal_s
             else:
@@ -123,7 +122,7 @@ def invert(
 
 
 class Sampler(NamedTuple):
-    """A sampler and its cost.
+    """A sampler and its properties.
 
     Attributes:
         run: the function.

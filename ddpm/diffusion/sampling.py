@@ -40,8 +40,8 @@ Seed = int | Walk
 def seeded_noise(seeds: Sequence[Seed], purpose: Purpose, step: int, shape: tuple[int, ...]) -> Tensor:
     """Return standard normal noise (N, *shape) on the CPU; the noise of an image depends on its seed, purpose and step.
 
-    At fraction u between two seeds it is cos(u pi/2) times one plus sin(u pi/2) times the other, which is standard
-    normal at every u.
+    Between two seeds the noise is interpolated spherically: at fraction u it is cos(u pi/2) times the noise of one plus
+    sin(u pi/2) times that of the other, which is standard normal at every u.
     """
     walks = [seed if isinstance(seed, Walk) else Walk(seed, seed, 0.0) for seed in seeds]
 
@@ -156,7 +156,7 @@ def draw(
 
 
 def batches(count: int, batch_size: int) -> list[list[int]]:
-    """Return the indices 0..count-1 in batches; the last batch has the rest."""
+    """Return the indices 0..count-1 in batches; the last batch may be smaller."""
     return [list(range(start, min(start + batch_size, count))) for start in range(0, count, batch_size)]
 
 

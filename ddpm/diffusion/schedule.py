@@ -1,4 +1,4 @@
-"""The noise schedule of a discrete-time diffusion process: q(x_t | x_0), its posterior, and views of a prediction."""
+"""The noise schedule of a discrete-time diffusion process: q(x_t | x_0), its posterior, and x_0, eps and v."""
 
 import math
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 class Prediction(NamedTuple):
-    """The output of a denoiser at x_t: two views of the same prediction.
+    """The output of a denoiser at x_t: the same prediction as x_0 and as eps.
 
-    They satisfy x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps, where alpha_bar is the entry of `alphas_cumprod`.
+    The two satisfy x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps; alpha_bar is the entry of `alphas_cumprod`.
 
     Attributes:
         x_0: the denoised image, (B, C, H, W).
@@ -89,17 +89,16 @@ class NoiseSchedule:
         """
         return ((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt()
 
-    def _at(self, table: str, t: Tensor, dtype: torch.dtype) -> Tensor:
-        values = self._tables[table]
-        if values.device != t.device:
-            kind = torch.float32 if t.device.type == "mps" else torch.float64       # MPS has no float64
-            self._tables = {name: v.to(t.device, kind) for name, v in self._tables.items()}
-            values = self._tables[table]
-        return values[t].to(dtype)[:, None, None, None]                             # (B, 1, 1, 1)
+    def _coefficient(self, table: str, t: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the entries of a table at t, (B, 1, 1, 1), after moving all tables to the device of t if necessary."""
+        if self._tables[table].device != t.device:
+            table_dtype = torch.float32 if t.device.type == "mps" else torch.float64        # MPS has no float64
+            self._tables = {name: values.to(t.device, table_dtype) for name, values in self._tables.items()}
+        return self._tables[table][t].to(dtype)[:, None, None, None]                                    # (B, 1, 1, 1)
 
     def _sqrt_alpha_bars(self, t: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) at t, the factors of x_0 and of the noise in x_t."""
-        return self._at("sqrt_alpha_bar", t, dtype), self._at("sqrt_one_minus_alpha_bar", t, dtype)
+        return self._coefficient("sqrt_alpha_bar", t, dtype), self._coefficient("sqrt_one_minus_alpha_bar", t, dtype)
 
     def q_sample(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Draw x_t from q(x_t | x_0), equation 4: (B, C, H, W), (B,), (B, C, H, W) -> (B, C, H, W)."""
@@ -108,18 +107,19 @@ class NoiseSchedule:
 
     def snr(self, t: Tensor) -> Tensor:
         """Return the signal-to-noise ratio alphas_cumprod / (1 - alphas_cumprod): (B,) -> (B,)."""
-        return self._at("snr", t, torch.float32).flatten()
+        return self._coefficient("snr", t, torch.float32).flatten()
 
     def posterior_mean(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """Return the mean of q(x_{t-1} | x_t, x_0), equation 7."""
-        return self._at("posterior_x_0", t, x_0.dtype) * x_0 + self._at("posterior_x_t", t, x_t.dtype) * x_t
+        of_x_0, of_x_t = (self._coefficient(table, t, x_t.dtype) for table in ("posterior_x_0", "posterior_x_t"))
+        return of_x_0 * x_0 + of_x_t * x_t
 
     def posterior_log_variance(self, t: Tensor, fraction: Tensor | float = 0.0) -> Tensor:
         """Return the log variance of x_{t-1} given x_t, interpolated from the posterior's (0) to that of beta_t (1).
 
         Nichol & Dhariwal 2021, arXiv 2102.09672, equation 15, in float64.
         """
-        upper, lower = (self._at(table, t, torch.float64) for table in ("log_beta", "log_posterior_variance"))
+        upper, lower = (self._coefficient(table, t, torch.float64) for table in ("log_beta", "log_posterior_variance"))
         return fraction * upper + (1 - fraction) * lower
 
     def velocity(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 A solver gets the x_0 of a denoiser that has already guided and clipped. Only the update rule of a diffusers scheduler
 is used. Timesteps and sigmas come from the given grid and from this package's schedule, because each scheduler spaces
-them by its own defaults, and one does not accept timesteps at all.
+them by its own defaults, and not every scheduler accepts timesteps.
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def solve(
         labels: as the denoiser takes them.
         timesteps: decreasing, each in 0..T-1.
         noise: not used, because an ODE is deterministic.
-        on_step: observer, called with (i, x_t, prediction) at each evaluation.
+        on_step: observer, called with (i, x_t, prediction) after evaluation i of the denoiser, counted from 0.
 
     Returns:
         x_0, (B, C, H, W).
@@ -61,7 +61,7 @@ def solve(
     scheduler.timesteps = evaluated.to(x_T.device, scheduler.timesteps.dtype)
     scheduler.sigmas = torch.cat([sigmas, sigmas.new_zeros(1)])
     scheduler.set_begin_index(0)
-    # These two work on x_t / signal, whose noise has the standard deviation sigma.
+    # These two work on x_t / sqrt(alpha_bar), whose noise has the standard deviation sigma.
     scaled = isinstance(scheduler, EulerDiscreteScheduler | HeunDiscreteScheduler)
     x = x_T * float((sigmas[0] ** 2 + 1) ** 0.5) if scaled else x_T
     for i, t in enumerate(scheduler.timesteps):

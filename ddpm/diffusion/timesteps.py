@@ -1,6 +1,6 @@
 """The timesteps that a sampler visits.
 
-To add a spacing, write a function (schedule, num_steps) -> decreasing timesteps and one entry of SPACINGS.
+To add a spacing, a function (schedule, num_steps) -> decreasing timesteps, see "Where to add things" in docs/design.md.
 """
 
 from collections.abc import Callable
@@ -34,15 +34,15 @@ def linspace(schedule: NoiseSchedule, num_steps: int) -> list[int]:
 
 def logsnr(schedule: NoiseSchedule, num_steps: int) -> list[int]:
     """Return timesteps from T-1 to 0, evenly spaced in the log signal-to-noise ratio (Lu et al. 2022, section 3.4)."""
-    return _evenly(schedule, num_steps, torch.log)
+    return _nearest_to_even_spacing(schedule, num_steps, torch.log)
 
 
 def karras(schedule: NoiseSchedule, num_steps: int) -> list[int]:
     """Return timesteps from T-1 to 0, evenly spaced in the seventh root of sigma (Karras et al. 2022, equation 5)."""
-    return _evenly(schedule, num_steps, lambda sigma: sigma ** (1 / 7))
+    return _nearest_to_even_spacing(schedule, num_steps, lambda sigma: sigma ** (1 / 7))
 
 
-def _evenly(schedule: NoiseSchedule, num_steps: int, scale: Callable[[Tensor], Tensor]) -> list[int]:
+def _nearest_to_even_spacing(schedule: NoiseSchedule, num_steps: int, scale: Callable[[Tensor], Tensor]) -> list[int]:
     """Return distinct timesteps whose scaled sigmas are nearest to evenly spaced values."""
     scaled = scale(schedule.sigmas.clamp(max=SIGMA_MAX))
     targets = torch.linspace(float(scaled[-1]), float(scaled[0]), num_steps, dtype=torch.float64)

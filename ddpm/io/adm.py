@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ddpm.io.adm_flags import PRESETS, Flags
-from ddpm.models.blocks import Downsample, Identity, ResBlock, SelfAttention, Upsample
+from ddpm.models.blocks import Downsample, NoAttention, ResBlock, SelfAttention, Upsample
 from ddpm.models.unet import UNet
 
 _LAYERS: dict[type[nn.Module], dict[str, str]] = {
@@ -288,6 +288,6 @@ def _modules(unet: UNet) -> Iterator[tuple[str, str]]:
         for group in groups:
             prefix = block if side == "mid" else f"{block}.{counts[block]}"
             counts[block] += 1
-            for j, layer in enumerate(layer for layer in group if not isinstance(layer, Identity)):
+            for j, layer in enumerate(layer for layer in group if not isinstance(layer, NoAttention)):
                 for ours, theirs in _LAYERS[type(layer)].items():
                     yield f"{paths[layer]}.{ours}", f"{prefix}.{j}.{theirs}"

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from ddpm.models.norm import EPS, AdaptiveNorm, GroupNorm, num_groups
 
 
-class Identity(nn.Module):
-    """Return h; used in place of an attention layer at resolutions without attention."""
+class NoAttention(nn.Module):
+    """The identity, in place of an attention layer at resolutions without attention."""
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
         """Return h: (B, C, H, W) -> (B, C, H, W)."""
@@ -160,12 +160,12 @@ class Stage(nn.Module):
     """The layers of one resolution on one side of the U-Net.
 
     Args:
-        side: an entry of SIDES.
+        side: `encoder`, `middle` or `decoder`.
         size: H = W in pixels.
         conditioned: whether timestep and class reach the norms of these layers.
         blocks: residual blocks.
-        attentions: one self-attention or Identity per block.
-        cross_attentions: one cross-attention or Identity per block.
+        attentions: one self-attention or NoAttention per block.
+        cross_attentions: one cross-attention or NoAttention per block.
         resample: the layer that leads to the next resolution; an empty list at the last one.
     """
 

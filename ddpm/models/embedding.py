@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def sinusoid(t: Tensor, channels: int) -> Tensor:
-    """Return cosines and sines of t at geometric frequencies from 1 down to 1/10000: (B,) -> (B, channels).
+    """Return cosines and sines of t at geometric frequencies from 1 down to almost 1/10000: (B,) -> (B, channels).
 
     Cosines come first, as in the released ADM models; an odd last channel is zero.
     """

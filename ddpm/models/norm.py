@@ -1,8 +1,6 @@
 """The adaptive-normalization family: how the embedding of timestep and class enters a residual block.
 
-To add a norm, write a subclass of AdaptiveNorm, one entry of NORMS, and its name in the Literal of the option in
-`ddpm/config/sections.py`. A norm whose `modulation` has "scale" must multiply by (1 + scale), because
-`summarize_modulation` and the probe interpret it so.
+To add a norm, see "Where to add things" in docs/design.md.
 """
 
 from typing import ClassVar
@@ -37,7 +35,8 @@ class GroupNorm(nn.GroupNorm):
 class RMSNorm(nn.GroupNorm):
     """Divide by the root mean square over all channels and pixels; no mean is subtracted (Zhang & Sennrich 2019).
 
-    Weight and bias are those of a GroupNorm with one group; the paper (arXiv 1910.07467) has no bias.
+    A subclass of GroupNorm with one group, so that it has a weight and a bias that `UNet.initialize` finds; the paper
+    (arXiv 1910.07467) has no bias.
 
     Args:
         channels: C.
@@ -55,7 +54,10 @@ class RMSNorm(nn.GroupNorm):
 
 
 class AdaptiveNorm(nn.Module):
-    """A normalization layer that is modulated by an embedding: a module (h, emb) -> h.
+    """A normalization layer that is modulated by an embedding.
+
+    Subclasses may have more parameters, which start with the values that their constructor gives them; these must be
+    constants.
 
     Args:
         channels: C, the channels of h.
@@ -65,7 +67,8 @@ class AdaptiveNorm(nn.Module):
     Attributes:
         norm: normalization layer with a weight and a bias per channel.
         proj: projection of the embedding to `modulation`.
-        modulation: outputs of `proj` in their order: `scale` multiplies as (1 + scale), `shift` is added.
+        modulation: outputs of `proj` in their order: ("scale", "shift"), ("scale",) or ("shift",). The scale multiplies
+            as (1 + scale) and the shift is added; `summarize_modulation` and the probe rely on this.
         shift_before_norm: whether the shift is added before the norm, which partly erases it.
         match_parameters_of: the entry of NORMS whose parameter count a U-Net with this norm is widened to, or None.
     """
@@ -78,6 +81,10 @@ class AdaptiveNorm(nn.Module):
         super().__init__()
         self.norm: nn.GroupNorm = GroupNorm(groups, channels, eps=EPS)
         self.proj = nn.Linear(emb_channels, len(self.modulation) * channels)
+
+    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        """Normalise and modulate: (B, C, H, W), (B, D) -> (B, C, H, W)."""
+        raise NotImplementedError
 
 
 class AdaGN(AdaptiveNorm):

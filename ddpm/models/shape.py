@@ -96,7 +96,7 @@ def check_shape(
 
 
 def matched_width(parameters: Callable[[int], int], target: int, step: int = 1) -> int:
-    """Return the multiple of `step` whose number of parameters is nearest to `target`.
+    """Return the width, a multiple of `step`, at which `parameters` is nearest to `target`.
 
     Args:
         parameters: width -> number of parameters; increasing, and larger than the square of the width.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ddpm.models.blocks import (
     CrossAttention,
     Downsample,
-    Identity,
+    NoAttention,
     ResBlock,
     SelfAttention,
     Stage,
@@ -26,7 +26,7 @@ from ddpm.models.blocks import (
     upsample,
 )
 from ddpm.models.embedding import CONDITIONINGS, StageEmbedding, TimestepEmbedding
-from ddpm.models.norm import EPS, NORMS, GroupNorm, num_groups
+from ddpm.models.norm import EPS, NORMS, AdaptiveNorm, GroupNorm, num_groups
 from ddpm.models.shape import check_condition_at, check_shape, is_conditioned, matched_width
 from ddpm.names import lookup
 from ddpm.randomness import Purpose, generator
@@ -58,8 +58,8 @@ class UNet(ModelMixin, ConfigMixin):
         num_heads: number of heads of every attention layer; overrides head_channels.
         norm: an entry of NORMS.
         conditioning: an entry of CONDITIONINGS; how timestep and class reach the layers.
-        condition_at: the stages that they reach: `all`, an entry of SIDES, or resolutions of stages in pixels. The
-            other stages have the same norms with an embedding of zero, and no cross-attention.
+        condition_at: the stages that they reach: `all`, `encoder`, `middle`, `decoder`, or resolutions of stages in
+            pixels. The other stages have the same norms with an embedding of zero, and no cross-attention.
         norm_groups: maximum number of groups of a norm.
         min_group_channels: minimum number of channels per group.
         emb_channels: D, the width of the embeddings; a multiple of 4 with cross-attention. By default 4 * channels, or
@@ -103,10 +103,12 @@ class UNet(ModelMixin, ConfigMixin):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        crossed = lookup(CONDITIONINGS, conditioning, "model.conditioning").cross_attention
-        crossed_at = condition_at if crossed else ()
-        divisor = CrossAttention.TOKENS if crossed else 1      # of the width of the embeddings
-        check_shape(resolution, channels, channel_mult, attention_resolutions, head_channels, num_heads, crossed_at)
+        has_cross_attention = lookup(CONDITIONINGS, conditioning, "model.conditioning").cross_attention
+        cross_attention_at = condition_at if has_cross_attention else ()
+        divisor = CrossAttention.TOKENS if has_cross_attention else 1       # of the width of the embeddings
+        check_shape(
+            resolution, channels, channel_mult, attention_resolutions, head_channels, num_heads, cross_attention_at
+        )
         check_condition_at(condition_at, [resolution // 2**stage for stage in range(len(channel_mult))])
         lookup(dict.fromkeys(RESAMPLERS), resample, "model.resample")
         if num_classes + null_class < 1:
@@ -148,18 +150,19 @@ class UNet(ModelMixin, ConfigMixin):
             return c.num_heads or width // c.head_channels
 
         def stage(
-            side: str, size: int, inputs: list[int], width: int, attends: list[bool], resample: list[nn.Module]
+            side: str, size: int, in_channels: list[int], width: int, attends: list[bool], resample: list[nn.Module]
         ) -> Stage:
             conditioned = is_conditioned(c.condition_at, side, size)
-            crossed = conditioned and CONDITIONINGS[c.conditioning].cross_attention
+            has_cross_attention = conditioned and CONDITIONINGS[c.conditioning].cross_attention
             return Stage(
                 side,
                 size,
                 conditioned,
-                blocks=[block(channels, width) for channels in inputs],
-                attentions=[SelfAttention(width, heads(width), groups) if yes else Identity() for yes in attends],
+                blocks=[block(channels, width) for channels in in_channels],
+                attentions=[SelfAttention(width, heads(width), groups) if yes else NoAttention() for yes in attends],
                 cross_attentions=[
-                    CrossAttention(width, emb_channels, heads(width), groups) if crossed else Identity() for _ in inputs
+                    CrossAttention(width, emb_channels, heads(width), groups) if has_cross_attention else NoAttention()
+                    for _ in in_channels
                 ],
                 resample=resample,
             )
@@ -182,21 +185,21 @@ class UNet(ModelMixin, ConfigMixin):
         down: list[Stage] = []
         skips = [widths[0]]
         for i, (width, size) in enumerate(zip(widths, sizes, strict=True)):
-            inputs = [skips[-1]] + [width] * (c.num_res_blocks - 1)
-            attends = [size in c.attention_resolutions] * len(inputs)
-            down.append(stage("encoder", size, inputs, width, attends, [to_coarser(width)] if i < last else []))
+            in_channels = [skips[-1]] + [width] * (c.num_res_blocks - 1)
+            attends = [size in c.attention_resolutions] * len(in_channels)
+            down.append(stage("encoder", size, in_channels, width, attends, [to_coarser(width)] if i < last else []))
             skips += [width] * (c.num_res_blocks + (i < last))
         self.down = cast("Sequence[Stage]", nn.ModuleList(down))      # torch types the elements as Module
 
         self.mid = stage("middle", sizes[-1], [widths[-1]] * 2, widths[-1], [True, False], [])
 
         up: list[Stage] = []
-        above = widths[-1]
+        previous = widths[-1]
         for i, width, size in reversed(list(zip(range(len(widths)), widths, sizes, strict=True))):
-            inputs = [channels + skips.pop() for channels in [above] + [width] * c.num_res_blocks]
-            attends = [size in c.attention_resolutions] * len(inputs)
-            up.append(stage("decoder", size, inputs, width, attends, [to_finer(width)] if i > 0 else []))
-            above = width
+            in_channels = [channels + skips.pop() for channels in [previous] + [width] * c.num_res_blocks]
+            attends = [size in c.attention_resolutions] * len(in_channels)
+            up.append(stage("decoder", size, in_channels, width, attends, [to_finer(width)] if i > 0 else []))
+            previous = width
         self.up = cast("Sequence[Stage]", nn.ModuleList(up))
 
         self.norm_out = GroupNorm(groups(widths[0]), widths[0], eps=EPS)
@@ -208,10 +211,12 @@ class UNet(ModelMixin, ConfigMixin):
 
         | tensor                                               | initial value                            |
         | ---------------------------------------------------- | ---------------------------------------- |
-        | `conv2`, `proj` (attentions and norms), `conv_out`    | 0: each block starts as the identity     |
+        | `conv2`, `proj` of attentions, `conv_out`             | 0: each residual branch starts at zero   |
+        | `proj` of adaptive norms                             | 0: no modulation (in ADM as the others)  |
         | other convolutions and linear layers                 | uniform in +-1 / sqrt(fan_in)            |
         | class embedding                                      | standard normal                          |
         | GroupNorm                                            | weight 1, bias 0                         |
+        | other parameters of adaptive norms                   | as their constructor sets them           |
         """
         for name, parameter in self.named_parameters():
             if parameter.is_meta:                               # from_pretrained loads the values later
@@ -225,7 +230,7 @@ class UNet(ModelMixin, ConfigMixin):
                 parameter.normal_(generator=draws)
             elif path.rpartition(".")[2] in ("conv2", "proj", "conv_out"):
                 parameter.zero_()
-            else:
+            elif not isinstance(module, AdaptiveNorm):
                 bound = 1 / math.sqrt(module.weight[0].numel())
                 parameter.uniform_(-bound, bound, generator=draws)
 
@@ -241,7 +246,7 @@ class UNet(ModelMixin, ConfigMixin):
         class_labels: Tensor | None = None,
         return_dict: bool = True,
     ) -> UNetOutput | tuple[Tensor]:
-        """Predict noise, v or x_0.
+        """Predict noise, v or x_0, and the variance if it is learned, in C more channels.
 
         Args:
             sample: noisy images, (B, in_channels, H, W).
@@ -309,12 +314,13 @@ class UNet(ModelMixin, ConfigMixin):
             time = time[:, None]                                                                        # (B, 1, D)
         conditioning = CONDITIONINGS[self.config.conditioning]
         norms = F.silu(conditioning.timestep * time + conditioning.classes * classes)         # (B, D) or (B, L, D)
-        nothing = torch.zeros_like(norms if norms.ndim == 2 else norms[:, 0])                           # (B, D)
-        finest_first = {stage.size: i for i, stage in enumerate(self.down)}
+        resolution_index = {stage.size: i for i, stage in enumerate(self.down)}
 
         def at(stage: Stage) -> StageEmbedding:
-            own = [emb if emb.ndim == 2 else emb[:, finest_first[stage.size]] for emb in (norms, classes)]
-            return StageEmbedding(own[0] if stage.conditioned else nothing, own[1])
+            norm_emb, class_emb = (
+                emb if emb.ndim == 2 else emb[:, resolution_index[stage.size]] for emb in (norms, classes)
+            )                                                                                           # (B, D) each
+            return StageEmbedding(norm_emb if stage.conditioned else torch.zeros_like(norm_emb), class_emb)
 
         return {name: at(stage) for name, stage in self.stages.items()}
 

@@ -25,8 +25,8 @@ def apply_label_shuffle(data: ImageData, config: Config) -> ImageData:
     return data.with_labels(data.labels[permutation(config.train.seed, 0, len(data), Purpose.LABEL_SHUFFLE)])
 
 
-class Stream(Dataset):
-    """The endless sequence of samples that a run consumes, each epoch in its own order.
+class SampleSequence(Dataset):
+    """The endless sequence of samples that a run consumes, each epoch in its own order; positions are its indices.
 
     Args:
         data: the images.
@@ -83,7 +83,7 @@ def load_micro_batches(
     """
     positions = [p for s in range(step, config.steps) for p in micro_batch_positions(config, s, rank, processes)]
     loader = DataLoader(
-        Stream(data, config.seed),
+        SampleSequence(data, config.seed),
         batch_sampler=positions,        # type: ignore[arg-type]  # ranges, which take less memory than lists
         num_workers=0 if data.in_memory else workers,
         collate_fn=_keep_batch,
@@ -109,5 +109,5 @@ def _outlive_signals(worker: int) -> None:
 
 
 def _keep_batch(batch: Any) -> Any:
-    """Return the batch, which `Stream.__getitems__` has already collated."""
+    """Return the batch, which `SampleSequence.__getitems__` has already collated."""
     return batch

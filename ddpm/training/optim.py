@@ -23,7 +23,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> 
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Return the learning rate of step `step` (from 0): linear warm-up, then constant or a cosine decay to 0."""
+    """Return the learning rate of step `step` (from 0): linear warm-up, then constant or a cosine decay towards 0."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     if config.lr_schedule == "constant":
@@ -54,7 +54,7 @@ class EMA:
         self.warmup = warmup
 
     def decay(self, images_seen: int, batch_size: int) -> float:
-        """Return the weight of the old average in the update after which `images_seen` images were seen."""
+        """Return the decay of the update that brings the number of images seen to `images_seen`."""
         return 0.5 ** (batch_size / min(self.half_life, self.warmup * images_seen))
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import broadcast_from_main, map_batches, on_main
 from ddpm.training.tracking import Trackers, has_record
 
-if TYPE_CHECKING:       # not imported by training without evaluation
+if TYPE_CHECKING:       # training without evaluation must not import this
     from ddpm.evaluation.in_training import InTrainingMetrics
 
 SETTINGS = "evaluation/settings"        # key of a record: digest of the settings that its metrics depend on
@@ -138,6 +138,6 @@ class BestModel:
             )
 
     def _changes(self, identity: dict[str, Any]) -> list[str]:
-        """Return the differences from another identity, one text per key."""
+        """Return the differences from another identity, one string per key."""
         pairs = {key: (identity.get(key), self._identity.get(key)) for key in identity | self._identity}
         return [f"{key} ({there} there, {now} now)" for key, (there, now) in pairs.items() if there != now]

@@ -31,12 +31,12 @@ from ddpm.training.periodic_evaluation import PeriodicEvaluation
 from ddpm.training.sample_grid import SampleGrid
 from ddpm.training.tracking import Stopwatch, Trackers, open_trackers
 
-if TYPE_CHECKING:       # not imported by training without evaluation
+if TYPE_CHECKING:       # training without evaluation must not import this
     from ddpm.evaluation.in_training import InTrainingMetrics
 
 
 class Trainer:
-    """The model, its optimizer and its average, and the loop over training steps.
+    """Train a model: hold it, its optimizer and its averaged weights, and run the steps.
 
     Args:
         config: the run's configuration.
@@ -50,7 +50,7 @@ class Trainer:
     Attributes:
         unet: the model.
         model: `unet`, wrapped in DistributedDataParallel if there are several processes.
-        ema: the exponential moving average of its weights, from which samples are generated.
+        ema: the exponential moving average of the weights of `unet`, from which samples are generated.
         step: number of optimizer steps so far, including skipped updates.
         skipped: number of updates that were skipped because a loss or gradient was not finite.
     """
@@ -82,7 +82,7 @@ class Trainer:
         self.skipped = 0
         self.skipped_in_a_row = 0
         self.sums: dict[str, float] = {"loss": 0, "grad_norm": 0, "steps": 0}     # since the last line of metrics.jsonl
-        self.timed_from = 0             # images_per_s counts the steps of this process from here
+        self.last_logged_step = 0       # step of the previous record, or of the checkpoint that was loaded
 
     def run(self, run_id: str | None) -> None:
         """Train from the newest checkpoint, or from the start, to the last step.
@@ -169,7 +169,7 @@ class Trainer:
                 losses = diffusion_loss(
                     self.model, self.schedule, x_0, labels, t, noise, diffusion.prediction, diffusion.weighting
                 )                                                                                       # (B,)
-                # Sums divided by the global batch size: the gradients add up to that of the mean over the whole batch.
+                # Divided by the global batch size, so that the accumulated gradient is that of the mean over it.
                 micro_loss = losses.sum() / config.batch_size
                 accelerator.backward(micro_loss * accelerator.num_processes)     # DDP averages over the processes
             loss += micro_loss.detach()
@@ -224,10 +224,10 @@ class Trainer:
             "grad_norm": self.sums["grad_norm"] / steps if steps else None,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "skipped": self.skipped,
-            "images_per_s": round((self.step - self.timed_from) * self.config.train.batch_size / seconds, 1),
+            "images_per_s": round((self.step - self.last_logged_step) * self.config.train.batch_size / seconds, 1),
             **summarize_modulation(self.unet, self.schedule.num_timesteps),
         }
-        self.timed_from = self.step
+        self.last_logged_step = self.step
         self.sums = dict.fromkeys(self.sums, 0)
         on_main(self.accelerator, lambda: trackers.log(record))
         progress.set_postfix({"loss": record["loss"], "images/s": record["images_per_s"]})
@@ -258,7 +258,7 @@ class Trainer:
         """Load the state of training from a checkpoint."""
         state = load_checkpoint(checkpoint, self.unet, self.ema.model, self.optimizer.optimizer)
         self.step, self.skipped, self.skipped_in_a_row = state["step"], state["skipped"], state["skipped_in_a_row"]
-        self.sums, self.timed_from = state["sums"], state["step"]
+        self.sums, self.last_logged_step = state["sums"], state["step"]
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
@@ -282,7 +282,7 @@ def prepare_inputs(
         images: uint8 (B, C, H, W), on the model's device.
         labels: int64 (B,), on the same device.
         config: seed, horizontal flip, class dropout, timestep sampler and number of timesteps.
-        null_label: id of the null class, or None if the model has none and no label is dropped.
+        null_label: id of the null class, or None if there is none; then no label is dropped.
 
     Returns:
         x_0 in [-1, 1] (B, C, H, W), labels with the null class where dropped (B,), t (B,), noise (B, C, H, W).
@@ -303,5 +303,6 @@ def prepare_inputs(
 
 def seed_dropout(seed: int, step: int, rank: int) -> None:
     """Seed torch's generators, from which dropout draws, as a function of (seed, step, rank)."""
+    # The rank-th pair of this step's numbers.
     low, high = bits(seed, Purpose.DROPOUT, torch.tensor([step]), 2 * (rank + 1))[0, -2:].tolist()
     torch.manual_seed((high << 31) ^ low)

@@ -121,7 +121,7 @@ def test_parquet_needs_distinct_class_names(tmp_path: Path) -> None:
 
 
 def test_two_commands_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(processes, "LOCK_TIMEOUT_SECONDS", 0.0)
     said = []
 
     def draw(indices: list[int]) -> Tensor:

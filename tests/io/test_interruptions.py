@@ -112,7 +112,7 @@ out, names, count, delay, failing = Path(sys.argv[1]), *sys.argv[2:6]
 classes = ("cat", "a dog", "Vögel", "x/../y")
 per_class = -(-int(count) // 4)
 requests = [formats.Request(classes[i // per_class], f"seed{i:06d}", i // per_class, i) for i in range(int(count))]
-formats.SHARD_IMAGES, formats.ROW_GROUP_IMAGES, processes.PATIENCE_SECONDS = 13, 7, 0.0
+formats.SHARD_IMAGES, formats.ROW_GROUP_IMAGES, processes.LOCK_TIMEOUT_SECONDS = 13, 7, 0.0
 
 def draw(indices):
     if os.environ.get("RANK") == failing:
@@ -182,7 +182,7 @@ def test_two_processes_killed_and_resumed(tmp_path: Path, monkeypatch: pytest.Mo
         os.kill(main, signal.SIGKILL)
         # While a process is left that nobody looks after, no other command writes here.
         with monkeypatch.context() as patch:
-            patch.setattr(processes, "PATIENCE_SECONDS", 0.0)
+            patch.setattr(processes, "LOCK_TIMEOUT_SECONDS", 0.0)
             said = refusal(out, formats, Toy(), requests=asked(count))
         assert str(main) in said and str(other) in said and "--out" in said
     finally:

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from norm_formulas import normalized
 from torch import Tensor, nn
 
 from ddpm.models.blocks import CrossAttention
 from ddpm.models.embedding import CONDITIONINGS
-from ddpm.models.norm import EPS, NORMS
+from ddpm.models.norm import NORMS, AdaGN
 from ddpm.models.unet import UNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -135,7 +136,7 @@ def test_each_resolution_has_its_own_label_and_blends(conditioning: str) -> None
 
 
 class Plain(nn.Module):
-    """A norm without any embedding, by torch's functions."""
+    """An entry of NORMS without any embedding."""
 
     def __init__(self, norm: str, layer: nn.Module) -> None:
         super().__init__()
@@ -143,15 +144,8 @@ class Plain(nn.Module):
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        if self.kind == "adain":
-            normalised = F.instance_norm(h, eps=EPS)
-        elif self.kind == "adaln":
-            normalised = F.layer_norm(h, h.shape[1:], eps=EPS)
-        elif self.kind == "adarms":
-            normalised = F.rms_norm(h, h.shape[1:], eps=EPS)
-        else:
-            normalised = F.group_norm(h, h.shape[1] // 4, eps=EPS)
-        return normalised * self.norm.weight[:, None, None] + self.norm.bias[:, None, None]
+        plain = normalized(self.kind, h, h.shape[1] // 4)
+        return plain * self.norm.weight[:, None, None] + self.norm.bias[:, None, None]
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -180,11 +174,39 @@ def test_shared_tensors_start_equal(norm: str) -> None:
     for conditioning in CONDITIONINGS:
         state = UNet(**SMALL, norm=norm, conditioning=conditioning, seed=5).state_dict()
         assert first.keys() <= state.keys()
-        assert {name for name in state if name not in first} == {name for name in state if "cross_attentions" in name}
+        assert all(re.search(r"cross_attentions\.|norm2\.", name) for name in state if name not in first), conditioning
         other = {name for name, tensor in first.items() if tensor.shape != state[name].shape}
         widened = r"time_embed\.|class_embed\." if NORMS[norm].match_parameters_of else "nothing"
         assert all(re.search(rf"norm2\.proj\.|{widened}", name) for name in other), conditioning
         assert all(torch.equal(state[name], tensor) for name, tensor in first.items() if name not in other)
+
+
+class GatedAdaGN(AdaGN):
+    """AdaGN whose normalized features have one learned gate per channel, a parameter that no other norm has."""
+
+    def __init__(self, channels: int, emb_channels: int, groups: int) -> None:
+        super().__init__(channels, emb_channels, groups)
+        self.gate = nn.Parameter(torch.ones(channels))
+
+    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        """(B, C, H, W), (B, D) -> (B, C, H, W)."""
+        return self.gate[:, None, None] * super().forward(h, emb)
+
+
+def test_a_norm_may_have_parameters_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They start as their constructor sets them, all other tensors as with another norm, and they are saved."""
+    monkeypatch.setitem(NORMS, "adagn_gated", GatedAdaGN)
+    unet, plain = UNet(**SMALL, norm="adagn_gated", seed=5), UNet(**SMALL, seed=5)
+    own = {name for name in unet.state_dict() if name.endswith(".gate")}
+    assert own and unet.state_dict().keys() - own == plain.state_dict().keys()
+    assert all(torch.equal(unet.state_dict()[name], torch.ones_like(unet.state_dict()[name])) for name in own)
+    assert all(torch.equal(unet.state_dict()[name], tensor) for name, tensor in plain.state_dict().items())
+    with torch.no_grad():
+        for name in own:
+            unet.get_parameter(name).fill_(0.5)
+    unet.save_pretrained(tmp_path)
+    loaded = UNet.from_pretrained(tmp_path)
+    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in unet.state_dict().items())
 
 
 @pytest.mark.parametrize(("norm", "depths"), [*((norm, "all") for norm in NORMS), ("adagn", "middle"), ("adagn", "8")])

@@ -4,38 +4,12 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
+from norm_formulas import formula
 from torch import Tensor, nn
 
-from ddpm.models.norm import EPS, NORMS, AdaGN, AdaIN, AdditiveGroupNorm, RMSNorm, num_groups
+from ddpm.models.norm import NORMS, AdaGN, AdaIN, AdditiveGroupNorm, RMSNorm, num_groups
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def normalised(norm: str, h: Tensor, groups: int) -> Tensor:
-    """h as each member normalises it, by torch's functions."""
-    if norm == "adain":
-        return F.instance_norm(h, eps=EPS)
-    if norm == "adaln":
-        return F.layer_norm(h, h.shape[1:], eps=EPS)
-    if norm == "adarms":
-        return F.rms_norm(h, h.shape[1:], eps=EPS)
-    return F.group_norm(h, groups, eps=EPS)
-
-
-def formula(norm: str, layer: nn.Module, h: Tensor, emb: Tensor, groups: int) -> Tensor:
-    """What each member is, written out: the embedding's scale and shift, the norm's own weight and bias."""
-    projected = F.linear(emb, layer.proj.weight, layer.proj.bias)[:, :, None, None]                     # (B, PC, 1, 1)
-    weight, bias = layer.norm.weight[:, None, None], layer.norm.bias[:, None, None]
-    first, second = projected[:, : h.shape[1]], projected[:, h.shape[1] :]
-    if norm in ("groupnorm", "groupnorm_matched"):
-        return weight * normalised(norm, h + first, groups) + bias
-    plain = weight * normalised(norm, h, groups) + bias
-    if norm == "adagn_scale":
-        return (1 + first) * plain
-    if norm == "adagn_shift":
-        return plain + first
-    return (1 + first) * plain + second
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -175,13 +149,13 @@ def test_adagn_is_its_formula(shape: tuple[int, ...], dtype: torch.dtype, tolera
     norm = AdaGN(shape[1], 10, 4).to(dtype)
     randomise(norm, seed=11)
     results = []
-    for formula in (norm, lambda h, emb: plain_adagn(norm, h, emb)):
+    for function in (norm, lambda h, emb: plain_adagn(norm, h, emb)):
         draws.manual_seed(1)
         h = torch.randn(shape, generator=draws, dtype=dtype).mul(3).add(2).requires_grad_()
         emb = torch.randn(shape[0], 10, generator=draws, dtype=dtype).requires_grad_()
         direction = torch.randn(shape, generator=draws, dtype=dtype)
         norm.zero_grad()
-        output = formula(h, emb)
+        output = function(h, emb)
         (output * direction).sum().backward()
         results.append([output.detach(), h.grad, emb.grad, *(p.grad.clone() for p in norm.parameters())])
     for found, expected in zip(*results, strict=True):

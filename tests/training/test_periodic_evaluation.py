@@ -332,17 +332,17 @@ def test_a_signal_at_any_moment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 
 # ------------------------------------------------------------------------------------------------------ the launch
 
-@pytest.mark.parametrize(("every", "patience"), [(0, None), (20, timedelta(hours=12))])
+@pytest.mark.parametrize(("every", "timeout"), [(0, None), (20, timedelta(hours=12))])
 def test_processes_wait_while_one_trains_a_classifier(
-    every: int, patience: timedelta | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    every: int, timeout: timedelta | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked = []
 
-    def join(patience: timedelta | None = None) -> None:
-        asked.append(patience)
+    def join(timeout: timedelta | None = None) -> None:
+        asked.append(timeout)
         raise Killed
 
     monkeypatch.setattr(launch, "join_processes", join)
     with pytest.raises(Killed):
         train(replace(CONFIG, evaluation=replace(CONFIG.evaluation, every=every)), tmp_path / "run")
-    assert asked == [patience]
+    assert asked == [timeout]

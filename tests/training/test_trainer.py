@@ -29,7 +29,7 @@ from ddpm.data import ImageData, load_data
 from ddpm.diffusion.divergence import Diverged
 from ddpm.diffusion.objective import diffusion_loss
 from ddpm.models.norm import NORMS
-from ddpm.training.batches import Stream, apply_label_shuffle, load_micro_batches, micro_batch_positions
+from ddpm.training.batches import SampleSequence, apply_label_shuffle, load_micro_batches, micro_batch_positions
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.checkpoint import find_checkpoint
 from ddpm.training.optim import learning_rate
@@ -61,10 +61,10 @@ def one_step(trainer: Trainer) -> None:
 
 def test_every_sample_is_seen_once_an_epoch_whatever_the_batch():
     data = load_data("digits")
-    stream = Stream(data, seed=3)
+    sequence = SampleSequence(data, seed=3)
     n = len(data)
-    first = [stream.index(p) for p in range(n)]
-    second = [stream.index(p) for p in range(n, 2 * n)]
+    first = [sequence.index(p) for p in range(n)]
+    second = [sequence.index(p) for p in range(n, 2 * n)]
     assert sorted(first) == sorted(second) == list(range(n))
     assert first != second
 
@@ -90,7 +90,7 @@ def test_shuffled_labels_are_a_permutation_that_only_training_sees(tmp_path, mon
     # What is trained on, and what measures while training.
     trainer = trainer_of(shuffled(seed=5))
     position, images, labels = next(load_micro_batches(trainer.data, trainer.config.train, 0, 0, 1, 0))
-    indices = [Stream(data, seed=5).index(p) for p in position.tolist()]
+    indices = [SampleSequence(data, seed=5).index(p) for p in position.tolist()]
     assert torch.equal(images, data.__getitems__(indices)[0]) and torch.equal(labels, seen.labels[indices])
 
     class Stop(Exception):

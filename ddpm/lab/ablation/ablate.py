@@ -47,7 +47,7 @@ from ddpm.training.build import build_data
 from ddpm.training.dry_run import format_duration
 from ddpm.training.train import train
 
-PATIENCE = timedelta(hours=12)      # other processes wait while the main process trains a classifier
+TIMEOUT = timedelta(hours=12)      # other processes wait while the main process trains a classifier
 SHOWN_RUNS = 5                      # number of missing runs that are listed
 
 
@@ -68,7 +68,7 @@ def ablate(
             chosen yet.
         SystemExit: after an interruption, with 128 plus the signal's number; the same command resumes.
     """
-    processes = join_processes(PATIENCE)
+    processes = join_processes(TIMEOUT)
     check_launch(processes.num_processes, "ablate.py")
     check_arms(study)
     data = first_on_main(processes, lambda: build_data(study.baseline.config))
