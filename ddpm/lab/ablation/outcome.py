@@ -12,6 +12,7 @@ import numpy as np
 from ddpm.config.study import STUDY_METRICS, Study
 from ddpm.evaluation.denoiser import SCORES, image_scores
 from ddpm.evaluation.estimates import Z
+from ddpm.evaluation.text_table import describe_likelihood_images
 from ddpm.lab.ablation.registration import read_registration
 from ddpm.lab.ablation.statistics import Contrast, Measured, bonferroni_level, contrast
 from ddpm.lab.ablation.sweep import read_sweep
@@ -250,8 +251,8 @@ def _note_runs(runs: Mapping[str, Sequence[RunOutcome]], study: Study) -> list[s
             notes.append(f"{run.arm}, seed {run.seed}, diverged: {run.diverged}")
         elif run.run is None:
             notes.append(f"{run.arm}, seed {run.seed}, does not exist yet")
-    images = [run.evaluation.content.get("likelihood_images") for run in everything if run.evaluation is not None]
-    if study.metric in SCORES and any(record and not record["held_out"] for record in images):
+    images = [describe_likelihood_images(run.evaluation.content) for run in everything if run.evaluation is not None]
+    if study.metric in SCORES and "training images" in images:
         notes.append(f"{study.metric} was measured on training images; set evaluation.held_out_split to use others")
     return notes
 

@@ -6,6 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ddpm.evaluation.estimates import Z
+from ddpm.evaluation.text_table import describe_likelihood_images
 from ddpm.lab.charts import STYLES, Chart, Mark, Series, draw_confusion_matrix, draw_lines, draw_strip, thin, to_svg
 from ddpm.lab.comparison.comparison import Comparison, MetricRow, RunEntry, why_incomparable
 from ddpm.lab.comparison.formats import TEMPLATE_FUNCTIONS
@@ -90,10 +91,8 @@ def _draw_denoising(contents: dict[str, dict[str, Any]], styles: dict[str, int])
             series.append(Series(name, styles[name], errors, [Z * point["standard_error"] for point in drawn]))
     if not series:
         return None
-    images = first.get("likelihood_images")
-    if images:
-        kind = "held-out images" if images["held_out"] else "images of the training data"
-        notes[0] = f"{images['count']:,} {kind}; {notes[0]}"
+    if (kind := describe_likelihood_images(first)) is not None:
+        notes[0] = f"{first['likelihood_images']['count']:,} {kind}; {notes[0]}"
     figure = draw_lines(series, "sigma", "mean squared error of x_0", x_scale="log")
     return Chart("Denoising error", figure, [line.name for line in series], " ".join(notes))
 

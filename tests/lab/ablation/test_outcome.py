@@ -174,15 +174,19 @@ def test_an_unfinished_study_can_be_read(tmp_path: Path, finished: Callable[...,
     assert noted(outcome, "again, seed 2") and noted(outcome, "decayed, seed 2", "evaluated")
 
 
-@pytest.mark.parametrize("held_out", [False, True])
+@pytest.mark.parametrize(("held_out", "trained_on", "noted_down"), [
+    (True, True, False), (False, True, True), (False, False, False), (False, None, False),
+])
 def test_a_note_says_that_the_denoiser_was_measured_on_training_images(
-    tmp_path: Path, finished: Callable[..., Study], held_out: bool
+    tmp_path: Path, finished: Callable[..., Study], held_out: bool, trained_on: bool | None, noted_down: bool
 ) -> None:
     study = finished(lambda trial: {"denoising_error": 0.2 + 0.01 * trial.seed}, metric="denoising_error")
     for file in tmp_path.glob("*/*/evaluations/*/evaluation.json"):
-        images = {"likelihood_images": {"count": 50, "held_out": held_out}}
-        file.write_text(json.dumps(json.loads(file.read_text()) | images))
-    assert noted(read_outcome(tmp_path, study), "evaluation.held_out_split") == (not held_out)
+        content = json.loads(file.read_text())
+        content["likelihood_images"] = {"count": 50, "held_out": held_out}
+        content["reference"]["trained_on"] = trained_on
+        file.write_text(json.dumps(content))
+    assert noted(read_outcome(tmp_path, study), "evaluation.held_out_split") == noted_down
 
 
 def test_other_evaluations_of_a_run_are_ignored(
