@@ -186,9 +186,9 @@ def test_values_that_are_not_finite_are_shown_without_a_mark(
     read_page(render_comparison(found))
     assert [len(series.points) for charts in list(drawn.values())[-1:] for series in charts[0]] == [4, 2]
     rows = {row.name: row.entries[1].difference for row in found.rows}
-    assert (rows["frechet_distance"].verdict, rows["accuracy"].verdict) == ("undecided", "undecided")
+    assert (rows["frechet_distance"].verdict, rows["accuracy"].verdict) == ("inconclusive", "inconclusive")
     (line,) = (line for line in format_comparison(found).splitlines() if line.split()[:2] == ["b", "nan"])
-    assert line.split()[-2:] == ["nan", "undecided"]
+    assert line.split()[-2:] == ["nan", "inconclusive"]
 
 
 def test_denoising_errors_that_are_not_finite_have_no_chart(
