@@ -205,7 +205,7 @@ def _choose_evaluations(runs: Sequence[Run]) -> tuple[dict[str, Evaluation], lis
         if len(runs) == 1:
             notes.append(f"evaluation {folder} of {first} is not shown")
         elif rank(key)[0] > 1:
-            notes.append(f"evaluation {folder} of {first} and its counterparts are not shown")
+            notes.append(f"evaluation {folder} of {first} and those of other runs with equal settings are not shown")
     return chosen, notes
 
 
