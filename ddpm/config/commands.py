@@ -11,6 +11,7 @@ from ddpm.config.values import CheckedOptions, PositiveInt, Range, SeedInt, at_l
 
 AtLeastTwo = Annotated[int, at_least(2)]
 AtLeastTwenty = Annotated[int, at_least(20)]
+MIN_PROBE_IMAGES = 20       # for usable intervals
 
 # The options of SamplerConfig, each of which may be None for the value of the model's run.
 OptionalSamplerConfig = dataclasses.make_dataclass(
@@ -254,7 +255,7 @@ class ProbeCommand(CheckedOptions):
 
     model: Path
     out: Path | None = None
-    images: AtLeastTwenty = 128
+    images: Annotated[int, at_least(MIN_PROBE_IMAGES)] = 128
     timesteps: AtLeastTwo = 20
     samples: PositiveInt = 8
     reference: str | None = None

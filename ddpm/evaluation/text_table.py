@@ -23,7 +23,23 @@ def evaluation_table(result: dict[str, Any]) -> str:
         errors.append((str(point["timestep"]), number(point["sigma"]), error, number(point["eps_error"])))
     template = Path(__file__).with_name("evaluation_table.txt.jinja").read_text()
     page = Environment(trim_blocks=True, lstrip_blocks=True).from_string(template)
-    return page.render(result, table=aligned(rows), denoising_table=aligned(errors)).rstrip("\n")
+    measured = {"table": aligned(rows), "denoising_table": aligned(errors), "kind": describe_likelihood_images(result)}
+    return page.render(result, **measured).rstrip("\n")
+
+
+def describe_likelihood_images(result: dict[str, Any]) -> str | None:
+    """Return which images the denoiser was measured on, for an evaluation as in evaluation.json.
+
+    Returns:
+        "held-out images", "training images", or "reference images" if the model was not trained on the reference or
+        this is unknown. None if the denoiser was not measured.
+    """
+    images = result.get("likelihood_images")
+    if not images:
+        return None
+    if images["held_out"]:
+        return "held-out images"
+    return "training images" if result["reference"].get("trained_on") else "reference images"
 
 
 def number(value: float) -> str:

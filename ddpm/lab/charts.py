@@ -28,11 +28,11 @@ NAMES = {light: name for name, light in LIGHT.items()}
 SERIES = [light for name, light in LIGHT.items() if re.fullmatch(r"c\d", name)]
 DASHES = [(), (8, 3), (2, 3), (9, 3, 2, 3)] * 2     # of each series, in pixels
 STYLES = len(SERIES)                                # series that look different
-MARKED = 40                                         # most points of a line that are marked one by one
-NUMBERED = 200                                      # most cells of a heat map with numbers, which are slow to draw
-LONGEST = 24                                        # characters of a name; longer ones are cut and have a tooltip
+MAX_MARKED_POINTS = 40                              # maximum number of points of a line for which each is marked
+MAX_NUMBERED_CELLS = 200                            # maximum number of cells of a heat map with numbers, slow to draw
+MAX_NAME_LENGTH = 24                                # characters of a name; longer ones are cut and have a tooltip
 WIDTH = 400                                         # pixels; small, so that text stays legible on a phone
-styled = style.context(["default", {
+use_page_style = style.context(["default", {
     "font.size": 12, "axes.titlesize": 12, "text.parse_math": False, "text.color": LIGHT["ink"],
     "axes.labelcolor": LIGHT["ink"], "axes.edgecolor": LIGHT["soft"], "axes.facecolor": "none", "axes.axisbelow": True,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": LIGHT["rule"],
@@ -74,7 +74,7 @@ class Mark(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A name, its values, and a value that these are compared with."""
+    """A labelled row of values, and the reference value drawn as a dashed line."""
 
     name: str
     marks: Sequence[Mark]
@@ -82,7 +82,7 @@ class Row(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A figure with its words, as the macro `chart` of base.html.jinja shows it; `names` are explained by a key."""
+    """A figure with title, caption and legend (`names`), as the macro `chart` shows it."""
 
     title: str
     figure: Figure
@@ -95,7 +95,7 @@ class Chart(NamedTuple):
         return to_svg(self.figure)
 
 
-@styled
+@use_page_style
 def to_svg(figure: Figure) -> Markup:
     """Return a figure as an <svg> element whose colors are CSS variables; equal figures give equal text."""
     file = io.StringIO()
@@ -119,7 +119,7 @@ def _adapt_tag(tag: str) -> str:
     return re.sub("#[0-9a-f]{6}", lambda color: f"var(--{NAMES[color[0]]})", tag)
 
 
-@styled
+@use_page_style
 def draw_lines(
     series: Sequence[Series],
     x_label: str,
@@ -136,7 +136,7 @@ def draw_lines(
         if band is not None:
             low, high = zip(*band, strict=True)
             axes.fill_between(x, low, high, color=SERIES[number], alpha=0.13, linewidth=0)
-        for point in points if len(points) <= MARKED else ():
+        for point in points if len(points) <= MAX_MARKED_POINTS else ():
             tooltip = f"tooltip:{name}: {point[1]:.4g} at {format_compactly(point[0])}"
             axes.plot(*point, "o", color=SERIES[number], gid=tooltip)
     lowest, highest = axes.dataLim.intervaly
@@ -154,7 +154,7 @@ def draw_lines(
     return figure
 
 
-@styled
+@use_page_style
 def draw_rows(rows: Sequence[Row], label: str, limits: Sequence[float] = (), sides: Sequence[str] = ("", "")) -> Figure:
     """Draw values with intervals, a row for each name; the axis includes `limits`, `sides` are written at its ends."""
     tops = np.cumsum([0, *(18 + 7 * max(mark.line for mark in row.marks) for row in rows)])
@@ -177,9 +177,9 @@ def draw_rows(rows: Sequence[Row], label: str, limits: Sequence[float] = (), sid
     return figure
 
 
-@styled
+@use_page_style
 def draw_strip(marks: Sequence[Mark], reference: float | None) -> Figure:
-    """Draw the first value on an axis that holds all; the strips of all of them can be compared."""
+    """Draw the first mark on an axis scaled to all marks, so that the strips of one metric have the same axis."""
     figure = _new_figure("value and interval", 120, 18)
     axes = _add_axes(figure, (0, 120), (0, 18))
     ends = [end for end in (*(end for mark in marks for end in mark[1:4]), reference) if end is not None]
@@ -194,7 +194,7 @@ def draw_strip(marks: Sequence[Mark], reference: float | None) -> Figure:
     return figure
 
 
-@styled
+@use_page_style
 def draw_stacked_bars(rows: Sequence[tuple[str, Sequence[float]]], parts: Sequence[str], label: str) -> Figure:
     """Draw shares of a whole (0 to 1): a bar for each row, part i in the color of series i."""
     names = [name for name, _ in rows]
@@ -214,7 +214,7 @@ def draw_stacked_bars(rows: Sequence[tuple[str, Sequence[float]]], parts: Sequen
     return figure
 
 
-@styled
+@use_page_style
 def draw_heat_map(
     values: Sequence[Sequence[float | None]],
     rows: Sequence[str],
@@ -255,7 +255,7 @@ def draw_heat_map(
     shades = colors.LinearSegmentedColormap.from_list("shades", stops, N=64).with_extremes(bad=(*strong[:3], 0))
     norm = colors.Normalize(lowest, highest if highest > lowest else lowest + 1)
     mesh = axes.pcolormesh(grid, cmap=shades, norm=norm, edgecolors=LIGHT["paper"], linewidth=1, clip_on=False)
-    numbered = width >= 34 and height >= 16 and (texts is not None or grid.size <= NUMBERED)
+    numbered = width >= 34 and height >= 16 and (texts is not None or grid.size <= MAX_NUMBERED_CELLS)
     for (i, j), value in np.ma.ndenumerate(grid) if numbered else ():
         color = LIGHT["paper" if mesh.to_rgba(value)[3] > 0.6 else "ink"]
         text = f"{value:.2g}" if texts is None else texts[i][j]
@@ -280,22 +280,21 @@ def draw_heat_map(
     return figure
 
 
-@styled
+@use_page_style
 def draw_confusion_matrix(matrix: Sequence[Sequence[int]], names: Sequence[str], number: int) -> Figure:
-    """Draw which class was asked for (rows) and which was recognized (columns), shaded by the share of the row."""
+    """Draw the requested class (rows) and the predicted class (columns), shaded by the fraction of the row."""
     shares = [[count / max(1, sum(row)) for count in row] for row in matrix]
     counts = [[format_compactly(count) if count else "" for count in row] for row in matrix]
-    return draw_heat_map(
-        shares, names, names, "asked for (rows), read as (columns), shaded by share", low=0, number=number, texts=counts
-    )
+    label = "requested class (rows), predicted class (columns)"
+    return draw_heat_map(shares, names, names, label, low=0, number=number, texts=counts)
 
 
 def thin(points: Sequence[tuple[float, float]], maximum: int = 250) -> tuple[list[tuple[float, float]], int]:
-    """Return means of neighboring points, at most `most` of them, and how many points each is the mean of."""
-    together = max(1, -(-len(points) // maximum))
-    groups = [points[i : i + together] for i in range(0, len(points), together)]
+    """Average groups of neighboring points so that at most `maximum` remain; also return the size of the groups."""
+    size = max(1, -(-len(points) // maximum))
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
     means = [tuple(sum(values) / len(group) for values in zip(*group, strict=True)) for group in groups]
-    return means, together
+    return means, size
 
 
 def format_compactly(value: float, digits: int = 4) -> str:
@@ -343,13 +342,13 @@ def _set_ticks(axis: Axis, maximum: int = 6) -> None:
 
 
 def _set_names(axis: Axis, positions: ArrayLike, names: Sequence[str], rotation: float = 0) -> None:
-    cut = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
+    cut = [name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…" for name in names]
     axis.set_ticks(positions, cut, rotation=rotation)
     for text, name in zip(axis.get_ticklabels(), names, strict=True):
-        if len(name) > LONGEST:
+        if len(name) > MAX_NAME_LENGTH:
             text.set_gid(f"tooltip:{name}")
 
 
 def _text_width(names: Sequence[str]) -> float:
     """Return the pixels that the longest of these names needs."""
-    return 8 + 7.2 * min(LONGEST, max(map(len, names)))
+    return 8 + 7.2 * min(MAX_NAME_LENGTH, max(map(len, names)))

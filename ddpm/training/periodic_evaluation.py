@@ -13,12 +13,10 @@ from ddpm.atomic import find_damage, json_digest, recover, write_directory_atomi
 from ddpm.config.sections import Config
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import broadcast_from_main, map_batches, on_main
-from ddpm.training.tracking import Trackers, has_record
+from ddpm.training.tracking import EVALUATION_PREFIX, EVALUATION_SETTINGS, Trackers, has_record
 
 if TYPE_CHECKING:       # training without evaluation must not import this
     from ddpm.evaluation.in_training import InTrainingMetrics
-
-SETTINGS = "evaluation/settings"        # key of a record: digest of the settings that its metrics depend on
 
 FACTS = "best.json"
 BETTER = {"lower": lambda new, old: new < old, "higher": lambda new, old: new > old}
@@ -64,8 +62,10 @@ class PeriodicEvaluation:
         due = step == self._config.train.steps or (step > 0 and step % self._config.evaluation.every == 0)
         if not due:
             return False
-        file = self._path / "metrics.jsonl"
-        return not broadcast_from_main(self._accelerator, lambda: has_record(file, step, SETTINGS, self._settings))
+        file, settings = self._path / "metrics.jsonl", self._settings
+        return not broadcast_from_main(
+            self._accelerator, lambda: has_record(file, step, EVALUATION_SETTINGS, settings)
+        )
 
     def _evaluate(self, step: int, trackers: Trackers) -> None:
         metrics, settings = self._metrics, self._config.evaluation
@@ -82,8 +82,8 @@ class PeriodicEvaluation:
             values = metrics.measure(columns)
             samples = step * self._config.train.batch_size
             self._best.offer(values[settings.metric], step, samples, self._pipeline)
-            record = {"step": step, "samples": samples, SETTINGS: self._settings}
-            trackers.log(record | {f"evaluation/{name}": value for name, value in values.items()})
+            record = {"step": step, "samples": samples, EVALUATION_SETTINGS: self._settings}
+            trackers.log(record | {f"{EVALUATION_PREFIX}{name}": value for name, value in values.items()})
 
         on_main(self._accelerator, finish)
 

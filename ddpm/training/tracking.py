@@ -14,6 +14,9 @@ from urllib.parse import urlparse
 from ddpm.atomic import with_path_in_error, write_text
 from ddpm.config.sections import Config, TrackingConfig
 
+EVALUATION_PREFIX = "evaluation/"                   # of the keys of metrics that were measured during training
+EVALUATION_SETTINGS = "evaluation/settings"         # key of the digest of the settings that these metrics depend on
+
 
 class MetricsFile:
     """A file with one JSON line per record, written immediately.

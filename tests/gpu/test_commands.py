@@ -196,7 +196,7 @@ def test_probe_writes_its_page(commands: Commands, digits: Path) -> None:
     options = "--images", 20, "--timesteps", 4, "--samples", 1
     Command(commands.folder / "probe.txt", "probe.py", digits, "--out", page, *options).end()
     found = json.loads(page.with_suffix(".json").read_text())
-    assert found["freezing"] and found["sensitivity"] and found["swap"] is not None, found["left_out"]
+    assert found["mean_ablations"] and found["sensitivity"] and found["swap"] is not None, found["left_out"]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from ddpm.lab.charts import (
-    LONGEST,
+    MAX_NAME_LENGTH,
     PALETTE,
     STYLES,
     WIDTH,
@@ -165,7 +165,7 @@ def test_numbers_are_written_in_small_maps_only_and_large_maps_stay_small() -> N
 def test_long_names_are_cut_and_in_full_in_a_tooltip(name: str) -> None:
     figure = CHARTS[name]()
     root = ElementTree.fromstring(to_svg(figure))
-    cut = f"{LONG[: LONGEST - 1]}…"
+    cut = f"{LONG[: MAX_NAME_LENGTH - 1]}…"
     groups = [g for g in root.iter("g") if (g.findtext("title") or "") == LONG]
     assert [g.findtext("text") for g in groups] == [cut] * (1 if name == "rows" else 2)
     assert float(root.get("width")) <= 1.5 * WIDTH
@@ -178,8 +178,8 @@ def test_every_series_looks_different() -> None:
 
 def test_thinning_takes_means_and_keeps_the_mean() -> None:
     points = [(float(i), math.sin(i)) for i in range(1000)]
-    kept, together = thin(points, maximum=250)
-    assert together == 4 and len(kept) == 250
+    kept, size = thin(points, maximum=250)
+    assert size == 4 and len(kept) == 250
     assert kept[0] == (1.5, pytest.approx(sum(math.sin(i) for i in range(4)) / 4))
     assert sum(y for _, y in kept) / 250 == pytest.approx(sum(y for _, y in points) / 1000)
     assert thin(points[:250], maximum=250) == (points[:250], 1) and thin([]) == ([], 1)

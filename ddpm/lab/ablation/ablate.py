@@ -16,23 +16,23 @@ from ddpm.data import ImageData
 from ddpm.diffusion.divergence import Diverged
 from ddpm.evaluation.evaluate import evaluate
 from ddpm.lab.ablation.arms import Size, check_arms, measure_arms
-from ddpm.lab.ablation.measurement import check_evaluation
+from ddpm.lab.ablation.evaluation_checks import check_evaluation
+from ddpm.lab.ablation.planned_runs import (
+    PlannedRun,
+    check_metric,
+    evaluate_command,
+    is_finished,
+    list_planned_runs,
+    list_sweep_runs,
+    read_divergence,
+    record_divergence,
+    sampling_settings,
+    take_shard,
+)
 from ddpm.lab.ablation.registration import register
 from ddpm.lab.ablation.study_report import report
 from ddpm.lab.ablation.sweep import choose_rates, read_sweep
 from ddpm.lab.ablation.timing import read_timing, time_steps, write_timing
-from ddpm.lab.ablation.trials import (
-    Trial,
-    check_metric,
-    evaluate_command,
-    is_settled,
-    list_sweep_trials,
-    list_trials,
-    note_divergence,
-    read_divergence,
-    sampling_settings,
-    take_shard,
-)
 from ddpm.lab.pages import render_text
 from ddpm.processes import (
     FailedElsewhere,
@@ -54,13 +54,13 @@ SHOWN_RUNS = 5                      # number of missing runs that are listed
 def ablate(
     study: Study, documents: Mapping[str, str], path: Path, shard: tuple[int, int] = (1, 1), dry_run: bool = False
 ) -> None:
-    """Make the missing runs of a study or of one shard, and write the report once all runs exist.
+    """Train and evaluate the missing runs of a study or of one shard, and write the report once all are finished.
 
     Args:
         study: the study.
         documents: names and texts of the files that the directory keeps, as `study_documents` returns them.
         path: directory of the study.
-        shard: (i, n) makes the i-th of n shards.
+        shard: (i, n), for the i-th of n shards.
         dry_run: print the estimated cost and stop.
 
     Raises:
@@ -82,11 +82,11 @@ def ablate(
     del data        # every run loads its own
     rates: dict[str, float] = {}
     if study.learning_rates:
-        _make(take_shard(list_sweep_trials(study, path), shard), study, processes, "sweep")
+        _train_and_evaluate(take_shard(list_sweep_runs(study, path), shard), study, processes, "sweep")
         rates = broadcast_from_main(processes, lambda: choose_rates(study, path))
-    planned = list_trials(study, path, rates)
+    planned = list_planned_runs(study, path, rates)
     on_main(processes, lambda: _give_up(path, planned))
-    _make(take_shard(planned, shard), study, processes, "run")
+    _train_and_evaluate(take_shard(planned, shard), study, processes, "run")
     if broadcast_from_main(processes, lambda: read_timing(path)) is None:
         _say(processes, "\ntiming the training steps of all arms in turns")
         data = first_on_main(processes, lambda: build_data(study.baseline.config))
@@ -100,13 +100,13 @@ def _print_plan(
 ) -> None:
     """Print arms, runs, and the estimated time of the remaining runs."""
     # The learning rates that a sweep will choose do not affect the time.
-    mine = take_shard(list_sweep_trials(study, path), shard) + take_shard(list_trials(study, path, {}), shard)
-    left = broadcast_from_main(processes, lambda: [trial for trial in mine if not _is_trained(trial)])
+    mine = take_shard(list_sweep_runs(study, path), shard) + take_shard(list_planned_runs(study, path, {}), shard)
+    left = broadcast_from_main(processes, lambda: [run for run in mine if not _is_trained(run)])
     seconds = {}
     if left:
         measured = time_steps({arm.name: arm.config for arm in study.arms}, data, rounds=1, warm_up=1)
         seconds = {arm: median(values) for arm, values in measured.items()}
-    time = format_duration(sum(seconds[trial.arm] * trial.config.train.steps for trial in left))
+    time = format_duration(sum(seconds[run.arm] * run.config.train.steps for run in left))
     plan = render_text(
         "ablation/plan.txt.jinja", study=study, path=path, shard=shard, data=data, sizes=sizes, mine=mine, left=left,
         seconds=seconds, time=time,
@@ -114,29 +114,29 @@ def _print_plan(
     _say(processes, f"{plan}\n")
 
 
-def _is_trained(trial: Trial) -> bool:
+def _is_trained(run: PlannedRun) -> bool:
     """Return whether a run is trained or has diverged; it may not be evaluated yet."""
-    return (trial.path / "pipeline").is_dir() or (trial.path / "diverged.json").is_file()
+    return (run.path / "pipeline").is_dir() or (run.path / "diverged.json").is_file()
 
 
-def _make(chosen: Sequence[Trial], study: Study, processes: PartialState, title: str) -> None:
+def _train_and_evaluate(runs: Sequence[PlannedRun], study: Study, processes: PartialState, title: str) -> None:
     """Train and evaluate runs one after the other; skip those that another process is working on."""
-    for number, trial in enumerate(chosen, 1):
-        if broadcast_from_main(processes, partial(is_settled, trial, study)):
+    for number, run in enumerate(runs, 1):
+        if broadcast_from_main(processes, partial(is_finished, run, study)):
             continue
-        _say(processes, f"\n{title} {number} of {len(chosen)}: {trial.name} ({trial.path})")
-        problem = _attempt(trial, study)
+        _say(processes, f"\n{title} {number} of {len(runs)}: {run.name} ({run.path})")
+        problem = _attempt(run, study)
         if isinstance(problem, Diverged):
-            _say(processes, f"{trial.name} diverged: {problem}")
-            on_main(processes, partial(note_divergence, trial.path, problem.step, str(problem)))
+            _say(processes, f"{run.name} diverged: {problem}")
+            on_main(processes, partial(record_divergence, run.path, problem.step, str(problem)))
         elif problem is not None:
-            _say(processes, f"{trial.name} is skipped: {problem}")
+            _say(processes, f"{run.name} is skipped: {problem}")
         gc.collect()                    # models and optimizers contain reference cycles
         if torch.cuda.is_available():
             torch.cuda.empty_cache()    # arms with other shapes cannot reuse the cached blocks
 
 
-def _attempt(trial: Trial, study: Study) -> Diverged | InUse | None:
+def _attempt(run: PlannedRun, study: Study) -> Diverged | InUse | None:
     """Train and evaluate one run.
 
     Returns:
@@ -146,8 +146,8 @@ def _attempt(trial: Trial, study: Study) -> Diverged | InUse | None:
         ValueError: for any other error; the message names the run.
     """
     try:
-        train(trial.config, trial.path)
-        check_metric(study, evaluate(evaluate_command(study, trial.path), sampling_settings(study, trial.config)))
+        train(run.config, run.path)
+        check_metric(study, evaluate(evaluate_command(study, run.path), sampling_settings(study, run.config)))
     except (Diverged, InUse) as problem:
         return problem.with_traceback(None)         # a traceback would keep the model in memory
     except FailedElsewhere as failure:
@@ -155,29 +155,29 @@ def _attempt(trial: Trial, study: Study) -> Diverged | InUse | None:
             return failure.kind(failure.message)
         raise
     except ValueError as problem:
-        problem.args = (f"{trial.name}: {problem}",)
+        problem.args = (f"{run.name}: {problem}",)
         raise
     return None
 
 
-def _give_up(path: Path, planned: Sequence[Trial]) -> None:
-    """Record the runs of arms that diverged at every learning rate as diverged, without making them."""
+def _give_up(path: Path, planned: Sequence[PlannedRun]) -> None:
+    """Record the runs of arms that diverged at every learning rate as diverged, without training them."""
     sweep = read_sweep(path)
-    for trial in planned:
-        if sweep.get(trial.arm, {}).get("diverged") and read_divergence(trial.path) is None:
-            note_divergence(trial.path, None, "the arm diverged at every learning rate of the sweep")
+    for run in planned:
+        if sweep.get(run.arm, {}).get("diverged") and read_divergence(run.path) is None:
+            record_divergence(run.path, None, "the arm diverged at every learning rate of the sweep")
 
 
-def _conclude(study: Study, path: Path, planned: Sequence[Trial]) -> None:
-    """Write the report if all runs exist; otherwise list the missing ones."""
-    missing = [trial for trial in planned if not is_settled(trial, study)]
+def _conclude(study: Study, path: Path, planned: Sequence[PlannedRun]) -> None:
+    """Write the report if all runs are finished; otherwise list the missing ones."""
+    missing = [run for run in planned if not is_finished(run, study)]
     if not missing:
         report(study, path)
         return
-    named = "; ".join(trial.name for trial in missing[:SHOWN_RUNS]) + ("; ..." if len(missing) > SHOWN_RUNS else "")
+    named = "; ".join(run.name for run in missing[:SHOWN_RUNS]) + ("; ..." if len(missing) > SHOWN_RUNS else "")
     print(
         f"\n{len(missing)} of {len(planned)} runs are missing: {named}\n"
-        "the shard that makes the last of them writes the report, or run this command again afterwards",
+        "the shard that finishes the last run writes the report; you can also run this command again then",
         file=sys.stderr,
     )
 

@@ -82,10 +82,11 @@ def check_groups(unet: UNet, arm: str) -> None:
     """
     for layer in modulated_layers(unet):
         norm = layer.norm.norm
-        size = norm.num_channels // norm.num_groups if isinstance(norm, nn.GroupNorm) else MIN_GROUP
-        if layer.norm.shift_before_norm and size < MIN_GROUP:
-            raise ValueError(
-                f"arms.{arm}: {layer.name} adds the embedding before a norm with {size} channel(s) per group, which "
-                f"erases 1/{size} of it; use at least {MIN_GROUP} per group: raise model.channels, or lower "
-                "model.norm_groups"
-            )
+        if isinstance(norm, nn.GroupNorm) and layer.norm.shift_before_norm:
+            size = norm.num_channels // norm.num_groups
+            if size < MIN_GROUP:
+                raise ValueError(
+                    f"arms.{arm}: {layer.name} adds the embedding before a norm with {size} channel(s) per group, "
+                    f"which erases 1/{size} of it; use at least {MIN_GROUP} per group: increase model.channels, or "
+                    "decrease model.norm_groups"
+                )

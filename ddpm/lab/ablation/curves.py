@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm.lab.charts import thin
-from ddpm.lab.comparison.runs import EVALUATED_BY, Run, finite
+from ddpm.lab.comparison.runs import Run, is_finite
+from ddpm.training.tracking import EVALUATION_SETTINGS
 
 
 class Band(NamedTuple):
@@ -20,7 +21,7 @@ class Band(NamedTuple):
         low: smallest value of the runs.
         high: largest value of the runs.
         runs: number of runs.
-        together: number of neighbouring records of which each point is the mean.
+        points_averaged: number of neighbouring records of which each point is the mean.
     """
 
     x: Sequence[float]
@@ -28,7 +29,7 @@ class Band(NamedTuple):
     low: Sequence[float]
     high: Sequence[float]
     runs: int
-    together: int = 1
+    points_averaged: int = 1
 
 
 def over_steps(runs: Sequence[Run], key: str) -> Band | None:
@@ -51,10 +52,10 @@ def over_steps(runs: Sequence[Run], key: str) -> Band | None:
     end = max(ends, key=lambda point: (point[0], ends[point]))
     counted = [curve for curve in curves if max(curve) == end]
     common = sorted(point for point in set.intersection(*map(set, counted)) if point[1] == end[1])
-    # Thinned before they are compared: the range is that of the curves that are shown, not of their noise.
+    # Curves are thinned first, so that the shaded range is that of the curves shown and not of their noise.
     shown = [thin([(point[0], curve[point]) for point in common]) for curve in counted]
     band = average([step for step, _ in shown[0][0]], [[value for _, value in points] for points, _ in shown])
-    return band._replace(together=shown[0][1])
+    return band._replace(points_averaged=shown[0][1])
 
 
 def average(x: Sequence[float], curves: Sequence[Sequence[float]]) -> Band:
@@ -75,5 +76,5 @@ def over_seconds(band: Band, step_seconds: Sequence[float]) -> Band:
 
 def _values(run: Run, key: str) -> dict[tuple[float, str], float]:
     """Return the values of a metric by step and digest of the evaluation settings."""
-    records = [record for record in run.records if finite(record.get(key))]
-    return {(record["step"], str(record.get(EVALUATED_BY, ""))): record[key] for record in records}
+    records = [record for record in run.records if is_finite(record.get(key))]
+    return {(record["step"], str(record.get(EVALUATION_SETTINGS, ""))): record[key] for record in records}

@@ -12,14 +12,15 @@ import numpy as np
 from ddpm.config.study import STUDY_METRICS, Study
 from ddpm.evaluation.denoiser import SCORES, image_scores
 from ddpm.evaluation.estimates import Z
+from ddpm.evaluation.text_table import describe_likelihood_images
+from ddpm.lab.ablation.planned_runs import PlannedRun, find_study_evaluation, list_planned_runs, read_divergence
 from ddpm.lab.ablation.registration import read_registration
 from ddpm.lab.ablation.statistics import Contrast, Measured, bonferroni_level, contrast
 from ddpm.lab.ablation.sweep import read_sweep
 from ddpm.lab.ablation.timing import read_timing
-from ddpm.lab.ablation.trials import Trial, find_study_evaluation, list_trials, read_divergence
 from ddpm.lab.ablation.verdicts import qualify, verdict_sentence
 from ddpm.lab.comparison.comparison import differing_settings, shorten, why_incomparable
-from ddpm.lab.comparison.runs import Evaluation, Run, finite, read_run
+from ddpm.lab.comparison.runs import Evaluation, Run, is_finite, read_run
 
 CONFIDENCE = 0.95
 
@@ -106,13 +107,14 @@ def read_outcome(path: Path, study: Study) -> Outcome:
         if found["at_an_end"]
     ]
     rates = {arm: found["learning_rate"] for arm, found in sweep.items()}
-    read = [_read(trial) for trial in list_trials(study, path, rates)]
+    read = [_read(planned) for planned in list_planned_runs(study, path, rates)]
     first = next((run.evaluation.content for run in read if run.evaluation is not None), {})
-    read = [_without_incomparable(run, first, registered["data"]["fingerprint"], notes) for run in read]
+    read = [_drop_incomparable_evaluation(run, first, registered["data"]["fingerprint"], notes) for run in read]
     evaluated = [(run, run.evaluation) for run in read if run.evaluation is not None]
     better = {name: metric["better"] for _, e in evaluated for name, metric in e.content["metrics"].items()}
     values = {name: _read_metric(name, evaluated, first, study, notes) for name in {**better, study.metric: ""}}
-    runs = {arm.name: [_decide(run, study, values) for run in read if run.arm == arm.name] for arm in study.arms}
+    read = [_add_deciding_metric(run, study, values) for run in read]
+    runs = {arm.name: [run for run in read if run.arm == arm.name] for arm in study.arms}
     timing = read_timing(path)
     notes += _note_runs(runs, study)
     baseline, others = study.baseline.name, [arm.name for arm in study.arms[1:]]
@@ -158,7 +160,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
             "seed": run.seed,
             "diverged": run.diverged,
             "weights": None if run.evaluation is None else run.evaluation.weights,
-            "metrics": {name: metric["value"] for name, metric in metrics.items() if finite(metric["value"])},
+            "metrics": {name: metric["value"] for name, metric in metrics.items() if is_finite(metric["value"])},
         }
 
     return {
@@ -179,16 +181,16 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _read(trial: Trial) -> RunOutcome:
-    diverged = read_divergence(trial.path)
-    if not (trial.path / "run.json").is_file():
-        return RunOutcome(trial.arm, trial.seed, trial.path, None, None, diverged, None)
-    run = read_run(trial.path, trial.name)
+def _read(planned: PlannedRun) -> RunOutcome:
+    diverged = read_divergence(planned.path)
+    if not (planned.path / "run.json").is_file():
+        return RunOutcome(planned.arm, planned.seed, planned.path, None, None, diverged, None)
+    run = read_run(planned.path, planned.name)
     evaluation = None if diverged is not None else find_study_evaluation(run)
-    return RunOutcome(trial.arm, trial.seed, trial.path, run, evaluation, diverged, None)
+    return RunOutcome(planned.arm, planned.seed, planned.path, run, evaluation, diverged, None)
 
 
-def _without_incomparable(run: RunOutcome, first: dict[str, Any], data: str, notes: list[str]) -> RunOutcome:
+def _drop_incomparable_evaluation(run: RunOutcome, first: dict[str, Any], data: str, notes: list[str]) -> RunOutcome:
     """Return the run, without its evaluation (and with a note) if that has other data or another classifier."""
     if run.run is None or run.diverged is not None:
         return run
@@ -197,12 +199,12 @@ def _without_incomparable(run: RunOutcome, first: dict[str, Any], data: str, not
         return run
     different = differing_settings(first, run.evaluation.content)
     if run.run.facts["data"]["fingerprint"] != data:
-        different.insert(0, f"data is {shorten(data)} and {shorten(run.run.facts['data']['fingerprint'])}")
+        different.insert(0, f"data: {shorten(data)} and {shorten(run.run.facts['data']['fingerprint'])}")
     if not different:
         return run
     notes.append(
-        f"{run.arm}, seed {run.seed}, is left out because its evaluation differs from the first one: "
-        f"{', '.join(different)}; share DDPM_CACHE between all machines of a study"
+        f"{run.arm}, seed {run.seed}, is left out because its evaluation differs from the first one "
+        f"({', '.join(different)}); share DDPM_CACHE between all machines of a study"
     )
     return replace(run, evaluation=None)
 
@@ -220,21 +222,21 @@ def _read_metric(
             notes.append(f"{name} of {run.arm}, seed {run.seed}, is left out because {reason}")
         elif metric is None:
             notes.append(f"{name} of {run.arm}, seed {run.seed}, was not measured")
-        elif finite(metric["value"]):
+        elif is_finite(metric["value"]):
             low, high = metric["low"], metric["high"]
-            error = (high - low) / (2 * Z) if finite(low) and finite(high) else None
+            error = (high - low) / (2 * Z) if is_finite(low) and is_finite(high) else None
             found[run.arm][run.seed] = Measured(metric["value"], error, image_scores(evaluation.folder, name))
         elif name != study.metric:
             notes.append(f"{name} of {run.arm}, seed {run.seed}, is left out because it is not finite")
     return found
 
 
-def _decide(run: RunOutcome, study: Study, values: Mapping[str, ByArmAndSeed]) -> RunOutcome:
+def _add_deciding_metric(run: RunOutcome, study: Study, values: Mapping[str, ByArmAndSeed]) -> RunOutcome:
     """Return the run with its deciding metric; a run in which that is not finite has diverged."""
     diverged = run.diverged
     if run.evaluation is not None:
         metric = run.evaluation.content["metrics"].get(study.metric)
-        if metric is not None and not finite(metric["value"]):
+        if metric is not None and not is_finite(metric["value"]):
             diverged = f"its {study.metric} is {metric['value']}"
     return replace(run, diverged=diverged, measured=values[study.metric][run.arm].get(run.seed))
 
@@ -250,8 +252,8 @@ def _note_runs(runs: Mapping[str, Sequence[RunOutcome]], study: Study) -> list[s
             notes.append(f"{run.arm}, seed {run.seed}, diverged: {run.diverged}")
         elif run.run is None:
             notes.append(f"{run.arm}, seed {run.seed}, does not exist yet")
-    images = [run.evaluation.content.get("likelihood_images") for run in everything if run.evaluation is not None]
-    if study.metric in SCORES and any(record and not record["held_out"] for record in images):
+    images = [describe_likelihood_images(run.evaluation.content) for run in everything if run.evaluation is not None]
+    if study.metric in SCORES and "training images" in images:
         notes.append(f"{study.metric} was measured on training images; set evaluation.held_out_split to use others")
     return notes
 
@@ -279,10 +281,15 @@ def _means(values: ByArmAndSeed) -> dict[str, dict[str, float | None]]:
 
 def _note_code(runs: Sequence[RunOutcome]) -> list[str]:
     """Return a note for each of commit and versions that differs between runs."""
-    notes = []
-    for key in ("git_commit", "versions"):
-        counted = Counter(str(run.run.facts.get(key)) for run in runs if run.run is not None)
-        if len(counted) > 1:
-            kinds = "; ".join(f"{count} with {kind}" for kind, count in counted.most_common())
-            notes.append(f"the runs were made with different {key}: {kinds}")
-    return notes
+    facts = [run.run.facts for run in runs if run.run is not None]
+    commits = Counter(of_run.get("git_commit") or "an unknown commit" for of_run in facts)
+    versions = Counter(
+        ", ".join(f"{name} {version}" for name, version in (of_run.get("versions") or {}).items()) or "unknown versions"
+        for of_run in facts
+    )
+    return [
+        f"the runs were trained with different {kind}: "
+        + "; ".join(f"{count} with {value}" for value, count in counted.most_common())
+        for kind, counted in (("commits", commits), ("versions", versions))
+        if len(counted) > 1
+    ]

@@ -34,7 +34,7 @@ def register(study: Study, documents: Mapping[str, str], data: ImageData, path: 
     """
     resolved = json.loads(json.dumps(study.to_dict()))
     if (path / "run.json").exists():
-        raise ValueError(f"{path}: is the directory of a single run; name another directory with --run-dir")
+        raise ValueError(f"{path}: is the directory of a single run; choose another directory with --run-dir")
     # Looked for before study.json is read: another shard may register and begin in between.
     begun = [run for pattern in RUNS for run in path.glob(pattern)]
     if (path / "study.json").exists():
@@ -43,12 +43,12 @@ def register(study: Study, documents: Mapping[str, str], data: ImageData, path: 
         if known["data"]["fingerprint"] != data.fingerprint:
             raise ValueError(
                 f"{path}: contains a study on other data ({known['data']['summary']} there, {data.summary()} now); "
-                "name another directory with --run-dir"
+                "choose another directory with --run-dir"
             )
         return known
     if begun:
         raise ValueError(
-            f"{path}: contains runs such as {begun[0].relative_to(path)} but no study.json; restore it, or name "
+            f"{path}: contains runs such as {begun[0].relative_to(path)} but no study.json; restore it, or choose "
             "another directory with --run-dir"
         )
     path.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def read_registration(path: Path) -> dict[str, Any]:
     """
     file = path / "study.json"
     if not file.is_file():
-        raise ValueError(f"{path}: study.json is missing; name the --run-dir of a study of scripts/ablate.py")
+        raise ValueError(f"{path}: study.json is missing; give the --run-dir of a study of scripts/ablate.py")
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         intact = json_digest(facts["study"]) == facts["digest"]
@@ -90,7 +90,7 @@ def _check_same(known: dict[str, Any], now: dict[str, Any], path: Path) -> None:
     if changed:
         more = f" and {len(changed) - SHOWN_DIFFERENCES} more" if len(changed) > SHOWN_DIFFERENCES else ""
         listed = ", ".join(changed[:SHOWN_DIFFERENCES])
-        raise ValueError(f"{path}: contains another study: {listed}{more}; name another directory with --run-dir")
+        raise ValueError(f"{path}: contains another study: {listed}{more}; choose another directory with --run-dir")
 
 
 def _flatten(value: Any, key: str = "") -> dict[str, Any]:

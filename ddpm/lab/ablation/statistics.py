@@ -50,7 +50,7 @@ class Contrast(NamedTuple):
         detectable: the smallest true mean difference whose interval excludes 0 with 80 % power; None if `low` is.
         relative: `value` / |mean of the baseline|; None without a pair, or if that mean is 0.
         pairs: number of seeds with a metric in both arms.
-        verdict: better, worse or undecided; "too few seeds" for fewer than three pairs, "no metrics" without one. It
+        verdict: better, worse or inconclusive; "too few seeds" for fewer than three pairs, "no metrics" without one. It
             follows from the interval, because with five seeds no p-value is below 0.0625. `verdicts.qualify` changes it
             if runs diverged.
     """
@@ -107,11 +107,11 @@ def contrast(
     effect = 0.0 if value == 0 else value / spread if spread > rounding else None
     if value != 0 and error <= rounding:
         # Equal differences, as of a coarse metric, say nothing about the spread over further seeds.
-        return Contrast(value, None, None, level, p_value, min_p_value, effect, None, relative, pairs, "undecided")
+        return Contrast(value, None, None, level, p_value, min_p_value, effect, None, relative, pairs, "inconclusive")
     half = float(stats.t.ppf((1 + level) / 2, pairs - 1)) * error
     low, high = value - half, value + half
     if low <= 0 <= high:
-        verdict = "undecided"
+        verdict = "inconclusive"
     else:
         verdict = "better" if (value < 0) == (better == "lower") else "worse"
     detectable = noncentrality(pairs, level) * error

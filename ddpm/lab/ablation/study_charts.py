@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from ddpm.lab.ablation.curves import Band, average, over_seconds, over_steps
 from ddpm.lab.ablation.outcome import Outcome, RunOutcome
 from ddpm.lab.charts import Chart, Mark, Row, Series, draw_lines, draw_rows
-from ddpm.lab.comparison.runs import EVALUATED, EVALUATED_BY, finite
+from ddpm.lab.comparison.runs import is_finite
+from ddpm.training.tracking import EVALUATION_PREFIX, EVALUATION_SETTINGS
 
 Errors = dict[float, float]     # sigma -> mean squared error of x_0
 RANGE = "Lines are means over seeds; the shaded range extends from the smallest to the largest value."
@@ -40,20 +41,20 @@ def draw_curves(outcome: Outcome, styles: Mapping[str, int]) -> list[Chart]:
     """Draw the loss and the metrics evaluated during training, over steps and, where these were timed, over seconds."""
     runs = {arm: [run.run for run in of_arm if run.run is not None] for arm, of_arm in outcome.runs.items()}
     recorded = {key for of_arm in runs.values() for run in of_arm for record in run.records for key in record}
-    evaluated = sorted(key for key in recorded if key.startswith(EVALUATED) and key != EVALUATED_BY)
+    evaluated = sorted(key for key in recorded if key.startswith(EVALUATION_PREFIX) and key != EVALUATION_SETTINGS)
     study, charts = outcome.study, []
     unlike = [arm.name for arm in study.arms if arm.config.diffusion != study.baseline.config.diffusion]
     for key in ("loss", *evaluated):
         bands = {arm: band for arm, of_arm in runs.items() if (band := over_steps(of_arm, key)) is not None}
         seconds = outcome.step_seconds
         timed = {arm: over_seconds(band, seconds[arm]) for arm, band in bands.items() if seconds.get(arm)}
-        name = key.removeprefix(EVALUATED).replace("_", " ")
+        name = key.removeprefix(EVALUATION_PREFIX).replace("_", " ")
         for drawn, x_label in ((bands, "training steps"), (timed, "seconds of training")):
             others = [arm for arm in unlike if arm in drawn and key == "loss"]
             notes = [RANGE] if any(band.runs > 1 for band in drawn.values()) else []
-            together = max((band.together for band in drawn.values()), default=1)
-            if together > 1:
-                notes.append(f"Each point is the mean of up to {together} logged values.")
+            averaged = max((band.points_averaged for band in drawn.values()), default=1)
+            if averaged > 1:
+                notes.append(f"Each point is the mean of up to {averaged} logged values.")
             notes += [
                 f"{arm}: {band.runs} of {len(runs[arm])} runs, the others end earlier."
                 for arm, band in drawn.items()
@@ -97,7 +98,7 @@ def _errors(runs: Sequence[RunOutcome]) -> dict[int, Errors]:
     found = {}
     for run in runs:
         points = () if run.evaluation is None else run.evaluation.content.get("denoising") or ()
-        positive = [p for p in points if finite(p["x_0_error"]) and p["x_0_error"] > 0 and p["sigma"] > 0]
+        positive = [p for p in points if is_finite(p["x_0_error"]) and p["x_0_error"] > 0 and p["sigma"] > 0]
         if positive:
             found[run.seed] = {point["sigma"]: point["x_0_error"] for point in positive}
     return found

@@ -25,7 +25,7 @@ def render_study(outcome: Outcome) -> str:
     """
     styles = {arm: i % STYLES for i, arm in enumerate(outcome.runs)}
     runs = [run for of_arm in outcome.runs.values() for run in of_arm]
-    samples, sample_seed, gone = _find_samples(outcome, runs)
+    samples, sample_seed, sample_notes = _find_samples(outcome, runs)
     return template_environment().get_template("ablation/study.html.jinja").render(
         study=outcome.study,
         outcome=outcome,
@@ -38,7 +38,7 @@ def render_study(outcome: Outcome) -> str:
         denoising=draw_denoising(outcome, styles),
         samples=samples,
         sample_seed=sample_seed,
-        gone=gone,
+        sample_notes=sample_notes,
         timing=read_timing(outcome.path),
         sweep=read_sweep(outcome.path),
         text=_read(outcome.path / "study.yaml"),

@@ -7,16 +7,16 @@ from typing import Any
 
 from ddpm.atomic import write_json
 from ddpm.config.study import Study
-from ddpm.lab.ablation.trials import (
-    Trial,
+from ddpm.lab.ablation.planned_runs import (
+    PlannedRun,
     evaluation_folder,
     find_study_evaluation,
-    is_settled,
-    list_sweep_trials,
+    is_finished,
+    list_sweep_runs,
     read_divergence,
 )
 from ddpm.lab.comparison.comparison import differing_settings, why_incomparable
-from ddpm.lab.comparison.runs import Evaluation, finite, read_run
+from ddpm.lab.comparison.runs import Evaluation, is_finite, read_run
 
 
 def choose_rates(study: Study, path: Path) -> dict[str, float]:
@@ -32,8 +32,8 @@ def choose_rates(study: Study, path: Path) -> dict[str, float]:
     Raises:
         ValueError: if runs of the sweep are missing, or were evaluated with different settings.
     """
-    tried = list_sweep_trials(study, path)
-    missing = [trial for trial in tried if not is_settled(trial, study)]
+    tried = list_sweep_runs(study, path)
+    missing = [planned for planned in tried if not is_finished(planned, study)]
     if missing:
         raise ValueError(
             f"learning_rates: {len(missing)} of {len(tried)} runs of the sweep are missing; run this command again "
@@ -48,19 +48,19 @@ def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
     """Read sweep.json; empty if there is none.
 
     For each arm it has `learning_rate`, the `metrics` of each rate (null if the run diverged), `at_an_end` (of the list
-    of rates) and `diverged`: whether the arm diverged at every rate. In that case no run of the arm is made.
+    of rates) and `diverged`: whether the arm diverged at every rate. In that case the arm is not trained.
     """
     file = path / "sweep.json"
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def _choose(study: Study, tried: Sequence[Trial]) -> dict[str, dict[str, Any]]:
-    evaluated = [(trial, found.content) for trial in tried if (found := _read_evaluation(trial)) is not None]
+def _choose(study: Study, tried: Sequence[PlannedRun]) -> dict[str, dict[str, Any]]:
+    evaluated = [(planned, found.content) for planned in tried if (found := _read_evaluation(planned)) is not None]
     _check_comparable(evaluated, study)
     values = {
-        (trial.arm, trial.learning_rate): content["metrics"][study.metric]["value"]
-        for trial, content in evaluated
-        if finite(content["metrics"][study.metric]["value"])
+        (planned.arm, planned.learning_rate): content["metrics"][study.metric]["value"]
+        for planned, content in evaluated
+        if is_finite(content["metrics"][study.metric]["value"])
     }
     lower = any(content["metrics"][study.metric]["better"] == "lower" for _, content in evaluated)
     chosen = {}
@@ -76,18 +76,20 @@ def _choose(study: Study, tried: Sequence[Trial]) -> dict[str, dict[str, Any]]:
     return chosen
 
 
-def _read_evaluation(trial: Trial) -> Evaluation | None:
+def _read_evaluation(planned: PlannedRun) -> Evaluation | None:
     """Return the evaluation of a run; None if the run diverged."""
-    return None if read_divergence(trial.path) is not None else find_study_evaluation(read_run(trial.path, trial.name))
+    if read_divergence(planned.path) is not None:
+        return None
+    return find_study_evaluation(read_run(planned.path, planned.name))
 
 
-def _check_comparable(evaluated: Sequence[tuple[Trial, dict[str, Any]]], study: Study) -> None:
+def _check_comparable(evaluated: Sequence[tuple[PlannedRun, dict[str, Any]]], study: Study) -> None:
     """Check that the runs can be ranked."""
-    for trial, content in evaluated[1:]:
+    for planned, content in evaluated[1:]:
         first, expected = evaluated[0]
         reasons = [*differing_settings(expected, content), why_incomparable(expected, content, study.metric)]
         if reasons[0] is not None:
             raise ValueError(
-                f"learning_rates: {first.name} and {trial.name} were evaluated differently, {reasons[0]}; share "
-                f"DDPM_CACHE between all machines of the study, and remove {evaluation_folder(trial.path)}"
+                f"learning_rates: {first.name} and {planned.name} were evaluated differently ({reasons[0]}); share "
+                f"DDPM_CACHE between all machines of the study, and remove {evaluation_folder(planned.path)}"
             )

@@ -23,7 +23,7 @@ def write_comparison(paths: Sequence[Path], out: Path) -> None:
         OSError: if the file cannot be written; the message names it.
     """
     if out.is_dir():
-        raise ValueError(f"out: {out} is a directory; name a file, such as comparison.html")
+        raise ValueError(f"out: {out} is a directory; give the path of a file, such as comparison.html")
     comparison = compare(read_runs(paths))
     write_text(out, render_comparison(comparison))
     print(f"{format_comparison(comparison)}\n\n{out}")

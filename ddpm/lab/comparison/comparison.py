@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ddpm.lab.comparison.runs import Evaluation, Run, finite
+from ddpm.lab.comparison.runs import Evaluation, Run, is_finite
 
 
 class Difference(NamedTuple):
@@ -15,7 +15,7 @@ class Difference(NamedTuple):
         value: the run's metric minus the first run's.
         low: lower end of the 95 % interval; None if a metric has no finite interval.
         high: upper end.
-        verdict: better, worse or undecided.
+        verdict: better, worse or inconclusive.
     """
 
     value: float
@@ -101,8 +101,8 @@ def comparison_key(content: dict[str, Any]) -> dict[str, Any]:
         "extractor.digest": extractor["digest"],
         "reference.fingerprint": content["reference"]["fingerprint"],
         "count": samples["count"],
-        "drawn by a model": samples.get("settings") is not None,
-        "guide": "a model" if samples.get("guide") else None,
+        "images": "existing" if samples.get("settings") is None else "generated",
+        "guided by": "a model" if samples.get("guide") else None,
         **{key: drawing[key] for key in sorted(drawing) if key != "batch_size"},
     }
 
@@ -114,18 +114,18 @@ def compare(runs: Sequence[Run]) -> Comparison:
         runs: one or more.
     """
     evaluated = [run for run in runs if run.evaluations]
-    chosen, notes = _shared(evaluated) if evaluated else ({}, [])
+    chosen, notes = _choose_evaluations(evaluated) if evaluated else ({}, [])
     for run in runs:
         if not run.evaluations:
             notes.append(f"{run.name}: there is no evaluation; run python scripts/evaluate.py {run.path}")
         elif run.name in chosen and run.newest_weights not in (None, chosen[run.name].weights):
             folder = chosen[run.name].folder.name
             notes.append(f"{run.name}: evaluation {folder} is of an older checkpoint; run scripts/evaluate.py again")
-    notes += _unlike_losses(runs) + _unlike_evaluations(runs)
-    rows, withheld = _compare_metrics(chosen)
+    notes += _note_incomparable_losses(runs) + _note_incomparable_curves(runs)
+    rows, metric_notes = _compare_metrics(chosen)
     settings: dict[str, Sequence[Any]] = {key: [run.config[key] for run in runs] for key in runs[0].config}
     differing = {key: values for key, values in settings.items() if any(value != values[0] for value in values)}
-    return Comparison(runs, chosen, rows, differing, notes + withheld)
+    return Comparison(runs, chosen, rows, differing, notes + metric_notes)
 
 
 def difference(first: dict[str, Any], other: dict[str, Any]) -> Difference:
@@ -136,12 +136,12 @@ def difference(first: dict[str, Any], other: dict[str, Any]) -> Difference:
     squared half widths.
     """
     value = other["value"] - first["value"]
-    if not all(finite(metric[key]) for metric in (first, other) for key in ("value", "low", "high")):
-        return Difference(value, None, None, "undecided")
+    if not all(is_finite(metric[key]) for metric in (first, other) for key in ("value", "low", "high")):
+        return Difference(value, None, None, "inconclusive")
     low = value - math.hypot(other["value"] - other["low"], first["high"] - first["value"])
     high = value + math.hypot(other["high"] - other["value"], first["value"] - first["low"])
     if low <= 0 <= high:
-        return Difference(value, low, high, "undecided")
+        return Difference(value, low, high, "inconclusive")
     return Difference(value, low, high, "better" if (value < 0) == (other["better"] == "lower") else "worse")
 
 
@@ -162,10 +162,10 @@ def _look_up(content: dict[str, Any], key: str) -> Any:
 
 
 def differing_settings(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Return the settings of two evaluations that differ but must agree, such as "count is 500 and 300"."""
+    """Return the settings of two evaluations that differ but must agree, such as "count: 500 and 300"."""
     a, b = comparison_key(first), comparison_key(other)
     pairs = {key: (a.get(key, _MISSING), b.get(key, _MISSING)) for key in a | b}
-    return [f"{key} is {shorten(x)} and {shorten(y)}" for key, (x, y) in pairs.items() if x != y]
+    return [f"{key}: {shorten(x)} and {shorten(y)}" for key, (x, y) in pairs.items() if x != y]
 
 
 def shorten(value: Any) -> str:
@@ -174,7 +174,7 @@ def shorten(value: Any) -> str:
     return text[:8] if len(text) >= 32 and text.isalnum() else text
 
 
-def _shared(runs: Sequence[Run]) -> tuple[dict[str, Evaluation], list[str]]:
+def _choose_evaluations(runs: Sequence[Run]) -> tuple[dict[str, Evaluation], list[str]]:
     """Return one evaluation of each run with the settings of the first run's, and notes on what is not shown."""
     by_run = {
         run.name: {json.dumps(comparison_key(e.content)): e for e in reversed(run.evaluations)} for run in runs
@@ -205,11 +205,11 @@ def _shared(runs: Sequence[Run]) -> tuple[dict[str, Evaluation], list[str]]:
         if len(runs) == 1:
             notes.append(f"evaluation {folder} of {first} is not shown")
         elif rank(key)[0] > 1:
-            notes.append(f"evaluation {folder} of {first} and its counterparts are not shown")
+            notes.append(f"evaluation {folder} of {first} and those of other runs with equal settings are not shown")
     return chosen, notes
 
 
-def _unlike_losses(runs: Sequence[Run]) -> list[str]:
+def _note_incomparable_losses(runs: Sequence[Run]) -> list[str]:
     """Return notes on losses that are not comparable with the first run's."""
     first, notes = runs[0], []
     for run in runs[1:]:
@@ -221,7 +221,7 @@ def _unlike_losses(runs: Sequence[Run]) -> list[str]:
     return notes
 
 
-def _unlike_evaluations(runs: Sequence[Run]) -> list[str]:
+def _note_incomparable_curves(runs: Sequence[Run]) -> list[str]:
     """Return notes on evaluation curves that are not comparable with those of the first run."""
     known = {run.name: run.evaluation_settings for run in runs if run.evaluation_settings}
     first = next(iter(known), "")

@@ -6,12 +6,14 @@ from typing import Any
 from markupsafe import Markup
 
 from ddpm.evaluation.estimates import Z
+from ddpm.evaluation.text_table import describe_likelihood_images
 from ddpm.lab.charts import STYLES, Chart, Mark, Series, draw_confusion_matrix, draw_lines, draw_strip, thin, to_svg
 from ddpm.lab.comparison.comparison import Comparison, MetricRow, RunEntry, why_incomparable
 from ddpm.lab.comparison.formats import TEMPLATE_FUNCTIONS
-from ddpm.lab.comparison.runs import EVALUATED, EVALUATED_BY, CurvePoint, Run, finite
+from ddpm.lab.comparison.runs import CurvePoint, Run, is_finite
 from ddpm.lab.comparison.sample_grids import find_shared_samples, read_training_grids
 from ddpm.lab.pages import template_environment
+from ddpm.training.tracking import EVALUATION_PREFIX, EVALUATION_SETTINGS
 
 MATRIX_CLASSES = 20     # largest confusion matrix that is drawn; for larger ones, confusions are listed
 LISTED = 10             # number of confusions that are listed
@@ -25,12 +27,12 @@ def render_comparison(comparison: Comparison) -> str:
     """
     styles = {run.name: i % STYLES for i, run in enumerate(comparison.runs)}
     contents = {name: evaluation.content for name, evaluation in comparison.evaluations.items()}
-    samples, gone = find_shared_samples(comparison.evaluations)
+    samples, sample_notes = find_shared_samples(comparison.evaluations)
     shown = {strip.run for of_class in samples for strip in of_class.strips}
     return template_environment().get_template("comparison/comparison.html.jinja").render(
         comparison=comparison,
         contents=contents,
-        notes=[*comparison.notes, *gone],
+        notes=[*comparison.notes, *sample_notes],
         styles=styles,
         skipped={name: why for content in contents.values() for name, why in content.get("skipped", {}).items()},
         curves=_draw_curves(comparison.runs, styles),
@@ -50,15 +52,15 @@ def _draw_curves(runs: Sequence[Run], styles: dict[str, int]) -> list[Chart]:
     """
     losses = [(run.name, points) for run in runs if (points := run.curve("loss"))]
     charts = [_draw_curve("loss", losses, styles, "")] if losses else []
-    keys = {key for run in runs for record in run.records for key in record if key.startswith(EVALUATED)}
-    for key in sorted(keys - {EVALUATED_BY}):
+    keys = {key for run in runs for record in run.records for key in record if key.startswith(EVALUATION_PREFIX)}
+    for key in sorted(keys - {EVALUATION_SETTINGS}):
         by_settings: dict[str, list[tuple[str, list[CurvePoint]]]] = {}
         for run in runs:
             for digest, points in run.evaluation_curve(key):
                 by_settings.setdefault(digest, []).append((run.name, points))
         for digest, curves in by_settings.items():
             caption = "" if len(by_settings) == 1 else f"Evaluation settings {digest}."
-            charts.append(_draw_curve(key.removeprefix(EVALUATED).replace("_", " "), curves, styles, caption))
+            charts.append(_draw_curve(key.removeprefix(EVALUATION_PREFIX).replace("_", " "), curves, styles, caption))
     return charts
 
 
@@ -66,7 +68,7 @@ def _draw_curve(
     name: str, curves: Sequence[tuple[str, list[CurvePoint]]], styles: dict[str, int], caption: str
 ) -> Chart:
     thinned = [(run, *thin(points)) for run, points in curves]
-    maximum = max(together for _, _, together in thinned)
+    maximum = max(size for _, _, size in thinned)
     if maximum > 1:
         caption = f"{caption} Each point is the mean of up to {maximum} logged values.".strip()
     figure = draw_lines([Series(run, styles[run], points) for run, points, _ in thinned], "images seen", name)
@@ -84,16 +86,15 @@ def _draw_denoising(contents: dict[str, dict[str, Any]], styles: dict[str, int])
             notes.append(f"{name} is left out because {reason}.")
             continue
         points = sorted(content["denoising"], key=lambda point: point["sigma"])
-        drawn = [p for p in points if finite(p["x_0_error"]) and p["x_0_error"] > 0 and finite(p["standard_error"])]
+        positive = [point for point in points if is_finite(point["x_0_error"]) and point["x_0_error"] > 0]
+        drawn = [point for point in positive if is_finite(point["standard_error"])]
         if drawn:
             errors = [(point["sigma"], point["x_0_error"]) for point in drawn]
             series.append(Series(name, styles[name], errors, [Z * point["standard_error"] for point in drawn]))
     if not series:
         return None
-    images = first.get("likelihood_images")
-    if images:
-        kind = "held-out images" if images["held_out"] else "images of the training data"
-        notes[0] = f"{images['count']:,} {kind}; {notes[0]}"
+    if (kind := describe_likelihood_images(first)) is not None:
+        notes[0] = f"{first['likelihood_images']['count']:,} {kind}; {notes[0]}"
     figure = draw_lines(series, "sigma", "mean squared error of x_0", x_scale="log")
     return Chart("Denoising error", figure, [line.name for line in series], " ".join(notes))
 
@@ -124,13 +125,13 @@ def _confusions(
 
 def _draw_strip(row: MetricRow, entry: RunEntry, styles: dict[str, int]) -> Markup | str:
     """Return the interval of a metric as a small chart; empty if the value is not finite."""
-    if entry.metric is None or not finite(entry.metric["value"]):
+    if entry.metric is None or not is_finite(entry.metric["value"]):
         return ""
     marks, equal_counts = [], True
     for _, metric, _ in (entry, *row.entries):
-        if metric is not None and finite(metric["value"]):
-            low, high = (metric[key] if finite(metric[key]) else None for key in ("low", "high"))
+        if metric is not None and is_finite(metric["value"]):
+            low, high = (metric[key] if is_finite(metric[key]) else None for key in ("low", "high"))
             marks.append(Mark(styles[entry.run], metric["value"], low, high))
             equal_counts &= (metric["real_baseline"] or {}).get("samples") in (None, metric["value"])
     real = None if row.real_baseline is None else row.real_baseline["value"]
-    return to_svg(draw_strip(marks, real if finite(real) and equal_counts else None))
+    return to_svg(draw_strip(marks, real if is_finite(real) and equal_counts else None))

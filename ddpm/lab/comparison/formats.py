@@ -4,7 +4,7 @@ from typing import Any
 
 from ddpm.evaluation.text_table import interval, number
 from ddpm.lab.comparison.comparison import RunEntry, shorten
-from ddpm.lab.comparison.runs import Run, finite
+from ddpm.lab.comparison.runs import Run, is_finite
 
 
 def run_columns(run: Run) -> dict[str, str]:
@@ -28,7 +28,7 @@ def setting(value: Any) -> str:
 
 def count(value: Any) -> str:
     """Format a number of parameters or multiply-adds."""
-    return f"{value:,}" if finite(value) else "unknown"
+    return f"{value:,}" if is_finite(value) else "unknown"
 
 
 def number_or_empty(value: float | None) -> str:
@@ -57,7 +57,7 @@ def at_equal_count(entry: RunEntry) -> str:
 
 
 _FUNCTIONS = (
-    at_equal_count, count, finite, interval, number, number_or_empty, run_columns, setting, shorten, signed,
+    at_equal_count, count, interval, is_finite, number, number_or_empty, run_columns, setting, shorten, signed,
     signed_interval,
 )
 TEMPLATE_FUNCTIONS = {function.__name__: function for function in _FUNCTIONS}

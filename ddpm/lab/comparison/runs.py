@@ -12,9 +12,7 @@ from typing import Any, TypeGuard
 
 from ddpm.atomic import digests
 from ddpm.config.yaml_files import read_config
-
-EVALUATED = "evaluation/"               # prefix of the metrics in metrics.jsonl that were measured during training
-EVALUATED_BY = "evaluation/settings"    # digest of the settings that they were measured with
+from ddpm.training.tracking import EVALUATION_SETTINGS
 
 CurvePoint = tuple[float, float]
 
@@ -74,7 +72,7 @@ class Run:
 
     def curve(self, key: str) -> list[CurvePoint]:
         """Return (images seen, value) of all records with a finite value."""
-        return [(record["samples"], record[key]) for record in self.records if finite(record.get(key))]
+        return [(record["samples"], record[key]) for record in self.records if is_finite(record.get(key))]
 
     def evaluation_curve(self, key: str) -> list[tuple[str, list[CurvePoint]]]:
         """Return the segments of a curve, each measured with the same settings.
@@ -85,17 +83,17 @@ class Run:
         Returns:
             Digest of the settings and points as in `curve`, in order.
         """
-        measured = [record for record in self.records if finite(record.get(key))]
-        segments = groupby(measured, lambda record: record[EVALUATED_BY])
+        measured = [record for record in self.records if is_finite(record.get(key))]
+        segments = groupby(measured, lambda record: record[EVALUATION_SETTINGS])
         return [(digest, [(record["samples"], record[key]) for record in segment]) for digest, segment in segments]
 
     @property
     def evaluation_settings(self) -> set[str]:
         """Digests of the settings of all evaluations during training."""
-        return {record[EVALUATED_BY] for record in self.records if EVALUATED_BY in record}
+        return {record[EVALUATION_SETTINGS] for record in self.records if EVALUATION_SETTINGS in record}
 
 
-def finite(value: Any) -> TypeGuard[float]:
+def is_finite(value: Any) -> TypeGuard[float]:
     """Return whether a value is a number that charts and intervals can show."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
@@ -112,7 +110,7 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
     resolved = [path.resolve() for path in paths]
     for path in resolved:
         if resolved.count(path) > 1:
-            raise ValueError(f"{path}: given twice; name each run once")
+            raise ValueError(f"{path}: given twice; give each run once")
     names = [path.name for path in resolved]
     # Directories with the same name are shown with their paths.
     return [read_run(p, name if names.count(name) == 1 else str(p)) for p, name in zip(paths, names, strict=True)]
@@ -126,7 +124,7 @@ def read_run(path: Path, name: str) -> Run:
     """
     if not ((path / "config.yaml").is_file() and (path / "run.json").is_file()):
         problem = "config.yaml or run.json is missing" if path.is_dir() else "no such directory"
-        raise ValueError(f"{path}: {problem}; name a run directory, as made by scripts/train.py --run-dir")
+        raise ValueError(f"{path}: {problem}; give a run directory, as made by scripts/train.py --run-dir")
     sections = read_config(path / "config.yaml").to_dict()
     config = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
     facts, = _parse(path / "run.json", [(path / "run.json").read_text("utf-8")], RUN_KEYS, "restore the file")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddpm.atomic import read_json
-from ddpm.config.commands import EvaluateCommand, ProbeCommand
+from ddpm.config.commands import MIN_PROBE_IMAGES, EvaluateCommand, ProbeCommand
 from ddpm.config.sections import DataConfig
 from ddpm.config.yaml_files import read_config, run_of
 from ddpm.data import ImageData
@@ -66,7 +66,7 @@ def read_inputs(command: ProbeCommand, device: torch.device) -> ProbeInputs:
         images = _read_images(command, pipeline, device)
     elif command.reference_split is not None:
         raise ValueError(
-            f"reference_split: {command.model} is not in a run directory, so there are no images to split; name "
+            f"reference_split: {command.model} is not in a run directory, so there are no images to split; give "
             "them with --reference"
         )
     return ProbeInputs(str(directory), weights_digest(directory), pipeline, images)
@@ -80,9 +80,11 @@ def _read_images(command: ProbeCommand, pipeline: ClassConditionalPipeline, devi
     unknown = next((name for name in data.class_names if names and name not in names), None)
     if unknown is not None or (names and not data.class_names):
         problem = "no classes" if unknown is None else f"the model has no class {unknown!r}"
-        raise ValueError(f"reference: {problem}; name images of its classes, {', '.join(names[:5])}")
-    if len(data) < 20:
-        raise ValueError(f"reference: contains {len(data)} images; name at least 20, the minimum for an interval")
+        raise ValueError(f"reference: {problem}; choose images of its classes, {', '.join(names[:5])}")
+    if len(data) < MIN_PROBE_IMAGES:
+        raise ValueError(
+            f"reference: contains {len(data)} images; give at least {MIN_PROBE_IMAGES}, for a usable interval"
+        )
     draws = generator(command.seed, Purpose.SUBSET, 0)
     indices = torch.randperm(len(data), generator=draws)[: command.images].sort().values                # (N,)
     pixels, classes = data.__getitems__(indices)
@@ -100,7 +102,7 @@ def _source(command: ProbeCommand, pipeline: ClassConditionalPipeline) -> DataCo
     if command.reference is not None:
         raise ValueError(
             f"reference_split: {command.reference} is a run directory, whose configuration sets the split; leave this "
-            "out, or name the source of the run's images with --reference"
+            "out, or give the source of the run's images with --reference"
         )
     unet = pipeline.unet.config
     return dataclasses.replace(config, split=split, resolution=unet.resolution, channels=unet.in_channels)

@@ -11,20 +11,20 @@ from ddpm.evaluation.features import cache_directory
 from ddpm.evaluation.likelihood import error_timesteps
 from ddpm.evaluation.modulation import modulated_layers, modulations, projection_inputs
 from ddpm.evaluation.reference_classifier import cached_classifier
-from ddpm.lab.probe.freezing import Freezer
 from ddpm.lab.probe.inputs import Images, ProbeInputs
-from ddpm.lab.probe.modulation_statistics import analyse_variance, count_signs, measure_erasure, measure_strength
+from ddpm.lab.probe.mean_ablation import MeanAblator
+from ddpm.lab.probe.modulation_statistics import analyse_variance, count_symptoms, measure_erasure, measure_strength
 from ddpm.lab.probe.results import (
     Erasure,
-    Freezing,
     Layer,
+    MeanAblation,
     Model,
     ProbeGrid,
     ProbeResults,
     Sensitivity,
     Separability,
-    Signs,
     Swap,
+    Symptoms,
 )
 from ddpm.lab.probe.sensitivity import measure_sensitivity, other_classes
 from ddpm.lab.probe.separability import measure_separability
@@ -79,10 +79,10 @@ def measure_modulation(command: ProbeCommand, inputs: ProbeInputs, model: Model)
         ],
         strengths=[measure_strength(layer, part, values) for layer, part, values in measurements.parts],
         variance=measurements.variance,
-        signs=attempt("signs of failure", measurements.measure_signs, []),
+        symptoms=attempt("symptoms of failure", measurements.measure_symptoms, []),
         erasure=attempt("erased shift", measurements.measure_erasure, []),
         separability=attempt("class separability", measurements.measure_separability, []),
-        freezing=attempt("freezing", measurements.measure_freezing, []),
+        mean_ablations=attempt("mean ablation", measurements.measure_mean_ablations, []),
         sensitivity=attempt("sensitivity to the class", measurements.measure_sensitivity, []),
         swap=attempt("class swap", measurements.measure_swap, None),
         left_out=left_out,
@@ -138,15 +138,18 @@ class Measurements:
         if len(self.names) > 1 and self.cross_attention and not self.depends_on_class:
             raise NotMeasurable("it swaps the class in the norms, but this model conditions by cross-attention")
 
-    def check_class(self, reaches: bool) -> None:
-        """Check that there are classes to compare, and that the class reaches the layers."""
+    def check_classes(self) -> None:
+        """Check that there are classes to compare."""
         if len(self.names) < 2:
             raise NotMeasurable("the model has fewer than two classes")
-        if not reaches:
+
+    def check_dependence(self) -> None:
+        """Check that the modulation depends on the class."""
+        if not self.depends_on_class:
             raise NotMeasurable("the modulation is the same for every class, because none of it depends on the class")
 
-    def measure_signs(self) -> list[Signs]:
-        """Count the signs of failure in each layer."""
+    def measure_symptoms(self) -> list[Symptoms]:
+        """Count the symptoms of failure in each layer."""
         if any(layer.norm.shift_before_norm for layer in self.layers):
             raise NotMeasurable(
                 "the thresholds hold for features of unit variance, and this model adds its shift before the norm, to "
@@ -157,7 +160,7 @@ class Measurements:
         # By design, the other layers get the same input at every timestep and class.
         reached = {layer for layer, rows in embs.items() if not torch.equal(rows, rows[:1].expand_as(rows))}
         return [
-            count_signs(name, self.values[name], norm.norm.weight.detach().cpu(), name in reached)
+            count_symptoms(name, self.values[name], norm.norm.weight.detach().cpu(), name in reached)
             for name, _, _, norm in self.layers
         ]
 
@@ -170,7 +173,8 @@ class Measurements:
 
     def measure_separability(self) -> list[Separability]:
         """Measure the separability of the classes in each layer, from scale and shift together."""
-        self.check_class(self.depends_on_class)
+        self.check_classes()
+        self.check_dependence()
         if len(self.timesteps) < 2:
             raise NotMeasurable("it leaves out one timestep at a time, and the model has only one")
         return [
@@ -178,22 +182,24 @@ class Measurements:
             for layer, parts in self.values.items()
         ]
 
-    def measure_freezing(self) -> list[Freezing]:
-        """Run `Freezer.freeze_each`."""
-        seed, rows = self.command.seed, self.command.batch_size
-        freezer = Freezer(self.pipeline, self.images, self.error_steps, self.timesteps, self.labels, seed, rows)
-        return freezer.freeze_each()
+    def measure_mean_ablations(self) -> list[MeanAblation]:
+        """Measure the mean ablation of all layers together and of each."""
+        seed, batch_size = self.command.seed, self.command.batch_size
+        steps, timesteps, classes = self.error_steps, self.timesteps, self.labels
+        return MeanAblator(self.pipeline, self.images, steps, timesteps, classes, seed, batch_size).ablate_each()
 
     def measure_sensitivity(self) -> list[Sensitivity]:
         """Measure the sensitivity to the class at each sigma."""
-        self.check_class(True)
+        self.check_classes()
         denoiser, others = self.pipeline.denoiser(clip=False), other_classes(self.images.labels, len(self.names))
-        seed, rows = self.command.seed, self.command.batch_size
-        return measure_sensitivity(denoiser, self.schedule, self.images, others, self.error_steps, seed, rows)
+        seed, batch_size = self.command.seed, self.command.batch_size
+        return measure_sensitivity(denoiser, self.schedule, self.images, others, self.error_steps, seed, batch_size)
 
     def measure_swap(self) -> Swap:
         """Swap classes by resolution, and by side of the U-Net if the class reaches the norms."""
-        self.check_class(self.depends_on_class or self.cross_attention)
+        self.check_classes()
+        if not self.cross_attention:
+            self.check_dependence()
         known = list(self.images.data.class_names)
         classes = {c: known.index(self.names[c]) for c in self.labels.tolist() if self.names[c] in known}
         if len(classes) < 2:
@@ -208,10 +214,10 @@ class Measurements:
                 f"the accuracy of the reference classifier on new real images, {classifier.accuracy.value:.0%}, is not "
                 f"significantly above chance ({chance:.0%}); it needs more images of each class"
             )
-        samples, seed, rows = self.command.samples, self.command.seed, self.command.batch_size
-        return swap_classes(self.pipeline, classifier, classes, samples, self.depends_on_class, seed, rows)
+        samples, seed, batch_size = self.command.samples, self.command.seed, self.command.batch_size
+        return swap_classes(self.pipeline, classifier, classes, samples, self.depends_on_class, seed, batch_size)
 
 
 def choose_classes(count: int, maximum: int = MAX_CLASSES) -> list[int]:
-    """Return all ids 0..count-1, or `most` of them, evenly spaced."""
+    """Return all ids 0..count-1, or `maximum` evenly spaced ones."""
     return torch.linspace(0, count - 1, min(count, maximum)).round().long().tolist()

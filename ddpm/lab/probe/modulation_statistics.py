@@ -1,10 +1,10 @@
-"""Statistics of one layer's modulation: strength, analysis of variance, signs of failure, and what GroupNorm erases."""
+"""Statistics of one layer's modulation: strength, variance, symptoms of failure, and what GroupNorm erases."""
 
 import torch
 from torch import Tensor
 
 from ddpm.evaluation.modulation import DEAD, effects
-from ddpm.lab.probe.results import Erasure, Signs, Strength, Variance
+from ddpm.lab.probe.results import Erasure, Strength, Symptoms, Variance
 
 SHOWN_CHANNELS = 16     # channels whose values are recorded individually
 # A normalised feature has unit variance. At ten times that, or ten standard deviations away from it, one channel
@@ -48,8 +48,8 @@ def analyse_variance(layer: str, part: str, values: Tensor) -> Variance:
     return Variance(layer, part, total / values.numel(), *fractions)
 
 
-def count_signs(layer: str, parts: dict[str, Tensor], weight: Tensor, reached: bool) -> Signs:
-    """Count sign flips and signs of failure in a layer that modulates the output of its norm.
+def count_symptoms(layer: str, parts: dict[str, Tensor], weight: Tensor, reached: bool) -> Symptoms:
+    """Count sign flips and symptoms of failure in a layer that modulates the output of its norm.
 
     Args:
         layer: name of the layer.
@@ -60,7 +60,7 @@ def count_signs(layer: str, parts: dict[str, Tensor], weight: Tensor, reached: b
     gain = {"scale": weight * (1 + parts["scale"])} if "scale" in parts else {}
     sizes = torch.stack([*(parts | gain).values()]).abs()                                               # (P, T, K, C)
     spread = torch.stack([*parts.values()]).std(dim=(1, 2), correction=0)                               # (P, C)
-    return Signs(
+    return Symptoms(
         layer,
         _fraction(1 + parts["scale"] < 0) if gain else None,
         _fraction(gain["scale"].abs().amax(dim=(0, 1)) < DEAD) if gain else None,

@@ -63,9 +63,9 @@ def _file_name(model: Path) -> str:
 
 def _check_name(out: Path) -> None:
     if out.is_dir():
-        raise ValueError(f"out: {out} is a directory; name a file, such as probe.html")
+        raise ValueError(f"out: {out} is a directory; give the path of a file, such as probe.html")
     if out.suffix == ".json":
-        raise ValueError(f"out: {out} is the name of the JSON file next to the page; name the page, such as probe.html")
+        raise ValueError(f"out: {out} would be the JSON file next to the page; give the path of a page, as probe.html")
 
 
 def _describe_model(command: ProbeCommand, inputs: ProbeInputs) -> Model:

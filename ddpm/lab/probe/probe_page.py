@@ -1,6 +1,5 @@
 """The page of a probe: one self-contained HTML file, without scripts or network access."""
 
-
 import numpy as np
 from markupsafe import Markup
 
@@ -8,8 +7,8 @@ from ddpm.evaluation.estimates import Estimate
 from ddpm.evaluation.text_table import interval, number
 from ddpm.lab.charts import Mark, Row, Series, draw_heat_map, draw_lines, draw_rows, draw_stacked_bars, to_svg
 from ddpm.lab.pages import template_environment
-from ddpm.lab.probe.results import Freezing, ProbeResults, Strength
-from ddpm.lab.probe.summary import FAILURES, FROZEN, PARTS, SIGNS, number_layers, percent, pool_variance, summarize
+from ddpm.lab.probe.results import MeanAblation, ProbeResults, Strength
+from ddpm.lab.probe.summary import FAILURES, MEANS, PARTS, SYMPTOMS, number_layers, percent, pool_variance, summarize
 
 MAX_MAPS = 30           # with more layers than this, the page would take long to open with a map of each
 SOURCES = ("timestep", "class", "interaction")
@@ -30,8 +29,8 @@ def render_probe(results: ProbeResults) -> str:
         verdict=summarize(results),
         most_varying=find_most_varying(results),
         max_maps=MAX_MAPS,
-        frozen=FROZEN,
-        signs=SIGNS,
+        means=MEANS,
+        symptoms=SYMPTOMS,
         failures=FAILURES,
         sources=SOURCES,
         styles=LEGEND_STYLES,
@@ -103,22 +102,25 @@ class ProbeCharts:
         bars = [(name, (row.timestep, row.class_, row.interaction)) for name, row in [("all layers", whole), *rows]]
         return to_svg(draw_stacked_bars(bars, SOURCES, f"variance of the {part}"))
 
-    def part_name(self, freezing: Freezing) -> str:
+    def part_name(self, ablation: MeanAblation) -> str:
         """Return the name of the part that was replaced."""
-        return self.parts if freezing.part == "both" else freezing.part
+        return self.parts if ablation.part == "both" else ablation.part
 
-    def draw_rises(self, freezings: list[Freezing]) -> Markup:
+    def draw_rises(self, ablations: list[MeanAblation]) -> Markup:
         """Draw the rise of the error over sigma, with a line for each part that was replaced in all layers."""
         series = []
-        for freezing in freezings:
-            rises, name = sorted(freezing.rises, key=lambda rise: rise.sigma), self.part_name(freezing)
+        for ablation in ablations:
+            rises, name = sorted(ablation.rises, key=lambda rise: rise.sigma), self.part_name(ablation)
             points = [(rise.sigma, 100 * rise.relative.value) for rise in rises]
             series.append(Series(name, LEGEND_STYLES[name], points, [100 * _half(rise.relative) for rise in rises]))
         return to_svg(draw_lines(series, "sigma", "rise of the error, %", x_scale="log", y_scale="linear"))
 
-    def draw_rises_of_layers(self, freezings: list[Freezing]) -> Markup:
+    def draw_rises_of_layers(self, ablations: list[MeanAblation]) -> Markup:
         """Draw the mean rise of the error for each layer whose modulation was replaced alone."""
-        rows = [Row(self.names[f.layer or ""], [_mark(self.part_name(f), f.relative, 0, 100)], 0.0) for f in freezings]
+        rows = [
+            Row(self.names[ablation.layer or ""], [_mark(self.part_name(ablation), ablation.relative, 0, 100)], 0.0)
+            for ablation in ablations
+        ]
         return to_svg(draw_rows(rows, "rise of the error, %"))
 
     def draw_swap(self) -> Markup:

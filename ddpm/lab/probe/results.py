@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from ddpm.evaluation.estimates import Estimate
 
-FORMAT = 3      # version of the JSON file; raise it when a name in the file changes
+FORMAT = 4      # version of the JSON file; increase it when a name in the file changes
 
 
 class Model(NamedTuple):
@@ -121,8 +121,8 @@ class Variance(NamedTuple):
     interaction: float
 
 
-class Signs(NamedTuple):
-    """Sign flips and signs of failure in one layer, as fractions; thresholds are in `modulation_statistics`.
+class Symptoms(NamedTuple):
+    """Sign flips and symptoms of failure in one layer, as fractions; thresholds are in `modulation_statistics`.
 
     Attributes:
         layer: its name.
@@ -198,7 +198,7 @@ class Rise(NamedTuple):
     relative: Estimate
 
 
-class Freezing(NamedTuple):
+class MeanAblation(NamedTuple):
     """The rise of the denoising error when a part of the modulation is replaced by its mean over the grid.
 
     Attributes:
@@ -296,13 +296,13 @@ class ProbeResults(NamedTuple):
         layers: in the order of the forward pass.
         strengths: for each layer and part.
         variance: for each layer and part.
-        signs: for each layer.
+        symptoms: for each layer.
         erasure: for each layer that adds its shift before the norm.
         separability: for each layer.
-        freezing: first for all layers together (each part and mean), then layer by layer.
+        mean_ablations: first for all layers together (each part and mean), then layer by layer.
         sensitivity: at each sigma.
         swap: None if it was left out.
-        left_out: the reason for each measurement that was not possible ("freezing", "class swap", ...).
+        left_out: the reason for each measurement that was not possible ("mean ablation", "class swap", ...).
     """
 
     model: Model
@@ -310,10 +310,10 @@ class ProbeResults(NamedTuple):
     layers: list[Layer]
     strengths: list[Strength]
     variance: list[Variance]
-    signs: list[Signs]
+    symptoms: list[Symptoms]
     erasure: list[Erasure]
     separability: list[Separability]
-    freezing: list[Freezing]
+    mean_ablations: list[MeanAblation]
     sensitivity: list[Sensitivity]
     swap: Swap | None
     left_out: dict[str, str]

@@ -21,7 +21,7 @@ def measure_sensitivity(
     others: Tensor,
     timesteps: list[int],
     seed: int,
-    rows: int,
+    batch_size: int,
 ) -> list[Sensitivity]:
     """Measure |eps(x_t, t, c) - eps(x_t, t, c')| on noisy real images.
 
@@ -33,13 +33,13 @@ def measure_sensitivity(
         others: (N,), another class c' for each.
         timesteps: timesteps at which to measure.
         seed: seed of the noise.
-        rows: batch size.
+        batch_size: number of images per network call.
     """
     x_0 = from_uint8(images.pixels)
     found = []
     for t in timesteps:
         differences, squares = [], []
-        for part in torch.arange(len(x_0), device=x_0.device).split(rows):
+        for part in torch.arange(len(x_0), device=x_0.device).split(batch_size):
             step = torch.full((len(part),), t, device=x_0.device)
             noise = normal(seed, Purpose.EVALUATION_NOISE, (images.indices[part] << 32) + t, tuple(x_0.shape[1:]))
             x_t = schedule.q_sample(x_0[part], step, noise)

@@ -5,11 +5,11 @@ from statistics import NormalDist, fmean
 
 from ddpm.evaluation.estimates import Estimate
 from ddpm.lab.pages import template_environment
-from ddpm.lab.probe.results import Freezing, Layer, ProbeResults, Variance
+from ddpm.lab.probe.results import Layer, MeanAblation, ProbeResults, Variance
 
 PARTS = ("scale", "shift")
-FROZEN = {"class": "mean over classes", "timestep": "mean over timesteps", "all": "mean over both"}
-SIGNS = {
+MEANS = {"class": "mean over classes", "timestep": "mean over timesteps", "all": "mean over both"}
+SYMPTOMS = {
     "flips": "1 + scale < 0, which flips the sign of a channel; healthy models show this too",
     "dead": "channels with a gain close to 0 at every timestep and class",
     "exploding": "channels with a very large gain or shift",
@@ -20,17 +20,18 @@ FAILURES = ("dead", "exploding", "unmoved")
 
 def summarize(results: ProbeResults) -> list[str]:
     """Return the findings, the most general first; measurements that were left out are not mentioned."""
-    alone = [freezing for freezing in results.freezing if freezing.layer is not None and freezing.part == "both"]
+    whole = [ablation for ablation in results.mean_ablations if ablation.part == "both"]
+    alone = [ablation for ablation in whole if ablation.layer is not None]
     text = template_environment().get_template("probe/summary.txt.jinja").render(
         results=results,
         names=number_layers(results.layers),
         pooled=[row for part in PARTS if (row := pool_variance(results, part)) is not None],
-        together=[freezing for freezing in results.freezing if freezing.layer is None and freezing.part == "both"],
+        together=[ablation for ablation in whole if ablation.layer is None],
         alone=alone,
         significant=[f for f in alone if (bonferroni_interval(f.relative, len(alone)).low or 0) > 0],
         failures=find_failures(results),
-        frozen=FROZEN,
-        signs=SIGNS,
+        means=MEANS,
+        symptoms=SYMPTOMS,
         mean=fmean,
         percent=percent,
         change=format_change,
@@ -75,9 +76,9 @@ def bonferroni_interval(metric: Estimate, comparisons: int) -> Estimate:
     return Estimate(value, value - wider * (value - low), value + wider * (high - value), count)
 
 
-def is_inconclusive(freezing: Freezing) -> bool:
+def is_inconclusive(ablation: MeanAblation) -> bool:
     """Return whether the largest rise may be 0, given that it is the largest of several."""
-    _, low, high, _ = bonferroni_interval(freezing.largest.relative, len(freezing.rises))
+    _, low, high, _ = bonferroni_interval(ablation.largest.relative, len(ablation.rises))
     return low is not None and high is not None and low <= 0 <= high
 
 
@@ -97,6 +98,9 @@ def format_change(metric: Estimate) -> str:
 
 
 def find_failures(results: ProbeResults) -> dict[str, list[tuple[str, float]]]:
-    """Return the layers that show each sign of failure, with the fraction of channels, worst first."""
-    found = {sign: [(row.layer, value) for row in results.signs if (value := getattr(row, sign))] for sign in FAILURES}
-    return {sign: sorted(layers, key=lambda pair: -pair[1]) for sign, layers in found.items() if layers}
+    """Return the layers that show each symptom of failure, with the fraction of channels, worst first."""
+    found = {
+        symptom: [(row.layer, value) for row in results.symptoms if (value := getattr(row, symptom))]
+        for symptom in FAILURES
+    }
+    return {symptom: sorted(layers, key=lambda pair: -pair[1]) for symptom, layers in found.items() if layers}

@@ -51,8 +51,8 @@ def list_swaps(unet: UNet, by_side: bool) -> list[SwappedLayers]:
     return [SwappedLayers("nowhere"), *found, SwappedLayers("everywhere", sizes), *sides]
 
 
-def swapped_denoiser(denoiser: Denoiser, unet: UNet, swapped: SwappedLayers) -> Denoiser:
-    """Wrap a denoiser so that its labels are pairs of ids (B, 2): class A, and class B for some layers.
+def conditioned_on_pairs(denoiser: Denoiser, unet: UNet, swapped: SwappedLayers) -> Denoiser:
+    """Wrap a denoiser so that its labels are pairs of ids (B, 2): class A, and class B for the swapped layers.
 
     Args:
         denoiser: calls the U-Net once (no guidance).
@@ -105,7 +105,7 @@ def swap_classes(
     for swapped in tqdm(swaps, "class swap", leave=False, dynamic_ncols=True, disable=None):
         drawn = [
             draw(
-                swapped_denoiser(pipeline.denoiser(), pipeline.unet, swapped),
+                conditioned_on_pairs(pipeline.denoiser(), pipeline.unet, swapped),
                 schedule,
                 pairs[indices],
                 [seed + i for i in indices],

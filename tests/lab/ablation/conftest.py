@@ -12,7 +12,7 @@ from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import Config, SampleConfig, TrackingConfig, TrainConfig
 from ddpm.config.study import Arm, Study
 from ddpm.config.yaml_files import read_config
-from ddpm.lab.ablation import trials
+from ddpm.lab.ablation import planned_runs
 from ddpm.lab.comparison import runs
 
 
@@ -93,7 +93,7 @@ def read_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Config]:
             _known[text] = read_config(file)
         return _known[text]
 
-    for module in (runs, trials):
+    for module in (runs, planned_runs):
         monkeypatch.setattr(module, "read_config", read)
     return read
 

@@ -74,7 +74,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_a_handicap_is_found_and_chance_is_not(whole: tuple[Path, str]) -> None:
     path, said = whole
     found = outcome(path)
-    assert found["deciding"]["again"]["verdict"] == "undecided" and found["deciding"]["cut"]["verdict"] == "worse"
+    assert found["deciding"]["again"]["verdict"] == "inconclusive" and found["deciding"]["cut"]["verdict"] == "worse"
     assert found["means"]["accuracy"]["cut"]["mean"] < 0.3 < 0.6 < found["means"]["accuracy"]["whole"]["mean"]
     assert len({run["weights"] for runs in found["runs"].values() for run in runs}) == 9
     assert all(verdict in said for verdict in found["verdicts"]) and str(path / "report.html") in said

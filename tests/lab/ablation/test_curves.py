@@ -22,7 +22,7 @@ def logged(steps: Iterable[int], loss: Callable[[int], float | None], key: str =
 def test_mean_and_range_are_those_of_the_runs() -> None:
     table = np.random.default_rng(0).random((5, 30))
     band = over_steps([logged(range(30), row.__getitem__) for row in table], "loss")
-    assert band.x == list(range(30)) and (band.runs, band.together) == (5, 1)
+    assert band.x == list(range(30)) and (band.runs, band.points_averaged) == (5, 1)
     np.testing.assert_allclose(band.mean, table.mean(0), rtol=1e-14)
     np.testing.assert_array_equal([band.low, band.high], [table.min(0), table.max(0)])
 
@@ -31,7 +31,7 @@ def test_long_curves_are_thinned_before_their_range_is_taken() -> None:
     table = np.random.default_rng(1).random((3, 1000))
     band = over_steps([logged(range(1000), row.__getitem__) for row in table], "loss")
     thin = table.reshape(3, 250, 4).mean(2)
-    assert band.together == 4 and band.x == [4 * i + 1.5 for i in range(250)]
+    assert band.points_averaged == 4 and band.x == [4 * i + 1.5 for i in range(250)]
     np.testing.assert_allclose([band.mean, band.low, band.high], [thin.mean(0), thin.min(0), thin.max(0)], rtol=1e-12)
 
 

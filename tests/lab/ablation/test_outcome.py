@@ -10,27 +10,27 @@ import pytest
 
 from ddpm.config.study import Study
 from ddpm.lab.ablation.outcome import Outcome, outcome_json, read_outcome
+from ddpm.lab.ablation.planned_runs import (
+    PlannedRun,
+    evaluate_command,
+    is_finished,
+    list_planned_runs,
+    record_divergence,
+    sampling_settings,
+)
 from ddpm.lab.ablation.registration import register
 from ddpm.lab.ablation.statistics import Measured, contrast
 from ddpm.lab.ablation.study_page import render_study
 from ddpm.lab.ablation.study_report import format_study
-from ddpm.lab.ablation.trials import (
-    Trial,
-    evaluate_command,
-    is_settled,
-    list_trials,
-    note_divergence,
-    sampling_settings,
-)
 
 pytestmark = pytest.mark.usefixtures("read_once")
 
-Estimates = Callable[[Trial], dict[str, float] | None]
+Estimates = Callable[[PlannedRun], dict[str, float] | None]
 
 
-def accuracy_of(trial: Trial) -> dict[str, float]:
+def accuracy_of(planned: PlannedRun) -> dict[str, float]:
     values = {"plain": 0.8, "again": 0.81, "decayed": 0.5}
-    accuracy = values[trial.arm] + 0.01 * trial.seed + 0.001 * (trial.seed == 1) * (trial.arm == "again")
+    accuracy = values[planned.arm] + 0.01 * planned.seed + 0.001 * (planned.seed == 1) * (planned.arm == "again")
     return {"accuracy": accuracy, "frechet_distance": 2 * accuracy}
 
 
@@ -41,16 +41,18 @@ def finished(
     """Return a function that makes a study of runs with given metrics; None leaves a run without an evaluation."""
 
     def make(
-        metrics: Estimates = accuracy_of, classifier: Callable[[Trial], str] = lambda trial: "j" * 64, **changes: Any
+        metrics: Estimates = accuracy_of,
+        classifier: Callable[[PlannedRun], str] = lambda planned: "j" * 64,
+        **changes: Any,
     ) -> Study:
         made_of = study(**changes)
         register(made_of, {}, SimpleNamespace(summary=lambda: "images", fingerprint="d" * 8), tmp_path)
-        for trial in list_trials(made_of, tmp_path, {}):
-            made[0](trial.config, trial.path)
-            values = metrics(trial)
+        for planned in list_planned_runs(made_of, tmp_path, {}):
+            made[0](planned.config, planned.path)
+            values = metrics(planned)
             if values is not None:
-                settings = sampling_settings(made_of, trial.config)
-                made[1](evaluate_command(made_of, trial.path), settings, values, classifier(trial))
+                settings = sampling_settings(made_of, planned.config)
+                made[1](evaluate_command(made_of, planned.path), settings, values, classifier(planned))
         return made_of
 
     return make
@@ -109,7 +111,7 @@ def test_the_record_is_plain_json_without_absolute_paths(tmp_path: Path, finishe
 def test_runs_of_another_classifier_or_other_data_are_left_out_and_named(
     tmp_path: Path, finished: Callable[..., Study]
 ) -> None:
-    study = finished(classifier=lambda trial: ("k" if trial.arm == "again" else "j") * 64)
+    study = finished(classifier=lambda planned: ("k" if planned.arm == "again" else "j") * 64)
     facts = tmp_path / "decayed" / "seed_1" / "run.json"
     content = json.loads(facts.read_text())
     facts.write_text(json.dumps(content | {"data": {"summary": "others", "fingerprint": "e" * 8}}))
@@ -123,10 +125,10 @@ def test_runs_of_another_classifier_or_other_data_are_left_out_and_named(
 
 
 def test_metrics_that_are_not_finite_count_as_diverged(tmp_path: Path, finished: Callable[..., Study]) -> None:
-    def metrics(trial: Trial) -> dict[str, float]:
-        broken = {"accuracy": float("nan")} if (trial.arm, trial.seed) == ("again", 2) else {}
-        other = {"frechet_distance": float("inf")} if (trial.arm, trial.seed) == ("again", 0) else {}
-        return accuracy_of(trial) | broken | other
+    def metrics(planned: PlannedRun) -> dict[str, float]:
+        broken = {"accuracy": float("nan")} if (planned.arm, planned.seed) == ("again", 2) else {}
+        other = {"frechet_distance": float("inf")} if (planned.arm, planned.seed) == ("again", 0) else {}
+        return accuracy_of(planned) | broken | other
 
     outcome = read_outcome(tmp_path, finished(metrics))
     assert "nan" in outcome.runs["again"][2].diverged and outcome.runs["again"][2].measured is None
@@ -138,7 +140,7 @@ def test_metrics_that_are_not_finite_count_as_diverged(tmp_path: Path, finished:
 
 def test_a_diverged_run_counts_in_spite_of_its_evaluation(tmp_path: Path, finished: Callable[..., Study]) -> None:
     study = finished()
-    note_divergence(tmp_path / "plain" / "seed_0", 7, "not finite at step 7")
+    record_divergence(tmp_path / "plain" / "seed_0", 7, "not finite at step 7")
     outcome = read_outcome(tmp_path, study)
     assert outcome.runs["plain"][0].diverged == "not finite at step 7"
     assert outcome.deciding["again"].pairs == outcome.deciding["decayed"].pairs == 2
@@ -148,7 +150,7 @@ def test_a_diverged_run_counts_in_spite_of_its_evaluation(tmp_path: Path, finish
 
 def test_an_arm_with_more_diverged_runs_is_not_called_better(tmp_path: Path, finished: Callable[..., Study]) -> None:
     study = finished(seeds=(0, 1, 2, 3))
-    note_divergence(tmp_path / "decayed" / "seed_3", 7, "not finite at step 7")
+    record_divergence(tmp_path / "decayed" / "seed_3", 7, "not finite at step 7")
     outcome = read_outcome(tmp_path, study)
     assert outcome.deciding["decayed"].verdict == "worse"
     assert outcome.verdicts[1].startswith("1 of 4 runs of decayed") and "3 seeds" in outcome.verdicts[1]
@@ -159,7 +161,7 @@ def test_all_runs_of_an_arm_may_diverge(tmp_path: Path, finished: Callable[..., 
     study = finished()
     for arm in ("plain", "again", "decayed"):
         for seed in (0, 1, 2):
-            note_divergence(tmp_path / arm / f"seed_{seed}", None, "not finite")
+            record_divergence(tmp_path / arm / f"seed_{seed}", None, "not finite")
     outcome = read_outcome(tmp_path, study)
     assert not outcome.means and outcome.deciding["again"].pairs == 0
     assert all(f"3 of 3 runs of {arm}" in outcome.verdicts[0] for arm in ("again", "plain"))
@@ -167,47 +169,51 @@ def test_all_runs_of_an_arm_may_diverge(tmp_path: Path, finished: Callable[..., 
 
 
 def test_an_unfinished_study_can_be_read(tmp_path: Path, finished: Callable[..., Study]) -> None:
-    study = finished(lambda trial: accuracy_of(trial) if trial.seed < 2 else None)
+    study = finished(lambda planned: accuracy_of(planned) if planned.seed < 2 else None)
     (tmp_path / "again" / "seed_2" / "run.json").unlink()
     outcome = read_outcome(tmp_path, study)
     assert {c.verdict for c in outcome.deciding.values()} == {"too few seeds"}
     assert noted(outcome, "again, seed 2") and noted(outcome, "decayed, seed 2", "evaluated")
 
 
-@pytest.mark.parametrize("held_out", [False, True])
+@pytest.mark.parametrize(("held_out", "trained_on", "noted_down"), [
+    (True, True, False), (False, True, True), (False, False, False), (False, None, False),
+])
 def test_a_note_says_that_the_denoiser_was_measured_on_training_images(
-    tmp_path: Path, finished: Callable[..., Study], held_out: bool
+    tmp_path: Path, finished: Callable[..., Study], held_out: bool, trained_on: bool | None, noted_down: bool
 ) -> None:
-    study = finished(lambda trial: {"denoising_error": 0.2 + 0.01 * trial.seed}, metric="denoising_error")
+    study = finished(lambda planned: {"denoising_error": 0.2 + 0.01 * planned.seed}, metric="denoising_error")
     for file in tmp_path.glob("*/*/evaluations/*/evaluation.json"):
-        images = {"likelihood_images": {"count": 50, "held_out": held_out}}
-        file.write_text(json.dumps(json.loads(file.read_text()) | images))
-    assert noted(read_outcome(tmp_path, study), "evaluation.held_out_split") == (not held_out)
+        content = json.loads(file.read_text())
+        content["likelihood_images"] = {"count": 50, "held_out": held_out}
+        content["reference"]["trained_on"] = trained_on
+        file.write_text(json.dumps(content))
+    assert noted(read_outcome(tmp_path, study), "evaluation.held_out_split") == noted_down
 
 
 def test_other_evaluations_of_a_run_are_ignored(
     tmp_path: Path, finished: Callable[..., Study], made: Any
 ) -> None:
     study = finished()
-    trial = list_trials(study, tmp_path, {})[0]
-    ours = evaluate_command(study, trial.path)
-    others = dataclasses.replace(ours, out=trial.path / "evaluations" / "mine", held_out_split="train[:10]")
-    made[1](others, sampling_settings(study, trial.config), {"accuracy": 1.0})        # the latest of these weights
+    planned = list_planned_runs(study, tmp_path, {})[0]
+    ours = evaluate_command(study, planned.path)
+    others = dataclasses.replace(ours, out=planned.path / "evaluations" / "mine", held_out_split="train[:10]")
+    made[1](others, sampling_settings(study, planned.config), {"accuracy": 1.0})        # the latest of these weights
     before = read_outcome(tmp_path, study).runs["plain"][0]
     assert before.evaluation.folder == ours.out and before.measured.value == pytest.approx(0.8)
     (ours.out / "evaluation.json").unlink()
     assert read_outcome(tmp_path, study).runs["plain"][0].evaluation is None
-    assert not is_settled(trial, study)
+    assert not is_finished(planned, study)
 
 
 def test_an_evaluation_of_other_weights_is_ignored(tmp_path: Path, finished: Callable[..., Study]) -> None:
     study = finished()
-    trial = list_trials(study, tmp_path, {})[0]
-    assert is_settled(trial, study)
-    file = evaluate_command(study, trial.path).out / "evaluation.json"
+    planned = list_planned_runs(study, tmp_path, {})[0]
+    assert is_finished(planned, study)
+    file = evaluate_command(study, planned.path).out / "evaluation.json"
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content | {"model": {"weights": "0" * 64}}))
-    assert read_outcome(tmp_path, study).runs["plain"][0].evaluation is None and not is_settled(trial, study)
+    assert read_outcome(tmp_path, study).runs["plain"][0].evaluation is None and not is_finished(planned, study)
 
 
 def test_the_table_has_every_arm_and_note(tmp_path: Path, finished: Callable[..., Study]) -> None:

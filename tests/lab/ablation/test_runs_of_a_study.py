@@ -14,7 +14,7 @@ from ddpm.diffusion.divergence import Diverged
 from ddpm.lab.ablation import ablate as runner
 from ddpm.lab.ablation import study_report as report
 from ddpm.lab.ablation.ablate import ablate
-from ddpm.lab.ablation.trials import list_sweep_trials, list_trials, read_divergence, take_shard
+from ddpm.lab.ablation.planned_runs import list_planned_runs, list_sweep_runs, read_divergence, take_shard
 from ddpm.processes import InUse
 from ddpm.training.run_directory import RunDirectory
 
@@ -74,7 +74,7 @@ def outcome(path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 9, 11])
 def test_shards_partition_the_runs(study: Callable[..., Study], number: int) -> None:
-    planned = list_trials(study(), Path("runs"), {})
+    planned = list_planned_runs(study(), Path("runs"), {})
     parts = [take_shard(planned, (i, number)) for i in range(1, number + 1)]
     assert sorted(t.path for part in parts for t in part) == sorted(t.path for t in planned)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
@@ -82,13 +82,13 @@ def test_shards_partition_the_runs(study: Callable[..., Study], number: int) -> 
 
 
 def test_directories_and_seeds_of_runs(study: Callable[..., Study]) -> None:
-    found = list_trials(study(), Path("runs"), {"again": 0.5})[4]
+    found = list_planned_runs(study(), Path("runs"), {"again": 0.5})[4]
     assert found.path == Path("runs/again/seed_1")
     assert (found.config.train.seed, found.config.train.learning_rate) == (101, 0.5)
-    tried = list_sweep_trials(study(learning_rates=(0.01, 0.003)), Path("runs"))
+    tried = list_sweep_runs(study(learning_rates=(0.01, 0.003)), Path("runs"))
     assert tried[4].path == Path("runs/again/lr_0.003/seed_1000000")
     assert tried[4].config.train.seed == 1_000_100 and tried[4].config.train.learning_rate == 0.003
-    planned = list_trials(study(), Path("runs"), {})
+    planned = list_planned_runs(study(), Path("runs"), {})
     assert not {t.config.train.seed for t in tried} & {t.config.train.seed for t in planned}
 
 

@@ -97,7 +97,7 @@ def excess(count: int, share: float = 0.05) -> float:
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_studies_without_a_difference_find_none(kind: Kind, seeds: int) -> None:
     found = studies(kind, seeds, count := 300)
-    wrong = sum(study.verdict != "undecided" for study in found)
+    wrong = sum(study.verdict != "inconclusive" for study in found)
     assert wrong / count == false_verdicts(found) <= 0.05 + excess(count)
 
 
@@ -250,7 +250,7 @@ def test_the_unit_does_not_matter(measured: tuple[list[Measured], list[Measured]
 
 @pytest.mark.parametrize(("better", "shift", "verdict"), [
     ("lower", -5, "better"), ("lower", 5, "worse"), ("higher", 5, "better"), ("higher", -5, "worse"),
-    ("lower", 0.1, "undecided"), ("higher", 0.1, "undecided"),
+    ("lower", 0.1, "inconclusive"), ("higher", 0.1, "inconclusive"),
 ])  # fmt: skip
 def test_the_verdict_is_that_of_the_interval(better: str, shift: float, verdict: str) -> None:
     differences = random(5, seed=15) - random(5, seed=15).mean() + shift
@@ -258,10 +258,10 @@ def test_the_verdict_is_that_of_the_interval(better: str, shift: float, verdict:
 
 
 @pytest.mark.filterwarnings("error")
-def test_equal_metrics_are_undecided() -> None:
+def test_equal_metrics_are_inconclusive() -> None:
     found = contrast(plain([0.1, 0.2, 0.7]), plain([0.1, 0.2, 0.7]), "lower")
     assert (found.value, found.low, found.high, found.effect_size, found.detectable) == (0, 0, 0, 0, 0)
-    assert (found.p_value, found.verdict, found.relative) == (1, "undecided", 0)
+    assert (found.p_value, found.verdict, found.relative) == (1, "inconclusive", 0)
     assert contrast(plain([0, 0, 0]), plain([0, 0, 0]), "lower").relative is None
 
 
@@ -271,7 +271,7 @@ def test_equal_differences_give_no_interval() -> None:
     found = contrast(plain([0.8, 0.4, 0.1]), plain([0.9, 0.5, 0.2]), "higher")
     assert found.value == pytest.approx(0.1) and found.p_value == 0.25
     assert (found.low, found.high, found.effect_size, found.detectable) == (None, None, None, None)
-    assert found.verdict == "undecided"
+    assert found.verdict == "inconclusive"
     # Their images tell it.
     noise = random(200, seed=16) / 10
     noise -= noise.mean()

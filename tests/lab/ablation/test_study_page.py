@@ -191,7 +191,7 @@ def by_hand(value: float, level: float, verdict: str) -> Contrast:
 
 
 def with_round_numbers(there: Outcome) -> Outcome:
-    deciding = {"adaptive": by_hand(-0.02, 0.975, "better"), "matched": by_hand(0.001, 0.975, "undecided")}
+    deciding = {"adaptive": by_hand(-0.02, 0.975, "better"), "matched": by_hand(0.001, 0.975, "inconclusive")}
     other = {"adaptive": by_hand(0.02, 0.95, "better"), "matched": by_hand(-0.02, 0.95, "worse")}
     values = {"plain": (0.12, 0.015), "adaptive": (0.1, 0.0125), "matched": (0.121, None)}
     means = {arm: {"mean": value, "standard_deviation": sd} for arm, (value, sd) in values.items()}

@@ -13,13 +13,13 @@ def plain(values: Sequence[float]) -> list[Measured]:
 
 
 FOUND = Contrast(-0.0123, -0.0196, -0.005, 0.975, 0.03125, 0.03125, -1.9, 0.008, -0.0214, 6, "better")
-UNDECIDED = Contrast(0.001, -0.002, 0.004, 0.95, 0.5, 0.03125, 0.3, 0.01, 0.00174, 6, "undecided")
+INCONCLUSIVE = Contrast(0.001, -0.002, 0.004, 0.95, 0.5, 0.03125, 0.3, 0.01, 0.00174, 6, "inconclusive")
 CASES: dict[str, tuple[Contrast, dict[str, int]]] = {
     "better": (FOUND, {}),
     "worse": (
         FOUND._replace(value=2.5, low=1.0, high=4.0, relative=1.25, p_value=0.0625, verdict="worse"), {"adaln": 3}
     ),
-    "undecided": (UNDECIDED, {"adagn": 0}),
+    "inconclusive": (INCONCLUSIVE, {"adagn": 0}),
     "equal": (contrast(plain([1, 2, 3, 4, 5, 6]), plain([1, 2, 3, 4, 5, 6]), "lower"), {}),
     "one difference": (contrast(plain([0] * 6), plain([2] * 6), "lower"), {}),
     "two seeds": (contrast(plain([2, 2]), plain([1, 2]), "lower"), {"adagn": 3, "groupnorm": 1}),
@@ -27,7 +27,7 @@ CASES: dict[str, tuple[Contrast, dict[str, int]]] = {
     "no seed": (contrast([], [], "lower"), {"adagn": 6}),
     "equally many diverged": (FOUND._replace(pairs=5), {"adagn": 1, "groupnorm": 1}),
     "remaining seeds": (qualify(FOUND._replace(pairs=5, p_value=0.0625), 1, 0), {"adagn": 1}),
-    "missing": (UNDECIDED._replace(pairs=4), {}),
+    "missing": (INCONCLUSIVE._replace(pairs=4), {}),
 }
 
 
@@ -42,7 +42,7 @@ def test_sentences(check_golden: Callable[[str, str], None]) -> None:
     for number in ("0.0123", "2.1 %", "97.5 %", "0.005", "0.0196", "6 seeds", "0.03125"):
         assert number in sentences["better"]
     for number in ("0.001", "0.17 %", "95 %", "-0.002", "0.004", "0.5", "0.01", "80 %"):
-        assert number in sentences["undecided"]
+        assert number in sentences["inconclusive"]
     for name in ("two seeds", "remaining seeds", "equally many diverged"):
         diverged = CASES[name][1]
         assert all(f"{count} of 6 runs of {arm}" in sentences[name] for arm, count in diverged.items())
@@ -56,7 +56,7 @@ def test_sentences(check_golden: Callable[[str, str], None]) -> None:
         ("better", 2, 2, "better"),
         ("worse", 0, 1, "worse on the remaining seeds"),
         ("worse", 1, 0, "worse"),
-        ("undecided", 3, 0, "undecided"),
+        ("inconclusive", 3, 0, "inconclusive"),
     ],
 )
 def test_an_arm_with_more_diverged_runs_is_not_better(

@@ -57,7 +57,7 @@ def _add_evaluation(run: Path, name: str = "ddim50-classifier", written: float =
         "model": {"weights": "w" * 64, "name": str(run)},
         "samples": {"count": 500, "digest": "d", "settings": dict(SETTINGS), "guide": None, "source": str(run),
                     "folder": f"../samples/{name}"},
-        "reference": {"summary": "1,797 images, 8x8", "fingerprint": "f" * 32, "count": 1797},
+        "reference": {"summary": "1,797 images, 8x8", "fingerprint": "f" * 32, "count": 1797, "trained_on": True},
         "held_out": None,
         "extractor": {"name": "classifier", "digest": "e" * 64, "features": 112},
         "classifier": {"digest": "e" * 64, "value": 0.97, "low": 0.95, "high": 0.98, "held_out": 360},

@@ -40,33 +40,35 @@ def test_intervals_cover_the_difference(estimate: Callable[..., dict[str, Any]])
     """95 % of the intervals of two normal metrics with the same mean contain 0."""
     draws = np.random.default_rng(0).normal(size=(4000, 2)) * [1.0, 3.0]
     decided = sum(
-        difference(estimate(x, 1.959964 * 1.0), estimate(y, 1.959964 * 3.0)).verdict != "undecided" for x, y in draws
+        difference(estimate(x, 1.959964 * 1.0), estimate(y, 1.959964 * 3.0)).verdict != "inconclusive" for x, y in draws
     )
     assert abs(decided / 4000 - 0.05) < 4 * sqrt(0.05 * 0.95 / 4000)       # four standard errors of a share
 
 
 @pytest.mark.parametrize("better", ["lower", "higher"])
-@pytest.mark.parametrize(("other", "half", "verdict"), [(8, 1.0, "falls"), (12, 1.0, "rises"), (12, 2.0, "undecided"),
-                                                        (10, 1.0, "undecided"), (90, None, "undecided")])
+@pytest.mark.parametrize(("other", "half", "verdict"), [
+    (8, 1.0, "falls"), (12, 1.0, "rises"),
+    (12, 2.0, "inconclusive"), (10, 1.0, "inconclusive"), (90, None, "inconclusive"),
+])
 def test_verdicts(
     better: str, other: float, half: float | None, verdict: str, estimate: Callable[..., dict[str, Any]]
 ) -> None:
     found = difference(estimate(10, 1.0, better), estimate(other, half, better))
     good = {"lower": "falls", "higher": "rises"}[better]
-    assert found.verdict == (verdict if verdict == "undecided" else "better" if verdict == good else "worse")
+    assert found.verdict == (verdict if verdict == "inconclusive" else "better" if verdict == good else "worse")
     assert found.value == other - 10 and (found.low is None) == (half is None)
 
 
 @pytest.mark.parametrize("key", ["value", "low", "high"])
 @pytest.mark.parametrize("damage", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("which", [0, 1])
-def test_values_that_are_not_finite_are_undecided(
+def test_values_that_are_not_finite_are_inconclusive(
     key: str, damage: float, which: int, estimate: Callable[..., dict[str, Any]]
 ) -> None:
     pair = [estimate(10, 1.0), estimate(20, 1.0)]
     pair[which][key] = damage
     found = difference(*pair)
-    assert found.verdict == "undecided" and (found.low, found.high) == (None, None)
+    assert found.verdict == "inconclusive" and (found.low, found.high) == (None, None)
     assert math.isfinite(found.value) == (key != "value")
 
 
@@ -86,8 +88,8 @@ def test_comparison(runs: tuple[Path, Path]) -> None:
     by_name = {row.name: row for row in found.rows}
     assert list(by_name) == ["frechet_distance", "accuracy", "recall", "bits_per_dim", "memorised"]
     verdicts = {name: row.entries[1].difference.verdict for name, row in by_name.items()}
-    assert verdicts == {"frechet_distance": "worse", "accuracy": "better", "recall": "undecided",
-                        "bits_per_dim": "undecided", "memorised": "undecided"}
+    assert verdicts == {"frechet_distance": "worse", "accuracy": "better", "recall": "inconclusive",
+                        "bits_per_dim": "inconclusive", "memorised": "inconclusive"}
     assert by_name["frechet_distance"].real_baseline["value"] == 1.5 and by_name["recall"].real_baseline is None
     assert all(row.entries[0].difference is None for row in found.rows)
 

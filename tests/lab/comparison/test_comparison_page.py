@@ -186,9 +186,9 @@ def test_values_that_are_not_finite_are_shown_without_a_mark(
     read_page(render_comparison(found))
     assert [len(series.points) for charts in list(drawn.values())[-1:] for series in charts[0]] == [4, 2]
     rows = {row.name: row.entries[1].difference for row in found.rows}
-    assert (rows["frechet_distance"].verdict, rows["accuracy"].verdict) == ("undecided", "undecided")
+    assert (rows["frechet_distance"].verdict, rows["accuracy"].verdict) == ("inconclusive", "inconclusive")
     (line,) = (line for line in format_comparison(found).splitlines() if line.split()[:2] == ["b", "nan"])
-    assert line.split()[-2:] == ["nan", "undecided"]
+    assert line.split()[-2:] == ["nan", "inconclusive"]
 
 
 def test_denoising_errors_that_are_not_finite_have_no_chart(
@@ -202,6 +202,24 @@ def test_denoising_errors_that_are_not_finite_have_no_chart(
         file.write_text(json.dumps(content))
     render_comparison(compare(read_runs(runs)))
     assert list(drawn) == ["loss"]
+
+
+@pytest.mark.parametrize(("held_out", "trained_on", "kind"), [
+    (True, True, "held-out images"), (False, True, "training images"),
+    (False, False, "reference images"), (False, None, "reference images"),
+])
+def test_images_of_the_denoising_error_are_named(
+    tmp_path: Path,
+    make_run: Callable[..., Path],
+    add_evaluation: Callable[..., Path],
+    charts_of: Callable[[str], dict[str, str]],
+    held_out: bool,
+    trained_on: bool | None,
+    kind: str,
+) -> None:
+    run = make_run(tmp_path / "a")
+    add_evaluation(run, likelihood_images__held_out=held_out, reference__trained_on=trained_on)
+    assert f"128 {kind};" in charts_of(render_comparison(compare(read_runs([run]))))["Denoising error"]
 
 
 def test_an_evaluation_of_the_denoiser_alone(

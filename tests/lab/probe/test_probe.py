@@ -52,10 +52,10 @@ def probed(model: Path, **options: object) -> ProbeResults:
 def test_a_model_without_images_or_classes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     found = probed(saved(tmp_path, (), norm="groupnorm"))
     assert {*found.left_out} == {
-        "sign flips and dead channels", "signs of failure", "class separability", "freezing",
+        "sign flips and dead channels", "symptoms of failure", "class separability", "mean ablation",
         "sensitivity to the class", "class swap",
     }
-    assert "--reference" in found.left_out["freezing"]
+    assert "--reference" in found.left_out["mean ablation"]
     assert "classes" in found.left_out["class swap"]
     assert found.grid.classes == ["none"] and len(found.erasure) == len(found.layers) == 10
     assert found.erasure[0].timestep is not None and found.erasure[0].class_ is None
@@ -72,9 +72,9 @@ def test_a_model_on_digits(tmp_path: Path) -> None:
     assert {*found.left_out} == {"erased shift", "class separability", "class swap"}
     assert found.left_out["class swap"] == found.left_out["class separability"]
     assert found.model.images == 20 and found.model.held_out is None
-    assert len(found.freezing) == 9 + 5 and len(found.sensitivity) == 10
+    assert len(found.mean_ablations) == 9 + 5 and len(found.sensitivity) == 10
     # A model that does not depend on the class neither misses it nor reacts to it.
-    by_class = [one for one in found.freezing if one.over == "class"]
+    by_class = [one for one in found.mean_ablations if one.over == "class"]
     assert all(one.relative.value == pytest.approx(0, abs=1e-6) for one in by_class)
     assert all(one.difference.value == pytest.approx(0, abs=1e-6) for one in found.sensitivity)
     assert all(row.class_ + row.interaction == 0 for row in found.variance)
@@ -157,7 +157,7 @@ def test_a_split_without_a_reference_belongs_to_the_source_of_the_run(tmp_path: 
 def test_layers_that_are_not_conditioned_are_not_called_unmoved(tmp_path: Path) -> None:
     found = probed(saved(tmp_path, ("cat", "dog"), condition_at="decoder"))
     sides = {layer.name: layer.side for layer in found.layers}
-    assert all((row.unmoved is None) == (sides[row.layer] != "decoder") for row in found.signs)
+    assert all((row.unmoved is None) == (sides[row.layer] != "decoder") for row in found.symptoms)
 
 
 def test_no_swap_is_measured_with_a_classifier_that_guesses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +217,7 @@ def test_a_run_on_digits(digits_run: Path, tmp_path: Path) -> None:
     assert found.model.fingerprint == json.loads((digits_run / "run.json").read_text())["data"]["fingerprint"]
     assert found.model.held_out is False
     # A trained model uses timestep and class: without them the error rises significantly.
-    together = {one.over: one.relative for one in found.freezing if one.layer is None and one.part == "both"}
+    together = {one.over: one.relative for one in found.mean_ablations if one.layer is None and one.part == "both"}
     assert all(estimate.low > 0 for estimate in together.values())
     assert all(row.p_value == 0.001 for row in found.separability)
     resolutions = [point for point in found.swap.points if point.kind == "resolutions"]

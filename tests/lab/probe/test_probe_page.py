@@ -13,18 +13,18 @@ from ddpm.evaluation.estimates import Estimate
 from ddpm.lab.probe.probe_page import render_probe
 from ddpm.lab.probe.results import (
     Erasure,
-    Freezing,
     Layer,
+    MeanAblation,
     Model,
     ProbeGrid,
     ProbeResults,
     Rise,
     Sensitivity,
     Separability,
-    Signs,
     Strength,
     Swap,
     SwapPoint,
+    Symptoms,
     Variance,
 )
 from ddpm.lab.probe.summary import (
@@ -42,7 +42,7 @@ LAYERS = [
     Layer("mid.blocks.0.norm2", "middle", 4, 16, 4, ["scale", "shift"], False),
     Layer("up.0.blocks.0.norm2", "decoder", 4, 16, 4, ["scale", "shift"], False),
 ]
-MEASURES = ("strengths", "variance", "signs", "separability", "freezing", "sensitivity")
+MEASURES = ("strengths", "variance", "symptoms", "separability", "mean_ablations", "sensitivity")
 NAMES = [layer.name for layer in LAYERS]
 
 
@@ -50,7 +50,7 @@ def about(value: float) -> Estimate:
     return Estimate(value, max(0.0, value - 0.1), value + 0.1, 40)
 
 
-def freezing(layer: str | None, part: str, over: str, rise: float, half: float = 0.01) -> Freezing:
+def ablation(layer: str | None, part: str, over: str, rise: float, half: float = 0.01) -> MeanAblation:
     """Return a rise of an error of 0.5, which is three times as large at sigma 1 as at the other sigmas."""
 
     def estimate(value: float, error: float = 1.0) -> Estimate:
@@ -60,7 +60,7 @@ def freezing(layer: str | None, part: str, over: str, rise: float, half: float =
         Rise(t, sigma, 0.5, estimate(times * rise), estimate(times * rise, 0.5))
         for t, sigma, times in zip(TIMESTEPS, (0.01, 1.0, 80.0), (1, 3, 1), strict=True)
     ]
-    return Freezing(layer, part, over, rises, estimate(rise, 0.5))
+    return MeanAblation(layer, part, over, rises, estimate(rise, 0.5))
 
 
 def picture() -> str:
@@ -90,15 +90,15 @@ def probed() -> ProbeResults:
         layers=LAYERS,
         strengths=[Strength(name, part, grid, [[0.1, -0.2], [0.3, 0.1], [-0.5, 0.4]], [3, 1]) for name, part in pairs],
         variance=[Variance(name, part, 2.0, 0.5, 0.3, 0.2) for name, part in pairs],
-        signs=[Signs(name, 0.0, 0.0, 0.0, 0.0) for name in NAMES],
+        symptoms=[Symptoms(name, 0.0, 0.0, 0.0, 0.0) for name in NAMES],
         erasure=[],
         separability=[Separability(*row, 200, 0.4) for row in zip(NAMES, [0.9] * 3, [0.5] * 3, p_values, strict=True)],
-        freezing=[
-            freezing(None, "both", "class", 0.1),
-            freezing(None, "scale", "class", 0.05),
-            freezing(None, "both", "timestep", 0.2),
-            freezing(None, "both", "all", 0.3),
-            *(freezing(name, "both", "class", rise) for name, rise in zip(NAMES, (0.0, 0.02, 0.04), strict=True)),
+        mean_ablations=[
+            ablation(None, "both", "class", 0.1),
+            ablation(None, "scale", "class", 0.05),
+            ablation(None, "both", "timestep", 0.2),
+            ablation(None, "both", "all", 0.3),
+            *(ablation(name, "both", "class", rise) for name, rise in zip(NAMES, (0.0, 0.02, 0.04), strict=True)),
         ],
         sensitivity=[Sensitivity(t, sigma, about(d), 0.5) for t, sigma, d in differences],
         swap=Swap(points, 40, "ddim, 20 steps", Estimate(0.97, 0.95, 0.98, 300), ["cat to a <dog>"], picture()),
@@ -126,19 +126,19 @@ def additive() -> ProbeResults:
 
 
 def failed() -> ProbeResults:
-    """Return a probe with every sign of failure, and with a layer without a scale."""
+    """Return a probe with every symptom of failure, and with a layer without a scale."""
     rows = [(0.02, 0.1, 0.0, 0.0), (0.25, 0.0, 0.4, 0.5), (None, None, 0.0, 0.75)]
-    return probed()._replace(signs=[Signs(name, *row) for name, row in zip(NAMES, rows, strict=True)])
+    return probed()._replace(symptoms=[Symptoms(name, *row) for name, row in zip(NAMES, rows, strict=True)])
 
 
 def unclear() -> ProbeResults:
     """Return a probe that shows nothing: no variance, no significant rise, no effect of the class swap."""
     still = [row._replace(total=0.0, timestep=0.0, class_=0.0, interaction=0.0) for row in probed().variance]
     stuck = [p._replace(first=Estimate(0.9, 0.8, 1.0), second=Estimate(0.0, 0.0, 0.1)) for p in probed().swap.points]
-    rises = [freezing(None, "both", "class", 0.003), *(freezing(name, "both", "all", 0.011) for name in NAMES)]
-    signs = [Signs(name, flips, 0.0, 0.0, None) for name, flips in zip(NAMES, (0.1, 0.3, 0.2), strict=True)]
+    rises = [ablation(None, "both", "class", 0.003), *(ablation(name, "both", "all", 0.011) for name in NAMES)]
+    symptoms = [Symptoms(name, flips, 0.0, 0.0, None) for name, flips in zip(NAMES, (0.1, 0.3, 0.2), strict=True)]
     swap = probed().swap._replace(points=stuck)
-    return probed()._replace(variance=still, freezing=rises, swap=swap, signs=signs)
+    return probed()._replace(variance=still, mean_ablations=rises, swap=swap, symptoms=symptoms)
 
 
 def many_layers() -> ProbeResults:
@@ -154,7 +154,7 @@ PROBES = {
     "additive": additive,
     "failed": failed,
     "unclear": unclear,
-    "bare": lambda: bare({"freezing": "no real images were given", "class swap": "the model has no classes"}),
+    "bare": lambda: bare({"mean ablation": "no real images were given", "class swap": "the model has no classes"}),
 }
 
 
@@ -216,17 +216,17 @@ def test_the_summary_holds_the_numbers() -> None:
 
 
 def test_the_largest_rise_of_several_has_a_wider_interval() -> None:
-    text = summary_of(probed()._replace(freezing=[freezing(None, "both", "class", 0.005)]))
+    text = summary_of(probed()._replace(mean_ablations=[ablation(None, "both", "class", 0.005)]))
     assert "+3.0 % (+1.0 % to +5.0 %)" in text              # the largest of 3
-    text = summary_of(probed()._replace(freezing=[freezing(None, "both", "class", 0.003)]))
+    text = summary_of(probed()._replace(mean_ablations=[ablation(None, "both", "class", 0.003)]))
     assert "+1.8 % (-0.2 % to +3.8 %)" in text
 
 
 def test_no_layer_is_named_where_all_rises_may_be_zero() -> None:
     """Each rise is significant by itself, and none is after correction for three comparisons."""
     (line,) = (line for line in summary_of(probed()).splitlines() if "3 decoder 4 px" in line)
-    rises = [freezing(name, "both", "all", 0.011) for name in NAMES]
-    assert "3 decoder 4 px" in line and "3 decoder 4 px" not in summary_of(probed()._replace(freezing=rises))
+    rises = [ablation(name, "both", "all", 0.011) for name in NAMES]
+    assert "3 decoder 4 px" in line and "3 decoder 4 px" not in summary_of(probed()._replace(mean_ablations=rises))
 
 
 def test_a_modulation_that_does_not_vary_has_no_percentages() -> None:
@@ -241,10 +241,10 @@ def test_a_swap_of_no_layers_is_not_reported() -> None:
     assert "up to 4 px" in text and "nowhere" not in text
 
 
-def test_failure_signs_are_listed_worst_first() -> None:
+def test_symptoms_are_listed_worst_first() -> None:
     found = failed()
     assert find_failures(found)["unmoved"] == [(NAMES[2], 0.75), (NAMES[1], 0.5)]
-    (line,) = (line for line in summarize(found) if line.startswith("Signs of failure"))
+    (line,) = (line for line in summarize(found) if line.startswith("Symptoms of failure"))
     assert all(word in line for word in ("2 layers", "3 decoder 4 px", "75 %"))
 
 

@@ -7,18 +7,18 @@ import pytest
 from ddpm.evaluation.estimates import Estimate
 from ddpm.lab.probe.results import (
     Erasure,
-    Freezing,
     Layer,
+    MeanAblation,
     Model,
     ProbeGrid,
     ProbeResults,
     Rise,
     Sensitivity,
     Separability,
-    Signs,
     Strength,
     Swap,
     SwapPoint,
+    Symptoms,
     Variance,
     from_json,
     to_json,
@@ -31,10 +31,10 @@ PROBED = ProbeResults(
     [Layer("mid.blocks.0.norm2", "middle", 8, 8, 2, ["scale", "shift"], False)],
     [Strength("mid.blocks.0.norm2", "scale", [[1.0, 2.0], [3.0, 4.0]], [[1.0], [2.0]], [3])],
     [Variance("mid.blocks.0.norm2", "scale", 2.0, 0.5, 0.25, 0.25)],
-    [Signs("mid.blocks.0.norm2", None, None, 0.0, 1.0)],
+    [Symptoms("mid.blocks.0.norm2", None, None, 0.0, 1.0)],
     [Erasure("mid.blocks.0.norm2", 4, 0.25, None, None, None)],
     [Separability("mid.blocks.0.norm2", 0.9, 0.5, 0.01, 999, -0.5)],
-    [Freezing(None, "both", "all", [Rise(9, 3.0, 0.5, METRIC, METRIC)], METRIC)],
+    [MeanAblation(None, "both", "all", [Rise(9, 3.0, 0.5, METRIC, METRIC)], METRIC)],
     [Sensitivity(9, 3.0, METRIC, 0.5)],
     Swap([SwapPoint("nowhere", "resolutions", METRIC, METRIC)], 8, "dpmpp", METRIC, ["a to b"], "iVBO"),
     {"erasure": "why not"},
@@ -46,7 +46,7 @@ def test_results_survive_writing_and_reading(probed: ProbeResults) -> None:
     """No list is empty, so every kind of record is read into its own type."""
     read = from_json(to_json(probed))
     assert read == probed
-    assert type(read.freezing[0].rises[0].rise) is Estimate and type(read.model) is Model
+    assert type(read.mean_ablations[0].rises[0].rise) is Estimate and type(read.model) is Model
     assert read.swap is None or type(read.swap.points[0]) is SwapPoint
 
 

@@ -14,7 +14,7 @@ from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, Prediction
 from ddpm.evaluation.estimates import Estimate
 from ddpm.lab.probe.inputs import Images
 from ddpm.lab.probe.sensitivity import measure_sensitivity, other_classes
-from ddpm.lab.probe.swap import SwappedLayers, list_swaps, swap_classes, swapped_denoiser
+from ddpm.lab.probe.swap import SwappedLayers, conditioned_on_pairs, list_swaps, swap_classes
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 
@@ -37,7 +37,7 @@ def build(**options: object) -> UNet:
 @torch.no_grad()
 def answers(unet: UNet, swapped: SwappedLayers, pairs: Tensor) -> Tensor:
     x_t = torch.randn(len(pairs), 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    denoiser = swapped_denoiser(unet_denoiser(unet, SCHEDULE, "eps"), unet, swapped)
+    denoiser = conditioned_on_pairs(unet_denoiser(unet, SCHEDULE, "eps"), unet, swapped)
     return denoiser(x_t, torch.tensor([5, 30]), pairs).eps
 
 
@@ -114,7 +114,7 @@ def test_the_difference_of_two_constant_predictions() -> None:
     images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     labels, others = torch.tensor([0, 0, 1, 3]), torch.tensor([1, 3, 3, 2])
     real = Images(None, images, labels, torch.arange(4), held_out=None)
-    found = measure_sensitivity(denoiser, SCHEDULE, real, others, [2, 30], seed=0, rows=3)
+    found = measure_sensitivity(denoiser, SCHEDULE, real, others, [2, 30], seed=0, batch_size=3)
     for point, t in zip(found, (2, 30), strict=True):
         assert (point.timestep, point.difference.count) == (t, 4)
         assert point.sigma == pytest.approx(float(SCHEDULE.sigmas[t]))

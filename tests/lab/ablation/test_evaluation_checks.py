@@ -3,12 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from ddpm.config.sections import Config, DataConfig, DiffusionConfig, SampleConfig
 from ddpm.config.study import Arm, Study
 from ddpm.data import ImageData
-from ddpm.lab.ablation.measurement import check_evaluation
-from ddpm.lab.ablation.trials import evaluate_command
+from ddpm.lab.ablation.evaluation_checks import check_evaluation
+from ddpm.lab.ablation.planned_runs import evaluate_command
 from ddpm.training.build import build_data
 
 BASE = Config(data=DataConfig(split="train[:300]"), sample=SampleConfig(steps=10))
@@ -34,8 +35,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "own extractor": ({"extractor": "nowhere_at_all:Mine"}, r"evaluation\.extractor: .*nowhere_at_all"),
     "guide": ({"guide": "runs/nowhere"}, r"evaluation\.guide: .*runs/nowhere"),
     "split that is not there": ({"held_out_split": "tset[:3]"}, r"evaluation\.held_out_split: .*tset"),
-    "rows that are trained on": ({"held_out_split": "train[250:400]"}, r"evaluation\.held_out_split: 50 .*other rows"),
-    "all that is trained on": ({"held_out_split": "train[:300]"}, r"evaluation\.held_out: .*name other images"),
+    "rows that are trained on": ({"held_out_split": "train[250:400]"}, r"evaluation\.held_out_split: 50 "),
+    "all that is trained on": ({"held_out_split": "train[:300]"}, r"evaluation\.held_out: .*images"),
     "source that is not there": ({"held_out": "/nowhere/at/all"}, r"evaluation\.held_out: .*/nowhere/at/all"),
     "reference that is not there": ({"reference": "/nowhere/at/all"}, r"evaluation\.reference: .*/nowhere/at/all"),
     "rows that are trained on, of another reference": (
@@ -51,6 +52,15 @@ def test_mistakes_are_found_before_the_first_run(mistake: str, images: ImageData
     with pytest.raises(ValueError, match=rf"^{expected}") as refused:
         check_evaluation(study_of(**evaluation), images)
     assert "\n" not in str(refused.value)
+
+
+def test_held_out_images_of_another_source_are_named_by_their_option(tmp_path: Path, images: ImageData) -> None:
+    """The reference is a folder, so only the comparison with the training images can find the mistake."""
+    for i, name in enumerate(images.class_names):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8), 20 * i).save(tmp_path / name / "image.png")
+    with pytest.raises(ValueError, match=r"^evaluation\.held_out: 300 "):
+        check_evaluation(study_of(reference=str(tmp_path), held_out="digits"), images)
 
 
 @pytest.mark.parametrize("evaluation", [

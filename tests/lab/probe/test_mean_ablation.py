@@ -1,4 +1,4 @@
-"""Frozen modulation equals that of a model with constant projections; rises are paired by image and noise."""
+"""Ablated modulation equals that of a model with constant projections; rises are paired by image and noise."""
 
 import copy
 
@@ -11,8 +11,8 @@ from ddpm.diffusion.guidance import unet_denoiser
 from ddpm.diffusion.schedule import SCHEDULES, Denoiser, NoiseSchedule
 from ddpm.evaluation.likelihood import denoising_errors
 from ddpm.evaluation.modulation import modulated_layers, modulations
-from ddpm.lab.probe.freezing import Freezer
 from ddpm.lab.probe.inputs import Images
+from ddpm.lab.probe.mean_ablation import MeanAblator
 from ddpm.lab.probe.steering import mean_inputs, steered
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import UNet
@@ -51,16 +51,16 @@ def batch(t: list[int], labels: list[int]) -> tuple[Tensor, Tensor, Tensor]:
 
 def constant(unet: UNet, layers: list[str], part: str, means: dict[str, dict[str, Tensor]]) -> UNet:
     """Return the model whose projections have no weights for a part, and its mean (C,) as bias."""
-    frozen = copy.deepcopy(unet)
+    ablated = copy.deepcopy(unet)
     with torch.no_grad():
-        for layer in modulated_layers(frozen):
+        for layer in modulated_layers(ablated):
             proj = layer.norm.proj
             weights, biases = (p.chunk(len(layer.norm.modulation)) for p in (proj.weight, proj.bias))
             for kind, weight, bias in zip(layer.norm.modulation, weights, biases, strict=True):
                 if layer.name in layers and part in (kind, "both"):
                     weight.zero_()
                     bias.copy_(means[layer.name][kind])
-    return frozen
+    return ablated
 
 
 CASES = [("adagn", part, over) for part in ("scale", "shift", "both") for over in ("class", "timestep", "all")]
@@ -68,7 +68,7 @@ CASES += [(norm, part, "all") for norm, kind in NORMS.items() if norm != "adagn"
 
 
 @pytest.mark.parametrize(("norm", "part", "over"), CASES)
-def test_frozen_is_constant(norm: str, part: str, over: str) -> None:
+def test_ablated_modulation_is_constant(norm: str, part: str, over: str) -> None:
     unet = build(norm)
     # With one timestep or one class in the whole batch, a mean that depends on it is a constant.
     x_t, t, labels = batch([15, 15, 15], [0, 1, 2]) if over == "class" else batch([3, 15, 30], [1, 1, 1])
@@ -89,13 +89,13 @@ def test_frozen_is_constant(norm: str, part: str, over: str) -> None:
 @pytest.mark.parametrize("over", ["class", "timestep"])
 def test_each_image_has_its_own_mean(over: str) -> None:
     unet = build()
-    frozen = steered(
+    ablated = steered(
         denoiser_of(unet), unet, [*modulations(unet, TIMESTEPS, CLASSES)], "both",
         mean_inputs(unet, over, TIMESTEPS, CLASSES),
     )
     x_t, t, labels = batch([3, 30, 3, 15], [0, 2, 1, 2])
-    together = frozen(x_t, t, labels).eps
-    alone = torch.cat([frozen(x_t[i : i + 1], t[i : i + 1], labels[i : i + 1]).eps for i in range(4)])
+    together = ablated(x_t, t, labels).eps
+    alone = torch.cat([ablated(x_t[i : i + 1], t[i : i + 1], labels[i : i + 1]).eps for i in range(4)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
@@ -116,21 +116,21 @@ def test_steering_leaves_the_model_as_it_was() -> None:
     assert torch.equal(denoiser_of(unet)(x_t, t, labels).eps, before)
 
 
-def freezer(unet: UNet, count: int = 6) -> Freezer:
+def ablator(unet: UNet, count: int = 6) -> MeanAblator:
     draws = torch.Generator().manual_seed(2)
     images = torch.randint(0, 256, (count, 1, 8, 8), generator=draws).to(torch.uint8)
     labels, indices = torch.arange(count) % 3, torch.arange(count) * 5 + 1
     pipeline = ClassConditionalPipeline.from_parts(unet, SCHEDULE, "eps", ("a", "b", "c"))
     real = Images(None, images, labels, indices, held_out=None)
-    return Freezer(pipeline, real, STEPS, TIMESTEPS, CLASSES, seed=7, rows=4)
+    return MeanAblator(pipeline, real, STEPS, TIMESTEPS, CLASSES, seed=7, batch_size=4)
 
 
 def test_rises_are_paired_differences_of_errors_of_eps() -> None:
     """Compare one sigma with errors of eps by their definition."""
     unet, layer = build(), "mid.blocks.0.norm2"
-    measured = freezer(unet)
-    found = measured.freeze(layer, "both", "all")
-    frozen = steered(measured.denoiser, unet, [layer], "both", mean_inputs(unet, "all", TIMESTEPS, CLASSES))
+    measured = ablator(unet)
+    found = measured.ablate(layer, "both", "all")
+    ablated = steered(measured.denoiser, unet, [layer], "both", mean_inputs(unet, "all", TIMESTEPS, CLASSES))
     t = 15
     noise = normal(7, Purpose.EVALUATION_NOISE, (measured.images.indices << 32) + t, (1, 8, 8))
     alpha_bar = float(SCHEDULE.alphas_cumprod[t])
@@ -139,7 +139,7 @@ def test_rises_are_paired_differences_of_errors_of_eps() -> None:
     with torch.no_grad():
         errors = [
             ((one(x_t, steps, measured.images.labels).eps - noise) ** 2).mean(dim=(1, 2, 3)).double().numpy()
-            for one in (measured.denoiser, frozen)
+            for one in (measured.denoiser, ablated)
         ]
     point, rise = found.rises[1], errors[1] - errors[0]
     assert (point.timestep, point.rise.count) == (t, 6)
@@ -155,14 +155,14 @@ def test_rises_are_paired_differences_of_errors_of_eps() -> None:
 
 def test_intervals_of_relative_rises_are_those_of_the_bootstrap() -> None:
     """Draw images again, numerators and denominators together."""
-    measured = freezer(build(), count=40)
-    found = measured.freeze(None, "both", "all")
+    measured = ablator(build(), count=40)
+    found = measured.ablate(None, "both", "all")
     inputs = mean_inputs(measured.unet, "all", TIMESTEPS, CLASSES)
     names = [layer.name for layer in measured.layers]
-    frozen = measured.errors(steered(measured.denoiser, measured.unet, names, "both", inputs)).numpy()
+    ablated = measured.errors(steered(measured.denoiser, measured.unet, names, "both", inputs)).numpy()
     before = measured.unchanged.numpy()
     indices = np.random.default_rng(0).integers(0, 40, (4000, 40))                                       # (R, N)
-    ratios = frozen[indices].mean(axis=1) / before[indices].mean(axis=1) - 1                              # (R, S)
+    ratios = ablated[indices].mean(axis=1) / before[indices].mean(axis=1) - 1                              # (R, S)
     for estimate, drawn in [
         *((rise.relative, ratios[:, i]) for i, rise in enumerate(found.rises)), (found.relative, ratios.mean(axis=1))
     ]:
@@ -172,15 +172,15 @@ def test_intervals_of_relative_rises_are_those_of_the_bootstrap() -> None:
 
 
 def test_without_modulation_nothing_rises() -> None:
-    measured = freezer(build(scale=0.0), count=2)
+    measured = ablator(build(scale=0.0), count=2)
     for over in ("class", "timestep", "all"):
-        found = measured.freeze(None, "both", over)
+        found = measured.ablate(None, "both", over)
         assert found.relative.value == 0 and all(point.rise[:3] == (0, 0, 0) for point in found.rises)
 
 
 def test_shared_noise_makes_the_interval_small() -> None:
-    measured = freezer(build(scale=0.03), count=12)
-    found = measured.freeze(None, "both", "class").rises[1].rise
+    measured = ablator(build(scale=0.03), count=12)
+    found = measured.ablate(None, "both", "class").rises[1].rise
     other = denoising_errors(
         measured.denoiser, SCHEDULE, *measured.images[1:4], STEPS, seed=8
     ) / SCHEDULE.sigmas[STEPS].square()
@@ -189,9 +189,9 @@ def test_shared_noise_makes_the_interval_small() -> None:
 
 
 def test_the_plan_covers_all_parts_means_and_layers() -> None:
-    measured = freezer(build(), count=2)
+    measured = ablator(build(), count=2)
     layers, plan = [layer.name for layer in measured.layers], [*measured.plan()]
     overs = "class", "timestep", "all"
     assert plan[:9] == [(None, part, over) for part in ("scale", "shift", "both") for over in overs]
     assert plan[9:] == [(layer, "both", "all") for layer in layers]
-    assert {part for _, part, _ in freezer(build("groupnorm"), count=2).plan()} == {"both"}
+    assert {part for _, part, _ in ablator(build("groupnorm"), count=2).plan()} == {"both"}

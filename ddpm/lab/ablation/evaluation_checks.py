@@ -12,7 +12,7 @@ from ddpm.evaluation.extractors import EXTRACTORS, build_extractor
 from ddpm.evaluation.features import cache_directory
 from ddpm.evaluation.image_source import load_held_out, load_real_images, reference_config
 from ddpm.io.pipelines import locate
-from ddpm.lab.ablation.trials import evaluate_command, sampling_settings
+from ddpm.lab.ablation.planned_runs import evaluate_command, sampling_settings
 from ddpm.training.build import build_schedule
 from ddpm.training.validation import check_extractor
 
@@ -76,4 +76,5 @@ def _check_images(command: EvaluateCommand, training: DataConfig, data: ImageDat
     if source == training.source and held_out.part is not None and data.part is not None:
         shared = held_out.part.shared(data.part)
     if shared or held_out.fingerprint == data.fingerprint:
-        raise ValueError(f"held_out_split: {shared or len(data):,} of these images are trained on; choose other rows")
+        option = "held_out" if command.held_out_split is None else "held_out_split"
+        raise ValueError(f"{option}: {shared or len(data):,} of these images are trained on; choose others")

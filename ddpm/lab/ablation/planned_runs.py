@@ -15,8 +15,8 @@ from ddpm.lab.comparison.runs import Evaluation, Run, read_run
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One run of a study: one arm with one seed, and the learning rate if it belongs to a sweep.
+class PlannedRun:
+    """A run that a study needs: one arm with one seed, and the learning rate if it belongs to a sweep.
 
     Attributes:
         arm: name of its arm.
@@ -39,7 +39,7 @@ class Trial:
         return f"{self.arm}, seed {self.seed}{rate}"
 
 
-def list_trials(study: Study, path: Path, rates: Mapping[str, float]) -> list[Trial]:
+def list_planned_runs(study: Study, path: Path, rates: Mapping[str, float]) -> list[PlannedRun]:
     """Return the runs of a study, seed by seed, so that an unfinished study has some runs of every arm.
 
     Args:
@@ -48,25 +48,27 @@ def list_trials(study: Study, path: Path, rates: Mapping[str, float]) -> list[Tr
         rates: learning rate of each arm as chosen by a sweep; empty without one.
     """
     return [
-        Trial(arm.name, seed, None, study.config(arm, seed, rates.get(arm.name)), path / arm.name / f"seed_{seed}")
+        PlannedRun(arm.name, seed, None, study.config(arm, seed, rates.get(arm.name)), path / arm.name / f"seed_{seed}")
         for seed in study.seeds
         for arm in study.arms
     ]
 
 
-def list_sweep_trials(study: Study, path: Path) -> list[Trial]:
+def list_sweep_runs(study: Study, path: Path) -> list[PlannedRun]:
     """Return the runs of the learning rate sweep, in the same order."""
     seed = study.sweep_seed
     return [
-        Trial(arm.name, seed, rate, study.config(arm, seed, rate), path / arm.name / f"lr_{rate:g}" / f"seed_{seed}")
+        PlannedRun(
+            arm.name, seed, rate, study.config(arm, seed, rate), path / arm.name / f"lr_{rate:g}" / f"seed_{seed}"
+        )
         for rate in study.learning_rates
         for arm in study.arms
     ]
 
 
-def take_shard(trials: Sequence[Trial], shard: tuple[int, int]) -> list[Trial]:
+def take_shard(runs: Sequence[PlannedRun], shard: tuple[int, int]) -> list[PlannedRun]:
     """Return shard i of n: every n-th run, beginning with the i-th."""
-    return list(trials[shard[0] - 1 :: shard[1]])
+    return list(runs[shard[0] - 1 :: shard[1]])
 
 
 def evaluation_folder(run: Path) -> Path:
@@ -112,25 +114,25 @@ def read_divergence(path: Path) -> str | None:
     return json.loads(file.read_text())["message"] if file.is_file() else None
 
 
-def note_divergence(path: Path, step: int | None, message: str) -> None:
+def record_divergence(path: Path, step: int | None, message: str) -> None:
     """Record that a run diverged; it is not trained again, and counts as diverged."""
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / "diverged.json", {"step": step, "message": message})
 
 
-def is_settled(trial: Trial, study: Study) -> bool:
+def is_finished(planned: PlannedRun, study: Study) -> bool:
     """Return whether a run is finished: trained and evaluated, or diverged.
 
-    A run with other settings or without the deciding metric is not finished; making it again reports the problem.
+    A run with other settings or without the deciding metric is not finished; starting it again reports the problem.
     """
-    if read_divergence(trial.path) is not None:
+    if read_divergence(planned.path) is not None:
         return True
-    last = trial.path / "checkpoints" / f"step_{trial.config.train.steps:08d}"
-    if not ((trial.path / "run.json").is_file() and last.is_dir() and (trial.path / "pipeline").is_dir()):
+    last = planned.path / "checkpoints" / f"step_{planned.config.train.steps:08d}"
+    if not ((planned.path / "run.json").is_file() and last.is_dir() and (planned.path / "pipeline").is_dir()):
         return False
-    if differences(read_config(trial.path / "config.yaml"), trial.config):
+    if differences(read_config(planned.path / "config.yaml"), planned.config):
         return False
-    evaluation = find_study_evaluation(read_run(trial.path, trial.name))
+    evaluation = find_study_evaluation(read_run(planned.path, planned.name))
     return evaluation is not None and study.metric in evaluation.content["metrics"]
 
 

@@ -1,4 +1,4 @@
-"""How much the denoising error rises when the modulation is replaced by its mean over timesteps or classes."""
+"""Mean ablation: how much the denoising error rises when the modulation is replaced by its mean."""
 
 from collections.abc import Iterator
 
@@ -10,13 +10,13 @@ from ddpm.evaluation.estimates import Estimate, mean_estimate
 from ddpm.evaluation.likelihood import DENOISER_BATCH_SIZE, denoising_errors
 from ddpm.evaluation.modulation import modulated_layers
 from ddpm.lab.probe.inputs import Images
-from ddpm.lab.probe.results import Freezing, Rise
+from ddpm.lab.probe.results import MeanAblation, Rise
 from ddpm.lab.probe.steering import MEANS_OVER, mean_inputs, steered
 from ddpm.pipeline import ClassConditionalPipeline
 
 
-class Freezer:
-    """Measures the denoising error of the unchanged and the frozen model, on the same images with the same noise.
+class MeanAblator:
+    """Measures the denoising error with and without mean ablation, on the same images with the same noise.
 
     Args:
         pipeline: the model.
@@ -25,7 +25,7 @@ class Freezer:
         timesteps: (T,), timesteps that means are taken over.
         classes: ids (K,) that means are taken over.
         seed: seed of the noise.
-        rows: batch size.
+        batch_size: number of images per network call.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class Freezer:
         timesteps: Tensor,
         classes: Tensor,
         seed: int,
-        rows: int = DENOISER_BATCH_SIZE,
+        batch_size: int = DENOISER_BATCH_SIZE,
     ) -> None:
         self.unet, self.schedule, self.denoiser = pipeline.unet, pipeline.schedule, pipeline.denoiser(clip=False)
-        self.images, self.error_steps, self.seed, self.rows = images, error_steps, seed, rows
+        self.images, self.error_steps, self.seed, self.batch_size = images, error_steps, seed, batch_size
         self.timesteps, self.classes = timesteps, classes
         self.layers = modulated_layers(self.unet)
         self.sigmas = self.schedule.sigmas[error_steps]
@@ -49,10 +49,10 @@ class Freezer:
         """Return the mean squared error of eps of each image at each sigma, float64 (N, S)."""
         _, pixels, labels, indices, _ = self.images
         steps, seed = self.error_steps, self.seed
-        errors = denoising_errors(denoiser, self.schedule, pixels, labels, indices, steps, seed, self.rows)
+        errors = denoising_errors(denoiser, self.schedule, pixels, labels, indices, steps, seed, self.batch_size)
         return errors.cpu() / self.sigmas.square()
 
-    def freeze(self, layer: str | None, part: str, over: str) -> Freezing:
+    def ablate(self, layer: str | None, part: str, over: str) -> MeanAblation:
         """Measure the rise of the error when a part of the modulation is replaced by its mean.
 
         Args:
@@ -70,12 +70,12 @@ class Freezer:
         expanded = relative + (rises - relative * self.unchanged) / errors                              # (N, S)
         columns = (self.error_steps, self.sigmas.tolist(), errors.tolist(), map(_mean, rises.T), map(_mean, expanded.T))
         points = [Rise(*values) for values in zip(*columns, strict=True)]
-        return Freezing(layer, part, over, points, _mean(expanded.mean(dim=1)))
+        return MeanAblation(layer, part, over, points, _mean(expanded.mean(dim=1)))
 
-    def freeze_each(self) -> list[Freezing]:
-        """Run `freeze` for every entry of `plan`, with a progress bar."""
-        plan = tqdm([*self.plan()], "freezing", leave=False, dynamic_ncols=True, disable=None)
-        return [self.freeze(layer, part, over) for layer, part, over in plan]
+    def ablate_each(self) -> list[MeanAblation]:
+        """Run `ablate` for every entry of `plan`, with a progress bar."""
+        plan = tqdm([*self.plan()], "mean ablation", leave=False, dynamic_ncols=True, disable=None)
+        return [self.ablate(layer, part, over) for layer, part, over in plan]
 
     def plan(self) -> Iterator[tuple[str | None, str, str]]:
         """Yield (layer, part, over): first all layers with each part and mean, then each layer alone.

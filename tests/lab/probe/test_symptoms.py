@@ -1,9 +1,9 @@
-"""Signs of failure and the strength of the modulation, on values that are constructed to show them."""
+"""Symptoms of failure and the strength of the modulation, on values that are constructed to show them."""
 
 import pytest
 import torch
 
-from ddpm.lab.probe.modulation_statistics import SHOWN_CHANNELS, count_signs, measure_strength
+from ddpm.lab.probe.modulation_statistics import SHOWN_CHANNELS, count_symptoms, measure_strength
 
 T, K, C = 3, 2, 8
 ONES = torch.ones(C)
@@ -18,7 +18,7 @@ def moving(*values: float) -> torch.Tensor:
 def test_every_sign_is_counted() -> None:
     scale = moving(0, -0.5, -1, -1, -1.5, 12, 0, 0)
     scale[..., 7] = 0.25                                    # constant
-    found = count_signs("layer", {"scale": scale, "shift": torch.zeros(T, K, C)}, ONES, True)
+    found = count_symptoms("layer", {"scale": scale, "shift": torch.zeros(T, K, C)}, ONES, True)
     # Two channels vary around a gain of 0 and are below it a third of the time; one is always below it.
     assert found.flips == pytest.approx((1 + 2 / 3) / 8)
     assert (found.dead, found.exploding, found.unmoved) == (2 / 8, 1 / 8, 1 / 8)
@@ -27,25 +27,25 @@ def test_every_sign_is_counted() -> None:
 def test_a_channel_that_is_active_at_one_timestep_is_not_dead() -> None:
     scale = moving(*[-1.0] * C)
     scale[1, 1, 3] = 0
-    assert count_signs("layer", {"scale": scale}, ONES, True).dead == 7 / 8
+    assert count_symptoms("layer", {"scale": scale}, ONES, True).dead == 7 / 8
 
 
 def test_a_shift_alone_has_no_gain() -> None:
-    found = count_signs("layer", {"shift": moving(0, 0, 0, 0, 0, 0, -11, 11)}, ONES, True)
+    found = count_symptoms("layer", {"shift": moving(0, 0, 0, 0, 0, 0, -11, 11)}, ONES, True)
     assert found == ("layer", None, None, 2 / 8, 0)
 
 
 def test_untrained_modulation_moves_nothing() -> None:
     zeros = torch.zeros(T, K, C)
-    assert count_signs("layer", {"scale": zeros, "shift": zeros}, ONES, True) == ("layer", 0, 0, 0, 1)
-    # In a layer that is not conditioned, this is not a sign of failure.
-    assert count_signs("layer", {"scale": zeros, "shift": zeros}, ONES, False) == ("layer", 0, 0, 0, None)
+    assert count_symptoms("layer", {"scale": zeros, "shift": zeros}, ONES, True) == ("layer", 0, 0, 0, 1)
+    # In a layer that is not conditioned, this is not a symptom of failure.
+    assert count_symptoms("layer", {"scale": zeros, "shift": zeros}, ONES, False) == ("layer", 0, 0, 0, None)
 
 
 def test_the_weight_of_the_norm_is_part_of_the_gain() -> None:
     """The weight can switch off or blow up a healthy scale; flips depend on 1 + scale alone."""
     weight = torch.tensor([0.0, 20.0, 0.5, -1.0, 1, 1, 1, 1])
-    found = count_signs("layer", {"scale": moving(0, 0, 12, 0, 0, 0, 0, 0)}, weight, True)
+    found = count_symptoms("layer", {"scale": moving(0, 0, 12, 0, 0, 0, 0, 0)}, weight, True)
     assert (found.flips, found.dead, found.exploding) == (0, 1 / 8, 1 / 8)
 
 
