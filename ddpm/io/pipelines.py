@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from ddpm.atomic import MANIFEST, digests, find_damage, newest_intact, sha256
+from ddpm.atomic import MANIFEST, find_damage, newest_intact
 from ddpm.pipeline import ClassConditionalPipeline
 
 
@@ -45,10 +45,3 @@ def load_pipeline(path: Path) -> ClassConditionalPipeline:
     pipeline = ClassConditionalPipeline.from_pretrained(locate(path))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def weights_digest(directory: Path) -> str:
-    """Return a SHA-256 that identifies the weights of a pipeline directory."""
-    known = digests(directory)
-    files = sorted((directory / "unet").glob("*.safetensors"))
-    return "+".join(known.get(str(f.relative_to(directory))) or sha256(f) for f in files)

@@ -16,7 +16,8 @@ from ddpm.diffusion.class_labels import Label, label_ids
 from ddpm.diffusion.sampling import Seed, Walk, plan_seeds
 from ddpm.io.image_formats import FORMATS, Request
 from ddpm.io.image_writer import write_samples
-from ddpm.io.pipelines import load_pipeline, locate, weights_digest
+from ddpm.io.pipelines import load_pipeline, locate
+from ddpm.io.provenance import weights_digest
 from ddpm.names import lookup
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import broadcast_from_main, check_launch, first_on_main, join_processes

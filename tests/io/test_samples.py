@@ -17,6 +17,7 @@ from ddpm.config.sections import SampleConfig
 from ddpm.diffusion.sampling import Walk
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.io import sample_folder
+from ddpm.io.provenance import weights_digest
 from ddpm.io.sample_folder import (
     Classes,
     plan_blends,
@@ -26,7 +27,6 @@ from ddpm.io.sample_folder import (
     process_digest,
     sample_to_folder,
 )
-from ddpm.io.pipelines import weights_digest
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 
