@@ -261,7 +261,7 @@ def as_file(name: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_fitting_presets_are_found_by_shape(name: str) -> None:
+def test_the_matching_presets_are_found_by_shape(name: str) -> None:
     same = {"imagenet256_uncond", "lsun256"}
     assert set(find_matching_presets(as_file(name))) == (same if name in same else {name})
 
