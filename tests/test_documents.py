@@ -112,7 +112,8 @@ def test_benchmarks_have_the_options_of_every_command() -> None:
 
 def test_options_exist() -> None:
     """Options that are named in the text, as `--blend N` and `train.batch_size`; those of commands are parsed above."""
-    known = {f"--{name}" for name in ("help", "config", "print_config", "run-dir", "dry-run", "update-golden")}
+    known = {f"--{name}" for name in ("help", "config", "print-config", "run-dir", "dry-run")}
+    known |= {"--update-golden", "--multi_gpu"}         # of pytest and of accelerate
     known |= {f"--{section}.{field.name}" for section, kind in SECTIONS.items() for field in dataclasses.fields(kind)}
     for parse in COMMANDS.values():
         if isinstance(parse, partial):

@@ -21,15 +21,15 @@ from ddpm.config.yaml_files import prefixed_errors, read_yaml, value_from_text
 
 Command = TypeVar("Command")
 POSITIONAL = ("model", "runs")
-FILES_OF_OPTIONS = ("config", *SECTIONS)
+OPTIONS_THAT_TAKE_FILES = ("config", *SECTIONS)
 
 
 def from_command_line(command: type[Command]) -> Callable[[Callable[[Command], None]], Callable[..., None]]:
-    """Turn a function of a command's options into one of its command line, which defaults to that of the program."""
+    """Decorate a function of a parsed command so that it takes the words of a command line; None means sys.argv."""
 
     def decorate(run: Callable[[Command], None]) -> Callable[..., None]:
         def main(argv: Sequence[str] | None = None) -> None:
-            with one_line_errors():
+            with one_line_errors(field_types(command)):
                 run(parse_command(command, f"{command.__name__.removesuffix('Command').lower()}.py", argv))
 
         return main
@@ -51,7 +51,7 @@ def parse_command(command: type[Command], prog: str, argv: Sequence[str] | None 
     try:
         return command(**CommandLine(command, prog).parse(sys.argv[1:] if argv is None else argv))
     except ValueError as problem:
-        reject_command_line(problem)
+        reject_command_line(problem, field_types(command))
 
 
 class CommandLine:
@@ -82,8 +82,8 @@ class CommandLine:
 
     def _add_sections(self, text: str) -> None:
         """Add the options of a configuration, and --config for a file of them."""
-        self.kinds |= OPTIONS | dict.fromkeys(FILES_OF_OPTIONS, Path)
-        self.defaults |= flatten(Config().to_dict()) | dict.fromkeys(FILES_OF_OPTIONS)
+        self.kinds |= OPTIONS | dict.fromkeys(OPTIONS_THAT_TAKE_FILES, Path)
+        self.defaults |= flatten(Config().to_dict()) | dict.fromkeys(OPTIONS_THAT_TAKE_FILES)
         self._add(self.parser, "config", text)
         for section, kind in SECTIONS.items():
             title, texts = help_texts(kind)
@@ -105,7 +105,7 @@ class CommandLine:
         group.add_argument(*options, action=_Record, dest=name, nargs=nargs, metavar=_metavar(kind), help=help_)
 
     def _is_switch(self, name: str) -> bool:
-        """Return whether an option has no value, as a truth value outside a configuration."""
+        """Return whether an option takes no value: it is a bool field of the command, not of the configuration."""
         return self.kinds[name] is bool and name not in OPTIONS
 
     def parse(self, argv: Sequence[str]) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class CommandLine:
         Raises:
             ValueError: for an unknown option, a wrong value, or a missing option or value.
         """
-        tokens = [self._respelled(token) for token in argv]
+        tokens = [self._normalize_spelling(token) for token in argv]
         try:
             found, extra = self.parser.parse_known_intermixed_args(tokens, argparse.Namespace(given=[]))
         except argparse.ArgumentError as problem:
@@ -137,14 +137,14 @@ class CommandLine:
             values["config"] = Config().with_options({key: values.pop(key) for key in [*values] if key in OPTIONS})
         return values
 
-    def _respelled(self, token: str) -> str:
-        """Return an option as it was added, whether it is given with dashes or underscores."""
+    def _normalize_spelling(self, token: str) -> str:
+        """Return an option in its registered spelling; dashes and underscores are interchangeable."""
         name, equals, value = token.partition("=")
         return self.spellings.get(name.replace("_", "-"), name) + equals + value
 
     def _read(self, name: str, option: str, text: Any, values: dict[str, Any]) -> dict[str, Any]:
-        """Return what an option gives after those that gave `values`."""
-        if name in FILES_OF_OPTIONS:
+        """Return the values of one option, given the values of the options before it."""
+        if name in OPTIONS_THAT_TAKE_FILES:
             return self._read_file(name, Path(text))
         if self._is_switch(name):
             return {name: True}
@@ -158,7 +158,7 @@ class CommandLine:
         """Return the values of a file; ranges are checked after later options have overridden them."""
         with prefixed_errors(name):
             if not file.is_file():
-                raise ValueError(f"{file} is not a file; name a YAML file of options")
+                raise ValueError(f"{file} is not a file; give a YAML file of options")
             with prefixed_errors(file):
                 content = read_yaml(file)
                 return convert_mapping(flatten(content if name == "config" else {name: content}), self.kinds)
@@ -184,7 +184,7 @@ def _metavar(kind: Any) -> str:
 
 
 def help_texts(command: type) -> tuple[str, dict[str, str]]:
-    """Return the text above the options in a dataclass's docstring, and that of each option, also of base classes."""
+    """Return a dataclass's summary and the help text of each of its options, including inherited ones."""
     documents = [docstring_parser.parse(kind.__doc__ or "") for kind in reversed(command.__mro__[:-1])]
     texts = {p.arg_name: " ".join((p.description or "").split()) for document in documents for p in document.params}
     return " ".join(filter(None, (documents[-1].short_description, documents[-1].long_description))), texts

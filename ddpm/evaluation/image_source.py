@@ -23,7 +23,8 @@ from ddpm.evaluation.image_sets import WITHOUT_CLASS, abbreviate, read_images
 from ddpm.io.image_formats import FileLayout, Request
 from ddpm.io.image_writer import write_samples
 from ddpm.io.pictures import read_image
-from ddpm.io.pipelines import load_pipeline, locate, weights_digest
+from ddpm.io.pipelines import load_pipeline, locate
+from ddpm.io.provenance import weights_digest
 from ddpm.io.sample_folder import process_digest
 from ddpm.names import did_you_mean
 from ddpm.pipeline import ClassConditionalPipeline

@@ -65,28 +65,28 @@ def load_adm(path: Path, flags: Flags) -> UNet:
             state_dict,
             use_new_attention_order=flags.use_new_attention_order,
             **flags.architecture(),
-            **_inferred(state_dict, flags),
+            **_infer_arguments(state_dict, flags),
         )
     except ValueError as problem:
-        raise ValueError(f"{path}: {problem}; {name_fitting_presets(state_dict)}") from None
+        raise ValueError(f"{path}: {problem}; {describe_matching_presets(state_dict)}") from None
 
 
-def fitting_presets(state_dict: dict[str, Tensor]) -> list[str]:
+def find_matching_presets(state_dict: dict[str, Tensor]) -> list[str]:
     """Return the names of the presets whose tensors have these names and shapes."""
 
     def fits(flags: Flags) -> bool:
-        unet = without_weights(**flags.architecture(), **_inferred(state_dict, flags))
+        unet = build_on_meta_device(**flags.architecture(), **_infer_arguments(state_dict, flags))
         return _difference(state_dict, layout(unet, flags.class_cond)) is None
 
     return [name for name, flags in PRESETS.items() if fits(flags)]
 
 
-def name_fitting_presets(state_dict: dict[str, Tensor]) -> str:
-    """Return the advice of an error about a preset."""
-    return f"matching presets: {', '.join(fitting_presets(state_dict)) or 'none'}"
+def describe_matching_presets(state_dict: dict[str, Tensor]) -> str:
+    """Return the hint of an error message: which presets match the weights."""
+    return f"matching presets: {', '.join(find_matching_presets(state_dict)) or 'none'}"
 
 
-def _inferred(state_dict: dict[str, Tensor], flags: Flags) -> dict[str, Any]:
+def _infer_arguments(state_dict: dict[str, Tensor], flags: Flags) -> dict[str, Any]:
     """Return the arguments of `from_adm` that `flags.architecture()` does not contain."""
     in_channels = state_dict["input_blocks.0.0.weight"].shape[1]
     classes = len(state_dict["label_emb.weight"]) if "label_emb.weight" in state_dict else 1000
@@ -127,16 +127,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             ) from None
         writer = "safetensors" if path.suffix == ".safetensors" else "torch.save"
         raise ValueError(f"{path}: damaged, or not a dict of tensors from {writer}; download it again") from problem
-    foreign = _foreign(content)
+    foreign = _describe_foreign_content(content)
     if foreign is not None:
         raise ValueError(f"{path}: contains {foreign}; allowed are the weights of a diffusion model, a dict of tensors")
     return content
 
 
-def _foreign(content: Any) -> str | None:
+def _describe_foreign_content(content: Any) -> str | None:
     """Return what a file contains if it is not a diffusion model of the reference, in a few words; otherwise None."""
     if not isinstance(content, dict):
-        return f"one {type(content).__name__}"
+        return f"a {type(content).__name__}"
     if "param_groups" in content:
         return "the state of an optimizer"
     if not content or not all(isinstance(value, Tensor) for value in content.values()):
@@ -160,7 +160,7 @@ def from_adm(state_dict: dict[str, Tensor], *, use_new_attention_order: bool = F
     Args:
         state_dict: in the reference's names.
         use_new_attention_order: whether rows of qkv are (q k v, head, channel), otherwise (head, q k v, channel).
-        architecture: the other arguments of the reference's constructor, as for `without_weights`.
+        architecture: the other arguments of the reference's constructor, as for `build_on_meta_device`.
 
     Returns:
         The model in evaluation mode, in float32.
@@ -168,7 +168,7 @@ def from_adm(state_dict: dict[str, Tensor], *, use_new_attention_order: bool = F
     Raises:
         ValueError: if tensors are missing, left over, or have another shape.
     """
-    unet = without_weights(**architecture)
+    unet = build_on_meta_device(**architecture)
     conditional = architecture.get("num_classes") is not None
     targets = layout(unet, conditional)
     difference = _difference(state_dict, targets)
@@ -186,7 +186,7 @@ def from_adm(state_dict: dict[str, Tensor], *, use_new_attention_order: bool = F
     return unet.eval()
 
 
-def without_weights(
+def build_on_meta_device(
     *,
     image_size: int,
     in_channels: int,

@@ -71,11 +71,15 @@ class Flags:
                 f"num_heads_upsample: {self.num_heads_upsample} is not supported; allowed is num_heads, "
                 f"{self.num_heads}: this U-Net has equally many heads in encoder and decoder"
             )
-        if self.diffusion_steps != 1000 and self.rescale_timesteps is not False:
-            # improved-diffusion's default is true, and guided-diffusion's is false
+        if self.diffusion_steps != 1000 and self.rescale_timesteps is None:
             raise ValueError(
-                f"rescale_timesteps: must be given with diffusion_steps {self.diffusion_steps}; allowed: false, as "
-                f"with true the input of the network is t * 1000 / {self.diffusion_steps}, and of this U-Net t"
+                f"rescale_timesteps: required with diffusion_steps {self.diffusion_steps}, because improved-diffusion "
+                "and guided-diffusion have different defaults; allowed: false"
+            )
+        if self.diffusion_steps != 1000 and self.rescale_timesteps:
+            raise ValueError(
+                f"rescale_timesteps: true is not supported with diffusion_steps {self.diffusion_steps}; allowed: "
+                f"false: the input of this U-Net is t, not t * 1000 / {self.diffusion_steps}"
             )
         if not self.channel_mult and self.image_size not in _CHANNEL_MULT:
             known = ", ".join(map(str, sorted(_CHANNEL_MULT)))
@@ -106,7 +110,7 @@ class Flags:
         return "x_0" if self.predict_xstart else "eps"
 
     def architecture(self) -> dict[str, Any]:
-        """Return arguments of `without_weights`, except channels and number of classes, which the weights determine."""
+        """Return the arguments of `build_on_meta_device` that the weights do not determine."""
         equal = ("image_size", "num_res_blocks", "dropout", "num_heads", "num_head_channels")
         attention = _numbers("attention_resolutions", self.attention_resolutions)
         return {name: getattr(self, name) for name in (*equal, "use_scale_shift_norm", "resblock_updown")} | {

@@ -11,12 +11,14 @@ from ddpm.atomic import read_json
 
 GRID = "samples.png"
 
+
 def write_card(
     folder: Path,
     run: Path,
     name: str = "path/to/this/folder",
     license: str | None = None,
     step: int | None = None,
+    title: str | None = None,
 ) -> Path:
     """Write README.md, and the run's newest sample grid, into a pipeline directory.
 
@@ -26,6 +28,7 @@ def write_card(
         name: argument of `from_pretrained`, a folder or `owner/name`.
         license: of the weights, an identifier of the Hub; None if not stated.
         step: training step of the weights; None for the last.
+        title: heading of the card; None for a general one.
 
     Returns:
         Path of the card.
@@ -44,6 +47,7 @@ def write_card(
     )
     text = templates.get_template("card.md.jinja").render(
         name=name,
+        title=title,
         license=license,
         model=json.loads(_read(folder / "unet" / "config.json", "{}")),
         grid=None if grid is None else GRID,

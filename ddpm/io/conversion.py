@@ -11,7 +11,7 @@ from ddpm.atomic import MANIFEST, digests, find_damage, write_directory_atomical
 from ddpm.config.commands import ConvertCommand
 from ddpm.config.sections import Config
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
-from ddpm.io.adm import load_adm, name_fitting_presets, read_weights
+from ddpm.io.adm import describe_matching_presets, load_adm, read_weights
 from ddpm.io.adm_flags import PRESETS, Flags
 from ddpm.io.diffusers_folder import read_folder
 from ddpm.io.pipelines import load_pipeline
@@ -111,7 +111,8 @@ def read_weights_file(
     if preset is not None and flags is not None:
         raise ValueError("preset: conflicts with flags; use either --preset or --flags")
     if preset is None and flags is None:
-        raise ValueError(f"preset: required for {file}, or --flags FILE; {name_fitting_presets(read_weights(file))}")
+        matching = describe_matching_presets(read_weights(file))
+        raise ValueError(f"preset: required for {file}, or --flags FILE; {matching}")
     try:
         chosen = PRESETS[preset] if preset is not None else Flags.read(flags or {})
     except ValueError as problem:
@@ -140,7 +141,7 @@ _SOURCES: dict[str, tuple[Callable[..., ClassConditionalPipeline], tuple[str, ..
     "a file of weights": (read_weights_file, ("preset", "flags", "class_names")),
     "a UNet2DModel": (read_folder, ("class_names", "null_class", "schedule", "num_timesteps", "prediction")),
 }
-_OPTIONS = ("preset", "flags", "class_names", "null_class", "schedule", "num_timesteps", "prediction")
+_OPTIONS = dict.fromkeys(option for _, options in _SOURCES.values() for option in options)
 
 
 def _summary(pipeline: ClassConditionalPipeline, out: Path) -> str:

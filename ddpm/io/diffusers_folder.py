@@ -29,8 +29,8 @@ def read_folder(
     """Read a UNet2DModel and its diffusion process as a pipeline.
 
     Args:
-        folder: contains its `config.json` and safetensors, here or in `unet`; a scheduler's configuration may be in
-            `scheduler`, or here.
+        folder: contains the model's `config.json` and safetensors, in the folder itself or in its subfolder `unet`; a
+            scheduler's configuration may be in the folder itself or in its subfolder `scheduler`.
         class_names: in the order of ids; by default those of the folder, or ids.
         null_class: whether the last class embedding means "no class".
         schedule: noise schedule if there is no scheduler, an entry of SCHEDULES.
@@ -55,17 +55,17 @@ def read_folder(
         steps = 1000 if num_timesteps is None else num_timesteps
         if steps < 2:
             raise ValueError(f"num_timesteps: {steps} is out of range; allowed: 2 or more")
-        noise, predicted = NoiseSchedule(SCHEDULES[schedule](steps)), prediction
+        noise_schedule, prediction_type = NoiseSchedule(SCHEDULES[schedule](steps)), prediction
     else:
         assert scheduler is not None
-        noise, predicted = _process_of(scheduler)
+        noise_schedule, prediction_type = _process_of(scheduler)
     unet = from_unet2d(_load(network.parent, config, null_class), null_class)
     ids = [str(i) for i in range(unet.config.num_classes)]
     index = folder / "model_index.json"
     labels = _read_json(index).get("id2label") if index.is_file() else None
     known_names = labels if isinstance(labels, dict) and {*labels} == {*ids} else {}
     names = class_names or [str(known_names.get(i, i)) for i in ids]
-    return ClassConditionalPipeline.from_parts(unet, noise, predicted, names)
+    return ClassConditionalPipeline.from_parts(unet, noise_schedule, prediction_type, names)
 
 
 def _find(name: str, *folders: Path) -> Path | None:

@@ -53,7 +53,7 @@ def push(model: Path, name: str, license: str | None = None, private: bool = Fal
                 if file.is_file():
                     shutil.copyfile(file, folder / file.name)
         else:
-            write_card(folder, run or model, name, license, _step(directory))
+            write_card(folder, run or model, name, license, _step(directory), title=name.partition("/")[2])
         files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
         for file in files:
             print(f"{file.stat().st_size / 1e6:10.3f} MB  {file.relative_to(folder)}")

@@ -89,8 +89,6 @@ ReadBatch = Callable[[int], Tensor]          # batch -> images, uint8 (B, C, H, 
 class Format(ABC):
     """Files of one kind that contain all images.
 
-    A new format is a subclass and an entry in FORMATS.
-
     Attributes:
         needs_classes: whether every image needs a class.
     """
@@ -135,8 +133,9 @@ class BatchFormat(Format):
 class PngFolders(BatchFormat):
     """One `ROW/FILE.png` per image: a folder that can be used for training and shown by any viewer.
 
-    A PNG counts as stored if it ends like one. PNGs are not flushed to disk before they are renamed, because flushing
-    each would take longer than sampling, so after a power cut a file may be empty or truncated.
+    A PNG counts as stored if its last bytes are the end marker of a complete PNG. PNGs are not flushed to disk before
+    they are renamed, because flushing each would take longer than sampling, so after a power cut a file may be empty or
+    truncated.
     """
 
     def has(self, batch: int) -> bool:
@@ -192,32 +191,33 @@ class ParquetShards(Format):
 
     def __init__(self, layout: FileLayout) -> None:
         super().__init__(layout)
-        # The number of shards depends on the image size, unknown before the first image unless a shard exists.
+        # None until the first image or shard exists: the number of shards depends on the image size.
         named = next(layout.out.glob("samples-?????-of-?????.parquet"), None)
-        self.shards = int(named.stem[-5:]) if named else 0
-        self._group = -(-ROW_GROUP_IMAGES // layout.batch_size)           # batches
+        self.shards = int(named.stem[-5:]) if named else None
+        self._batches_per_row_group = -(-ROW_GROUP_IMAGES // layout.batch_size)
 
     @property
-    def _batches(self) -> int:
+    def _batches_per_shard(self) -> int:
+        assert self.shards is not None
         return -(-self.layout.batches // self.shards)
 
     def _path(self, shard: int) -> Path:
         return self.layout.out / f"samples-{shard:05d}-of-{self.shards:05d}.parquet"
 
     def has(self, batch: int) -> bool:
-        return self.shards > 0 and self._path(batch // self._batches).exists()
+        return self.shards is not None and self._path(batch // self._batches_per_shard).exists()
 
     def read(self, batch: int) -> Tensor:
         from pyarrow import parquet
 
-        group, batch_in_group = divmod(batch % self._batches, self._group)
-        with parquet.ParquetFile(self._path(batch // self._batches)) as file:
+        group, batch_in_group = divmod(batch % self._batches_per_shard, self._batches_per_row_group)
+        with parquet.ParquetFile(self._path(batch // self._batches_per_shard)) as file:
             column = file.read_row_group(group, columns=["image"])["image"]
         found = column.slice(batch_in_group * self.layout.batch_size, len(self.layout.indices(batch))).to_pylist()
         return torch.stack([read_image(BytesIO(image["bytes"])) for image in found])
 
     def complete(self, read: ReadBatch, part: tuple[int, int]) -> None:
-        if not self.shards:
+        if self.shards is None:
             images = min(SHARD_IMAGES, SHARD_BYTES // read(0)[0].numel())
             self.shards = -(-self.layout.batches // max(1, images // self.layout.batch_size))
         for shard in range(part[0], self.shards, part[1]):
@@ -232,10 +232,10 @@ class ParquetShards(Format):
         classes = datasets.ClassLabel(names=list(self.layout.class_names))
         features = datasets.Features({"image": datasets.Image(), "label": classes, "seed": datasets.Value("int64")})
         schema = features.arrow_schema
-        batches = range(self.layout.batches)[shard * self._batches : (shard + 1) * self._batches]
+        batches = range(self.layout.batches)[shard * self._batches_per_shard : (shard + 1) * self._batches_per_shard]
         with atomic_write(self._path(shard)) as file, parquet.ParquetWriter(file, schema) as writer:
-            for first in range(0, len(batches), self._group):
-                group = batches[first : first + self._group]
+            for first in range(0, len(batches), self._batches_per_row_group):
+                group = batches[first : first + self._batches_per_row_group]
                 asked = [request for batch in group for request in self.layout.batch_requests(batch)]
                 pngs = [encode_png(image) for batch in group for image in read(batch)]
                 images = [{"bytes": e, "path": self.layout.png(r)} for r, e in zip(asked, pngs, strict=True)]

@@ -30,14 +30,22 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm import processes
 from ddpm.atomic import atomic_write, json_digest, write_json
 from ddpm.io.image_formats import FORMATS, BatchFormat, BatchStore, FileLayout, Format, ReadBatch, Request
 from ddpm.io.pictures import labelled_grid
+from ddpm.processes import (
+    InUse,
+    acquire_lock,
+    all_together,
+    broadcast_from_main,
+    first_on_main,
+    join_processes,
+    on_main,
+)
 
-GRID_COLUMNS = 50               # maximum number of images per row of the grid,
-GRID_ROWS = 32                  # of rows,
-GRID_PIXELS = 2**26             # and roughly of pixels, which Pillow and browsers can open
+GRID_COLUMNS = 50               # maximum number of images per row of the grid
+GRID_ROWS = 32                  # maximum number of rows of the grid
+GRID_PIXELS = 2**26             # approximate maximum number of pixels of the grid, which Pillow and browsers can open
 
 Draw = Callable[[list[int]], Tensor]        # indices of images -> uint8 (len, C, H, W)
 
@@ -73,25 +81,25 @@ def write_samples(
             use by another command.
         OSError: if a file cannot be written; names it.
     """
-    state = processes.join_processes()
+    processes = join_processes()
     layout, grid = FileLayout(out, requests, batch_size, class_names), out / "grid.png"
-    processes.on_main(state, lambda: _check(layout, formats))
+    on_main(processes, lambda: _check(layout, formats))
     wanted = [name for name in FORMATS if name in formats]
-    with _held(out, state):
-        processes.on_main(state, lambda: _begin(layout, record, wanted))
+    with _lock_folder(out, processes):
+        on_main(processes, lambda: _begin(layout, record, wanted))
         files = [FORMATS[name](layout) for name in wanted]
         parts = BatchStore(layout)
         store = next((kind for kind in files if isinstance(kind, BatchFormat)), parts)
-        work = processes.broadcast_from_main(state, lambda: _missing(files, store))
-        _draw(work, draw, files, store, state)
-        state.wait_for_everyone()
+        work = broadcast_from_main(processes, lambda: _find_missing(files, store))
+        _draw(work, draw, files, store, processes)
+        processes.wait_for_everyone()
 
         def read(batch: int) -> Tensor:
             return next(kind for kind in (store, *files) if kind.has(batch)).read(batch)
 
         def complete() -> None:
             for kind in files:
-                kind.complete(read, (state.process_index, state.num_processes))
+                kind.complete(read, (processes.process_index, processes.num_processes))
 
         def finish() -> None:
             if not grid.exists():
@@ -99,8 +107,8 @@ def write_samples(
                     _grid(layout, read).save(file, "PNG")
             parts.remove()
 
-        processes.all_together(state, complete)
-        processes.on_main(state, finish)
+        all_together(processes, complete)
+        on_main(processes, finish)
     return grid
 
 
@@ -120,25 +128,25 @@ def _check(layout: FileLayout, formats: Sequence[str]) -> None:
 
 
 @contextmanager
-def _held(out: Path, state: PartialState) -> Iterator[None]:
+def _lock_folder(out: Path, processes: PartialState) -> Iterator[None]:
     """Lock a folder against other commands until all processes of this command have ended."""
 
-    def hold() -> IO[str]:
+    def acquire() -> IO[str]:
         out.mkdir(parents=True, exist_ok=True)
         lock = (out / ".lock").open("a+")
         # First exclusive, then shared: the kernel releases a lock when its process ends, however that happens.
-        for kind in (fcntl.LOCK_EX, fcntl.LOCK_SH) if state.is_main_process else (fcntl.LOCK_SH,):
-            if not processes.acquire_lock(lock, kind):
+        for kind in (fcntl.LOCK_EX, fcntl.LOCK_SH) if processes.is_main_process else (fcntl.LOCK_SH,):
+            if not acquire_lock(lock, kind):
                 lock.seek(0)
                 holders = ", ".join(lock.read().split("\n")[:-1]) or "another process"
-                raise processes.InUse(f"{out}: in use by {holders}; wait for it, or choose another folder with --out")
+                raise InUse(f"{out}: in use by {holders}; wait for it, or choose another folder with --out")
             if kind == fcntl.LOCK_EX:
                 lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()
         return lock
 
-    with processes.first_on_main(state, hold):
+    with first_on_main(processes, acquire):
         yield
 
 
@@ -183,8 +191,8 @@ def _flatten(facts: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _missing(files: Sequence[Format], store: BatchFormat) -> list[int]:
-    """Return the batches that are not stored yet and that a format needs."""
+def _find_missing(files: Sequence[Format], store: BatchFormat) -> list[int]:
+    """Find the batches that are not stored yet and that a format needs; print how many images exist already."""
     layout = store.layout
     work = [b for b in range(layout.batches) if not store.has(b) and not all(kind.has(b) for kind in files)]
     there = len(layout.requests) - sum(len(layout.indices(batch)) for batch in work)
@@ -193,16 +201,21 @@ def _missing(files: Sequence[Format], store: BatchFormat) -> list[int]:
     return work
 
 
-def _draw(work: Sequence[int], draw: Draw, files: Sequence[Format], store: BatchFormat, state: PartialState) -> None:
-    """Generate and store this process's batches; after an error it ends at once, as the others may need hours."""
+def _draw(
+    work: Sequence[int], draw: Draw, files: Sequence[Format], store: BatchFormat, processes: PartialState
+) -> None:
+    """Generate and store this process's batches.
+
+    An error is raised immediately, without waiting for the other processes, which may need hours.
+    """
     layout = store.layout
     sizes = [len(layout.indices(batch)) for batch in work]
-    total, several = len(layout.requests), state.num_processes
-    shown = state.is_main_process and len(work) > 1
+    total, several = len(layout.requests), processes.num_processes
+    shown = processes.is_main_process and len(work) > 1
     with tqdm(total=total, initial=total - sum(sizes), unit="image", disable=None if shown else True) as bar:
         for first in range(0, len(work), several):          # assumes that all processes are equally fast
-            if first + state.process_index < len(work):
-                batch = work[first + state.process_index]
+            if first + processes.process_index < len(work):
+                batch = work[first + processes.process_index]
                 there = next((kind for kind in files if kind.has(batch)), None)
                 images = draw(list(layout.indices(batch))) if there is None else there.read(batch)
                 assert images.dtype == torch.uint8 and len(images) == len(layout.indices(batch)), images.shape

@@ -3,24 +3,27 @@
 import sys
 from pathlib import Path
 
-from ddpm.atomic import MANIFEST, digests, find_damage, newest_intact, sha256
+from ddpm.atomic import MANIFEST, find_damage, newest_intact
 from ddpm.pipeline import ClassConditionalPipeline
 
 
 def locate(path: Path) -> Path:
-    """Return the pipeline directory at a path; for a run, its newest intact checkpoint.
+    """Return the pipeline directory at a path: for a run its newest intact checkpoint, or `pipeline/` if there is none.
 
     Raises:
         ValueError: if there is none, or it is damaged.
     """
     newest, damaged = newest_intact(path / "checkpoints")
+    exported = path / "pipeline"
+    used = newest or (exported if exported.is_dir() else None)
     for directory, problem in damaged.items():
-        print(f"WARNING: {directory} is damaged ({problem}); using the previous checkpoint", file=sys.stderr)
+        print(f"WARNING: {directory} is damaged ({problem}){f'; using {used}' if used else ''}", file=sys.stderr)
     if newest is not None:
         return newest
-    if (path / "pipeline").is_dir():
-        print(f"WARNING: {path} has no intact checkpoint; using {path / 'pipeline'}", file=sys.stderr)
-        return locate(path / "pipeline")
+    if exported.is_dir():
+        if not damaged:
+            print(f"WARNING: {path} has no checkpoint; using {exported}", file=sys.stderr)
+        return locate(exported)
     if damaged:
         raise ValueError(f"{path}: every checkpoint is damaged; restore one, or train again")
     if not path.is_dir():
@@ -34,7 +37,7 @@ def locate(path: Path) -> Path:
 
 
 def load_pipeline(path: Path) -> ClassConditionalPipeline:
-    """Load a run directory (its newest intact checkpoint), a checkpoint, or an exported pipeline.
+    """Load the pipeline that `locate` finds at a path.
 
     Raises:
         ValueError: if there is none, or it is damaged.
@@ -42,10 +45,3 @@ def load_pipeline(path: Path) -> ClassConditionalPipeline:
     pipeline = ClassConditionalPipeline.from_pretrained(locate(path))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def weights_digest(directory: Path) -> str:
-    """Return a SHA-256 that identifies the weights of a pipeline directory."""
-    known = digests(directory)
-    files = sorted((directory / "unet").glob("*.safetensors"))
-    return "+".join(known.get(str(f.relative_to(directory))) or sha256(f) for f in files)

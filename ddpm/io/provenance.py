@@ -1,6 +1,7 @@
-"""Versions and the commit of the code that produced a result."""
+"""What a result was produced with: the weights, the versions of packages, and the commit of the code."""
 
 import platform
+import re
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -8,6 +9,13 @@ from pathlib import Path
 import torch
 
 from ddpm import __version__
+from ddpm.atomic import digests, sha256
+
+
+def weights_digest(directory: Path) -> str:
+    """Return a SHA-256 that identifies the weights of a pipeline directory, from its manifest if it has one."""
+    found = digests(directory) or {f"unet/{f.name}": sha256(f) for f in (directory / "unet").glob("*.safetensors")}
+    return "+".join(found[name] for name in sorted(found) if re.fullmatch(r"unet/.*\.safetensors", name))
 
 
 def versions() -> dict[str, str]:

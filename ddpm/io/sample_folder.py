@@ -16,10 +16,11 @@ from ddpm.diffusion.class_labels import Label, label_ids
 from ddpm.diffusion.sampling import Seed, Walk, plan_seeds
 from ddpm.io.image_formats import FORMATS, Request
 from ddpm.io.image_writer import write_samples
-from ddpm.io.pipelines import load_pipeline, locate, weights_digest
+from ddpm.io.pipelines import load_pipeline, locate
+from ddpm.io.provenance import weights_digest
 from ddpm.names import lookup
 from ddpm.pipeline import ClassConditionalPipeline
-from ddpm.processes import check_launch, first_on_main, join_processes
+from ddpm.processes import broadcast_from_main, check_launch, first_on_main, join_processes
 
 
 class SamplePlan(NamedTuple):
@@ -148,15 +149,22 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
     for kind in formats:
         lookup(FORMATS, kind, "format")
 
+    # One process finds the checkpoints for all, because training may write new ones meanwhile.
+    directory, guide_directory = broadcast_from_main(
+        processes, lambda: (locate(command.model), None if command.guide is None else locate(command.guide))
+    )
+
     def prepare() -> tuple[SamplePlan, dict[str, Any], list[str], Callable[[list[int]], Tensor]]:
-        directory = locate(command.model)
         pipeline = load_pipeline(directory).to(processes.device)
-        guide = None if command.guide is None else load_pipeline(command.guide).to(processes.device)
+        guide = guide_digest = None
+        if guide_directory is not None:
+            guide = load_pipeline(guide_directory).to(processes.device)
+            guide_digest = f"{weights_digest(guide_directory)} {process_digest(guide)}"
         plan = make_plan(_select_classes(pipeline, command.classes, settings))
         record = {
             "model": weights_digest(directory),
             "process": process_digest(pipeline),
-            "guide": None if command.guide is None else weights_digest(locate(command.guide)),
+            "guide": guide_digest,
             **dataclasses.asdict(settings),
         }
         draw = pipeline.drawer(pipeline.labels(plan.labels), plan.seeds, guide=guide, **settings.sampling_options())

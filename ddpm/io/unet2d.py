@@ -144,7 +144,7 @@ def _block_types(unet: UNet, side: str) -> tuple[str, ...]:
     return tuple(_ATTENTION[side] if isinstance(stage.attentions[0], SelfAttention) else plain for stage in stages)
 
 
-# ---------------------------------------------------------------------------------------------------------------- in
+# -------------------------------------------------------------------------------------------------- from UNet2DModel
 
 
 def from_unet2d(model: UNet2DModel, null_class: bool = False) -> UNet:
@@ -241,9 +241,9 @@ def _stages(config: Mapping[str, Any]) -> tuple[list[bool], str]:
         _check(config, key, len(names) == levels, f"allowed: as many as levels, {levels}")
         attention[side] = [name == _ATTENTION[side] for name in names]
         found += [known[name] for name in names[:-1]]       # the last block keeps its resolution
-    both = "attention must be on both sides of a resolution, or on neither"
+    both = "each resolution must have attention in both the encoder and the decoder, or in neither"
     _check(config, "up_block_types", attention["down"] == attention["up"][::-1], both)
-    same = "all blocks, also up_block_types, must resample in the same way"
+    same = "all blocks of down_block_types and up_block_types must change the resolution in the same way"
     _check(config, "down_block_types", len({*found}) <= 1, same)
     _check(config, "downsample_padding", "conv" not in found or config["downsample_padding"] == 1, "allowed: 1")
     return attention["down"], found[0] if found else "resblock"
@@ -278,7 +278,7 @@ _OUTSIDE = {
 
 
 def _their_names(ours: str) -> list[str]:
-    """Return the names in UNet2DModel of our tensor; three for the rows of q, k and v."""
+    """Return the UNet2DModel's names of one of our tensors: three for qkv, which it stores as q, k and v."""
     path, _, kind = ours.rpartition(".")
     if path in _OUTSIDE:
         return [f"{_OUTSIDE[path]}.{kind}"]

@@ -59,7 +59,7 @@ class RunDirectory:
         if not acquire_lock(self._lock, fcntl.LOCK_EX):
             self._lock.seek(0)
             raise InUse(
-                f"{path}: in use by {self._lock.read().strip() or 'another process'}; wait for it, or name another "
+                f"{path}: in use by {self._lock.read().strip() or 'another process'}; wait for it, or choose another "
                 "directory with --run-dir"
             )
         self._lock.truncate(0)
@@ -90,12 +90,14 @@ class RunDirectory:
             different = differences(read_config(config_file), config)
             if different:
                 listed = ", ".join(f"{key} ({old} there, {new} now)" for key, (old, new) in different.items())
-                raise ValueError(f"{self.path}: holds a run with other settings: {listed}; name another with --run-dir")
+                raise ValueError(
+                    f"{self.path}: holds a run with other settings: {listed}; choose another directory with --run-dir"
+                )
             known = read_json(facts_file, "id", "data")
             if known["data"].get("fingerprint") != facts["data"]["fingerprint"]:
                 raise ValueError(
                     f"{self.path}: holds a run on other data ({known['data'].get('summary')} there, "
-                    f"{facts['data']['summary']} now); name another with --run-dir"
+                    f"{facts['data']['summary']} now); choose another directory with --run-dir"
                 )
             return known
         if any((self.path / "checkpoints").glob("step_*")):

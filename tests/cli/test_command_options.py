@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ddpm.cli.errors import one_line_errors
-from ddpm.cli.parser import help_texts, parse_command
+from ddpm.cli.parser import from_command_line, help_texts, parse_command
 from ddpm.config.commands import (
     AblateCommand,
     CompareCommand,
@@ -21,6 +21,7 @@ from ddpm.config.commands import (
     TrainCommand,
 )
 from ddpm.config.sections import SECTIONS
+from ddpm.config.values import convert_value
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
@@ -71,12 +72,13 @@ MISTAKES: list[tuple[str, list[str], list[str]]] = [
     ("sample", [], ["model"]),
     ("sample", ["run", "--gidance-scale", "2"], ["gidance-scale", "did you mean guidance-scale?"]),
     ("sample", ["run", "--steps", "many"], ["steps", "'many'", "whole number"]),
+    ("sample", ["run", "--per_class", "many"], ["per-class: 'many'", "whole number"]),
     ("sample", ["run", "--sampler", "dimm"], ["sampler", "'dimm'", "did you mean ddim?"]),
     ("sample", ["run", "--per-clas", "2"], ["per-clas", "did you mean per-class?"]),
     ("sample", ["run", "other"], ["'other'", "--help"]),
     ("sample", ["run", "--blend", "1"], ["blend: 1", "2 or more"]),
     ("sample", ["run", "--walk", "3", "--swap"], ["swap", "walk", "only one"]),
-    ("sample", ["run", "--guidance-interval", "3"], ["guidance_interval", "'3'", "list of numbers"]),
+    ("sample", ["run", "--guidance-interval", "3"], ["guidance-interval", "'3'", "list of numbers"]),
     ("evaluate", ["run", "--count", "1"], ["count: 1", "2 or more"]),
     ("evaluate", ["run", "--bootstrap", "2"], ["bootstrap: 2", "20 or more"]),
     ("compare", [], ["runs"]),
@@ -130,6 +132,19 @@ def test_bugs_keep_their_traceback() -> None:
         raise ValueError("not ours")
     with pytest.raises(ZeroDivisionError), one_line_errors():
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(("name", "shown"), [
+    ("per_class", "per-class"), ("sample.per_class", "sample.per_class"), ("no_option", "no_option"),
+])
+def test_errors_spell_options_of_the_command_as_they_are_typed(
+    name: str, shown: str, refused: Callable[..., str]
+) -> None:
+    @from_command_line(SampleCommand)
+    def main(command: SampleCommand) -> None:
+        convert_value("many", int, name)
+
+    assert refused(main, ["run"]).startswith(f"{shown}: 'many'")
 
 
 def test_files_that_cannot_be_read_are_one_line(refused: Callable[..., str]) -> None:

@@ -112,7 +112,7 @@ def test_a_written_configuration_is_read_back() -> None:
 
 def test_printed_configuration_reads_back(capsys: pytest.CaptureFixture) -> None:
     given = ["--model.channels", "48", "--train.learning_rate", "1e-4", "--model.channel_mult", "[1, 1, 2]"]
-    main([*given, "--print_config"])
+    main([*given, "--print-config"])
     printed = capsys.readouterr().out
     assert {*SECTIONS} <= {*yaml.safe_load(printed)}
     Path("printed.yaml").write_text(printed)

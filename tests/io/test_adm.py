@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ddpm.io.adm import fitting_presets, layout, load_adm, read_weights, without_weights
+from ddpm.io.adm import build_on_meta_device, find_matching_presets, layout, load_adm, read_weights
 from ddpm.io.adm_flags import PRESETS, Flags
 from ddpm.io.unet2d import to_unet2d
 
@@ -206,7 +206,7 @@ PARAMETERS = {
 
 def of_preset(name: str) -> torch.nn.Module:
     flags = PRESETS[name]
-    return without_weights(
+    return build_on_meta_device(
         **flags.architecture(),
         in_channels=3,
         out_channels=6 if flags.learn_sigma else 3,
@@ -261,9 +261,9 @@ def as_file(name: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_fitting_presets_are_found_by_shape(name: str) -> None:
+def test_the_matching_presets_are_found_by_shape(name: str) -> None:
     same = {"imagenet256_uncond", "lsun256"}
-    assert set(fitting_presets(as_file(name))) == (same if name in same else {name})
+    assert set(find_matching_presets(as_file(name))) == (same if name in same else {name})
 
 
 def test_a_wrong_preset_names_the_right_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,10 +334,10 @@ def test_flags_are_read_as_the_command_line_of_the_reference_takes_them() -> Non
         ({"attention_resolutions": "16,0.5"}, r"attention_resolutions: '16,0\.5' .*numbers above 0"),
         ({"image_size": 48}, r"channel_mult: .*32, 64, 128, 256, 512 have a default"),
         ({"num_heads_upsample": 2}, r"num_heads_upsample: 2 .*allowed is num_heads, 4"),
-        ({"diffusion_steps": 4000}, r"rescale_timesteps: .*diffusion_steps 4000; allowed: false"),
+        ({"diffusion_steps": 4000}, r"rescale_timesteps: required .*diffusion_steps 4000.*allowed: false"),
         (
             {"diffusion_steps": 4000, "rescale_timesteps": True},
-            r"rescale_timesteps: .*diffusion_steps 4000; allowed: false",
+            r"rescale_timesteps: true .*diffusion_steps 4000; allowed: false",
         ),
     ],
 )
@@ -352,7 +352,7 @@ def test_flags_that_have_no_effect_or_none_here() -> None:
     assert Flags.read({"rescale_timesteps": True}).rescale_timesteps        # 1000 * t / 1000 = t
     assert Flags.read({"num_heads_upsample": 2, "num_head_channels": 32}).num_head_channels == 32
     # The reference passes over resolutions that its levels never have.
-    unet = without_weights(
+    unet = build_on_meta_device(
         **Flags(image_size=32, attention_resolutions="64,16,5").architecture(),
         in_channels=3,
         out_channels=3,

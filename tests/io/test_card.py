@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -32,6 +33,21 @@ def run(tmp_path: Path) -> Path:
     (run / "samples").mkdir()
     Image.new("L", (4, 4)).save(run / "samples" / "step_00000007.png")
     return run
+
+
+@pytest.fixture
+def pushed_cards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The cards that `push` writes, without a token."""
+    cards: list[str] = []
+
+    def write(*args: Any, **options: Any) -> Path:
+        card = write_card(*args, **options)
+        cards.append(card.read_text())
+        return card
+
+    monkeypatch.setattr(hub, "get_token", lambda: None)
+    monkeypatch.setattr(hub, "write_card", write)
+    return cards
 
 
 def test_a_card_tells_of_the_run(run: Path) -> None:
@@ -102,8 +118,14 @@ def test_a_pipeline_that_left_its_run_keeps_its_card(run: Path, tmp_path: Path, 
         push(tmp_path / "alone", "somebody/cats", "apache-2.0")
 
 
-def test_a_card_of_an_earlier_checkpoint_tells_of_it(run: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(hub, "get_token", lambda: None)
+@pytest.mark.parametrize("license", [None, "mit"])
+def test_a_pushed_card_has_the_title_of_its_repository(license: str | None, run: Path, pushed_cards: list[str]) -> None:
+    push(run, "somebody/cats", license)
+    assert "\n# cats\n" in pushed_cards[0]
+    assert "\n# Class-conditional diffusion model\n" in write_card(run / "pipeline", run).read_text()
+
+
+def test_a_card_of_an_earlier_checkpoint_tells_of_it(run: Path, pushed_cards: list[str]) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "sam')         # a line that a power cut left unfinished
     text = write_card(run / "pipeline", run, step=6).read_text()
@@ -112,17 +134,15 @@ def test_a_card_of_an_earlier_checkpoint_tells_of_it(run: Path, monkeypatch: pyt
     (run / "checkpoints").mkdir()
     (run / "pipeline").rename(run / "checkpoints" / "step_00000006")
     push(run / "checkpoints" / "step_00000006", "somebody/cats")
-    assert "README.md" in capsys.readouterr().out
+    assert "| steps | 6 |" in pushed_cards[0] and "| images seen | 60 |" in pushed_cards[0]
 
 
-def test_a_card_of_the_best_model_tells_of_its_step(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cards, write = [], hub.write_card
-    monkeypatch.setattr(hub, "get_token", lambda: None)
-    monkeypatch.setattr(hub, "write_card", lambda *args: cards.append(write(*args).read_text()))
+def test_a_card_of_the_best_model_tells_of_its_step(run: Path, pushed_cards: list[str]) -> None:
     (run / "pipeline").rename(run / "best")
     (run / "best" / "best.json").write_text('{"step": 6, "samples": 60, "value": 1.5, "identity": {}}')
     push(run / "best", "somebody/cats")
-    assert "| steps | 6 |" in cards[0] and "| images seen | 60 |" in cards[0] and "samples.png" not in cards[0]
+    assert "| steps | 6 |" in pushed_cards[0] and "| images seen | 60 |" in pushed_cards[0]
+    assert "samples.png" not in pushed_cards[0]
 
 
 def test_lines_of_evaluations_are_not_lines_of_training(run: Path) -> None:

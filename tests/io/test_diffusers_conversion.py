@@ -137,10 +137,10 @@ def test_mistakes_with_folders(run: Run) -> None:
         ("theirs",): r"^schedule: theirs .*--schedule, one of linear, cosine, sigm",
         ("theirs", "--schedule", "linear"): r"^prediction: theirs .*--prediction, one of eps, v, x_0$",
         ("theirs", "--schedule", "linaer", "--prediction", "v"): r"^schedule: 'linaer' .*did you mean linear\?",
-        ("theirs", *process, "--num-timesteps", "1"): r"^num_timesteps: 1 .*2 or more$",
+        ("theirs", *process, "--num-timesteps", "1"): r"^num-timesteps: 1 .*2 or more$",
         ("theirs", *process, "--preset", "imagenet64"): r"^preset: .*omit --preset$",
         ("with", "--schedule", "cosine"): r"^schedule: with/scheduler/scheduler_config\.json .*omit --schedule$",
-        ("with", "--num-timesteps", "5"): r"^num_timesteps: with/.* omit --num-timesteps$",
+        ("with", "--num-timesteps", "5"): r"^num-timesteps: with/.* omit --num-timesteps$",
         ("eps", *process): r"^eps/config\.json: norm_eps: 1e-06 .*allowed: 1e-05$",
         ("odd", *process): r"^odd/config\.json: out_channels: 3 .*allowed is in_channels, 1, or twice",
         ("damaged", *process): r"^damaged: .*download it again$",
@@ -211,6 +211,6 @@ def test_what_diffusers_cannot_hold_is_refused(run: Run) -> None:
     assert re.search("^model.norm_groups: .*8, 16, 24, 32 .*model.norm_groups 8", line), line
     assert not Path("out").exists() and not [*Path(".").glob(".out*")]
     line = refused(run, digits, "--to", "diffusers", "--null-class", "--out", "out")
-    assert re.search("^null_class: .*omit --null-class$", line), line
+    assert re.search("^null-class: .*omit --null-class$", line), line
     Path("nothing").mkdir()
     assert "nothing: " in refused(run, "nothing", "--to", "diffusers", "--out", "out")

@@ -16,6 +16,8 @@ from ddpm.config.commands import SampleCommand
 from ddpm.config.sections import SampleConfig
 from ddpm.diffusion.sampling import Walk
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
+from ddpm.io import sample_folder
+from ddpm.io.provenance import weights_digest
 from ddpm.io.sample_folder import (
     Classes,
     plan_blends,
@@ -141,6 +143,39 @@ def test_guided_by_an_earlier_one(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^guide: "):
         draw(model, "cat", QUICK, tmp_path / "third", guide=model)
     assert not (tmp_path / "third").exists()
+
+
+def test_a_checkpoint_written_meanwhile_is_not_mixed_in(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Model and guide are found once, so the record describes the weights that draw, on every process."""
+    newer = ClassConditionalPipeline.from_pretrained(model)
+    newer.unet.conv_in.bias.data += 1.0
+    newer.save_pretrained(tmp_path / "newer")
+    found: list[Path] = []
+
+    def locate(path: Path) -> Path:
+        found.append(path)
+        return model if found.count(path) == 1 else tmp_path / "newer"
+
+    monkeypatch.setattr(sample_folder, "locate", locate)
+    run, guide = tmp_path / "run", tmp_path / "guide"
+    guided = SampleConfig(steps=3, per_class=2, batch_size=4, guidance_scale=2.0)
+    draw(run, "cat", guided, tmp_path / "out", guide=guide)
+    assert found == [run, guide]
+    record = json.loads((tmp_path / "out" / "samples.json").read_text())
+    assert record["model"] == weights_digest(model) and record["guide"].startswith(weights_digest(model))
+
+
+def test_a_guide_that_predicts_something_else_is_another_guide(model: Path, tmp_path: Path) -> None:
+    v = ClassConditionalPipeline.from_pretrained(model)
+    eps = ClassConditionalPipeline.from_parts(v.unet, v.schedule, "eps", v.class_names)
+    eps.save_pretrained(tmp_path / "eps")
+    assert weights_digest(tmp_path / "eps") == weights_digest(model)
+    guided = SampleConfig(steps=3, per_class=2, batch_size=4, guidance_scale=2.0)
+    draw(model, "cat", guided, tmp_path / "out", guide=model)
+    with pytest.raises(ValueError, match=r"guide .*--out"):
+        draw(model, "cat", guided, tmp_path / "out", guide=tmp_path / "eps")
 
 
 def test_unknown_format(model: Path, tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ def test_an_old_configuration_has_the_defaults() -> None:
             r"down_block_types: 'SkipDownBlock2D' .*allowed: ResnetDownsampleBlock2D, DownBlock2D, AttnDownBlock2D",
         ),
         ({"up_block_types": ("UpBlock2D", "SkipUpBlock2D", "UpBlock2D")}, r"up_block_types: 'SkipUpBlock2D'"),
-        ({"up_block_types": ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D")}, r"up_block_types: .*both sides"),
+        ({"up_block_types": ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D")}, r"up_block_types: .*encoder and the decoder"),
         ({"up_block_types": ("UpBlock2D",)}, r"up_block_types: .*as many as levels, 3"),
     ],
 )

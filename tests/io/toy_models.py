@@ -11,7 +11,7 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
-from ddpm.io.adm import layout, without_weights
+from ddpm.io.adm import build_on_meta_device, layout
 from ddpm.io.adm_flags import Flags
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
@@ -57,7 +57,7 @@ def write_reference(path: Path, **other: Any) -> Flags:
     """A file as the reference writes it, of random weights, and its flags."""
     flags = Flags.read({**FLAGS, **other})
     classes = 10 if flags.class_cond else None
-    unet = without_weights(
+    unet = build_on_meta_device(
         **flags.architecture(), in_channels=1, out_channels=1 + flags.learn_sigma, num_classes=classes
     )
     weights = {name: torch.empty(shape) for name, (_, shape) in layout(unet, flags.class_cond).items()}

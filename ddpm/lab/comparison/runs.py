@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 
 from ddpm.atomic import digests
 from ddpm.config.yaml_files import read_config
+from ddpm.io.provenance import weights_digest
 from ddpm.training.tracking import EVALUATION_SETTINGS
 
 CurvePoint = tuple[float, float]
@@ -157,8 +158,6 @@ def _parse(file: Path, texts: Sequence[str], keys: Sequence[str], remedy: str) -
 def _newest_weights(checkpoints: Path) -> str | None:
     for checkpoint in sorted(checkpoints.glob("step_*"), reverse=True):
         with suppress(ValueError):          # a damaged checkpoint, which is never loaded
-            listed = digests(checkpoint)
-            files = sorted(name for name in listed if name.startswith("unet/") and name.endswith(".safetensors"))
-            if files:
-                return "+".join(listed[name] for name in files)
+            if digests(checkpoint) and (weights := weights_digest(checkpoint)):
+                return weights
     return None

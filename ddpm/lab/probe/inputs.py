@@ -14,7 +14,8 @@ from ddpm.config.yaml_files import read_config, run_of
 from ddpm.data import ImageData
 from ddpm.data.slices import parse_split
 from ddpm.evaluation.image_source import check_size, load_real_images, reference_config
-from ddpm.io.pipelines import load_pipeline, locate, weights_digest
+from ddpm.io.pipelines import load_pipeline, locate
+from ddpm.io.provenance import weights_digest
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.randomness import Purpose, generator
 

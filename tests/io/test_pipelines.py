@@ -1,0 +1,54 @@
+"""Which directory of a run is loaded."""
+
+from pathlib import Path
+
+import pytest
+
+from ddpm.atomic import write_directory_atomically
+from ddpm.io.pipelines import locate
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of three checkpoints and an exported pipeline, with an index and nothing else."""
+    for name in ("checkpoints/step_1", "checkpoints/step_2", "checkpoints/step_3", "pipeline"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_directory_atomically(tmp_path / name, lambda folder: (folder / "model_index.json").write_text("{}"))
+    return tmp_path
+
+
+def damage(run: Path, *steps: int) -> None:
+    for step in steps:
+        (run / "checkpoints" / f"step_{step}" / "model_index.json").write_text("{ }")
+
+
+def test_the_newest_checkpoint_is_used_silently(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert locate(run) == run / "checkpoints" / "step_3"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("damaged", "used"), [((2, 3), "checkpoints/step_1"), ((1, 2, 3), "pipeline")])
+def test_a_warning_says_what_is_used_instead(
+    damaged: tuple[int, ...], used: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(run, *damaged)
+    assert locate(run) == run / used
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(damaged)
+    for step, line in zip(sorted(damaged, reverse=True), lines, strict=True):
+        assert f"step_{step}" in line and line.endswith(str(run / used))
+
+
+def test_no_replacement_is_promised_if_there_is_none(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damage(run, 1, 2, 3)
+    (run / "pipeline").rename(run / "elsewhere")
+    with pytest.raises(ValueError, match=str(run)):
+        locate(run)
+    warnings = capsys.readouterr().err
+    assert warnings.count("damaged") == 3 and "using" not in warnings
+
+
+def test_a_run_without_checkpoints_is_its_pipeline(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "checkpoints").rename(run / "elsewhere")
+    assert locate(run) == run / "pipeline"
+    assert str(run / "pipeline") in capsys.readouterr().err
