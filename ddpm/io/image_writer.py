@@ -35,6 +35,7 @@ from ddpm.atomic import atomic_write, json_digest, write_json
 from ddpm.io.image_formats import FORMATS, BatchFormat, BatchStore, FileLayout, Format, ReadBatch, Request
 from ddpm.io.pictures import labelled_grid
 
+SAMPLES_RECORD = "samples.json"  # describes the images in a folder
 GRID_COLUMNS = 50               # maximum number of images per row of the grid,
 GRID_ROWS = 32                  # of rows,
 GRID_PIXELS = 2**26             # and roughly of pixels, which Pillow and browsers can open
@@ -147,7 +148,7 @@ def _begin(layout: FileLayout, record: dict[str, Any], formats: list[str]) -> No
     own = {"count": len(layout.requests), "batch_size": layout.batch_size, "formats": formats}
     own["requests"] = json_digest([list(layout.class_names), layout.requests], length=16)
     facts = json.loads(json.dumps({**record, **own}))
-    path = layout.out / "samples.json"
+    path = layout.out / SAMPLES_RECORD
     patterns = (".*.tmp", "*/.*.tmp") if path.exists() else (f".{path.name}.*.tmp",)
     for temporary in [file for pattern in patterns for file in layout.out.glob(pattern)]:
         temporary.unlink()
