@@ -1,4 +1,4 @@
-"""What a newcomer gets from the first command: the digits that were asked for, as a reference classifier reads them."""
+"""What a newcomer gets from the first command: the digits that were requested, according to a classifier."""
 
 import json
 import subprocess

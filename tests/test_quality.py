@@ -1,4 +1,4 @@
-"""Solvers, guidance, inversion and the depth swap on the digits of the first command, measured with a classifier."""
+"""Solvers, guidance, inversion and the class swap on the digits of the first command, measured with a classifier."""
 
 import json
 import subprocess
@@ -6,17 +6,18 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "tests" / "benchmarks" / "quality.py"
 
 
 @pytest.fixture(scope="module")
 def quality(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     """Estimates of 300 images; docs/measurements.md has those of 1,000."""
     out = tmp_path_factory.mktemp("quality")
-    script = ROOT / "tests" / "benchmarks" / "quality.py"
-    command = [sys.executable, str(script), str(digits_run), "--out", str(out), "--images", "300"]
+    command = [sys.executable, str(SCRIPT), str(digits_run), "--out", str(out), "--images", "300"]
     command += ["--budgets", "5", "10", "15", "20", "50"]
     subprocess.run(command, cwd=ROOT, check=True, timeout=2400)
     return json.loads((out / "quality.json").read_text())
@@ -83,9 +84,28 @@ def test_a_real_image_to_its_noise_and_back(quality: dict) -> None:
 
 
 @pytest.mark.slow
-def test_the_depth_swap_hands_over(quality: dict) -> None:
+def test_the_class_swap_hands_over(quality: dict) -> None:
     for guidance in (1.0, 2.0):
-        rows = [r for r in quality["depths"]["rows"] if r["guidance_scale"] == guidance]
+        rows = [r for r in quality["swap"]["rows"] if r["guidance_scale"] == guidance]
         assert rows[0]["coarse wins"] > 0.93 and rows[-1]["fine wins"] > 0.93
         for few, more in pairwise(rows):
             assert more["coarse wins"] <= few["coarse wins"] and more["fine wins"] >= few["fine wins"]
+
+
+@pytest.mark.slow
+def test_other_data_needs_no_classifier_and_few_images(tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (210, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "colours.npz", images=colours, labels=np.arange(210) % 3)
+    train = [sys.executable, "scripts/train.py", "--data.source", str(tmp_path / "colours.npz")]
+    train += ["--run-dir", str(tmp_path / "run"), "--train.steps", "1", "--train.batch_size", "8"]
+    train += ["--model.channels", "8", "--model.head_channels", "8", "--model.channel_mult", "[1]"]
+    train += ["--sample.steps", "1", "--sample.per_class", "1", "--tracking.wandb", "off"]
+    subprocess.run(train, cwd=ROOT, check=True)
+    measure = [sys.executable, str(SCRIPT), str(tmp_path / "run"), "--out", str(tmp_path)]
+    measure += ["--only", "inversion", "swap"]
+    subprocess.run([*measure, "--images", "12"], cwd=ROOT, check=True, timeout=600)
+    found = json.loads((tmp_path / "quality.json").read_text())
+    assert found["swap"] is None and found["inversion"]
+    for images in ("5", "209"):
+        refused = subprocess.run([*measure, "--images", images], cwd=ROOT, text=True, capture_output=True)
+        assert refused.returncode == 2 and "--images" in refused.stderr and "6 to 208" in refused.stderr

@@ -23,7 +23,7 @@ TRAIN += ["--sample.steps", "1", "--sample.per_class", "1", "--tracking.wandb", 
 
 
 def reading_list(subject: str) -> list[str]:
-    """The numbered paths after "To understand SUBJECT, read these files in this order" in docs/design.md."""
+    """Return the numbered paths after "To understand SUBJECT, read these files in this order" in docs/design.md."""
     text = (ROOT / "docs" / "design.md").read_text()
     _, _, rest = text.partition(f"To understand {subject}, read these files in this order")
     section = re.match(r":?\s*((?:\d+\. .*\n)+)", rest)
@@ -101,7 +101,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Trace:
 
 @pytest.fixture(scope="module")
 def sampling() -> Trace:
-    """All that the sampler executes while the pipeline draws one batch with guidance."""
+    """Trace what the sampler executes while the pipeline draws one batch with guidance."""
     assert SAMPLERS["ddim"].run is ddim
     unet = UNet(resolution=8, in_channels=1, out_channels=1, num_classes=3, channels=8, channel_mult=(1, 2),
                 num_res_blocks=1, attention_resolutions=(4,), head_channels=8).eval()

@@ -116,7 +116,8 @@ class EvaluateCommand(SamplingOptions):
             classifier.
         metrics: metrics to compute, separated by commas. Default: all that apply.
         bootstrap: number of bootstrap replicates for the confidence intervals.
-        bound_images: number of held-out images for the denoising error and the variational bound.
+        bound_images: number of images for the denoising error and the variational bound: held-out images, or images of
+            the reference if none are held out.
         bound_steps: number of timesteps at which the bound is evaluated for each image; the bound is exact with all
             timesteps of the model.
         out: output folder. Default: a new folder in evaluations/ of the model.

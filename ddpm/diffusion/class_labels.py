@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ddpm.names import did_you_mean
 
+NO_CLASS = "none"       # the null class as text, and the row and folder of images without a class
 # A class as its name or id; None is the null class; a mapping from class to weight is a blend.
 Label = str | int | None | Mapping[str | int | None, float]
 # One label per image, or one per resolution of the U-Net.
@@ -38,7 +39,7 @@ def label_ids(
 def _label_id(label: str | int | None, ids: Mapping[str, int], null_label: int | None) -> int:
     if isinstance(label, str) and label in ids:
         return ids[label]
-    if label is None or label == "none":
+    if label is None or label == NO_CLASS:
         if null_label is None:
             raise ValueError(
                 "classes: the model has no null class; name a class for every image, or train with "

@@ -42,7 +42,7 @@ def inception_score(logits: Table) -> Estimate:
         logits: (N, K), N at least 2.
 
     Returns:
-        1 to K.
+        The score, between 1 and K.
     """
     n = logits.shape[0]
     marginal = sum(block.softmax(1).sum(0) for _, block in iterate_blocks(logits, "logits")) / n        # (K,)

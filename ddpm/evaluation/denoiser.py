@@ -36,17 +36,17 @@ def measure_denoiser(
     wanted = [name for name in DENOISER_METRICS if name in setup.metrics]
     if pipeline is None or not wanted:
         return {}
-    model, data = pipeline, setup.data if setup.held_out is None else setup.held_out
+    data = setup.data if setup.held_out is None else setup.held_out
     schedule = pipeline.schedule
     timesteps, steps = error_timesteps(schedule), min(command.bound_steps, schedule.num_timesteps)
     indices = random_indices(len(data), min(len(data), command.bound_images))
 
-    def tabulated(name: str, measure: Callable[..., Tensor]) -> Tensor:
+    def measure_all(name: str, measure: Callable[..., Tensor]) -> Tensor:
         """Return `measure(images, labels, indices)` for all images; its batches are kept on disk."""
 
         def compute(batch: list[int]) -> dict[str, Tensor]:
             images, classes = data.__getitems__(indices[batch])
-            labels = model.labels([data.class_names[c] if model.class_names else None for c in classes.tolist()])
+            labels = pipeline.labels([data.class_names[c] if pipeline.class_names else None for c in classes.tolist()])
             return {name: measure(*(x.to(processes.device) for x in (images, labels, indices[batch]))).cpu()}
 
         rows = tabulate(out / name, len(indices), IMAGES_PER_CALL, compute, processes, DENOISER_METRICS[name])
@@ -57,13 +57,13 @@ def measure_denoiser(
     found: dict[str, Any] = {"images": images, "metrics": metrics}
     if "denoising" in wanted:
         measure = partial(denoising_errors, pipeline.denoiser(clip=False), schedule, timesteps=timesteps, seed=0)
-        errors = tabulated("denoising", measure)
+        errors = measure_all("denoising", measure)
         curve = denoising_curve(errors, schedule, timesteps)
         found["denoising"] = [point._asdict() for point in curve]
         metrics["denoising_error"] = mean_estimate(eps_errors(errors, [point.sigma for point in curve]))
     if "bits_per_dim" in wanted:
         measure = partial(bound_terms, pipeline.denoiser(), schedule, evaluations=steps, seed=0)
-        terms = tabulated("bits_per_dim", measure)
+        terms = measure_all("bits_per_dim", measure)
         found["bound"] = [part._asdict() for part in bound_curve(terms, schedule)]
         metrics["bits_per_dim"] = bits_per_dim(terms)
     return found
@@ -79,10 +79,11 @@ SCORES: dict[str, tuple[str, Callable[[Tensor, dict[str, Any]], Tensor]]] = {
 
 
 def image_scores(folder: Path, metric: str) -> np.ndarray | None:
-    """Return the contribution of each held-out image to a metric; the metric is their mean.
+    """Return the contribution of each image to a metric of the denoiser; the metric is their mean.
 
-    Two evaluations with equal held-out images, `bound_images` and `bound_steps` use the same images in the same order
-    with the same noise, so their scores can be compared pairwise.
+    The images are held out, or are those of the reference if none are held out. Two evaluations of the same data with
+    equal `bound_images` and `bound_steps` use the same images in the same order with the same noise, so their scores
+    can be compared pairwise.
 
     Args:
         folder: an evaluation with evaluation.json.

@@ -52,7 +52,7 @@ def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
     check_launch(processes.num_processes, "evaluate.py")
     seconds: dict[str, float] = {}
     cache = cache_directory()
-    with timing(seconds, "preparing"):
+    with time_stage(seconds, "preparing"):
         models = broadcast_from_main(processes, lambda: find_models(command))
         setup = first_on_main(processes, lambda: prepare_evaluation(command, settings, processes, cache, *models))
     identity = setup.identify(command)
@@ -64,21 +64,23 @@ def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
     if not broadcast_from_main(processes, result.exists):
         features, read = None, None
         if setup.image_metrics:
-            with timing(seconds, "real images"):
+            with time_stage(seconds, "real images"):
                 of_data = (setup.extractor, setup.classifier, cache, processes)
                 reference = cached_features(setup.data, *of_data)
                 held_out = None if setup.held_out is None else cached_features(setup.held_out, *of_data)
                 if command.metrics is not None:
                     on_main(processes, lambda: check_requested(setup, reference))
-            with timing(seconds, "images"):
+            with time_stage(seconds, "images"):
                 read = setup.images.get()
-            with timing(seconds, "features"):
+            with time_stage(seconds, "features"):
                 samples = extract_sample_features(command, setup, read, processes)
                 features = EvaluationFeatures(samples, reference, held_out)
-        with timing(seconds, "likelihood"):
-            model = measure_denoiser(command, setup, out, processes)
-        with timing(seconds, "metrics"):
-            on_main(processes, lambda: write_evaluation(command, setup, features, model, out, read))
+        with time_stage(seconds, "denoiser"):
+            denoiser_results = measure_denoiser(command, setup, out, processes)
+        with time_stage(seconds, "metrics"):
+            on_main(
+                processes, lambda: write_evaluation(command, setup, features, denoiser_results, out, read)
+            )
     if processes.is_main_process:
         stages = ", ".join(f"{stage} {duration:.1f} s" for stage, duration in seconds.items())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -88,7 +90,7 @@ def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
 
 
 @contextmanager
-def timing(seconds: dict[str, float], stage: str) -> Iterator[None]:
+def time_stage(seconds: dict[str, float], stage: str) -> Iterator[None]:
     """Measure the time spent inside, as `seconds[stage]`."""
     start = time.perf_counter()
     yield
@@ -105,7 +107,8 @@ def prepare_folder(out: Path, identity: dict[str, Any]) -> None:
     different = ", ".join(key for key in new | old if old.get(key) != new.get(key))
     if different:
         raise ValueError(
-            f"{out}: contains another evaluation ({different} differ); remove it, or choose another folder with --out"
+            f"{out}: contains another evaluation (different: {different}); remove it, or choose another folder with "
+            "--out"
         )
 
 
@@ -134,7 +137,7 @@ def write_evaluation(
     command: EvaluateCommand,
     setup: EvaluationSetup,
     features: EvaluationFeatures | None,
-    model: dict[str, Any],
+    denoiser_results: dict[str, Any],
     out: Path,
     read: ReadImages | None,
 ) -> None:
@@ -144,13 +147,14 @@ def write_evaluation(
         command: what is evaluated.
         setup: its images and extractors.
         features: of the images; None if only the denoiser is measured.
-        model: results of `measure_denoiser`.
+        denoiser_results: from `measure_denoiser`.
         out: the folder.
         read: reads the evaluated images; None without `features`.
     """
     metrics, skipped = ({}, {}) if features is None else measure_images(command, setup, features)
-    for name, metric in model.get("metrics", {}).items():
-        metrics[name] = {**estimate_json(metric, model["images"]["count"]), "better": "lower", "real_baseline": None}
+    for name, metric in denoiser_results.get("metrics", {}).items():
+        own = estimate_json(metric, denoiser_results["images"]["count"])
+        metrics[name] = {**own, "better": "lower", "real_baseline": None}
     images, classifier, names = setup.images, setup.classifier, setup.data.class_names
     if images.pipeline is None:
         skipped |= {name: "there is no model" for name in DENOISER_METRICS if name in setup.metrics}
@@ -192,9 +196,9 @@ def write_evaluation(
         "class_names": list(names),
         "class_accuracies": classes,
         "confusion": None if matrix is None else matrix.tolist(),
-        "denoising": model.get("denoising"),
-        "bound": model.get("bound"),
-        "likelihood_images": model.get("images"),
+        "denoising": denoiser_results.get("denoising"),
+        "bound": denoiser_results.get("bound"),
+        "likelihood_images": denoiser_results.get("images"),
         "bootstrap": command.bootstrap,
         "bound_steps": command.bound_steps,
         "versions": versions(),

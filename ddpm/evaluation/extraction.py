@@ -1,4 +1,4 @@
-"""Batching of images for extractors, and a digest that identifies an extractor."""
+"""Batching of images for extractors, a digest that identifies an extractor, and its errors in one line."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -51,5 +51,5 @@ def extractor_digest(recipe: str, weights: Mapping[str, Tensor] | None = None) -
 
 
 def one_line(problem: BaseException) -> str:
-    """Return the kind of an error and the first line of its message."""
+    """Return an error's type and the first line of its message."""
     return f"{type(problem).__name__}: {problem}".partition("\n")[0]

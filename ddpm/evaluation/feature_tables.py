@@ -30,7 +30,7 @@ class Table(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(N, D)."""
+        """The shape (N, D) of the table."""
 
     def __getitem__(self, rows: slice) -> Tensor:
         """Return some of the rows."""
@@ -93,7 +93,7 @@ def random_indices(total: int, count: int) -> Tensor:
 
 
 def random_rows(table: Table, maximum: int) -> tuple[Tensor, Tensor]:
-    """Return up to `most` rows of a table, chosen by `random_indices`.
+    """Return up to `maximum` rows of a table, chosen by `random_indices`.
 
     Returns:
         The rows as stored, (min(N, maximum), D), and their indices, int64 (min(N, maximum),).
@@ -127,7 +127,7 @@ class Rows:
 
     @cached_property
     def shape(self) -> tuple[int, int]:
-        """(N, D)."""
+        """The shape (N, D) of the table."""
         with safe_open(batch_file(self.folder, 0), "pt") as file:
             return len(self.indices), file.get_slice(self.column).get_shape()[1]
 

@@ -95,7 +95,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     """Return the Fréchet distance between two Gaussians (Dowson and Landau 1982), or squared Wasserstein-2 distance.
 
     Returns:
-        0 or more, in squared units of the features.
+        The distance, 0 or more, in squared units of the features.
     """
     return distance_to(b)(a)
 

@@ -35,7 +35,7 @@ def measure_images(
     options = Options(replicates=command.bootstrap, held_out=features.held_out)
     for name in setup.image_metrics:
         metric = METRICS[name]
-        reason = metric.applies(features.samples) or setup.reason_not_computable(name, features.reference)
+        reason = metric.why_inapplicable(features.samples) or setup.reason_not_computable(name, features.reference)
         if reason is not None:
             skipped[name] = reason
             continue
@@ -52,8 +52,8 @@ def measure_real_baseline(
 ) -> dict[str, dict[str, Any]]:
     """Compute a metric for real images in place of the samples, by name of the estimate.
 
-    If there are fewer real images, `samples` is the value of equally many samples against the same real images:
-    distances are biased upwards for small numbers of images, so only these two values can be compared.
+    If there are fewer real images, `samples` is the value at equal count: of as many samples against the same real
+    images. Distances are biased upwards for small numbers of images, so only these two values can be compared.
     """
     metric = METRICS[name]
     by_classifier = name == "accuracy" or (name == "inception_score" and setup.extractor is setup.classifier)

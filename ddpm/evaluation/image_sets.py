@@ -22,13 +22,13 @@ from ddpm.data.decode import MODES, UnreadableImage, unreadable_if_it_fails
 from ddpm.data.folders import IMAGE_SUFFIXES, folders_in, images_below, images_in
 from ddpm.data.records import FilePictures, Pictures
 from ddpm.data.tables import open_parquet
+from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.io.image_formats import folder_names
+from ddpm.io.image_writer import SAMPLES_RECORD
 from ddpm.names import did_you_mean, did_you_mean_path
 
 IMAGES_PER_TASK = 256               # of the thread pool
-WITHOUT_CLASS = "none"              # folder of images that were generated without a class
 EXIF_ORIENTATION = 0x0112
-SAMPLES_RECORD = "samples.json"     # describes the images that scripts/sample.py wrote to a folder
 ALLOWED_IMAGES = (
     f"allowed are a folder of images, or of one folder per class ({', '.join(sorted(IMAGE_SUFFIXES))}), a parquet file "
     "or a folder of them, and an .npz"
@@ -146,17 +146,18 @@ def _mismatch(image: Image.Image, resolution: int, channels: int) -> str | None:
     # Pillow silently converts 16-bit colour to 8 bits; only the raw mode of the file shows it.
     deep = ";16" in str(getattr(image, "tile", "")) or image.mode in ("I", "F") or image.mode.startswith("I;16")
     if image.size != (resolution, resolution):
-        return f"{image.width}x{image.height} pixels, the reference has {size}; resize them to {size} first"
+        return f"{image.width}x{image.height} pixels, the reference has {size}; resize the images to {size} first"
     if deep:
-        return "more than 8 bits per value; save them with 8 bits first"
+        return "more than 8 bits per value; save the images with 8 bits first"
     if image.mode != "P" and image.has_transparency_data:
-        return "has transparency; composite it over a background first"
+        return "has transparency; composite the images over a background first"
     if image.mode != mode:
-        return f"Pillow's mode {image.mode}, the reference is {mode}; convert them (Pillow: convert('{mode}')) first"
+        how = f"convert the images (Pillow: convert('{mode}')) first"
+        return f"Pillow's mode {image.mode}, the reference is {mode}; {how}"
     if getattr(image, "n_frames", 1) > 1:
-        return "has more than one frame; save each frame as an image"
+        return "has more than one frame; save each frame as an image first"
     if image.getexif().get(EXIF_ORIENTATION, 1) != 1:
-        return "rotated by its EXIF orientation; save it upright first"
+        return "rotated by its EXIF orientation; save the images upright first"
     return None
 
 
@@ -167,7 +168,7 @@ def _location(path: Path, pictures: Pictures, index: int) -> str:
 def _class_ids(path: Path, found: FoundImages, class_names: Sequence[str]) -> Tensor | None:
     """Map labels, which are names or ids, to ids of the reference's classes, by class name."""
     files, names = found.kind == "png", class_names if found.class_names is None else found.class_names
-    none = {None, -1} | ({WITHOUT_CLASS} - set(class_names) if files else set())
+    none = {None, -1} | ({NO_CLASS} - set(class_names) if files else set())
     if found.labels is None or all(label in none for label in found.labels):
         return None
     ids: dict[Any, int] = {}
@@ -175,7 +176,7 @@ def _class_ids(path: Path, found: FoundImages, class_names: Sequence[str]) -> Te
         is_id = isinstance(label, int) and not isinstance(label, bool)
         in_range = is_id and 0 <= label < len(names)
         name = names[label] if in_range else str(label)
-        matching = _of_folder(name, class_names) if files else [i for i, n in enumerate(class_names) if n == name]
+        matching = _match_folder(name, class_names) if files else [i for i, n in enumerate(class_names) if n == name]
         if label in none:
             problem = "has no label, while others do; label all or none"
         elif is_id and not in_range:
@@ -195,7 +196,7 @@ def _class_ids(path: Path, found: FoundImages, class_names: Sequence[str]) -> Te
     return torch.tensor([ids[label] for label in found.labels])
 
 
-def _of_folder(folder: str, class_names: Sequence[str]) -> list[int]:
+def _match_folder(folder: str, class_names: Sequence[str]) -> list[int]:
     """Return the classes whose images scripts/sample.py could have written to a folder of this name.
 
     A name that is unsafe for a folder was changed, and a name that was taken got a number; which class got which number

@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm.atomic import json_digest
+from ddpm.atomic import json_digest, read_json
 from ddpm.config.commands import EvaluateCommand, SamplingOptions
 from ddpm.config.sections import DataConfig, SampleConfig
 from ddpm.config.values import field_types
 from ddpm.config.yaml_files import read_config, run_of
 from ddpm.data import ImageData, load_data
+from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.diffusion.sampling import class_seeds
 from ddpm.evaluation.classes import proportional_labels
 from ddpm.evaluation.features import IMAGES_PER_TABLE_FILE
-from ddpm.evaluation.image_sets import WITHOUT_CLASS, abbreviate, read_images
+from ddpm.evaluation.image_sets import abbreviate, read_images
 from ddpm.io.image_formats import FileLayout, Request
 from ddpm.io.image_writer import write_samples
 from ddpm.io.pictures import read_image
@@ -35,8 +36,8 @@ ReadImages = Callable[[list[int]], Tensor]        # indices -> uint8 (B, C, H, W
 
 
 @dataclass(frozen=True)
-class EvaluatedImages:
-    """Images to evaluate, not generated or read yet.
+class ImageSource:
+    """Where the images of an evaluation come from; they are generated or read by `get`.
 
     Attributes:
         name: for reports.
@@ -102,7 +103,7 @@ def load_real_images(config: DataConfig, name: str) -> ImageData:
 def _check_distinct(names: Sequence[str], option: str) -> None:
     name, count = Counter(names).most_common(1)[0] if names else ("", 1)
     if count > 1:
-        raise ValueError(f"{option}: two classes are called {name!r}; give every class a different name")
+        raise ValueError(f"{option}: several classes are called {name!r}; give every class a different name")
 
 
 def load_held_out(command: EvaluateCommand, config: DataConfig, data: ImageData) -> ImageData | None:
@@ -136,6 +137,12 @@ def load_held_out(command: EvaluateCommand, config: DataConfig, data: ImageData)
     return held_out
 
 
+def was_trained_on(model: Path, data: ImageData) -> bool | None:
+    """Return whether the run that a model belongs to was trained on the given images; None without a run."""
+    run = run_of(model)
+    return None if run is None else read_json(run / "run.json", "data")["data"].get("fingerprint") == data.fingerprint
+
+
 def find_models(command: EvaluateCommand) -> tuple[Path | None, Path | None]:
     """Return the pipeline directories of the model (None for images from disk) and of the guiding model (or None).
 
@@ -155,7 +162,7 @@ def images_from_model(
     pipeline: ClassConditionalPipeline,
     directory: Path,
     guide_directory: Path | None,
-) -> EvaluatedImages:
+) -> ImageSource:
     """Return the images that a model generates in the class proportions of the reference.
 
     The j-th image of class c has the seed `seed + j * number of classes + c`, as in scripts/sample.py.
@@ -183,7 +190,7 @@ def images_from_model(
         labels = proportional_labels(data.labels, data.num_classes, count)
         ids = [names.index(data.class_names[c]) for c in labels.tolist()]
     seeds = class_seeds([max(c, 0) for c in ids], settings.seed, max(1, len(names)))
-    rows = [*names, WITHOUT_CLASS]
+    rows = [*names, NO_CLASS]
     requests = [Request(rows[c], f"seed{seed:06d}", c, seed) for c, seed in zip(ids, seeds, strict=True)]
     model_labels = pipeline.labels([None if c < 0 else c for c in ids])
     draw = pipeline.drawer(model_labels, seeds, guide=guide, **settings.sampling_options())
@@ -203,7 +210,7 @@ def images_from_model(
         layout = FileLayout(folder, requests, settings.batch_size, names)
         return lambda indices: torch.stack([read_image(folder / layout.png(requests[i])) for i in indices])
 
-    return EvaluatedImages(str(command.model), count, settings.batch_size, labels, identity, get, folder, pipeline)
+    return ImageSource(str(command.model), count, settings.batch_size, labels, identity, get, folder, pipeline)
 
 
 def check_size(pipeline: ClassConditionalPipeline, data: ImageData) -> None:
@@ -221,7 +228,7 @@ def check_size(pipeline: ClassConditionalPipeline, data: ImageData) -> None:
         )
 
 
-def images_from_disk(command: EvaluateCommand, data: ImageData) -> EvaluatedImages:
+def images_from_disk(command: EvaluateCommand, data: ImageData) -> ImageSource:
     """Return the images in a folder or file.
 
     Raises:
@@ -233,7 +240,7 @@ def images_from_disk(command: EvaluateCommand, data: ImageData) -> EvaluatedImag
     images = read_images(command.model, data.resolution, data.channels, data.class_names)
     identity = {"images": images.digest, "count": len(images)}
     size = len(images), IMAGES_PER_TABLE_FILE
-    return EvaluatedImages(images.summary(), *size, images.labels, identity, lambda: images.read)
+    return ImageSource(images.summary(), *size, images.labels, identity, lambda: images.read)
 
 
 def evaluations_folder(command: EvaluateCommand) -> Path:

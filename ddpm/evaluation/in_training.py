@@ -80,7 +80,8 @@ class InTrainingMetrics:
         extractor, classifier = self._extractors
         self._reference = reference = cached_features(data, extractor, classifier, cache, processes)
         problems = {
-            name: describe_shortage(METRICS[name], settings.count, reference) or METRICS[name].applies(reference)
+            name: describe_shortage(METRICS[name], settings.count, reference)
+            or METRICS[name].why_inapplicable(reference)
             for name in MONITORED
         }
         self._names = [name for name, problem in problems.items() if problem is None]
@@ -100,7 +101,7 @@ class InTrainingMetrics:
             "seed": settings.seed,
             **settings.sampling_options(),
             "extractor": extractor.name,
-            "description": feature_digest(extractor, classifier),
+            "features": feature_digest(extractor, classifier),
         }
 
     def extract_features(self, images: Tensor) -> dict[str, Tensor]:

@@ -64,5 +64,5 @@ def _jackknife(within: Tensor, between: Tensor, others: int) -> float:
     n = len(within)
     # Leaving out a row removes its pairs from the sum within (each counted twice) and from the sum between. Pairs
     # inside the other set are unaffected and cancel in the deviations.
-    left = (within.sum() - 2 * within) / ((n - 1) * (n - 2)) - 2 * (between.sum() - between) / ((n - 1) * others)
-    return float((left - left.mean()).square().sum() * (n - 1) / n)
+    left_out = (within.sum() - 2 * within) / ((n - 1) * (n - 2)) - 2 * (between.sum() - between) / ((n - 1) * others)
+    return float((left_out - left_out.mean()).square().sum() * (n - 1) / n)

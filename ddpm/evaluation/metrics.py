@@ -8,13 +8,13 @@ from torch import Tensor
 from ddpm.evaluation.classes import accuracy, confusion_matrix, inception_score
 from ddpm.evaluation.estimates import Estimate
 from ddpm.evaluation.feature_tables import Features, Table, random_rows
-from ddpm.evaluation.frechet import PER_FEATURE, distance_to, frechet_at_infinity, frechet_bootstrap, moments
+from ddpm.evaluation.frechet import PER_FEATURE, frechet_at_infinity, frechet_bootstrap, frechet_distance, moments
 from ddpm.evaluation.kernel import kernel_distance
 from ddpm.evaluation.memorisation import memorised_fraction
 from ddpm.evaluation.neighbours import NEIGHBOURS, precision_recall
 
 RESAMPLING_SEED = 0
-MANIFOLD_IMAGES = 10_000    # maximum per side for metrics that compare all pairs
+MAX_PAIRWISE_IMAGES = 10_000    # maximum per side for metrics that compare all pairs
 
 
 class Options(NamedTuple):
@@ -37,14 +37,14 @@ class Metric(NamedTuple):
         better: name of each estimate -> "lower" or "higher". `measure` may omit one if there are too few images for it.
         needs: reference -> minimum number of samples and of real images.
         real_baseline: whether to measure real images in place of the samples, as a baseline.
-        applies: samples -> None, or in a few words why they cannot be measured.
+        why_inapplicable: samples -> why the metric cannot be computed for them, in a few words; None if it can.
     """
 
     measure: Callable[[Features, Features, Options], dict[str, Estimate]]
     better: dict[str, str]
     needs: Callable[[Features], int]
     real_baseline: bool = True
-    applies: Callable[[Features], str | None] = lambda samples: None
+    why_inapplicable: Callable[[Features], str | None] = lambda samples: None
 
 
 def describe_shortage(metric: Metric, count: int, reference: Features) -> str | None:
@@ -66,7 +66,7 @@ def describe_shortage(metric: Metric, count: int, reference: Features) -> str | 
 
 def _frechet(samples: Features, reference: Features, options: Options) -> dict[str, Estimate]:
     real = moments(reference.features)
-    value = distance_to(real)(moments(samples.features))
+    value = frechet_distance(moments(samples.features), real)
     ends = frechet_bootstrap(samples.features, real, options.replicates, RESAMPLING_SEED) if options.replicates else ()
     found = {"frechet_distance": Estimate(value, *ends)}
     count, width = samples.features.shape
@@ -78,12 +78,12 @@ def _frechet(samples: Features, reference: Features, options: Options) -> dict[s
 def _on_limited_rows(
     compare: Callable[[Table, Table], dict[str, Estimate]],
 ) -> Callable[[Features, Features, Options], dict[str, Estimate]]:
-    """Limit a metric to MANIFOLD_IMAGES random rows per side; `count` is then the number of samples used."""
+    """Limit a metric to MAX_PAIRWISE_IMAGES random rows per side; `count` is then the number of samples used."""
 
     def measure(samples: Features, reference: Features, options: Options) -> dict[str, Estimate]:
-        tables = [random_rows(side.features, MANIFOLD_IMAGES)[0] for side in (samples, reference)]
+        tables = [random_rows(side.features, MAX_PAIRWISE_IMAGES)[0] for side in (samples, reference)]
         found = compare(*tables)
-        if max(samples.features.shape[0], reference.features.shape[0]) <= MANIFOLD_IMAGES:
+        if max(samples.features.shape[0], reference.features.shape[0]) <= MAX_PAIRWISE_IMAGES:
             return found
         return {name: estimate._replace(count=len(tables[0])) for name, estimate in found.items()}
 
@@ -106,7 +106,7 @@ def confusion(samples: Features) -> Tensor:
     return confusion_matrix(samples.class_logits, samples.labels)
 
 
-def _has_labels(samples: Features) -> str | None:
+def _why_no_accuracy(samples: Features) -> str | None:
     if samples.class_logits is None:
         return "there is no reference classifier"
     return "the images have no labels" if samples.labels is None else None
@@ -132,13 +132,13 @@ METRICS: dict[str, Metric] = {
         measure=_inception_score,
         better={"inception_score": "higher"},
         needs=lambda reference: 2,
-        applies=lambda samples: "the extractor has no classes" if samples.logits is None else None,
+        why_inapplicable=lambda samples: "the extractor has no classes" if samples.logits is None else None,
     ),
     "accuracy": Metric(
         measure=lambda samples, reference, options: {"accuracy": accuracy(confusion(samples))},
         better={"accuracy": "higher"},
         needs=lambda reference: 1,
-        applies=_has_labels,
+        why_inapplicable=_why_no_accuracy,
     ),
     # Assumes that the reference is the training data. Its baseline is the 1 % of its definition.
     "memorisation": Metric(_memorisation, {"memorised": "lower"}, needs=lambda reference: 2, real_baseline=False),

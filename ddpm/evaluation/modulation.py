@@ -68,6 +68,23 @@ def projection_inputs(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str
     return {layer.name: embeddings[stage].norms for stage, layers in _by_stage(unet).items() for layer in layers}
 
 
+def projection_input_grid(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Return the input of each modulated layer's projection at all pairs of a timestep and a class.
+
+    Args:
+        unet: the model.
+        timesteps: (T,).
+        labels: classes in the U-Net's format, (K, ...).
+
+    Returns:
+        Layer name -> (T, K, D); layers with equal inputs share one tensor.
+    """
+    T, K = len(timesteps), len(labels)
+    found = projection_inputs(unet, timesteps.repeat_interleave(K), labels.repeat(T, *[1] * (labels.ndim - 1)))
+    grids = {id(embs): embs.view(T, K, -1) for embs in found.values()}
+    return {name: grids[id(embs)] for name, embs in found.items()}
+
+
 @torch.no_grad()
 def modulations(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str, dict[str, Tensor]]:
     """Return scale and shift of each modulated layer at the given timesteps and classes.
@@ -80,11 +97,11 @@ def modulations(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str, dict
     Returns:
         Layer name -> "scale" or "shift" -> (T, K, C). The norm multiplies by 1 + scale and adds shift.
     """
-    T, K = len(timesteps), len(labels)
-    inputs = projection_inputs(unet, timesteps.repeat_interleave(K), labels.repeat(T, *[1] * (labels.ndim - 1)))
+    inputs = projection_input_grid(unet, timesteps, labels)
     found = {}
     for layer in modulated_layers(unet):
-        outputs = layer.norm.proj(inputs[layer.name]).view(T, K, -1)
+        rows = inputs[layer.name].flatten(0, 1)                                                         # (T * K, D)
+        outputs = layer.norm.proj(rows).view(len(timesteps), len(labels), -1)                           # (T, K, ...)
         parts = outputs.chunk(len(layer.norm.modulation), dim=2)                                        # (T, K, C)
         found[layer.name] = dict(zip(layer.norm.modulation, parts, strict=True))
     return found
@@ -152,7 +169,7 @@ def summarize_modulation(unet: UNet, num_timesteps: int) -> dict[str, float | No
     numbers: dict[str, Tensor] = {}
     for part in dict.fromkeys(part for parts in layers for part in parts):
         values = [parts[part].float() for parts in layers if part in parts]
-        numbers |= {f"{part}_{name}": number for name, number in _numbers(values).items()}
+        numbers |= {f"{part}_{name}": number for name, number in _summarize_part(values).items()}
         if part == "scale":
             gain = 1 + torch.cat(values, dim=2)                                                         # (T, K, sum C)
             # Comparisons with nan are False, which would count as healthy.
@@ -163,11 +180,11 @@ def summarize_modulation(unet: UNet, num_timesteps: int) -> dict[str, float | No
     return {f"modulation/{name}": number if math.isfinite(number) else None for name, number in found}
 
 
-def _numbers(values: list[Tensor]) -> dict[str, Tensor]:
-    """Return the strength and the explained variance of one part, from its values in each layer, (T, K, C)."""
+def _summarize_part(values: list[Tensor]) -> dict[str, Tensor]:
+    """Compute the strength and the explained variance of one part, from its values in each layer, (T, K, C)."""
     joined, widths = torch.cat(values, dim=2), [v.shape[2] for v in values]                             # (T, K, sum C)
     _, *explained = effects(joined)
-    squares = torch.stack([of.expand_as(joined).square().sum(dim=(0, 1)) for of in (joined, *explained)])
+    squares = torch.stack([term.expand_as(joined).square().sum(dim=(0, 1)) for term in (joined, *explained)])
     # Sum the parts of a split: a scattered sum would add in a different order every time on a GPU.
     of_layer = torch.stack([part.sum(dim=1) for part in squares.split(widths, dim=1)])                  # (layers, 4)
     counts = torch.tensor(widths, device=joined.device) * joined[..., 0].numel()

@@ -76,19 +76,19 @@ def precision_recall(samples: Table, reference: Table, k: int = NEIGHBOURS) -> d
     """
     n, m = samples.shape[0], reference.shape[0]
     radii, reference_radii = _squared_radii(samples, k), _squared_radii(reference, k)
-    held, covered, recalled = [], [], []
+    ball_counts, covered, recalled = [], [], []
     for first, x in iterate_blocks(samples):
-        of_sample, of_reference, of_recall = torch.zeros((), dtype=torch.int64), [], []
+        ball_count, covered_here, recalled_here = torch.zeros((), dtype=torch.int64), [], []
         for start, y in iterate_blocks(reference):
             squared = squared_distances(x, y)
             inside = squared <= reference_radii[start : start + len(y)]
-            of_sample = of_sample + inside.sum(1)
-            of_reference.append(inside.any(0))
-            of_recall.append((squared <= radii[first : first + len(x), None]).any(0))
-        held.append(of_sample)
-        covered.append(torch.cat(of_reference))
-        recalled.append(torch.cat(of_recall))
-    balls = torch.cat(held).double()                                                                    # (N,)
+            ball_count = ball_count + inside.sum(1)
+            covered_here.append(inside.any(0))
+            recalled_here.append((squared <= radii[first : first + len(x), None]).any(0))
+        ball_counts.append(ball_count)
+        covered.append(torch.cat(covered_here))
+        recalled.append(torch.cat(recalled_here))
+    balls = torch.cat(ball_counts).double()                                                             # (N,)
     return {
         "precision": wilson_interval(int((balls > 0).sum()), n),
         "recall": wilson_interval(int(torch.stack(recalled).any(0).sum()), m),

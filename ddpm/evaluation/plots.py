@@ -17,7 +17,8 @@ MAX_CLASSES_WITH_TEXT = 40
 def draw_confusion(matrix: Tensor, names: Sequence[str]) -> "Figure":
     """Draw a confusion matrix: requested classes in rows, predicted classes in columns.
 
-    A cell is darker the larger its fraction of the row. With few classes, cells show it in per cent and axes the names.
+    A cell is darker the larger its fraction of the row. With up to 40 classes, each cell shows this fraction
+    in per cent, and the axes show the class names.
 
     Args:
         matrix: int64 (K, K), counts.

@@ -118,7 +118,7 @@ def train_classifier(data: ImageData, device: torch.device | str) -> ReferenceCl
     device = torch.device(device)
     held_out = held_out_indices(data.labels)
     mine = torch.from_numpy(np.setdiff1d(np.arange(len(data)), held_out))              # (N,)
-    network = _initial(data, mine).to(device)
+    network = _build_untrained(data, mine).to(device)
 
     steps = min(max(len(mine) * EPOCHS // BATCH_SIZE, STEPS[0]), STEPS[1])
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
@@ -139,8 +139,8 @@ def train_classifier(data: ImageData, device: torch.device | str) -> ReferenceCl
 
     network.eval()
     _measure_spread(network, data, mine)
-    read = [_read(network, data, indices)[1].argmax(dim=1).cpu() for indices in held_out.split(EXTRACTION_BATCH_SIZE)]
-    right = int((torch.cat(read) == data.labels[held_out]).sum())
+    logits = torch.cat([_run_network(network, data, batch)[1] for batch in held_out.split(EXTRACTION_BATCH_SIZE)])
+    right = int((logits.argmax(dim=1).cpu() == data.labels[held_out]).sum())
     accuracy = wilson_interval(right, len(held_out), len(held_out))
     return ReferenceClassifier(network, data.class_names, data.resolution, accuracy, held_out, data.fingerprint)
 
@@ -148,10 +148,10 @@ def train_classifier(data: ImageData, device: torch.device | str) -> ReferenceCl
 def _check(data: ImageData) -> None:
     counts = torch.bincount(data.labels, minlength=data.num_classes)
     if data.num_classes < 2 or counts.min() < 2:
-        few = int(counts.argmin())
+        rarest = int(counts.argmin())
         raise ValueError(
-            f"classifier: the data has {data.num_classes} class(es), and class {data.class_names[few]!r} has "
-            f"{counts[few]} image(s); a classifier needs 2 classes or more, and 2 images or more of each (one for "
+            f"classifier: the data has {data.num_classes} class(es), and class {data.class_names[rarest]!r} has "
+            f"{counts[rarest]} image(s); a classifier needs 2 classes or more, and 2 images or more of each (one for "
             "training and one for testing): use more data, or the extractor inception or dinov2"
         )
 
@@ -181,11 +181,11 @@ def held_out_indices(labels: Tensor) -> Tensor:
     return order[stand.argsort(stable=True)[:count]].sort().values
 
 
-def _initial(data: ImageData, indices: Tensor) -> ClassifierNetwork:
+def _build_untrained(data: ImageData, indices: Tensor) -> ClassifierNetwork:
     """Build an untrained network with the mean and standard deviation of the channels."""
     draws = generator(SEED, Purpose.WEIGHTS, 0)
     network = untrained_classifier(data.channels, data.resolution, data.num_classes, draws)
-    chosen = _chosen(indices)
+    chosen = _select_evenly(indices)
     sums = torch.zeros(2, data.channels, dtype=torch.float64)
     for batch in chosen.split(EXTRACTION_BATCH_SIZE):
         pixels = data.__getitems__(batch)[0].double()
@@ -199,20 +199,21 @@ def _initial(data: ImageData, indices: Tensor) -> ClassifierNetwork:
 
 def _measure_spread(network: ClassifierNetwork, data: ImageData, indices: Tensor) -> None:
     """Set the scale of the features of a trained network, depth by depth."""
-    batches = _chosen(indices).split(EXTRACTION_BATCH_SIZE)
-    features = torch.cat([_read(network, data, batch)[0].cpu() for batch in batches]).double()
+    batches = _select_evenly(indices).split(EXTRACTION_BATCH_SIZE)
+    features = torch.cat([_run_network(network, data, batch)[0].cpu() for batch in batches]).double()
     variances = [part.var(dim=0).mean() for part in features.split(WIDTHS, dim=1)]
     network.spread.copy_(torch.stack(variances).sqrt().clamp(min=1e-6))
 
 
-def _chosen(indices: Tensor) -> Tensor:
+def _select_evenly(indices: Tensor) -> Tensor:
     """Return up to MEASURED of the indices, evenly spaced."""
     count = min(len(indices), MEASURED)
     return indices[torch.arange(count) * len(indices) // count]
 
 
 @torch.inference_mode()
-def _read(network: ClassifierNetwork, data: ImageData, indices: Tensor) -> tuple[Tensor, Tensor]:
+def _run_network(network: ClassifierNetwork, data: ImageData, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Return features and logits of some of the images."""
     return network(data.__getitems__(indices)[0].to(network.mean.device))
 
 

@@ -6,22 +6,21 @@ from typing import Any, NamedTuple
 from accelerate import PartialState
 
 from ddpm import __version__
-from ddpm.atomic import read_json
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import SampleConfig
-from ddpm.config.yaml_files import run_of
 from ddpm.data import ImageData
 from ddpm.evaluation.classes import class_without_images
 from ddpm.evaluation.extractors import Extractor
 from ddpm.evaluation.feature_tables import Features
 from ddpm.evaluation.features import feature_digest, load_extractors
 from ddpm.evaluation.image_source import (
-    EvaluatedImages,
+    ImageSource,
     images_from_disk,
     images_from_model,
     load_held_out,
     load_real_images,
     reference_config,
+    was_trained_on,
 )
 from ddpm.evaluation.metrics import METRICS, describe_shortage
 from ddpm.evaluation.reference_classifier import ReferenceClassifier
@@ -44,7 +43,7 @@ class EvaluationSetup(NamedTuple):
         trained_on_reference: whether the model was trained on the real images; None if unknown.
     """
 
-    images: EvaluatedImages
+    images: ImageSource
     data: ImageData
     held_out: ImageData | None
     extractor: Extractor
@@ -74,7 +73,7 @@ class EvaluationSetup(NamedTuple):
             "samples": self.images.identity,
             "reference": self.data.fingerprint,
             "held_out": None if self.held_out is None else self.held_out.fingerprint,
-            "description": feature_digest(self.extractor, self.classifier),
+            "features": feature_digest(self.extractor, self.classifier),
             "metrics": self.metrics,
             **{name: getattr(command, name) for name in ("bootstrap", "bound_images", "bound_steps")},
         }
@@ -117,7 +116,4 @@ def prepare_evaluation(
     held_out = load_held_out(command, config, data)
     require_classifier = command.metrics is not None and "accuracy" in names
     extractors = load_extractors(command.extractor, data, processes.device, cache, require_classifier)
-    trained_on, run = None, run_of(command.model)
-    if run is not None:
-        trained_on = read_json(run / "run.json", "data")["data"].get("fingerprint") == data.fingerprint
-    return EvaluationSetup(images, data, held_out, *extractors, names, trained_on)
+    return EvaluationSetup(images, data, held_out, *extractors, names, was_trained_on(command.model, data))

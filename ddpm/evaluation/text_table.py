@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-METRIC_COLUMNS = ("", "value", "95 % interval", "images", "better", "samples, equal number", "real", "images")
+METRIC_COLUMNS = ("", "value", "95 % interval", "images", "better", "at equal count", "real baseline", "its images")
 
 
 def evaluation_table(result: dict[str, Any]) -> str:
@@ -23,8 +23,12 @@ def evaluation_table(result: dict[str, Any]) -> str:
         errors.append((str(point["timestep"]), number(point["sigma"]), error, number(point["eps_error"])))
     template = Path(__file__).with_name("evaluation_table.txt.jinja").read_text()
     page = Environment(trim_blocks=True, lstrip_blocks=True).from_string(template)
-    measured = {"table": aligned(rows), "denoising_table": aligned(errors), "kind": describe_likelihood_images(result)}
-    return page.render(result, **measured).rstrip("\n")
+    return page.render(
+        result,
+        table=align_columns(rows),
+        denoising_table=align_columns(errors),
+        kind=describe_likelihood_images(result),
+    ).rstrip("\n")
 
 
 def describe_likelihood_images(result: dict[str, Any]) -> str | None:
@@ -52,7 +56,7 @@ def interval(metric: dict[str, Any]) -> str:
     return "" if metric["low"] is None else f"{number(metric['low'])} to {number(metric['high'])}"
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Align rows in columns, the first column to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

@@ -43,6 +43,7 @@ from ddpm.processes import (
     on_main,
 )
 
+SAMPLES_RECORD = "samples.json"  # describes the images in a folder
 GRID_COLUMNS = 50               # maximum number of images per row of the grid
 GRID_ROWS = 32                  # maximum number of rows of the grid
 GRID_PIXELS = 2**26             # approximate maximum number of pixels of the grid, which Pillow and browsers can open
@@ -155,7 +156,7 @@ def _begin(layout: FileLayout, record: dict[str, Any], formats: list[str]) -> No
     own = {"count": len(layout.requests), "batch_size": layout.batch_size, "formats": formats}
     own["requests"] = json_digest([list(layout.class_names), layout.requests], length=16)
     facts = json.loads(json.dumps({**record, **own}))
-    path = layout.out / "samples.json"
+    path = layout.out / SAMPLES_RECORD
     patterns = (".*.tmp", "*/.*.tmp") if path.exists() else (f".{path.name}.*.tmp",)
     for temporary in [file for pattern in patterns for file in layout.out.glob(pattern)]:
         temporary.unlink()

@@ -12,7 +12,7 @@ from torch import Tensor
 from ddpm.atomic import json_digest
 from ddpm.config.commands import SampleCommand
 from ddpm.config.sections import SampleConfig
-from ddpm.diffusion.class_labels import Label, label_ids
+from ddpm.diffusion.class_labels import NO_CLASS, Label, label_ids
 from ddpm.diffusion.sampling import Seed, Walk, plan_seeds
 from ddpm.io.image_formats import FORMATS, Request
 from ddpm.io.image_writer import write_samples
@@ -187,9 +187,9 @@ def process_digest(pipeline: ClassConditionalPipeline) -> str:
 
 def _select_classes(pipeline: ClassConditionalPipeline, classes: str | None, settings: SampleConfig) -> Classes:
     names: list[str] = pipeline.class_names
-    listed: Sequence[str | int] = range(len(names)) or ["none"]         # of an unconditional model
+    listed: Sequence[str | int] = range(len(names)) or [NO_CLASS]         # of an unconditional model
     if classes is not None:
         listed = [c.strip() for c in classes.split(",") if c.strip()]
     ids = list(dict.fromkeys(label_ids(listed, names, pipeline.unet.null_label)))
     stages = len(pipeline.unet.config.channel_mult)
-    return Classes(ids, [*names, "none"], settings.per_class, settings.seed, stages)
+    return Classes(ids, [*names, NO_CLASS], settings.per_class, settings.seed, stages)

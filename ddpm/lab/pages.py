@@ -5,7 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from ddpm.evaluation.text_table import aligned
+from ddpm.evaluation.text_table import align_columns
 from ddpm.lab.charts import DASHES, PALETTE
 
 
@@ -33,5 +33,5 @@ def render_text(name: str, **values: Any) -> str:
     """
     text = template_environment().get_template(name).render(**values)
     blocks = [block.split("\n") for block in text.strip("\n").split("\n\n")]
-    tables = [aligned([line.split("\t") for line in block]) if "\t" in block[0] else block for block in blocks]
+    tables = [align_columns([line.split("\t") for line in block]) if "\t" in block[0] else block for block in blocks]
     return "\n\n".join("\n".join(line.rstrip() for line in table) for table in tables)

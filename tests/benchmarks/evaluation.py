@@ -1,4 +1,4 @@
-"""Show that metrics react to damage as expected: damaged real images and the real-data baseline, with time and memory.
+"""Measure how the metrics react to damaged real images, with time and memory.
 
 python tests/benchmarks/evaluation.py digits --out quality
 python tests/benchmarks/evaluation.py train.parquet --held-out test.parquet --count 10000 --out quality
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm.data import ImageData, load_data
+from ddpm.data import load_data
 from ddpm.evaluation.feature_tables import Features, random_indices
 from ddpm.evaluation.features import cache_directory, extract_features
 from ddpm.evaluation.metrics import METRICS, Options
@@ -29,7 +29,7 @@ COLUMNS = ("frechet_distance", "frechet_distance_infinity", "kernel_distance", "
            "coverage", "inception_score", "accuracy", "memorised")
 
 
-def blurred(images: Tensor, sigma: float) -> Tensor:
+def blur(images: Tensor, sigma: float) -> Tensor:
     """Blur images with a Gaussian of `sigma` pixels."""
     radius = max(1, round(3 * sigma))
     kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
@@ -41,24 +41,24 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
     return found.round().clamp(0, 255).to(torch.uint8)
 
 
-def noisy(images: Tensor, sigma: float) -> Tensor:
+def add_noise(images: Tensor, sigma: float) -> Tensor:
     """Add Gaussian noise of `sigma` grey levels."""
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     return (images + sigma * noise).round().clamp(0, 255).to(torch.uint8)
 
 
 def damages(
-    images: Tensor, labels: Tensor, known: Tensor, known_labels: Tensor
+    images: Tensor, labels: Tensor, reference: Tensor, reference_labels: Tensor
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Yield name, images and labels of each damage; `known` are the reference images."""
+    """Yield name, images and labels of each damage; `reference` are the other real images."""
     chance = torch.Generator().manual_seed(0)
     order = torch.randperm(len(images), generator=chance)
     classes = int(labels.max()) + 1
     yield "none", images, labels
     for sigma in (0.4, 0.7, 1.0):
-        yield f"blur {sigma:g} pixels", blurred(images, sigma), labels
+        yield f"blur {sigma:g} pixels", blur(images, sigma), labels
     for sigma in (10, 25, 60):
-        yield f"noise {sigma} levels", noisy(images, sigma), labels
+        yield f"noise {sigma} levels", add_noise(images, sigma), labels
     for share in (0.1, 0.5):
         swapped = labels.clone()
         some = order[: round(share * len(labels))]
@@ -72,22 +72,17 @@ def damages(
         chosen = order[: round(modes * len(images))].repeat(round(1 / modes))[: len(images)]
         yield f"{modes:.0%} of the images, repeated", images[chosen], labels[chosen]
     for share in (0.1, 0.5, 1.0):
-        copied, its = images.clone(), labels.clone()
-        some = order[: min(round(share * len(images)), len(known))]
-        copied[some], its[some] = known[: len(some)], known_labels[: len(some)]
-        yield f"{share:.0%} copies of training images", copied, its
+        copied, copied_labels = images.clone(), labels.clone()
+        some = order[: min(round(share * len(images)), len(reference))]
+        copied[some], copied_labels[some] = reference[: len(some)], reference_labels[: len(some)]
+        yield f"{share:.0%} copies of training images", copied, copied_labels
 
 
-def tabulate_features(images: Tensor, labels: Tensor, classifier: ReferenceClassifier) -> Features:
+def extract_all(images: Tensor, labels: Tensor, classifier: ReferenceClassifier) -> Features:
     """Extract features in memory."""
     parts = [extract_features(part, classifier, classifier) for part in images.split(500)]
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return Features(**columns, labels=labels)
-
-
-def read(data: ImageData, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Return images and labels."""
-    return data.__getitems__(indices)
 
 
 def main() -> None:
@@ -102,24 +97,24 @@ def main() -> None:
     classifier = cached_classifier(data, torch.device("cpu"), cache_directory())
     if args.held_out:
         other = load_data(args.held_out)
-        images, labels = read(other, random_indices(len(other), min(len(other), args.count or len(other))))
-        known, known_labels = read(data, random_indices(len(data), min(len(data), args.count or len(data))))
+        images, labels = other.__getitems__(random_indices(len(other), min(len(other), args.count or len(other))))
+        real, real_labels = data.__getitems__(random_indices(len(data), min(len(data), args.count or len(data))))
     else:
-        ours = torch.zeros(len(data), dtype=torch.bool)
-        ours[random_indices(len(data), len(data) // 2)] = True
-        images, labels = read(data, ours.nonzero()[:, 0])
-        known, known_labels = read(data, (~ours).nonzero()[:, 0])
+        chosen = torch.zeros(len(data), dtype=torch.bool)
+        chosen[random_indices(len(data), len(data) // 2)] = True
+        images, labels = data.__getitems__(chosen.nonzero()[:, 0])
+        real, real_labels = data.__getitems__((~chosen).nonzero()[:, 0])
     start = time.perf_counter()
-    reference = tabulate_features(known, known_labels, classifier)
-    print(f"{len(images)} images against {len(known)}; features of the reference: {time.perf_counter() - start:.1f} s")
+    reference = extract_all(real, real_labels, classifier)
+    print(f"{len(images)} images against {len(real)}; features of the reference: {time.perf_counter() - start:.1f} s")
     options = Options(replicates=100)
     rows = {}
-    for name, damaged, its in damages(images, labels, known, known_labels):
+    for name, damaged, damaged_labels in damages(images, labels, real, real_labels):
         start = time.perf_counter()
-        samples = tabulate_features(damaged, its, classifier)
+        samples = extract_all(damaged, damaged_labels, classifier)
         metrics = {}
         for metric in METRICS.values():
-            if metric.applies(samples) is None:
+            if metric.why_inapplicable(samples) is None:
                 metrics |= metric.measure(samples, reference, options)
         rows[name] = {key: metric._asdict() for key, metric in metrics.items()}
         if name == "none":

@@ -42,7 +42,7 @@ def configure(source: Path, batch: int, width: int, mixed_precision: str) -> Con
     )
 
 
-def ours(config: Config, data: ImageData) -> tuple[Callable[[], None], int]:
+def build_ours(config: Config, data: ImageData) -> tuple[Callable[[], None], int]:
     unet = build_unet(config, data)
     precision = "no" if config.train.mixed_precision == "fp32" else config.train.mixed_precision
     trainer = Trainer(config, Accelerator(mixed_precision=precision), data, build_schedule(config), unet, Path())
@@ -50,7 +50,7 @@ def ours(config: Config, data: ImageData) -> tuple[Callable[[], None], int]:
     return lambda: trainer.train_step([next(batches)]), sum(p.numel() for p in unet.parameters())
 
 
-def theirs(config: Config, data: ImageData) -> tuple[Callable[[], None], int]:
+def build_theirs(config: Config, data: ImageData) -> tuple[Callable[[], None], int]:
     width = config.model.channels
     unet = UNet2DModel(
         sample_size=32,
@@ -96,10 +96,11 @@ def theirs(config: Config, data: ImageData) -> tuple[Callable[[], None], int]:
     return step, sum(p.numel() for p in unet.parameters())
 
 
-SIDES = {"ours": ours, "diffusers": theirs}
+SIDES = {"ours": build_ours, "diffusers": build_theirs}
 
 
-def seconds(step: Callable[[], None]) -> float:
+def time_step(step: Callable[[], None]) -> float:
+    """Run a step and return its duration in seconds."""
     start = time.perf_counter()
     step()
     if torch.cuda.is_available():
@@ -142,15 +143,15 @@ def main() -> None:
 
     data = build_data(config)
     steps, parameters = {}, {}
-    for side, make in SIDES.items():
-        steps[side], parameters[side] = make(config, data)
+    for side, build in SIDES.items():
+        steps[side], parameters[side] = build(config, data)
     for _ in range(3):
         for step in steps.values():
-            seconds(step)
+            time_step(step)
     taken: dict[str, list[float]] = {side: [] for side in SIDES}
     for _ in range(args.rounds):
         for side, step in steps.items():
-            taken[side].append(seconds(step))
+            taken[side].append(time_step(step))
     for side in SIDES:
         median = statistics.median(taken[side])
         print(

@@ -378,7 +378,7 @@ def test_class_names_must_be_distinct(model: Path, tmp_path: Path) -> None:
     names = ["0", "1", "2", "3", "4", "5", "6", "1", "8", "9"]
     arrays = images.permute(0, 2, 3, 1).numpy()
     np.savez(tmp_path / "twice.npz", images=arrays, labels=labels.numpy(), class_names=np.array(names))
-    with pytest.raises(ValueError, match=r"^reference: two classes are called '1'"):
+    with pytest.raises(ValueError, match=r"^reference: .*'1'.* different name"):
         run(model, reference=str(tmp_path / "twice.npz"))
 
 

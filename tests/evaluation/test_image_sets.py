@@ -223,16 +223,16 @@ RGB = Image.fromarray(pixels()[0])
 TURNED = Image.Exif()
 TURNED[0x0112] = 6
 BAD = {
-    "small": (stored(RGB.resize((4, 4))), "4x4 pixels", "resize them to 8x8"),
-    "wide": (stored(RGB.resize((9, 8))), "9x8 pixels", "resize them to 8x8"),
+    "small": (stored(RGB.resize((4, 4))), "4x4 pixels", "resize the images to 8x8"),
+    "wide": (stored(RGB.resize((9, 8))), "9x8 pixels", "resize the images to 8x8"),
     "grey": (stored(RGB.convert("L")), "mode L", "convert('RGB')"),
     "palette": (stored(RGB.convert("P")), "mode P", "convert('RGB')"),
     "transparent": (stored(RGB.convert("RGBA")), "transparency", "background"),
     "ink": (stored(RGB.convert("CMYK"), "TIFF"), "CMYK", "convert('RGB')"),
     "bits": (stored(RGB.convert("1")), "mode 1", "convert('RGB')"),
-    "deep grey": (stored(Image.fromarray(np.full((SIDE, SIDE), 4000, np.uint16))), "8 bits", "save them with 8 bits"),
-    "deep": (deep(), "8 bits", "save them with 8 bits"),
-    "float": (stored(Image.fromarray(np.ones((SIDE, SIDE), np.float32)), "TIFF"), "8 bits", "save them with 8 bits"),
+    "deep grey": (stored(Image.fromarray(np.full((SIDE, SIDE), 4000, np.uint16))), "8 bits", "save the images"),
+    "deep": (deep(), "8 bits", "save the images"),
+    "float": (stored(Image.fromarray(np.ones((SIDE, SIDE), np.float32)), "TIFF"), "8 bits", "save the images"),
     "film": (stored(RGB, save_all=True, append_images=[Image.fromarray(pixels()[1])]), "one frame", "save each"),
     "turned": (stored(RGB, exif=TURNED), "EXIF", "upright"),
     "cut": (stored(RGB)[:100], "unreadable", ""),
@@ -258,7 +258,7 @@ def test_colour_for_a_grey_reference(tmp_path: Path) -> None:
 
 def test_errors_name_the_row(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", pixels())
-    refuses(tmp_path / "a.npz", "row 0", "8x8", "resize them to 16x16", side=16)
+    refuses(tmp_path / "a.npz", "row 0", "8x8", "resize the images to 16x16", side=16)
     table = datasets.Dataset.from_dict({"image": [{"bytes": BAD[name][0], "path": None} for name in ("small", "text")]})
     table.cast_column("image", datasets.Image(decode=False)).to_parquet(tmp_path / "b.parquet")
     refuses(tmp_path / "b.parquet", "row 1", "unreadable", side=4)

@@ -76,8 +76,8 @@ def test_the_real_images_themselves_are_perfect(digits: ImageData, cache: Path) 
     metrics = watched.measure(watched.extract_features(digits.__getitems__(indices)[0]))
     # Of a distance of some hundreds; what is left is the rounding of a matrix root.
     assert metrics["frechet_distance"] == pytest.approx(0, abs=1e-3)
-    read = classifier.extract(digits.__getitems__(indices)[0])[1].argmax(1)
-    assert metrics["accuracy"] == pytest.approx(float((read == watched.labels).double().mean()), abs=1e-12)
+    predicted = classifier.extract(digits.__getitems__(indices)[0])[1].argmax(1)
+    assert metrics["accuracy"] == pytest.approx(float((predicted == watched.labels).double().mean()), abs=1e-12)
     assert metrics["accuracy"] > 0.95
 
 
@@ -108,7 +108,7 @@ def test_identity_changes_with_every_option_that_affects_values(digits: ImageDat
     for change in ({"count": 301}, {"metric": "accuracy"}, {"sampler": "ddim"}, {"steps": 9}, {"seed": 1}):
         assert monitor(replace(SETTINGS, **change), digits, cache).identity != known
     classifier = cached_classifier(digits, "cpu", cache)
-    assert known["description"] == feature_digest(build_extractor("classifier", digits, "cpu", cache), classifier)
+    assert known["features"] == feature_digest(build_extractor("classifier", digits, "cpu", cache), classifier)
 
 
 def test_better_direction_is_that_of_the_metric(digits: ImageData, cache: Path) -> None:

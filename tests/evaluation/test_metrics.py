@@ -100,10 +100,10 @@ def test_no_resampling_no_interval() -> None:
 
 def test_metrics_of_missing_columns_do_not_apply() -> None:
     bare = Features(SAMPLES.features, SAMPLES.pixels)
-    reasons = {name: metric.applies(bare) for name, metric in METRICS.items()}
+    reasons = {name: metric.why_inapplicable(bare) for name, metric in METRICS.items()}
     assert {name for name, reason in reasons.items() if reason is not None} == {"inception_score", "accuracy"}
-    assert "labels" in METRICS["accuracy"].applies(bare._replace(class_logits=SAMPLES.class_logits))
-    assert not any(metric.applies(SAMPLES) for metric in METRICS.values())
+    assert "labels" in METRICS["accuracy"].why_inapplicable(bare._replace(class_logits=SAMPLES.class_logits))
+    assert not any(metric.why_inapplicable(SAMPLES) for metric in METRICS.values())
 
 
 @pytest.mark.parametrize("name", ["frechet_distance", "kernel_distance", "precision_recall", "inception_score"])
@@ -117,7 +117,7 @@ def test_values_that_are_not_finite_are_named(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["kernel_distance", "precision_recall"])
 def test_pairs_are_bounded_and_counted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "MANIFOLD_IMAGES", 100)
+    monkeypatch.setattr(metrics, "MAX_PAIRWISE_IMAGES", 100)
     found = METRICS[name].measure(SAMPLES, REFERENCE, OPTIONS)
     sets = (SAMPLES, REFERENCE)
     thinned = [s._replace(features=s.features[random_indices(len(s.features), 100)]) for s in sets]

@@ -164,7 +164,7 @@ def test_held_out_images_are_not_trained_on(quick: None, monkeypatch: pytest.Mon
         return read(indices)
 
     monkeypatch.setattr(data, "__getitems__", spy, raising=False)
-    monkeypatch.setattr(module, "_read", lambda network, data, indices: network(read(indices)[0]))
+    monkeypatch.setattr(module, "_run_network", lambda network, data, indices: network(read(indices)[0]))
     classifier = train_classifier(data, "cpu")
     assert seen == set(range(50)) - set(classifier.held_out_indices.tolist())
 

@@ -17,16 +17,15 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from small_runs import DEVICE, SMALL
 
 ROOT = Path(__file__).parents[2]
-DEVICE = "cuda"
 TIME_LIMIT = 150        # seconds, of a command
 
 ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}
 # The libraries round the inputs of products to TF32 unless configured otherwise, which is not what a CPU computes.
 FULL_PRECISION = {"NVIDIA_TF32_OVERRIDE": "0"}
 
-SMALL = ("--model.channels", "16", "--model.head_channels", "16", "--tracking.wandb", "off")
 STUDY = """
 question: Does a study run on this device?
 base:
@@ -146,9 +145,8 @@ def metrics(run: Path) -> list[dict]:
 
 def test_dry_run_tells_device_memory_and_time(commands: Commands) -> None:
     said = commands.dry.end()
-    assert re.search(rf"^devices +1 process on {DEVICE}", said, re.MULTILINE), said
-    assert re.search(r"^memory +about [0-9.]+ GB per process", said, re.MULTILINE), said
-    assert re.search(r"^time +about [0-9.]+ s per step", said, re.MULTILINE), said
+    for start, content in (("devices", DEVICE), ("memory", r"[0-9.]+ [GM]B\b"), ("time", r"[0-9.]+ m?s\b")):
+        assert re.search(rf"^{start}\b.*{content}", said, re.MULTILINE), said
     assert not (commands.folder / "dry").exists()
 
 

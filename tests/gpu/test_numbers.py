@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import DEVICE, SMALL
 from torch import Tensor, nn
 
 from ddpm.cli.parser import parse_command
@@ -28,9 +29,6 @@ from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_data, build_schedule, build_unet
 from ddpm.training.launch import start_accelerator
 from ddpm.training.trainer import Trainer
-
-DEVICE = "cuda"
-SMALL = ("--model.channels", "16", "--model.head_channels", "16", "--tracking.wandb", "off")
 
 
 @pytest.fixture(scope="module")
@@ -195,15 +193,16 @@ def check_samples(saved: Path, sampler: str, scale: float) -> None:
 # -------------------------------------------------------------------------------------------------------- training
 
 
-def trainer(path: Path, *options: str) -> tuple[Trainer, Callable[[int], list[float]]]:
-    """Make a trainer of a small model of digits in this process.
+def build_trainer(path: Path, *options: str) -> tuple[Trainer, Callable[[int], list[float]]]:
+    """Build a trainer of a small model of digits in this process.
 
     Args:
         path: the run directory.
         options: of scripts/train.py.
 
     Returns:
-        The trainer, and what makes it train a number of steps and returns their losses, 0 for a skipped one.
+        The trainer, and a function that trains for a number of steps and returns the loss of each (0 if it was
+        skipped).
     """
     config = parse_command(TrainCommand, "train.py", [*SMALL, *options]).config
     accelerator = start_accelerator(config)
@@ -224,14 +223,14 @@ def trainer(path: Path, *options: str) -> tuple[Trainer, Callable[[int], list[fl
 @pytest.mark.usefixtures("deterministic")
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path: Path) -> None:
     options = "--model.dropout", "0.1", "--train.steps", "8"
-    whole, advance = trainer(tmp_path / "whole", *options)
+    whole, advance = build_trainer(tmp_path / "whole", *options)
     advance(4)
     expected = advance(4)
     whole.save()
-    first, advance = trainer(tmp_path / "parts", *options)
+    first, advance = build_trainer(tmp_path / "parts", *options)
     advance(4)
     first.save()
-    second, advance = trainer(tmp_path / "parts", *options)
+    second, advance = build_trainer(tmp_path / "parts", *options)
     second.restore(tmp_path / "parts" / "checkpoints" / "step_00000004")
     assert {value.device.type for state in second.optimizer.optimizer.state.values() for value in state.values()} == {
         DEVICE
@@ -256,16 +255,17 @@ def test_offloading_layer_by_layer_keeps_the_samples(saved: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_trains(tmp_path: Path, precision: str) -> None:
-    made, advance = trainer(tmp_path, "--train.mixed_precision", precision, "--train.steps", "40")
+    made, advance = build_trainer(tmp_path, "--train.mixed_precision", precision, "--train.steps", "40")
     losses = [loss for loss in advance(40) if loss > 0]
     assert made.skipped <= 20 and sum(losses[-5:]) / 5 < 0.8 * losses[0], (made.skipped, losses)
-    assert 0 < made.sums["grad_norm"] / made.sums["steps"] < 100        # not times the loss scale, of thousands
+    # Gradients are unscaled; the loss scale is in the thousands.
+    assert 0 < made.sums["grad_norm"] / made.sums["steps"] < 100
 
 
 def test_a_loss_that_is_not_finite_changes_the_loss_scale_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, advance = trainer(tmp_path, "--train.mixed_precision", "fp16")
+    made, advance = build_trainer(tmp_path, "--train.mixed_precision", "fp16")
     advance(5)
     scaler = made.accelerator.scaler
     models = made.unet, made.ema.model

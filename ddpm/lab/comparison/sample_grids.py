@@ -10,6 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from ddpm.data.decode import UnreadableImage, unreadable_if_it_fails
+from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.io.image_formats import folder_names
 from ddpm.lab.comparison.runs import Evaluation, Run
 
@@ -66,7 +67,7 @@ def find_shared_samples(evaluations: dict[str, Evaluation]) -> tuple[list[ClassS
     present = {run: folder for run, folder in folders.items() if folder}
     names = list(dict.fromkeys(n for e in evaluations.values() for n in e.content.get("class_names") or ()))
     found: list[ClassStrips] = []
-    for name, folder in folder_names([*names, "none"]).items():
+    for name, folder in folder_names([*names, NO_CLASS]).items():
         files = find_shared_files([path / folder for path in present.values()])[:SEEDS]
         if files and len(found) < CLASSES:
             strips = [_strip(run, [path / folder / file for file in files]) for run, path in present.items()]

@@ -7,13 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.atomic import read_json
 from ddpm.config.commands import MIN_PROBE_IMAGES, EvaluateCommand, ProbeCommand
 from ddpm.config.sections import DataConfig
 from ddpm.config.yaml_files import read_config, run_of
 from ddpm.data import ImageData
 from ddpm.data.slices import parse_split
-from ddpm.evaluation.image_source import check_size, load_real_images, reference_config
+from ddpm.evaluation.image_source import check_size, load_real_images, reference_config, was_trained_on
 from ddpm.io.pipelines import load_pipeline, locate
 from ddpm.io.provenance import weights_digest
 from ddpm.pipeline import ClassConditionalPipeline
@@ -113,7 +112,7 @@ def _held_out(command: ProbeCommand, source: DataConfig, data: ImageData) -> boo
     run, part = run_of(command.model), data.part
     if run is None:
         return None
-    if read_json(run / "run.json", "data")["data"].get("fingerprint") == data.fingerprint:
+    if was_trained_on(command.model, data):
         return False
     config = read_config(run / "config.yaml")
     own = parse_split(config.data.split)

@@ -6,10 +6,11 @@ from typing import TypeVar
 import torch
 
 from ddpm.config.commands import ProbeCommand
+from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.diffusion.divergence import Diverged
 from ddpm.evaluation.features import cache_directory
 from ddpm.evaluation.likelihood import error_timesteps
-from ddpm.evaluation.modulation import modulated_layers, modulations, projection_inputs
+from ddpm.evaluation.modulation import modulated_layers, modulations, projection_input_grid
 from ddpm.evaluation.reference_classifier import cached_classifier
 from ddpm.lab.probe.inputs import Images, ProbeInputs
 from ddpm.lab.probe.mean_ablation import MeanAblator
@@ -106,7 +107,8 @@ class Measurements:
         steps, classes = error_timesteps(self.schedule, command.timesteps), choose_classes(len(self.names))
         self.labels = (torch.tensor(classes) if classes else self.pipeline.labels([None])).to(device)       # (K,)
         self.timesteps = torch.tensor(steps, device=device)                                                 # (T,)
-        self.grid = ProbeGrid(steps, self.schedule.sigmas[steps].tolist(), [self.names[c] for c in classes] or ["none"])
+        shown = [self.names[c] for c in classes] or [NO_CLASS]
+        self.grid = ProbeGrid(steps, self.schedule.sigmas[steps].tolist(), shown)
         self.layers = modulated_layers(self.unet)
         self.values = {
             layer: {part: values.cpu() for part, values in parts.items()}
@@ -155,10 +157,9 @@ class Measurements:
                 "the thresholds hold for features of unit variance, and this model adds its shift before the norm, to "
                 "features of any variance"
             )
-        T, K = len(self.timesteps), len(self.labels)
-        embs = projection_inputs(self.unet, self.timesteps.repeat_interleave(K), self.labels.repeat(T))
+        embs = projection_input_grid(self.unet, self.timesteps, self.labels)
         # By design, the other layers get the same input at every timestep and class.
-        reached = {layer for layer, rows in embs.items() if not torch.equal(rows, rows[:1].expand_as(rows))}
+        reached = {layer for layer, rows in embs.items() if not torch.equal(rows, rows[:1, :1].expand_as(rows))}
         return [
             count_symptoms(name, self.values[name], norm.norm.weight.detach().cpu(), name in reached)
             for name, _, _, norm in self.layers

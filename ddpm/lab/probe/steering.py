@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm.diffusion.schedule import Denoiser, Prediction
-from ddpm.evaluation.modulation import modulated_layers, projection_inputs
+from ddpm.evaluation.modulation import modulated_layers, projection_input_grid
 from ddpm.models.norm import AdaptiveNorm
 from ddpm.models.unet import UNet
 
@@ -63,21 +63,17 @@ def mean_inputs(unet: UNet, over: str, timesteps: Tensor, labels: Tensor) -> Inp
     """
     assert over in MEANS_OVER, over
     if over == "all":       # independent of the batch
-        whole = {name: embs.mean(dim=(0, 1)) for name, embs in _grid(unet, timesteps, labels).items()}      # (D,)
+        grid = projection_input_grid(unet, timesteps, labels)
+        whole = {name: embs.mean(dim=(0, 1)) for name, embs in grid.items()}                                # (D,)
         return lambda t, own_labels: {name: mean.expand(len(t), -1) for name, mean in whole.items()}
 
     def inputs(t: Tensor, own_labels: Tensor) -> dict[str, Tensor]:
         values, row = (t if over == "class" else own_labels).unique(return_inverse=True)
-        grid, dim = (_grid(unet, values, labels), 1) if over == "class" else (_grid(unet, timesteps, values), 0)
+        pairs, dim = ((values, labels), 1) if over == "class" else ((timesteps, values), 0)
+        grid = projection_input_grid(unet, *pairs)
         means = {id(embs): embs.mean(dim=dim).view(-1, embs.shape[2])[row] for embs in grid.values()}       # (B, D)
         return {name: means[id(embs)] for name, embs in grid.items()}
 
     return inputs
 
 
-def _grid(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Return the inputs of all projections at all pairs, (T, K, D); layers with the same input share one tensor."""
-    T, K = len(timesteps), len(labels)
-    found = projection_inputs(unet, timesteps.repeat_interleave(K), labels.repeat(T))
-    grids = {id(embs): embs.view(T, K, -1) for embs in found.values()}
-    return {name: grids[id(embs)] for name, embs in found.items()}

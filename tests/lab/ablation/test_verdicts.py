@@ -33,7 +33,7 @@ CASES: dict[str, tuple[Contrast, dict[str, int]]] = {
 
 def test_sentences(check_golden: Callable[[str, str], None]) -> None:
     sentences = {
-        name: verdict_sentence("adagn", "groupnorm", "fid", found, 6, diverged)
+        name: verdict_sentence("adagn", "groupnorm", "frechet_distance", found, 6, diverged)
         for name, (found, diverged) in CASES.items()
     }
     check_golden("verdicts.txt", "".join(f"{name}\n    {text}\n" for name, text in sentences.items()))
