@@ -25,7 +25,7 @@ from torch import Tensor
 from ddpm.diffusion.class_labels import Label, Labels, label_tensor
 from ddpm.diffusion.guidance import unet_denoiser, with_guidance
 from ddpm.diffusion.samplers import invert
-from ddpm.diffusion.sampling import Seed, Walk, batches, check_drawing, draw, from_uint8, to_uint8
+from ddpm.diffusion.sampling import BetweenSeeds, Seed, batches, draw, from_uint8, plan_timesteps, to_uint8
 from ddpm.diffusion.schedule import Denoiser, NoiseSchedule
 from ddpm.diffusion.timesteps import timestep_grid
 from ddpm.names import did_you_mean, lookup
@@ -252,7 +252,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         Args:
             class_labels: names or ids; None is the null class; a dict from class to weight is a blend; a list of these
                 gives one label per resolution of the network, from the finest to the coarsest.
-            seeds: one seed per label, or the first of consecutive seeds; a `Walk` is a point between two seeds.
+            seeds: one seed per label, or the first of consecutive seeds; a `BetweenSeeds` is a point between two seeds.
             num_inference_steps: maximum number of evaluations of the denoiser per image.
             guidance_scale: guidance scale; 1 disables guidance.
             guidance_interval: range (low, high] of sigmas with guidance; all by default.
@@ -278,7 +278,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         lookup(dict.fromkeys(OUTPUT_TYPES), output_type, "output_type")
         labels = self.labels(class_labels)
         batch_size = min(100, len(labels)) if batch_size is None else batch_size
-        draw_batch = self.drawer(
+        draw_batch = self.make_draw_batch(
             labels,
             _expand_seeds(seeds, len(labels)),
             sampler=sampler or self.sampler,
@@ -310,7 +310,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         resolutions = len(getattr(self.unet.config, "channel_mult", ()))
         return label_tensor(labels, self.class_names, self.unet.null_label, resolutions)
 
-    def drawer(
+    def make_draw_batch(
         self,
         labels: Tensor,
         seeds: Sequence[Seed],
@@ -341,7 +341,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         if guide is not None:
             self._check_guide(guide)
             _check_labels_for(guide, labels)
-        check_drawing(schedule, sampler, steps, timestep_spacing, eta)
+        plan_timesteps(schedule, sampler, steps, timestep_spacing, eta)
         shape = (config.in_channels, config.resolution, config.resolution)
         if noise is not None and tuple(noise.shape) != (len(labels), *shape):
             raise ValueError(f"noise: the shape {tuple(noise.shape)} does not fit; allowed is {(len(labels), *shape)}")
@@ -419,16 +419,16 @@ def _expand_seeds(seeds: Any, count: int) -> list[Seed]:
     Raises:
         ValueError: if there is another number of seeds, or one is not an integer in 0..2^63 - 1.
     """
-    listed = [seeds] if isinstance(seeds, Walk) else _to_list(seeds)
+    listed = [seeds] if isinstance(seeds, BetweenSeeds) else _to_list(seeds)
     if isinstance(listed, Integral):
         listed = range(int(listed), int(listed) + count)
-    if not all(isinstance(seed, Walk | Integral) for seed in listed):
+    if not all(isinstance(seed, BetweenSeeds | Integral) for seed in listed):
         raise ValueError(f"seeds: {listed} are not all whole numbers; allowed: 0 to 2^63 - 1")
     if len(listed) != count:
         raise ValueError(f"seeds: {len(listed)} were given for {count} labels; give one per label, or only the first")
-    expanded: list[Seed] = [seed if isinstance(seed, Walk) else int(seed) for seed in listed]
+    expanded: list[Seed] = [seed if isinstance(seed, BetweenSeeds) else int(seed) for seed in listed]
     for seed in expanded:
-        if not all(0 <= end < 2**63 for end in (seed[:2] if isinstance(seed, Walk) else [seed])):
+        if not all(0 <= end < 2**63 for end in (seed[:2] if isinstance(seed, BetweenSeeds) else [seed])):
             raise ValueError(f"seeds: {seed} is out of range; allowed: 0 to 2^63 - 1")
     return expanded
 

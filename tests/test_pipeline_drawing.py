@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm.diffusion.sampling import Walk
+from ddpm.diffusion.sampling import BetweenSeeds
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
@@ -51,7 +51,8 @@ def test_labels_in_every_form(small: ClassConditionalPipeline) -> None:
         assert torch.equal(images(small, same, seeds=np.int64(0)), by_id)
     assert torch.equal(images(small, torch.tensor(2)), images(small, "horse"))
     assert torch.equal(images(small, torch.tensor([[0, 1], [2, 2]])), images(small, [["cat", "dog"], ["horse"] * 2]))
-    assert torch.equal(images(small, "cat", seeds=Walk(3, 9, 0.5)), images(small, ["cat"], seeds=[Walk(3, 9, 0.5)]))
+    between = BetweenSeeds(3, 9, 0.5)
+    assert torch.equal(images(small, "cat", seeds=between), images(small, ["cat"], seeds=[between]))
     null = images(small, [None], guidance_scale=1.0)
     assert not torch.equal(null, images(small, ["cat"], guidance_scale=1.0))
 

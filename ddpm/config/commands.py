@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from ddpm.config.sections import Config, PredictionName, SamplerConfig, ScheduleName
+from ddpm.config.sections import Config, PredictionName, SamplerOptions, ScheduleName
 from ddpm.config.values import CheckedOptions, PositiveInt, Range, SeedInt, at_least
 
 AtLeastTwo = Annotated[int, at_least(2)]
 AtLeastTwenty = Annotated[int, at_least(20)]
 MIN_PROBE_IMAGES = 20       # for usable intervals
 
-# The options of SamplerConfig, each of which may be None for the value of the model's run.
-OptionalSamplerConfig = dataclasses.make_dataclass(
-    "OptionalSamplerConfig",
-    [(field.name, field.type | None, None) for field in dataclasses.fields(SamplerConfig)],     # type: ignore[operator]
-    bases=(CheckedOptions,), namespace={"__doc__": SamplerConfig.__doc__}, frozen=True, kw_only=True,
+# The options of SamplerOptions, each of which may be None for the value of the model's run.
+OptionalSamplerOptions = dataclasses.make_dataclass(
+    "OptionalSamplerOptions",
+    [(field.name, field.type | None, None) for field in dataclasses.fields(SamplerOptions)],     # type: ignore[operator]
+    bases=(CheckedOptions,), namespace={"__doc__": SamplerOptions.__doc__}, frozen=True, kw_only=True,
 )
 
 
@@ -47,7 +47,7 @@ class TrainCommand(CheckedOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingOptions(OptionalSamplerConfig):       # type: ignore[misc, valid-type]
+class ModelSamplingOptions(OptionalSamplerOptions):       # type: ignore[misc, valid-type]
     """How images are drawn from a trained model.
 
     Args:
@@ -64,7 +64,7 @@ class SamplingOptions(OptionalSamplerConfig):       # type: ignore[misc, valid-t
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleCommand(SamplingOptions):
+class SampleCommand(ModelSamplingOptions):
     """Draw images of chosen classes from a trained model. The same command resumes an interrupted one.
 
     Options that are not given default to the section `sample` of the run's configuration.
@@ -96,7 +96,7 @@ class SampleCommand(SamplingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateCommand(SamplingOptions):
+class EvaluateCommand(ModelSamplingOptions):
     """Measure the quality of a model's images, or of given images, with confidence intervals and a real-data baseline.
 
     Sampling options that are not given default to the section `sample` of the run's configuration.

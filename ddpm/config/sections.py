@@ -197,7 +197,7 @@ class TrainConfig(CheckedOptions, section="train"):
 
 
 @dataclass(frozen=True)
-class SamplerConfig(CheckedOptions):
+class SamplerOptions(CheckedOptions):
     """How an image is drawn from its label and seed.
 
     Args:
@@ -222,12 +222,12 @@ class SamplerConfig(CheckedOptions):
     guidance_rescale: UnitFloat = 0.0
 
     def sampling_options(self) -> dict[str, Any]:
-        """Return the options as arguments of the pipeline's `drawer`."""
-        return {name: getattr(self, name) for name in field_types(SamplerConfig)}
+        """Return the options as arguments of the pipeline's `make_draw_batch`."""
+        return {name: getattr(self, name) for name in field_types(SamplerOptions)}
 
 
 @dataclass(frozen=True)
-class SampleConfig(SamplerConfig, section="sample"):
+class SampleConfig(SamplerOptions, section="sample"):
     """Sample grids during training, and the defaults of scripts/sample.py.
 
     Args:
@@ -241,7 +241,7 @@ class SampleConfig(SamplerConfig, section="sample"):
     batch_size: PositiveInt = 100
 
     def sampling_options(self) -> dict[str, Any]:
-        """Return the options as arguments of the pipeline's `drawer`."""
+        """Return the options as arguments of the pipeline's `make_draw_batch`."""
         return super().sampling_options() | {"batch_size": self.batch_size}
 
 
@@ -262,7 +262,7 @@ class TrackingConfig(CheckedOptions, section="tracking"):
 
 
 @dataclass(frozen=True)
-class EvaluationConfig(SamplerConfig, section="evaluation"):
+class EvaluationConfig(SamplerOptions, section="evaluation"):
     """Evaluation during training, with few images and few steps; scripts/evaluate.py evaluates in full.
 
     Args:

@@ -30,16 +30,16 @@ UNFAIR = {
     "sample.": "would make the evaluation of the arms unequal; set it in base, or set {name} in evaluation",
     "data.": "would give the arms unequal data; set it in base (an arm may set {allowed})",
 }
-OF_NO_EFFECT_IF_PRETRAINED = {
+NO_EFFECT_IF_PRETRAINED = {
     "model.": "has no effect, because model.pretrained in base determines the architecture; an arm may set {allowed}"
 }
-# Options with a prefix above that an arm may set all the same.
+# Options with a prefix above that an arm may set nevertheless.
 ALLOWED_IN_ARMS = {
     "data.": ("data.shuffle_labels", "data.horizontal_flip", "data.workers", "data.memory_gb"),
     "model.": ("model.dropout", "model.gradient_checkpointing"),
 }
 # Options that have no effect on the result, in addition to CHANGEABLE.
-OF_NO_EFFECT = {"train.log_every"}
+NO_EFFECT = {"train.log_every"}
 SWEEP_SEED = 1_000_000      # added to the first seed of the study for the runs that choose a learning rate
 # An arm's name must not end like a file of the study, because its folder is next to them.
 FILES = (".yaml", ".json", ".html")
@@ -70,7 +70,7 @@ class Arm:
                 f"arms: {self.name!r} is not a valid folder name; use letters, digits, _, -, + and dots, as in "
                 "adagn_scale"
             )
-        rules = UNFAIR | (OF_NO_EFFECT_IF_PRETRAINED if self.config.model.pretrained else {})
+        rules = UNFAIR | (NO_EFFECT_IF_PRETRAINED if self.config.model.pretrained else {})
         for key, (prefix, problem) in itertools.product(self.overrides, rules.items()):
             allowed = ALLOWED_IN_ARMS.get(prefix, ())
             if key.startswith(prefix) and key not in allowed:
@@ -188,7 +188,7 @@ class Study:
     def _problems_of_pair(self, a: Arm, b: Arm) -> Iterator[str]:
         first, second = (arm.config.with_options({"train.seed": 0}) for arm in (a, b))
         # In both directions: at a constant rate a longer run can resume a shorter one, but is still another arm.
-        if {*differences(first, second), *differences(second, first)} - OF_NO_EFFECT:
+        if {*differences(first, second), *differences(second, first)} - NO_EFFECT:
             return
         if a.seed_shift == b.seed_shift:
             yield (

@@ -41,7 +41,7 @@ def read_study(path: Path) -> Study:
 
 
 def study_documents(path: Path) -> dict[str, str]:
-    """Return the files that a study keeps, as names and texts.
+    """Return the files that a study keeps, as names and contents.
 
     They are study.yaml and, if the base is a file, base.yaml, both as given, and resolved.yaml, which has the values of
     all options and can be read on its own.

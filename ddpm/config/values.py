@@ -159,7 +159,7 @@ def _convert_to(value: Any, kind: Any) -> Any:
         raise TypeError
     if kind is float:
         number = float(value)
-        # As text only finite numbers: "nan" and "inf" are more likely mistakes, and 1e400 is infinite.
+        # A string must stand for a finite number: "nan" and "inf" are more likely mistakes, and 1e400 is infinite.
         if math.isnan(number) or (text and math.isinf(number)):
             raise ValueError
         return number

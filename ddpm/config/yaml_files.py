@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ddpm.config.commands import SamplingOptions
+from ddpm.config.commands import ModelSamplingOptions
 from ddpm.config.sections import Config, SampleConfig, flatten
 from ddpm.config.values import accepts_list, field_types, members
 
@@ -39,9 +39,9 @@ def read_yaml(path: Path, example: str = "train: {steps: 100}") -> dict[Any, Any
 
 
 def value_from_text(text: str, kind: Any) -> Any:
-    """Return the plain value that a text on the command line stands for, where the option has the type `kind`.
+    """Return the plain value of a string from the command line, for an option of the type `kind`.
 
-    A list is read as YAML, and `null` as None if the option may be None. Other texts are returned as they are.
+    A list is read as YAML, and `null` as None if the option may be None. Other strings are returned as they are.
     """
     if text in ("null", "~") and NoneType in members(kind):
         return None
@@ -79,7 +79,7 @@ def run_of(path: Path) -> Path | None:
     return next((f for f in near if (f / "config.yaml").is_file() and (f / "run.json").is_file()), None)
 
 
-def sample_settings(options: SamplingOptions) -> SampleConfig:
+def sample_settings(options: ModelSamplingOptions) -> SampleConfig:
     """Return the `sample` section of the run that the model belongs to, if any, with the given options replaced.
 
     Raises:

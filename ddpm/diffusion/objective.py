@@ -100,12 +100,12 @@ def diffusion_loss(
     loss = weigh(snr, parameterization.output_error_per_x_0_error(snr)) * error
     if variance is not None:
         frozen = parameterization.decode(schedule, output.detach().float(), x_t, t)
-        bound = variational_bound(schedule, x_0, x_t, t, frozen._replace(variance_fraction=variance.float()))
+        bound = vlb_term(schedule, x_0, x_t, t, frozen._replace(variance_fraction=variance.float()))
         loss = loss + bound * schedule.num_timesteps / 1000
     return loss
 
 
-def variational_bound(schedule: NoiseSchedule, x_0: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
+def vlb_term(schedule: NoiseSchedule, x_0: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
     """Return one term of the variational bound (Ho et al. 2020, equation 5), in bits per dimension: (B,).
 
     For t > 0 this is the KL divergence of p(x_{t-1} | x_t) from q(x_{t-1} | x_t, x_0); for t = 0 it is the negative

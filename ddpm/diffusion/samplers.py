@@ -127,14 +127,14 @@ class Sampler(NamedTuple):
     Attributes:
         run: the function.
         order: order of convergence for smooth solutions: the error is proportional to num_steps ** -order.
-        points: number of evaluations of the denoiser -> largest number of timesteps that needs at most this many.
+        max_timesteps: budget of evaluations of the denoiser -> largest number of timesteps that keeps to it.
         takes_eta: whether the function has the option `eta`.
         stochastic: whether it draws noise with its default options.
     """
 
     run: Callable[..., Tensor]
     order: int
-    points: Callable[[int], int] = lambda evaluations: evaluations
+    max_timesteps: Callable[[int], int] = lambda evaluations: evaluations
     takes_eta: bool = False
     stochastic: bool = False
 
@@ -145,5 +145,5 @@ SAMPLERS = {
     "dpmpp": Sampler(dpm_solver, order=2),
     "unipc": Sampler(unipc, order=2),
     "euler": Sampler(euler, order=1),
-    "heun": Sampler(heun, order=2, points=lambda evaluations: (evaluations + 1) // 2),
+    "heun": Sampler(heun, order=2, max_timesteps=lambda evaluations: (evaluations + 1) // 2),
 }

@@ -20,7 +20,7 @@ from ddpm.names import lookup
 from ddpm.randomness import Purpose, normal
 
 
-class Walk(NamedTuple):
+class BetweenSeeds(NamedTuple):
     """A point on the path between two seeds.
 
     Attributes:
@@ -34,7 +34,7 @@ class Walk(NamedTuple):
     fraction: float
 
 
-Seed = int | Walk
+Seed = int | BetweenSeeds
 
 
 def seeded_noise(seeds: Sequence[Seed], purpose: Purpose, step: int, shape: tuple[int, ...]) -> Tensor:
@@ -43,7 +43,7 @@ def seeded_noise(seeds: Sequence[Seed], purpose: Purpose, step: int, shape: tupl
     Between two seeds the noise is interpolated spherically: at fraction u it is cos(u pi/2) times the noise of one plus
     sin(u pi/2) times that of the other, which is standard normal at every u.
     """
-    walks = [seed if isinstance(seed, Walk) else Walk(seed, seed, 0.0) for seed in seeds]
+    walks = [seed if isinstance(seed, BetweenSeeds) else BetweenSeeds(seed, seed, 0.0) for seed in seeds]
 
     def noise(ends: list[int]) -> Tensor:
         index = torch.full((len(ends),), step, dtype=torch.int64)
@@ -78,8 +78,8 @@ def class_seeds(labels: Sequence[int], seed: int, num_classes: int) -> list[int]
     return seeds
 
 
-def check_drawing(schedule: NoiseSchedule, sampler: str, steps: int, timestep_spacing: str, eta: float) -> list[int]:
-    """Check a sampler's settings; return the timesteps that it visits with at most `steps` evaluations of the denoiser.
+def plan_timesteps(schedule: NoiseSchedule, sampler: str, steps: int, timestep_spacing: str, eta: float) -> list[int]:
+    """Return the timesteps that a sampler visits with at most `steps` evaluations of the denoiser.
 
     Raises:
         ValueError: for an unknown name, or a number that the sampler or the schedule does not allow.
@@ -91,7 +91,7 @@ def check_drawing(schedule: NoiseSchedule, sampler: str, steps: int, timestep_sp
         able = ", ".join(name for name, other in SAMPLERS.items() if other.takes_eta)
         raise ValueError(f"eta: {sampler} does not take it, so only 0 is possible; use {able}")
     timestep_grid(schedule, steps, timestep_spacing)        # `steps` may not exceed T for any sampler
-    return timestep_grid(schedule, entry.points(steps), timestep_spacing)
+    return timestep_grid(schedule, entry.max_timesteps(steps), timestep_spacing)
 
 
 @torch.no_grad()
@@ -133,7 +133,7 @@ def draw(
         ValueError: for invalid settings, before the network is called.
         Diverged: if an image is not finite.
     """
-    timesteps = check_drawing(schedule, sampler, steps, timestep_spacing, eta)
+    timesteps = plan_timesteps(schedule, sampler, steps, timestep_spacing, eta)
     assert 0 < len(labels) == len(seeds) <= batch_size, (len(labels), len(seeds), batch_size)
     padded = [*range(len(labels)), *[len(labels) - 1] * (batch_size - len(labels))]
     all_seeds = [seeds[i] for i in padded]

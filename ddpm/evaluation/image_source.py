@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpm.atomic import json_digest, read_json
-from ddpm.config.commands import EvaluateCommand, SamplingOptions
+from ddpm.config.commands import EvaluateCommand, ModelSamplingOptions
 from ddpm.config.sections import DataConfig, SampleConfig
 from ddpm.config.values import field_types
 from ddpm.config.yaml_files import read_config, run_of
@@ -193,7 +193,7 @@ def images_from_model(
     rows = [*names, NO_CLASS]
     requests = [Request(rows[c], f"seed{seed:06d}", c, seed) for c, seed in zip(ids, seeds, strict=True)]
     model_labels = pipeline.labels([None if c < 0 else c for c in ids])
-    draw = pipeline.drawer(model_labels, seeds, guide=guide, **settings.sampling_options())
+    draw = pipeline.make_draw_batch(model_labels, seeds, guide=guide, **settings.sampling_options())
     identity = {
         "weights": weights_digest(directory),
         "process": process_digest(pipeline),
@@ -234,7 +234,7 @@ def images_from_disk(command: EvaluateCommand, data: ImageData) -> ImageSource:
     Raises:
         ValueError: if they cannot be read or do not match the reference; or if a sampling option is given.
     """
-    for name in ("count", *field_types(SamplingOptions, "model")):
+    for name in ("count", *field_types(ModelSamplingOptions, "model")):
         if getattr(command, name) is not None:
             raise ValueError(f"{name}: {command.model} contains existing images, not a model; omit the option")
     images = read_images(command.model, data.resolution, data.channels, data.class_names)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpm.diffusion.divergence import Diverged
-from ddpm.diffusion.objective import prior_bound, variational_bound
+from ddpm.diffusion.objective import prior_bound, vlb_term
 from ddpm.diffusion.sampling import from_uint8
 from ddpm.diffusion.schedule import Denoiser, NoiseSchedule, Prediction
 from ddpm.diffusion.timesteps import SIGMA_MAX, logsnr
@@ -198,7 +198,7 @@ def bound_terms(
 
     def bound(x_0: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
         prediction = prediction._replace(x_0=prediction.x_0.clamp(-1, 1))
-        return variational_bound(schedule, x_0, x_t, t, prediction).double()
+        return vlb_term(schedule, x_0, x_t, t, prediction).double()
 
     terms = width * _scores(bound, denoiser, schedule, x_0, labels, indices, t, seed, batch_size)        # (B, S)
     return torch.cat([terms, prior_bound(schedule, x_0).double()[:, None]], dim=1)              # (B, S + 1)

@@ -65,7 +65,7 @@ def projection_inputs(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str
         Layer name -> (B, D); layers with equal inputs share one tensor.
     """
     embeddings = unet.embeddings(timesteps, labels)
-    return {layer.name: embeddings[stage].norms for stage, layers in _by_stage(unet).items() for layer in layers}
+    return {layer.name: embeddings[stage].for_norms for stage, layers in _by_stage(unet).items() for layer in layers}
 
 
 def projection_input_grid(unet: UNet, timesteps: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from ddpm.atomic import json_digest
 from ddpm.config.commands import SampleCommand
 from ddpm.config.sections import SampleConfig
 from ddpm.diffusion.class_labels import NO_CLASS, Label, label_ids
-from ddpm.diffusion.sampling import Seed, Walk, plan_seeds
+from ddpm.diffusion.sampling import BetweenSeeds, Seed, plan_seeds
 from ddpm.io.image_formats import FORMATS, Request
 from ddpm.io.image_writer import write_samples
 from ddpm.io.pipelines import load_pipeline, locate
@@ -78,7 +78,7 @@ def plan_classes(classes: Classes) -> SamplePlan:
 def _plan_rows(rows: Sequence[tuple[str, Sequence[Label | Sequence[Label]], Sequence[Seed]]]) -> SamplePlan:
     """Plan rows of images without a class, given as names, labels and seeds."""
     requests = [
-        Request(name, f"{i:03d}", -1, seed.start if isinstance(seed, Walk) else seed)
+        Request(name, f"{i:03d}", -1, seed.start if isinstance(seed, BetweenSeeds) else seed)
         for name, _, seeds in rows
         for i, seed in enumerate(seeds)
     ]
@@ -103,7 +103,7 @@ def plan_walks(classes: Classes, count: int) -> SamplePlan:
     for c in classes.ids:
         one_more = classes._replace(per_class=classes.per_class + 1)
         for start, end in pairwise(one_more.seeds(c)):
-            walks = [Walk(start, end, i / (count - 1)) for i in range(count)]
+            walks = [BetweenSeeds(start, end, i / (count - 1)) for i in range(count)]
             rows.append((f"{classes.names[c]}, seed {start} to {end}", [classes.label(c)] * count, walks))
     return _plan_rows(rows)
 
@@ -167,7 +167,8 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
             "guide": guide_digest,
             **dataclasses.asdict(settings),
         }
-        draw = pipeline.drawer(pipeline.labels(plan.labels), plan.seeds, guide=guide, **settings.sampling_options())
+        labels = pipeline.labels(plan.labels)
+        draw = pipeline.make_draw_batch(labels, plan.seeds, guide=guide, **settings.sampling_options())
         return plan, record, pipeline.class_names, draw
 
     plan, record, names, draw = first_on_main(processes, prepare)

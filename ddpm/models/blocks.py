@@ -188,6 +188,6 @@ class Stage(nn.Module):
         self.cross_attentions = nn.ModuleList(cross_attentions)
         self.resample = nn.ModuleList(resample)
 
-    def triples(self) -> Iterator[tuple[nn.Module, nn.Module, nn.Module]]:
+    def layers(self) -> Iterator[tuple[nn.Module, nn.Module, nn.Module]]:
         """Yield each residual block with its self-attention and its cross-attention."""
         return zip(self.blocks, self.attentions, self.cross_attentions, strict=True)

@@ -72,9 +72,9 @@ class StageEmbedding(NamedTuple):
     """The embeddings that condition the layers of one stage.
 
     Attributes:
-        norms: input of the projections of the adaptive norms, (B, D).
-        classes: class embedding for cross-attention, (B, D).
+        for_norms: input of the projections of the adaptive norms, (B, D).
+        for_cross_attention: the class embedding, (B, D).
     """
 
-    norms: Tensor
-    classes: Tensor
+    for_norms: Tensor
+    for_cross_attention: Tensor

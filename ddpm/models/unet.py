@@ -270,22 +270,22 @@ class UNet(ModelMixin, ConfigMixin):
         skips = [h]
         for i, stage in enumerate(self.down):
             emb = embs[f"down.{i}"]
-            for layers in stage.triples():
-                h = self._run_triple(layers, h, emb)
+            for layers in stage.layers():
+                h = self._run_layers(layers, h, emb)
                 skips.append(h)
             for resample in stage.resample:
-                h = self._run(resample, h, emb.norms)
+                h = self._run(resample, h, emb.for_norms)
                 skips.append(h)
 
-        for layers in self.mid.triples():
-            h = self._run_triple(layers, h, embs["mid"])
+        for layers in self.mid.layers():
+            h = self._run_layers(layers, h, embs["mid"])
 
         for i, stage in enumerate(self.up):
             emb = embs[f"up.{i}"]
-            for layers in stage.triples():
-                h = self._run_triple(layers, torch.cat([h, skips.pop()], dim=1), emb)
+            for layers in stage.layers():
+                h = self._run_layers(layers, torch.cat([h, skips.pop()], dim=1), emb)
             for resample in stage.resample:
-                h = self._run(resample, h, emb.norms)
+                h = self._run(resample, h, emb.for_norms)
 
         output = self.conv_out(F.silu(self.norm_out(h)))
         return UNetOutput(sample=output) if return_dict else (output,)
@@ -313,14 +313,13 @@ class UNet(ModelMixin, ConfigMixin):
         if classes.ndim == 3:
             time = time[:, None]                                                                        # (B, 1, D)
         conditioning = CONDITIONINGS[self.config.conditioning]
-        norms = F.silu(conditioning.timestep * time + conditioning.classes * classes)         # (B, D) or (B, L, D)
+        emb = F.silu(conditioning.timestep * time + conditioning.classes * classes)           # (B, D) or (B, L, D)
         resolution_index = {stage.size: i for i, stage in enumerate(self.down)}
 
         def at(stage: Stage) -> StageEmbedding:
-            norm_emb, class_emb = (
-                emb if emb.ndim == 2 else emb[:, resolution_index[stage.size]] for emb in (norms, classes)
-            )                                                                                           # (B, D) each
-            return StageEmbedding(norm_emb if stage.conditioned else torch.zeros_like(norm_emb), class_emb)
+            i = resolution_index[stage.size]
+            for_norms, for_classes = (e if e.ndim == 2 else e[:, i] for e in (emb, classes))            # (B, D) each
+            return StageEmbedding(for_norms if stage.conditioned else torch.zeros_like(for_norms), for_classes)
 
         return {name: at(stage) for name, stage in self.stages.items()}
 
@@ -345,11 +344,11 @@ class UNet(ModelMixin, ConfigMixin):
             raise ValueError(f"class_labels: missing; give one id in 0..{self.config.num_classes - 1} per image")
         return torch.zeros(len(timestep), dtype=torch.int64, device=timestep.device)
 
-    def _run_triple(self, layers: tuple[nn.Module, nn.Module, nn.Module], h: Tensor, emb: StageEmbedding) -> Tensor:
+    def _run_layers(self, layers: tuple[nn.Module, nn.Module, nn.Module], h: Tensor, emb: StageEmbedding) -> Tensor:
         block, attention, cross_attention = layers
-        h = self._run(block, h, emb.norms)
-        h = self._run(attention, h, emb.norms)
-        return self._run(cross_attention, h, emb.classes)
+        h = self._run(block, h, emb.for_norms)
+        h = self._run(attention, h, emb.for_norms)
+        return self._run(cross_attention, h, emb.for_cross_attention)
 
     def _run(self, layer: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
 from ddpm.diffusion.objective import diffusion_loss
+from ddpm.diffusion.sampling import from_uint8
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.models.unet import UNet
 from ddpm.processes import describe_devices
@@ -74,7 +75,7 @@ def estimate_cost(
         """Return the seconds of one forward and backward pass (best of two)."""
         prediction, weighting = config.diffusion.prediction, config.diffusion.weighting
         x_0, labels = data.__getitems__([i % len(data) for i in range(images)])
-        x_0, labels = x_0.to(device).float() / 127.5 - 1, labels.to(device)
+        x_0, labels = from_uint8(x_0.to(device)), labels.to(device)
         t = torch.arange(images, device=device) * (schedule.num_timesteps - 1) // images
         taken = []
         for _ in range(2):

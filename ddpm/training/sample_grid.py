@@ -51,7 +51,7 @@ class SampleGrid:
         labels, seeds = plan_seeds(
             range(len(class_names)), settings.per_class, settings.seed, len(self._pipeline.class_names)
         )
-        draw_batch = self._pipeline.drawer(torch.tensor(labels), seeds, **settings.sampling_options())
+        draw_batch = self._pipeline.make_draw_batch(torch.tensor(labels), seeds, **settings.sampling_options())
         drawn = map_batches(self._accelerator, len(labels), settings.batch_size, draw_batch)
 
         def write() -> None:

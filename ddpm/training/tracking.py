@@ -174,7 +174,7 @@ class Trackers:
                 self._trackers.remove(tracker)
 
     def log(self, record: dict[str, Any]) -> None:
-        """Log a record of numbers and texts with its `step` to all trackers; None is an unknown number."""
+        """Log a record of numbers and strings with its `step` to all trackers; None is an unknown number."""
         self._call("log", record)
 
     def image(self, path: Path, step: int) -> None:

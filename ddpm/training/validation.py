@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from ddpm.config.sections import Config, SamplerConfig
-from ddpm.diffusion.sampling import check_drawing
+from ddpm.config.sections import Config, SamplerOptions
+from ddpm.diffusion.sampling import plan_timesteps
 from ddpm.names import did_you_mean
 from ddpm.training.build import build_schedule
 
@@ -21,9 +21,9 @@ def check_config(config: Config) -> None:
         _check_sampler(config, "evaluation", config.evaluation)
 
 
-def _check_sampler(config: Config, section: str, options: SamplerConfig) -> None:
+def _check_sampler(config: Config, section: str, options: SamplerOptions) -> None:
     try:
-        check_drawing(build_schedule(config), options.sampler, options.steps, options.timestep_spacing, options.eta)
+        plan_timesteps(build_schedule(config), options.sampler, options.steps, options.timestep_spacing, options.eta)
     except ValueError as problem:
         raise ValueError(f"{section}.{problem}") from None
     if options.guidance_scale != 1 and config.diffusion.class_dropout_prob == 0:

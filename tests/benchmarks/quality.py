@@ -83,7 +83,7 @@ class Model:
     def draw(self, labels: object = None, **options: object) -> Tensor:
         labels = self.labels if labels is None else self.pipeline.labels(labels)
         seeds = range(FIRST_SEED, FIRST_SEED + len(labels))
-        draw = self.pipeline.drawer(labels, seeds, **{"batch_size": 100, **options})
+        draw = self.pipeline.make_draw_batch(labels, seeds, **{"batch_size": 100, **options})
         return torch.cat([draw(indices) for indices in batches(len(labels), 100)])
 
     def accuracy(self, images: Tensor) -> float | None:

@@ -55,7 +55,7 @@ def main() -> None:
     labels = torch.arange(args.images) % config.num_classes
     seeds = list(range(args.images))
     options = {"steps": args.steps, "guidance_scale": args.guidance_scale, "batch_size": args.batch_size}
-    draw = pipeline.drawer(labels, seeds, **options)
+    draw = pipeline.make_draw_batch(labels, seeds, **options)
 
     seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
     worst, different, total = 0, 0, 0

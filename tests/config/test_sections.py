@@ -17,7 +17,7 @@ from ddpm.config.sections import (
     EvaluationConfig,
     ModelConfig,
     SampleConfig,
-    SamplerConfig,
+    SamplerOptions,
     TrackingConfig,
     TrainConfig,
     differences,
@@ -130,9 +130,9 @@ def test_a_prediction_that_determines_no_image_is_refused() -> None:
 
 
 def test_sampling_and_evaluation_have_the_same_sampler_options() -> None:
-    options = {f.name for f in dataclasses.fields(SamplerConfig)}
+    options = {f.name for f in dataclasses.fields(SamplerOptions)}
     assert EvaluationConfig(guidance_scale=2, eta=0.5, sampler="ddim").sampling_options().keys() == options
-    assert SampleConfig(batch_size=7).sampling_options() == {**SamplerConfig().sampling_options(), "batch_size": 7}
+    assert SampleConfig(batch_size=7).sampling_options() == {**SamplerOptions().sampling_options(), "batch_size": 7}
 
 
 # -------------------------------------------------------------------------------------------------------- differences

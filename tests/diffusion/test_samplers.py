@@ -215,7 +215,7 @@ TOLERANCES = {
 def test_solvers_on_gaussian_data(sampler: str, spacing: str) -> None:
     for name, noise_schedule in PROCESSES.items():
         for budget, tolerance in zip((10, 20, 50), TOLERANCES[sampler, spacing], strict=True):
-            timesteps = timestep_grid(noise_schedule, SAMPLERS[sampler].points(budget), spacing)
+            timesteps = timestep_grid(noise_schedule, SAMPLERS[sampler].max_timesteps(budget), spacing)
             mean, std, evaluations = affine(sampler, noise_schedule, timesteps)
             assert budget - 1 <= evaluations <= budget
             # Of the linear schedule 0.6 % is left at t = 999.
@@ -256,10 +256,10 @@ def test_euler_is_ddim(schedule: str, spacing: str) -> None:
 
 @pytest.mark.parametrize("sampler", DETERMINISTIC)
 def test_evaluations_keep_to_the_budget(sampler: str) -> None:
-    schedule, points = NoiseSchedule(SCHEDULES["cosine"](1000)), SAMPLERS[sampler].points
+    schedule, max_timesteps = NoiseSchedule(SCHEDULES["cosine"](1000)), SAMPLERS[sampler].max_timesteps
     for budget in (1, 2, 3, 4, 9, 10, 33):
-        _, _, evaluations = affine(sampler, schedule, trailing(schedule, points(budget)))
-        assert evaluations == next(n for n in range(1, budget + 1) if points(n) == points(budget))
+        _, _, evaluations = affine(sampler, schedule, trailing(schedule, max_timesteps(budget)))
+        assert evaluations == next(n for n in range(1, budget + 1) if max_timesteps(n) == max_timesteps(budget))
 
 
 @pytest.mark.parametrize("sampler", DETERMINISTIC)

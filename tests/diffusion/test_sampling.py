@@ -9,7 +9,7 @@ from torch import Tensor
 from ddpm.diffusion.divergence import Diverged
 from ddpm.diffusion.guidance import unet_denoiser, with_guidance
 from ddpm.diffusion.samplers import SAMPLERS, Sampler
-from ddpm.diffusion.sampling import Walk, batches, draw, from_uint8, plan_seeds, seeded_noise, to_uint8
+from ddpm.diffusion.sampling import BetweenSeeds, batches, draw, from_uint8, plan_seeds, seeded_noise, to_uint8
 from ddpm.diffusion.schedule import SCHEDULES, Denoiser, NoiseSchedule, Prediction
 from ddpm.models.unet import UNet
 from ddpm.randomness import Purpose, normal
@@ -50,8 +50,8 @@ def test_noise_does_not_know_its_batch(sampler: str, eta: float) -> None:
         images = drawn(toy, schedule, labels, seeds, sampler=sampler, steps=7, eta=eta, size=batch_size)
         outcomes.append((toy.seen, images))
     first_seen, first_images = outcomes[0]
-    points = SAMPLERS[sampler].points(7)
-    assert len(first_seen) == 8 * points and first_images.shape == (8, *SHAPE) and first_images.dtype == torch.uint8
+    timesteps = SAMPLERS[sampler].max_timesteps(7)
+    assert len(first_seen) == 8 * timesteps and first_images.shape == (8, *SHAPE) and first_images.dtype == torch.uint8
     for seen, images in outcomes[1:]:
         assert seen.keys() == first_seen.keys()
         assert all(torch.equal(x_t, first_seen[place]) for place, x_t in seen.items())
@@ -188,12 +188,12 @@ def test_pixels_are_equal_at_the_fixed_batch_and_near_otherwise(sampler: str, gu
 
 def test_a_walk_is_normal_noise_all_the_way() -> None:
     ends = seeded_noise([1, 2], Purpose.INITIAL_NOISE, 0, (64, 64))
-    walk = seeded_noise([Walk(1, 2, u) for u in (0, 0.25, 0.5, 1)], Purpose.INITIAL_NOISE, 0, (64, 64))
+    walk = seeded_noise([BetweenSeeds(1, 2, u) for u in (0, 0.25, 0.5, 1)], Purpose.INITIAL_NOISE, 0, (64, 64))
     assert torch.equal(walk[0], ends[0])
     torch.testing.assert_close(walk[3], ends[1], rtol=0, atol=1e-6)     # cos(pi / 2) is 6e-17
     torch.testing.assert_close(walk[2], (ends[0] + ends[1]) / math.sqrt(2), rtol=0, atol=1e-6)
     for noise in walk:      # 4,096 numbers: standard errors 0.016 and 0.011
         assert abs(float(noise.mean())) < 0.06 and float(noise.std()) == pytest.approx(1, abs=0.045)
-    mixed = seeded_noise([3, Walk(1, 2, 0.25), Walk(5, 5, 0.7)], Purpose.SAMPLER_NOISE, 4, (3,))
+    mixed = seeded_noise([3, BetweenSeeds(1, 2, 0.25), BetweenSeeds(5, 5, 0.7)], Purpose.SAMPLER_NOISE, 4, (3,))
     assert torch.equal(mixed[[0, 2]], seeded_noise([3, 5], Purpose.SAMPLER_NOISE, 4, (3,)))
-    assert torch.equal(mixed[1:2], seeded_noise([Walk(1, 2, 0.25)], Purpose.SAMPLER_NOISE, 4, (3,)))
+    assert torch.equal(mixed[1:2], seeded_noise([BetweenSeeds(1, 2, 0.25)], Purpose.SAMPLER_NOISE, 4, (3,)))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ddpm.config.commands import SampleCommand
 from ddpm.config.sections import SampleConfig
-from ddpm.diffusion.sampling import Walk
+from ddpm.diffusion.sampling import BetweenSeeds
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.io import sample_folder
 from ddpm.io.provenance import weights_digest
@@ -61,7 +61,8 @@ def test_blends_go_from_one_to_the_next() -> None:
 def test_walks_go_from_seed_to_seed() -> None:
     plan = plan_walks(ASKED, 5)
     assert len(plan.requests) == 2 * 2 * 5 and plan.labels[:5] == [2] * 5
-    assert plan.seeds[:2] == [Walk(102, 105, 0.0), Walk(102, 105, 0.25)] and plan.seeds[9] == Walk(105, 108, 1.0)
+    assert plan.seeds[:2] == [BetweenSeeds(102, 105, 0.0), BetweenSeeds(102, 105, 0.25)]
+    assert plan.seeds[9] == BetweenSeeds(105, 108, 1.0)
 
 
 def test_swaps_take_over_from_the_finest_level() -> None:

@@ -82,13 +82,14 @@ def test_only_the_named_depths_are_reached(depths: str) -> None:
                 stage = next((stage for stage in unet.stages if name.startswith(f"{stage}.")), None)
                 if isinstance(module, NORMS["adagn"]):
                     h = torch.randn(1, module.norm.num_channels, 4, 4, generator=torch.Generator().manual_seed(1))
-                    if not torch.equal(module(h, one[stage].norms), module(h, other[stage].norms)):
+                    if not torch.equal(module(h, one[stage].for_norms), module(h, other[stage].for_norms)):
                         reached["norms"].add(stage)
                     elif stage not in SIDES[depths]:
-                        assert not one[stage].norms.any() and not other[stage].norms.any()
+                        assert not one[stage].for_norms.any() and not other[stage].for_norms.any()
                 elif isinstance(module, CrossAttention):
                     h = torch.randn(1, module.q.in_features, 4, 4, generator=torch.Generator().manual_seed(1))
-                    assert not torch.equal(module(h, one[stage].classes), module(h, other[stage].classes))
+                    first, second = one[stage].for_cross_attention, other[stage].for_cross_attention
+                    assert not torch.equal(module(h, first), module(h, second))
                     reached["cross_attention"].add(stage)
         assert reached["norms"] == SIDES[depths]
         assert reached["cross_attention"] == (SIDES[depths] if conditioning == "cross_attention" else set())
@@ -126,9 +127,9 @@ def test_each_resolution_has_its_own_label_and_blends(conditioning: str) -> None
         mixed = unet.embeddings(t, torch.stack([y, (y + 1) % 3], dim=1))
         by_size = {8: unet.embeddings(t, y), 4: unet.embeddings(t, (y + 1) % 3)}
         for name, stage in unet.stages.items():
-            assert torch.equal(mixed[name].norms, by_size[stage.size][name].norms)
-            assert torch.equal(mixed[name].classes, by_size[stage.size][name].classes)
-        half = unet.embeddings(t, 0.5 * weights + 0.5 * weights.roll(1, 0))["mid"].classes
+            assert torch.equal(mixed[name].for_norms, by_size[stage.size][name].for_norms)
+            assert torch.equal(mixed[name].for_cross_attention, by_size[stage.size][name].for_cross_attention)
+        half = unet.embeddings(t, 0.5 * weights + 0.5 * weights.roll(1, 0))["mid"].for_cross_attention
         torch.testing.assert_close(half, (unet.class_embed(y) + unet.class_embed(y.roll(1))) / 2)
 
 

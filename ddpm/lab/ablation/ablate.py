@@ -58,7 +58,7 @@ def ablate(
 
     Args:
         study: the study.
-        documents: names and texts of the files that the directory keeps, as `study_documents` returns them.
+        documents: names and contents of the files that the directory keeps, as `study_documents` returns them.
         path: directory of the study.
         shard: (i, n), for the i-th of n shards.
         dry_run: print the estimated cost and stop.

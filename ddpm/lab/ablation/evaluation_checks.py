@@ -7,7 +7,7 @@ from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import DataConfig
 from ddpm.config.study import Arm, Study
 from ddpm.data import ImageData
-from ddpm.diffusion.sampling import check_drawing
+from ddpm.diffusion.sampling import plan_timesteps
 from ddpm.evaluation.extractors import EXTRACTORS, build_extractor
 from ddpm.evaluation.features import cache_directory
 from ddpm.evaluation.image_source import load_held_out, load_real_images, reference_config
@@ -30,7 +30,7 @@ def check_evaluation(study: Study, data: ImageData) -> None:
         ValueError: if an option cannot work; the message names it, such as evaluation.held_out_split.
     """
     for arm in study.arms:
-        _check_drawing(study, arm)
+        _check_sampler(study, arm)
     command = evaluate_command(study, Path())
     check_extractor(command.extractor)
     try:
@@ -46,10 +46,11 @@ def check_evaluation(study: Study, data: ImageData) -> None:
             raise ValueError(f"evaluation.guide: {problem}") from None
 
 
-def _check_drawing(study: Study, arm: Arm) -> None:
+def _check_sampler(study: Study, arm: Arm) -> None:
     try:
         options = sampling_settings(study, arm.config)
-        check_drawing(build_schedule(arm.config), options.sampler, options.steps, options.timestep_spacing, options.eta)
+        schedule = build_schedule(arm.config)
+        plan_timesteps(schedule, options.sampler, options.steps, options.timestep_spacing, options.eta)
     except ValueError as problem:
         raise ValueError(f"evaluation.{str(problem).removeprefix('sample.')} (arm {arm.name})") from None
     unconditional = study.evaluation.get("guide") is not None or arm.config.diffusion.class_dropout_prob > 0

@@ -20,7 +20,7 @@ def register(study: Study, documents: Mapping[str, str], data: ImageData, path: 
 
     Args:
         study: the study.
-        documents: names and texts of the files that the directory keeps, as `study_documents` returns them.
+        documents: names and contents of the files that the directory keeps, as `study_documents` returns them.
         data: the training images of its arms.
         path: directory of the study; created if it does not exist.
 
