@@ -263,7 +263,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             eta: noise added by ddim, 0 to 1.
             timestep_spacing: an entry of `ddpm.diffusion.timesteps.SPACINGS`.
             batch_size: images per network call; smaller batches are padded. By default the number of labels, but at
-                most 100. Images are identical for the same batch size, and within one grey level for another.
+                most 100. Images are identical for the same batch size, and within one gray level for another.
             noise: initial noise (N, C, H, W), such as that from `invert`; by default that of the seeds.
             clip: whether to clip x_0 to [-1, 1] at each step.
             output_type: `pil`, `np` (N, H, W, C in [0, 1]), `pt` (N, C, H, W in [0, 1]) or `uint8` (N, C, H, W).

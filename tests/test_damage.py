@@ -37,14 +37,14 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, flo
     (CLASSES_KEPT, "inception_score", False),
     (BLUR, "accuracy", False),
     (NOISE, "accuracy", False),
-    (COPIES, "memorised", True),
+    (COPIES, "memorized", True),
     (COPIES, "frechet_distance", False),
 ], ids=lambda x: x[1] if isinstance(x, tuple) else str(x))
 def test_more_damage_is_a_worse_metric(damages: tuple[str, ...], metric: str, rises: bool, damaged: dict) -> None:
     values = [damaged[name][metric] for name in damages]
     for less, more in pairwise(values):
         # Shares of 900 images move by chance; where nothing is left they stay at 0.
-        slack = 0.002 if metric in ("accuracy", "coverage", "precision", "recall", "memorised") else 0
+        slack = 0.002 if metric in ("accuracy", "coverage", "precision", "recall", "memorized") else 0
         assert (more > less - slack) if rises else (more < less + slack), values
     assert (values[-1] > values[0]) == rises and values[-1] != values[0]
 
@@ -58,6 +58,6 @@ def test_swapped_classes_show_in_accuracy_only(damaged: dict) -> None:
 
 
 @pytest.mark.slow
-def test_real_images_are_not_memorised(damaged: dict) -> None:
-    assert damaged["none"]["memorised"] < 0.025         # 1 % is expected, of 898 images
-    assert damaged["100% copies of training images"]["memorised"] > 0.99
+def test_real_images_are_not_memorized(damaged: dict) -> None:
+    assert damaged["none"]["memorized"] < 0.025         # 1 % is expected, of 898 images
+    assert damaged["100% copies of training images"]["memorized"] > 0.99

@@ -153,14 +153,14 @@ def test_names_by_number() -> None:
 
 
 def test_output_types(small: ClassConditionalPipeline) -> None:
-    grey = images(small)
+    gray = images(small)
     pil = images(small, output_type="pil")
     assert [type(image) for image in pil] == [Image.Image] * 2 and pil[0].mode == "L"
-    assert np.array_equal(np.stack([np.asarray(image) for image in pil]), grey[:, 0].numpy())
-    assert torch.equal(images(small, output_type="pt"), grey.float() / 255)
+    assert np.array_equal(np.stack([np.asarray(image) for image in pil]), gray[:, 0].numpy())
+    assert torch.equal(images(small, output_type="pt"), gray.float() / 255)
     assert images(small, output_type="np").shape == (2, 8, 8, 1)
     assert torch.equal(small([0, 2], num_inference_steps=5, guidance_scale=1.5, batch_size=2, output_type="uint8",
-                             return_dict=False)[0], grey)
+                             return_dict=False)[0], gray)
     rgb = quiet(ClassConditionalPipeline.from_parts(small_unet(in_channels=3, out_channels=3), SCHEDULE, "v", NAMES))
     assert images(rgb, output_type="pil")[0].mode == "RGB"
 

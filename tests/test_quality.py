@@ -44,7 +44,7 @@ def test_few_evaluations_do_what_250_ancestral_steps_do(sampler: str, quality: d
 def test_solvers_agree_in_the_end(quality: dict) -> None:
     for r in quality["solvers"]["rows"]:
         if r["sampler"] != "ddpm" and r["steps"] == 50:
-            assert r["difference"] < 4 and r["accuracy"] > 0.94, r      # grey levels; 2.9 at most of 1,000 images
+            assert r["difference"] < 4 and r["accuracy"] > 0.94, r      # gray levels; 2.9 at most of 1,000 images
 
 
 @pytest.mark.slow
@@ -94,9 +94,9 @@ def test_the_class_swap_hands_over(quality: dict) -> None:
 
 @pytest.mark.slow
 def test_other_data_needs_no_classifier_and_few_images(tmp_path: Path) -> None:
-    colours = np.random.default_rng(0).integers(0, 256, (210, 8, 8, 3), np.uint8)
-    np.savez(tmp_path / "colours.npz", images=colours, labels=np.arange(210) % 3)
-    train = [sys.executable, "scripts/train.py", "--data.source", str(tmp_path / "colours.npz")]
+    colors = np.random.default_rng(0).integers(0, 256, (210, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "colors.npz", images=colors, labels=np.arange(210) % 3)
+    train = [sys.executable, "scripts/train.py", "--data.source", str(tmp_path / "colors.npz")]
     train += ["--run-dir", str(tmp_path / "run"), "--train.steps", "1", "--train.batch_size", "8"]
     train += ["--model.channels", "8", "--model.head_channels", "8", "--model.channel_mult", "[1]"]
     train += ["--sample.steps", "1", "--sample.per_class", "1", "--tracking.wandb", "off"]

@@ -1,4 +1,4 @@
-"""A parquet file as CIFAR-10's, a folder of photographs and 28x28 grey images: train, resume, sample."""
+"""A parquet file as CIFAR-10's, a folder of photographs and 28x28 gray images: train, resume, sample."""
 
 import os
 import subprocess
@@ -49,8 +49,8 @@ def folder(tmp_path: Path) -> list[str]:
     return ["--data.source", str(tmp_path / "images"), *size]
 
 
-def grey28(tmp_path: Path) -> list[str]:
-    """28x28 grey, as MNIST; three levels: 28, 14, 7."""
+def gray28(tmp_path: Path) -> list[str]:
+    """28x28 gray, as MNIST; three levels: 28, 14, 7."""
     draws = np.random.default_rng(0)
     for name in ("zero", "one"):
         (tmp_path / "images" / name).mkdir(parents=True)
@@ -61,7 +61,7 @@ def grey28(tmp_path: Path) -> list[str]:
     return ["--data.source", str(tmp_path / "images"), *levels]
 
 
-SHAPES = {cifar10: (3, 32, 32, 10), folder: (3, 16, 16, 3), grey28: (1, 28, 28, 2)}
+SHAPES = {cifar10: (3, 32, 32, 10), folder: (3, 16, 16, 3), gray28: (1, 28, 28, 2)}
 
 
 @pytest.mark.slow
@@ -96,4 +96,4 @@ def test_train_go_on_sample(source, tmp_path):
     assert (tmp_path / "two" / "grid.png").exists()
     for name in images:
         alone, together = (np.asarray(Image.open(tmp_path / d / name)).astype(int) for d in ("out", "two"))
-        assert abs(alone - together).max() <= 1, name       # other batch shape and threads: one grey level
+        assert abs(alone - together).max() <= 1, name       # other batch shape and threads: one gray level

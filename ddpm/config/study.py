@@ -18,7 +18,7 @@ STUDY_METRICS = {
     "frechet_distance": "frechet_distance", "frechet_distance_infinity": "frechet_distance",
     "kernel_distance": "kernel_distance", "inception_score": "inception_score",
     **dict.fromkeys(["precision", "recall", "density", "coverage"], "precision_recall"),
-    "accuracy": "accuracy", "memorised": "memorisation",
+    "accuracy": "accuracy", "memorized": "memorization",
     "denoising_error": "denoising", "bits_per_dim": "bits_per_dim",
 }
 # Prefixes of options that would make the comparison of arms unfair, and what is wrong with them.

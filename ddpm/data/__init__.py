@@ -1,4 +1,4 @@
-"""Labelled images from disk, from the Hugging Face Hub or from scikit-learn, as uint8 tensors."""
+"""Labeled images from disk, from the Hugging Face Hub or from scikit-learn, as uint8 tensors."""
 
 from ddpm.data.images import ImageData
 from ddpm.data.loading import load_data

@@ -27,7 +27,7 @@ class NpzPictures(Pictures):
     Attributes:
         path: of the archive.
         offset: position of the array's first value in the file, in bytes.
-        shape: (N, H, W) for grey pictures, or (N, H, W, 3) for RGB.
+        shape: (N, H, W) for gray pictures, or (N, H, W, 3) for RGB.
     """
 
     path: str
@@ -74,7 +74,7 @@ class _Header(NamedTuple):
 def open_npz(path: Path) -> Arrays:
     """Open an .npz: images uint8 (N, H, W, C) as `images` or `arr_0`, and labels (N,) as `labels` or `arr_1`.
 
-    Grey images may be (N, H, W). An array `class_names` gives the names of the ids. Other arrays are ignored.
+    Gray images may be (N, H, W). An array `class_names` gives the names of the ids. Other arrays are ignored.
 
     Raises:
         ValueError: if it is not an .npz, or its arrays have another type or shape; names the path.
@@ -127,13 +127,13 @@ def _read_header(archive: zipfile.ZipFile, name: str) -> _Header:
 
 
 def _image_shape(name: str, header: _Header) -> tuple[int, ...]:
-    """Return (N, H, W) for grey images or (N, H, W, 3) for RGB, if type and shape are allowed."""
+    """Return (N, H, W) for gray images or (N, H, W, 3) for RGB, if type and shape are allowed."""
     if header.dtype != np.uint8:
         raise ValueError(f"{name} is {header.dtype}; allowed is uint8 from 0 to 255: scale, round and convert")
     shape = header.shape[:3] if header.shape[3:] == (1,) else header.shape
     if not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
         last = "; channels come last, transpose(0, 2, 3, 1)" * (len(shape) == 4 and shape[1] in (1, 3))
-        raise ValueError(f"{name} has shape {header.shape}; allowed: (N, H, W, 3) RGB, (N, H, W, 1) grey{last}")
+        raise ValueError(f"{name} has shape {header.shape}; allowed: (N, H, W, 3) RGB, (N, H, W, 1) gray{last}")
     if 0 in shape:
         raise ValueError(f"{name} has shape {header.shape}; it contains no images")
     return shape

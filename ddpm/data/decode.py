@@ -27,7 +27,7 @@ def unreadable_if_it_fails() -> Iterator[None]:
         raise UnreadableImage(" ".join(str(error).split())) from error
 
 
-def is_grey(image: Image.Image) -> bool:
+def is_gray(image: Image.Image) -> bool:
     """Return whether `image` has brightness only, at any bit depth, with or without transparency."""
     if image.mode == "P":
         palette = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
@@ -36,10 +36,10 @@ def is_grey(image: Image.Image) -> bool:
 
 
 def to_pixels(image: Image.Image, resolution: int, channels: int) -> np.ndarray:
-    """Return `image` upright, centre-cropped to a square and resized.
+    """Return `image` upright, center-cropped to a square and resized.
 
     The EXIF orientation is applied. Transparent pixels are composited over white, because cut-outs and drawings are
-    made for a white page, and because the colour stored under full transparency is arbitrary, usually black. The
+    made for a white page, and because the color stored under full transparency is arbitrary, usually black. The
     central square is resized with an antialiased bicubic filter; images of the right size are unchanged. Depths above 8
     bits are scaled, not clipped: see `_to_8_bits`.
 
@@ -77,7 +77,7 @@ def _flatten(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _to_8_bits(values: np.ndarray, mode: str) -> np.ndarray:
-    """Convert grey values of any depth to uint8.
+    """Convert gray values of any depth to uint8.
 
     `I;16*` holds 0..65535. `I` (32 bits) and `F` (float) have no defined scale, so it is inferred from the image: `I`
     is 0..255 if no value exceeds 255, otherwise 0..65535; `F` is 0..1 if no value exceeds 1, otherwise 0..255.

@@ -1,4 +1,4 @@
-"""ImageData: labelled images as tensors, in memory or decoded on access."""
+"""ImageData: labeled images as tensors, in memory or decoded on access."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from ddpm.data.slices import Part
 
 @dataclass(eq=False)
 class ImageData:
-    """Labelled images of one size, with their class names.
+    """Labeled images of one size, with their class names.
 
     Attributes:
         pixels: uint8 (N, C, H, H), or an object with that `shape` that is indexed by int64 (B,).

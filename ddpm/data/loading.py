@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ddpm.data.decode import UnreadableImage, is_grey, unreadable_if_it_fails
+from ddpm.data.decode import UnreadableImage, is_gray, unreadable_if_it_fails
 from ddpm.data.images import ImageData, OnDemand
 from ddpm.data.records import Pictures, located
 from ddpm.data.slices import parse_split
@@ -34,9 +34,9 @@ def load_data(
     on_bad_image: str = "error",
     memory_gb: float = 4.0,
 ) -> ImageData:
-    """Return the labelled images of a source: upright, square, and of equal size and channels.
+    """Return the labeled images of a source: upright, square, and of equal size and channels.
 
-    The shorter side becomes `resolution` (antialiased), and the centre is kept. Images are decoded once into memory if
+    The shorter side becomes `resolution` (antialiased), and the center is kept. Images are decoded once into memory if
     they fit, otherwise on access. With `skip` all images are decoded once at the beginning in either case, because
     omitting an image later would shift the indices of the others.
 
@@ -49,7 +49,7 @@ def load_data(
             whole split.
         image_column: the column of images; None to infer it.
         label_column: the column of labels (ids or names); None to infer it.
-        channels: 1 (grey) or 3 (RGB); None for 1 if the first image is grey, otherwise 3.
+        channels: 1 (gray) or 3 (RGB); None for 1 if the first image is gray, otherwise 3.
         on_bad_image: `error`, or `skip` to omit and count unreadable images.
         memory_gb: maximum size of images in memory, in 1e9 bytes of uint8 pixels; above 0.
 
@@ -60,7 +60,7 @@ def load_data(
     if resolution is not None and resolution < 1:
         raise ValueError(f"data.resolution: {resolution} is out of range; allowed: 1 or more pixels")
     if channels not in (None, 1, 3):
-        raise ValueError(f"data.channels: {channels} is not one of 1 (grey), 3 (RGB)")
+        raise ValueError(f"data.channels: {channels} is not one of 1 (gray), 3 (RGB)")
     if not memory_gb > 0:
         raise ValueError(f"data.memory_gb: {memory_gb} is out of range; allowed: above 0")
     skip = lookup(ON_BAD_IMAGE, on_bad_image, "data.on_bad_image")
@@ -79,7 +79,7 @@ def load_data(
     store = OnDemand(
         records.pictures,
         rows=rows,
-        channels=channels or (1 if is_grey(first) else 3),
+        channels=channels or (1 if is_gray(first) else 3),
         resolution=resolution or min(first.size),
     )
     fits = math.prod(store.shape) <= memory_gb * 1e9

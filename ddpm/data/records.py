@@ -43,7 +43,7 @@ class Pictures(ABC):
 
 @dataclass(frozen=True)
 class Records:
-    """Labelled pictures.
+    """Labeled pictures.
 
     Attributes:
         pictures: N pictures.
@@ -58,7 +58,7 @@ class Records:
 
 @dataclass(frozen=True)
 class ArrayPictures(Pictures):
-    """Pictures in memory: uint8, grey (N, H, W) or RGB (N, H, W, 3)."""
+    """Pictures in memory: uint8, gray (N, H, W) or RGB (N, H, W, 3)."""
 
     arrays: np.ndarray
 

@@ -67,7 +67,7 @@ def _looks_like_path(source: str) -> bool:
 
 
 def load_digits(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
-    """Return scikit-learn's 1,797 handwritten digits: 8x8, grey, ten classes, included in the installation.
+    """Return scikit-learn's 1,797 handwritten digits: 8x8, gray, ten classes, included in the installation.
 
     Raises:
         ValueError: if `split` is not `train`.

@@ -109,7 +109,7 @@ def vlb_term(schedule: NoiseSchedule, x_0: Tensor, x_t: Tensor, t: Tensor, predi
     """Return one term of the variational bound (Ho et al. 2020, equation 5), in bits per dimension: (B,).
 
     For t > 0 this is the KL divergence of p(x_{t-1} | x_t) from q(x_{t-1} | x_t, x_0); for t = 0 it is the negative
-    log-likelihood of x_0 under a Gaussian discretised to the 256 grey levels (section 3.3). The variance of p is the
+    log-likelihood of x_0 under a Gaussian discretized to the 256 gray levels (section 3.3). The variance of p is the
     learned one, or beta_t if none is learned. The x_0 of the prediction is not clipped here.
     """
     x_0, x_t = x_0.double(), x_t.double()           # the divergence is a small difference of large numbers
@@ -122,7 +122,7 @@ def vlb_term(schedule: NoiseSchedule, x_0: Tensor, x_t: Tensor, t: Tensor, predi
         + (log_variance_q - log_variance_p).exp()
         + (mean_q - mean_p).square() * (-log_variance_p).exp()
     )
-    decoder = -discretised_gaussian_log_likelihood(x_0, mean_p, 0.5 * log_variance_p)
+    decoder = -discretized_gaussian_log_likelihood(x_0, mean_p, 0.5 * log_variance_p)
     nats = torch.where(t[:, None, None, None] == 0, decoder, divergence)
     return nats.mean(dim=(1, 2, 3)).float() / math.log(2)
 
@@ -135,7 +135,7 @@ def prior_bound(schedule: NoiseSchedule, x_0: Tensor) -> Tensor:
     return nats.mean(dim=(1, 2, 3)).float() / math.log(2)
 
 
-def discretised_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+def discretized_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Return the log probability of the bin of width 2/255 around x under a Gaussian, in nats; the end bins are open.
 
     The cumulative distribution function is the approximation of Page (1977, "Approximations to the cumulative normal

@@ -161,10 +161,10 @@ def batches(count: int, batch_size: int) -> list[list[int]]:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Convert images in [-1, 1] to grey levels 0..255."""
+    """Convert images in [-1, 1] to gray levels 0..255."""
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def from_uint8(images: Tensor) -> Tensor:
-    """Convert grey levels 0..255 to images in [-1, 1]."""
+    """Convert gray levels 0..255 to images in [-1, 1]."""
     return images.float() / 127.5 - 1

@@ -76,7 +76,7 @@ class ClassifierNetwork(nn.Module):
 
 
 def untrained_classifier(channels: int, resolution: int, classes: int, draws: torch.Generator) -> ClassifierNetwork:
-    """Build a network whose convolutions are initialised from `draws` and whose logits are 0."""
+    """Build a network whose convolutions are initialized from `draws` and whose logits are 0."""
     with torch.random.fork_rng(devices=[]):     # leaves torch's global generator untouched
         network = ClassifierNetwork(channels, resolution, classes)
     for module in network.modules():

@@ -14,9 +14,9 @@ DEVIATION = (0.229, 0.224, 0.225)
 
 
 class DinoV2:
-    """A self-supervised vision transformer; it agrees with human judgement of images better than Inception.
+    """A self-supervised vision transformer; it agrees with human judgment of images better than Inception.
 
-    Needs the extra `dinov2`. Images are resized to 224x224 (bicubic, antialiased), and grey images are repeated in all
+    Needs the extra `dinov2`. Images are resized to 224x224 (bicubic, antialiased), and gray images are repeated in all
     three channels. The features are the class token after the last norm, 768 for ViT-B/14. There are no logits.
 
     Source: Oquab et al. 2023, arXiv 2304.07193; as a metric, Stein et al. 2023, arXiv 2306.04675. Published FD-DINOv2

@@ -49,9 +49,9 @@ def wilson_interval(successes: int, total: int, count: int | None = None) -> Est
         count: passed on, see `Estimate`.
     """
     value = successes / total
-    centre = (value + Z**2 / (2 * total)) / (1 + Z**2 / total)
+    center = (value + Z**2 / (2 * total)) / (1 + Z**2 / total)
     half = Z / (1 + Z**2 / total) * sqrt(value * (1 - value) / total + Z**2 / (4 * total**2))
     # Set exactly at both ends, where rounding would leave the value outside by 1e-17.
-    low = 0.0 if successes == 0 else centre - half
-    high = 1.0 if successes == total else centre + half
+    low = 0.0 if successes == 0 else center - half
+    high = 1.0 if successes == total else center + half
     return Estimate(value, low, high, count)

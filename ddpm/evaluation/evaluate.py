@@ -22,15 +22,15 @@ from ddpm.evaluation.feature_tables import Features
 from ddpm.evaluation.features import cache_directory, cached_features, feature_digest, tabulate_features
 from ddpm.evaluation.image_metrics import EvaluationFeatures, estimate_json, measure_images
 from ddpm.evaluation.image_source import ReadImages, evaluations_folder, find_models
-from ddpm.evaluation.memorisation import nearest_pairs
+from ddpm.evaluation.memorization import nearest_pairs
 from ddpm.evaluation.metrics import confusion
-from ddpm.evaluation.plots import draw_confusion, draw_neighbours
+from ddpm.evaluation.plots import draw_confusion, draw_neighbors
 from ddpm.evaluation.setup import DENOISER_METRICS, EvaluationSetup, prepare_evaluation
 from ddpm.evaluation.text_table import evaluation_table
 from ddpm.io.provenance import versions
 from ddpm.processes import broadcast_from_main, check_launch, first_on_main, join_processes, on_main
 
-NEIGHBOUR_PAIRS = 10        # in the picture
+NEIGHBOR_PAIRS = 10        # in the picture
 
 
 def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
@@ -164,11 +164,11 @@ def write_evaluation(
         classes = {name: accuracy._asdict() for name, accuracy in class_accuracies(matrix, names).items()}
         with atomic_write(out / "confusion.png") as file:
             draw_confusion(matrix, names).savefig(file, format="png")
-    if features is not None and read is not None and "memorised" in metrics:
-        pairs = nearest_pairs(features.samples.pixels, features.reference.pixels, NEIGHBOUR_PAIRS)
+    if features is not None and read is not None and "memorized" in metrics:
+        pairs = nearest_pairs(features.samples.pixels, features.reference.pixels, NEIGHBOR_PAIRS)
         real = setup.data.__getitems__(pairs.training)[0]
-        with atomic_write(out / "neighbours.png") as file:
-            draw_neighbours(read(pairs.samples.tolist()), real, pairs.distances.tolist()).save(file, "PNG")
+        with atomic_write(out / "neighbors.png") as file:
+            draw_neighbors(read(pairs.samples.tolist()), real, pairs.distances.tolist()).save(file, "PNG")
     result = {
         "model": None if images.pipeline is None else {"name": images.name, "weights": images.identity["weights"]},
         "samples": {

@@ -17,7 +17,7 @@ from ddpm.evaluation.feature_tables import Features, tabulate
 from ddpm.evaluation.reference_classifier import ReferenceClassifier, cached_classifier
 
 IMAGES_PER_TABLE_FILE = 500
-THUMBNAIL_SIZE = 16     # pixels; nearest neighbours are searched among downscaled images
+THUMBNAIL_SIZE = 16     # pixels; nearest neighbors are searched among downscaled images
 TABLE_FORMAT = f"2; area {THUMBNAIL_SIZE}"
 
 

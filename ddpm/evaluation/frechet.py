@@ -1,4 +1,4 @@
-"""Fréchet distance between two sets of features, each modelled as a Gaussian (Heusel et al. 2017, arXiv 1706.08500)."""
+"""Fréchet distance between two sets of features, each modeled as a Gaussian (Heusel et al. 2017, arXiv 1706.08500)."""
 
 from collections.abc import Callable
 from math import sqrt
@@ -55,7 +55,7 @@ def weighted_moments(table: Table, counts: Tensor) -> list[Moments]:
     shift = sums = products = torch.empty(0)
     for first, block in iterate_blocks(table):
         if first == 0:
-            # Means may be far larger than deviations; centring on the first block's mean avoids cancellation.
+            # Means may be far larger than deviations; centering on the first block's mean avoids cancellation.
             shift = block.mean(0)
             sums = block.new_zeros(len(counts), len(shift))
             products = block.new_zeros(len(counts), len(shift), len(shift))

@@ -99,7 +99,7 @@ def read_images(path: Path, resolution: int, channels: int, class_names: Sequenc
     Args:
         path: as for `find_images`.
         resolution: height and width of the reference images.
-        channels: 1 (grey) or 3 (RGB), as in the reference.
+        channels: 1 (gray) or 3 (RGB), as in the reference.
         class_names: of the reference, in the order of ids.
 
     Raises:
@@ -122,7 +122,7 @@ def read_images(path: Path, resolution: int, channels: int, class_names: Sequenc
             digest.update(digests)
             brightest = max(brightest, high)
     if brightest <= 1:
-        raise ValueError(f"{path}: no value is above 1; allowed are grey levels from 0 to 255: multiply by 255")
+        raise ValueError(f"{path}: no value is above 1; allowed are gray levels from 0 to 255: multiply by 255")
     return ImageSet(path, found, labels, resolution, channels, digest.hexdigest())
 
 
@@ -143,7 +143,7 @@ def _pixels(path: Path, pictures: Pictures, index: int, resolution: int, channel
 def _mismatch(image: Image.Image, resolution: int, channels: int) -> str | None:
     """Return how an image differs from the reference format and how to convert it; None if it matches."""
     size, mode = f"{resolution}x{resolution}", MODES[channels]
-    # Pillow silently converts 16-bit colour to 8 bits; only the raw mode of the file shows it.
+    # Pillow silently converts 16-bit color to 8 bits; only the raw mode of the file shows it.
     deep = ";16" in str(getattr(image, "tile", "")) or image.mode in ("I", "F") or image.mode.startswith("I;16")
     if image.size != (resolution, resolution):
         return f"{image.width}x{image.height} pixels, the reference has {size}; resize the images to {size} first"

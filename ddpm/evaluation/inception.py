@@ -17,7 +17,7 @@ class Inception:
 
     Needs the extra `metrics`. torch-fidelity imports torchvision, which must match torch: for a CPU build of torch,
     install torchvision from the same index (https://download.pytorch.org/whl/cpu). Images are resized to 299x299 as in
-    TensorFlow 1, and grey images are repeated in all three channels.
+    TensorFlow 1, and gray images are repeated in all three channels.
 
     Source: Heusel et al. 2017, arXiv 1706.08500; Obukhov et al. 2020, torch-fidelity 0.4.0.
 

@@ -10,8 +10,8 @@ from ddpm.evaluation.estimates import Estimate
 from ddpm.evaluation.feature_tables import Features, Table, random_rows
 from ddpm.evaluation.frechet import PER_FEATURE, frechet_at_infinity, frechet_bootstrap, frechet_distance, moments
 from ddpm.evaluation.kernel import kernel_distance
-from ddpm.evaluation.memorisation import memorised_fraction
-from ddpm.evaluation.neighbours import NEIGHBOURS, precision_recall
+from ddpm.evaluation.memorization import memorized_fraction
+from ddpm.evaluation.neighbors import NEIGHBORS, precision_recall
 
 RESAMPLING_SEED = 0
 MAX_PAIRWISE_IMAGES = 10_000    # maximum per side for metrics that compare all pairs
@@ -90,9 +90,9 @@ def _on_limited_rows(
     return measure
 
 
-def _memorisation(samples: Features, reference: Features, options: Options) -> dict[str, Estimate]:
+def _memorization(samples: Features, reference: Features, options: Options) -> dict[str, Estimate]:
     held_out = None if options.held_out is None else options.held_out.pixels
-    return {"memorised": memorised_fraction(samples.pixels, reference.pixels, held_out)}
+    return {"memorized": memorized_fraction(samples.pixels, reference.pixels, held_out)}
 
 
 def _inception_score(samples: Features, reference: Features, options: Options) -> dict[str, Estimate]:
@@ -126,7 +126,7 @@ METRICS: dict[str, Metric] = {
     "precision_recall": Metric(
         measure=_on_limited_rows(precision_recall),
         better=dict.fromkeys(("precision", "recall", "density", "coverage"), "higher"),
-        needs=lambda reference: NEIGHBOURS + 1,
+        needs=lambda reference: NEIGHBORS + 1,
     ),
     "inception_score": Metric(
         measure=_inception_score,
@@ -141,5 +141,5 @@ METRICS: dict[str, Metric] = {
         why_inapplicable=_why_no_accuracy,
     ),
     # Assumes that the reference is the training data. Its baseline is the 1 % of its definition.
-    "memorisation": Metric(_memorisation, {"memorised": "lower"}, needs=lambda reference: 2, real_baseline=False),
+    "memorization": Metric(_memorization, {"memorized": "lower"}, needs=lambda reference: 2, real_baseline=False),
 }

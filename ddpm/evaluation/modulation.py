@@ -140,7 +140,7 @@ def _by_stage(unet: UNet) -> dict[str, list[ModulatedLayer]]:
 
 @torch.no_grad()
 def summarize_modulation(unet: UNet, num_timesteps: int) -> dict[str, float | None]:
-    """Summarise the modulation at a few timesteps and classes in numbers that training logs.
+    """Summarize the modulation at a few timesteps and classes in numbers that training logs.
 
     Each operation treats all layers together, and the numbers are fetched at once, so this costs little compared with a
     training step.

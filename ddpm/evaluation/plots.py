@@ -1,4 +1,4 @@
-"""Images that accompany an evaluation: the confusion matrix, and nearest neighbours."""
+"""Images that accompany an evaluation: the confusion matrix, and nearest neighbors."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from torch import Tensor
 
-from ddpm.io.pictures import labelled_grid
+from ddpm.io.pictures import labeled_grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,14 +43,14 @@ def draw_confusion(matrix: Tensor, names: Sequence[str]) -> "Figure":
     return figure
 
 
-def draw_neighbours(samples: Tensor, nearest: Tensor, distances: Sequence[float]) -> Image.Image:
-    """Draw the samples that are nearest to real images, each above its nearest neighbour.
+def draw_neighbors(samples: Tensor, nearest: Tensor, distances: Sequence[float]) -> Image.Image:
+    """Draw the samples that are nearest to real images, each above its nearest neighbor.
 
     Args:
         samples: uint8 (M, C, H, W).
         nearest: uint8 (M, C, H, W).
-        distances: of each pair, in grey levels.
+        distances: of each pair, in gray levels.
     """
     low, high = min(distances), max(distances)
-    names = ["sample", "nearest real", f"{low:.1f} to {high:.1f} grey levels apart"]
-    return labelled_grid([list(samples), list(nearest), [nearest[0] * 0 + 255]], names)
+    names = ["sample", "nearest real", f"{low:.1f} to {high:.1f} gray levels apart"]
+    return labeled_grid([list(samples), list(nearest), [nearest[0] * 0 + 255]], names)

@@ -192,7 +192,7 @@ def _build_untrained(data: ImageData, indices: Tensor) -> ClassifierNetwork:
         sums += torch.stack([pixels.sum(dim=(0, 2, 3)), pixels.square().sum(dim=(0, 2, 3))])
     mean, square = sums / (len(chosen) * data.resolution**2)
     network.mean.copy_(mean[:, None, None])
-    network.deviation.copy_((square - mean.square()).clamp(min=1).sqrt()[:, None, None])     # at least one grey level
+    network.deviation.copy_((square - mean.square()).clamp(min=1).sqrt()[:, None, None])     # at least one gray level
     network.spread.fill_(1)
     return network
 

@@ -62,7 +62,7 @@ class EvaluationSetup(NamedTuple):
         missing = None if labels is None else class_without_images(labels, names)
         if name == "accuracy" and missing is not None and self.images.pipeline is None:
             return f"there are no images of class {missing!r}"
-        if name == "memorisation" and self.trained_on_reference is False:
+        if name == "memorization" and self.trained_on_reference is False:
             return "the model was not trained on the reference"
         return describe_shortage(METRICS[name], self.images.count, reference)
 

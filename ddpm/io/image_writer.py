@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from ddpm.atomic import atomic_write, json_digest, write_json
 from ddpm.io.image_formats import FORMATS, BatchFormat, BatchStore, FileLayout, Format, ReadBatch, Request
-from ddpm.io.pictures import labelled_grid
+from ddpm.io.pictures import labeled_grid
 from ddpm.processes import (
     InUse,
     acquire_lock,
@@ -238,4 +238,4 @@ def _grid(layout: FileLayout, read: ReadBatch) -> Image.Image:
     for batch in sorted({index // layout.batch_size for index in wanted}):
         drawn = zip(layout.indices(batch), read(batch), strict=True)
         images |= {index: image.clone() for index, image in drawn if index in wanted}
-    return labelled_grid([[images[index] for index in indices] for indices in shown.values()], rows)
+    return labeled_grid([[images[index] for index in indices] for indices in shown.values()], rows)

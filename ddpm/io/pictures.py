@@ -1,4 +1,4 @@
-"""Conversions between tensors and Pillow images, and labelled image grids."""
+"""Conversions between tensors and Pillow images, and labeled image grids."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -17,7 +17,7 @@ def read_image(file: Path | BytesIO) -> Tensor:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """Convert a grey or RGB image to uint8 (1 or 3, H, W)."""
+    """Convert a gray or RGB image to uint8 (1 or 3, H, W)."""
     pixels = torch.from_numpy(np.array(image))
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
@@ -34,7 +34,7 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).contiguous().numpy())
 
 
-def labelled_grid(rows: Sequence[Sequence[Tensor]], names: Sequence[str], min_pixels: int = 48) -> Image.Image:
+def labeled_grid(rows: Sequence[Sequence[Tensor]], names: Sequence[str], min_pixels: int = 48) -> Image.Image:
     """Draw rows of images with the name of each row on its left.
 
     Args:

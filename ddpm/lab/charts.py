@@ -74,7 +74,7 @@ class Mark(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A labelled row of values, and the reference value drawn as a dashed line."""
+    """A labeled row of values, and the reference value drawn as a dashed line."""
 
     name: str
     marks: Sequence[Mark]

@@ -145,7 +145,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour upsampling followed by a convolution: (B, C, H, W) -> (B, C, 2H, 2W)."""
+    """Nearest-neighbor upsampling followed by a convolution: (B, C, H, W) -> (B, C, 2H, 2W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, h: Tensor) -> Tensor:
-        """Normalise h: (B, C, H, W) -> (B, C, H, W)."""
+        """Normalize h: (B, C, H, W) -> (B, C, H, W)."""
         return torch.group_norm(h, self.num_groups, self.weight, self.bias, self.eps, torch.backends.cudnn.enabled)
 
 
@@ -46,7 +46,7 @@ class RMSNorm(nn.GroupNorm):
         super().__init__(1, channels, eps=EPS)
 
     def forward(self, h: Tensor) -> Tensor:
-        """Normalise h: (B, C, H, W) -> (B, C, H, W)."""
+        """Normalize h: (B, C, H, W) -> (B, C, H, W)."""
         # In 16 bits, squares overflow and small summands are lost.
         mean_square = h.to(torch.promote_types(h.dtype, torch.float32)).square().mean(dim=(1, 2, 3), keepdim=True)
         h = (h * (mean_square + EPS).rsqrt()).to(h.dtype)                                               # (B, C, H, W)
@@ -83,7 +83,7 @@ class AdaptiveNorm(nn.Module):
         self.proj = nn.Linear(emb_channels, len(self.modulation) * channels)
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
-        """Normalise and modulate: (B, C, H, W), (B, D) -> (B, C, H, W)."""
+        """Normalize and modulate: (B, C, H, W), (B, D) -> (B, C, H, W)."""
         raise NotImplementedError
 
 
@@ -96,7 +96,7 @@ class AdaGN(AdaptiveNorm):
     modulation = ("scale", "shift")
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
-        """Normalise and modulate: (B, C, H, W), (B, D) -> (B, C, H, W)."""
+        """Normalize and modulate: (B, C, H, W), (B, D) -> (B, C, H, W)."""
         scale, shift = self.proj(emb)[:, :, None, None].chunk(2, dim=1)                                 # (B, C, 1, 1)
         return self.norm(h) * (1 + scale) + shift
 
@@ -107,7 +107,7 @@ class AdaGNScale(AdaptiveNorm):
     modulation = ("scale",)
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
-        """Normalise and modulate: (B, C, H, W), (B, D) -> (B, C, H, W)."""
+        """Normalize and modulate: (B, C, H, W), (B, D) -> (B, C, H, W)."""
         scale = self.proj(emb)[:, :, None, None]                                                        # (B, C, 1, 1)
         return self.norm(h) * (1 + scale)
 
@@ -118,7 +118,7 @@ class AdaGNShift(AdaptiveNorm):
     modulation = ("shift",)
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
-        """Normalise and modulate: (B, C, H, W), (B, D) -> (B, C, H, W)."""
+        """Normalize and modulate: (B, C, H, W), (B, D) -> (B, C, H, W)."""
         shift = self.proj(emb)[:, :, None, None]                                                        # (B, C, 1, 1)
         return self.norm(h) + shift
 
@@ -161,7 +161,7 @@ class AdditiveGroupNorm(AdaptiveNorm):
     shift_before_norm = True
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
-        """Modulate and normalise: (B, C, H, W), (B, D) -> (B, C, H, W)."""
+        """Modulate and normalize: (B, C, H, W), (B, D) -> (B, C, H, W)."""
         shift = self.proj(emb)[:, :, None, None]                                                        # (B, C, 1, 1)
         return self.norm(h + shift)
 

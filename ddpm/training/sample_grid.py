@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from ddpm.atomic import atomic_write
 from ddpm.config.sections import Config
 from ddpm.diffusion.sampling import plan_seeds
-from ddpm.io.pictures import labelled_grid
+from ddpm.io.pictures import labeled_grid
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import broadcast_from_main, map_batches, on_main
 from ddpm.training.tracking import Trackers
@@ -59,7 +59,7 @@ class SampleGrid:
             file = self.file(step)
             file.parent.mkdir(exist_ok=True)
             with atomic_write(file) as stream:
-                labelled_grid(rows, class_names).save(stream, format="PNG")
+                labeled_grid(rows, class_names).save(stream, format="PNG")
             trackers.image(file, step)
 
         on_main(self._accelerator, write)

@@ -26,7 +26,7 @@ from ddpm.evaluation.metrics import METRICS, Options
 from ddpm.evaluation.reference_classifier import ReferenceClassifier, cached_classifier
 
 COLUMNS = ("frechet_distance", "frechet_distance_infinity", "kernel_distance", "precision", "recall", "density",
-           "coverage", "inception_score", "accuracy", "memorised")
+           "coverage", "inception_score", "accuracy", "memorized")
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
@@ -42,7 +42,7 @@ def blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def add_noise(images: Tensor, sigma: float) -> Tensor:
-    """Add Gaussian noise of `sigma` grey levels."""
+    """Add Gaussian noise of `sigma` gray levels."""
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     return (images + sigma * noise).round().clamp(0, 255).to(torch.uint8)
 

@@ -6,7 +6,7 @@ python tests/benchmarks/quality.py runs/cifar10_small --out quality --only solve
 Digits are classified by scikit-learn's SVC, trained on the pixels of 1,500 real images. For other data there is no
 classifier, so accuracies and the class swap are left out. Other measures apply to any data: the Fréchet distance
 between real and generated images in pixels (means over at most 8x8 blocks, in [-1, 1]), and the root mean square
-difference in grey levels from images that 200 evaluations of UniPC generate from the same noise.
+difference in gray levels from images that 200 evaluations of UniPC generate from the same noise.
 Writes quality.json and a plot.
 """
 
@@ -153,7 +153,7 @@ def guidance(setup: Model, out: Path) -> dict:
     left.set_ylabel("classified as their class", color="tab:blue")
     right = left.twinx()
     right.plot(SCALES, [r["diversity"] for r in rows], "s--", color="tab:orange")
-    right.set_ylabel("diversity within a class\n(grey levels)", color="tab:orange")
+    right.set_ylabel("diversity within a class\n(gray levels)", color="tab:orange")
     fig.tight_layout()
     fig.savefig(out / "guidance.png", dpi=110)
     return {"rows": rows, "seconds": medians, "share of steps inside the interval": share}

@@ -5,7 +5,7 @@ python tests/benchmarks/sampling.py runs/digits8
 
 UNet2DModel has one number of groups for all widths, hence 8 groups. The two sides alternate in one run, batch by
 batch; the result is the ratio of their median rates. Both start from the same noise, so their images must agree up to
-rounding, which is one grey level.
+rounding, which is one gray level.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def main() -> None:
     print(f"{args.images} images, {args.steps} steps, guidance {args.guidance_scale}, batches of {args.batch_size}")
     ratio = rates["ours"] / rates["theirs"]
     print(f"ours {rates['ours']:.1f} images/s, theirs {rates['theirs']:.1f}: ratio {ratio:.2f}")
-    print(f"largest difference {worst} grey levels; {different} of {total} pixels differ at all")
+    print(f"largest difference {worst} gray levels; {different} of {total} pixels differ at all")
 
 
 if __name__ == "__main__":

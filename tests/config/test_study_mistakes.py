@@ -60,7 +60,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"arms": arms(b={"seed_shift": "x"})}, ["arms.b", "seed_shift", "'x'", "whole number"],
     ),
     "a shift below the first seed": ({"arms": arms(b={"seed_shift": -1})}, ["seeds", "seed_shift -1 of b", "2^62 - 1"]),
-    "misspelt shift": ({"arms": arms(b={"seed_shfit": 1})}, ["arms.b", "seed_shfit", "did you mean seed_shift?"]),
+    "misspelled shift": ({"arms": arms(b={"seed_shfit": 1})}, ["arms.b", "seed_shfit", "did you mean seed_shift?"]),
     "unknown option": ({"arms": arms(b={"model.nrom": 1})}, ["arms.b", "model.nrom", "did you mean model.norm?"]),
     "unknown choice": ({"arms": arms(b={"model.norm": "adagm"})}, ["arms.b", "model.norm", "did you mean adagn?"]),
     "unknown section": ({"base": {"trian": {"steps": 1}}}, ["base", "trian.steps", "did you mean train.steps?"]),
@@ -85,7 +85,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "number of seeds": ({"seeds": 3}, ["seeds: 3", "list of whole numbers"]),
     "unknown deciding metric": ({"metric": "denoising_eror"}, ["metric", "did you mean denoising_error?"]),
     "metric that is not measured": (
-        {"evaluation": {"metrics": "accuracy, memorisation"}},
+        {"evaluation": {"metrics": "accuracy, memorization"}},
         ["metric: denoising_error", "add denoising to evaluation.metrics"],
     ),
     "unknown metric": ({"evaluation": {"metrics": "acuracy"}}, ["evaluation.metrics", "did you mean accuracy?"]),

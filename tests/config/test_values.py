@@ -10,7 +10,7 @@ import pytest
 
 from ddpm.config.values import CheckedOptions, accepts_list, at_least, convert_mapping, convert_value
 
-Colour = Literal["red", "green", "off"]
+Color = Literal["red", "green", "off"]
 
 CONVERTED = [
     (3, int, 3),
@@ -32,15 +32,15 @@ CONVERTED = [
     ("7", int | None, 7),
     (None, str | None, None),
     ("null", str | None, "null"),
-    ("red", Colour, "red"),
-    ("off", Colour, "off"),
-    (None, Colour | None, None),
+    ("red", Color, "red"),
+    ("off", Color, "off"),
+    (None, Color | None, None),
     ([1, "2"], list[float], [1.0, 2.0]),
     ((1, 2), list[int], [1, 2]),
     ([], list[int], []),
     (["a"], list[Path], [Path("a")]),
-    ("red", list[int] | Colour, "red"),
-    ([4], list[int] | Colour, [4]),
+    ("red", list[int] | Color, "red"),
+    ([4], list[int] | Color, [4]),
     ([0.3, 3], list[float] | None, [0.3, 3.0]),
 ]
 
@@ -72,13 +72,13 @@ REFUSED: list[tuple[Any, Any, list[str]]] = [
     (3, str, ["3", "text"]),
     (False, str, ["False", "quotes"]),
     (3, Path, ["3", "path"]),
-    ("rod", Colour, ["'rod'", "red, green, off", "did you mean red?"]),
-    (False, Colour, ["False", "red, green, off", "quotes"]),
+    ("rod", Color, ["'rod'", "red, green, off", "did you mean red?"]),
+    (False, Color, ["False", "red, green, off", "quotes"]),
     ("8", list[int], ["'8'", "list", "[8, 16]"]),
     (8, list[int], ["8", "list", "[8, 16]"]),
     ([1, "x"], list[float], ["'x'", "list of numbers"]),
-    ([4.0], list[int] | Colour, ["[4.0]", "list of whole numbers", "red, green, off"]),
-    ("gren", list[int] | Colour, ["'gren'", "did you mean green?"]),
+    ([4.0], list[int] | Color, ["[4.0]", "list of whole numbers", "red, green, off"]),
+    ("gren", list[int] | Color, ["'gren'", "did you mean green?"]),
     ("x", int | None, ["'x'", "whole number", "null"]),
 ]
 
@@ -117,11 +117,11 @@ def test_fields_of_a_dataclass_are_converted_and_checked() -> None:
 
 
 def test_what_a_type_accepts() -> None:
-    assert accepts_list(list[int] | Colour) and accepts_list(list[float] | None) and not accepts_list(str | None)
+    assert accepts_list(list[int] | Color) and accepts_list(list[float] | None) and not accepts_list(str | None)
 
 
 def test_null_is_offered_in_a_file_but_not_for_an_option_of_a_command() -> None:
     for offer_null in (True, False):
         with pytest.raises(ValueError, match="rod") as refused:
-            convert_value("rod", Colour | None, "key", offer_null=offer_null)
+            convert_value("rod", Color | None, "key", offer_null=offer_null)
         assert ("null" in str(refused.value)) == offer_null

@@ -19,12 +19,12 @@ LABELS = np.array([2, 0, 1, 1, 0, 2])
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-@pytest.mark.parametrize("grey", [False, True])
-def test_source(grey: bool, save: Callable, tmp_path: Path) -> None:
-    pixels = PIXELS[..., :1] if grey else PIXELS
+@pytest.mark.parametrize("gray", [False, True])
+def test_source(gray: bool, save: Callable, tmp_path: Path) -> None:
+    pixels = PIXELS[..., :1] if gray else PIXELS
     save(tmp_path / "a.npz", pixels, LABELS)
     save(tmp_path / "b.npz", labels=LABELS, other=np.zeros(3), images=pixels, class_names=np.array(["x", "y", "z"]))
-    if grey:
+    if gray:
         save(tmp_path / "c.npz", pixels[..., 0], LABELS)
     for path in tmp_path.glob("*.npz"):
         data = load_data(str(path))

@@ -57,7 +57,7 @@ def refuses(*fragments: str, source: str = "data", **options: object) -> None:
     [
         ({"resolution": 0}, ["data.resolution: 0", "1 or more"]),
         ({"resolution": -3}, ["data.resolution: -3"]),
-        ({"channels": 4}, ["data.channels: 4", "1 (grey), 3 (RGB)"]),
+        ({"channels": 4}, ["data.channels: 4", "1 (gray), 3 (RGB)"]),
         ({"channels": 0}, ["data.channels: 0"]),
         ({"on_bad_image": "skp"}, ["data.on_bad_image: 'skp'", "error, skip", "did you mean skip?"]),
         ({"memory_gb": 0}, ["data.memory_gb: 0", "above 0"]),

@@ -32,7 +32,7 @@ def test_rows_are_those_of_the_datasets_library(count: int) -> None:
 
 
 @pytest.mark.parametrize("percent", range(0, 101, 7))
-def test_neighbouring_parts_share_nothing_and_leave_nothing_out(percent: int) -> None:
+def test_neighboring_parts_share_nothing_and_leave_nothing_out(percent: int) -> None:
     for count in (3, 10, 999, 1797):
         bound = parse_split(f"train[:{percent}%]")
         rest = parse_split(f"train[{percent}%:]")

@@ -18,7 +18,7 @@ from ddpm.diffusion.objective import (
     TIMESTEP_SAMPLERS,
     WEIGHTINGS,
     diffusion_loss,
-    discretised_gaussian_log_likelihood,
+    discretized_gaussian_log_likelihood,
     low_discrepancy_timesteps,
     prior_bound,
     split_output,
@@ -90,11 +90,11 @@ def test_bound_of_a_perfect_prediction_is_0() -> None:
     torch.testing.assert_close(vlb_term(LINEAR, x_0, x_t, t, perfect), torch.zeros(len(t)), rtol=0, atol=1e-15)
 
 
-def test_first_term_is_the_likelihood_of_a_grey_level() -> None:
+def test_first_term_is_the_likelihood_of_a_gray_level() -> None:
     # Page's approximation is within 2e-4 of the exact probability, so levels worth 0.02 or more are within 2 %.
     levels = torch.linspace(-1, 1, 256, dtype=torch.float64).view(1, 1, 16, 16)
     for mean, std in ((0.1, 0.02), (-0.99, 0.01), (1.0, 0.01)):
-        found = discretised_gaussian_log_likelihood(
+        found = discretized_gaussian_log_likelihood(
             levels, torch.full_like(levels, mean), torch.tensor(math.log(std), dtype=torch.float64)
         ).exp()
         assert float(found.sum()) == pytest.approx(1, abs=256e-12)      # each is at least 1e-12
@@ -107,7 +107,7 @@ def test_first_term_is_the_likelihood_of_a_grey_level() -> None:
     x_t = LINEAR.q_sample(x_0, t, torch.ones_like(x_0))
     bits = vlb_term(LINEAR, x_0, x_t, t, Prediction(x_0 + 0.01, torch.ones_like(x_0)))
     std = 0.5 * LINEAR.betas[0].log()
-    expected = -discretised_gaussian_log_likelihood(x_0, x_0 + 0.01, std).mean() / math.log(2)
+    expected = -discretized_gaussian_log_likelihood(x_0, x_0 + 0.01, std).mean() / math.log(2)
     assert float(bits) == pytest.approx(float(expected), rel=1e-6)      # float32
 
 

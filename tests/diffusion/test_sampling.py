@@ -131,7 +131,7 @@ def test_what_is_not_finite_is_refused(value: float, refused) -> None:
         draw(broken, schedule, torch.tensor([0, 2, 1]), [7, 8, 9], SHAPE, "cpu", sampler="ddim", steps=3, batch_size=4)
 
 
-def test_grey_levels() -> None:
+def test_gray_levels() -> None:
     levels = torch.arange(256).view(1, 1, 16, 16)
     assert torch.equal(to_uint8(levels / 127.5 - 1), levels.to(torch.uint8))
     assert to_uint8(torch.tensor([-9.0, 9.0])).tolist() == [0, 255]

@@ -61,5 +61,5 @@ def test_grids_that_are_even_on_a_scale(terminal: str) -> None:
     for spacing, scale in (("logsnr", lambda x: x.log()), ("karras", lambda x: x ** (1 / 7))):
         grid = timestep_grid(schedule, 20, spacing)
         gaps = -scale(levels[grid]).diff()
-        # Timesteps are whole, so strides differ; by more where neighbouring noise levels lie far apart, at both ends.
+        # Timesteps are whole, so strides differ; by more where neighboring noise levels lie far apart, at both ends.
         assert grid[-1] == 0 and float(gaps[2:-2].max() / gaps[2:-2].min()) < 1.3, spacing

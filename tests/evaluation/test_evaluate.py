@@ -68,7 +68,7 @@ def test_all_metrics_are_reported(whole: dict) -> None:
     for name, metric in whole["metrics"].items():
         assert np.isfinite(metric["value"]) and metric["count"] > 0 and metric["better"] in ("lower", "higher"), name
         assert metric["low"] is None or metric["low"] <= metric["value"] <= metric["high"], name
-        real_baseline = name not in ("memorised", "denoising_error", "bits_per_dim")
+        real_baseline = name not in ("memorized", "denoising_error", "bits_per_dim")
         assert (metric["real_baseline"] is not None) == real_baseline, name
     assert len(whole["denoising"]) == 10
 
@@ -101,7 +101,7 @@ def test_class_proportions_are_those_of_the_reference(whole: dict, model: Path) 
 def test_pictures_and_samples_are_kept(model: Path, whole: dict) -> None:
     (folder,) = (path.parent for path in model.glob("evaluations/*/evaluation.json"))
     assert folder.name.startswith("ddim2-classifier-")
-    for name in ("confusion.png", "neighbours.png"):
+    for name in ("confusion.png", "neighbors.png"):
         assert len(Image.open(folder / name).convert("L").getcolors(1 << 20)) > 5
     drawn = folder / whole["samples"]["folder"]
     assert len([*drawn.glob("*/seed*.png")]) == 300
@@ -177,7 +177,7 @@ def test_real_images_are_at_the_real_baseline(tmp_path: Path) -> None:
     images, labels = data.__getitems__(torch.arange(0, len(data), 2))
     np.savez(tmp_path / "half.npz", images.permute(0, 2, 3, 1).numpy(), labels.numpy())
     found = run(tmp_path / "half.npz", steps=None, count=None)["metrics"]
-    assert found["memorised"]["value"] == 1.0           # they are the reference's own
+    assert found["memorized"]["value"] == 1.0           # they are the reference's own
     assert found["frechet_distance"]["value"] < found["frechet_distance"]["real_baseline"]["value"]
     assert found["accuracy"]["value"] > 0.95
 

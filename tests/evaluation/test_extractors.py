@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 HAS_TORCH_FIDELITY = importlib.util.find_spec("torch_fidelity") is not None
 HAS_TRANSFORMERS = importlib.util.find_spec("transformers") is not None
 
-COLOURED = SimpleNamespace(channels=3, resolution=8)
+COLORED = SimpleNamespace(channels=3, resolution=8)
 
 
 def images_of(count: int, channels: int = 3, size: int = 8) -> Tensor:
@@ -130,7 +130,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     sys.modules.pop("mine_for_test", None)
-    return lambda name: build_extractor(name if ":" in name else f"mine_for_test:{name}", COLOURED, CPU, tmp_path)
+    return lambda name: build_extractor(name if ":" in name else f"mine_for_test:{name}", COLORED, CPU, tmp_path)
 
 
 def test_custom_extractors(own) -> None:
@@ -262,9 +262,9 @@ def test_inception_with_its_weights_in_place(data: ImageData, tmp_path: Path, fa
     fake_fidelity.parent.mkdir(parents=True)
     torch.save({f"layer.{name}": values for name, values in layer.state_dict().items()}, fake_fidelity)
     extractor = build_extractor("inception", data, CPU, tmp_path)
-    grey = images_of(40, 1)
-    features, logits = extractor.extract(grey)
-    expected = layer(grey.float().mean(dim=(2, 3)).expand(-1, 3)).detach()
+    gray = images_of(40, 1)
+    features, logits = extractor.extract(gray)
+    expected = layer(gray.float().mean(dim=(2, 3)).expand(-1, 3)).detach()
     torch.testing.assert_close(features, expected)
     torch.testing.assert_close(logits, -expected)
 
@@ -326,13 +326,13 @@ class FakeDino(nn.Module):
 
 
 @pytest.mark.parametrize("size", [8, 224, 300])
-def test_dinov2_gets_normalised_images(
+def test_dinov2_gets_normalized_images(
     data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(Dinov2Model=FakeDino))
     extractor = build_extractor("dinov2", data, CPU, tmp_path)
-    grey = (torch.arange(33) * 7).to(torch.uint8)[:, None, None, None].expand(-1, 1, size, size)
-    features, logits = extractor.extract(grey)
+    gray = (torch.arange(33) * 7).to(torch.uint8)[:, None, None, None].expand(-1, 1, size, size)
+    features, logits = extractor.extract(gray)
     values = torch.arange(33)[:, None] * 7 / 255
     expected = (values - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)        # float32 means of 50,176 pixels

@@ -225,12 +225,12 @@ TURNED[0x0112] = 6
 BAD = {
     "small": (stored(RGB.resize((4, 4))), "4x4 pixels", "resize the images to 8x8"),
     "wide": (stored(RGB.resize((9, 8))), "9x8 pixels", "resize the images to 8x8"),
-    "grey": (stored(RGB.convert("L")), "mode L", "convert('RGB')"),
+    "gray": (stored(RGB.convert("L")), "mode L", "convert('RGB')"),
     "palette": (stored(RGB.convert("P")), "mode P", "convert('RGB')"),
     "transparent": (stored(RGB.convert("RGBA")), "transparency", "background"),
     "ink": (stored(RGB.convert("CMYK"), "TIFF"), "CMYK", "convert('RGB')"),
     "bits": (stored(RGB.convert("1")), "mode 1", "convert('RGB')"),
-    "deep grey": (stored(Image.fromarray(np.full((SIDE, SIDE), 4000, np.uint16))), "8 bits", "save the images"),
+    "deep gray": (stored(Image.fromarray(np.full((SIDE, SIDE), 4000, np.uint16))), "8 bits", "save the images"),
     "deep": (deep(), "8 bits", "save the images"),
     "float": (stored(Image.fromarray(np.ones((SIDE, SIDE), np.float32)), "TIFF"), "8 bits", "save the images"),
     "film": (stored(RGB, save_all=True, append_images=[Image.fromarray(pixels()[1])]), "one frame", "save each"),
@@ -252,7 +252,7 @@ def test_images_that_would_need_a_conversion(bad: str, tmp_path: Path) -> None:
     assert all(fragment in str(caught.value) for fragment in fragments), str(caught.value)
 
 
-def test_colour_for_a_grey_reference(tmp_path: Path) -> None:
+def test_color_for_a_gray_reference(tmp_path: Path) -> None:
     refuses(save_flat(tmp_path), "RGB", "convert('L')", channels=1)
 
 
@@ -269,7 +269,7 @@ def test_errors_name_the_row(tmp_path: Path) -> None:
     [
         ([pixels() / 255], ["float64; allowed is uint8 from 0 to 255"]),
         ([pixels().transpose(0, 3, 1, 2)], ["channels come last"]),
-        ([pixels() // 128], ["allowed are grey levels from 0 to 255"]),
+        ([pixels() // 128], ["allowed are gray levels from 0 to 255"]),
         ([pixels() * 0], ["multiply by 255"]),
         ([pixels(), np.arange(COUNT)], ["row 5: label 5 ", "allowed are 0 to 4"]),
         ([pixels(), np.arange(COUNT) - 1], ["label all or none"]),

@@ -21,7 +21,7 @@ SETTINGS = EvaluationConfig(every=1, count=300)
 
 
 class Levels:
-    """An extractor whose features are some grey levels of an image."""
+    """An extractor whose features are some gray levels of an image."""
 
     digest = "levels"
 

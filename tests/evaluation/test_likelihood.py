@@ -70,13 +70,13 @@ def direct_bound(
         def mean(estimate: Tensor, t: int = t, x_t: Tensor = x_t) -> Tensor:
             return (before[t].sqrt() * beta[t] * estimate + (1 - beta[t]).sqrt() * (1 - before[t]) * x_t) / (1 - now[t])
 
-        centre = mean(found.x_0.double().clamp(-1, 1))
+        center = mean(found.x_0.double().clamp(-1, 1))
         if t == 0:
-            upper, lower = ((x_0 + side / 255 - centre) / std for side in (1, -1))
+            upper, lower = ((x_0 + side / 255 - center) / std for side in (1, -1))
             upper[x_0 == 1], lower[x_0 == -1] = torch.inf, -torch.inf
             nats = -(page(upper) - page(lower)).clamp(min=1e-12).log()
         else:
-            nats = kl_divergence(Normal(mean(x_0), smallest[t].sqrt()), Normal(centre, std))
+            nats = kl_divergence(Normal(mean(x_0), smallest[t].sqrt()), Normal(center, std))
         terms.append(float(nats.mean()) / math.log(2))
     prior = kl_divergence(Normal(now[-1].sqrt() * x_0, (1 - now[-1]).sqrt()), Normal(0.0, 1.0))
     return [*terms, float(prior.mean()) / math.log(2)]
@@ -151,7 +151,7 @@ def test_the_exact_reverse_process_needs_the_entropy(schedule: NoiseSchedule) ->
     model = Normal(torch.tensor(0.0, dtype=torch.float64), SPREAD)
     nats = -(model.cdf(x_0 + 1 / 255) - model.cdf(x_0 - 1 / 255)).log().mean(dim=(1, 2, 3))
     difference = terms.sum(dim=1) - nats / math.log(2)
-    # Of the noise; and up to 2e-3 because the first term's Gaussian is as narrow as a grey level where beta_0 is small.
+    # Of the noise; and up to 2e-3 because the first term's Gaussian is as narrow as a gray level where beta_0 is small.
     assert abs(float(difference.mean())) < 4 * float(difference.std()) / math.sqrt(32) + 2e-3
     assert float(difference.std()) / math.sqrt(32) < 0.02 < 5 < float(bits_per_dim(terms).value)
 

@@ -134,6 +134,6 @@ def test_infinity_is_left_out_where_images_are_too_few() -> None:
 def test_held_out_images_make_the_baseline() -> None:
     near = REFERENCE._replace(pixels=REFERENCE.pixels + 1e-6)
     copies = SAMPLES._replace(pixels=REFERENCE.pixels[:300] + 1e-3)
-    measure = METRICS["memorisation"].measure
-    assert measure(copies, REFERENCE, OPTIONS)["memorised"].value == 1
-    assert measure(copies, REFERENCE, OPTIONS._replace(held_out=near))["memorised"].value == 0
+    measure = METRICS["memorization"].measure
+    assert measure(copies, REFERENCE, OPTIONS)["memorized"].value == 1
+    assert measure(copies, REFERENCE, OPTIONS._replace(held_out=near))["memorized"].value == 0

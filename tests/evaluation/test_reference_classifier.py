@@ -208,7 +208,7 @@ def test_shifts_repeat_the_border() -> None:
     assert len({at[0] for at in found}) > 15        # of 25; 64 draws miss less than two of them on average
 
 
-def test_features_do_not_depend_on_neighbours(classifier: ReferenceClassifier, digits: ImageData) -> None:
+def test_features_do_not_depend_on_neighbors(classifier: ReferenceClassifier, digits: ImageData) -> None:
     images = digits.__getitems__(range(300))[0]
     together = classifier.extract(images)
     alone = classifier.extract(images[200:203])

@@ -219,16 +219,16 @@ def test_evaluation_writes_all_metrics(commands: Commands, evaluations: tuple[di
     here, _ = evaluations
     assert {*here["metrics"]} >= {
         "frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage", "inception_score",
-        "accuracy", "memorised", "denoising_error", "bits_per_dim",
+        "accuracy", "memorized", "denoising_error", "bits_per_dim",
     }
     assert not here["skipped"]
-    assert (commands.folder / "evaluated_gpu" / "neighbours.png").is_file()
+    assert (commands.folder / "evaluated_gpu" / "neighbors.png").is_file()
 
 
 def test_metrics_are_those_of_the_cpu(evaluations: tuple[dict, dict]) -> None:
     here, there = ({name: metric["value"] for name, metric in found["metrics"].items()} for found in evaluations)
     # Of what is counted, among drawn or among real images, one more or less is rounding.
-    of_images = dict.fromkeys(("precision", "density", "accuracy", "memorised"), 240)
+    of_images = dict.fromkeys(("precision", "density", "accuracy", "memorized"), 240)
     of_images |= dict.fromkeys(("recall", "coverage"), 1797)
     allowed = {name: {"abs": 1.1 / of_images[name]} if name in of_images else {"rel": 1e-3} for name in there}
     different = {name: (here[name], there[name]) for name in there

@@ -28,7 +28,7 @@ from ddpm.data import load_data
 from ddpm.io import image_formats as kinds
 from ddpm.io import image_writer as files
 from ddpm.io.image_formats import FORMATS, Request, folder_names
-from ddpm.io.pictures import labelled_grid, to_pil
+from ddpm.io.pictures import labeled_grid, to_pil
 
 pytestmark = pytest.mark.usefixtures("small_shards")
 
@@ -106,7 +106,7 @@ def test_the_grid(formats: tuple[str, ...], tmp_path: Path, whole: dict) -> None
     toy = Toy()
     grid = write(tmp_path, formats, toy)
     rows = [[torch.from_numpy(pixels(i)) for i, r in enumerate(asked()) if r.row == name] for name in CLASSES]
-    assert np.array_equal(np.asarray(Image.open(grid)), np.asarray(labelled_grid(rows, CLASSES)))
+    assert np.array_equal(np.asarray(Image.open(grid)), np.asarray(labeled_grid(rows, CLASSES)))
     grid.unlink()
     drawn = len(toy.calls)
     assert write(tmp_path, formats, toy) == grid
@@ -180,7 +180,7 @@ def test_rows_with_any_name_stay_inside(tmp_path: Path) -> None:
 
 def test_the_grid_shows_any_name() -> None:
     images = [[torch.zeros(3, 8, 8, dtype=torch.uint8)]] * 4
-    assert labelled_grid(images, ["", "two\nlines", "猫", "x" * 1000]).width < 2000
+    assert labeled_grid(images, ["", "two\nlines", "猫", "x" * 1000]).width < 2000
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -203,7 +203,7 @@ def command(model: Path, out: Path, processes: int, *options: str) -> dict[str, 
 
 @pytest.mark.slow
 def test_one_process_and_two(model: Path, tmp_path: Path) -> None:
-    """Equal bytes at an equal batch size, however many processes; one grey level otherwise."""
+    """Equal bytes at an equal batch size, however many processes; one gray level otherwise."""
     options = ["--per-class", "5", "--steps", "6", "--guidance-scale", "2", "--sampler", "dpmpp", "--batch-size"]
     one = command(model, tmp_path / "one", 1, *options, "4")
     two = command(model, tmp_path / "two", 2, *options, "4")

@@ -62,7 +62,7 @@ def test_every_conditioning_is_tested() -> None:
 @pytest.mark.parametrize("norm", NORMS)
 def test_what_is_cut_has_no_influence_and_what_is_not_has(norm: str) -> None:
     for conditioning, (timestep, norms_get_class) in REACHES.items():
-        unet = randomised(UNet(**SMALL, norm=norm, conditioning=conditioning), seed=1)
+        unet = randomized(UNet(**SMALL, norm=norm, conditioning=conditioning), seed=1)
         by_timestep, by_class = influences(unet)
         assert (by_timestep > 1e-3) if timestep else (by_timestep == 0), conditioning
         fed = norms_get_class or CONDITIONINGS[conditioning].cross_attention
@@ -73,7 +73,7 @@ def test_what_is_cut_has_no_influence_and_what_is_not_has(norm: str) -> None:
 def test_only_the_named_depths_are_reached(depths: str) -> None:
     """Every layer's answer to two timesteps and classes, at equal inputs, shows whether anything reaches it."""
     for conditioning in ("both", "timestep", "class", "cross_attention"):
-        unet = randomised(UNet(**SMALL, conditioning=conditioning, condition_at=depths_of(depths)), seed=2)
+        unet = randomized(UNet(**SMALL, conditioning=conditioning, condition_at=depths_of(depths)), seed=2)
         reached: dict[str, set[str]] = {"norms": set(), "cross_attention": set()}
         with torch.no_grad():
             one = unet.embeddings(torch.tensor([10]), torch.tensor([0]))
@@ -116,7 +116,7 @@ def test_depths_change_no_parameter() -> None:
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
 def test_each_resolution_has_its_own_label_and_blends(conditioning: str) -> None:
     """Ids, weights of one class, and either of them for each stage are the same; a stage's label stays at its size."""
-    unet = randomised(UNet(**SMALL, conditioning=conditioning), seed=3)
+    unet = randomized(UNet(**SMALL, conditioning=conditioning), seed=3)
     x, t, y = inputs()
     weights = F.one_hot(y, 4).float()
     with torch.no_grad():
@@ -157,14 +157,14 @@ def test_conditioning_starts_without_effect(norm: str) -> None:
         if isinstance(module, NORMS["adagn"]):
             bare.set_submodule(name, Plain(norm, module))
     zero_at_the_start = r"(norm2|cross_attentions\.\d)\.proj"
-    randomised(bare, seed=4, keep=zero_at_the_start)
+    randomized(bare, seed=4, keep=zero_at_the_start)
     x, t, y = inputs()
     with torch.no_grad():
         expected = bare(x.double(), t, y).sample
         assert expected.std() > 1e-2
         for conditioning in CONDITIONINGS:
             unet = UNet(**SMALL, norm=norm, conditioning=conditioning).double()
-            randomised(unet, seed=4, keep=zero_at_the_start)
+            randomized(unet, seed=4, keep=zero_at_the_start)
             # float64: sums in another order.
             torch.testing.assert_close(unet(x.double(), t, y).sample, expected, rtol=0, atol=1e-11)
 
@@ -215,7 +215,7 @@ def test_every_parameter_has_a_gradient(norm: str, depths: str) -> None:
     """Also where it is cut: training on several processes waits for each. Where it is not cut, it is not zero."""
     for conditioning, (timestep, norms_get_class) in REACHES.items():
         options = {"norm": norm, "conditioning": conditioning, "condition_at": depths_of(depths)}
-        unet = randomised(UNet(**SMALL, **options), seed=6)
+        unet = randomized(UNet(**SMALL, **options), seed=6)
         x, t, y = inputs()
         unet(x, t, y).sample.square().mean().backward()
         for name, parameter in unet.named_parameters():
@@ -235,7 +235,7 @@ def test_every_parameter_has_a_gradient(norm: str, depths: str) -> None:
 def test_gradient_checkpointing_gives_equal_gradients(conditioning: str) -> None:
     gradients = []
     for enable in (False, True):
-        unet = randomised(UNet(**SMALL, conditioning=conditioning, condition_at="decoder").double(), seed=7)
+        unet = randomized(UNet(**SMALL, conditioning=conditioning, condition_at="decoder").double(), seed=7)
         if enable:
             unet.enable_gradient_checkpointing()
         x, t, y = inputs()
@@ -249,7 +249,7 @@ def test_gradient_checkpointing_gives_equal_gradients(conditioning: str) -> None
 @pytest.mark.parametrize(("conditioning", "depths"), [("cross_attention", "middle"), ("class", "4"), ("none", "8, 4")])
 def test_saved_and_loaded_bit_for_bit(conditioning: str, depths: str, tmp_path: Path) -> None:
     options = {"norm": "groupnorm_matched", "conditioning": conditioning, "condition_at": depths_of(depths)}
-    unet = randomised(UNet(**SMALL, **options), seed=8).eval()
+    unet = randomized(UNet(**SMALL, **options), seed=8).eval()
     unet.save_pretrained(tmp_path)
     again = UNet.from_pretrained(tmp_path).eval()
     x, t, y = inputs()
@@ -313,7 +313,7 @@ def influences(unet: UNet) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def randomised(module: nn.Module, seed: int, keep: str | None = None) -> nn.Module:
+def randomized(module: nn.Module, seed: int, keep: str | None = None) -> nn.Module:
     """Weights of order 1 / sqrt(fan_in) by the names of the tensors; those whose name holds `keep` stay."""
     for name, p in module.named_parameters():
         if keep is not None and re.search(keep, name):

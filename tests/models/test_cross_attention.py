@@ -9,7 +9,7 @@ from ddpm.models.blocks import CrossAttention
 
 
 @torch.no_grad()
-def randomised(module: nn.Module, seed: int) -> nn.Module:
+def randomized(module: nn.Module, seed: int) -> nn.Module:
     """Weights of order 1 / sqrt(fan_in), so that nothing is zero and activations are of order 1."""
     draws = torch.Generator().manual_seed(seed)
     for name, p in module.named_parameters():
@@ -23,7 +23,7 @@ def randomised(module: nn.Module, seed: int) -> nn.Module:
 
 @torch.no_grad()
 def test_cross_attention_is_its_formula() -> None:
-    layer = randomised(CrossAttention(12, 20, 3).double(), seed=9)
+    layer = randomized(CrossAttention(12, 20, 3).double(), seed=9)
     draws = torch.Generator().manual_seed(2)
     h = torch.randn(2, 12, 3, 5, generator=draws, dtype=torch.float64)
     classes = torch.randn(2, 20, generator=draws, dtype=torch.float64)
@@ -44,7 +44,7 @@ def test_cross_attention_is_its_formula() -> None:
 @torch.no_grad()
 def test_cross_attention_depends_on_the_pixel() -> None:
     """With a single token it would add the same vector everywhere."""
-    layer = randomised(CrossAttention(16, 32, 2), seed=10)
+    layer = randomized(CrossAttention(16, 32, 2), seed=10)
     h = torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(3))
     classes = torch.randn(1, 32, generator=torch.Generator().manual_seed(4))
     added = layer(h, classes) - h

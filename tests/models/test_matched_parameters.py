@@ -36,8 +36,8 @@ def test_matched_parameters(configuration: str) -> None:
     assert abs(matched.num_parameters() - target) <= 1e-3 * target
     D = matched.class_embed.embedding_dim
     for other in (D - 1, D + 1):
-        neighbour = without_memory(**shape, norm="groupnorm", emb_channels=other)
-        assert abs(neighbour.num_parameters() - target) > abs(matched.num_parameters() - target)
+        neighbor = without_memory(**shape, norm="groupnorm", emb_channels=other)
+        assert abs(neighbor.num_parameters() - target) > abs(matched.num_parameters() - target)
     convolutions = {name: p.shape for name, p in plain.named_parameters() if p.ndim == 4}
     assert convolutions == {name: p.shape for name, p in matched.named_parameters() if p.ndim == 4}
 

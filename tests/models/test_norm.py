@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_norm_is_its_formula_with_equal_gradients(norm: str) -> None:
     layer = NORMS[norm](12, 10, 3).double()
-    randomise(layer, seed=20)
+    randomize(layer, seed=20)
     results = []
     for function in (layer, lambda h, emb: formula(norm, layer, h, emb, 3)):
         draws = torch.Generator().manual_seed(6)
@@ -35,7 +35,7 @@ def test_every_norm_is_its_formula_with_equal_gradients(norm: str) -> None:
 @torch.no_grad()
 def test_every_norm_is_its_formula_in_channels_last_layout(norm: str) -> None:
     layer = NORMS[norm](12, 10, 3)
-    randomise(layer, seed=21)
+    randomize(layer, seed=21)
     draws = torch.Generator().manual_seed(7)
     h = (3 * torch.randn(3, 12, 6, 6, generator=draws) + 20).contiguous(memory_format=torch.channels_last)
     emb = torch.randn(3, 10, generator=draws)
@@ -59,7 +59,7 @@ def test_every_norm_says_what_its_projection_yields(norm: str) -> None:
 def test_every_norm_bears_16_bits(norm: str) -> None:
     """Squares of values in the hundreds overflow float16; bfloat16 has 8 bits, of which sums would lose most."""
     layer = NORMS[norm](12, 10, 3)
-    randomise(layer, seed=22)
+    randomize(layer, seed=22)
     draws = torch.Generator().manual_seed(8)
     h = 300 * torch.randn(2, 12, 6, 6, generator=draws) + 100
     emb = torch.randn(2, 10, generator=draws)
@@ -76,21 +76,21 @@ def test_every_norm_bears_16_bits(norm: str) -> None:
 
 
 def test_the_gain_of_large_features_keeps_its_digits() -> None:
-    """1 / RMS is below 6e-5 here, where float16 has few digits left; the normalised values do not suffer from that."""
+    """1 / RMS is below 6e-5 here, where float16 has few digits left; the normalized values do not suffer from that."""
     draws = torch.Generator().manual_seed(8)
     h = 60_000 * torch.randn(2, 4, 8, 8, generator=draws).sign()
     norm = RMSNorm(4).half()
     nn.init.constant_(norm.weight, 100.0)
     found = norm(h.half())
     assert found.dtype == torch.float16
-    # The root mean square is 60,000; the normalised value and the product are rounded to 11 bits each.
+    # The root mean square is 60,000; the normalized value and the product are rounded to 11 bits each.
     torch.testing.assert_close(found.float(), 100 * h.sign(), rtol=2**-10, atol=0)
 
 
 def test_adain_accepts_a_single_pixel() -> None:
-    """A group of one value normalises to 0, so only bias and shift remain."""
+    """A group of one value normalizes to 0, so only bias and shift remain."""
     layer = AdaIN(8, 10, 2)
-    randomise(layer, seed=31)
+    randomize(layer, seed=31)
     draws = torch.Generator().manual_seed(5)
     h, emb = torch.randn(1, 8, 1, 1, generator=draws), torch.randn(1, 10, generator=draws)
     scale, shift = layer.proj(emb).chunk(2, dim=1)
@@ -120,7 +120,7 @@ def test_what_a_norm_erases_of_the_shift(norm: str, channels_per_group: int) -> 
 
 def test_one_channel_per_group_leaves_nothing_of_an_added_embedding() -> None:
     layer = AdditiveGroupNorm(8, 10, 8).double()
-    randomise(layer, seed=23)
+    randomize(layer, seed=23)
     draws = torch.Generator().manual_seed(10)
     h = torch.randn(2, 8, 4, 4, generator=draws, dtype=torch.float64)
     one, other = torch.randn(2, 2, 10, generator=draws, dtype=torch.float64)
@@ -135,10 +135,10 @@ def plain_adagn(norm: AdaGN, h: Tensor, emb: Tensor) -> Tensor:
     projected = emb @ norm.proj.weight.T + norm.proj.bias
     scale, shift = projected[:, : h.shape[1], None, None], projected[:, h.shape[1] :, None, None]
     groups = h.reshape(len(h), norm.norm.num_groups, -1)
-    centred = groups - groups.mean(dim=2, keepdim=True)
-    normalised = (centred / (centred.square().mean(dim=2, keepdim=True) + 1e-5).sqrt()).reshape(h.shape)
-    normalised = normalised * norm.norm.weight[:, None, None] + norm.norm.bias[:, None, None]
-    return (1 + scale) * normalised + shift
+    centered = groups - groups.mean(dim=2, keepdim=True)
+    normalized = (centered / (centered.square().mean(dim=2, keepdim=True) + 1e-5).sqrt()).reshape(h.shape)
+    normalized = normalized * norm.norm.weight[:, None, None] + norm.norm.bias[:, None, None]
+    return (1 + scale) * normalized + shift
 
 
 # Rounding of sums over a group: 24 bits, and 53.
@@ -147,7 +147,7 @@ def plain_adagn(norm: AdaGN, h: Tensor, emb: Tensor) -> Tensor:
 def test_adagn_is_its_formula(shape: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
     draws = torch.Generator().manual_seed(0)
     norm = AdaGN(shape[1], 10, 4).to(dtype)
-    randomise(norm, seed=11)
+    randomize(norm, seed=11)
     results = []
     for function in (norm, lambda h, emb: plain_adagn(norm, h, emb)):
         draws.manual_seed(1)
@@ -164,7 +164,7 @@ def test_adagn_is_its_formula(shape: tuple[int, ...], dtype: torch.dtype, tolera
 
 def test_adagn_takes_images_in_any_memory_format() -> None:
     norm = AdaGN(8, 10, 2)
-    randomise(norm, seed=12)
+    randomize(norm, seed=12)
     h, emb = torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(2)), torch.ones(2, 10)
     expected = norm(h, emb)
     for other in (h.to(memory_format=torch.channels_last), h.transpose(2, 3).contiguous().transpose(2, 3)):
@@ -193,7 +193,7 @@ def test_num_groups() -> None:
 
 
 @torch.no_grad()
-def randomise(module: nn.Module, seed: int) -> None:
+def randomize(module: nn.Module, seed: int) -> None:
     """Weights that leave nothing at zero and keep activations of order 1."""
     draws = torch.Generator().manual_seed(seed)
     for name, p in module.named_parameters():

@@ -30,9 +30,9 @@ SMALL = {
 # -------------------------------------------------------------------------------------------- for every norm, shape
 
 SHAPES = {
-    "colour, two stages": {},
+    "color, two stages": {},
     "odd: 28 with three stages": {"resolution": 28, "channel_mult": (1, 1, 2), "attention_resolutions": (7,)},
-    "grey": {"in_channels": 1, "out_channels": 1},
+    "gray": {"in_channels": 1, "out_channels": 1},
     "learned variance": {"out_channels": 6},
     "convolutions": {"resample": "conv"},
     "no attention but the middle": {"attention_resolutions": ()},
@@ -55,7 +55,7 @@ def test_shapes_and_zero_output_at_the_start(shape: str) -> None:
         x, t, y = inputs(2, unet.config.in_channels, unet.config.resolution, 4)
         expected = (2, unet.config.out_channels, unet.config.resolution, unet.config.resolution)
         assert torch.equal(unet(x, t, y).sample, torch.zeros(expected)), norm
-        randomise(unet, seed=1)
+        randomize(unet, seed=1)
         output = unet(x, t, y)
         assert output.sample.shape == expected and output.sample.isfinite().all(), norm
         assert output.sample.std() > 1e-3, norm
@@ -65,7 +65,7 @@ def test_shapes_and_zero_output_at_the_start(shape: str) -> None:
 @pytest.mark.parametrize("norm", NORMS)
 def test_everything_learns(norm: str) -> None:
     unet = UNet(**SMALL, norm=norm)
-    randomise(unet, seed=2)
+    randomize(unet, seed=2)
     x, t, y = inputs(4, 3, 8, 4)
     unet(x, t, y).sample.square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in unet.parameters())
@@ -74,7 +74,7 @@ def test_everything_learns(norm: str) -> None:
 @pytest.mark.parametrize("norm", NORMS)
 def test_timestep_and_class_reach_the_output(norm: str) -> None:
     unet = UNet(**SMALL, norm=norm)
-    randomise(unet, seed=3)
+    randomize(unet, seed=3)
     x, _, _ = inputs(2, 3, 8, 4)
     x = x[:1].expand(2, -1, -1, -1)
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_initial_values_have_the_documented_spread() -> None:
 @pytest.mark.parametrize("norm", NORMS)
 def test_gradient_checkpointing_gives_equal_gradients(norm: str) -> None:
     unet = UNet(**SMALL, norm=norm).double()
-    randomise(unet, seed=4)
+    randomize(unet, seed=4)
     x, t, y = inputs(3, 3, 8, 4)
     gradients = []
     for enable in (False, True):
@@ -138,7 +138,7 @@ def test_gradient_checkpointing_gives_equal_gradients(norm: str) -> None:
 @pytest.mark.parametrize("norm", NORMS)
 def test_samples_do_not_mix(norm: str) -> None:
     unet = UNet(**SMALL, norm=norm).double()
-    randomise(unet, seed=6)
+    randomize(unet, seed=6)
     x, t, y = inputs(4, 3, 8, 4)
     x = x.double()
     with torch.no_grad():
@@ -157,7 +157,7 @@ def test_samples_do_not_mix(norm: str) -> None:
 @pytest.mark.parametrize("norm", NORMS)
 def test_saved_and_loaded_bit_for_bit(norm: str, tmp_path: Path) -> None:
     unet = UNet(**SMALL, norm=norm, seed=7)
-    randomise(unet, seed=7)
+    randomize(unet, seed=7)
     unet.save_pretrained(tmp_path)
     again = UNet.from_pretrained(tmp_path)
     state = unet.state_dict()
@@ -173,7 +173,7 @@ def test_saved_and_loaded_bit_for_bit(norm: str, tmp_path: Path) -> None:
 
 def test_one_timestep_for_all() -> None:
     unet = UNet(**SMALL)
-    randomise(unet, seed=8)
+    randomize(unet, seed=8)
     x, _, y = inputs(3, 3, 8, 4)
     with torch.no_grad():
         expected = unet(x, torch.tensor([250, 250, 250]), y).sample
@@ -185,7 +185,7 @@ def test_without_labels(refused) -> None:
     with refused("class_labels", "0..3"):
         UNet(**SMALL)(x, t)
     unconditional = UNet(**{**SMALL, "num_classes": 0})
-    randomise(unconditional, seed=9)
+    randomize(unconditional, seed=9)
     assert unconditional.null_label == 0
     with torch.no_grad():
         assert torch.equal(
@@ -199,7 +199,7 @@ def test_null_label() -> None:
 
 def test_labels_as_weights_and_for_each_resolution() -> None:
     unet = UNet(**SMALL)
-    randomise(unet, seed=10)
+    randomize(unet, seed=10)
     x, t, y = inputs(3, 3, 8, 4)
     one_hot = F.one_hot(y, 5).float()
     with torch.no_grad():
@@ -220,7 +220,7 @@ def test_labels_as_weights_and_for_each_resolution() -> None:
 def test_each_resolution_has_its_own_label() -> None:
     """The label of a resolution reaches its norms in encoder and decoder; the middle has that of the coarsest."""
     unet = UNet(**SMALL)
-    randomise(unet, seed=11)
+    randomize(unet, seed=11)
     x, t, _ = inputs(1, 3, 8, 4)
     seen: dict[str, Tensor] = {}
     for name, module in unet.named_modules():
@@ -291,7 +291,7 @@ def inputs(batch: int, channels: int, resolution: int, classes: int) -> tuple[Te
 
 
 @torch.no_grad()
-def randomise(module: nn.Module, seed: int) -> None:
+def randomize(module: nn.Module, seed: int) -> None:
     """Weights that leave nothing at zero and keep activations of order 1."""
     draws = torch.Generator().manual_seed(seed)
     for name, p in module.named_parameters():

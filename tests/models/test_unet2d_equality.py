@@ -90,7 +90,7 @@ def pair(conditioning: str, resample: str) -> tuple[UNet, UNet2DModel]:
         freq_shift=0,
         num_class_embeds=6,         # five and the null class
     )
-    randomise(ours, seed=0)
+    randomize(ours, seed=0)
     theirs.load_state_dict(as_theirs(ours.state_dict()), strict=True)
     return ours, theirs
 
@@ -130,7 +130,7 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 
 @torch.no_grad()
-def randomise(module: nn.Module, seed: int) -> None:
+def randomize(module: nn.Module, seed: int) -> None:
     """Weights that leave nothing at zero and keep activations of order 1."""
     draws = torch.Generator().manual_seed(seed)
     for name, p in module.named_parameters():

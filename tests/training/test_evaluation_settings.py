@@ -33,7 +33,7 @@ CONFIG = Config(
 
 REFUSED = {
     "metric": ({"metric": "frechet"}, ("evaluation.metric: 'frechet'", "mean frechet_distance")),
-    "no metric": ({"metric": "memorisation"}, ("evaluation.metric: 'memorisation'", "frechet_distance")),
+    "no metric": ({"metric": "memorization"}, ("evaluation.metric: 'memorization'", "frechet_distance")),
     "sampler": ({"sampler": "unipcc"}, ("evaluation.sampler: 'unipcc'", "mean unipc")),
     "timestep_spacing": ({"timestep_spacing": "leeding"}, ("evaluation.timestep_spacing: 'leeding'", "mean leading")),
     "steps": ({"steps": 1001}, ("evaluation.steps: 1001", "1 to 1000")),

@@ -144,7 +144,7 @@ class Killed(BaseException):
 
 
 class Brightness:
-    """Stands for InTrainingMetrics: the distance of the mean grey level from a wanted one, without a classifier."""
+    """Stands for InTrainingMetrics: the distance of the mean gray level from a wanted one, without a classifier."""
 
     labels, seeds = torch.arange(10), list(range(10))
     better = "lower"
@@ -300,7 +300,7 @@ def test_a_signal_at_any_moment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     watched_by(monkeypatch, 0.0)
     monkeypatch.setattr(Brightness, "extract_features", moment(Brightness.extract_features))
     monkeypatch.setattr(trainer_module, "prepare_inputs", moment(trainer_module.prepare_inputs))
-    monkeypatch.setattr(grid_module, "labelled_grid", moment(grid_module.labelled_grid))
+    monkeypatch.setattr(grid_module, "labeled_grid", moment(grid_module.labeled_grid))
 
     def parts(run: Path) -> tuple:
         grids = {file.name: file.read_bytes() for file in (run / "samples").iterdir()}

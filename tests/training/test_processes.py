@@ -114,7 +114,7 @@ class Mine:
     classes, digest = None, "mine"
 
     def extract(self, images):
-        drawn = len(images.unique()) > 17       # real digits have 17 grey levels
+        drawn = len(images.unique()) > 17       # real digits have 17 gray levels
         value = float("nan") if drawn and os.environ.get("RANK") == "1" else 1.0
         return torch.cat([images.flatten(1)[:, :2] / 255, torch.full((len(images), 1), value)], dim=1), None
 """

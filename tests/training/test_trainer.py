@@ -280,7 +280,7 @@ def test_a_grid_appears_whole(tmp_path, monkeypatch):
     trainer = trainer_of(SMALL)
     grid = SampleGrid(SMALL, trainer.accelerator, trainer.pipeline, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("ddpm.training.sample_grid.labelled_grid", lambda *parts: Torn())
+        patch.setattr("ddpm.training.sample_grid.labeled_grid", lambda *parts: Torn())
         with pytest.raises(KeyboardInterrupt):
             grid.observe(3, None)
     assert seen == [[]] and not list((tmp_path / "samples").iterdir())

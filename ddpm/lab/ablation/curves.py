@@ -21,7 +21,7 @@ class Band(NamedTuple):
         low: smallest value of the runs.
         high: largest value of the runs.
         runs: number of runs.
-        points_averaged: number of neighbouring records of which each point is the mean.
+        points_averaged: number of neighboring records of which each point is the mean.
     """
 
     x: Sequence[float]

@@ -144,7 +144,7 @@ def noncentrality(pairs: int, level: float) -> float:
     critical = stats.t.ppf((1 + level) / 2, freedom)
     # The 80 % quantile of a standard deviation is 1.27 times the true one for two degrees of freedom, less for more,
     # so the root lies well below twice the critical value.
-    return float(optimize.brentq(lambda centre: stats.nct.sf(critical, freedom, centre) - POWER, 0, 2 * critical + 3))
+    return float(optimize.brentq(lambda center: stats.nct.sf(critical, freedom, center) - POWER, 0, 2 * critical + 3))
 
 
 def _standard_error(
@@ -173,9 +173,9 @@ def _standard_error(
             assert (errors >= 0).all() and np.isfinite(errors).all()
             noise = float(np.linalg.norm(errors)) / pairs
     # Means of resampled seeds have (n - 1) / n of the variance that they should have; stretching corrects this.
-    centres = resampled.mean(1)
-    stretched = np.sqrt(pairs / (pairs - 1)) * (resampled - centres[:, None])
-    means = centres + (seeds * stretched).sum(1) / pairs                                            # (R,)
+    centers = resampled.mean(1)
+    stretched = np.sqrt(pairs / (pairs - 1)) * (resampled - centers[:, None])
+    means = centers + (seeds * stretched).sum(1) / pairs                                            # (R,)
     return float(np.hypot(means.std(), noise))
 
 

@@ -4,7 +4,7 @@ from ddpm.evaluation.text_table import number
 from ddpm.lab.ablation.statistics import MIN_PAIRS, POWER, Contrast
 from ddpm.lab.pages import template_environment
 
-# The weaker form of each verdict, if more runs of the arm that it favours diverged.
+# The weaker form of each verdict, if more runs of the arm that it favors diverged.
 ON_REMAINING_SEEDS = {"better": "better on the remaining seeds", "worse": "worse on the remaining seeds"}
 
 
@@ -16,8 +16,8 @@ def qualify(contrast: Contrast, diverged: int, diverged_in_baseline: int) -> Con
         diverged: number of runs of the arm that diverged.
         diverged_in_baseline: number of runs of the baseline that diverged.
     """
-    favoured = {"better": diverged > diverged_in_baseline, "worse": diverged_in_baseline > diverged}
-    if favoured.get(contrast.verdict):
+    favored = {"better": diverged > diverged_in_baseline, "worse": diverged_in_baseline > diverged}
+    if favored.get(contrast.verdict):
         return contrast._replace(verdict=ON_REMAINING_SEEDS[contrast.verdict])
     return contrast
 

@@ -76,7 +76,7 @@ _DENOISER = ("held_out.fingerprint", "reference.fingerprint", "likelihood_images
 # Additional settings that must agree for one metric (or for the curve of denoising errors), as keys of evaluation.json.
 ALSO_NEEDED = {
     "accuracy": ("classifier.digest",),
-    "memorised": ("held_out.fingerprint",),
+    "memorized": ("held_out.fingerprint",),
     "bits_per_dim": (*_DENOISER, "bound_steps"),
     "denoising": _DENOISER,        # the curve over sigma
     # A mean over other sigmas, such as those of another schedule, is a different quantity.
@@ -92,7 +92,7 @@ def comparison_key(content: dict[str, Any]) -> dict[str, Any]:
         content: content of evaluation.json.
 
     Returns:
-        Values by name. The batch size is not among them because it changes pixels by one grey level at most.
+        Values by name. The batch size is not among them because it changes pixels by one gray level at most.
     """
     samples, extractor = content["samples"], content["extractor"]
     drawing = samples.get("settings") or {}

@@ -104,7 +104,7 @@ def _confusions(
 ) -> list[tuple[str, Markup | None, list[tuple[str, str, int, int]]]]:
     """Return the name of each run, a chart of its confusion matrix (if not too large) and its worst confusions.
 
-    A confusion has the names of the requested and the recognised class, the number of images and of all in the class.
+    A confusion has the names of the requested and the recognized class, the number of images and of all in the class.
     """
     found = []
     for run, content in contents.items():

@@ -14,7 +14,7 @@ from ddpm.evaluation.modulation import modulated_layers, modulations, projection
 from ddpm.evaluation.reference_classifier import cached_classifier
 from ddpm.lab.probe.inputs import Images, ProbeInputs
 from ddpm.lab.probe.mean_ablation import MeanAblator
-from ddpm.lab.probe.modulation_statistics import analyse_variance, count_symptoms, measure_erasure, measure_strength
+from ddpm.lab.probe.modulation_statistics import analyze_variance, count_symptoms, measure_erasure, measure_strength
 from ddpm.lab.probe.results import (
     Erasure,
     Layer,
@@ -118,7 +118,7 @@ class Measurements:
         for layer, part, values in self.parts:
             if not values.isfinite().all():
                 raise Diverged(f"the {part} of layer {layer} is not finite; probe an earlier checkpoint")
-        self.variance = [analyse_variance(layer, part, values) for layer, part, values in self.parts]
+        self.variance = [analyze_variance(layer, part, values) for layer, part, values in self.parts]
         self.depends_on_class = any(row.class_ + row.interaction > ROUNDING_FRACTION for row in self.variance)
 
     @property
@@ -169,7 +169,7 @@ class Measurements:
         """Measure the erasure in each layer that adds its shift before the norm."""
         additive = [layer for layer in self.layers if layer.norm.shift_before_norm]
         if not additive:
-            raise NotMeasurable(f"the norm {self.unet.config.norm} adds no shift before normalising")
+            raise NotMeasurable(f"the norm {self.unet.config.norm} adds no shift before normalizing")
         return [measure_erasure(one.name, self.values[one.name]["shift"], one.norm.norm.num_groups) for one in additive]
 
     def measure_separability(self) -> list[Separability]:

@@ -7,11 +7,11 @@ from ddpm.evaluation.modulation import DEAD, effects
 from ddpm.lab.probe.results import Erasure, Strength, Symptoms, Variance
 
 SHOWN_CHANNELS = 16     # channels whose values are recorded individually
-# A normalised feature has unit variance. At ten times that, or ten standard deviations away from it, one channel
+# A normalized feature has unit variance. At ten times that, or ten standard deviations away from it, one channel
 # outweighs a hundred others in the sum of squares that enters a convolution.
 EXPLODING = 10.0
 # Standard deviation over timesteps and classes. Moving a feature by a thousandth of its own standard deviation makes no
-# visible difference in an image of 256 grey levels.
+# visible difference in an image of 256 gray levels.
 UNMOVED = 1e-3
 
 
@@ -30,7 +30,7 @@ def measure_strength(layer: str, part: str, values: Tensor) -> Strength:
     return Strength(layer, part, rms.tolist(), values[..., channels].mean(dim=1).tolist(), channels.tolist())
 
 
-def analyse_variance(layer: str, part: str, values: Tensor) -> Variance:
+def analyze_variance(layer: str, part: str, values: Tensor) -> Variance:
     """Compute the fractions of the variance that timestep, class and their interaction explain, over all channels.
 
     If the projection saw timestep plus class through linear maps only, the interaction would be 0. In this U-Net it

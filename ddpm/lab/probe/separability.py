@@ -24,8 +24,8 @@ def measure_separability(layer: str, vectors: Tensor, seed: int, permutations: i
     """
     T, K, _ = vectors.shape
     assert T > 1 and K > 1, (T, K)
-    centred = (vectors.double() - vectors.double().mean(dim=(0, 1))).cpu()
-    products = torch.einsum("tjd,skd->tjsk", centred, centred)                                          # (T, K, T, K)
+    centered = (vectors.double() - vectors.double().mean(dim=(0, 1))).cpu()
+    products = torch.einsum("tjd,skd->tjsk", centered, centered)                                          # (T, K, T, K)
     draws = generator(seed, Purpose.SUBSET, 0)
     # The vector that stands for each class at each timestep; the first row is the true assignment.
     order = torch.rand(permutations + 1, T, K, generator=draws).argsort(dim=2)                          # (P + 1, T, K)
@@ -34,7 +34,7 @@ def measure_separability(layer: str, vectors: Tensor, seed: int, permutations: i
     # Accuracies are means of zeros and ones, so equal counts compare equal.
     as_good = int((accuracy >= accuracy[0]).sum())
     chance, p_value = float(accuracy[1:].mean()), as_good / (permutations + 1)
-    silhouette = silhouette_score(centred.flatten(0, 1).numpy(), torch.arange(K).repeat(T).numpy())
+    silhouette = silhouette_score(centered.flatten(0, 1).numpy(), torch.arange(K).repeat(T).numpy())
     return Separability(layer, float(accuracy[0]), chance, p_value, permutations, float(silhouette))
 
 

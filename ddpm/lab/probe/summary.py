@@ -1,4 +1,4 @@
-"""Summarises the results of a probe in sentences for readers who do not know the code."""
+"""Summarizes the results of a probe in sentences for readers who do not know the code."""
 
 from collections.abc import Sequence
 from statistics import NormalDist, fmean

@@ -13,7 +13,7 @@ from ddpm.diffusion.schedule import Denoiser, Prediction
 from ddpm.evaluation.estimates import wilson_interval
 from ddpm.evaluation.modulation import modulated_layers, projection_inputs
 from ddpm.evaluation.reference_classifier import ReferenceClassifier
-from ddpm.io.pictures import labelled_grid
+from ddpm.io.pictures import labeled_grid
 from ddpm.lab.probe.results import Swap, SwapPoint
 from ddpm.lab.probe.steering import steered
 from ddpm.models.shape import SIDES
@@ -124,7 +124,7 @@ def swap_classes(
         points.append(SwapPoint(swapped.where, "resolutions" if swapped.side is None else "side", first, second))
         rows.append(list(images[: min(SHOWN_PAIRS, len(classes))]))
     picture = BytesIO()
-    labelled_grid(rows, [point.where for point in points]).save(picture, "PNG")
+    labeled_grid(rows, [point.where for point in points]).save(picture, "PNG")
     names = pipeline.class_names
     return Swap(
         points,

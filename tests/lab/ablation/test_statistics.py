@@ -61,9 +61,9 @@ def with_errors(rng: Generator, metrics: np.ndarray) -> tuple[list[Measured], li
 
 
 def with_scores(rng: Generator, metrics: np.ndarray) -> tuple[list[Measured], list[Measured]]:
-    """Images that are harder than others, and that favour one arm; noise of each image in each run."""
-    hard, favoured = 3 * rng.standard_normal(IMAGES), 4 * rng.standard_normal((2, 1, IMAGES))
-    tables = metrics[:, :, None] + hard + favoured + rng.standard_normal((*metrics.shape, IMAGES))
+    """Images that are harder than others, and that favor one arm; noise of each image in each run."""
+    hard, favored = 3 * rng.standard_normal(IMAGES), 4 * rng.standard_normal((2, 1, IMAGES))
+    tables = metrics[:, :, None] + hard + favored + rng.standard_normal((*metrics.shape, IMAGES))
     return scored(tables[0]), scored(tables[1])
 
 
@@ -112,7 +112,7 @@ def test_intervals_cover_at_the_level_that_they_state(kind: Kind, seeds: int) ->
         assert wrong >= 0.05 - excess(count)
 
 
-def test_images_that_favour_an_arm_would_be_taken_for_a_difference_without_resampling_them() -> None:
+def test_images_that_favor_an_arm_would_be_taken_for_a_difference_without_resampling_them() -> None:
     rng, count = np.random.default_rng(1), 200
     pairs = [with_scores(rng, normal(rng, 16).reshape(2, 8)) for _ in range(count)]
     metrics = [[plain([run.value for run in arm]) for arm in pair] for pair in pairs]

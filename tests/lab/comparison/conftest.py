@@ -64,7 +64,7 @@ def _add_evaluation(run: Path, name: str = "ddim50-classifier", written: float =
         "metrics": {"frechet_distance": _estimate(20.0, 3.0, real_baseline=1.5),
                     "accuracy": _estimate(0.8, 0.03, "higher", 0.97),
                     "recall": _estimate(0.5, None, "higher"), "bits_per_dim": _estimate(3.0, 0.1),
-                    "memorised": _estimate(0.01, 0.01)},
+                    "memorized": _estimate(0.01, 0.01)},
         "skipped": {"inception_score": "the extractor has no classes"},
         "confusion": [[240, 10], [40, 210]],
         "class_names": NAMES,

@@ -86,10 +86,10 @@ def test_comparison(runs: tuple[Path, Path]) -> None:
     assert [run.name for run in found.runs] == ["a", "b"] and found.notes == []
     assert found.settings == {"model.norm": ["adagn", "groupnorm"], "train.steps": [30, 50]}
     by_name = {row.name: row for row in found.rows}
-    assert list(by_name) == ["frechet_distance", "accuracy", "recall", "bits_per_dim", "memorised"]
+    assert list(by_name) == ["frechet_distance", "accuracy", "recall", "bits_per_dim", "memorized"]
     verdicts = {name: row.entries[1].difference.verdict for name, row in by_name.items()}
     assert verdicts == {"frechet_distance": "worse", "accuracy": "better", "recall": "inconclusive",
-                        "bits_per_dim": "inconclusive", "memorised": "inconclusive"}
+                        "bits_per_dim": "inconclusive", "memorized": "inconclusive"}
     assert by_name["frechet_distance"].real_baseline["value"] == 1.5 and by_name["recall"].real_baseline is None
     assert all(row.entries[0].difference is None for row in found.rows)
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def saved(folder: Path, names: tuple[str, ...], **options: object) -> Path:
-    """Save a pipeline with a small model of 8x8 grey images, whose weights are not zero, as after training."""
+    """Save a pipeline with a small model of 8x8 gray images, whose weights are not zero, as after training."""
     shape = {"resolution": 8, "in_channels": 1, "out_channels": 1, "num_classes": len(names), "channels": 8}
     levels = {"channel_mult": (1, 2), "num_res_blocks": 1, "attention_resolutions": (), "head_channels": 8}
     unet = UNet(**{**shape, **levels, **options})

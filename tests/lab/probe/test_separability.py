@@ -12,10 +12,10 @@ T, K, D = 5, 4, 3
 
 
 def vectors(spread: float, seed: int = 0) -> Tensor:
-    """Draw classes around centres with standard deviation `spread`, with noise of deviation 1."""
+    """Draw classes around centers with standard deviation `spread`, with noise of deviation 1."""
     draws = torch.Generator().manual_seed(seed)
-    centres = spread * torch.randn(1, K, D, generator=draws, dtype=torch.float64)
-    return centres + torch.randn(T, K, D, generator=draws, dtype=torch.float64)
+    centers = spread * torch.randn(1, K, D, generator=draws, dtype=torch.float64)
+    return centers + torch.randn(T, K, D, generator=draws, dtype=torch.float64)
 
 
 def left_out_accuracy(values: Tensor, labels: Tensor) -> float:
@@ -50,8 +50,8 @@ def test_accuracy_is_that_of_scikit_learn_and_the_silhouette_follows_its_definit
 def test_accuracy_with_permuted_labels_is_that_of_scikit_learn() -> None:
     values = vectors(1.0)
     order = torch.rand(6, T, K, generator=torch.Generator().manual_seed(0)).argsort(dim=2)              # (P, T, K)
-    centred = values - values.mean(dim=(0, 1))
-    found = module._accuracy(torch.einsum("tjd,skd->tjsk", centred, centred), order)
+    centered = values - values.mean(dim=(0, 1))
+    found = module._accuracy(torch.einsum("tjd,skd->tjsk", centered, centered), order)
     # `order` maps classes to vectors; its inverse maps vectors to classes.
     assert found.tolist() == pytest.approx([left_out_accuracy(values, one.argsort(dim=1)) for one in order])
 

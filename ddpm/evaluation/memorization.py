@@ -6,9 +6,9 @@ from torch import Tensor
 
 from ddpm.evaluation.estimates import Estimate, wilson_interval
 from ddpm.evaluation.feature_tables import Table, random_rows
-from ddpm.evaluation.neighbours import nearest
+from ddpm.evaluation.neighbors import nearest
 
-LEVEL = 0.01                # fraction of new real images that counts as memorised
+LEVEL = 0.01                # fraction of new real images that counts as memorized
 BASELINE_IMAGES = 10_000    # maximum number of real images that determine the threshold
 
 
@@ -40,7 +40,7 @@ def nearest_pairs(samples: Table, training: Table, count: int) -> Pairs:
     return Pairs(chosen, indices[chosen], (squared[chosen] / samples.shape[1]).sqrt())
 
 
-def memorised_fraction(samples: Table, training: Table, held_out: Table | None = None) -> Estimate:
+def memorized_fraction(samples: Table, training: Table, held_out: Table | None = None) -> Estimate:
     """Return the fraction of samples that are nearer to the training images than 99 % of new real images are.
 
     Distances are Euclidean. New real images are those held out of training. Without them, each training image is
@@ -72,7 +72,7 @@ def memorised_fraction(samples: Table, training: Table, held_out: Table | None =
     new = real[real > 0].sort().values
     if not len(new):
         raise ValueError(
-            "memorisation: every real image is a copy of a training image, so there is no baseline; use other "
+            "memorization: every real image is a copy of a training image, so there is no baseline; use other "
             "held-out images, or choose other metrics with --metrics"
         )
     threshold = new[max(1, round(LEVEL * (len(new) + 1))) - 1]

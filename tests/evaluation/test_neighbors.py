@@ -1,4 +1,4 @@
-"""Nearest neighbours and the metrics based on them, compared with brute force by scikit-learn."""
+"""Nearest neighbors and the metrics based on them, compared with brute force by scikit-learn."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from ddpm.evaluation import feature_tables
-from ddpm.evaluation.neighbours import nearest, precision_recall, squared_distances
+from ddpm.evaluation.neighbors import nearest, precision_recall, squared_distances
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,4 +1,4 @@
-"""Nearest neighbours in feature space, and the fidelity and diversity metrics based on them."""
+"""Nearest neighbors in feature space, and the fidelity and diversity metrics based on them."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 from ddpm.evaluation.estimates import Estimate, wilson_interval, with_standard_error
 from ddpm.evaluation.feature_tables import Table, iterate_blocks
 
-NEIGHBOURS = 5              # as in Naeem et al. 2020; Kynkäänniemi et al. used 3
+NEIGHBORS = 5              # as in Naeem et al. 2020; Kynkäänniemi et al. used 3
 SAME = 1e-13                # relative to the squared norms; smaller squared distances are below float32 resolution
 TIES = 1e-9                 # relative; equal distances from different blocks differ by rounding
 
@@ -25,7 +25,7 @@ def nearest(queries: Table, rows: Table, k: int, own: Tensor | None = None) -> t
         queries: (N, D).
         rows: (M, D), read once per block of queries.
         k: 1 to M, or to M - 1 with `own`.
-        own: int64 (N,), the index of each query among the rows. A query is not its own neighbour; it is excluded by
+        own: int64 (N,), the index of each query among the rows. A query is not its own neighbor; it is excluded by
             index, so an equal row at another index counts.
 
     Returns:
@@ -50,8 +50,8 @@ def nearest(queries: Table, rows: Table, k: int, own: Tensor | None = None) -> t
     return torch.cat([best for best, _ in found]), torch.cat([indices for _, indices in found])
 
 
-def precision_recall(samples: Table, reference: Table, k: int = NEIGHBOURS) -> dict[str, Estimate]:
-    """Return precision, recall, density and coverage for balls that reach from each image to its k-th neighbour.
+def precision_recall(samples: Table, reference: Table, k: int = NEIGHBORS) -> dict[str, Estimate]:
+    """Return precision, recall, density and coverage for balls that reach from each image to its k-th neighbor.
 
     Precision and recall are from Kynkäänniemi et al. 2019 (arXiv 1904.06991), the others from Naeem et al. 2020 (arXiv
     2002.09797).
@@ -69,7 +69,7 @@ def precision_recall(samples: Table, reference: Table, k: int = NEIGHBOURS) -> d
     Args:
         samples: (N, D), N above k.
         reference: (M, D), M above k.
-        k: which neighbour.
+        k: which neighbor.
 
     Returns:
         The four estimates by name: fractions with the Wilson interval, density with 1.96 standard errors.
