@@ -88,7 +88,7 @@ class CommandLine:
         for section, kind in SECTIONS.items():
             title, texts = help_texts(kind)
             group = self.parser.add_argument_group(title.removesuffix("."))
-            self._add(group, section, "YAML file of the options of this section.")
+            self._add(group, section, "YAML file of the options of this section, without the name of the section.")
             for name in field_types(kind):
                 self._add(group, f"{section}.{name}", texts[name])
 

@@ -25,7 +25,7 @@ OptionalSamplerOptions = dataclasses.make_dataclass(
 class TrainCommand(CheckedOptions):
     """Train a class-conditional diffusion model. Without options, it trains on scikit-learn's digits.
 
-    A + after the name of an option that is a list appends to the list.
+    For an option that is a list, --OPTION+ VALUE appends to the list.
 
     Args:
         config: YAML file of options; options after it on the command line override it.
@@ -108,8 +108,8 @@ class EvaluateCommand(ModelSamplingOptions):
         reference_split: split of the reference, or a slice of one, such as train[:80%]; not for a run directory.
             Default: train.
         held_out: real images that the model was not trained on, as in data.source.
-        held_out_split: split of the held-out images, or a slice of one, such as train[80%:]. Without held_out it is
-            a split of the run's own source. Default: train.
+        held_out_split: split of the held-out images, or a slice of one, such as train[80%:]. Without held_out,
+            it is a split of the data that the run was trained on. Default: train.
         count: number of images to draw, in the class proportions of the reference. Default: the number of reference
             images, at most 10,000.
         extractor: feature extractor: classifier, inception, dinov2, package.module:Name, or the folder of a saved
@@ -120,7 +120,7 @@ class EvaluateCommand(ModelSamplingOptions):
             the reference if none are held out.
         bound_steps: number of timesteps at which the bound is evaluated for each image; the bound is exact with all
             timesteps of the model.
-        out: output folder. Default: a new folder in evaluations/ of the model.
+        out: output folder. Default: a new folder in evaluations/ of the model, or next to the images.
     """
 
     reference: str | None = None

@@ -99,7 +99,7 @@ class ModelConfig(CheckedOptions, section="model"):
             options above, except dropout and gradient_checkpointing.
     """
 
-    channels: int = 32
+    channels: Annotated[int, at_least(2)] = 32
     channel_mult: Annotated[
         list[float], Range("one or more factors above 0", lambda value: value and all(0 < x < 1000 for x in value))
     ] = field(default_factory=lambda: [1, 2])
@@ -166,7 +166,7 @@ class TrainConfig(CheckedOptions, section="train"):
         beta2: second beta of AdamW.
         max_grad_norm: maximum norm of the gradient, to which it is clipped.
         ema_half_life: half-life of the moving average of the weights, in images.
-        ema_warmup: maximum half-life as a fraction of the images seen so far, which limits it early in training.
+        ema_warmup: early in training, the half-life is limited to this fraction of the images seen so far.
         mixed_precision: precision of the forward and backward pass; fp16 needs a GPU.
         seed: seed of all random numbers.
         max_skipped: maximum number of consecutive updates that are skipped because the loss or gradient is not finite.

@@ -28,18 +28,16 @@ def load_folder(source: str, split: str, image_column: str | None, label_column:
     check_split(source, split, splits)
     classes = folders_in(splits[split])
     if not classes:
-        found = "images" if images_below(splits[split]) else "no images"
-        raise ValueError(
-            f"data.source: {str(splits[split])!r} has {found} but no class folders; use one folder per class"
-        )
+        found = "images, but no class folders" if images_below(splits[split]) else "neither images nor class folders"
+        raise ValueError(f"data.source: {str(splits[split])!r} contains {found}; use one folder of images per class")
     paths: list[str] = []
     values: list[int] = []
     for label, folder in enumerate(classes):
         images = images_below(folder)
         if not images:
             raise ValueError(
-                f"data.source: class folder {str(folder)!r} contains no images; remove it, or add images with suffix"
-                f" {', '.join(sorted(IMAGE_SUFFIXES))}"
+                f"data.source: class folder {str(folder)!r} contains no images; add images with suffix "
+                f"{', '.join(sorted(IMAGE_SUFFIXES))}, or move the folder elsewhere if it is not a class"
             )
         paths += map(str, images)
         values += [label] * len(images)

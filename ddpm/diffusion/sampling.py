@@ -89,7 +89,7 @@ def plan_timesteps(schedule: NoiseSchedule, sampler: str, steps: int, timestep_s
         raise ValueError(f"eta: {eta} is out of range; allowed: 0 to 1")
     if eta != 0 and not entry.takes_eta:
         able = ", ".join(name for name, other in SAMPLERS.items() if other.takes_eta)
-        raise ValueError(f"eta: {sampler} does not take it, so only 0 is possible; use {able}")
+        raise ValueError(f"eta: the sampler {sampler} has none, so only 0 is possible; use the sampler {able}")
     timestep_grid(schedule, steps, timestep_spacing)        # `steps` may not exceed T for any sampler
     return timestep_grid(schedule, entry.max_timesteps(steps), timestep_spacing)
 

@@ -136,7 +136,8 @@ def read_run(path: Path, name: str) -> Run:
     weights = _newest_weights(path / "checkpoints")
     evaluations = []
     for file in (path / "evaluations").glob("*/evaluation.json"):
-        content, = _parse(file, [file.read_text("utf-8")], EVALUATION_KEYS, "run scripts/evaluate.py again")
+        remedy = f"delete {file.parent} and repeat scripts/evaluate.py, or scripts/ablate.py for a study"
+        content, = _parse(file, [file.read_text("utf-8")], EVALUATION_KEYS, remedy)
         evaluations.append(Evaluation(file.parent, content, file.stat().st_mtime))
     evaluations.sort(
         key=lambda e: (e.weights == weights, len(e.content["metrics"]), e.written, str(e.folder)), reverse=True
