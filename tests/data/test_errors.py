@@ -115,7 +115,7 @@ def test_folders() -> None:
     Path("data").mkdir()
     refuses("one folder of images per class")
     Path("data/0.png").write_bytes(picture())
-    refuses("has images", "one folder per class")
+    refuses("images, but no class folders", "one folder of images per class")
     folder(cat=[picture()], dog=[])
     refuses("'data/dog'", ".png")
     folder(dog=[picture()])
@@ -163,7 +163,7 @@ def test_empty_table() -> None:
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
     empty = datasets.Dataset.from_dict({"image": [], "label": []}, features=features)
     empty.save_to_disk("data")
-    refuses("data.source: 'data'", "one folder of images per class")
+    refuses("data.source: 'data'", "no images")
     empty.to_parquet("data.parquet")
     refuses("data.source: 'data.parquet'", source="data.parquet")
 
