@@ -167,15 +167,16 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
         ValueError: if the file was changed so that it is no such object; the message names it.
         OSError: if it cannot be read.
     """
+    remedy = "restore the file, or choose another directory"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        raise ValueError(f"{path}: is damaged, it is not JSON; restore the file") from None
+        raise ValueError(f"{path}: is damaged, it is not JSON; {remedy}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: is damaged, it is not a JSON object; restore the file")
+        raise ValueError(f"{path}: is damaged, it is not a JSON object; {remedy}")
     for key in keys:
         if key not in content:
-            raise ValueError(f"{path}: is damaged, {key} is missing; restore the file")
+            raise ValueError(f"{path}: is damaged, {key} is missing; {remedy}")
     return content
 
 

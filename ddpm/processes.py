@@ -16,6 +16,9 @@ from accelerate.utils import broadcast_object_list, gather_object, parse_flag_fr
 # After a command has been killed, its remaining processes take up to five seconds to exit and release its lock.
 LOCK_TIMEOUT_SECONDS = 6.0
 
+# For commands in which one process may work for hours while the others wait, as in training a reference classifier.
+LONG_TIMEOUT = timedelta(hours=12)
+
 Result = TypeVar("Result")
 
 
@@ -138,16 +141,12 @@ def all_together(processes: Accelerator | PartialState, act: Callable[[], None])
         act()
     except BaseException as error:          # whatever it is, the others must not wait for it
         problem = error
-    failed = next((error for error in gather_object([_summarize(problem)]) if error is not None), None)
+    summary = None if problem is None else (type(problem), str(problem))
+    failed = next((error for error in gather_object([summary]) if error is not None), None)
     if problem is not None:
         raise problem
     if failed is not None:
         raise FailedElsewhere(*failed)
-
-
-def _summarize(problem: BaseException | None) -> tuple[type[BaseException], str] | None:
-    """Return what the other processes learn about an error."""
-    return None if problem is None else (type(problem), str(problem))
 
 
 def map_batches(

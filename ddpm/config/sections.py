@@ -91,7 +91,7 @@ class ModelConfig(CheckedOptions, section="model"):
         conditioning: what the residual blocks are conditioned on. With `cross_attention` they are conditioned on
             the timestep, and a cross-attention layer after each of them attends to the class.
         condition_at: part of the network that is conditioned, or a list of resolutions in pixels.
-        norm_groups: maximum number of groups of a norm; each group has at least 4 channels.
+        norm_groups: maximum number of groups of a norm; each group has at least 4 channels (in `adain`, always 1).
         dropout: dropout probability in the residual blocks.
         resample: whether a residual block or a convolution changes the resolution.
         gradient_checkpointing: recompute activations in the backward pass, which saves memory but takes more time.

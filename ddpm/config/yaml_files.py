@@ -29,7 +29,7 @@ def read_yaml(path: Path, example: str = "train: {steps: 100}") -> dict[Any, Any
     try:
         content = yaml.load(path.read_bytes(), _UniqueKeys)
     except yaml.YAMLError as problem:
-        raise ValueError(" ".join(str(problem).split())) from None
+        raise ValueError(" ".join(str(problem).split()).replace('in "<byte string>", line', "in line")) from None
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     if not isinstance(content, dict):

@@ -1,8 +1,16 @@
 """Encoding of raw labels as class ids and class names."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
+
+
+def check_distinct(names: Sequence[str], option: str) -> None:
+    """Check that no two classes have the same name; an error names the option."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(f"{option}: {count} classes are called {name!r}; give every class a different name")
 
 
 def encode_labels(

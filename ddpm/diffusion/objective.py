@@ -89,8 +89,9 @@ def diffusion_loss(
         weighting: an entry of WEIGHTINGS.
 
     Returns:
-        Losses (B,). The hybrid term is L_vlb T / 1000 in bits per dimension; its gradient does not reach the mean, so
-        it trains only the variance (Nichol & Dhariwal 2021, equation 16, with the unit and factor of their code).
+        Losses (B,). The hybrid term is T / 1000 times the term of the bound at t, in bits per dimension. Its gradient
+        does not reach the mean, so it trains only the variance (Nichol & Dhariwal 2021, equation 16, with the unit and
+        factor of their code).
     """
     parameterization, weigh = PREDICTIONS[prediction], WEIGHTINGS[weighting]
     x_t = schedule.q_sample(x_0, t, noise)

@@ -6,13 +6,12 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 
-from ddpm.atomic import atomic_write, json_digest, write_json
+from ddpm.atomic import atomic_write, json_digest, read_json, write_json
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import SampleConfig
 from ddpm.data import ImageData
@@ -27,8 +26,8 @@ from ddpm.evaluation.metrics import confusion
 from ddpm.evaluation.plots import draw_confusion, draw_neighbors
 from ddpm.evaluation.setup import DENOISER_METRICS, EvaluationSetup, prepare_evaluation
 from ddpm.evaluation.text_table import evaluation_table
-from ddpm.io.provenance import versions
-from ddpm.processes import broadcast_from_main, check_launch, first_on_main, join_processes, on_main
+from ddpm.io.provenance import describe_changes, versions
+from ddpm.processes import LONG_TIMEOUT, broadcast_from_main, check_launch, first_on_main, join_processes, on_main
 
 NEIGHBOR_PAIRS = 10        # in the picture
 
@@ -48,7 +47,7 @@ def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
     Raises:
         ValueError: for an invalid command, or unusable data or images.
     """
-    processes = join_processes(timedelta(hours=12))
+    processes = join_processes(LONG_TIMEOUT)
     check_launch(processes.num_processes, "evaluate.py")
     seconds: dict[str, float] = {}
     cache = cache_directory()
@@ -103,13 +102,8 @@ def prepare_folder(out: Path, identity: dict[str, Any]) -> None:
     if not file.exists():
         out.mkdir(parents=True, exist_ok=True)
         write_json(file, identity)
-    old, new = json.loads(file.read_text()), json.loads(json.dumps(identity))
-    different = ", ".join(key for key in new | old if old.get(key) != new.get(key))
-    if different:
-        raise ValueError(
-            f"{out}: contains another evaluation (different: {different}); remove it, or choose another folder with "
-            "--out"
-        )
+    if changes := describe_changes(read_json(file), identity):
+        raise ValueError(f"{out}: contains another evaluation: {changes}; remove it, or choose another --out")
 
 
 def check_requested(setup: EvaluationSetup, reference: Features) -> None:

@@ -1,4 +1,4 @@
-"""The metrics that compare samples with real images. A new one is a function and an entry in METRICS."""
+"""The metrics that compare samples with real images. To add one, see docs/design.md."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -140,6 +140,6 @@ METRICS: dict[str, Metric] = {
         needs=lambda reference: 1,
         why_inapplicable=_why_no_accuracy,
     ),
-    # Assumes that the reference is the training data. Its baseline is the 1 % of its definition.
+    # Assumes that the reference is the training data. By definition, new real images score 1 %.
     "memorization": Metric(_memorization, {"memorized": "lower"}, needs=lambda reference: 2, real_baseline=False),
 }

@@ -23,12 +23,8 @@ def evaluation_table(result: dict[str, Any]) -> str:
         errors.append((str(point["timestep"]), number(point["sigma"]), error, number(point["eps_error"])))
     template = Path(__file__).with_name("evaluation_table.txt.jinja").read_text()
     page = Environment(trim_blocks=True, lstrip_blocks=True).from_string(template)
-    return page.render(
-        result,
-        table=align_columns(rows),
-        denoising_table=align_columns(errors),
-        kind=describe_likelihood_images(result),
-    ).rstrip("\n")
+    tables = {"table": align_columns(rows), "denoising_table": align_columns(errors)}
+    return page.render(result, **tables, kind=describe_likelihood_images(result)).rstrip("\n")
 
 
 def describe_likelihood_images(result: dict[str, Any]) -> str | None:

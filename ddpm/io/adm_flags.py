@@ -71,15 +71,11 @@ class Flags:
                 f"num_heads_upsample: {self.num_heads_upsample} is not supported; allowed is num_heads, "
                 f"{self.num_heads}: this U-Net has equally many heads in encoder and decoder"
             )
-        if self.diffusion_steps != 1000 and self.rescale_timesteps is None:
+        if self.diffusion_steps != 1000 and self.rescale_timesteps is not False:
+            defaults = "is required, because improved-diffusion and guided-diffusion have different defaults"
             raise ValueError(
-                f"rescale_timesteps: required with diffusion_steps {self.diffusion_steps}, because improved-diffusion "
-                "and guided-diffusion have different defaults; allowed: false"
-            )
-        if self.diffusion_steps != 1000 and self.rescale_timesteps:
-            raise ValueError(
-                f"rescale_timesteps: true is not supported with diffusion_steps {self.diffusion_steps}; allowed: "
-                f"false: the input of this U-Net is t, not t * 1000 / {self.diffusion_steps}"
+                f"rescale_timesteps: {'true is not supported' if self.rescale_timesteps else defaults}; allowed with "
+                f"diffusion_steps {self.diffusion_steps}: false, because this U-Net gets t, not the rescaled t"
             )
         if not self.channel_mult and self.image_size not in _CHANNEL_MULT:
             known = ", ".join(map(str, sorted(_CHANNEL_MULT)))

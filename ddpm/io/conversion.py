@@ -1,7 +1,6 @@
 """The conversions of scripts/convert.py: from other programs' models to pipelines, and from pipelines to diffusers."""
 
 import shlex
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from ddpm import __version__
 from ddpm.atomic import MANIFEST, digests, find_damage, write_directory_atomically, write_json
 from ddpm.config.commands import ConvertCommand
 from ddpm.config.sections import Config
+from ddpm.data.labels import check_distinct
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.io.adm import describe_matching_presets, load_adm, read_weights
 from ddpm.io.adm_flags import PRESETS, Flags
@@ -85,9 +85,7 @@ def _read_names(file: Path) -> list[str]:
         names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise ValueError(f"class_names: {file} is not a UTF-8 text file") from None
-    duplicate = next((name for name, count in Counter(names).items() if count > 1), None)
-    if duplicate is not None:
-        raise ValueError(f"class_names: {file} contains {duplicate!r} twice; give every class a different name")
+    check_distinct(names, f"class_names: {file}")
     return names
 
 

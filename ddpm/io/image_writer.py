@@ -15,10 +15,8 @@ continues from the existing files, with any number of processes.
 """
 
 import fcntl
-import json
 import os
 import socket
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,9 +28,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm.atomic import atomic_write, json_digest, write_json
+from ddpm.atomic import atomic_write, json_digest, read_json, write_json
+from ddpm.data.labels import check_distinct
 from ddpm.io.image_formats import FORMATS, BatchFormat, BatchStore, FileLayout, Format, ReadBatch, Request
 from ddpm.io.pictures import labeled_grid
+from ddpm.io.provenance import describe_changes
 from ddpm.processes import (
     InUse,
     acquire_lock,
@@ -123,9 +123,8 @@ def _check(layout: FileLayout, formats: Sequence[str]) -> None:
             raise ValueError(
                 f"format: {name} needs a class for each image, and {classless!r} has none; allowed: {able}"
             )
-    name, times = max(Counter(layout.class_names).items(), key=lambda item: item[1], default=("", 0))
-    if "parquet" in formats and times > 1:
-        raise ValueError(f"format: parquet needs distinct class names, and {times} are {name!r}; omit parquet")
+    if "parquet" in formats:
+        check_distinct(layout.class_names, "format: parquet needs distinct class names")
 
 
 @contextmanager
@@ -155,25 +154,14 @@ def _begin(layout: FileLayout, record: dict[str, Any], formats: list[str]) -> No
     """Write samples.json, or check that it describes the same images; remove temporary files of a killed process."""
     own = {"count": len(layout.requests), "batch_size": layout.batch_size, "formats": formats}
     own["requests"] = json_digest([list(layout.class_names), layout.requests], length=16)
-    facts = json.loads(json.dumps({**record, **own}))
+    facts = {**record, **own}
     path = layout.out / SAMPLES_RECORD
     patterns = (".*.tmp", "*/.*.tmp") if path.exists() else (f".{path.name}.*.tmp",)
     for temporary in [file for pattern in patterns for file in layout.out.glob(pattern)]:
         temporary.unlink()
     if path.exists():
-        try:
-            old, new = _flatten(json.loads(path.read_text())), _flatten(facts)
-        except (ValueError, AttributeError) as problem:
-            raise ValueError(f"{path}: is damaged ({problem}); choose another folder with --out") from problem
-        different = [
-            f"{name} ({old.get(name, 'not set')} there, {new.get(name, 'not set')} now)"
-            for name in new | old
-            if old.get(name) != new.get(name)
-        ]
-        if different:
-            raise ValueError(
-                f"{layout.out}: contains other images: {', '.join(different[:3])}; choose another folder with --out"
-            )
+        if changes := describe_changes(read_json(path), facts):
+            raise ValueError(f"{layout.out}: contains other images: {changes}; choose another folder with --out")
         return
     for found in (*layout.out.glob("*"), *layout.out.glob("*/*")):
         if found.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".parquet", ".npz", ".npy"):
@@ -182,14 +170,6 @@ def _begin(layout: FileLayout, record: dict[str, Any], formats: list[str]) -> No
                 "another folder with --out"
             )
     write_json(path, facts)
-
-
-def _flatten(facts: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested facts as JSON, by names such as `settings.steps`."""
-    flat: dict[str, str] = {}
-    for name, value in facts.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: json.dumps(value)}
-    return flat
 
 
 def _find_missing(files: Sequence[Format], store: BatchFormat) -> list[int]:

@@ -3,7 +3,10 @@
 import sys
 from pathlib import Path
 
-from ddpm.atomic import MANIFEST, find_damage, newest_intact
+import torch
+
+from ddpm.atomic import MANIFEST, find_damage, json_digest, newest_intact
+from ddpm.io.provenance import weights_digest
 from ddpm.pipeline import ClassConditionalPipeline
 
 
@@ -45,3 +48,18 @@ def load_pipeline(path: Path) -> ClassConditionalPipeline:
     pipeline = ClassConditionalPipeline.from_pretrained(locate(path))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def load_guide(directory: Path | None, device: torch.device) -> tuple[ClassConditionalPipeline | None, str | None]:
+    """Load a guiding model; also return a digest of its weights and process. Both are None without a directory."""
+    if directory is None:
+        return None, None
+    guide = load_pipeline(directory).to(device)
+    return guide, f"{weights_digest(directory)} {process_digest(guide)}"
+
+
+def process_digest(pipeline: ClassConditionalPipeline) -> str:
+    """Return a hash of what determines the samples except the weights: schedule, prediction type, architecture."""
+    network = {key: value for key, value in pipeline.unet.config.items() if not key.startswith("_")}    # not its path
+    facts = [pipeline.schedule.betas.tolist(), pipeline.prediction, network, pipeline.class_names]
+    return json_digest(facts, length=16)

@@ -1,15 +1,19 @@
-"""What a result was produced with: the weights, the versions of packages, and the commit of the code."""
+"""What a result was produced with: the weights, the versions of packages, the commit, and changes of settings."""
 
+import json
 import platform
 import re
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ddpm import __version__
 from ddpm.atomic import digests, sha256
+
+SHOWN_CHANGES = 5       # maximum number of changes that a message lists
 
 
 def weights_digest(directory: Path) -> str:
@@ -35,3 +39,30 @@ def git_commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def describe_changes(recorded: Any, present: Any) -> str:
+    """Return how recorded settings differ from the present ones, such as `sample.steps (50 there, 20 now)`.
+
+    Args:
+        recorded: JSON values that were saved with a result; nested values get dotted names.
+        present: what would be saved now.
+
+    Returns:
+        The first SHOWN_CHANGES differences, or an empty string if the two are equal as JSON.
+    """
+    old, new = _flatten(recorded), _flatten(json.loads(json.dumps(present)))
+    pairs = {key: (old.get(key, "not set"), new.get(key, "not set")) for key in old | new}
+    changes = [f"{key} ({a!s:.40} there, {b!s:.40} now)" for key, (a, b) in pairs.items() if a != b]
+    more = f" and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
+    return ", ".join(changes[:SHOWN_CHANGES]) + more
+
+
+def _flatten(value: Any, key: str = "") -> dict[str, Any]:
+    """Flatten nested values to dotted keys; lists of named entries also yield their names, in order."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
+        names = [item["name"] for item in value]
+        return {key: ", ".join(names), **_flatten(dict(zip(names, value, strict=True)), key)}
+    if not isinstance(value, dict) or not value:
+        return {key: value}
+    return {k: v for name, item in value.items() for k, v in _flatten(item, f"{key}.{name}".lstrip(".")).items()}

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -16,11 +15,11 @@ from ddpm.diffusion.class_labels import NO_CLASS, Label, label_ids
 from ddpm.diffusion.sampling import BetweenSeeds, Seed, plan_seeds
 from ddpm.io.image_formats import FORMATS, Request
 from ddpm.io.image_writer import write_samples
-from ddpm.io.pipelines import load_pipeline, locate
+from ddpm.io.pipelines import load_guide, load_pipeline, locate, process_digest
 from ddpm.io.provenance import weights_digest
 from ddpm.names import lookup
 from ddpm.pipeline import ClassConditionalPipeline
-from ddpm.processes import broadcast_from_main, check_launch, first_on_main, join_processes
+from ddpm.processes import LONG_TIMEOUT, broadcast_from_main, check_launch, first_on_main, join_processes
 
 
 class SamplePlan(NamedTuple):
@@ -143,7 +142,7 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
         make_plan = partial(plan_walks, count=command.walk)
     elif command.swap:
         make_plan = plan_swaps
-    processes = join_processes(timedelta(hours=12))
+    processes = join_processes(LONG_TIMEOUT)
     check_launch(processes.num_processes, "sample.py")
     formats = [kind.strip() for kind in command.format.split(",")]
     for kind in formats:
@@ -156,10 +155,7 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
 
     def prepare() -> tuple[SamplePlan, dict[str, Any], list[str], Callable[[list[int]], Tensor]]:
         pipeline = load_pipeline(directory).to(processes.device)
-        guide = guide_digest = None
-        if guide_directory is not None:
-            guide = load_pipeline(guide_directory).to(processes.device)
-            guide_digest = f"{weights_digest(guide_directory)} {process_digest(guide)}"
+        guide, guide_digest = load_guide(guide_directory, processes.device)
         plan = make_plan(_select_classes(pipeline, command.classes, settings))
         record = {
             "model": weights_digest(directory),
@@ -167,9 +163,8 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
             "guide": guide_digest,
             **dataclasses.asdict(settings),
         }
-        labels = pipeline.labels(plan.labels)
-        draw = pipeline.make_draw_batch(labels, plan.seeds, guide=guide, **settings.sampling_options())
-        return plan, record, pipeline.class_names, draw
+        labels, options = pipeline.labels(plan.labels), settings.sampling_options()
+        return plan, record, pipeline.class_names, pipeline.make_draw_batch(labels, plan.seeds, guide=guide, **options)
 
     plan, record, names, draw = first_on_main(processes, prepare)
     digest = json_digest([record, plan.requests, formats], length=6)
@@ -177,13 +172,6 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
     grid = write_samples(out, plan.requests, draw, settings.batch_size, names, record, formats)
     if processes.is_main_process:
         print(f"{len(plan.requests)} images in {out}; overview: {grid}")
-
-
-def process_digest(pipeline: ClassConditionalPipeline) -> str:
-    """Return a hash of what determines the samples except the weights: schedule, prediction type, architecture."""
-    network = {key: value for key, value in pipeline.unet.config.items() if not key.startswith("_")}    # not its path
-    facts = [pipeline.schedule.betas.tolist(), pipeline.prediction, network, pipeline.class_names]
-    return json_digest(facts, length=16)
 
 
 def _select_classes(pipeline: ClassConditionalPipeline, classes: str | None, settings: SampleConfig) -> Classes:

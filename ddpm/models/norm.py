@@ -54,9 +54,9 @@ class RMSNorm(nn.GroupNorm):
 
 
 class AdaptiveNorm(nn.Module):
-    """A normalization layer that is modulated by an embedding.
+    """A normalization layer that is modulated by an embedding, a module (h, emb) -> h.
 
-    Subclasses may have more parameters, which start with the values that their constructor gives them; these must be
+    Subclasses may have more parameters. They start with the values that the constructor gives them, which must be
     constants.
 
     Args:
@@ -81,10 +81,6 @@ class AdaptiveNorm(nn.Module):
         super().__init__()
         self.norm: nn.GroupNorm = GroupNorm(groups, channels, eps=EPS)
         self.proj = nn.Linear(emb_channels, len(self.modulation) * channels)
-
-    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
-        """Normalize and modulate: (B, C, H, W), (B, D) -> (B, C, H, W)."""
-        raise NotImplementedError
 
 
 class AdaGN(AdaptiveNorm):

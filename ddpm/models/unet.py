@@ -1,6 +1,7 @@
 """The class-conditional U-Net of ADM (Dhariwal & Nichol 2021), as a diffusers model."""
 
 import math
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from ddpm.models.blocks import (
     upsample,
 )
 from ddpm.models.embedding import CONDITIONINGS, StageEmbedding, TimestepEmbedding
-from ddpm.models.norm import EPS, NORMS, AdaptiveNorm, GroupNorm, num_groups
+from ddpm.models.norm import EPS, NORMS, GroupNorm, num_groups
 from ddpm.models.shape import check_condition_at, check_shape, is_conditioned, matched_width
 from ddpm.names import lookup
 from ddpm.randomness import Purpose, generator
@@ -219,7 +220,9 @@ class UNet(ModelMixin, ConfigMixin):
         | other parameters of adaptive norms                   | as their constructor sets them           |
         """
         for name, parameter in self.named_parameters():
-            if parameter.is_meta:                               # from_pretrained loads the values later
+            if parameter.is_meta:                                           # from_pretrained loads the values later
+                continue
+            if re.search(r"\.norm2\.(?!norm\.|proj\.)", name):             # a parameter that only this norm has
                 continue
             path, _, kind = name.rpartition(".")
             module = self.get_submodule(path)
@@ -230,7 +233,7 @@ class UNet(ModelMixin, ConfigMixin):
                 parameter.normal_(generator=draws)
             elif path.rpartition(".")[2] in ("conv2", "proj", "conv_out"):
                 parameter.zero_()
-            elif not isinstance(module, AdaptiveNorm):
+            else:
                 bound = 1 / math.sqrt(module.weight[0].numel())
                 parameter.uniform_(-bound, bound, generator=draws)
 

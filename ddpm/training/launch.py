@@ -3,7 +3,6 @@
 import signal
 import sys
 import time
-from datetime import timedelta
 from types import FrameType
 from typing import Self
 
@@ -12,10 +11,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from ddpm.config.sections import Config, TrainConfig
-from ddpm.processes import check_launch, join_processes, on_main
+from ddpm.processes import LONG_TIMEOUT, check_launch, join_processes, on_main
 
-# The other processes wait until the main process has trained the reference classifier, which is slow without a GPU.
-EVALUATION_TIMEOUT = timedelta(hours=12)
 # A launcher forwards a Ctrl-C to processes that have already received it; a second one by the user comes later.
 ECHO_SECONDS = 2.0
 
@@ -29,7 +26,7 @@ def start_accelerator(config: Config) -> Accelerator:
     Raises:
         ValueError: if the launch would start independent runs, or the device or the batch does not allow the run.
     """
-    processes = join_processes(EVALUATION_TIMEOUT if config.evaluation.every > 0 else None)
+    processes = join_processes(LONG_TIMEOUT if config.evaluation.every > 0 else None)
     check_launch(processes.num_processes, "train.py")
     on_main(processes, lambda: check_fit(config.train, processes))
     # One process may train several runs in turn; without the reset, accelerate keeps the precision of the first.

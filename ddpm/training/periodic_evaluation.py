@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ddpm.atomic import find_damage, json_digest, recover, write_directory_atomically, write_json
 from ddpm.config.sections import Config
+from ddpm.io.provenance import describe_changes
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import broadcast_from_main, map_batches, on_main
 from ddpm.training.tracking import EVALUATION_PREFIX, EVALUATION_SETTINGS, Trackers, has_record
@@ -63,9 +64,8 @@ class PeriodicEvaluation:
         if not due:
             return False
         file, settings = self._path / "metrics.jsonl", self._settings
-        return not broadcast_from_main(
-            self._accelerator, lambda: has_record(file, step, EVALUATION_SETTINGS, settings)
-        )
+        done = broadcast_from_main(self._accelerator, lambda: has_record(file, step, EVALUATION_SETTINGS, settings))
+        return not done
 
     def _evaluate(self, step: int, trackers: Trackers) -> None:
         metrics, settings = self._metrics, self._config.evaluation
@@ -117,10 +117,10 @@ class BestModel:
             OSError: if it cannot be written.
         """
         recover(self._folder)
-        changes: list[str] = []
+        changes = ""
         if find_damage(self._folder) is None:
             saved = json.loads((self._folder / FACTS).read_text())
-            changes = self._changes(saved["identity"])
+            changes = describe_changes(saved["identity"], self._identity)
             if not changes and not self._better(value, saved["value"]):
                 return
         facts = {"step": step, "samples": samples, "value": value, "identity": self._identity}
@@ -133,11 +133,6 @@ class BestModel:
         if changes:
             tqdm.write(         # print would break the progress bar
                 f"WARNING: {self._folder}: the model of step {saved['step']} was selected with other settings: "
-                f"{', '.join(changes)}; it is replaced by that of step {step}",
+                f"{changes}; it is replaced by that of step {step}",
                 file=sys.stderr,
             )
-
-    def _changes(self, identity: dict[str, Any]) -> list[str]:
-        """Return the differences from another identity, one string per key."""
-        pairs = {key: (identity.get(key), self._identity.get(key)) for key in identity | self._identity}
-        return [f"{key} ({there} there, {now} now)" for key, (there, now) in pairs.items() if there != now]

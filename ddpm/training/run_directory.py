@@ -100,6 +100,8 @@ class RunDirectory:
                     f"{facts['data']['summary']} now); choose another directory with --run-dir"
                 )
             return known
+        if (self.path / "study.json").exists():
+            raise ValueError(f"{self.path}: is the directory of a study; choose another directory with --run-dir")
         if any((self.path / "checkpoints").glob("step_*")):
             missing = config_file.name if facts_file.exists() else facts_file.name
             raise ValueError(f"{self.path}: holds checkpoints but no {missing}; restore it, or change --run-dir")

@@ -155,7 +155,7 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad()
 
-        loss = torch.zeros((), device=accelerator.device)
+        local_loss = torch.zeros((), device=accelerator.device)
         for i, (position, images, labels) in enumerate(micro_batches):
             x_0, labels, t, noise = prepare_inputs(
                 position,
@@ -172,12 +172,12 @@ class Trainer:
                 # Divided by the global batch size, so that the accumulated gradient is that of the mean over it.
                 micro_loss = losses.sum() / config.batch_size
                 accelerator.backward(micro_loss * accelerator.num_processes)     # DDP averages over the processes
-            loss += micro_loss.detach()
+            local_loss += micro_loss.detach()
         grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
 
         # Sum the loss over all processes. The norm is that of the averaged gradient, which is the same on all of them.
         interrupted = interruption is not None and interruption.requested != 0
-        status = torch.stack([loss, torch.full_like(loss, interrupted)])
+        status = torch.stack([local_loss, torch.full_like(local_loss, interrupted)])
         loss, stop = accelerator.reduce(status, "sum").tolist()
         grad_norm = grad_norm.item()
         self.step += 1

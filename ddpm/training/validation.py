@@ -15,18 +15,29 @@ def check_config(config: Config) -> None:
     Raises:
         ValueError: names the option and what is allowed.
     """
-    _check_sampler(config, "sample", config.sample)
+    check_sampler(config, config.sample, "sample")
     if config.evaluation.every > 0:
         check_extractor(config.evaluation.extractor)
-        _check_sampler(config, "evaluation", config.evaluation)
+        check_sampler(config, config.evaluation, "evaluation")
 
 
-def _check_sampler(config: Config, section: str, options: SamplerOptions) -> None:
+def check_sampler(config: Config, options: SamplerOptions, section: str, guide: bool = False) -> None:
+    """Check that a model with this configuration can be sampled with these options.
+
+    Args:
+        config: the configuration.
+        options: how to sample.
+        section: the section of the options, for errors.
+        guide: whether another model guides, which replaces the null class.
+
+    Raises:
+        ValueError: names the option and what is allowed.
+    """
     try:
         plan_timesteps(build_schedule(config), options.sampler, options.steps, options.timestep_spacing, options.eta)
     except ValueError as problem:
         raise ValueError(f"{section}.{problem}") from None
-    if options.guidance_scale != 1 and config.diffusion.class_dropout_prob == 0:
+    if options.guidance_scale != 1 and config.diffusion.class_dropout_prob == 0 and not guide:
         raise ValueError(
             f"{section}.guidance_scale: only 1 is possible without a null class; use 1, or raise "
             "diffusion.class_dropout_prob to 0.1"

@@ -159,3 +159,11 @@ def test_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     assert str(disk) in last and "step_" in last
     left = (tmp_path / "left").read_text().split()
     assert left and all(name.startswith("step_") for name in left)      # no half-written folder
+
+
+def test_the_directory_of_a_study_is_no_run(tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "study.json").write_text("{}")
+    code, err = run(monkeypatch, capsys, "train", "--run-dir", str(tmp_path / "study"), *SMALL)
+    assert code == 2 and "study" in err and "--run-dir" in err and len(err.splitlines()) == 1
+    assert [path.name for path in (tmp_path / "study").iterdir() if not path.name.startswith(".")] == ["study.json"]

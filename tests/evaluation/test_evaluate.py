@@ -17,11 +17,13 @@ from PIL import Image
 
 from ddpm.atomic import sha256
 from ddpm.config.commands import EvaluateCommand
+from ddpm.config.sections import DataConfig
 from ddpm.config.yaml_files import sample_settings
 from ddpm.data import ImageData, load_data
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.evaluation.denoiser import SCORES, image_scores
 from ddpm.evaluation.evaluate import evaluate
+from ddpm.evaluation.image_source import reference_config
 from ddpm.evaluation.metrics import METRICS
 from ddpm.evaluation.reference_classifier import train_classifier
 from ddpm.evaluation.setup import DENOISER_METRICS
@@ -271,6 +273,23 @@ def test_killed_before_any_file(survived: int, model: Path, tmp_path: Path, one_
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 
+def test_a_split_without_a_reference_belongs_to_the_source_of_the_run(tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    for folder in (run, other):
+        folder.mkdir()
+        (folder / "config.yaml").write_text("data: {source: digits, split: 'train[:1500]'}\n")
+        (folder / "run.json").write_text("{}")
+
+    def config(**options: str) -> DataConfig:
+        return reference_config(EvaluateCommand(model=run, **options), None)
+
+    assert config().split == config(reference_split="train[:1500]").split == "train[:1500]"
+    assert config(reference_split="train[1500:]") == DataConfig(source="digits", split="train[1500:]")
+    assert config(reference=str(other)).split == "train[:1500]"
+    with pytest.raises(ValueError, match=r"^reference_split: .*--reference"):
+        config(reference=str(other), reference_split="train[1500:]")
+
+
 @pytest.mark.parametrize(("options", "expected"), [
     ({"metrics": "frechet"}, r"^metrics: 'frechet' is not one of .*did you mean frechet_distance"),
     ({"count": 50, "metrics": "frechet_distance"}, r"^frechet_distance: needs \d+ images .* are 50; raise --count"),
@@ -279,7 +298,7 @@ def test_killed_before_any_file(survived: int, model: Path, tmp_path: Path, one_
     ({"reference": None}, r"^reference: .*--reference"),
     ({"reference": "nowhere/at/all"}, r"^reference: .*'nowhere/at/all'"),
     ({"steps": 51}, r"51"),
-    ({"held_out": "digits"}, r"^held_out: .*name other images"),
+    ({"held_out": "digits"}, r"^held_out: .*other images"),
     ({"held_out_split": "test"}, r"^held_out_split: 'test' .*train"),
     ({"held_out_split": "train[1500:]"}, r"^held_out_split: 297 images of train\[1500:1797\] .*other rows"),
     ({"reference_split": "train[1500"}, r"^reference_split: 'train\[1500' .*use train\[:1500\]"),

@@ -99,7 +99,7 @@ def test_mistakes_with_files_of_weights(run: Run) -> None:
         ("model.pt", "--to", "diffusers"): r"^model\.pt: ",
         (*good, "--preset", "imagenet64"): r"^preset: .*either --preset or --flags",
         (*good, "--class-names", "few.txt"): r"^class-names: few\.txt .*2 names.* 10 classes$",
-        (*good, "--class-names", "twice.txt"): r"^class-names: twice\.txt .*'a'.*different name$",
+        (*good, "--class-names", "twice.txt"): r"^class-names: twice\.txt.*'a'.*different name$",
         (*good, "--class-names", "binary.txt"): r"^class-names: binary\.txt .*text file$",
         (*good, "--null-class"): r"^null-class: .*omit --null-class$",
         (*good, "--schedule", "linear"): r"^schedule: .*omit --schedule$",

@@ -64,13 +64,13 @@ def test_a_full_disk_names_the_file(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("change", "expected"), [
     ({"record": {**RECORD, "sample": {"steps": 20, "sampler": "ddim"}}}, "sample.steps (50 there, 20 now)"),
-    ({"record": {**RECORD, "guide": "b"}}, 'guide (not set there, "b" now)'),
+    ({"record": {**RECORD, "guide": "b"}}, "guide (not set there, b now)"),
     ({"record": {"model": "runs/a"}}, "sample.steps (50 there, not set now)"),
     ({"batch_size": 5}, "batch_size (4 there, 5 now)"),
     ({"requests": asked(23)}, "count (22 there, 23 now)"),
     ({"requests": asked()[::-1]}, "requests ("),
     ({"class_names": CLASSES[::-1]}, "requests ("),
-    ({"formats": ("png", "npz")}, 'formats (["png"] there, ["png", "npz"] now)'),
+    ({"formats": ("png", "npz")}, "formats (['png'] there, ['png', 'npz'] now)"),
 ], ids=str)     # fmt: skip
 def test_other_images_are_refused(change: dict, expected: str, tmp_path: Path) -> None:
     write(tmp_path, ("png",), Toy())
@@ -100,7 +100,7 @@ def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
     for text in ("", "{", "[]"):
         (tmp_path / "samples.json").write_text(text)
         said = refusal(tmp_path, ("png",), Toy())
-        assert "samples.json" in said and "--out" in said
+        assert "samples.json" in said and "another directory" in said
 
 
 @choices
@@ -116,7 +116,7 @@ def test_images_without_a_class(formats: tuple[str, ...], tmp_path: Path) -> Non
 
 def test_parquet_needs_distinct_class_names(tmp_path: Path) -> None:
     said = refusal(tmp_path, ("parquet",), Toy(), class_names=["a", "b", "c", "b"])
-    assert "'b'" in said and said.endswith("omit parquet")
+    assert "'b'" in said and "parquet" in said and said.endswith("different name")
     assert list(tmp_path.iterdir()) == []
 
 

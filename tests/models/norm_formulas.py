@@ -29,4 +29,5 @@ def formula(norm: str, layer: nn.Module, h: Tensor, emb: Tensor, groups: int) ->
         return (1 + first) * plain
     if norm == "adagn_shift":
         return plain + first
+    assert norm in ("adagn", "adain", "adaln", "adarms"), f"add the formula of {norm} to {__file__}"
     return (1 + first) * plain + second

@@ -2,17 +2,18 @@
 
 import math
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from norm_formulas import normalized
+from norm_formulas import formula
 from torch import Tensor, nn
 
 from ddpm.models.blocks import CrossAttention
 from ddpm.models.embedding import CONDITIONINGS
-from ddpm.models.norm import NORMS, AdaGN
+from ddpm.models.norm import NORMS, AdaGN, AdaptiveNorm
 from ddpm.models.unet import UNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -136,26 +137,18 @@ def test_each_resolution_has_its_own_label_and_blends(conditioning: str) -> None
 # ------------------------------------------------------------------------------------------------- at the beginning
 
 
-class Plain(nn.Module):
-    """An entry of NORMS without any embedding."""
-
-    def __init__(self, norm: str, layer: nn.Module) -> None:
-        super().__init__()
-        self.kind, self.norm = norm, layer.norm
-
-    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
-        plain = normalized(self.kind, h, h.shape[1] // 4)
-        return plain * self.norm.weight[:, None, None] + self.norm.bias[:, None, None]
+def plain_norm(norm: str, layer: AdaptiveNorm, h: Tensor, emb: Tensor) -> Tensor:
+    """Return what the formula of a norm gives without any embedding."""
+    return formula(norm, layer, h, torch.zeros_like(emb), layer.norm.num_groups)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_conditioning_starts_without_effect(norm: str) -> None:
     """All arms start as the same function, that of the plain norm; they differ only in the statistics of the norm."""
-    bare = UNet(**SMALL).double()
-    for name, module in list(bare.named_modules()):
-        if isinstance(module, NORMS["adagn"]):
-            bare.set_submodule(name, Plain(norm, module))
+    bare = UNet(**SMALL, norm=norm).double()
+    for module in bare.modules():
+        if isinstance(module, AdaptiveNorm):
+            module.forward = partial(plain_norm, norm, module)
     zero_at_the_start = r"(norm2|cross_attentions\.\d)\.proj"
     randomized(bare, seed=4, keep=zero_at_the_start)
     x, t, y = inputs()
@@ -183,24 +176,27 @@ def test_shared_tensors_start_equal(norm: str) -> None:
 
 
 class GatedAdaGN(AdaGN):
-    """AdaGN whose normalized features have one learned gate per channel, a parameter that no other norm has."""
+    """AdaGN followed by a learned gate and a PReLU: parameters of its own, directly and in a submodule."""
 
     def __init__(self, channels: int, emb_channels: int, groups: int) -> None:
         super().__init__(channels, emb_channels, groups)
         self.gate = nn.Parameter(torch.ones(channels))
+        self.activation = nn.PReLU(channels)
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
         """(B, C, H, W), (B, D) -> (B, C, H, W)."""
-        return self.gate[:, None, None] * super().forward(h, emb)
+        return self.activation(self.gate[:, None, None] * super().forward(h, emb))
 
 
 def test_a_norm_may_have_parameters_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """They start as their constructor sets them, all other tensors as with another norm, and they are saved."""
     monkeypatch.setitem(NORMS, "adagn_gated", GatedAdaGN)
     unet, plain = UNet(**SMALL, norm="adagn_gated", seed=5), UNet(**SMALL, seed=5)
-    own = {name for name in unet.state_dict() if name.endswith(".gate")}
-    assert own and unet.state_dict().keys() - own == plain.state_dict().keys()
-    assert all(torch.equal(unet.state_dict()[name], torch.ones_like(unet.state_dict()[name])) for name in own)
+    gates = {name for name in unet.state_dict() if name.endswith(".gate")}
+    slopes = {name for name in unet.state_dict() if name.endswith(".activation.weight")}
+    own = gates | slopes
+    assert gates and slopes and unet.state_dict().keys() - own == plain.state_dict().keys()
+    assert all((unet.state_dict()[name] == (1 if name in gates else 0.25)).all() for name in own)
     assert all(torch.equal(unet.state_dict()[name], tensor) for name, tensor in plain.state_dict().items())
     with torch.no_grad():
         for name in own:

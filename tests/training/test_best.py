@@ -75,7 +75,7 @@ def test_what_cannot_be_compared_is_replaced(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"WARNING: {tmp_path / 'best'}: ")
     for key, value in {**IDENTITY, **change}.items():
-        assert (f"{key} ({IDENTITY.get(key)} there, {value} now)" in line) == (key in change)
+        assert (f"{key} ({IDENTITY.get(key, 'not set')} there, {value} now)" in line) == (key in change)
     offer(tmp_path / "best", pipeline, 3.0, 3, **change)
     assert capsys.readouterr().err == ""
 

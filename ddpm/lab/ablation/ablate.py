@@ -3,7 +3,6 @@
 import gc
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -35,6 +34,7 @@ from ddpm.lab.ablation.sweep import choose_rates, read_sweep
 from ddpm.lab.ablation.timing import read_timing, time_steps, write_timing
 from ddpm.lab.pages import render_text
 from ddpm.processes import (
+    LONG_TIMEOUT,
     FailedElsewhere,
     InUse,
     broadcast_from_main,
@@ -47,8 +47,7 @@ from ddpm.training.build import build_data
 from ddpm.training.dry_run import format_duration
 from ddpm.training.train import train
 
-TIMEOUT = timedelta(hours=12)      # other processes wait while the main process trains a classifier
-SHOWN_RUNS = 5                      # number of missing runs that are listed
+SHOWN_RUNS = 5      # number of missing runs that are listed
 
 
 def ablate(
@@ -68,7 +67,7 @@ def ablate(
             chosen yet.
         SystemExit: after an interruption, with 128 plus the signal's number; the same command resumes.
     """
-    processes = join_processes(TIMEOUT)
+    processes = join_processes(LONG_TIMEOUT)
     check_launch(processes.num_processes, "ablate.py")
     check_arms(study)
     data = first_on_main(processes, lambda: build_data(study.baseline.config))
@@ -88,7 +87,7 @@ def ablate(
     on_main(processes, lambda: _give_up(path, planned))
     _train_and_evaluate(take_shard(planned, shard), study, processes, "run")
     if broadcast_from_main(processes, lambda: read_timing(path)) is None:
-        _say(processes, "\ntiming the training steps of all arms in turns")
+        processes.print("\ntiming the training steps of all arms in turns", flush=True)
         data = first_on_main(processes, lambda: build_data(study.baseline.config))
         seconds = time_steps({arm.name: arm.config for arm in study.arms}, data)
         on_main(processes, lambda: write_timing(path, seconds, processes.device, processes.num_processes))
@@ -101,7 +100,10 @@ def _print_plan(
     """Print arms, runs, and the estimated time of the remaining runs."""
     # The learning rates that a sweep will choose do not affect the time.
     mine = take_shard(list_sweep_runs(study, path), shard) + take_shard(list_planned_runs(study, path, {}), shard)
-    left = broadcast_from_main(processes, lambda: [run for run in mine if not _is_trained(run)])
+    ends = ("pipeline", "diverged.json")        # a run with one of them needs no more training
+    left = broadcast_from_main(
+        processes, lambda: [run for run in mine if not any((run.path / name).exists() for name in ends)]
+    )
     seconds = {}
     if left:
         measured = time_steps({arm.name: arm.config for arm in study.arms}, data, rounds=1, warm_up=1)
@@ -111,12 +113,7 @@ def _print_plan(
         "ablation/plan.txt.jinja", study=study, path=path, shard=shard, data=data, sizes=sizes, mine=mine, left=left,
         seconds=seconds, time=time,
     )
-    _say(processes, f"{plan}\n")
-
-
-def _is_trained(run: PlannedRun) -> bool:
-    """Return whether a run is trained or has diverged; it may not be evaluated yet."""
-    return (run.path / "pipeline").is_dir() or (run.path / "diverged.json").is_file()
+    processes.print(f"{plan}\n", flush=True)
 
 
 def _train_and_evaluate(runs: Sequence[PlannedRun], study: Study, processes: PartialState, title: str) -> None:
@@ -124,13 +121,13 @@ def _train_and_evaluate(runs: Sequence[PlannedRun], study: Study, processes: Par
     for number, run in enumerate(runs, 1):
         if broadcast_from_main(processes, partial(is_finished, run, study)):
             continue
-        _say(processes, f"\n{title} {number} of {len(runs)}: {run.name} ({run.path})")
+        processes.print(f"\n{title} {number} of {len(runs)}: {run.name} ({run.path})", flush=True)
         problem = _attempt(run, study)
         if isinstance(problem, Diverged):
-            _say(processes, f"{run.name} diverged: {problem}")
+            processes.print(f"{run.name} diverged: {problem}", flush=True)
             on_main(processes, partial(record_divergence, run.path, problem.step, str(problem)))
         elif problem is not None:
-            _say(processes, f"{run.name} is skipped: {problem}")
+            processes.print(f"{run.name} is skipped: {problem}", flush=True)
         gc.collect()                    # models and optimizers contain reference cycles
         if torch.cuda.is_available():
             torch.cuda.empty_cache()    # arms with other shapes cannot reuse the cached blocks
@@ -180,8 +177,3 @@ def _conclude(study: Study, path: Path, planned: Sequence[PlannedRun]) -> None:
         "the shard that finishes the last run writes the report; you can also run this command again then",
         file=sys.stderr,
     )
-
-
-def _say(processes: PartialState, line: str) -> None:
-    if processes.is_main_process:
-        print(line, flush=True)

@@ -107,14 +107,16 @@ def read_outcome(path: Path, study: Study) -> Outcome:
         if found["at_an_end"]
     ]
     rates = {arm: found["learning_rate"] for arm, found in sweep.items()}
-    read = [_read(planned) for planned in list_planned_runs(study, path, rates)]
-    first = next((run.evaluation.content for run in read if run.evaluation is not None), {})
-    read = [_drop_incomparable_evaluation(run, first, registered["data"]["fingerprint"], notes) for run in read]
-    evaluated = [(run, run.evaluation) for run in read if run.evaluation is not None]
+    outcomes = [_read(planned) for planned in list_planned_runs(study, path, rates)]
+    first = next((run.evaluation.content for run in outcomes if run.evaluation is not None), {})
+    data = registered["data"]["fingerprint"]
+    outcomes = [_drop_incomparable_evaluation(run, first, data, notes) for run in outcomes]
+    evaluated = [(run, run.evaluation) for run in outcomes if run.evaluation is not None]
     better = {name: metric["better"] for _, e in evaluated for name, metric in e.content["metrics"].items()}
-    values = {name: _read_metric(name, evaluated, first, study, notes) for name in {**better, study.metric: ""}}
-    read = [_add_deciding_metric(run, study, values) for run in read]
-    runs = {arm.name: [run for run in read if run.arm == arm.name] for arm in study.arms}
+    names = dict.fromkeys([*better, study.metric])
+    values = {name: _read_metric(name, evaluated, first, study, notes) for name in names}
+    outcomes = [_add_deciding_metric(run, study, values) for run in outcomes]
+    runs = {arm.name: [run for run in outcomes if run.arm == arm.name] for arm in study.arms}
     timing = read_timing(path)
     notes += _note_runs(runs, study)
     baseline, others = study.baseline.name, [arm.name for arm in study.arms[1:]]
@@ -146,7 +148,7 @@ def read_outcome(path: Path, study: Study) -> Outcome:
         verdicts=[
             verdict_sentence(arm, baseline, study.metric, deciding[arm], len(study.seeds), diverged) for arm in others
         ],
-        notes=notes + _note_code(read),
+        notes=notes + _note_code(outcomes),
     )
 
 
@@ -183,10 +185,8 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
 
 def _read(planned: PlannedRun) -> RunOutcome:
     diverged = read_divergence(planned.path)
-    if not (planned.path / "run.json").is_file():
-        return RunOutcome(planned.arm, planned.seed, planned.path, None, None, diverged, None)
-    run = read_run(planned.path, planned.name)
-    evaluation = None if diverged is not None else find_study_evaluation(run)
+    run = read_run(planned.path, planned.name) if (planned.path / "run.json").is_file() else None
+    evaluation = find_study_evaluation(run) if run is not None and diverged is None else None
     return RunOutcome(planned.arm, planned.seed, planned.path, run, evaluation, diverged, None)
 
 

@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ddpm.atomic import json_digest, write_json, write_text
+from ddpm.atomic import json_digest, read_json, write_json, write_text
 from ddpm.config.study import Study
 from ddpm.data import ImageData
-from ddpm.io.provenance import git_commit, versions
+from ddpm.io.provenance import describe_changes, git_commit, versions
 
 # Files and directories of the study's runs and of its sweep.
 RUNS = ("*/seed_*/run.json", "*/seed_*/diverged.json", "*/lr_*")
-SHOWN_DIFFERENCES = 5   # number of differences that an error lists
 
 
 def register(study: Study, documents: Mapping[str, str], data: ImageData, path: Path) -> dict[str, Any]:
@@ -39,7 +38,8 @@ def register(study: Study, documents: Mapping[str, str], data: ImageData, path: 
     begun = [run for pattern in RUNS for run in path.glob(pattern)]
     if (path / "study.json").exists():
         known = read_registration(path)
-        _check_same(_flatten(known["study"]), _flatten(resolved), path)
+        if changes := describe_changes(known["study"], resolved):
+            raise ValueError(f"{path}: contains another study: {changes}; choose another directory with --run-dir")
         if known["data"]["fingerprint"] != data.fingerprint:
             raise ValueError(
                 f"{path}: contains a study on other data ({known['data']['summary']} there, {data.summary()} now); "
@@ -74,34 +74,7 @@ def read_registration(path: Path) -> dict[str, Any]:
     file = path / "study.json"
     if not file.is_file():
         raise ValueError(f"{path}: study.json is missing; give the --run-dir of a study of scripts/ablate.py")
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-        intact = json_digest(facts["study"]) == facts["digest"]
-    except (ValueError, LookupError, TypeError):
-        intact = False
-    if not intact:
-        raise ValueError(f"{file}: is damaged or was changed after it was written; restore the file")
+    facts = read_json(file, "study", "digest", "data")
+    if json_digest(facts["study"]) != facts["digest"]:
+        raise ValueError(f"{file}: was changed after it was written; restore the file")
     return facts
-
-
-def _check_same(known: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    pairs = {key: (known.get(key, "missing"), now.get(key, "missing")) for key in known | now}
-    changed = [f"{key} ({_cut(old)} there, {_cut(new)} now)" for key, (old, new) in pairs.items() if old != new]
-    if changed:
-        more = f" and {len(changed) - SHOWN_DIFFERENCES} more" if len(changed) > SHOWN_DIFFERENCES else ""
-        listed = ", ".join(changed[:SHOWN_DIFFERENCES])
-        raise ValueError(f"{path}: contains another study: {listed}{more}; choose another directory with --run-dir")
-
-
-def _flatten(value: Any, key: str = "") -> dict[str, Any]:
-    """Flatten nested values to dotted keys; lists of named entries also yield their names, in order."""
-    if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
-        names = [item["name"] for item in value]
-        return {key: ", ".join(names), **_flatten(dict(zip(names, value, strict=True)), key)}
-    if not isinstance(value, dict) or not value:
-        return {key: value}
-    return {k: v for name, item in value.items() for k, v in _flatten(item, f"{key}.{name}".lstrip(".")).items()}
-
-
-def _cut(value: Any) -> str:
-    return str(value) if len(str(value)) <= 40 else f"{str(value)[:39]}…"

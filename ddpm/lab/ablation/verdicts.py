@@ -4,20 +4,20 @@ from ddpm.evaluation.text_table import number
 from ddpm.lab.ablation.statistics import MIN_PAIRS, POWER, Contrast
 from ddpm.lab.pages import template_environment
 
-# The weaker form of each verdict, if more runs of the arm that it favors diverged.
+# The weaker form of each verdict, if more runs diverged in the arm that it calls better.
 ON_REMAINING_SEEDS = {"better": "better on the remaining seeds", "worse": "worse on the remaining seeds"}
 
 
 def qualify(contrast: Contrast, diverged: int, diverged_in_baseline: int) -> Contrast:
-    """Withdraw "better" from an arm of which more runs diverged: its remaining seeds may be the easy ones.
+    """Weaken a verdict if more runs diverged in the arm that it calls better: the remaining seeds may be the easy ones.
 
     Args:
         contrast: an arm compared with the baseline, over the seeds that both have.
         diverged: number of runs of the arm that diverged.
         diverged_in_baseline: number of runs of the baseline that diverged.
     """
-    favored = {"better": diverged > diverged_in_baseline, "worse": diverged_in_baseline > diverged}
-    if favored.get(contrast.verdict):
+    winner_diverged_more = {"better": diverged > diverged_in_baseline, "worse": diverged_in_baseline > diverged}
+    if winner_diverged_more.get(contrast.verdict):
         return contrast._replace(verdict=ON_REMAINING_SEEDS[contrast.verdict])
     return contrast
 

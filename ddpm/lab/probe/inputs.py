@@ -1,6 +1,5 @@
 """The inputs of a probe: a model, and the real images that it is measured on."""
 
-import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,16 +95,7 @@ def _source(command: ProbeCommand, pipeline: ClassConditionalPipeline) -> DataCo
     """Return the data that the command names; by default the run's own data, or a split of it."""
     split = command.reference_split
     named = EvaluateCommand(model=command.model, reference=command.reference, reference_split=split)
-    config = reference_config(named, pipeline)
-    if split is None or split == config.split:
-        return config
-    if command.reference is not None:
-        raise ValueError(
-            f"reference_split: {command.reference} is a run directory, whose configuration sets the split; leave this "
-            "out, or give the source of the run's images with --reference"
-        )
-    unet = pipeline.unet.config
-    return dataclasses.replace(config, split=split, resolution=unet.resolution, channels=unet.in_channels)
+    return reference_config(named, pipeline)
 
 
 def _held_out(command: ProbeCommand, source: DataConfig, data: ImageData) -> bool | None:

@@ -68,15 +68,10 @@ def measure_modulation(command: ProbeCommand, inputs: ProbeInputs, model: Model)
         grid=measurements.grid,
         layers=[
             Layer(
-                layer.name,
-                layer.side,
-                layer.resolution,
-                layer.norm.norm.num_channels,
-                layer.norm.norm.num_groups,
-                list(layer.norm.modulation),
-                layer.norm.shift_before_norm,
+                name, side, size, norm.norm.num_channels, norm.norm.num_groups, list(norm.modulation),
+                norm.shift_before_norm,
             )
-            for layer in measurements.layers
+            for name, side, size, norm in measurements.layers
         ],
         strengths=[measure_strength(layer, part, values) for layer, part, values in measurements.parts],
         variance=measurements.variance,
@@ -100,6 +95,7 @@ class Measurements:
 
     def __init__(self, command: ProbeCommand, inputs: ProbeInputs) -> None:
         self.command, self.pipeline, self.real_images = command, inputs.pipeline, inputs.images
+        self.draws = command.seed, command.batch_size       # how measurements draw numbers and images
         self.unet, self.schedule = inputs.pipeline.unet, inputs.pipeline.schedule
         device, self.names = inputs.pipeline.device, inputs.pipeline.class_names
         self.cross_attention = CONDITIONINGS[self.unet.config.conditioning].cross_attention
@@ -185,16 +181,14 @@ class Measurements:
 
     def measure_mean_ablations(self) -> list[MeanAblation]:
         """Measure the mean ablation of all layers together and of each."""
-        seed, batch_size = self.command.seed, self.command.batch_size
         steps, timesteps, classes = self.error_steps, self.timesteps, self.labels
-        return MeanAblator(self.pipeline, self.images, steps, timesteps, classes, seed, batch_size).ablate_each()
+        return MeanAblator(self.pipeline, self.images, steps, timesteps, classes, *self.draws).ablate_each()
 
     def measure_sensitivity(self) -> list[Sensitivity]:
         """Measure the sensitivity to the class at each sigma."""
         self.check_classes()
         denoiser, others = self.pipeline.denoiser(clip=False), other_classes(self.images.labels, len(self.names))
-        seed, batch_size = self.command.seed, self.command.batch_size
-        return measure_sensitivity(denoiser, self.schedule, self.images, others, self.error_steps, seed, batch_size)
+        return measure_sensitivity(denoiser, self.schedule, self.images, others, self.error_steps, *self.draws)
 
     def measure_swap(self) -> Swap:
         """Swap classes by resolution, and by side of the U-Net if the class reaches the norms."""
@@ -215,8 +209,8 @@ class Measurements:
                 f"the accuracy of the reference classifier on new real images, {classifier.accuracy.value:.0%}, is not "
                 f"significantly above chance ({chance:.0%}); it needs more images of each class"
             )
-        samples, seed, batch_size = self.command.samples, self.command.seed, self.command.batch_size
-        return swap_classes(self.pipeline, classifier, classes, samples, self.depends_on_class, seed, batch_size)
+        samples, by_side = self.command.samples, self.depends_on_class
+        return swap_classes(self.pipeline, classifier, classes, samples, by_side, *self.draws)
 
 
 def choose_classes(count: int, maximum: int = MAX_CLASSES) -> list[int]:

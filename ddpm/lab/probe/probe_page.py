@@ -117,10 +117,7 @@ class ProbeCharts:
 
     def draw_rises_of_layers(self, ablations: list[MeanAblation]) -> Markup:
         """Draw the mean rise of the error for each layer whose modulation was replaced alone."""
-        rows = [
-            Row(self.names[ablation.layer or ""], [_mark(self.part_name(ablation), ablation.relative, 0, 100)], 0.0)
-            for ablation in ablations
-        ]
+        rows = [Row(self.names[a.layer or ""], [_mark(self.part_name(a), a.relative, 0, 100)], 0.0) for a in ablations]
         return to_svg(draw_rows(rows, "rise of the error, %"))
 
     def draw_swap(self) -> Markup:

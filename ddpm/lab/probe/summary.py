@@ -82,25 +82,20 @@ def is_inconclusive(ablation: MeanAblation) -> bool:
     return low is not None and high is not None and low <= 0 <= high
 
 
-def percent(fraction: float) -> str:
-    """Format a fraction as a percentage, with one decimal below 10 %."""
-    if 0 < fraction < 0.0005:
+def percent(fraction: float, sign: str = "") -> str:
+    """Format a fraction as a percentage, with one decimal below 10 %, and with the sign if `sign` is "+"."""
+    if 0 < fraction < 0.0005 and not sign:
         return "less than 0.1 %"
-    return f"{100 * fraction:.1f} %" if 0 < abs(fraction) < 0.0995 else f"{100 * fraction:,.0f} %"
+    return f"{100 * fraction:{sign},.{1 if 0 < abs(fraction) < 0.0995 else 0}f} %"
 
 
 def format_change(metric: Estimate) -> str:
     """Format a relative change and its interval."""
-    value, *ends = (
-        "" if x is None else f"{100 * x:+.1f} %" if abs(x) < 0.0995 else f"{100 * x:+,.0f} %" for x in metric[:3]
-    )
+    value, *ends = ("" if fraction is None else percent(fraction, "+") for fraction in metric[:3])
     return f"{value} ({' to '.join(ends)})" if all(ends) else value
 
 
 def find_failures(results: ProbeResults) -> dict[str, list[tuple[str, float]]]:
     """Return the layers that show each symptom of failure, with the fraction of channels, worst first."""
-    found = {
-        symptom: [(row.layer, value) for row in results.symptoms if (value := getattr(row, symptom))]
-        for symptom in FAILURES
-    }
-    return {symptom: sorted(layers, key=lambda pair: -pair[1]) for symptom, layers in found.items() if layers}
+    found = {name: [(r.layer, value) for r in results.symptoms if (value := getattr(r, name))] for name in FAILURES}
+    return {name: sorted(layers, key=lambda pair: -pair[1]) for name, layers in found.items() if layers}

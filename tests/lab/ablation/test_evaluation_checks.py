@@ -30,7 +30,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "timestep_spacing": ({"timestep_spacing": "logsn"}, r"evaluation\.timestep_spacing: .*logsnr"),
     "steps of one arm": ({"steps": 30}, r"evaluation\.steps: .*20.*arm short"),
     "eta": ({"sampler": "dpmpp", "eta": 0.5}, r"evaluation\.eta: .*dpmpp"),
-    "guidance of one arm": ({"guidance_scale": 2.0}, r"evaluation\.guidance_scale: .*arm short.*1"),
+    "guidance of one arm": ({"guidance_scale": 2.0}, r"evaluation\.guidance_scale: .*use 1.*arm short"),
     "extractor": ({"extractor": "jugde"}, r"evaluation\.extractor: .*classifier"),
     "own extractor": ({"extractor": "nowhere_at_all:Mine"}, r"evaluation\.extractor: .*nowhere_at_all"),
     "guide": ({"guide": "runs/nowhere"}, r"evaluation\.guide: .*runs/nowhere"),
@@ -41,6 +41,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "reference that is not there": ({"reference": "/nowhere/at/all"}, r"evaluation\.reference: .*/nowhere/at/all"),
     "rows that are trained on, of another reference": (
         {"reference": "digits", "reference_split": "train[400:500]", "held_out_split": "train[290:400]"},
+        r"evaluation\.held_out_split: .*\b10\b",
+    ),
+    "rows that are trained on, of another split of the same source": (
+        {"reference_split": "train[400:500]", "held_out_split": "train[290:400]"},
         r"evaluation\.held_out_split: .*\b10\b",
     ),
 }

@@ -32,7 +32,7 @@ def test_another_study_is_refused_and_the_differences_are_named(tmp_path: Path, 
         register(study(seeds=(0, 1)), {}, DATA, tmp_path)
     with pytest.raises(ValueError, match=r"metric.*accuracy.*recall"):
         register(study(metric="recall"), {}, DATA, tmp_path)
-    with pytest.raises(ValueError, match=r"arms\.decayed\.\S+.*missing.*\d+ more.*--run-dir"):
+    with pytest.raises(ValueError, match=r"arms\.decayed\.\S+.*not set.*\d+ more.*--run-dir"):
         register(study(arms=study().arms[:2]), {}, DATA, tmp_path)
     with pytest.raises(ValueError, match=r"evaluation\.count.*50.*60"):
         register(study(evaluation={"count": 60, "bootstrap": 20}), {}, DATA, tmp_path)
