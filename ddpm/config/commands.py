@@ -105,8 +105,8 @@ class EvaluateCommand(ModelSamplingOptions):
         model: run directory, one of its checkpoints, or a pipeline; or images, as a folder, a parquet or an .npz file.
         reference: real images to compare with, as in data.source, or a run directory for its data. Default: the data
             of the model's run.
-        reference_split: split of the reference, or a slice of one, such as train[:80%]; not if the reference is another
-            run. Default: train, or without a reference the split of the model's run.
+        reference_split: split of the reference, or a slice of one, such as train[:80%]; not with a run directory as the
+            reference, which has a split. Default: train, or without a reference the split of the model's run.
         held_out: real images that the model was not trained on, as in data.source.
         held_out_split: split of the held-out images, or a slice of one, such as train[80%:]. Without held_out,
             it is a split of the data that the run was trained on. Default: train.
@@ -248,8 +248,8 @@ class ProbeCommand(CheckedOptions):
         samples: number of images of each class to draw with the class swapped in some stages.
         reference: real images to measure on, as in data.source, or a run directory for its data. Default: the data
             of the model's run.
-        reference_split: split of the reference; not if the reference is another run. Default: train, or without a
-            reference the split of the model's run.
+        reference_split: split of the reference; not with a run directory as the reference, which has a split.
+            Default: train, or without a reference the split of the model's run.
         batch_size: number of images per network call.
         seed: seed for the choice of images, the drawn images and the permutations.
     """

@@ -91,7 +91,8 @@ class ModelConfig(CheckedOptions, section="model"):
         conditioning: what the residual blocks are conditioned on. With `cross_attention` they are conditioned on
             the timestep, and a cross-attention layer after each of them attends to the class.
         condition_at: part of the network that is conditioned, or a list of resolutions in pixels.
-        norm_groups: maximum number of groups of a norm; each group has at least 4 channels (in `adain`, always 1).
+        norm_groups: maximum number of groups of a norm; each group has at least 4 channels. Without effect on `adain`,
+            `adaln` and `adarms`.
         dropout: dropout probability in the residual blocks.
         resample: whether a residual block or a convolution changes the resolution.
         gradient_checkpointing: recompute activations in the backward pass, which saves memory but takes more time.
@@ -206,7 +207,7 @@ class SamplerOptions(CheckedOptions):
         timestep_spacing: spacing of the timesteps.
         eta: noise added by ddim, from 0 (deterministic) to 1 (as much as ddpm).
         guidance_scale: scale of the guidance; 1 disables it.
-        guidance_interval: guide only at noise levels sigma in (low, high]; null guides at all of them.
+        guidance_interval: guide only at sigmas in (low, high]; null guides at all of them.
         guidance_rescale: how far the standard deviation of the guided x_0 is rescaled to that of the conditional one,
             from 0 (not at all) to 1 (completely).
     """

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 import torch
 
 
-def check_distinct(names: Sequence[str], option: str) -> None:
-    """Check that no two classes have the same name; an error names the option."""
+def check_distinct(names: Sequence[str], option: str, remedy: str = "give every class a different name") -> None:
+    """Check that no two classes have the same name; an error names the option and the remedy."""
     for name, count in Counter(names).items():
         if count > 1:
-            raise ValueError(f"{option}: {count} classes are called {name!r}; give every class a different name")
+            raise ValueError(f"{option}: {count} classes are called {name!r}; {remedy}")
 
 
 def encode_labels(

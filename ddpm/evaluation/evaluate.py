@@ -77,9 +77,7 @@ def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
         with time_stage(seconds, "denoiser"):
             denoiser_results = measure_denoiser(command, setup, out, processes)
         with time_stage(seconds, "metrics"):
-            on_main(
-                processes, lambda: write_evaluation(command, setup, features, denoiser_results, out, read)
-            )
+            on_main(processes, lambda: write_evaluation(command, setup, features, denoiser_results, out, read))
     if processes.is_main_process:
         stages = ", ".join(f"{stage} {duration:.1f} s" for stage, duration in seconds.items())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -122,14 +122,14 @@ def load_held_out(command: EvaluateCommand, config: DataConfig, data: ImageData)
         options |= {"source": command.held_out, "image_column": None, "label_column": None}
     other = dataclasses.replace(config, **options)
     held_out = load_real_images(other, "held_out")
+    option = "held_out" if command.held_out_split is None else "held_out_split"
     if held_out.fingerprint == data.fingerprint:
-        raise ValueError("held_out: these are the reference images; give other images, or omit the option")
+        raise ValueError(f"{option}: these are the reference images; give other images, or omit the option")
     assert held_out.part is not None and data.part is not None
     shared = held_out.part.shared(data.part) if other.source == config.source else 0
     if shared:
         raise ValueError(
-            f"{'held_out_split' if command.held_out_split else 'held_out'}: {shared:,} images of {held_out.part} are "
-            f"also in the reference, {data.part}; choose other rows with held_out_split"
+            f"{option}: {shared:,} images of {held_out.part} are also in the reference, {data.part}; choose other rows"
         )
     if held_out.class_names != data.class_names:
         raise ValueError(

@@ -124,7 +124,7 @@ def _check(layout: FileLayout, formats: Sequence[str]) -> None:
                 f"format: {name} needs a class for each image, and {classless!r} has none; allowed: {able}"
             )
     if "parquet" in formats:
-        check_distinct(layout.class_names, "format: parquet needs distinct class names")
+        check_distinct(layout.class_names, "format: parquet needs distinct class names", "use png or npz")
 
 
 @contextmanager

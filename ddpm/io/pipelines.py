@@ -55,7 +55,7 @@ def load_guide(directory: Path | None, device: torch.device) -> tuple[ClassCondi
     if directory is None:
         return None, None
     guide = load_pipeline(directory).to(device)
-    return guide, f"{weights_digest(directory)} {process_digest(guide)}"
+    return guide, json_digest([weights_digest(directory), process_digest(guide)], length=16)
 
 
 def process_digest(pipeline: ClassConditionalPipeline) -> str:

@@ -18,8 +18,9 @@ SHOWN_CHANGES = 5       # maximum number of changes that a message lists
 
 def weights_digest(directory: Path) -> str:
     """Return a SHA-256 that identifies the weights of a pipeline directory, from its manifest if it has one."""
-    found = digests(directory) or {f"unet/{f.name}": sha256(f) for f in (directory / "unet").glob("*.safetensors")}
-    return "+".join(found[name] for name in sorted(found) if re.fullmatch(r"unet/.*\.safetensors", name))
+    found = {name: value for name, value in digests(directory).items() if re.fullmatch(r"unet/.*\.safetensors", name)}
+    found = found or {f"unet/{f.name}": sha256(f) for f in (directory / "unet").glob("*.safetensors")}
+    return "+".join(found[name] for name in sorted(found))
 
 
 def versions() -> dict[str, str]:
@@ -53,7 +54,7 @@ def describe_changes(recorded: Any, present: Any) -> str:
     """
     old, new = _flatten(recorded), _flatten(json.loads(json.dumps(present)))
     pairs = {key: (old.get(key, "not set"), new.get(key, "not set")) for key in old | new}
-    changes = [f"{key} ({a!s:.40} there, {b!s:.40} now)" for key, (a, b) in pairs.items() if a != b]
+    changes = [f"{key} ({_cut(a)} there, {_cut(b)} now)" for key, (a, b) in pairs.items() if a != b]
     more = f" and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
     return ", ".join(changes[:SHOWN_CHANGES]) + more
 
@@ -66,3 +67,8 @@ def _flatten(value: Any, key: str = "") -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
         return {key: value}
     return {k: v for name, item in value.items() for k, v in _flatten(item, f"{key}.{name}".lstrip(".")).items()}
+
+
+def _cut(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:19]}…{text[-20:]}"      # two digests may differ at the end only

@@ -213,16 +213,18 @@ class UNet(ModelMixin, ConfigMixin):
         | tensor                                               | initial value                            |
         | ---------------------------------------------------- | ---------------------------------------- |
         | `conv2`, `proj` of attentions, `conv_out`             | 0: each residual branch starts at zero   |
-        | `proj` of adaptive norms                             | 0: no modulation (in ADM as the others)  |
+        | `proj` of adaptive norms                             | 0: no modulation at the start            |
         | other convolutions and linear layers                 | uniform in +-1 / sqrt(fan_in)            |
         | class embedding                                      | standard normal                          |
         | GroupNorm                                            | weight 1, bias 0                         |
         | other parameters of adaptive norms                   | as their constructor sets them           |
+
+        ADM initializes the projections of its norms like other linear layers.
         """
         for name, parameter in self.named_parameters():
             if parameter.is_meta:                                           # from_pretrained loads the values later
                 continue
-            if re.search(r"\.norm2\.(?!norm\.|proj\.)", name):             # a parameter that only this norm has
+            if re.search(r"\.norm2\.(?!(norm|proj)\.(weight|bias)$)", name):      # a parameter that only this norm has
                 continue
             path, _, kind = name.rpartition(".")
             module = self.get_submodule(path)

@@ -39,7 +39,7 @@ def check_sampler(config: Config, options: SamplerOptions, section: str, guide: 
         raise ValueError(f"{section}.{problem}") from None
     if options.guidance_scale != 1 and config.diffusion.class_dropout_prob == 0 and not guide:
         raise ValueError(
-            f"{section}.guidance_scale: only 1 is possible without a null class; use 1, or raise "
+            f"{section}.guidance_scale: only 1 is possible without a null class or a guide; use 1, or raise "
             "diffusion.class_dropout_prob to 0.1"
         )
 

@@ -1,6 +1,7 @@
 """From seeds and labels to images: what an image depends on, and what it does not."""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -23,11 +24,12 @@ class Toy:
 
     def __init__(self, schedule: NoiseSchedule) -> None:
         self.schedule = schedule
-        self.seen: dict[tuple[int, int], Tensor] = {}
+        self.seen: dict[tuple[int, int, int], Tensor] = {}
 
     def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
-        for row, step, label in zip(x_t, t, labels, strict=True):
-            self.seen[int(label), int(step)] = row.clone()
+        before = Counter((label, step) for label, step, _ in self.seen)       # earlier evaluations at this timestep
+        for row, step, label in zip(x_t, t.tolist(), labels.tolist(), strict=True):
+            self.seen[label, step, before[label, step]] = row.clone()
         x_0 = (0.5 * x_t + labels.view(-1, 1, 1, 1) / 16).clamp(-1, 1)
         return self.schedule.from_x_0(x_0, x_t, t)
 
@@ -51,7 +53,8 @@ def test_noise_does_not_know_its_batch(sampler: str, eta: float) -> None:
         outcomes.append((toy.seen, images))
     first_seen, first_images = outcomes[0]
     timesteps = SAMPLERS[sampler].max_timesteps(7)
-    assert len(first_seen) == 8 * timesteps and first_images.shape == (8, *SHAPE) and first_images.dtype == torch.uint8
+    assert 8 * timesteps <= len(first_seen) <= 8 * 7
+    assert first_images.shape == (8, *SHAPE) and first_images.dtype == torch.uint8
     for seen, images in outcomes[1:]:
         assert seen.keys() == first_seen.keys()
         assert all(torch.equal(x_t, first_seen[place]) for place, x_t in seen.items())

@@ -70,7 +70,7 @@ def test_a_full_disk_names_the_file(name: str, tmp_path: Path) -> None:
     ({"requests": asked(23)}, "count (22 there, 23 now)"),
     ({"requests": asked()[::-1]}, "requests ("),
     ({"class_names": CLASSES[::-1]}, "requests ("),
-    ({"formats": ("png", "npz")}, "formats (['png'] there, ['png', 'npz'] now)"),
+    ({"formats": ("png", "npz")}, 'formats (["png"] there, ["png", "npz"] now)'),
 ], ids=str)     # fmt: skip
 def test_other_images_are_refused(change: dict, expected: str, tmp_path: Path) -> None:
     write(tmp_path, ("png",), Toy())
@@ -116,7 +116,7 @@ def test_images_without_a_class(formats: tuple[str, ...], tmp_path: Path) -> Non
 
 def test_parquet_needs_distinct_class_names(tmp_path: Path) -> None:
     said = refusal(tmp_path, ("parquet",), Toy(), class_names=["a", "b", "c", "b"])
-    assert "'b'" in said and "parquet" in said and said.endswith("different name")
+    assert "'b'" in said and "parquet" in said and said.endswith("use png or npz")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -17,6 +17,7 @@ from ddpm.config.sections import SampleConfig
 from ddpm.diffusion.sampling import BetweenSeeds
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.io import sample_folder
+from ddpm.io.pipelines import load_guide, process_digest
 from ddpm.io.provenance import weights_digest
 from ddpm.io.sample_folder import (
     Classes,
@@ -24,7 +25,6 @@ from ddpm.io.sample_folder import (
     plan_classes,
     plan_swaps,
     plan_walks,
-    process_digest,
     sample_to_folder,
 )
 from ddpm.models.unet import UNet
@@ -165,7 +165,7 @@ def test_a_checkpoint_written_meanwhile_is_not_mixed_in(
     draw(run, "cat", guided, tmp_path / "out", guide=guide)
     assert found == [run, guide]
     record = json.loads((tmp_path / "out" / "samples.json").read_text())
-    assert record["model"] == weights_digest(model) and record["guide"].startswith(weights_digest(model))
+    assert record["model"] == weights_digest(model) and record["guide"] == load_guide(model, "cpu")[1]
 
 
 def test_a_guide_that_predicts_something_else_is_another_guide(model: Path, tmp_path: Path) -> None:

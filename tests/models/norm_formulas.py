@@ -6,8 +6,11 @@ from torch import Tensor, nn
 from ddpm.models.norm import EPS
 
 
-def normalized(norm: str, h: Tensor, groups: int) -> Tensor:
-    """Return h as the norm normalizes it before weight and bias, computed by torch's functions."""
+def normalized(norm: str, layer: nn.Module, h: Tensor, groups: int) -> Tensor:
+    """Return h as the norm normalizes it before weight and bias, computed by torch's functions.
+
+    The layer is for norms whose statistics have parameters.
+    """
     if norm == "adain":
         return F.instance_norm(h, eps=EPS)
     if norm == "adaln":
@@ -23,8 +26,8 @@ def formula(norm: str, layer: nn.Module, h: Tensor, emb: Tensor, groups: int) ->
     weight, bias = layer.norm.weight[:, None, None], layer.norm.bias[:, None, None]
     first, second = projected[:, : h.shape[1]], projected[:, h.shape[1] :]
     if norm in ("groupnorm", "groupnorm_matched"):
-        return weight * normalized(norm, h + first, groups) + bias
-    plain = weight * normalized(norm, h, groups) + bias
+        return weight * normalized(norm, layer, h + first, groups) + bias
+    plain = weight * normalized(norm, layer, h, groups) + bias
     if norm == "adagn_scale":
         return (1 + first) * plain
     if norm == "adagn_shift":

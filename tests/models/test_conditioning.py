@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ddpm.models.blocks import CrossAttention
 from ddpm.models.embedding import CONDITIONINGS
-from ddpm.models.norm import NORMS, AdaGN, AdaptiveNorm
+from ddpm.models.norm import EPS, NORMS, AdaGN, AdaptiveNorm, GroupNorm
 from ddpm.models.unet import UNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -175,13 +175,26 @@ def test_shared_tensors_start_equal(norm: str) -> None:
         assert all(torch.equal(state[name], tensor) for name, tensor in first.items() if name not in other)
 
 
+class ScaledGroupNorm(GroupNorm):
+    """GroupNorm with one more parameter."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__(groups, channels, eps=EPS)
+        self.gain = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return self.gain * super().forward(h)
+
+
 class GatedAdaGN(AdaGN):
-    """AdaGN followed by a learned gate and a PReLU: parameters of its own, directly and in a submodule."""
+    """AdaGN with a learned gate: parameters of its own, directly, in a submodule and in its GroupNorm."""
 
     def __init__(self, channels: int, emb_channels: int, groups: int) -> None:
         super().__init__(channels, emb_channels, groups)
         self.gate = nn.Parameter(torch.ones(channels))
         self.activation = nn.PReLU(channels)
+        self.norm = ScaledGroupNorm(channels, groups)
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
         """(B, C, H, W), (B, D) -> (B, C, H, W)."""
@@ -192,11 +205,13 @@ def test_a_norm_may_have_parameters_of_its_own(monkeypatch: pytest.MonkeyPatch, 
     """They start as their constructor sets them, all other tensors as with another norm, and they are saved."""
     monkeypatch.setitem(NORMS, "adagn_gated", GatedAdaGN)
     unet, plain = UNet(**SMALL, norm="adagn_gated", seed=5), UNet(**SMALL, seed=5)
-    gates = {name for name in unet.state_dict() if name.endswith(".gate")}
-    slopes = {name for name in unet.state_dict() if name.endswith(".activation.weight")}
-    own = gates | slopes
-    assert gates and slopes and unet.state_dict().keys() - own == plain.state_dict().keys()
-    assert all((unet.state_dict()[name] == (1 if name in gates else 0.25)).all() for name in own)
+    values = {"gate": 1.0, "activation.weight": 0.25, "norm.gain": 0.7}
+    own = unet.state_dict().keys() - plain.state_dict().keys()
+    assert {name.partition(".norm2.")[2] for name in own} == values.keys()
+    for name in own:
+        tensor = unet.state_dict()[name]
+        assert torch.equal(tensor, torch.full_like(tensor, values[name.partition(".norm2.")[2]]))
+    assert plain.state_dict().keys() <= unet.state_dict().keys()
     assert all(torch.equal(unet.state_dict()[name], tensor) for name, tensor in plain.state_dict().items())
     with torch.no_grad():
         for name in own:

@@ -75,5 +75,3 @@ def mean_inputs(unet: UNet, over: str, timesteps: Tensor, labels: Tensor) -> Inp
         return {name: means[id(embs)] for name, embs in grid.items()}
 
     return inputs
-
-

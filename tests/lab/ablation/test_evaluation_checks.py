@@ -36,7 +36,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "guide": ({"guide": "runs/nowhere"}, r"evaluation\.guide: .*runs/nowhere"),
     "split that is not there": ({"held_out_split": "tset[:3]"}, r"evaluation\.held_out_split: .*tset"),
     "rows that are trained on": ({"held_out_split": "train[250:400]"}, r"evaluation\.held_out_split: 50 "),
-    "all that is trained on": ({"held_out_split": "train[:300]"}, r"evaluation\.held_out: .*images"),
+    "all that is trained on": ({"held_out_split": "train[:300]"}, r"evaluation\.held_out_split: .*images"),
     "source that is not there": ({"held_out": "/nowhere/at/all"}, r"evaluation\.held_out: .*/nowhere/at/all"),
     "reference that is not there": ({"reference": "/nowhere/at/all"}, r"evaluation\.reference: .*/nowhere/at/all"),
     "rows that are trained on, of another reference": (

@@ -15,7 +15,7 @@ def moving(*values: float) -> torch.Tensor:
     return torch.tensor(values) + wobble
 
 
-def test_every_sign_is_counted() -> None:
+def test_every_symptom_is_counted() -> None:
     scale = moving(0, -0.5, -1, -1, -1.5, 12, 0, 0)
     scale[..., 7] = 0.25                                    # constant
     found = count_symptoms("layer", {"scale": scale, "shift": torch.zeros(T, K, C)}, ONES, True)
