@@ -12,6 +12,8 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -56,7 +58,7 @@ def build_theirs(config: Config, data: ImageData) -> tuple[Callable[[], None], i
         sample_size=32,
         in_channels=3,
         out_channels=3,
-        block_out_channels=tuple(width * m for m in config.model.channel_mult),
+        block_out_channels=tuple(int(width * factor) for factor in config.model.channel_mult),
         layers_per_block=2,
         down_block_types=(
             "ResnetDownsampleBlock2D",
@@ -108,8 +110,8 @@ def time_step(step: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def peak_memory(side: str, config: Config, steps: int, answer: multiprocessing.Queue) -> None:
-    """Put the peak memory of training steps into `answer`, in MB: of the GPU if there is one, else of the process."""
+def peak_memory(side: str, config: Config, steps: int) -> float:
+    """Return the peak memory of training steps in MB: of the GPU if there is one, else of this process."""
     data = build_data(config)
     torch.ones(256, 256) @ torch.ones(256, 256)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -117,9 +119,8 @@ def peak_memory(side: str, config: Config, steps: int, answer: multiprocessing.Q
     for _ in range(steps):
         step()
     if torch.cuda.is_available():
-        answer.put(torch.cuda.max_memory_allocated() / 2**20)
-    else:
-        answer.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before)
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
 
 
 def main() -> None:
@@ -132,14 +133,9 @@ def main() -> None:
     args = parser.parse_args()
     config = configure(args.source, args.batch, args.width, args.mixed_precision)
 
-    context = multiprocessing.get_context("spawn")
-    memory = {}
-    for side in SIDES:
-        answer = context.Queue()
-        process = context.Process(target=peak_memory, args=(side, config, 4, answer))
-        process.start()
-        memory[side] = answer.get()
-        process.join()
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as processes:     # a new process for each side
+        memory = dict(zip(SIDES, processes.map(peak_memory, SIDES, repeat(config), repeat(4)), strict=True))
 
     data = build_data(config)
     steps, parameters = {}, {}
