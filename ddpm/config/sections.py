@@ -91,8 +91,8 @@ class ModelConfig(CheckedOptions, section="model"):
         conditioning: what the residual blocks are conditioned on. With `cross_attention` they are conditioned on
             the timestep, and a cross-attention layer after each of them attends to the class.
         condition_at: part of the network that is conditioned, or a list of resolutions in pixels.
-        norm_groups: maximum number of groups of a norm; each group has at least 4 channels. Without effect on `adain`,
-            `adaln` and `adarms`.
+        norm_groups: maximum number of groups of a norm; each group has at least 4 channels. `adain`, `adaln` and
+            `adarms` do not use it.
         dropout: dropout probability in the residual blocks.
         resample: whether a residual block or a convolution changes the resolution.
         gradient_checkpointing: recompute activations in the backward pass, which saves memory but takes more time.

@@ -44,14 +44,14 @@ class Classes(NamedTuple):
         names: of all classes of the model, and of the null class.
         per_class: rows or images of each class.
         seed: the j-th of class c has the seed `seed + j * number of classes + c`.
-        stages: number of resolutions of the model.
+        resolutions: number of resolutions of the model.
     """
 
     ids: list[int]
     names: list[str]
     per_class: int
     seed: int
-    stages: int
+    resolutions: int
 
     @property
     def null(self) -> int:
@@ -108,12 +108,12 @@ def plan_walks(classes: Classes, count: int) -> SamplePlan:
 
 
 def plan_swaps(classes: Classes) -> SamplePlan:
-    """Plan rows in which the next class takes over stage by stage, from the finest to the coarsest, at one seed."""
+    """Plan rows at one seed in which the next class replaces the class at ever coarser resolutions."""
     rows = []
     for a, b in _pairs(classes, "swap"):
         for seed in classes.seeds(a):
-            fine, coarse, stages = classes.label(b), classes.label(a), classes.stages
-            depths = [[fine] * n + [coarse] * (stages - n) for n in range(stages + 1)]
+            fine, coarse, resolutions = classes.label(b), classes.label(a), classes.resolutions
+            depths = [[fine] * n + [coarse] * (resolutions - n) for n in range(resolutions + 1)]
             name = f"{classes.names[b]} fine, {classes.names[a]} coarse, seed {seed}"
             rows.append((name, depths, [seed] * len(depths)))
     return _plan_rows(rows)
@@ -180,5 +180,5 @@ def _select_classes(pipeline: ClassConditionalPipeline, classes: str | None, set
     if classes is not None:
         listed = [c.strip() for c in classes.split(",") if c.strip()]
     ids = list(dict.fromkeys(label_ids(listed, names, pipeline.unet.null_label)))
-    stages = len(pipeline.unet.config.channel_mult)
-    return Classes(ids, [*names, NO_CLASS], settings.per_class, settings.seed, stages)
+    resolutions = len(pipeline.unet.config.channel_mult)
+    return Classes(ids, [*names, NO_CLASS], settings.per_class, settings.seed, resolutions)

@@ -303,6 +303,6 @@ def prepare_inputs(
 
 def seed_dropout(seed: int, step: int, rank: int) -> None:
     """Seed torch's generators, from which dropout draws, as a function of (seed, step, rank)."""
-    # The rank-th pair of this step's numbers.
+    # Each rank takes a pair of its own from the numbers of this step.
     low, high = bits(seed, Purpose.DROPOUT, torch.tensor([step]), 2 * (rank + 1))[0, -2:].tolist()
     torch.manual_seed((high << 31) ^ low)
