@@ -1,9 +1,9 @@
 """The content of a data source: undecoded pictures and their labels."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,13 +47,17 @@ class Records:
 
     Attributes:
         pictures: N pictures.
-        labels: int64 (N,), in 0..K-1.
-        class_names: K names.
+        labels: int64 (N,), in 0..K-1; all 0 without classes.
+        class_names: K names; none for a source without classes.
+        ignored: reason, such as "hidden files" -> number of files that are not read as images for this reason.
+        notes: decisions about the source that its owner should know, one sentence each.
     """
 
     pictures: Pictures
     labels: torch.Tensor
     class_names: tuple[str, ...]
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
