@@ -16,7 +16,7 @@ import docstring_parser
 
 from ddpm.cli.errors import one_line_errors, reject_command_line
 from ddpm.config.sections import OPTIONS, SECTIONS, Config, flatten
-from ddpm.config.values import accepts_list, check_known, convert_mapping, field_types, members, ranges
+from ddpm.config.values import accepts_list, check_known, convert_mapping, derived_from, field_types, members, ranges
 from ddpm.config.yaml_files import prefixed_errors, read_yaml, value_from_text
 
 Command = TypeVar("Command")
@@ -96,6 +96,8 @@ class CommandLine:
         """Add an option. With a + after its name, it appends to a list."""
         kind, default = self.kinds[name], self.defaults[name]
         remarks = [limit.allowed for limit in ranges(kind)]
+        if source := derived_from(kind):
+            remarks.append(f"default: null, derived from {source}")
         if default not in (None, dataclasses.MISSING) and not self._is_switch(name):
             remarks.append(f"default: {str(default).lower() if kind is bool else default}")
         help_ = (f"{text} ({'; '.join(remarks)})" if remarks else text).replace("%", "%%")
@@ -151,6 +153,8 @@ class CommandLine:
         value = value_from_text(text, self.kinds[name])
         if option.endswith("+"):
             before = values.get(name, self.defaults[name])
+            if before is None and derived_from(self.kinds[name]):
+                raise ValueError(f"{name}+: there is no list to append to; give the whole list as --{name} [{text}]")
             value = [*(before if isinstance(before, list) else []), *(value if isinstance(value, list) else [value])]
         return {name: value}
 

@@ -1,21 +1,20 @@
 """Build the objects that a configuration names."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from accelerate import Accelerator
 
-from ddpm.config.sections import Config
+from ddpm.config.sections import Config, flatten
 from ddpm.data import ImageData, load_data
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
-from ddpm.io.pipelines import load_pipeline
-from ddpm.io.pretrained import adapt_pretrained, training_options
+from ddpm.io.pipelines import load_pipeline, locate
+from ddpm.io.pretrained import adapt_pretrained, architecture_options, training_options
 from ddpm.models.unet import UNet
 
 if TYPE_CHECKING:
     from ddpm.evaluation.in_training import InTrainingMetrics
-
-MAX_DEFAULT_ATTENTION = 16      # pixels; attention at larger resolutions is expensive
 
 
 def build_data(config: Config) -> ImageData:
@@ -47,16 +46,16 @@ def build_schedule(config: Config) -> NoiseSchedule:
 def build_unet(config: Config, data: ImageData) -> UNet:
     """Build the configured model for the data's channels, resolution and classes.
 
+    Args:
+        config: a configuration that `derive_config` has completed.
+        data: the training images.
+
     Raises:
         ValueError: if the options do not fit together or do not fit the data.
     """
     model = config.model
     if model.pretrained is not None:
-        return _build_pretrained(Path(model.pretrained), config, data)
-    attention = model.attention_resolutions
-    if attention is None:       # as the help of the option says
-        below = [data.resolution // 2**stage for stage in range(1, len(model.channel_mult))]
-        attention = [size for size in below if size <= MAX_DEFAULT_ATTENTION]
+        return _build_pretrained(model.pretrained, config, data)
     return UNet(
         resolution=data.resolution,
         in_channels=data.channels,
@@ -66,7 +65,7 @@ def build_unet(config: Config, data: ImageData) -> UNet:
         channels=model.channels,
         channel_mult=tuple(model.channel_mult),
         num_res_blocks=model.num_res_blocks,
-        attention_resolutions=tuple(attention),
+        attention_resolutions=tuple(model.attention_resolutions),
         head_channels=model.head_channels,
         norm=model.norm,
         conditioning=model.conditioning,
@@ -78,20 +77,53 @@ def build_unet(config: Config, data: ImageData) -> UNet:
     )
 
 
-def _build_pretrained(path: Path, config: Config, data: ImageData) -> UNet:
+def adopt_pretrained(config: Config) -> Config:
+    """Return the configuration with the architecture of `model.pretrained`, if there is one, in the section `model`.
+
+    Options that were given and differ are named in a warning, because the pretrained model overrides them.
+
+    Raises:
+        ValueError: if the pretrained model does not exist or is damaged.
+    """
+    if config.model.pretrained is None:
+        return config
+    adopted = architecture_options(_locate_pretrained(config.model.pretrained))
+    before, after = (flatten(c.to_dict()) for c in (config, config.with_options(adopted)))
+    default = flatten(Config().to_dict())
+    ignored = [key for key in adopted if before[key] not in (default[key], after[key])]
+    if ignored:
+        listed = ", ".join(f"{key} ({before[key]} given, {after[key]} used)" for key in ignored)
+        print(f"WARNING: ignored, because model.pretrained determines the architecture: {listed}", file=sys.stderr)
+    return config.with_options(adopted)
+
+
+def _locate_pretrained(path: str) -> Path:
+    """Return the pipeline directory of a pretrained model.
+
+    Raises:
+        ValueError: if it does not exist or is damaged.
+    """
+    if not Path(path).exists():
+        raise ValueError(
+            f"model.pretrained: {path} does not exist; restore it, because it defines the architecture at each start "
+            "and resume of the run"
+        )
+    try:
+        return locate(Path(path))
+    except ValueError as problem:
+        raise ValueError(f"model.pretrained: {problem}") from None
+
+
+def _build_pretrained(path: str, config: Config, data: ImageData) -> UNet:
     """Load the pretrained model and adapt it to the data's classes.
 
     Raises:
         ValueError: if it does not exist, is damaged, or was trained on other images or with other options; names the
             options that it needs.
     """
-    if not path.exists():
-        raise ValueError(
-            f"model.pretrained: {path} does not exist; restore it, because it defines the architecture at each start "
-            "and resume of the run"
-        )
+    folder = _locate_pretrained(path)
     try:
-        pipeline = load_pipeline(path)
+        pipeline = load_pipeline(folder)
         needed = training_options(pipeline)
     except ValueError as problem:
         raise ValueError(f"model.pretrained: {problem}") from None

@@ -28,7 +28,8 @@ def start_accelerator(config: Config) -> Accelerator:
     """
     processes = join_processes(LONG_TIMEOUT if config.evaluation.every > 0 else None)
     check_launch(processes.num_processes, "train.py")
-    on_main(processes, lambda: check_fit(config.train, processes))
+    on_main(processes, lambda: check_precision(config.train, processes))
+    on_main(processes, lambda: check_batch(config.train, processes.num_processes))
     # One process may train several runs in turn; without the reset, accelerate keeps the precision of the first.
     AcceleratorState._reset_state()
     precision = config.train.mixed_precision
@@ -38,20 +39,28 @@ def start_accelerator(config: Config) -> Accelerator:
     )
 
 
-def check_fit(config: TrainConfig, processes: PartialState) -> None:
-    """Check that the device supports the precision and that the batch divides among the processes.
+def check_precision(config: TrainConfig, processes: PartialState) -> None:
+    """Check that the device supports the precision.
 
     Raises:
-        ValueError: names a batch size or a precision that fits.
+        ValueError: names a precision that fits.
     """
     if config.mixed_precision == "fp16" and processes.device.type != "cuda":
         raise ValueError("train.mixed_precision: fp16 needs a GPU, and there is none; use fp32 or bf16")
-    divisor = processes.num_processes * config.gradient_accumulation_steps
-    if config.batch_size % divisor:
+
+
+def check_batch(config: TrainConfig, processes: int) -> None:
+    """Check that the batch divides among the processes, unless it is still to be derived from the data.
+
+    Raises:
+        ValueError: names a batch size that fits.
+    """
+    divisor = processes * config.gradient_accumulation_steps
+    if config.batch_size is not None and config.batch_size % divisor:
         below = config.batch_size // divisor * divisor
         fitting = f"{below} or {below + divisor}" if below else str(divisor)
         raise ValueError(
-            f"train.batch_size: {config.batch_size} is not divisible by {processes.num_processes} process(es) x "
+            f"train.batch_size: {config.batch_size} is not divisible by {processes} process(es) x "
             f"{config.gradient_accumulation_steps} accumulation step(s); use {fitting}"
         )
 

@@ -1,13 +1,16 @@
 """Training from a configuration: validate, join the processes, load the data, build the model, train."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
+from ddpm.config.ineffective_options import ineffective_options
 from ddpm.config.sections import Config
-from ddpm.processes import describe_devices, first_on_main
-from ddpm.training.build import build_data, build_in_training_metrics, build_schedule, build_unet
+from ddpm.processes import describe_devices, first_on_main, on_main
+from ddpm.training.build import adopt_pretrained, build_data, build_in_training_metrics, build_schedule, build_unet
+from ddpm.training.derived_options import coarsest_stage_warning, derive_config, describe_derivation
 from ddpm.training.dry_run import describe_architecture, estimate_cost, multiply_adds
-from ddpm.training.launch import start_accelerator
+from ddpm.training.launch import check_batch, start_accelerator
 from ddpm.training.run_directory import hold_run_directory
 from ddpm.training.trainer import Trainer
 from ddpm.training.validation import check_config
@@ -17,7 +20,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False) -> None:
     """Train a model in a run directory, or resume its run.
 
     Args:
-        config: the run's configuration.
+        config: the configuration as given; options that are null are derived from the data.
         run_dir: the run directory.
         dry_run: print the cost of the run and write nothing.
 
@@ -28,8 +31,15 @@ def train(config: Config, run_dir: Path, dry_run: bool = False) -> None:
     check_config(config)
     accelerator = start_accelerator(config)
     data = first_on_main(accelerator, lambda: build_data(config))
+    given = first_on_main(accelerator, lambda: adopt_pretrained(config))
+    config = first_on_main(accelerator, lambda: derive_config(given, data))
+    first_on_main(accelerator, lambda: check_batch(config.train, accelerator.num_processes))
     schedule = build_schedule(config)
     unet = first_on_main(accelerator, lambda: build_unet(config, data))
+    if derivation := describe_derivation(given, config):
+        accelerator.print(derivation)
+    for warning in filter(None, [*ineffective_options(config, data.in_memory), coarsest_stage_warning(given, data)]):
+        on_main(accelerator, partial(print, f"WARNING: {warning}", file=sys.stderr))
     if dry_run:
         accelerator.print(estimate_cost(config, data, unet, schedule, accelerator))
         accelerator.print(f"run directory {run_dir} (nothing was written)")
