@@ -185,7 +185,7 @@ def options_of(config: Config) -> dict[str, Any]:
     return {f"{section}.{name}": v for section, values in config.to_dict().items() for name, v in values.items()}
 
 
-def command_line(path: Path) -> str:
+def continue_command(path: Path) -> str:
     """Return the command that continues the run in a directory, from the present working directory."""
     return f"scripts/train.py --run-dir {shlex.quote(str(path))}"
 

@@ -19,7 +19,7 @@ from ddpm.data.folders import IMAGE_SUFFIXES
 from ddpm.io.provenance import git_commit, versions
 from ddpm.processes import InUse, acquire_lock, broadcast_from_main, on_main
 from ddpm.training.checkpoint import find_checkpoint
-from ddpm.training.continuation import KnownRun, command_line, describe_data, options_of, step_of
+from ddpm.training.continuation import KnownRun, continue_command, describe_data, options_of, step_of
 from ddpm.training.timeline import Timeline
 
 SEARCHED = 1000         # number of files in a folder among which images are looked for
@@ -122,7 +122,7 @@ class RunDirectory:
 
         config.yaml comes first: if the process is killed between the two, the same command makes the change again.
         """
-        file, header = self.path / "config.yaml", f"# {' '.join(command_line(self.path).splitlines())}"
+        file, header = self.path / "config.yaml", f"# {' '.join(continue_command(self.path).splitlines())}"
         if known is None or file.read_text().partition("\n")[0] != header or read_config(file) != run.config:
             write_text(file, f"{header}\n{run.config.to_yaml()}")
         if known is None or run.facts != known.facts:

@@ -25,7 +25,7 @@ from ddpm.processes import broadcast_from_main, first_on_main, on_main
 from ddpm.randomness import Purpose, bits, normal, uniform
 from ddpm.training.batches import apply_label_shuffle, load_micro_batches
 from ddpm.training.checkpoint import export_pipeline, find_checkpoint, load_checkpoint, save_checkpoint
-from ddpm.training.continuation import command_line
+from ddpm.training.continuation import continue_command
 from ddpm.training.launch import Interruption, check_batch
 from ddpm.training.optim import EMA, build_optimizer, learning_rate
 from ddpm.training.periodic_evaluation import PeriodicEvaluation
@@ -134,7 +134,7 @@ class Trainer:
         if stop:
             accelerator.print(
                 f"interrupted after step {self.step} of {config.steps}; everything is saved in {self.path}; "
-                f"resume with python {command_line(self.path)}"
+                f"resume with python {continue_command(self.path)}"
             )
             raise SystemExit(128 + (interruption.requested or signal.SIGTERM))
         self.finish()

@@ -18,7 +18,8 @@ def timeline(config: TrainConfig, *changes: tuple[int, dict[str, Any]]) -> Timel
     """Return the history of a run that began with `config` and got other options at some steps."""
     records = []
     for step, options in changes:
-        records += [{"step": step, "option": f"train.{k}", "old": getattr(config, k), "new": options[k]} for k in options]
+        for name, new in options.items():
+            records.append({"step": step, "option": f"train.{name}", "old": getattr(config, name), "new": new})
         config = replace(config, **options)
     return Timeline.of(config, records)
 
