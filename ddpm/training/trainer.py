@@ -134,7 +134,7 @@ class Trainer:
         if stop:
             accelerator.print(
                 f"interrupted after step {self.step} of {config.steps}; everything is saved in {self.path}; "
-                f"resume with python {continue_command(self.path)}"
+                f"run the same command again, or python {continue_command(self.path)}, to resume"
             )
             raise SystemExit(128 + (interruption.requested or signal.SIGTERM))
         self.finish()
