@@ -3,7 +3,7 @@
 import os
 import sys
 import traceback
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -30,6 +30,13 @@ def reject_command_line(problem: Exception, options: Collection[str]) -> NoRetur
     if os.environ.get("RANK", "0") != "0":
         raise SystemExit(2)
     fail(problem, options)
+
+
+def print_warnings(problems: Iterable[str]) -> None:
+    """Print a warning of one line for each problem that does not prevent the command; only the first process does."""
+    if os.environ.get("RANK", "0") == "0":
+        for problem in problems:
+            print(f"WARNING: {problem}", file=sys.stderr)
 
 
 @contextmanager

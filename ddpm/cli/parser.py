@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_args
 import docstring_parser
 
 from ddpm.cli.errors import one_line_errors, reject_command_line
+from ddpm.config.commands import Overrides
 from ddpm.config.sections import OPTIONS, SECTIONS, Config, flatten
 from ddpm.config.values import accepts_list, check_known, convert_mapping, derived_from, field_types, members, ranges
 from ddpm.config.yaml_files import prefixed_errors, read_yaml, value_from_text
@@ -71,7 +72,10 @@ class CommandLine:
         self.parser = argparse.ArgumentParser(prog, None, summary, allow_abbrev=False, exit_on_error=False)
         for name, kind in field_types(command).items():
             if kind is Config:
-                self._add_sections(texts[name])
+                self._add_configuration(texts[name])
+            elif kind is Overrides:
+                self.defaults[name] = None
+                self._add_overrides()
             elif name == self.positional:
                 self.parser.add_argument(name, nargs="*" if accepts_list(kind) else "?", help=texts[name])
             else:
@@ -80,7 +84,16 @@ class CommandLine:
         needed = [name if name == self.positional else f"{_option(name)} {name.upper()}" for name in self.required]
         self.parser.usage = " ".join([prog, *needed, "[options]"])
 
-    def _add_sections(self, text: str) -> None:
+    def _add_overrides(self) -> None:
+        """Add the options of a configuration, without values for those that are not given."""
+        self.kinds |= OPTIONS
+        self.defaults |= dict.fromkeys(OPTIONS)
+        group = self.parser.add_argument_group("Options of scripts/train.py, which replace those of the base")
+        for section, kind in SECTIONS.items():
+            for name, text in help_texts(kind)[1].items():
+                self._add(group, f"{section}.{name}", text)
+
+    def _add_configuration(self, text: str) -> None:
         """Add the options of a configuration, and --config for a file of them."""
         self.kinds |= OPTIONS | dict.fromkeys(OPTIONS_THAT_TAKE_FILES, Path)
         self.defaults |= flatten(Config().to_dict()) | dict.fromkeys(OPTIONS_THAT_TAKE_FILES)
@@ -130,14 +143,25 @@ class CommandLine:
         if extra:
             raise ValueError(f"{extra[0]!r} is unexpected; options start with --, and --help lists them")
         values = {self.positional: getattr(found, self.positional)} if self.positional else {}
-        for name, option, text in found.given:
+        for name, option, text in [*self._own_configuration(found.given), *found.given]:
             values |= self._read(name, option, text, values)
         for name in self.required:
             if not values.get(name):
                 raise ValueError(f"{name}: is missing; type {self.parser.usage}")
+        options = {key: values.pop(key) for key in [*values] if key in OPTIONS}
         if "config" in self.kinds:
-            values["config"] = Config().with_options({key: values.pop(key) for key in [*values] if key in OPTIONS})
+            values["config"] = Config().with_options(options)
+        elif options:
+            values["base"] = Overrides(options)
         return values
+
+    def _own_configuration(self, given: Sequence[tuple[str, str, Any]]) -> list[tuple[str, str, Any]]:
+        """Return the option --config with the configuration of the run in --run-dir, unless a file is given."""
+        texts = {name: text for name, _, text in given}
+        if "config" not in self.kinds or "config" in texts or "run_dir" not in texts:
+            return []
+        file = Path(texts["run_dir"]) / "config.yaml"
+        return [("config", "--config", file)] if file.is_file() and file.with_name("run.json").is_file() else []
 
     def _normalize_spelling(self, token: str) -> str:
         """Return an option in its registered spelling; dashes and underscores are interchangeable."""
@@ -153,7 +177,7 @@ class CommandLine:
         value = value_from_text(text, self.kinds[name])
         if option.endswith("+"):
             before = values.get(name, self.defaults[name])
-            if before is None and derived_from(self.kinds[name]):
+            if before is None and (derived_from(self.kinds[name]) or "config" not in self.kinds):
                 raise ValueError(f"{name}+: there is no list to append to; give the whole list as --{name} [{text}]")
             value = [*(before if isinstance(before, list) else []), *(value if isinstance(value, list) else [value])]
         return {name: value}

@@ -4,10 +4,16 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+from ddpm.config.changes import check_allowed
 from ddpm.config.sections import Config, PredictionName, SamplerOptions, ScheduleName
 from ddpm.config.values import CheckedOptions, PositiveInt, Range, SeedInt, at_least
+
+
+class Overrides(dict[str, Any]):
+    """Some options of a configuration and their values, by names such as `data.source`."""
+
 
 AtLeastTwo = Annotated[int, at_least(2)]
 AtLeastTwenty = Annotated[int, at_least(20)]
@@ -29,15 +35,29 @@ class TrainCommand(CheckedOptions):
 
     Args:
         config: YAML file of options; options after it on the command line override it.
-        run_dir: run directory. Default: runs/ and the name of the data source. The same command resumes the run.
-        dry_run: print the size and the estimated cost of the run, and exit.
+        run_dir: run directory. Default: runs/ and the name of the data source. If it holds a run, the run continues:
+            with its own configuration and the given options, or with that of --config, which must agree with it.
+        allow_change: options that may change in a run that continues although they affect its result, separated by
+            commas, such as train.batch_size,train.learning_rate. The change is recorded in run.json.
+        dry_run: print the size and the estimated cost of the run, and what would change in a run that continues, and
+            exit.
         print_config: print the configuration in the format of --config files, and exit.
     """
 
     config: Config = dataclasses.field(default_factory=Config)
     run_dir: Path | None = None
+    allow_change: str | None = None
     dry_run: bool = False
     print_config: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_allowed(self.allowed)
+
+    @property
+    def allowed(self) -> list[str]:
+        """The options that may change, by names such as `train.batch_size`."""
+        return re.findall(r"[^\s,\[\]]+", self.allow_change or "")
 
     @property
     def directory(self) -> Path:
@@ -212,14 +232,18 @@ class AblateCommand(CheckedOptions):
 
     The same command resumes an interrupted study.
 
+    Every option of scripts/train.py, such as --data.source, replaces that of the base configuration in the study file.
+
     Args:
         study: YAML file of the question, the base configuration, the arms, the seeds and the deciding metric.
+        base: options that replace those of the base configuration.
         run_dir: directory of the study. Default: runs/ and the name of the file.
         shard: run only the i-th of n shards of the runs, so that several machines can share a study.
         dry_run: print the number of runs and the estimated cost of the study, and exit.
     """
 
     study: Path
+    base: Overrides = dataclasses.field(default_factory=Overrides)
     run_dir: Path | None = None
     shard: Annotated[str, Range("i/n with i from 1 to n, such as 2/4", is_shard)] = "1/1"
     dry_run: bool = False

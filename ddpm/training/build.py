@@ -1,6 +1,5 @@
 """Build the objects that a configuration names."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,21 +79,27 @@ def build_unet(config: Config, data: ImageData) -> UNet:
 def adopt_pretrained(config: Config) -> Config:
     """Return the configuration with the architecture of `model.pretrained`, if there is one, in the section `model`.
 
-    Options that were given and differ are named in a warning, because the pretrained model overrides them.
-
     Raises:
         ValueError: if the pretrained model does not exist or is damaged.
     """
     if config.model.pretrained is None:
         return config
-    adopted = architecture_options(_locate_pretrained(config.model.pretrained))
-    before, after = (flatten(c.to_dict()) for c in (config, config.with_options(adopted)))
-    default = flatten(Config().to_dict())
-    ignored = [key for key in adopted if before[key] not in (default[key], after[key])]
-    if ignored:
-        listed = ", ".join(f"{key} ({before[key]} given, {after[key]} used)" for key in ignored)
-        print(f"WARNING: ignored, because model.pretrained determines the architecture: {listed}", file=sys.stderr)
-    return config.with_options(adopted)
+    return config.with_options(architecture_options(_locate_pretrained(config.model.pretrained)))
+
+
+def ignored_options(given: Config, adopted: Config) -> list[str]:
+    """Return one line on each option that was given, although the pretrained model has another value.
+
+    Args:
+        given: the configuration as given.
+        adopted: what `adopt_pretrained` makes of it.
+    """
+    before, after, default = (flatten(config.to_dict()) for config in (given, adopted, Config()))
+    return [
+        f"{key}: {value} is ignored, because model.pretrained has {after[key]}; leave the option out"
+        for key, value in before.items()
+        if value not in (default[key], after[key])
+    ]
 
 
 def _locate_pretrained(path: str) -> Path:

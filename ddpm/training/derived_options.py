@@ -64,16 +64,16 @@ def describe_derivation(given: Config, derived: Config) -> str:
     return f"derived from the data: {', '.join(found)}" if found else ""
 
 
-def coarsest_stage_warning(given: Config, data: ImageData) -> str:
-    """Return one line if the resolution cannot be halved down to 16 pixels; empty otherwise, or for given stages."""
+def coarsest_stage_warning(given: Config, data: ImageData) -> list[str]:
+    """Return one line if the resolution cannot be halved down to 16 pixels; none otherwise, or for given stages."""
     resolution, sizes = data.resolution, stage_sizes(data.resolution)
     if given.model.channel_mult is not None or sizes[-1] <= MAX_ATTENTION:
-        return ""
+        return []
     times = len(sizes) - 1
-    return (
+    return [
         f"data.resolution: {resolution} can be halved {times} time{'s' * (times != 1)}, so the coarsest stage of the "
         f"network has {sizes[-1]}x{sizes[-1]} pixels; {_nearest_divisible(resolution)} is faster and usually better"
-    )
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------ one rule each

@@ -29,7 +29,12 @@ def start_accelerator(config: Config) -> Accelerator:
     processes = join_processes(LONG_TIMEOUT if config.evaluation.every > 0 else None)
     check_launch(processes.num_processes, "train.py")
     on_main(processes, lambda: check_precision(config.train, processes))
-    on_main(processes, lambda: check_batch(config.train, processes.num_processes))
+    train = config.train
+    if train.batch_size is not None:        # otherwise it is derived from the data, and checked then
+        on_main(
+            processes,
+            lambda: check_batch(train.batch_size, train.gradient_accumulation_steps, processes.num_processes),
+        )
     # One process may train several runs in turn; without the reset, accelerate keeps the precision of the first.
     AcceleratorState._reset_state()
     precision = config.train.mixed_precision
@@ -49,19 +54,19 @@ def check_precision(config: TrainConfig, processes: PartialState) -> None:
         raise ValueError("train.mixed_precision: fp16 needs a GPU, and there is none; use fp32 or bf16")
 
 
-def check_batch(config: TrainConfig, processes: int) -> None:
-    """Check that the batch divides among the processes, unless it is still to be derived from the data.
+def check_batch(batch_size: int, accumulation_steps: int, processes: int) -> None:
+    """Check that a batch divides among the processes and their micro-batches.
 
     Raises:
-        ValueError: names a batch size that fits.
+        ValueError: if it does not; names batch sizes that do.
     """
-    divisor = processes * config.gradient_accumulation_steps
-    if config.batch_size is not None and config.batch_size % divisor:
-        below = config.batch_size // divisor * divisor
+    divisor = processes * accumulation_steps
+    if batch_size % divisor:
+        below = batch_size // divisor * divisor
         fitting = f"{below} or {below + divisor}" if below else str(divisor)
         raise ValueError(
-            f"train.batch_size: {config.batch_size} is not divisible by {processes} process(es) x "
-            f"{config.gradient_accumulation_steps} accumulation step(s); use {fitting}"
+            f"train.batch_size: {batch_size} is not divisible by {processes} process(es) x {accumulation_steps} "
+            f"accumulation step(s); use {fitting}"
         )
 
 
