@@ -13,7 +13,7 @@ from PIL import Image
 from ddpm.data.decode import UnreadableImage, unreadable_if_it_fails
 from ddpm.data.labels import MULTI_LABEL, label_records
 from ddpm.data.records import ArrayPictures, Pictures, Records
-from ddpm.data.request import Request
+from ddpm.data.request import DataRequest
 from ddpm.data.split_names import find_split
 
 # in order of preference: the names of this package, and the defaults of savez
@@ -108,7 +108,7 @@ def open_npz(path: Path, with_labels: bool = True) -> Arrays:
         raise ValueError(f"{path}: not an .npz of images: {' '.join(str(problem).split())}") from problem
 
 
-def load_npz(request: Request) -> Records:
+def load_npz(request: DataRequest) -> Records:
     """Return the images of an .npz, which is the split `train`; see `open_npz` for its arrays.
 
     Raises:

@@ -7,11 +7,11 @@ from ddpm.data.label_tables import class_values, label_files, read_table
 from ddpm.data.labelings import filename_label
 from ddpm.data.labels import label_records
 from ddpm.data.records import FilePictures, Records
-from ddpm.data.request import Request
+from ddpm.data.request import DataRequest
 from ddpm.data.split_names import find_split
 
 
-def load_list(request: Request) -> Records:
+def load_list(request: DataRequest) -> Records:
     """Return the images whose paths a table lists, in its order; the paths are relative to the table, or absolute.
 
     The table is the split `train`, unless it has a column of splits.

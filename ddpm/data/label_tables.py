@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddpm.data.folders import TABLE_SUFFIXES, is_image
-from ddpm.data.request import Request
+from ddpm.data.request import DataRequest
 from ddpm.data.split_names import SPLITS, split_groups
 from ddpm.names import did_you_mean
 
@@ -28,7 +28,7 @@ SPLIT_COLUMNS = ("split", "subset", "partition", "set", "data_set", "dataset")
 Find = Callable[[str], Path | None]        # from a name in a table to the image; None if there is none
 
 
-class Table(NamedTuple):
+class LabelTable(NamedTuple):
     """The content of a table.
 
     Attributes:
@@ -61,7 +61,7 @@ class LabeledFiles(NamedTuple):
     splits: list[str] | None
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> LabelTable:
     """Read a table.
 
     A CSV or TSV without a header, whose first line has the name of an image, has the columns `0`, `1` and so on. A JSON
@@ -80,7 +80,7 @@ def read_table(path: Path) -> Table:
         raise ValueError(f"{path}: is not text in UTF-8; save it as UTF-8") from None
     except (ValueError, OSError, csv.Error, RecursionError) as problem:
         raise ValueError(f"{path}: cannot be read as a table: {' '.join(str(problem).split())}") from problem
-    return Table(path, columns)
+    return LabelTable(path, columns)
 
 
 def image_finders(images: Sequence[Path], bases: Iterable[Path]) -> list[Find]:
@@ -115,7 +115,7 @@ def _normalize(text: str) -> str:
     return unicodedata.normalize("NFC", text.replace("\\", "/"))
 
 
-def label_files(table: Table, finds: Sequence[Find], request: Request) -> LabeledFiles:
+def label_files(table: LabelTable, finds: Sequence[Find], request: DataRequest) -> LabeledFiles:
     """Return the images and labels that the rows of a table name.
 
     Args:
@@ -152,7 +152,7 @@ def class_values(labels: list[Any]) -> tuple[list[Any], list[str] | None]:
     return [ids[value] for value in labels], [str(number) for number in numbers]
 
 
-def _column_of_files(table: Table, finds: Sequence[Find], given: str | None) -> tuple[str, list[Path | None]]:
+def _column_of_files(table: LabelTable, finds: Sequence[Find], given: str | None) -> tuple[str, list[Path | None]]:
     if given is not None:
         _check_column(table, given, "image_column")
     first = table.column(FILE_COLUMNS)
@@ -168,12 +168,12 @@ def _column_of_files(table: Table, finds: Sequence[Find], given: str | None) -> 
     )
 
 
-def _column_of_labels(table: Table, others: list[str], request: Request) -> str | None:
+def _column_of_labels(table: LabelTable, others: list[str], request: DataRequest) -> str | None:
     given = request.label_column
     if given is not None:
         _check_column(table, given, "label_column")
         return given
-    usual = Table(table.path, {name: table.columns[name] for name in others}).column(LABEL_COLUMNS)
+    usual = LabelTable(table.path, {name: table.columns[name] for name in others}).column(LABEL_COLUMNS)
     if usual is not None or not others:
         return usual
     if len(others) == 1 and _could_be_classes(table.columns[others[0]]):
@@ -189,7 +189,7 @@ def _could_be_classes(values: list[Any]) -> bool:
     return not any(isinstance(value, float) for value in values) and 2 * len(set(map(repr, values))) <= len(values)
 
 
-def _split_column(table: Table) -> str | None:
+def _split_column(table: LabelTable) -> str | None:
     """Return the column of splits; None if there is none, or it has other values than names of splits."""
     name = table.column(SPLIT_COLUMNS)
     if name is None:
@@ -198,7 +198,7 @@ def _split_column(table: Table) -> str | None:
     return name if all(groups.values()) and set(groups.values()) & set(SPLITS) else None
 
 
-def _check_column(table: Table, name: str, option: str) -> None:
+def _check_column(table: LabelTable, name: str, option: str) -> None:
     if name not in table.columns:
         listed = f"the columns are: {', '.join(table.columns)}{did_you_mean(name, table.columns)}"
         raise ValueError(f"data.{option}: {name!r} is not a column of {str(table.path)!r}; {listed}")

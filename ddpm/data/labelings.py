@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.data.folders import TABLES, Folder, scan_folder
-from ddpm.data.label_tables import Table, class_values, image_finders, label_files, read_table
+from ddpm.data.label_tables import LabelTable, class_values, image_finders, label_files, read_table
 from ddpm.data.labels import label_records
 from ddpm.data.layouts import Layout, describe_content, find_layout
 from ddpm.data.records import FilePictures, Records
-from ddpm.data.request import Request
+from ddpm.data.request import DataRequest
 from ddpm.data.split_names import find_split, split_groups
 from ddpm.data.tables import holds_images, load_tables
 from ddpm.names import did_you_mean, did_you_mean_path
@@ -48,7 +48,7 @@ class FolderLabels:
     notes: tuple[str, ...] = ()
 
 
-def load_folder(request: Request) -> Records:
+def load_folder(request: DataRequest) -> Records:
     """Return the images of a folder, with labels from class folders, a table or file names, or from parquet files.
 
     Class names are the sorted folder names. `datasets`' imagefolder is not used, because it treats a class or file
@@ -93,7 +93,7 @@ def _holds_images_in_tables(root: Folder) -> bool:
     return any(holds_images(path) for path in root.tables_below if path.suffix.lower() == ".parquet")
 
 
-def infer_labels(layout: Layout, request: Request) -> FolderLabels:
+def infer_labels(layout: Layout, request: DataRequest) -> FolderLabels:
     """Use class folders if there are two or more, otherwise a table that labels every image, if there is one."""
     folder, attempts = layout.folder, _try_tables(layout, request)
     fitting = {path: labels for path, labels in attempts.items() if isinstance(labels, FolderLabels)}
@@ -120,13 +120,13 @@ def infer_labels(layout: Layout, request: Request) -> FolderLabels:
     return _note_unread(FolderLabels(folder.images_below), layout)
 
 
-def omit_labels(layout: Layout, request: Request) -> FolderLabels:
+def omit_labels(layout: Layout, request: DataRequest) -> FolderLabels:
     """Return the images at any depth without labels."""
     request.refuse_columns("is read without labels, as data.labels none says")
     return FolderLabels(layout.folder.images_below)
 
 
-def label_from_filenames(layout: Layout, request: Request) -> FolderLabels:
+def label_from_filenames(layout: Layout, request: DataRequest) -> FolderLabels:
     """Use the part of each file name before the first underscore, as guided-diffusion does."""
     request.refuse_columns("has labels in its file names, as data.labels filename says")
     return FolderLabels(layout.folder.images_below, [filename_label(path) for path in layout.folder.images_below])
@@ -147,7 +147,7 @@ def filename_label(path: Path) -> str:
     return label
 
 
-def label_from_table(layout: Layout, request: Request) -> FolderLabels:
+def label_from_table(layout: Layout, request: DataRequest) -> FolderLabels:
     """Use the table that data.labels names: a path, relative to the working directory or to the source."""
     given = Path(request.labels).expanduser()
     path = next((path for path in (given, Path(request.source) / given) if path.is_file()), None)
@@ -159,7 +159,7 @@ def label_from_table(layout: Layout, request: Request) -> FolderLabels:
     return _apply_table(_read(path), layout, request)
 
 
-def _from_class_folders(folder: Folder, request: Request) -> FolderLabels:
+def _from_class_folders(folder: Folder, request: DataRequest) -> FolderLabels:
     request.refuse_columns("is read as class folders, which have no columns (a table is read with data.labels PATH)")
     paths: list[Path] = []
     values: list[int] = []
@@ -189,7 +189,7 @@ def _note_unread(labels: FolderLabels, layout: Layout) -> FolderLabels:
     return replace(labels, notes=(*labels.notes, note))
 
 
-def _try_tables(layout: Layout, request: Request) -> dict[Path, FolderLabels | ValueError]:
+def _try_tables(layout: Layout, request: DataRequest) -> dict[Path, FolderLabels | ValueError]:
     """Return the labels from each table beside the images or further out, or why it does not label every image."""
     attempts: dict[Path, FolderLabels | ValueError] = {}
     for path in (path for folder in (layout.folder, *layout.outer) for path in folder.tables):
@@ -216,14 +216,14 @@ def _rank(path: Path, layout: Layout) -> int:
     return 2 if group and group in split_groups([stem.replace("labels", "")]).values() else 3
 
 
-def _read(path: Path) -> Table:
+def _read(path: Path) -> LabelTable:
     try:
         return read_table(path)
     except ValueError as problem:
         raise ValueError(f"data.labels: {problem}") from problem
 
 
-def _apply_table(table: Table, layout: Layout, request: Request) -> FolderLabels:
+def _apply_table(table: LabelTable, layout: Layout, request: DataRequest) -> FolderLabels:
     """Return the images of a folder with the labels in a table.
 
     Raises:
@@ -267,7 +267,7 @@ def _all_tables(layout: Layout) -> list[Path]:
     return [*layout.folder.tables_below, *(path for outer in layout.outer for path in outer.tables)]
 
 
-LABELINGS: dict[str, Callable[[Layout, Request], FolderLabels]] = {
+LABELINGS: dict[str, Callable[[Layout, DataRequest], FolderLabels]] = {
     "auto": infer_labels,
     "none": omit_labels,
     "filename": label_from_filenames,

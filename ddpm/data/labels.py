@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ddpm.data.records import Pictures, Records
-from ddpm.data.request import Request
+from ddpm.data.request import DataRequest
 from ddpm.names import NO_CLASS
 
 # -1 is the label of images in splits of the Hub's datasets whose labels are not published
@@ -24,7 +24,7 @@ def check_distinct(names: Sequence[str], option: str, remedy: str = "give every 
 
 
 def label_records(
-    request: Request,
+    request: DataRequest,
     pictures: Pictures,
     values: Sequence[Any] | None,
     names: Sequence[str] | None = None,
@@ -122,7 +122,7 @@ def encode_labels(
         problem = _problem(name)
         if problem is not None:
             rows = (labels == label).nonzero()
-            place = f" ({ascii(where(int(rows[0])))})" if len(rows) else ""
+            place = f" ({where(int(rows[0]))!a})" if len(rows) else ""
             raise ValueError(
                 f"data.source: class {name!r}{place} {problem}; rename its folder, or its entry in the table"
             )

@@ -11,7 +11,7 @@ from ddpm.data.folders import (
     VIDEOS,
     Folder,
 )
-from ddpm.data.request import Request
+from ddpm.data.request import DataRequest
 from ddpm.data.split_names import SPLITS, find_split, split_groups
 
 PER_CLASS = "allowed are images in one folder, or in one folder of images per class"
@@ -35,7 +35,7 @@ class Layout(NamedTuple):
     notes: tuple[str, ...]
 
 
-def find_layout(root: Folder, request: Request) -> Layout:
+def find_layout(root: Folder, request: DataRequest) -> Layout:
     """Find the requested split in the folder of a source.
 
     Folders of splits are recognized by their names: if all look like splits, or two or more different splits are among

@@ -14,7 +14,7 @@ from PIL import Image
 from ddpm.data.decode import UnreadableImage, is_gray, unreadable_if_it_fails
 from ddpm.data.images import ImageData, OnDemand
 from ddpm.data.records import Pictures, located
-from ddpm.data.request import Request
+from ddpm.data.request import DataRequest
 from ddpm.data.slices import parse_split
 from ddpm.data.sources import load_records
 from ddpm.names import lookup
@@ -72,7 +72,7 @@ def load_data(
     skip = lookup(ON_BAD_IMAGE, on_bad_image, "data.on_bad_image")
 
     asked = parse_split(split)
-    records = load_records(Request(source, asked.split, image_column, label_column, labels))
+    records = load_records(DataRequest(source, asked.split, image_column, label_column, labels))
     part = replace(asked, split=records.split).part(len(records.labels))
     ids = records.labels[part.start : part.stop]
     if records.class_names and len(ids.unique()) < 2:

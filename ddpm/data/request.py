@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Request:
+class DataRequest:
     """A data source, and the options that say how to find its images and labels.
 
     Attributes:

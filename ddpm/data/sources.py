@@ -15,18 +15,18 @@ from ddpm.data.folders import (
     TABLE_SUFFIXES,
     VIDEO_SUFFIXES,
 )
-from ddpm.data.hub import load_hub
+from ddpm.data.hub_datasets import load_hub
 from ddpm.data.image_lists import load_list
 from ddpm.data.labelings import LABELINGS, load_folder
 from ddpm.data.labels import label_records
 from ddpm.data.records import ArrayPictures, Records
-from ddpm.data.request import Request
+from ddpm.data.request import DataRequest
 from ddpm.data.split_names import find_split
 from ddpm.data.tables import load_parquet, load_saved
 from ddpm.names import did_you_mean_path
 
 
-def load_records(request: Request) -> Records:
+def load_records(request: DataRequest) -> Records:
     """Return the records of a source; see `load_data` for arguments and errors."""
     request = replace(request, source=os.path.expanduser(request.source))
     kind = kind_of(request.source)
@@ -88,7 +88,7 @@ def _looks_like_path(source: str) -> bool:
     )
 
 
-def load_digits(request: Request) -> Records:
+def load_digits(request: DataRequest) -> Records:
     """Return scikit-learn's 1,797 handwritten digits: 8x8, gray, ten classes, included in the installation.
 
     Raises:
@@ -107,7 +107,7 @@ def load_digits(request: Request) -> Records:
 _SUFFIXES = IMAGE_SUFFIXES | TABLE_SUFFIXES | ARRAY_SUFFIXES | VIDEO_SUFFIXES | ARCHIVE_SUFFIXES
 KINDS_BY_SUFFIX = {".npz": "npz", ".parquet": "parquet"} | dict.fromkeys(TABLE_SUFFIXES - {".parquet"}, "list")
 
-DATASETS: dict[str, Callable[[Request], Records]] = {
+DATASETS: dict[str, Callable[[DataRequest], Records]] = {
     "digits": load_digits,
     "folder": load_folder,
     "list": load_list,

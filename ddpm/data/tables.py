@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ddpm.data.label_tables import LABEL_COLUMNS
 from ddpm.data.labels import MULTI_LABEL, label_records
 from ddpm.data.records import Records, TablePictures
-from ddpm.data.request import Request
+from ddpm.data.request import DataRequest
 from ddpm.data.split_names import find_split
 from ddpm.names import did_you_mean
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixels")
 
 
-def load_parquet(request: Request) -> Records:
+def load_parquet(request: DataRequest) -> Records:
     """Return the rows of a parquet file, which is the split `train`.
 
     Raises:
@@ -54,7 +54,7 @@ def _read_files(files: Sequence[str]) -> "datasets.Dataset":
         return datasets.load_dataset("parquet", data_files={"train": list(files)}, split="train")
 
 
-def load_saved(request: Request) -> Records:
+def load_saved(request: DataRequest) -> Records:
     """Return a dataset written by `save_to_disk`; one without a dictionary of splits is the split `train`.
 
     Raises:
@@ -73,7 +73,7 @@ def load_saved(request: Request) -> Records:
     return table_records(tables[split], request, split)
 
 
-def load_tables(request: Request) -> Records:
+def load_tables(request: DataRequest) -> Records:
     """Return one split of what `datasets.load_dataset` loads: a dataset on the Hub, or a folder of parquet files.
 
     Raises:
@@ -128,7 +128,7 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def table_records(table: "datasets.Dataset", request: Request, split: str) -> Records:
+def table_records(table: "datasets.Dataset", request: DataRequest, split: str) -> Records:
     """Return the images and labels of a table.
 
     Raises:
@@ -163,7 +163,7 @@ def holds_images(file: Path) -> bool:
     return any(is_kind(kind) for is_kind in binary for kind in kinds) or any({"bytes", "path"} <= f for f in fields)
 
 
-def _find_labels(table: "datasets.Dataset", request: Request) -> tuple[list[Any] | None, list[str] | None]:
+def _find_labels(table: "datasets.Dataset", request: DataRequest) -> tuple[list[Any] | None, list[str] | None]:
     """Return the labels and the names of the ids as `_raw_labels`; None if labels are not asked for, or there are none.
 
     Raises:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ddpm.data import load_data
 from ddpm.data.records import FilePictures, Records
-from ddpm.data.request import Request
+from ddpm.data.request import DataRequest
 from ddpm.data.sources import load_records
 from ddpm.data.split_names import COMPANIONS, SPLITS, split_groups
 
@@ -42,7 +42,7 @@ def save_flat(root: Path, names: tuple[str, ...] = CLASSES, count: int = 3) -> P
 
 
 def read(source: Path, **options: str) -> Records:
-    return load_records(Request(str(source), **options))
+    return load_records(DataRequest(str(source), **options))
 
 
 def found(records: Records) -> dict[str, str | None]:

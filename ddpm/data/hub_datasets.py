@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from ddpm.data.records import Records
-from ddpm.data.request import Request
+from ddpm.data.request import DataRequest
 from ddpm.data.tables import load_tables, suggest_source
 
 SECONDS_TO_ANSWER = 10      # in which the Hub has to answer
 
 
-def load_hub(request: Request) -> Records:
+def load_hub(request: DataRequest) -> Records:
     """Return one split of a dataset on the Hub, or of its copy in the cache of `datasets` if the Hub does not answer.
 
     Raises:
