@@ -39,8 +39,8 @@ def find_layout(root: Folder, request: DataRequest) -> Layout:
     """Find the requested split in the folder of a source.
 
     Folders of splits are recognized by their names: if all look like splits, or two or more different splits are among
-    them, or they contain folders but no images. Otherwise a folder called `train` (the vehicle) is a class. The only
-    folder in a folder, as archives have it, is entered.
+    them, or one is `train` or `test` and all contain folders but no images. Otherwise a folder called `train` (the
+    vehicle) is a class. The only folder in a folder, as archives have it, is entered.
 
     Raises:
         ValueError: if there is no such split, or it contains no images; names the option.
@@ -54,7 +54,7 @@ def find_layout(root: Folder, request: DataRequest) -> Layout:
         name = find_split(request.source, request.split, splits)
         if name != request.split:
             notes.append(f"split {request.split!r} is the folder {name!r}")
-        inside, inner = _enter(splits[name])
+        inside, inner = _enter(splits[name], split_groups([name])[name])
         notes += _note_entered(splits[name], inner)
         passed, folder = [*passed, folder, *inside], inner
     if not folder.images_below:
@@ -84,13 +84,16 @@ def describe_content(folder: Folder) -> str:
     return f"no images, that is, no files with suffix {suffixes}"
 
 
-def _enter(folder: Folder) -> tuple[list[Folder], Folder]:
-    """Return the folders that contain nothing but one folder of folders of images, and the first that is not so."""
+def _enter(folder: Folder, split: str | None = None) -> tuple[list[Folder], Folder]:
+    """Return the folders that contain nothing but one folder of folders of images, and the first that is not so.
+
+    Another split is not entered, but `training_set/training_set` is, for the group `split` of the outer folder.
+    """
     passed = []
     while len(folder.folders) == 1 and not folder.images:
         (inner,) = folder.folders
-        is_split = split_groups([inner.path.name])[inner.path.name] in SPLITS
-        if is_split or not any(below.images_below for below in inner.folders):
+        group = split_groups([inner.path.name])[inner.path.name]
+        if (group in SPLITS and group != split) or not any(below.images_below for below in inner.folders):
             break
         passed.append(folder)
         folder = inner
@@ -111,7 +114,8 @@ def _splits(folder: Folder) -> tuple[dict[str, Folder], list[str]]:
     found = {group for inner in filled if (group := groups[inner.path.name]) is not None}
     named = all(groups[inner.path.name] for inner in filled)
     nested = all(inner.folders and not inner.images for inner in filled)
-    if named or len(found) > 1 or (found and nested):
+    # `valid` may be the opposite of `invalid`
+    if named or len(found) > 1 or (found & {"train", "test"} and nested):
         splits = {f.path.name: f for f in folder.folders if f in filled or groups[f.path.name]}
         return splits, []
     name = next((inner.path.name for inner in filled if groups[inner.path.name]), None)

@@ -21,7 +21,7 @@ from ddpm.data.arrays import open_npz
 from ddpm.data.decode import MODES, UnreadableImage, unreadable_if_it_fails
 from ddpm.data.folders import IMAGE_SUFFIXES, scan_folder
 from ddpm.data.records import FilePictures, Pictures
-from ddpm.data.tables import open_parquet
+from ddpm.data.tables import holds_images, open_parquet
 from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.io.image_formats import folder_names
 from ddpm.io.image_writer import SAMPLES_RECORD
@@ -253,7 +253,7 @@ def _kind(path: Path) -> str:
         raise ValueError(f"{path}: is a single file; {ALLOWED_IMAGES}")
     if not path.is_dir():
         raise ValueError(f"{path}: does not exist{did_you_mean_path(path)}")
-    if _shards(path):
+    if any(map(holds_images, _shards(path))):
         return "parquet"
     return "npz" if _archives(path) and not scan_folder(path).images_below else "png"
 

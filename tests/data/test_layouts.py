@@ -133,6 +133,30 @@ def test_a_train_among_cars_is_a_class_and_a_third_folder_beside_two_splits_is_o
     assert found(read(tmp_path / "three", split="more")) == expected(tmp_path / "three/more")
 
 
+def test_valid_and_invalid_are_classes_however_deep_their_images_lie(tmp_path: Path) -> None:
+    for name in ("valid", "invalid"):
+        save_classes(tmp_path / name)
+    records = read(tmp_path)
+    assert records.class_names == ("invalid", "valid") and said(records, "'valid'", "class")
+
+
+@pytest.mark.parametrize("name", ["training_set", "seg_train", "Train"])
+def test_a_split_in_a_folder_of_its_own_name(name: str, tmp_path: Path) -> None:
+    other = name.lower().replace("training", "test").replace("train", "test")
+    for split in (name, other):
+        save_classes(tmp_path / split / split)
+    records = read(tmp_path)
+    assert found(records) == expected(tmp_path / name / name) and said(records, str(tmp_path / name / name))
+    assert found(read(tmp_path, split="test")) == expected(tmp_path / other / other)
+
+
+def test_folders_of_folders_beside_a_test_split_are_not_taken_for_classes(refused: Callable, tmp_path: Path) -> None:
+    for name in ("fitting", "test"):
+        save_classes(tmp_path / name)
+    with refused("data.split", "'train'", "fitting, test"):
+        read(tmp_path)
+
+
 def test_folders_without_images_do_not_turn_splits_into_classes(tmp_path: Path) -> None:
     save_classes(tmp_path / "train")
     (tmp_path / "annotations").mkdir()
