@@ -52,7 +52,7 @@ def write_card(
         model=json.loads(_read(folder / "unet" / "config.json", "{}")),
         grid=None if grid is None else GRID,
         class_names=class_names,
-        label=repr(class_names[0] if class_names else None),
+        label=repr(class_names[0]) if class_names else None,
         facts=read_json(run / "run.json") if (run / "run.json").is_file() else {},
         metrics=_last_metrics(run, step),
         step=step,
