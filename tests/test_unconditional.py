@@ -339,7 +339,7 @@ def written_study(source: Path, folder: Path, **changes: object) -> Path:
 @pytest.mark.parametrize(("changes", "expected"), [
     ({"metric": "accuracy"}, ("metric: accuracy", "denoising_error")),
     ({"metric": "frechet_distance"}, ("metric: frechet_distance", "inception and")),
-    ({"evaluation": {"metrics": "denoising,precision_recall"}}, ("evaluation.metrics: precision_recall", "inception and")),
+    ({"evaluation": {"metrics": "denoising,precision_recall"}}, ("metrics: precision_recall", "inception and")),
     ({"evaluation": {"guidance_scale": 2.0}}, ("evaluation.guidance_scale", "use 1")),
     ({"arms": {"a": {}, "b": {"data.shuffle_labels": True}}}, ("arms.b: data.shuffle_labels", "use false")),
 ])
