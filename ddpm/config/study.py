@@ -35,7 +35,10 @@ NO_EFFECT_IF_PRETRAINED = {
 }
 # Options with a prefix above that an arm may set nevertheless.
 ALLOWED_IN_ARMS = {
-    "data.": ("data.shuffle_labels", "data.horizontal_flip", "data.workers", "data.memory_gb"),
+    "data.": (
+        *("data.shuffle_labels", "data.horizontal_flip", "data.balance", "data.augment", "data.augmentations"),
+        *("data.workers", "data.memory_gb"),
+    ),
     "model.": ("model.dropout", "model.gradient_checkpointing"),
 }
 # Options that have no effect on the result, in addition to CHANGEABLE.

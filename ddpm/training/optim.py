@@ -3,11 +3,14 @@
 import copy
 import math
 from collections.abc import Iterable
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
 from ddpm.config.sections import TrainConfig
+
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
@@ -32,7 +35,7 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-class EMA:
+class EMA(Generic[_Model]):
     """An exponential moving average of a model's weights, with a half-life counted in images.
 
     Samples are drawn from this average. The half-life grows with the number of images seen, up to its final value, so
@@ -48,7 +51,7 @@ class EMA:
         model: the averaged copy, in evaluation mode.
     """
 
-    def __init__(self, model: nn.Module, half_life: float, warmup: float) -> None:
+    def __init__(self, model: _Model, half_life: float, warmup: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.half_life = half_life
         self.warmup = warmup

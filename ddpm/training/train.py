@@ -6,11 +6,17 @@ from pathlib import Path
 from ddpm.config.sections import Config
 from ddpm.processes import describe_devices, first_on_main
 from ddpm.training.build import build_data, build_in_training_metrics, build_schedule, build_unet
-from ddpm.training.dry_run import describe_architecture, estimate_cost, multiply_adds
+from ddpm.training.dry_run import (
+    count_parameters,
+    describe_architecture,
+    describe_samples,
+    estimate_cost,
+    multiply_adds,
+)
 from ddpm.training.launch import start_accelerator
 from ddpm.training.run_directory import hold_run_directory
 from ddpm.training.trainer import Trainer
-from ddpm.training.validation import check_config
+from ddpm.training.validation import check_classes, check_config
 
 
 def train(config: Config, run_dir: Path, dry_run: bool = False) -> None:
@@ -28,6 +34,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False) -> None:
     check_config(config)
     accelerator = start_accelerator(config)
     data = first_on_main(accelerator, lambda: build_data(config))
+    check_classes(config, data)
     schedule = build_schedule(config)
     unet = first_on_main(accelerator, lambda: build_unet(config, data))
     if dry_run:
@@ -38,7 +45,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False) -> None:
     facts = {
         "data": {"summary": data.summary(), "fingerprint": data.fingerprint},
         "class_names": list(data.class_names),
-        "parameters": sum(p.numel() for p in unet.parameters()),
+        "parameters": count_parameters(unet),
         "multiply_adds": multiply_adds(unet),
         "seed": config.train.seed,
     }
@@ -46,6 +53,8 @@ def train(config: Config, run_dir: Path, dry_run: bool = False) -> None:
         devices = describe_devices(accelerator)
         size = f"{facts['parameters']:,} parameters{describe_architecture(config, unet)}"
         accelerator.print(f"run directory {run_dir}: {data.summary()}; {size}; {devices}")
+        for line in describe_samples(config, data):
+            accelerator.print(f"images: {line}")
         if data.skipped and accelerator.is_main_process:
             print(f"WARNING: {data.skipped} unreadable images are skipped", file=sys.stderr)
         Trainer(config, accelerator, data, schedule, unet, run_dir, metrics).run(run_id)
