@@ -218,7 +218,7 @@ def trainer_of(config: Config, path: Path = Path()) -> Trainer:
 
 
 def advance(trainer: Trainer, steps: int) -> None:
-    batches = load_micro_batches(trainer.samples, trainer.config.train, trainer.step, 0, 1, 0)
+    batches = load_micro_batches(trainer.samples, trainer.timeline, trainer.step, 0, 1, 0)
     for _ in range(steps):
         trainer.train_step([next(batches)])
 

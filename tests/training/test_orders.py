@@ -9,8 +9,9 @@ from torch import Tensor
 from ddpm.config.sections import Config, DataConfig, TrainConfig
 from ddpm.data import ImageData
 from ddpm.randomness import Purpose, bits, permutation, permutations
-from ddpm.training.batches import build_samples, load_micro_batches, micro_batch_positions
+from ddpm.training.batches import build_samples, load_micro_batches
 from ddpm.training.orders import DRAWN_TOGETHER, BalancedOrder, EpochOrder, Order
+from ddpm.training.timeline import Timeline
 from ddpm.training.validation import check_classes
 
 LABELS = torch.tensor([3] * 40 + [0] * 7 + [1] + [3] * 9 + [4] * 300 + [0] * 2)       # no image of class 2
@@ -117,13 +118,26 @@ def test_batches_are_the_order_whatever_their_size(
     for rank in range(processes):
         start = 96 // batch
         for position, images, labels in load_micro_batches(
-            build_samples(config, data), config.train, start, rank, processes, 0
+            build_samples(config, data), Timeline.of(config.train), start, rank, processes, 0
         ):
             index = images[:, 0, 0, 0].long() + 256 * images[:, 0, 0, 1].long()
             assert torch.equal(labels, LABELS[index])
             seen |= dict(zip(position.tolist(), index.tolist(), strict=True))
     assert seen == {p: order.index(p) for p in range(96, 192)}
-    assert sorted(p for part in micro_batch_positions(config.train, 3, 0, 1) for p in part)[0] == 3 * batch
+
+
+@pytest.mark.parametrize("balance", [False, True])
+def test_the_order_goes_on_where_the_batch_size_changes(balance: bool) -> None:
+    """Three steps of 8 samples, and then steps of 20, which begin at position 24."""
+    data, config = images_of(LABELS, 5), config_of(balance, batch_size=20, steps=6)
+    timeline = Timeline.of(config.train, [{"step": 3, "option": "train.batch_size", "old": 8, "new": 20}])
+    order = BalancedOrder(LABELS, 5) if balance else EpochOrder(len(LABELS), 5)
+    seen = [
+        (position.tolist(), (images[:, 0, 0, 0].long() + 256 * images[:, 0, 0, 1].long()).tolist())
+        for position, images, _ in load_micro_batches(build_samples(config, data), timeline, 2, 0, 1, 0)
+    ]
+    steps = [range(16, 24), range(24, 44), range(44, 64), range(64, 84)]
+    assert seen == [([*step], [order.index(p) for p in step]) for step in steps]
 
 
 def test_shuffled_labels_are_balanced_as_they_are_trained_on() -> None:
