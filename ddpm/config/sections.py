@@ -40,14 +40,20 @@ class DataConfig(CheckedOptions, section="data"):
     """Images and labels.
 
     Args:
-        source: `digits` (from scikit-learn), a folder with one subfolder per class, a parquet file or a folder of
-            them, an .npz file, or any path or hub name that `datasets.load_dataset` accepts.
-        split: split of the source, or a slice of one, such as train[:1500], train[-500:] or train[10%:20%].
+        source: `digits` (from scikit-learn); a folder of images, with one subfolder per class or without classes,
+            below folders of splits or not; a .csv, .tsv, .json or .jsonl that lists images; a parquet file or a folder
+            of them; an .npz file; a dataset saved by `datasets`; or the name of a dataset on the Hugging Face Hub.
+        split: split of the source, or a slice of one, such as train[:1500], train[-500:] or train[10%:20%]. Folders
+            such as Training, val and dev are found by any of their usual names.
         resolution: height and width in pixels, to which images are resized and center-cropped; null selects the
             shorter side of the first image.
         channels: 1 for grayscale or 3 for RGB; null keeps the channels of the images.
         image_column: name of the column of images; null detects it.
         label_column: name of the column of labels; null detects it.
+        labels: where the classes of images in a folder come from. `auto` uses one folder per class, or a table such
+            as metadata.csv, labels.csv or dataset.json beside the images; `filename` uses the part of each file name
+            before the first underscore; a path names a table of file names and labels; and `none` trains without
+            classes, from any source.
         on_bad_image: whether an unreadable image is an error or is skipped.
         balance: draw training images of every class equally often, however many images it has.
         augment: probability with which each transform of data.augmentations is applied to a training image. The
@@ -72,6 +78,7 @@ class DataConfig(CheckedOptions, section="data"):
     channels: Annotated[int, Range("1, 3, null", lambda value: value in (1, 3))] | None = None
     image_column: str | None = None
     label_column: str | None = None
+    labels: str = "auto"
     on_bad_image: Literal["error", "skip"] = "error"
     balance: bool = False
     augment: Probability = 0.0
