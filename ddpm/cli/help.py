@@ -82,9 +82,9 @@ def _groups(command: type, positional: str | None) -> dict[str, list[Option]]:
         spelling = field.name.upper() if field.name == positional else f"--{field.name.replace('_', '-')}"
         kind = Path if field.type is Config else None if field.type is bool else field.type
         option = Option(spelling, kind, None if field.type is Config else field.default, texts[field.name])
-        title = _title(next(base for base in command.__mro__ if field.name in base.__dict__.get("__annotations__", ())))
-        inherited = field.name not in command.__dict__.get("__annotations__", ()) and field.name != positional
-        (groups.setdefault(title, []) if inherited else own).append(option)
+        bases = [base for base in command.__mro__ if dataclasses.is_dataclass(base) and field.name in field_types(base)]
+        inherited = bases[-1] is not command and field.name != positional
+        (groups.setdefault(_title(bases[-1]), []) if inherited else own).append(option)
     own.sort(key=lambda option: option.spelling.startswith("--"))
     own.append(Option("--help, --help-all", None, None, "print the usual options, or all options, and exit."))
     if Config in field_types(command).values():

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from ddpm.cli.errors import one_line_errors, reject_command_line
 from ddpm.cli.help import help_text
-from ddpm.config.foreign_names import suggest_option
 from ddpm.config.sections import OPTIONS, SECTIONS, Config, flatten
 from ddpm.config.values import accepts_list, check_known, choices, convert_mapping, field_types, split_list
 from ddpm.config.yaml_files import prefixed_errors, read_options
@@ -77,8 +76,8 @@ class CommandLine:
     @property
     def usage(self) -> str:
         """The shortest command line, such as `sample.py MODEL [options]`."""
-        needed = [name.upper() if name == self.positional else f"{spell(name)} {name.upper()}" for name in self.required]
-        return " ".join([self.prog, *needed, "[options]"])
+        words = [name.upper() if name == self.positional else f"{spell(name)} {name.upper()}" for name in self.required]
+        return " ".join([self.prog, *words, "[options]"])
 
     def read(self, argv: Sequence[str] | None = None) -> Any:
         """Return the dataclass that a command line describes. On a mistake, print one line and exit."""
@@ -136,7 +135,7 @@ class CommandLine:
         return given, words
 
     def _name(self, option: str) -> tuple[str, bool]:
-        """Return the name of an option, and whether it appends to a list; dashes and underscores are interchangeable."""
+        """Return the name of an option, and whether it appends to a list; underscores may be dashes and vice versa."""
         plain = option.removesuffix("+").replace("_", "-")
         name = self.spellings.get(plain)
         if name is None or (option.endswith("+") and not accepts_list(self.kinds[name])):
@@ -154,7 +153,7 @@ class CommandLine:
         if word[:1] in ("\u2013", "\u2014", "\u2212"):
             raise ValueError(f"{word!r} begins with a long dash; type --{word.lstrip('-' + word[0])}")
         if word.startswith("-"):
-            raise ValueError(f"{word} is not an option{suggest_option(word, known) or '; --help lists the options'}")
+            check_known(word.partition("=")[0], known)
         if self.positional and (not before or accepts_list(self.kinds[self.positional])):
             return
         remedy = "options start with --, and --help-all lists them"

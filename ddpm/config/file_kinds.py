@@ -30,8 +30,8 @@ KINDS: dict[str, FileKind] = {
         "describes a run; give its config.yaml",
     ),
     "model": FileKind(
-        lambda content: any(key.startswith("_") and "version" in key or key == "_class_name" for key in content),
-        "describes a model; give a configuration, and start from the weights of a model with --model.pretrained {folder}",
+        lambda content: bool({"_class_name", "_diffusers_version"} & content.keys()),
+        "describes a model; give a configuration, and start from a model's weights with --model.pretrained {folder}",
     ),
     "launch": FileKind(
         lambda content: "compute_environment" in content or "num_machines" in content,
@@ -47,11 +47,12 @@ def check_is_file(path: Path) -> None:
         ValueError: if it does not; says which file is probably meant.
     """
     if path.is_dir():
-        files = [path / name for name in ("config.yaml", "study.yaml") if (path / name).is_file()]
-        remedy = f"a run goes on with --run-dir {path}" if (path / "run.json").is_file() else "give a YAML file"
-        if (path / "model_index.json").is_file():
+        file = next((path / name for name in ("config.yaml", "study.yaml") if (path / name).is_file()), "a YAML file")
+        remedy = f"give {file}"
+        if (path / "run.json").is_file():
+            remedy += f", or continue the run with --run-dir {path}"
+        elif (path / "model_index.json").is_file():
             remedy = f"start from the weights of a model with --model.pretrained {path}"
-        remedy += "".join(f"; its file is {file}" for file in files)
         raise ValueError(f"{path} is not a file but a directory; {remedy}")
     if not path.is_file():
         problem = "does not exist" if not path.exists() else "is not a file"
@@ -71,14 +72,15 @@ def check_is_options(content: Mapping[str, Any], path: Path, section: str | None
     known = field_types(SECTIONS[section])
     for key in content:
         prefix, dot, name = key.partition(".")
-        if key in SECTIONS and key not in known or (dot and f"{prefix}.{name}" in OPTIONS):
+        if (key in SECTIONS and key not in known) or (dot and f"{prefix}.{name}" in OPTIONS):
             raise ValueError(
                 f"names its sections, such as {prefix}; give it as --config {path}"
                 + (f", or remove the section's name {section} from it" if prefix == section else "")
             )
         elsewhere = [name for name, kind in SECTIONS.items() if key in field_types(kind)]
         if key not in known and elsewhere:
-            raise ValueError(f"{key} is an option of {' and '.join(elsewhere)}; give the file as --{elsewhere[0]} {path}")
+            named = " and ".join(elsewhere)
+            raise ValueError(f"{key} is an option of {named}; give the file as --{elsewhere[0]} {path}")
 
 
 def check_is_study(content: Mapping[str, Any], path: Path) -> None:
@@ -95,4 +97,6 @@ def _refuse(content: Mapping[str, Any], path: Path, *kinds: str) -> None:
     for kind in kinds:
         recognize, remedy = KINDS[kind]
         if recognize(content):
-            raise ValueError(remedy.format(path=path, folder=path.parent))
+            # A model has its parts in folders.
+            folder = next((folder for folder in path.parents if (folder / "model_index.json").is_file()), path.parent)
+            raise ValueError(remedy.format(path=path, folder=folder))

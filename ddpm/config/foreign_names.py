@@ -7,7 +7,7 @@ from difflib import get_close_matches
 # for which this is said, with underscores for dashes.
 _INSTEAD: dict[tuple[str, ...], str] = {
     ("train.learning_rate",): "lr learn_rate base_lr max_lr peak_lr initial_lr alpha",
-    ("training is as long as train.steps says: epochs x images / train.batch_size",):
+    ("give train.steps instead: epochs x number of images / train.batch_size",):
         "epochs num_epochs n_epochs num_train_epochs max_epochs epoch",
     ("train.steps", "steps"): (
         "max_train_steps num_steps max_steps iterations iters num_iterations train_num_steps max_iter total_steps "
@@ -93,7 +93,7 @@ _INSTEAD: dict[tuple[str, ...], str] = {
     ("weights are always saved as safetensors; leave it out",): "use_safetensors",
     ("give the same command again to resume, with the same --run-dir",):
         "resume resume_from_checkpoint resume_from continue resume_checkpoint auto_resume",
-    ("a GPU is used if there is one; the variable CUDA_VISIBLE_DEVICES selects one, ACCELERATE_USE_CPU=true uses none",):
+    ("a GPU is used if there is one; set CUDA_VISIBLE_DEVICES to choose one, or ACCELERATE_USE_CPU=true for none",):
         "device gpu gpus gpu_id gpu_ids cuda cpu no_cuda accelerator devices use_gpu",
     ("start several processes with accelerate launch, instead of python",):
         "num_processes nproc_per_node num_gpus multi_gpu local_rank nodes ddp",
@@ -123,7 +123,8 @@ def suggest_option(name: str, known: Collection[str]) -> str:
             if " " in instead:
                 return f"; {instead}"
     if "." not in wanted and of_last:
-        return f"; did you mean {' or '.join(by_plain[plain] for plain in of_last)}?"
+        *others, last = [by_plain[plain] for plain in of_last]
+        return f"; did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
     close = get_close_matches(wanted, of_last or by_plain, n=1, cutoff=0.6)
     return f"; did you mean {by_plain[close[0]]}?" if close else ""
 

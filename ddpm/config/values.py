@@ -174,7 +174,8 @@ def check_known(name: str, known: Collection[str]) -> None:
         ValueError: if it does not; says what to type instead.
     """
     if name not in known:
-        raise ValueError(f"{name} is not an option{suggest_option(name, known)}")
+        allowed = f"allowed: {', '.join(known)}" if len(known) < 10 else "--help-all lists the options"
+        raise ValueError(f"{name} is not an option{suggest_option(name, known) or f'; {allowed}'}")
 
 
 def field_types(kind: type, *excluded: str) -> dict[str, Any]:
@@ -226,7 +227,9 @@ def _convert_to(value: Any, kind: Any) -> Any:
         if math.isnan(number) or (text and math.isinf(number) and value != ".inf"):
             raise ValueError
         return number
-    if kind is Path or (kind is int and text):
+    if kind is int and text and (power := re.fullmatch(r"([0-9]+)[eE]\+?([0-9]{1,2})", value)):
+        value = int(power[1]) * 10 ** int(power[2])
+    elif kind is Path or (kind is int and text):
         value = kind(value)
     if kind is bool and text:
         value = _TRUTH_VALUES.get(value.lower())

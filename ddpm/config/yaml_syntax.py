@@ -41,11 +41,6 @@ def dump_yaml(content: Any) -> str:
 class _Texts(yaml.SafeLoader):
     """Read every plain scalar as text, except null. A name may occur once; PyYAML would keep the last of several."""
 
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag in (f"{_TAG}null", f"{_TAG}merge")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         if not isinstance(node, yaml.MappingNode):
             raise _problem("names and values are expected", node)
@@ -67,6 +62,10 @@ class _Texts(yaml.SafeLoader):
         raise _problem(f"{node.tag.replace(_TAG, '!!')} is not supported; remove it", node)
 
 
+_Texts.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in (f"{_TAG}null", f"{_TAG}merge")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Texts.yaml_constructors = {
     f"{_TAG}null": yaml.SafeLoader.construct_yaml_null,
     f"{_TAG}seq": yaml.SafeLoader.construct_yaml_seq,

@@ -136,7 +136,8 @@ def test_bugs_keep_their_traceback() -> None:
 
 
 @pytest.mark.parametrize(("name", "shown"), [
-    ("per_class", "--per-class"), ("model", "model"), ("sample.per_class", "sample.per_class"), ("no_option", "no_option"),
+    ("per_class", "--per-class"), ("model", "model"), ("sample.per_class", "sample.per_class"),
+    ("no_option", "no_option"),
 ])
 def test_errors_spell_options_of_the_command_as_they_are_typed(
     name: str, shown: str, refused: Callable[..., str]

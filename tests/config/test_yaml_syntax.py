@@ -15,15 +15,18 @@ from ddpm.config.yaml_syntax import dump_yaml, parse_yaml
 
 # Words that YAML 1.1 takes for other values, or that look like syntax.
 WORDS = [
-    "off", "no", "on", "yes", "y", "n", "true", "false", "True", "null", "Null", "NULL", "~", "none", "None", "1e-4", "1_000",
-    "0o10", "010", "0x1f", "1:30", "12:30:45", "2024-01-01", "2024-01-01T00:00:00Z", ".inf", "-.inf", ".nan", "nan", "1.0",
-    "-1", "+1", "1.", ".5", "1,2", "[1]", "{a: 1}", "a: b", "a #b", "#a", "- a", "-", "?", ":", "!a", "&a", "*a", "|", ">",
-    "%a", "@a", "`a`", "'a'", '"a"', " a", "a ", "a  b", "a\tb", "a\nb", "a\n", "\ta", "\\", "C:\\data", "ä", "猫", "😀",
-    "\u0085", "\u2028", "\ufeff", "\x07", "<<", "=", "---", "...", "a" * 300, "word " * 60,
+    "off", "no", "on", "yes", "y", "n", "true", "false", "True", "null", "Null", "NULL", "~", "none", "None",
+    "1e-4", "1_000", "0o10", "010", "0x1f", "1:30", "12:30:45", "2024-01-01", "2024-01-01T00:00:00Z", ".inf",
+    "-.inf", ".nan", "nan", "1.0", "-1", "+1", "1.", ".5", "1,2", "[1]", "{a: 1}", "a: b", "a #b", "#a", "- a",
+    "-", "?", ":", "!a", "&a", "*a", "|", ">", "%a", "@a", "`a`", "'a'", '"a"', " a", "a ", "a  b", "a\tb",
+    "a\nb", "a\n", "\ta", "\\", "C:\\data", "ä", "猫", "😀", "\u0085", "\u2028", "\ufeff", "\x07", "<<", "=",
+    "---", "...", "a" * 300, "word " * 60,
 ]
 
 
-@pytest.mark.parametrize("word", ["off", "no", "on", "yes", "true", "1e-4", "1_000", "0o10", "1:30", "2024-01-01", "3", ".5"])
+@pytest.mark.parametrize(
+    "word", ["off", "no", "on", "yes", "true", "1e-4", "1_000", "0o10", "1:30", "2024-01-01", "3", ".5"]
+)
 def test_a_plain_value_is_the_text_that_was_typed(word: str) -> None:
     assert parse_yaml(f"a: {word}\nb: [{word}]\n{word}: c\n") == {"a": word, "b": [word], word: "c"}
 
