@@ -48,7 +48,8 @@ PATH = re.compile(r"(?<![\w./~-])(?:ddpm|tests|docs|configs|scripts|notebooks)/[
 
 def blocks(document: Path, language: str = "") -> list[str]:
     """Return the code blocks of a document that have a language, or none."""
-    return re.findall(rf"^ *```{language}\n(.*?)^ *```$", document.read_text(), re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", document.read_text(), re.MULTILINE | re.DOTALL)
+    return [text for of_block, text in found if of_block == language]
 
 
 def spans(document: Path) -> list[str]:

@@ -1,12 +1,16 @@
 """Errors that the user can correct: one line, exit code 2."""
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
+
+# What torch says if memory does not suffice, on a GPU and on a CPU, and for tensors that no memory could hold.
+_OUT_OF_MEMORY = "out of memory|allocate memory|Storage size calculation overflowed"
 
 
 def fail(problem: object, names: Mapping[str, str] | None = None) -> NoReturn:
@@ -35,8 +39,8 @@ def reject_command_line(problem: Exception, names: Mapping[str, str]) -> NoRetur
 def one_line_errors(names: Mapping[str, str] | None = None) -> Iterator[None]:
     """Turn an error that the user can correct into one line and exit code 2.
 
-    These are `ValueError`s that code of this package raises, and files that cannot be read or written. Any other
-    error is a bug and keeps its traceback. Ctrl-C exits silently with code 130.
+    These are `ValueError`s that code of this package raises, files that cannot be read or written, and too little
+    memory. Any other error is a bug and keeps its traceback. Ctrl-C exits silently with code 130.
 
     Args:
         names: as for `fail`.
@@ -54,3 +58,10 @@ def one_line_errors(names: Mapping[str, str] | None = None) -> Iterator[None]:
         if problem.strerror is None:
             raise
         fail(f"{problem.filename or 'input/output'}: {problem.strerror}")
+    except (MemoryError, RuntimeError) as problem:
+        if not isinstance(problem, MemoryError) and not re.search(_OUT_OF_MEMORY, str(problem)):
+            raise
+        fail(
+            "memory: there is too little; use a smaller batch size or model, and for training perhaps more "
+            "train.gradient_accumulation_steps, or model.gradient_checkpointing true"
+        )

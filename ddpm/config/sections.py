@@ -20,6 +20,7 @@ from ddpm.config.values import (
     SeedInt,
     UnitFloat,
     at_least,
+    between,
     convert_mapping,
     field_types,
     show,
@@ -105,7 +106,7 @@ class ModelConfig(CheckedOptions, section="model"):
     channel_mult: Annotated[
         list[float], Range("one or more factors above 0", lambda value: value and all(0 < x < 1000 for x in value))
     ] = field(default_factory=lambda: [1, 2])
-    num_res_blocks: PositiveInt = 1
+    num_res_blocks: Annotated[int, between(1, 100)] = 1
     attention_resolutions: list[int] | None = None
     head_channels: PositiveInt = 32
     norm: Literal[
@@ -137,7 +138,7 @@ class DiffusionConfig(CheckedOptions, section="diffusion"):
     """
 
     schedule: ScheduleName = "cosine"
-    num_timesteps: Annotated[int, at_least(2)] = 1000
+    num_timesteps: Annotated[int, between(2, 100_000)] = 1000
     zero_terminal_snr: bool = False
     prediction: PredictionName = "v"
     weighting: Literal["uniform", "min_snr"] = "uniform"

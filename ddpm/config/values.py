@@ -40,6 +40,11 @@ def at_least(minimum: int) -> Range:
     return Range(f"{minimum} or more", lambda value: minimum <= value < math.inf)
 
 
+def between(minimum: int, maximum: int) -> Range:
+    """Return the range of numbers from `minimum` to `maximum`, both included."""
+    return Range(f"{minimum} to {maximum}", lambda value: minimum <= value <= maximum)
+
+
 PositiveFloat = Annotated[float, Range("above 0", lambda value: 0 < value < math.inf)]
 PositiveOrInf = Annotated[float, Range("above 0; .inf for no limit", lambda value: value > 0)]
 Probability = Annotated[float, Range("0 to less than 1", lambda value: 0 <= value < 1)]

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from ddpm.cli.errors import one_line_errors
 from ddpm.cli.help import help_texts
@@ -147,6 +149,13 @@ def test_errors_spell_options_of_the_command_as_they_are_typed(
         convert_value("many", int, name)
 
     assert refused(main, ["run"]).startswith(f"{shown}: 'many'")
+
+
+def test_too_little_memory_is_one_line(refused: Callable[..., str]) -> None:
+    for act in (lambda: torch.empty(2**60), lambda: torch.empty(2**62, 2**62), lambda: np.empty(2**50)):
+        assert "batch size" in refused(act)
+    with pytest.raises(RuntimeError, match="size"), one_line_errors():
+        torch.ones(2) + torch.ones(3)
 
 
 def test_files_that_cannot_be_read_are_one_line(refused: Callable[..., str]) -> None:
