@@ -103,18 +103,21 @@ def _title(kind: type) -> str:
 
 
 def _render(option: Option, width: int, brief: bool) -> str:
-    """Return the lines of an option; a brief text is the first sentence and the default, without the range."""
+    """Return the lines of an option; a brief text is the first sentence, shortened, and the default."""
     placeholder = _placeholder(option.kind)
     head = f"  {option.spelling}" + (f" {placeholder}" if placeholder and option.spelling.startswith("--") else "")
     remarks = [f"one of {', '.join(choices(option.kind))}"] if placeholder.startswith("NAME") else []
     remarks += [] if brief else [limit.allowed for limit in ranges(option.kind)]
     remarks += _default_remark(option)
+    remark = f" ({'; '.join(remarks)})" if remarks else ""
     text = option.text
     if brief:
         first, *others = re.split(r"(?<=\.)\s+(?=[A-Z`])", text)
         text = " ".join([first, *(sentence for sentence in others if sentence.startswith("Default"))])
-    text += f" ({'; '.join(remarks)})" if remarks else ""
-    lines = textwrap.wrap(text, width - COLUMN, break_on_hyphens=False)
+        # Two lines for all, or one for the text if the remark is long.
+        space = max(width - COLUMN, 2 * (width - COLUMN) - len(remark) - 4)
+        text = textwrap.shorten(text, space, placeholder=" ...", break_on_hyphens=False)
+    lines = textwrap.wrap(text + remark, width - COLUMN, break_on_hyphens=False)
     if len(head) > COLUMN - 2:
         return "\n".join([head, *(" " * COLUMN + line for line in lines)])
     return "\n".join([head.ljust(COLUMN) + lines[0], *(" " * COLUMN + line for line in lines[1:])])

@@ -40,8 +40,8 @@ HELP_PAGES: dict[type, HelpPage] = {
         ),
         ("docs/own_data.md", "docs/training.md"),
         usual=(
-            "data.source", "data.split", "data.resolution", "model.channels", "model.norm", "train.steps",
-            "train.batch_size", "train.learning_rate", "train.seed", "tracking.wandb",
+            "data.source", "data.split", "data.resolution", "model.norm", "train.steps", "train.batch_size",
+            "train.learning_rate", "tracking.wandb",
         ),
     ),
     SampleCommand: HelpPage(

@@ -17,6 +17,7 @@ from ddpm.config.values import accepts_list, check_known, choices, convert_mappi
 from ddpm.config.yaml_files import prefixed_errors, read_options
 
 Command = TypeVar("Command")
+Given = tuple[str, str | bool, bool]        # name of an option, its text, and whether it appends to a list
 POSITIONAL = ("model", "runs")
 OPTIONS_THAT_TAKE_FILES = ("config", *SECTIONS)
 
@@ -98,7 +99,7 @@ class CommandLine:
         """
         given, words = self._separate(argv)
         values: dict[str, Any] = {}
-        for name, text, append in given:
+        for name, text, append in [*self._own_configuration(given), *given]:
             values |= self._read(name, text, append, values)
         if self.positional:
             values[self.positional] = words if accepts_list(self.kinds[self.positional]) else "".join(words)
@@ -109,9 +110,9 @@ class CommandLine:
             values["config"] = Config().with_options({key: values.pop(key) for key in [*values] if key in OPTIONS})
         return values
 
-    def _separate(self, argv: Sequence[str]) -> tuple[list[tuple[str, str | bool, bool]], list[str]]:
-        """Return the options (name, text, whether it appends to a list), and the words that belong to no option."""
-        given: list[tuple[str, str | bool, bool]] = []
+    def _separate(self, argv: Sequence[str]) -> tuple[list[Given], list[str]]:
+        """Return the options, and the words that belong to no option."""
+        given: list[Given] = []
         words: list[str] = []
         rest = [*argv]
         while rest:
@@ -133,6 +134,14 @@ class CommandLine:
                 text = rest.pop(0)
             given.append((name, text, append))
         return given, words
+
+    def _own_configuration(self, given: Sequence[Given]) -> list[Given]:
+        """Return the option --config with the configuration of the run in --run-dir, unless a file is given."""
+        texts = {name: text for name, text, _ in given}
+        if "config" not in self.kinds or "config" in texts or "run_dir" not in texts:
+            return []
+        file = Path(str(texts["run_dir"])) / "config.yaml"
+        return [("config", str(file), False)] if file.is_file() and file.with_name("run.json").is_file() else []
 
     def _name(self, option: str) -> tuple[str, bool]:
         """Return the name of an option, and whether it appends to a list; underscores may be dashes and vice versa."""

@@ -16,7 +16,7 @@ class FileKind(NamedTuple):
     remedy: str
 
 
-KINDS: dict[str, FileKind] = {
+FILE_KINDS: dict[str, FileKind] = {
     "study": FileKind(
         lambda content: bool({"question", "arms", "seeds"} & content.keys()),
         "is a study; run it with scripts/ablate.py --study {path}",
@@ -89,13 +89,13 @@ def check_is_study(content: Mapping[str, Any], path: Path) -> None:
     Raises:
         ValueError: if it is a file of another kind; says what to do with it.
     """
-    if not KINDS["study"].recognize(content):
+    if not FILE_KINDS["study"].recognize(content):
         _refuse(content, path, "run", "model", "launch", "configuration")
 
 
 def _refuse(content: Mapping[str, Any], path: Path, *kinds: str) -> None:
     for kind in kinds:
-        recognize, remedy = KINDS[kind]
+        recognize, remedy = FILE_KINDS[kind]
         if recognize(content):
             # A model has its parts in folders.
             folder = next((folder for folder in path.parents if (folder / "model_index.json").is_file()), path.parent)

@@ -91,7 +91,7 @@ _INSTEAD: dict[tuple[str, ...], str] = {
     ("to", "upload a finished run with scripts/push.py RUN --to OWNER/NAME"):
         "push_to_hub hub_model_id repo repo_id hub_token",
     ("weights are always saved as safetensors; leave it out",): "use_safetensors",
-    ("give the same command again to resume, with the same --run-dir",):
+    ("--run-dir DIR alone continues the run in DIR, and so does the same command again",):
         "resume resume_from_checkpoint resume_from continue resume_checkpoint auto_resume",
     ("a GPU is used if there is one; set CUDA_VISIBLE_DEVICES to choose one, or ACCELERATE_USE_CPU=true for none",):
         "device gpu gpus gpu_id gpu_ids cuda cpu no_cuda accelerator devices use_gpu",

@@ -39,14 +39,20 @@ class DataConfig(CheckedOptions, section="data"):
     """Images and labels.
 
     Args:
-        source: `digits` (from scikit-learn), a folder with one subfolder per class, a parquet file or a folder of
-            them, an .npz file, or any path or hub name that `datasets.load_dataset` accepts.
-        split: split of the source, or a slice of one, such as train[:1500], train[-500:] or train[10%:20%].
+        source: `digits` (from scikit-learn); a folder of images, with one subfolder per class or without classes,
+            below folders of splits or not; a .csv, .tsv, .json or .jsonl that lists images; a parquet file or a folder
+            of them; an .npz file; a dataset saved by `datasets`; or the name of a dataset on the Hugging Face Hub.
+        split: split of the source, or a slice of one, such as train[:1500], train[-500:] or train[10%:20%]. Folders
+            such as Training, val and dev are found by any of their usual names.
         resolution: height and width in pixels, to which images are resized and center-cropped; null selects the
             shorter side of the first image.
         channels: 1 for grayscale or 3 for RGB; null keeps the channels of the images.
         image_column: name of the column of images; null detects it.
         label_column: name of the column of labels; null detects it.
+        labels: where the classes of images in a folder come from. `auto` uses one folder per class, or a table such
+            as metadata.csv, labels.csv or dataset.json beside the images; `filename` uses the part of each file name
+            before the first underscore; a path names a table of file names and labels; and `none` trains without
+            classes, from any source.
         on_bad_image: whether an unreadable image is an error or is skipped.
         horizontal_flip: flip half of the training images horizontally, at random.
         shuffle_labels: train on labels that are randomly permuted among the images, as a control experiment.
@@ -62,6 +68,7 @@ class DataConfig(CheckedOptions, section="data"):
     channels: Annotated[int, Range("1, 3, null", lambda value: value in (1, 3))] | None = None
     image_column: str | None = None
     label_column: str | None = None
+    labels: str = "auto"
     on_bad_image: Literal["error", "skip"] = "error"
     horizontal_flip: bool = False
     shuffle_labels: bool = False
@@ -324,14 +331,6 @@ class Config:
 SECTIONS: dict[str, type] = field_types(Config)
 OPTIONS = {f"{name}.{key}": kind for name, section in SECTIONS.items() for key, kind in field_types(section).items()}
 
-# Options that affect how a run is observed, stored or computed, but not its result. They may change on resume. (With
-# dropout, gradient accumulation also changes which activations are dropped, as the number of processes does.)
-CHANGEABLE = {
-    *(key for key in OPTIONS if key.startswith(("sample.", "tracking.", "evaluation."))),
-    *("data.memory_gb", "data.workers", "model.gradient_checkpointing", "train.gradient_accumulation_steps"),
-    *("train.checkpoint_every", "train.keep_checkpoints", "train.sample_every", "train.max_skipped"),
-}
-
 
 def flatten(content: Any) -> dict[str, Any]:
     """Return options by names such as `model.norm`, whether they are given by these or in sections.
@@ -353,16 +352,3 @@ def flatten(content: Any) -> dict[str, Any]:
             raise ValueError(f"{name}: occurs twice; remove one")
         options |= within
     return options
-
-
-def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Return the options outside CHANGEABLE whose values differ, with the old and the new value.
-
-    A larger `train.steps` is not a difference if the learning rate is constant, because the run then continues as if
-    it had been longer from the start.
-    """
-    before, after = flatten(old.to_dict()), flatten(new.to_dict())
-    found = {key: (before[key], after[key]) for key in OPTIONS if before[key] != after[key] and key not in CHANGEABLE}
-    if new.train.lr_schedule == "constant" and new.train.steps > old.train.steps:
-        found.pop("train.steps", None)
-    return found

@@ -11,8 +11,10 @@ import numpy as np
 from PIL import Image
 
 from ddpm.data.decode import UnreadableImage, unreadable_if_it_fails
-from ddpm.data.labels import encode_labels
-from ddpm.data.records import ArrayPictures, Pictures, Records, check_split
+from ddpm.data.labels import MULTI_LABEL, label_records
+from ddpm.data.records import ArrayPictures, Pictures, Records
+from ddpm.data.request import DataRequest
+from ddpm.data.split_names import find_split
 
 # in order of preference: the names of this package, and the defaults of savez
 IMAGES = ("images", "arr_0")
@@ -71,10 +73,14 @@ class _Header(NamedTuple):
     size: int           # of the header itself, in bytes
 
 
-def open_npz(path: Path) -> Arrays:
+def open_npz(path: Path, with_labels: bool = True) -> Arrays:
     """Open an .npz: images uint8 (N, H, W, C) as `images` or `arr_0`, and labels (N,) as `labels` or `arr_1`.
 
     Gray images may be (N, H, W). An array `class_names` gives the names of the ids. Other arrays are ignored.
+
+    Args:
+        path: of the file.
+        with_labels: whether to read labels, which are otherwise None.
 
     Raises:
         ValueError: if it is not an .npz, or its arrays have another type or shape; names the path.
@@ -85,12 +91,14 @@ def open_npz(path: Path) -> Arrays:
             found = next((name for name in IMAGES if name in headers), None)
             if found is None:
                 there = ", ".join(f"{name} {header.shape}" for name, header in headers.items())
-                raise ValueError(f"there is no array {' or '.join(IMAGES)} but {there or 'nothing'}")
+                remedy = "write it with numpy.savez(path, images=..., labels=...)"
+                raise ValueError(f"there is no array {' or '.join(IMAGES)} but {there or 'nothing'}; {remedy}")
             shape = _image_shape(found, headers[found])
-            labels = next((arrays[name].tolist() for name in LABELS if name in headers), None)
-            label_shape = next((headers[name].shape for name in LABELS if name in headers), None)
-            if label_shape not in (None, shape[:1]):
-                raise ValueError(f"labels have shape {label_shape}; allowed is one id or name per image, {shape[:1]}")
+            of_labels = next((name for name in LABELS if name in headers), None)
+            labels = None
+            if with_labels and of_labels is not None:
+                _check_labels(of_labels, headers[of_labels], shape[0])
+                labels = arrays[of_labels].tolist()
             names = [str(name) for name in arrays[CLASS_NAMES].flatten()] if CLASS_NAMES in headers else None
             begin = _first_value(path, archive.getinfo(f"{found}.npy"), headers[found])
             if begin is not None:
@@ -100,21 +108,20 @@ def open_npz(path: Path) -> Arrays:
         raise ValueError(f"{path}: not an .npz of images: {' '.join(str(problem).split())}") from problem
 
 
-def load_npz(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
+def load_npz(request: DataRequest) -> Records:
     """Return the images of an .npz, which is the split `train`; see `open_npz` for its arrays.
 
     Raises:
-        ValueError: if the file cannot be read, or there are no labels.
+        ValueError: if the file cannot be read, or a label is not usable.
     """
-    check_split(source, split, ["train"])
+    find_split(request.source, request.split, ["train"])
+    request.refuse_columns("is an .npz, whose arrays have fixed names")
     try:
-        arrays = open_npz(Path(source))
+        arrays = open_npz(Path(request.source), with_labels=request.labels != "none")
     except ValueError as problem:
         raise ValueError(f"data.source: {problem}") from problem
-    if arrays.labels is None:
-        raise ValueError(f"data.source: {source!r} has no labels; add them as an array {' or '.join(LABELS)}")
-    labels, class_names = encode_labels(arrays.labels, arrays.class_names, arrays.pictures.where)
-    return Records(arrays.pictures, labels, class_names)
+    remedy = f"for classes, add labels as an array {' or '.join(LABELS)}"
+    return label_records(request, arrays.pictures, arrays.labels, arrays.class_names, remedy=remedy)
 
 
 def _read_header(archive: zipfile.ZipFile, name: str) -> _Header:
@@ -124,6 +131,21 @@ def _read_header(archive: zipfile.ZipFile, name: str) -> _Header:
         if version not in readers:
             raise ValueError(f"array format version {version} is not supported")
         return _Header(*readers[version](member), member.tell())
+
+
+def _check_labels(name: str, header: _Header, count: int) -> None:
+    """Check that labels are one number or text for each of `count` images."""
+    shape = header.shape
+    if header.dtype.hasobject:
+        raise ValueError(f"{name} are Python objects; allowed are integers or text: {name}.astype(str)")
+    if shape == (count, 1):
+        remedy = f"{name}[:, 0]"
+    elif len(shape) == 2 and shape[0] == count:
+        remedy = f"{MULTI_LABEL}; if they are one-hot, convert them with {name}.argmax(1)"
+    else:
+        remedy = "give every image one"
+    if shape != (count,):
+        raise ValueError(f"{name} have shape {shape}; allowed is one id or name per image, {(count,)}: {remedy}")
 
 
 def _image_shape(name: str, header: _Header) -> tuple[int, ...]:

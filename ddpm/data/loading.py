@@ -14,6 +14,7 @@ from PIL import Image
 from ddpm.data.decode import UnreadableImage, is_gray, unreadable_if_it_fails
 from ddpm.data.images import ImageData, OnDemand
 from ddpm.data.records import Pictures, located
+from ddpm.data.request import DataRequest
 from ddpm.data.slices import parse_split
 from ddpm.data.sources import load_records
 from ddpm.names import lookup
@@ -30,6 +31,7 @@ def load_data(
     split: str = "train",
     image_column: str | None = None,
     label_column: str | None = None,
+    labels: str = "auto",
     channels: int | None = None,
     on_bad_image: str = "error",
     memory_gb: float = 4.0,
@@ -41,21 +43,25 @@ def load_data(
     omitting an image later would shift the indices of the others.
 
     Args:
-        source: `digits`; a folder of class folders, or of splits with class folders; a parquet file, or a folder of
-            them; an .npz; a folder written by `save_to_disk`; or the name of a dataset on the Hugging Face Hub.
+        source: `digits`; a folder of images, with or without folders of classes and of splits; a table that lists
+            images; a parquet file, or a folder of them; an .npz; a folder written by `save_to_disk`; or the name of a
+            dataset on the Hugging Face Hub.
         resolution: height and width in pixels, 1 or more; None for the shorter side of the first image.
         split: the split to read. A single file, and a folder without splits, is `train`. Rows are selected as in
             `train[:1500]`, `train[-500:]` or `train[10%:20%]`, in the order of the source; classes are those of the
-            whole split.
+            whole split. Another letter case or a usual synonym finds the split, too (`val`, `Validation`, `dev`).
         image_column: the column of images; None to infer it.
         label_column: the column of labels (ids or names); None to infer it.
+        labels: `auto`, `none` to ignore labels, `filename` for the part of the file names before the first underscore,
+            or the path of a table of file names and labels. Without labels, or if all are equal, there are no classes:
+            `class_names` is empty, and all labels are 0.
         channels: 1 (gray) or 3 (RGB); None for 1 if the first image is gray, otherwise 3.
         on_bad_image: `error`, or `skip` to omit and count unreadable images.
         memory_gb: maximum size of images in memory, in 1e9 bytes of uint8 pixels; above 0.
 
     Raises:
-        ValueError: if an option is out of range, the source or a column does not exist, a label is unusable, there are
-            fewer than two classes, or an image is unreadable; names the option.
+        ValueError: if an option is out of range, the source or a column does not exist, a label is unusable, all
+            selected rows of several classes have one class, or an image is unreadable; names the option.
     """
     if resolution is not None and resolution < 1:
         raise ValueError(f"data.resolution: {resolution} is out of range; allowed: 1 or more pixels")
@@ -66,13 +72,13 @@ def load_data(
     skip = lookup(ON_BAD_IMAGE, on_bad_image, "data.on_bad_image")
 
     asked = parse_split(split)
-    records = load_records(source, asked.split, image_column, label_column)
-    part = asked.part(len(records.labels))
-    labels = records.labels[part.start : part.stop]
-    if len(labels.unique()) < 2:
+    records = load_records(DataRequest(source, asked.split, image_column, label_column, labels))
+    part = replace(asked, split=records.split).part(len(records.labels))
+    ids = records.labels[part.start : part.stop]
+    if records.class_names and len(ids.unique()) < 2:
         raise ValueError(
-            f"data.split: all images of {split!r} have class {records.class_names[int(labels[0])]!r}; a "
-            "class-conditional model needs two classes"
+            f"data.split: all images of {split!r} have class {records.class_names[int(ids[0])]!r}; a class-conditional "
+            "model needs two classes: select other rows, or train without classes with data.labels none"
         )
     rows = torch.arange(part.start, part.stop)
     first = _first_image(records.pictures, rows, source, skip)
@@ -91,16 +97,16 @@ def load_data(
     if bad:
         good = torch.ones(len(rows), dtype=torch.bool)
         good[bad] = False
-        rows, labels = rows[good], labels[good]
+        rows, ids = rows[good], ids[good]
         pixels = None if pixels is None else pixels[good]
     store = replace(store, rows=rows)
     identity = {"split": str(part), "classes": records.class_names, "size": [store.channels, store.resolution]}
     return ImageData(
         store if pixels is None else pixels,
-        labels,
+        ids,
         records.class_names,
         skipped=len(bad),
-        fingerprint=_fingerprint(identity, labels, store),
+        fingerprint=_fingerprint(identity, ids, store),
         part=part,
     )
 
