@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from ddpm.cli.errors import one_line_errors, reject_command_line
 from ddpm.cli.help import help_text
 from ddpm.config.sections import OPTIONS, SECTIONS, Config, flatten
-from ddpm.config.values import accepts_list, check_known, choices, convert_mapping, field_types, split_list
+from ddpm.config.values import accepts_list, check_known, convert_mapping, convert_value, field_types, split_list
 from ddpm.config.yaml_files import prefixed_errors, read_options
 
 Command = TypeVar("Command")
@@ -197,9 +197,7 @@ class CommandLine:
 
     def _entries(self, name: str, values: dict[str, Any]) -> list[Any]:
         """Return the entries of a list so far; a word that stands for no list counts as none."""
-        before = values.get(name, self.defaults[name])
-        if isinstance(before, str):
-            return [] if before in choices(self.kinds[name]) else split_list(before)
+        before = convert_value(values.get(name, self.defaults[name]), self.kinds[name], name)
         return before if isinstance(before, list) else []
 
     def _read_file(self, name: str, file: Path) -> dict[str, Any]:

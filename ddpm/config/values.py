@@ -110,19 +110,21 @@ def convert_value(value: Any, kind: Any, key: str, offer_null: bool = True) -> A
             continue
     if int in kinds and _is_large(value):
         raise ValueError(f"{key}: {show(value)} is too large; allowed: whole numbers up to 2^63 - 1")
-    hint = did_you_mean(value, words) if text else ""
+    wrong = next((entry for entry in value if entry not in words), None) if isinstance(value, list) else value
+    hint = did_you_mean(wrong, words) if isinstance(wrong, str) else ""
     if text and accepts_list(kind):
-        hint = hint or _explain_list(value, kinds)
+        hint = _explain_list(value, kinds) or hint
     raise ValueError(f"{key}: {show(value)} is not {describe_kind(kind, offer_null)}{hint}")
 
 
 def describe_kind(kind: Any, offer_null: bool = True) -> str:
     """Return the values that a type has, in words."""
-    words = choices(kind)
-    names = [f"one of {', '.join(words)}"] if words else []
+    names = []
     for member in members(kind):
-        if get_origin(member) is list and (of_entry := choices(get_args(member)[0])):
-            names.append(f"a list of {', '.join(of_entry)}, separated by commas")
+        if get_origin(member) is Literal:
+            names.append(f"one of {', '.join(get_args(member))}")
+        elif get_origin(member) is list and (words := choices(member)):
+            names.append(f"a list of {', '.join(words)}, such as [{words[0]}]")
         elif member in _NAMES and (offer_null or member is not NoneType):
             names.append(_NAMES[member])
     return " or ".join(names)
@@ -205,8 +207,12 @@ def ranges(kind: Any) -> list[Range]:
 
 
 def choices(kind: Any) -> list[str]:
-    """Return the strings of the Literal types in a type."""
-    return [choice for member in members(kind) if get_origin(member) is Literal for choice in get_args(member)]
+    """Return the strings of the Literal types in a type, and in the lists in it."""
+    found: list[str] = []
+    for member in members(kind):
+        found += get_args(member) if get_origin(member) is Literal else []
+        found += choices(*get_args(member)) if get_origin(member) is list else []
+    return found
 
 
 def accepts_list(kind: Any) -> bool:
@@ -264,5 +270,6 @@ def _explain_list(text: str, kinds: Collection[Any]) -> str:
             try:
                 _convert_to(entry, kind)
             except (TypeError, ValueError):
-                return f"; {entry!r} is not {_NAMES.get(kind, 'allowed')}" if len(entries) > 1 else ""
+                near = did_you_mean(entry, choices(kind))
+                return f"; {entry!r} is not {_NAMES.get(kind, 'one of them')}{near}" if len(entries) > 1 else ""
     return ""
