@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from ddpm.config.sections import Config
+from ddpm.data.overview import data_facts, describe_data
 from ddpm.processes import describe_devices, first_on_main
 from ddpm.training.build import build_data, build_in_training_metrics, build_schedule, build_unet
 from ddpm.training.dry_run import describe_architecture, estimate_cost, multiply_adds
@@ -28,6 +29,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False) -> None:
     check_config(config)
     accelerator = start_accelerator(config)
     data = first_on_main(accelerator, lambda: build_data(config))
+    accelerator.print(describe_data(data))
     schedule = build_schedule(config)
     unet = first_on_main(accelerator, lambda: build_unet(config, data))
     if dry_run:
@@ -36,7 +38,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False) -> None:
         return
     metrics = build_in_training_metrics(config, data, accelerator)
     facts = {
-        "data": {"summary": data.summary(), "fingerprint": data.fingerprint},
+        "data": data_facts(data),
         "class_names": list(data.class_names),
         "parameters": sum(p.numel() for p in unet.parameters()),
         "multiply_adds": multiply_adds(unet),
