@@ -64,7 +64,7 @@ def default_intensity(deep: Survey) -> Window:
         return 0.0, 1.0
     if "float" not in kinds and low >= 0 and high <= DEPTHS[-1]:
         return 0.0, next(depth for depth in DEPTHS if high <= depth)
-    return low, high if high > low else low + 1
+    return low, high if high > low else low + max(1.0, abs(low))
 
 
 def has_usual_scale(survey: Survey, intensity: Window | None) -> bool:

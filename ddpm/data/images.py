@@ -28,6 +28,7 @@ class ImageData:
         part: the rows of the source's split, including unreadable ones; None if unknown.
         format: what the pictures are converted to; None if unknown.
         survey: what the pictures are like; None if unknown.
+        frames: which frames of the files are images: `first` or `all`.
         ignored: reason -> number of files that are not read as images.
         notes: decisions about the data that its owner should know, one sentence each.
     """
@@ -41,6 +42,7 @@ class ImageData:
     part: Part | None = None
     format: PixelFormat | None = None
     survey: Survey | None = None
+    frames: str = "first"
     ignored: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -127,6 +127,7 @@ def load_data(
         part=part,
         format=target,
         survey=survey,
+        frames=frames,
         ignored=records.ignored,
         notes=tuple(notes),
     )

@@ -44,7 +44,8 @@ def data_facts(data: ImageData) -> dict[str, Any]:
         facts["fit"] = data.format.fit
         facts["intensity"] = None if data.intensity is None else list(data.intensity)
         facts["values"] = None if data.survey.values is None else list(data.survey.values)
-        facts["files_with_frames"] = len(data.survey.where(lambda f: f.frames > 1))
+        facts["frames"] = data.frames
+        facts["files_with_unused_frames"] = len(data.survey.where(lambda f: f.frames > 1))
     return facts
 
 

@@ -82,7 +82,7 @@ def test_facts_are_json_and_hold_the_decisions(tmp_path: Path) -> None:
     expected = {
         "summary": data.summary(), "fingerprint": data.fingerprint, "images": 20, "class_counts": [10, 10],
         "resolution": 8, "channels": 1, "fit": "pad", "intensity": [0, 19], "values": [0, 19], "skipped": 0,
-        "ignored": {}, "files_with_frames": 0, "notes": list(data.notes),
+        "ignored": {}, "frames": "first", "files_with_unused_frames": 0, "notes": list(data.notes),
         "sizes": {"smallest": [10, 8], "largest": [29, 8], "different": 20, "surveyed": 20},
     }
     assert facts == expected
