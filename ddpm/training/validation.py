@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from ddpm.config.sections import Config, SamplerOptions
+from ddpm.data import ImageData
 from ddpm.diffusion.sampling import plan_timesteps
 from ddpm.names import did_you_mean
 from ddpm.training.build import build_schedule
@@ -19,6 +20,18 @@ def check_config(config: Config) -> None:
     if config.evaluation.every > 0:
         check_extractor(config.evaluation.extractor)
         check_sampler(config, config.evaluation, "evaluation")
+
+
+def check_classes(config: Config, data: ImageData) -> None:
+    """Check that the options do not need classes if the images have none.
+
+    Raises:
+        ValueError: names the option and what is allowed.
+    """
+    if data.num_classes:
+        return
+    if config.data.balance:
+        raise ValueError("data.balance: the images have no classes that could be drawn equally often; use false")
 
 
 def check_sampler(config: Config, options: SamplerOptions, section: str, guide: bool = False) -> None:
