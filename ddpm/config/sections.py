@@ -7,23 +7,26 @@ The docstrings are the help texts of the options, and the types of the fields de
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Annotated, Any, Literal
-
-import yaml
 
 from ddpm.config.values import (
     CheckedOptions,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    PositiveOrInf,
     Probability,
     Range,
     SeedInt,
     UnitFloat,
     at_least,
+    between,
     convert_mapping,
     field_types,
+    show,
 )
+from ddpm.config.yaml_syntax import dump_yaml
 
 # Each lists the keys of a dictionary of functions or classes (tests/config/test_sections.py).
 ScheduleName = Literal["linear", "cosine", "sigmoid"]
@@ -42,17 +45,25 @@ class DataConfig(CheckedOptions, section="data"):
     Args:
         source: `digits` (from scikit-learn); a folder of images, with one subfolder per class or without classes,
             below folders of splits or not; a .csv, .tsv, .json or .jsonl that lists images; a parquet file or a folder
-            of them; an .npz file; a dataset saved by `datasets`; or the name of a dataset on the Hugging Face Hub.
+            of them; an .npz or .npy file; a dataset saved by `datasets`; or the name of a dataset on the Hugging Face
+            Hub.
         split: split of the source, or a slice of one, such as train[:1500], train[-500:] or train[10%:20%]. Folders
             such as Training, val and dev are found by any of their usual names.
-        resolution: height and width in pixels, to which images are resized and center-cropped; null selects the
-            shorter side of the first image.
-        channels: 1 for grayscale or 3 for RGB; null keeps the channels of the images.
+        resolution: height and width in pixels, to which images are resized; null selects the largest square that fits
+            in nine of ten images, rounded down to a multiple of 4, from 4 to 64.
+        channels: 1 for grayscale, 3 for RGB, 2 or 4 for the same with alpha, or the number of channels of the arrays;
+            null selects RGB if any image has color, or the channels of the arrays.
+        intensity: values [low, high] of the images that become black and white, such as [-1000, 1000]; values outside
+            are clipped. null keeps values with 8 bits, and scales others by one range for all images.
+        fit: how images become squares. `crop` keeps the center, `pad` adds black, and `stretch` changes the aspect
+            ratio.
+        frames: whether the first frame or all frames of an animation or of a file with several pages are images.
         image_column: name of the column of images; null detects it.
         label_column: name of the column of labels; null detects it.
         labels: where the classes of images in a folder come from. `auto` uses one folder per class, or a table such
             as metadata.csv, labels.csv or dataset.json beside the images; `filename` uses the part of each file name
-            before the first underscore; a path names a table of file names and labels; and `none` trains without
+            before the first underscore; a path names a table of file names and labels, or an .npy of labels for images
+            in an .npy; and `none` trains without
             classes, from any source.
         on_bad_image: whether an unreadable image is an error or is skipped.
         balance: draw training images of every class equally often, however many images it has.
@@ -75,7 +86,16 @@ class DataConfig(CheckedOptions, section="data"):
     source: str = "digits"
     split: str = "train"
     resolution: PositiveInt | None = None
-    channels: Annotated[int, Range("1, 3, null", lambda value: value in (1, 3))] | None = None
+    channels: PositiveInt | None = None
+    intensity: (
+        Annotated[
+            list[float],
+            Range("[low, high] with low < high", lambda value: len(value) == 2 and -inf < value[0] < value[1] < inf),
+        ]
+        | None
+    ) = None
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    frames: Literal["first", "all"] = "first"
     image_column: str | None = None
     label_column: str | None = None
     labels: str = "auto"
@@ -87,7 +107,7 @@ class DataConfig(CheckedOptions, section="data"):
     ] = field(default_factory=lambda: ["flip", "crop", "shift"])
     horizontal_flip: bool = False
     shuffle_labels: bool = False
-    memory_gb: PositiveFloat = 4.0
+    memory_gb: PositiveOrInf = 4.0
     workers: NonNegativeInt = 2
 
     def load_options(self) -> dict[str, Any]:
@@ -128,7 +148,7 @@ class ModelConfig(CheckedOptions, section="model"):
     channel_mult: Annotated[
         list[float], Range("one or more factors above 0", lambda value: value and all(0 < x < 1000 for x in value))
     ] = field(default_factory=lambda: [1, 2])
-    num_res_blocks: PositiveInt = 1
+    num_res_blocks: Annotated[int, between(1, 100)] = 1
     attention_resolutions: list[int] | None = None
     head_channels: PositiveInt = 32
     norm: Literal[
@@ -160,7 +180,7 @@ class DiffusionConfig(CheckedOptions, section="diffusion"):
     """
 
     schedule: ScheduleName = "cosine"
-    num_timesteps: Annotated[int, at_least(2)] = 1000
+    num_timesteps: Annotated[int, between(2, 100_000)] = 1000
     zero_terminal_snr: bool = False
     prediction: PredictionName = "v"
     weighting: Literal["uniform", "min_snr"] = "uniform"
@@ -209,7 +229,7 @@ class TrainConfig(CheckedOptions, section="train"):
     lr_schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: Annotated[float, at_least(0)] = 0.0
     beta2: Probability = 0.999
-    max_grad_norm: PositiveFloat = 1.0
+    max_grad_norm: PositiveOrInf = 1.0
     ema_half_life: PositiveFloat = 500_000
     ema_warmup: PositiveFloat = 0.05
     mixed_precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -341,7 +361,7 @@ class Config:
 
     def to_yaml(self) -> str:
         """Return the text of a file that `--config` accepts."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return dump_yaml(self.to_dict())
 
 
 SECTIONS: dict[str, type] = field_types(Config)
@@ -355,12 +375,14 @@ def flatten(content: Any) -> dict[str, Any]:
         ValueError: if the content or a section is not a mapping of options, or an option occurs twice.
     """
     if not isinstance(content, Mapping):
-        raise ValueError(f"{content!r} is not a mapping; give options and values, such as {{model.norm: adagn}}")
+        raise ValueError(f"{show(content)} is not a mapping; give options and values, such as {{model.norm: adagn}}")
     options: dict[str, Any] = {}
     for key, value in content.items():
         if key in SECTIONS and not isinstance(value, Mapping):
+            problem = "is empty" if value is None else f"{show(value)} is not a section"
+            space = ", with a space after the colon" if isinstance(value, str) and ":" in value else ""
             names = ", ".join(field_types(SECTIONS[key]))
-            raise ValueError(f"{key}: {value!r} is not a section; give options and values, from {names}")
+            raise ValueError(f"{key}: {problem}; give options and values{space}, from {names}")
         within = {f"{key}.{name}": v for name, v in value.items()} if isinstance(value, Mapping) else {str(key): value}
         for name in within.keys() & options.keys():
             raise ValueError(f"{name}: occurs twice; remove one")

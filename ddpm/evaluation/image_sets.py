@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ddpm.data.arrays import open_npz
-from ddpm.data.decode import MODES, UnreadableImage, unreadable_if_it_fails
+from ddpm.data.decode import MODES, Picture, UnreadableImage, unreadable_if_it_fails
 from ddpm.data.folders import IMAGE_SUFFIXES, scan_folder
 from ddpm.data.records import FilePictures, Pictures
 from ddpm.data.tables import holds_images, open_parquet
@@ -140,8 +139,10 @@ def _pixels(path: Path, pictures: Pictures, index: int, resolution: int, channel
     raise ValueError(f"{_location(path, pictures, index)}: {problem}")
 
 
-def _mismatch(image: Image.Image, resolution: int, channels: int) -> str | None:
+def _mismatch(image: Picture, resolution: int, channels: int) -> str | None:
     """Return how an image differs from the reference format and how to convert it; None if it matches."""
+    if isinstance(image, np.ndarray):
+        return f"an array of {image.dtype} with shape {image.shape}; save the images as uint8, gray or RGB, first"
     size, mode = f"{resolution}x{resolution}", MODES[channels]
     # Pillow silently converts 16-bit color to 8 bits; only the raw mode of the file shows it.
     deep = ";16" in str(getattr(image, "tile", "")) or image.mode in ("I", "F") or image.mode.startswith("I;16")

@@ -17,7 +17,7 @@ def read_image(file: Path | BytesIO) -> Tensor:
         return to_tensor(image)
 
 
-def to_tensor(image: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image | np.ndarray) -> Tensor:
     """Convert a gray or RGB image to uint8 (1 or 3, H, W)."""
     pixels = torch.from_numpy(np.array(image))
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)

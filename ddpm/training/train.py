@@ -8,6 +8,7 @@ from accelerate import Accelerator
 
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
+from ddpm.data.overview import describe_data
 from ddpm.processes import describe_devices, first_on_main, on_main
 from ddpm.training.build import build_data, build_in_training_metrics, build_schedule, build_unet
 from ddpm.training.continuation import KnownRun
@@ -47,6 +48,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
     if known is not None:
         on_main(accelerator, lambda: known.check(config, allowed))
     data = first_on_main(accelerator, lambda: load_images(config, known))
+    accelerator.print(describe_data(data))
     on_main(accelerator, lambda: check_classes(config, data))
     schedule = build_schedule(config)
     unet = first_on_main(accelerator, lambda: build_unet(config, data))
@@ -87,7 +89,7 @@ def load_images(config: Config, known: KnownRun | None) -> ImageData:
     """
     source = config.data.source
     try:
-        return build_data(config)
+        return build_data(config, None if known is None else known.facts["data"])
     except ValueError as problem:
         moved = known is not None and source == known.config.data.source and not Path(source).expanduser().exists()
         if not moved:
