@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm.data.arrays import load_npz
+from ddpm.data.arrays import load_npy, load_npz
 from ddpm.data.folders import (
     ARCHIVE_SUFFIXES,
     ARRAY_SUFFIXES,
@@ -30,7 +30,7 @@ def load_records(request: DataRequest) -> Records:
     """Return the records of a source; see `load_data` for arguments and errors."""
     request = replace(request, source=os.path.expanduser(request.source))
     kind = kind_of(request.source)
-    if kind != "folder":
+    if kind not in ("folder", "npy"):
         request.restrict_labels(*(LABELINGS if kind == "list" else ("auto", "none")))
     return DATASETS[kind](request)
 
@@ -71,7 +71,7 @@ def _kind_of_file(path: Path) -> str:
     else:
         remedy = "a single file of another kind"
     raise ValueError(
-        f"data.source: {str(path)!r} is {remedy}; allowed are a folder of images, an .npz, a .parquet file, and a "
+        f"data.source: {str(path)!r} is {remedy}; allowed are a folder of images, an .npz, .npy or .parquet, and a "
         ".csv, .tsv, .json or .jsonl that lists images"
     )
 
@@ -105,13 +105,14 @@ def load_digits(request: DataRequest) -> Records:
 
 
 _SUFFIXES = IMAGE_SUFFIXES | TABLE_SUFFIXES | ARRAY_SUFFIXES | VIDEO_SUFFIXES | ARCHIVE_SUFFIXES
-KINDS_BY_SUFFIX = {".npz": "npz", ".parquet": "parquet"} | dict.fromkeys(TABLE_SUFFIXES - {".parquet"}, "list")
+KINDS_BY_SUFFIX = dict.fromkeys(TABLE_SUFFIXES, "list") | {".npz": "npz", ".npy": "npy", ".parquet": "parquet"}
 
 DATASETS: dict[str, Callable[[DataRequest], Records]] = {
     "digits": load_digits,
     "folder": load_folder,
     "list": load_list,
     "npz": load_npz,
+    "npy": load_npy,
     "parquet": load_parquet,
     "saved": load_saved,
     "hub": load_hub,

@@ -8,14 +8,22 @@ from accelerate import Accelerator
 
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
+from ddpm.data.overview import describe_data
 from ddpm.processes import describe_devices, first_on_main, on_main
 from ddpm.training.build import build_data, build_in_training_metrics, build_schedule, build_unet
 from ddpm.training.continuation import KnownRun
-from ddpm.training.dry_run import describe_architecture, estimate_cost, multiply_adds
+from ddpm.training.dry_run import (
+    count_parameters,
+    describe_architecture,
+    describe_samples,
+    describe_unconditional,
+    estimate_cost,
+    multiply_adds,
+)
 from ddpm.training.launch import start_accelerator
 from ddpm.training.run_directory import check_run_directory, hold_run_directory
 from ddpm.training.trainer import Trainer
-from ddpm.training.validation import check_config
+from ddpm.training.validation import check_classes, check_config
 
 
 def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collection[str] = ()) -> None:
@@ -40,6 +48,8 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
     if known is not None:
         on_main(accelerator, lambda: known.check(config, allowed))
     data = first_on_main(accelerator, lambda: load_images(config, known))
+    accelerator.print(describe_data(data))
+    on_main(accelerator, lambda: check_classes(config, data))
     schedule = build_schedule(config)
     unet = first_on_main(accelerator, lambda: build_unet(config, data))
     if dry_run:
@@ -50,7 +60,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
     metrics = build_in_training_metrics(config, data, accelerator)
     facts = {
         "class_names": list(data.class_names),
-        "parameters": sum(p.numel() for p in unet.parameters()),
+        "parameters": count_parameters(unet),
         "multiply_adds": multiply_adds(unet),
         "seed": config.train.seed,
     }
@@ -58,6 +68,10 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
         devices = describe_devices(accelerator)
         size = f"{facts['parameters']:,} parameters{describe_architecture(config, unet)}"
         accelerator.print(f"run directory {run_dir}: {data.summary()}; {size}; {devices}")
+        if data.num_classes == 0:
+            accelerator.print(describe_unconditional(unet))
+        for line in describe_samples(config, data):
+            accelerator.print(f"images: {line}")
         if data.skipped and accelerator.is_main_process:
             print(f"WARNING: {data.skipped} unreadable images are skipped", file=sys.stderr)
         Trainer(config, accelerator, data, schedule, unet, run_dir, metrics, timeline).run(run_id)
@@ -75,7 +89,7 @@ def load_images(config: Config, known: KnownRun | None) -> ImageData:
     """
     source = config.data.source
     try:
-        return build_data(config)
+        return build_data(config, None if known is None else known.facts["data"])
     except ValueError as problem:
         moved = known is not None and source == known.config.data.source and not Path(source).expanduser().exists()
         if not moved:
