@@ -117,8 +117,8 @@ def save_pages(path: Path, kind: int, i: int) -> None:
 
 
 def save_dark_among_bright(path: Path, kind: int, i: int) -> None:
-    """Save float images of which every other one is a thousand times darker, as the first frames of a recording."""
-    save_float(255 if i % 2 else 0.2)(path, kind, i)
+    """Save float images of which every other one is four times darker, as the first frames of a recording."""
+    save_float(255 if i % 2 else 60)(path, kind, i)
 
 
 def save_damaged(path: Path, kind: int, i: int) -> None:
@@ -161,7 +161,7 @@ INPUTS |= {
     "size_48": folders_of(save_size(lambda kind, i: (48, 48))),
     "size_100": folders_of(save_size(lambda kind, i: (100, 100))),
     "size_17": folders_of(save_size(lambda kind, i: (17, 17))),
-    "one_pixel_high": folders_of(save_size(lambda kind, i: (300, 1) if i == 3 else (16, 16))),
+    "one_pixel_high": folders_of(save_size(lambda kind, i: (300, 1) if i == 3 else (16, 16)), count=12),
     "huge": folders_of(lambda p, k, i: (Image.new("1", (20_000, 20_000)) if i + k == 0 else picture(k, i)).save(p)),
     "damaged": folders_of(save_damaged),
     # GabrielePicco/deep-learning-flower-identifier#2: WebP files named .jpg
