@@ -12,6 +12,7 @@ from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal
 from ddpm.io.pipelines import load_pipeline
 from ddpm.io.pretrained import adapt_pretrained, training_options
 from ddpm.models.unet import UNet
+from ddpm.names import did_you_mean_path
 from ddpm.training.augmentation import Augmentation
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def build_unet(config: Config, data: ImageData) -> UNet:
         in_channels=data.channels,
         out_channels=data.channels * (1 + config.diffusion.learned_variance),
         num_classes=data.num_classes,
-        null_class=config.diffusion.class_dropout_prob > 0,
+        null_class=_has_null_class(config, data),
         channels=model.channels,
         channel_mult=tuple(model.channel_mult),
         num_res_blocks=model.num_res_blocks,
@@ -110,8 +111,8 @@ def _build_pretrained(path: Path, config: Config, data: ImageData, augment_chann
     """
     if not path.exists():
         raise ValueError(
-            f"model.pretrained: {path} does not exist; restore it, because it defines the architecture at each start "
-            "and resume of the run"
+            f"model.pretrained: {path} does not exist; give a run, a checkpoint or a pipeline, which the run also "
+            f"needs when it is resumed{did_you_mean_path(path)}"
         )
     try:
         pipeline = load_pipeline(path)
@@ -127,7 +128,12 @@ def _build_pretrained(path: Path, config: Config, data: ImageData, augment_chann
             f"{wrong[0]}: {configured[wrong[0]]} here, but model.pretrained {path} was trained with "
             f"{needed[wrong[0]]}; set {settings}"
         )
-    null_class = config.diffusion.class_dropout_prob > 0
     return adapt_pretrained(
-        pipeline, data.class_names, null_class, config.model.dropout, config.train.seed, augment_channels
+        pipeline, data.class_names, _has_null_class(config, data), config.model.dropout, config.train.seed,
+        augment_channels,
     )
+
+
+def _has_null_class(config: Config, data: ImageData) -> bool:
+    """Return whether the model has a null class; without classes, it is all that the model has."""
+    return config.diffusion.class_dropout_prob > 0 or data.num_classes == 0

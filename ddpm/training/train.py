@@ -16,6 +16,7 @@ from ddpm.training.dry_run import (
     count_parameters,
     describe_architecture,
     describe_samples,
+    describe_unconditional,
     estimate_cost,
     multiply_adds,
 )
@@ -48,7 +49,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
         on_main(accelerator, lambda: known.check(config, allowed))
     data = first_on_main(accelerator, lambda: load_images(config, known))
     accelerator.print(describe_data(data))
-    check_classes(config, data)
+    on_main(accelerator, lambda: check_classes(config, data))
     schedule = build_schedule(config)
     unet = first_on_main(accelerator, lambda: build_unet(config, data))
     if dry_run:
@@ -67,6 +68,8 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
         devices = describe_devices(accelerator)
         size = f"{facts['parameters']:,} parameters{describe_architecture(config, unet)}"
         accelerator.print(f"run directory {run_dir}: {data.summary()}; {size}; {devices}")
+        if data.num_classes == 0:
+            accelerator.print(describe_unconditional(unet))
         for line in describe_samples(config, data):
             accelerator.print(f"images: {line}")
         if data.skipped and accelerator.is_main_process:

@@ -32,6 +32,24 @@ def check_classes(config: Config, data: ImageData) -> None:
         return
     if config.data.balance:
         raise ValueError("data.balance: the images have no classes that could be drawn equally often; use false")
+    if config.data.shuffle_labels:
+        raise ValueError("data.shuffle_labels: the images have no classes, so no labels can be shuffled; use false")
+    check_unguided(config.sample, "sample")
+    if config.evaluation.every > 0:
+        check_unguided(config.evaluation, "evaluation")
+
+
+def check_unguided(options: SamplerOptions, section: str) -> None:
+    """Check that a model without classes can be sampled with these options and no guiding model.
+
+    Raises:
+        ValueError: names the option of the section and what is allowed.
+    """
+    if options.guidance_scale != 1:
+        raise ValueError(
+            f"{section}.guidance_scale: only 1 is possible, because the images have no classes, and guidance goes from "
+            "the null class towards a class; use 1"
+        )
 
 
 def check_sampler(config: Config, options: SamplerOptions, section: str, guide: bool = False) -> None:
