@@ -199,7 +199,7 @@ INPUTS |= {
     "splits_flat": tree_of("train", "test"),
     "class_called_train": tree_of("train", "plane", "ship"),
     "wrapper": tree_of("dataset/disc", "dataset/square"),
-    "wrapper_of_splits": tree_of("dataset/train/disc", "dataset/train/square", "dataset/val/disc", "dataset/val/square"),
+    "wrapper_of_splits": tree_of(*(f"dataset/{split}/{name}" for split in ("train", "val") for name in CLASSES)),
     "one_class": tree_of("disc"),
     "odd_names": tree_of("my disc (1)", "квадрат #2, ünïcode"),
     "class_called_none": tree_of("none", "square"),

@@ -84,7 +84,10 @@ EXPECTED: dict[str, Read | No | list[Read | No]] = {
     ],
     "size_28": Read(channels=1, resolution=28),
     "size_48": Read(resolution=48),
-    "size_100": [Read(resolution=64, told=("100", "data.resolution")), Read(resolution=100, options={"resolution": 100})],
+    "size_100": [
+        Read(resolution=64, told=("100", "data.resolution")),
+        Read(resolution=100, options={"resolution": 100}),
+    ],
     "size_17": Read(resolution=16, told=("17", "data.resolution")),
     "one_pixel_high": Read(24, resolution=16, told=("300x1",)),
     "huge": [
