@@ -20,9 +20,9 @@ from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 
-sys.path.insert(0, str(Path(__file__).parent))       # for the commands that the documents contain
+sys.path.insert(0, str(Path(__file__).parent))       # for the helper module document_code
 
-from test_documents import ROOT, commands
+from document_code import ROOT, commands
 
 TINY = ["--model.channels", "8", "--model.head_channels", "8", "--train.steps", "2", "--train.batch_size", "8"]
 TINY += ["--train.warmup_steps", "1", "--train.checkpoint_every", "1", "--train.log_every", "1", "--sample.steps", "1"]
@@ -39,7 +39,7 @@ SHORTER = {
     "convert": [],
 }
 SLOW_SCRIPTS = ("ablate", "evaluate", "probe")
-SLOW_WORDS = ("configs/cifar10.yaml",)           # a network of 40 million parameters
+SLOW_WORDS = ("configs/cifar10.yaml", "configs/own_128.yaml", "128")      # large networks or images
 # Commands that are only parsed, by a word of theirs, and why.
 ONLY_PARSED = {
     "64x64_diffusion.pt": "a file of 1.2 GB on another server; tests/io/test_adm.py converts a small one",

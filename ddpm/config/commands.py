@@ -29,9 +29,7 @@ OptionalSamplerOptions = dataclasses.make_dataclass(
 
 @dataclass(frozen=True)
 class TrainCommand(CheckedOptions):
-    """Train a class-conditional diffusion model. Without options, it trains on scikit-learn's digits.
-
-    For an option that is a list, --OPTION+ VALUE appends to the list.
+    """Train a diffusion model: class-conditional if the images have classes. It trains on digits without options.
 
     Args:
         config: YAML file of options; options after it on the command line override it.
@@ -73,7 +71,8 @@ class ModelSamplingOptions(OptionalSamplerOptions):       # type: ignore[misc, v
     Args:
         model: run directory, one of its checkpoints, or a pipeline.
         guide: weaker model (an earlier checkpoint or a smaller run) to guide with, instead of the null class.
-        seed: first seed; image j of class c gets the seed `seed + j * number of classes + c`.
+        seed: first seed; image j of class c gets the seed `seed + j * number of classes + c`, and without classes
+            image j the seed `seed + j`.
         batch_size: number of images per network call.
     """
 
@@ -91,7 +90,7 @@ class SampleCommand(ModelSamplingOptions):
 
     Args:
         classes: class names or ids, separated by commas; `none` is the null class. Default: all classes.
-        per_class: number of images of each class.
+        per_class: number of images of each class, or of all images of a model without classes.
         blend: number of images from each class to the next, including both ends, with blended class embeddings.
         walk: number of images of each class from one seed to the next, including both ends.
         swap: draw rows in which the next class replaces the class resolution by resolution, from the finest to the
@@ -112,7 +111,7 @@ class SampleCommand(ModelSamplingOptions):
         super().__post_init__()
         given = [name for name in ("blend", "walk", "swap") if getattr(self, name)]
         if len(given) > 1:
-            raise ValueError(f"{given[1]}: cannot be combined with {given[0]}; give only one of them")
+            raise ValueError(f"{given[1]}: cannot be combined with --{given[0]}; give only one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +196,7 @@ class ConvertCommand(CheckedOptions):
     class_names: Path | None = None
     null_class: bool = False
     schedule: ScheduleName | None = None
-    num_timesteps: int | None = None
+    num_timesteps: AtLeastTwo | None = None
     prediction: PredictionName | None = None
 
 

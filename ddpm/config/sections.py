@@ -7,9 +7,8 @@ The docstrings are the help texts of the options, and the types of the fields de
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Annotated, Any, Literal
-
-import yaml
 
 from ddpm.config.values import (
     CheckedOptions,
@@ -17,15 +16,19 @@ from ddpm.config.values import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    PositiveOrInf,
     Probability,
     Range,
     SeedInt,
     UnitFloat,
     at_least,
+    between,
     convert_mapping,
     derived_from,
     field_types,
+    show,
 )
+from ddpm.config.yaml_syntax import dump_yaml
 
 # The value of an option until it is derived from the data; `Derived` says why the type does not contain None.
 NULL: Any = None
@@ -35,6 +38,9 @@ ScheduleName = Literal["linear", "cosine", "sigmoid"]
 PredictionName = Literal["eps", "v", "x_0"]
 SamplerName = Literal["ddim", "ddpm", "dpmpp", "unipc", "euler", "heun"]
 SpacingName = Literal["trailing", "leading", "linspace", "logsnr", "karras"]
+AugmentationName = Literal[
+    "flip", "vertical_flip", "quarter_turn", "rotation", "scale", "aspect", "crop", "shift"
+]
 
 
 @dataclass(frozen=True)
@@ -42,16 +48,39 @@ class DataConfig(CheckedOptions, section="data"):
     """Images and labels.
 
     Args:
-        source: `digits` (from scikit-learn), a folder with one subfolder per class, a parquet file or a folder of
-            them, an .npz file, or any path or hub name that `datasets.load_dataset` accepts.
-        split: split of the source, or a slice of one, such as train[:1500], train[-500:] or train[10%:20%].
-        resolution: height and width in pixels, to which images are resized and center-cropped; null selects the
-            shorter side of the first image.
-        channels: 1 for grayscale or 3 for RGB; null keeps the channels of the images.
+        source: `digits` (from scikit-learn); a folder of images, with one subfolder per class or without classes,
+            below folders of splits or not; a .csv, .tsv, .json or .jsonl that lists images; a parquet file or a folder
+            of them; an .npz or .npy file; a dataset saved by `datasets`; or the name of a dataset on the Hugging Face
+            Hub.
+        split: split of the source, or a slice of one, such as train[:1500], train[-500:] or train[10%:20%]. Folders
+            such as Training, val and dev are found by any of their usual names.
+        resolution: height and width in pixels, to which images are resized; null selects the largest square that fits
+            in nine of ten images, rounded down to a multiple of 4, from 4 to 64.
+        channels: 1 for grayscale, 3 for RGB, 2 or 4 for the same with alpha, or the number of channels of the arrays;
+            null selects RGB if any image has color, or the channels of the arrays.
+        intensity: values [low, high] of the images that become black and white, such as [-1000, 1000]; values outside
+            are clipped. null keeps values with 8 bits, and scales others by one range for all images.
+        fit: how images become squares. `crop` keeps the center, `pad` adds black, and `stretch` changes the aspect
+            ratio.
+        frames: whether the first frame or all frames of an animation or of a file with several pages are images.
         image_column: name of the column of images; null detects it.
         label_column: name of the column of labels; null detects it.
+        labels: where the classes of images in a folder come from. `auto` uses one folder per class, or a table such
+            as metadata.csv, labels.csv or dataset.json beside the images; `filename` uses the part of each file name
+            before the first underscore; a path names a table of file names and labels, or an .npy of labels for images
+            in an .npy; and `none` trains without
+            classes, from any source.
         on_bad_image: whether an unreadable image is an error or is skipped.
-        horizontal_flip: flip half of the training images horizontally, at random.
+        balance: draw training images of every class equally often, however many images it has.
+        augment: probability with which each transform of data.augmentations is applied to a training image. The
+            network receives a label of the transforms, so that its samples look like the images without them; with
+            few images, 0.1 to 0.3 is usual.
+        augmentations: transforms of data.augment. `flip` mirrors left and right, and `vertical_flip` up and down;
+            `quarter_turn` rotates by multiples of 90 degrees, and `rotation` by any angle; `scale` enlarges or
+            reduces, `aspect` stretches one side and shrinks the other, `crop` enlarges a part of the image, and
+            `shift` moves it.
+        horizontal_flip: flip half of the training images horizontally, at random and without a label, so that samples
+            are flipped too.
         shuffle_labels: train on labels that are randomly permuted among the images, as a control experiment.
             Evaluation uses the true labels.
         memory_gb: images are decoded once and kept in memory if they need at most this many GB; otherwise they are
@@ -62,18 +91,33 @@ class DataConfig(CheckedOptions, section="data"):
     source: str = "digits"
     split: str = "train"
     resolution: PositiveInt | None = None
-    channels: Annotated[int, Range("1, 3, null", lambda value: value in (1, 3))] | None = None
+    channels: PositiveInt | None = None
+    intensity: (
+        Annotated[
+            list[float],
+            Range("[low, high] with low < high", lambda value: len(value) == 2 and -inf < value[0] < value[1] < inf),
+        ]
+        | None
+    ) = None
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    frames: Literal["first", "all"] = "first"
     image_column: str | None = None
     label_column: str | None = None
+    labels: str = "auto"
     on_bad_image: Literal["error", "skip"] = "error"
+    balance: bool = False
+    augment: Probability = 0.0
+    augmentations: Annotated[
+        list[AugmentationName], Range("one or more names, each once", lambda names: 0 < len(names) == len({*names}))
+    ] = field(default_factory=lambda: ["flip", "crop", "shift"])
     horizontal_flip: bool = False
     shuffle_labels: bool = False
-    memory_gb: PositiveFloat = 4.0
+    memory_gb: PositiveOrInf = 4.0
     workers: NonNegativeInt = 2
 
     def load_options(self) -> dict[str, Any]:
         """Return the options that determine which images are read and how, as arguments of `ddpm.data.load_data`."""
-        only_for_training = ("horizontal_flip", "shuffle_labels", "workers")
+        only_for_training = ("balance", "augment", "augmentations", "horizontal_flip", "shuffle_labels", "workers")
         return {name: getattr(self, name) for name in field_types(type(self), *only_for_training)}
 
 
@@ -112,7 +156,7 @@ class ModelConfig(CheckedOptions, section="model"):
         Range("one or more factors above 0", lambda value: value and all(0 < x < 1000 for x in value)),
         Derived("the resolution"),
     ] = NULL
-    num_res_blocks: PositiveInt = 1
+    num_res_blocks: Annotated[int, between(1, 100)] = 1
     attention_resolutions: Annotated[
         list[int], Range("different resolutions", lambda value: len({*value}) == len(value)), Derived("the resolution")
     ] = NULL
@@ -143,12 +187,12 @@ class DiffusionConfig(CheckedOptions, section="diffusion"):
         weighting: weight of the loss at each timestep.
         timestep_sampler: distribution of the timesteps of a training batch.
         class_dropout_prob: probability of training on the null class, for classifier-free guidance; 0 for a model
-            without a null class.
+            without a null class. It has no effect if the images have no classes.
         learned_variance: let the network predict the variance too, and train with the hybrid loss.
     """
 
     schedule: ScheduleName = "cosine"
-    num_timesteps: Annotated[int, at_least(2)] = 1000
+    num_timesteps: Annotated[int, between(2, 100_000)] = 1000
     zero_terminal_snr: bool = False
     prediction: PredictionName = "v"
     weighting: Literal["uniform", "min_snr"] = "uniform"
@@ -168,12 +212,12 @@ class TrainConfig(CheckedOptions, section="train"):
     """Training.
 
     Args:
-        steps: number of optimizer steps; null selects a third of the number of images, from 600 (up to 32
+        steps: number of optimizer steps. Null selects a third of the number of images, from 600 (up to 32
             pixels; 2,400 above 64) to 200,000.
-        batch_size: number of images per optimizer step, over all processes; null selects up to 64 for small images, and
+        batch_size: number of images per optimizer step, over all processes. Null selects up to 64 for small images, and
             fewer for larger ones.
         gradient_accumulation_steps: number of micro-batches per optimizer step; more of them need less memory.
-        learning_rate: peak learning rate; null selects 3e-3 for a small network on small images, and less for others.
+        learning_rate: peak learning rate. Null selects 3e-3 for a small network on small images, and less for others.
         warmup_steps: number of optimizer steps of linear warmup.
         lr_schedule: learning rate schedule after the warmup; `cosine` decays towards 0, which it would reach one
             step after the last.
@@ -191,17 +235,15 @@ class TrainConfig(CheckedOptions, section="train"):
         sample_every: number of steps between sample grids; 0 draws one at the end only.
     """
 
-    steps: Annotated[int, at_least(1), Derived("the number and the resolution of the images")] = NULL
-    batch_size: Annotated[int, at_least(1), Derived("the number and the resolution of the images")] = NULL
+    steps: Annotated[PositiveInt, Derived("the images")] = NULL
+    batch_size: Annotated[PositiveInt, Derived("the images")] = NULL
     gradient_accumulation_steps: PositiveInt = 1
-    learning_rate: Annotated[
-        float, Range("above 0", lambda value: value > 0), Derived("the resolution and the size of the network")
-    ] = NULL
+    learning_rate: Annotated[PositiveFloat, Derived("the images and the network")] = NULL
     warmup_steps: NonNegativeInt = 50
     lr_schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: Annotated[float, at_least(0)] = 0.0
     beta2: Probability = 0.999
-    max_grad_norm: PositiveFloat = 1.0
+    max_grad_norm: PositiveOrInf = 1.0
     ema_half_life: PositiveFloat = 500_000
     ema_warmup: PositiveFloat = 0.05
     mixed_precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -248,8 +290,9 @@ class SampleConfig(SamplerOptions, section="sample"):
     """Sample grids during training, and the defaults of scripts/sample.py.
 
     Args:
-        per_class: number of images of each class in a grid.
-        seed: first seed; image j of class c gets the seed `seed + j * number of classes + c`.
+        per_class: number of images of each class in a grid; without classes, a quarter of the images.
+        seed: first seed; image j of class c gets the seed `seed + j * number of classes + c`, and without classes
+            image j the seed `seed + j`.
         batch_size: number of images per network call.
     """
 
@@ -334,7 +377,7 @@ class Config:
         """Return the text of a file that `--config` accepts; comments say what null options are derived from."""
         text = ""
         for section, values in self.to_dict().items():
-            dumped = yaml.safe_dump({section: values}, sort_keys=False)
+            dumped = dump_yaml({section: values})
             for name in (name for name, value in values.items() if value is None):
                 if source := derived_from(OPTIONS[f"{section}.{name}"]):
                     dumped = dumped.replace(f"\n  {name}: null\n", f"\n  {name}: null    # derived from {source}\n")
@@ -353,12 +396,14 @@ def flatten(content: Any) -> dict[str, Any]:
         ValueError: if the content or a section is not a mapping of options, or an option occurs twice.
     """
     if not isinstance(content, Mapping):
-        raise ValueError(f"{content!r} is not a mapping; give options and values, such as {{model.norm: adagn}}")
+        raise ValueError(f"{show(content)} is not a mapping; give options and values, such as {{model.norm: adagn}}")
     options: dict[str, Any] = {}
     for key, value in content.items():
         if key in SECTIONS and not isinstance(value, Mapping):
+            problem = "is empty" if value is None else f"{show(value)} is not a section"
+            space = ", with a space after the colon" if isinstance(value, str) and ":" in value else ""
             names = ", ".join(field_types(SECTIONS[key]))
-            raise ValueError(f"{key}: {value!r} is not a section; give options and values, from {names}")
+            raise ValueError(f"{key}: {problem}; give options and values{space}, from {names}")
         within = {f"{key}.{name}": v for name, v in value.items()} if isinstance(value, Mapping) else {str(key): value}
         for name in within.keys() & options.keys():
             raise ValueError(f"{name}: occurs twice; remove one")

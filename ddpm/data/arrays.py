@@ -1,18 +1,19 @@
-"""Images in an .npz as numpy.savez writes it: from this package, ADM's scripts, or any other source."""
+"""Images in an .npz or .npy as numpy writes it: from this package, ADM's scripts, or any other source."""
 
 import struct
 import zipfile
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from ddpm.data.decode import UnreadableImage, unreadable_if_it_fails
-from ddpm.data.labels import encode_labels
-from ddpm.data.records import ArrayPictures, Pictures, Records, check_split
+from ddpm.data.decode import Picture, UnreadableImage, unreadable_if_it_fails
+from ddpm.data.labels import MULTI_LABEL, label_records
+from ddpm.data.records import ArrayPictures, Pictures, Records, as_picture
+from ddpm.data.request import DataRequest
+from ddpm.data.split_names import find_split
 
 # in order of preference: the names of this package, and the defaults of savez
 IMAGES = ("images", "arr_0")
@@ -21,24 +22,26 @@ CLASS_NAMES = "class_names"
 
 
 @dataclass(frozen=True)
-class NpzPictures(Pictures):
-    """Pictures in an uncompressed array of an archive, read from the file one by one.
+class StoredPictures(Pictures):
+    """Pictures in an uncompressed array of a file, read from it one by one.
 
     Attributes:
-        path: of the archive.
+        path: of the file.
         offset: position of the array's first value in the file, in bytes.
-        shape: (N, H, W) for gray pictures, or (N, H, W, 3) for RGB.
+        shape: (N, H, W) for gray pictures, or (N, H, W, C).
+        dtype: of the values, as numpy writes it, such as `<u2`.
     """
 
     path: str
     offset: int
     shape: tuple[int, ...]
+    dtype: str = "|u1"
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def read(self, index: int) -> bytes:
-        size = prod(self.shape[1:])
+        size = prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
         with unreadable_if_it_fails(), open(self.path, "rb") as file:
             file.seek(self.offset + index * size)
             values = file.read(size)
@@ -46,8 +49,8 @@ class NpzPictures(Pictures):
             raise UnreadableImage("the file is truncated")
         return values
 
-    def open(self, index: int) -> Image.Image:
-        return Image.fromarray(np.frombuffer(self.read(index), np.uint8).reshape(self.shape[1:]))
+    def open(self, index: int) -> Picture:
+        return as_picture(np.frombuffer(self.read(index), self.dtype).reshape(self.shape[1:]))
 
 
 class Arrays(NamedTuple):
@@ -71,69 +74,139 @@ class _Header(NamedTuple):
     size: int           # of the header itself, in bytes
 
 
-def open_npz(path: Path) -> Arrays:
-    """Open an .npz: images uint8 (N, H, W, C) as `images` or `arr_0`, and labels (N,) as `labels` or `arr_1`.
+def open_npz(path: Path, with_labels: bool = True) -> Arrays:
+    """Open an .npz: images (N, H, W, C) as `images` or `arr_0`, and labels (N,) as `labels` or `arr_1`.
 
-    Gray images may be (N, H, W). An array `class_names` gives the names of the ids. Other arrays are ignored.
+    Images have any number of channels and any real type. Gray images may be (N, H, W). An array `class_names` gives the
+    names of the ids. Other arrays are ignored.
+
+    Args:
+        path: of the file.
+        with_labels: whether to read labels, which are otherwise None.
 
     Raises:
         ValueError: if it is not an .npz, or its arrays have another type or shape; names the path.
     """
     try:
         with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as arrays:
-            headers = {name.removesuffix(".npy"): _read_header(archive, name) for name in archive.namelist()}
+            headers = {name.removesuffix(".npy"): _member_header(archive, name) for name in archive.namelist()}
             found = next((name for name in IMAGES if name in headers), None)
             if found is None:
                 there = ", ".join(f"{name} {header.shape}" for name, header in headers.items())
-                raise ValueError(f"there is no array {' or '.join(IMAGES)} but {there or 'nothing'}")
+                remedy = "write it with numpy.savez(path, images=..., labels=...)"
+                raise ValueError(f"there is no array {' or '.join(IMAGES)} but {there or 'nothing'}; {remedy}")
             shape = _image_shape(found, headers[found])
-            labels = next((arrays[name].tolist() for name in LABELS if name in headers), None)
-            label_shape = next((headers[name].shape for name in LABELS if name in headers), None)
-            if label_shape not in (None, shape[:1]):
-                raise ValueError(f"labels have shape {label_shape}; allowed is one id or name per image, {shape[:1]}")
+            of_labels = next((name for name in LABELS if name in headers), None)
+            labels = None
+            if with_labels and of_labels is not None:
+                _check_labels(of_labels, headers[of_labels], shape[0])
+                labels = arrays[of_labels].tolist()
             names = [str(name) for name in arrays[CLASS_NAMES].flatten()] if CLASS_NAMES in headers else None
             begin = _first_value(path, archive.getinfo(f"{found}.npy"), headers[found])
             if begin is not None:
-                return Arrays(NpzPictures(str(path), begin, shape), labels, names)
+                return Arrays(StoredPictures(str(path), begin, shape, headers[found].dtype.str), labels, names)
             return Arrays(ArrayPictures(np.ascontiguousarray(arrays[found]).reshape(shape)), labels, names)
     except (OSError, ValueError, EOFError, struct.error, zipfile.BadZipFile, NotImplementedError) as problem:
         raise ValueError(f"{path}: not an .npz of images: {' '.join(str(problem).split())}") from problem
 
 
-def load_npz(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
+def load_npz(request: DataRequest) -> Records:
     """Return the images of an .npz, which is the split `train`; see `open_npz` for its arrays.
 
     Raises:
-        ValueError: if the file cannot be read, or there are no labels.
+        ValueError: if the file cannot be read, or a label is not usable.
     """
-    check_split(source, split, ["train"])
+    find_split(request.source, request.split, ["train"])
+    request.refuse_columns("is an .npz, whose arrays have fixed names")
     try:
-        arrays = open_npz(Path(source))
+        arrays = open_npz(Path(request.source), with_labels=request.labels != "none")
     except ValueError as problem:
         raise ValueError(f"data.source: {problem}") from problem
-    if arrays.labels is None:
-        raise ValueError(f"data.source: {source!r} has no labels; add them as an array {' or '.join(LABELS)}")
-    labels, class_names = encode_labels(arrays.labels, arrays.class_names, arrays.pictures.where)
-    return Records(arrays.pictures, labels, class_names)
+    remedy = f"for classes, add labels as an array {' or '.join(LABELS)}"
+    return label_records(request, arrays.pictures, arrays.labels, arrays.class_names, remedy=remedy)
 
 
-def _read_header(archive: zipfile.ZipFile, name: str) -> _Header:
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+def load_npy(request: DataRequest) -> Records:
+    """Return the images of an .npy, which is the split `train`: (N, H, W, C), or (N, H, W) if they are gray.
+
+    Labels, (N,), are in another .npy that the option data.labels names.
+
+    Raises:
+        ValueError: if a file cannot be read, or a label is not usable.
+    """
+    find_split(request.source, request.split, ["train"])
+    request.refuse_columns("is an .npy, which has no columns")
+    try:
+        with open(request.source, "rb") as file:
+            header = _read_header(file)
+        shape = _image_shape("the array", header)
+        pictures: Pictures
+        if header.fortran_order:
+            values = np.ascontiguousarray(np.load(request.source, allow_pickle=False))
+            pictures = ArrayPictures(values.reshape(shape))
+        else:
+            pictures = StoredPictures(request.source, header.size, shape, header.dtype.str)
+    except (OSError, ValueError, EOFError) as problem:
+        message = f"data.source: {request.source}: not an .npy of images: {' '.join(str(problem).split())}"
+        raise ValueError(message) from problem
+    labels = None if request.labels in ("auto", "none") else _load_labels(request, len(pictures))
+    return label_records(request, pictures, labels, remedy="for classes, name an .npy of labels with data.labels")
+
+
+def _load_labels(request: DataRequest, count: int) -> list[Any]:
+    path = Path(request.labels).expanduser()
+    if path.suffix.lower() != ".npy":
+        request.restrict_labels("auto", "none", "the path of an .npy of labels")
+    try:
+        with path.open("rb") as file:
+            _check_labels("labels", _read_header(file), count)
+        values: list[Any] = np.load(path, allow_pickle=False).tolist()
+    except (OSError, ValueError, EOFError) as problem:
+        raise ValueError(f"data.labels: {path}: not an .npy of labels: {' '.join(str(problem).split())}") from problem
+    return values
+
+
+def _member_header(archive: zipfile.ZipFile, name: str) -> _Header:
     with archive.open(name) as member:
-        version = np.lib.format.read_magic(member)
-        if version not in readers:
-            raise ValueError(f"array format version {version} is not supported")
-        return _Header(*readers[version](member), member.tell())
+        return _read_header(member)
+
+
+def _read_header(file: IO[bytes]) -> _Header:
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"array format version {version} is not supported")
+    return _Header(*readers[version](file), file.tell())
+
+
+def _check_labels(name: str, header: _Header, count: int) -> None:
+    """Check that labels are one number or text for each of `count` images."""
+    shape = header.shape
+    if header.dtype.hasobject:
+        raise ValueError(f"{name} are Python objects; allowed are integers or text: {name}.astype(str)")
+    if shape == (count, 1):
+        remedy = f"{name}[:, 0]"
+    elif len(shape) == 2 and shape[0] == count:
+        remedy = f"{MULTI_LABEL}; if they are one-hot, convert them with {name}.argmax(1)"
+    else:
+        remedy = "give every image one"
+    if shape != (count,):
+        raise ValueError(f"{name} have shape {shape}; allowed is one id or name per image, {(count,)}: {remedy}")
 
 
 def _image_shape(name: str, header: _Header) -> tuple[int, ...]:
-    """Return (N, H, W) for gray images or (N, H, W, 3) for RGB, if type and shape are allowed."""
-    if header.dtype != np.uint8:
-        raise ValueError(f"{name} is {header.dtype}; allowed is uint8 from 0 to 255: scale, round and convert")
+    """Return (N, H, W) for gray images or (N, H, W, C), if type and shape are allowed."""
+    if header.dtype.kind not in "buif":
+        raise ValueError(f"{name} is {header.dtype}; allowed are integers, floats and truth values")
     shape = header.shape[:3] if header.shape[3:] == (1,) else header.shape
-    if not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
-        last = "; channels come last, transpose(0, 2, 3, 1)" * (len(shape) == 4 and shape[1] in (1, 3))
-        raise ValueError(f"{name} has shape {header.shape}; allowed: (N, H, W, 3) RGB, (N, H, W, 1) gray{last}")
+    allowed = "allowed: (N, H, W, C) with C channels, (N, H, W) gray"
+    if len(shape) == 3 and shape[2] in (3, 4) and shape[1] > 4:
+        raise ValueError(f"{name} has shape {header.shape}, as a single image; {allowed}: stack the images")
+    if len(shape) not in (3, 4):
+        raise ValueError(f"{name} has shape {header.shape}; {allowed}")
+    if len(shape) == 4 and shape[1] < min(shape[2:]):
+        last = "channels come last, transpose(0, 2, 3, 1)"
+        raise ValueError(f"{name} has shape {header.shape}, as with channels first; {allowed}; {last}")
     if 0 in shape:
         raise ValueError(f"{name} has shape {header.shape}; it contains no images")
     return shape

@@ -45,6 +45,16 @@ class Extractor(Protocol):
         """
 
 
+class NoExtractor:
+    """Takes the place of an extractor if nothing is measured that needs features."""
+
+    name, digest = "none", "none"
+
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Fail, because it is not called."""
+        raise AssertionError("features of images are extracted, and no metric needs them")
+
+
 class CustomExtractor:
     """An extractor defined by the user, whose output is validated.
 

@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ddpm.data.arrays import open_npz
-from ddpm.data.decode import MODES, UnreadableImage, unreadable_if_it_fails
-from ddpm.data.folders import IMAGE_SUFFIXES, folders_in, images_below, images_in
+from ddpm.data.decode import MODES, Picture, UnreadableImage, unreadable_if_it_fails
+from ddpm.data.folders import IMAGE_SUFFIXES, scan_folder
 from ddpm.data.records import FilePictures, Pictures
-from ddpm.data.tables import open_parquet
+from ddpm.data.tables import holds_images, open_parquet
 from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.io.image_formats import folder_names
 from ddpm.io.image_writer import SAMPLES_RECORD
@@ -100,7 +99,7 @@ def read_images(path: Path, resolution: int, channels: int, class_names: Sequenc
         path: as for `find_images`.
         resolution: height and width of the reference images.
         channels: 1 (gray) or 3 (RGB), as in the reference.
-        class_names: of the reference, in the order of ids.
+        class_names: of the reference, in the order of ids; without any, the images have no labels either.
 
     Raises:
         ValueError: if there are no images, one is unreadable or does not match the reference, or a label is not one of
@@ -140,8 +139,10 @@ def _pixels(path: Path, pictures: Pictures, index: int, resolution: int, channel
     raise ValueError(f"{_location(path, pictures, index)}: {problem}")
 
 
-def _mismatch(image: Image.Image, resolution: int, channels: int) -> str | None:
+def _mismatch(image: Picture, resolution: int, channels: int) -> str | None:
     """Return how an image differs from the reference format and how to convert it; None if it matches."""
+    if isinstance(image, np.ndarray):
+        return f"an array of {image.dtype} with shape {image.shape}; save the images as uint8, gray or RGB, first"
     size, mode = f"{resolution}x{resolution}", MODES[channels]
     # Pillow silently converts 16-bit color to 8 bits; only the raw mode of the file shows it.
     deep = ";16" in str(getattr(image, "tile", "")) or image.mode in ("I", "F") or image.mode.startswith("I;16")
@@ -169,7 +170,7 @@ def _class_ids(path: Path, found: FoundImages, class_names: Sequence[str]) -> Te
     """Map labels, which are names or ids, to ids of the reference's classes, by class name."""
     files, names = found.kind == "png", class_names if found.class_names is None else found.class_names
     none = {None, -1} | ({NO_CLASS} - set(class_names) if files else set())
-    if found.labels is None or all(label in none for label in found.labels):
+    if found.labels is None or not class_names or all(label in none for label in found.labels):
         return None
     ids: dict[Any, int] = {}
     for label in dict.fromkeys(found.labels):
@@ -210,7 +211,7 @@ def _match_folder(folder: str, class_names: Sequence[str]) -> list[int]:
 
 def abbreviate(names: Sequence[str], count: int = 5) -> str:
     """Return the first names, separated by commas."""
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "") or "none"
 
 
 def find_images(path: Path) -> FoundImages:
@@ -253,15 +254,16 @@ def _kind(path: Path) -> str:
         raise ValueError(f"{path}: is a single file; {ALLOWED_IMAGES}")
     if not path.is_dir():
         raise ValueError(f"{path}: does not exist{did_you_mean_path(path)}")
-    if _shards(path):
+    if any(map(holds_images, _shards(path))):
         return "parquet"
-    return "npz" if _archives(path) and not images_below(path) else "png"
+    return "npz" if _archives(path) and not scan_folder(path).images_below else "png"
 
 
 def _read_files(path: Path) -> FoundImages:
     """Find image files in class folders, or all in one folder."""
-    of_class = [(folder.name, str(image)) for folder in folders_in(path) for image in images_below(folder)]
-    top_level = [] if (path / SAMPLES_RECORD).is_file() else images_in(path)       # with a record these are grids
+    content = scan_folder(path)
+    of_class = [(folder.path.name, str(image)) for folder in content.folders for image in folder.images_below]
+    top_level = [] if (path / SAMPLES_RECORD).is_file() else content.images        # with a record these are grids
     if of_class and top_level:
         raise ValueError(f"{top_level[0]}: is next to folders of images; use either class folders or single images")
     if not of_class:

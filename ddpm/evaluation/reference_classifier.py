@@ -146,6 +146,11 @@ def train_classifier(data: ImageData, device: torch.device | str) -> ReferenceCl
 
 
 def _check(data: ImageData) -> None:
+    if data.num_classes == 0:
+        raise ValueError(
+            "extractor: classifier needs images of 2 classes or more, and these have no classes; use the extractor "
+            "inception or dinov2"
+        )
     counts = torch.bincount(data.labels, minlength=data.num_classes)
     if data.num_classes < 2 or counts.min() < 2:
         rarest = int(counts.argmin())

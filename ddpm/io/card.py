@@ -66,7 +66,7 @@ def render_card(
         model=json.loads(_read(folder / "unet" / "config.json", "{}")),
         grid=None if _newest_grid(run, step) is None else GRID,
         class_names=class_names,
-        label=repr(class_names[0] if class_names else None),
+        label=repr(class_names[0]) if class_names else None,
         facts=read_json(run / "run.json") if (run / "run.json").is_file() else {},
         metrics=_last_metrics(run, step),
         step=step,

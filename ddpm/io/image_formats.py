@@ -90,7 +90,7 @@ class Format(ABC):
     """Files of one kind that contain all images.
 
     Attributes:
-        needs_classes: whether every image needs a class.
+        needs_classes: whether every image needs a class, if the model has classes.
     """
 
     needs_classes: ClassVar[bool] = False
@@ -183,6 +183,8 @@ class BatchStore(BatchFormat):
 class ParquetShards(Format):
     """`samples-SHARD-of-SHARDS.parquet`: columns image (PNG), label and seed, with the class names in the schema.
 
+    Without classes there is no column label.
+
     Each shard, and each of its row groups, contains a fixed number of whole batches. If there are PNGs in the same
     folder, pass the shards to `datasets` by name: for a folder it reads the most frequent file type.
     """
@@ -229,8 +231,9 @@ class ParquetShards(Format):
         import pyarrow
         from pyarrow import parquet
 
-        classes = datasets.ClassLabel(names=list(self.layout.class_names))
-        features = datasets.Features({"image": datasets.Image(), "label": classes, "seed": datasets.Value("int64")})
+        names = list(self.layout.class_names)
+        kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=names), "seed": datasets.Value("int64")}
+        features = datasets.Features({name: kind for name, kind in kinds.items() if names or name != "label"})
         schema = features.arrow_schema
         batches = range(self.layout.batches)[shard * self._batches_per_shard : (shard + 1) * self._batches_per_shard]
         with atomic_write(self._path(shard)) as file, parquet.ParquetWriter(file, schema) as writer:
@@ -239,14 +242,15 @@ class ParquetShards(Format):
                 asked = [request for batch in group for request in self.layout.batch_requests(batch)]
                 pngs = [encode_png(image) for batch in group for image in read(batch)]
                 images = [{"bytes": e, "path": self.layout.png(r)} for r, e in zip(asked, pngs, strict=True)]
-                columns = {"image": images, "label": [r.label for r in asked], "seed": [r.seed for r in asked]}
-                writer.write_table(pyarrow.table(columns, schema=schema))
+                rows = {"image": images, "label": [r.label for r in asked], "seed": [r.seed for r in asked]}
+                writer.write_table(pyarrow.table({name: rows[name] for name in features}, schema=schema))
 
 
 class NpzFile(Format):
     """`samples.npz`: arrays images (uint8 N, H, W, C), labels, seeds (int64 N) and class_names, uncompressed.
 
-    The evaluator of guided-diffusion expects images named `arr_0`: `np.savez(path, np.load("samples.npz")["images"])`.
+    Without classes there are neither labels nor class_names. The evaluator of guided-diffusion expects images named
+    `arr_0`: `np.savez(path, np.load("samples.npz")["images"])`.
     """
 
     needs_classes = True
@@ -276,6 +280,8 @@ class NpzFile(Format):
             "seeds": np.array([request.seed for request in requests], np.int64),
             "class_names": np.array(self.layout.class_names, np.str_),
         }
+        if not self.layout.class_names:
+            del others["labels"], others["class_names"]
         with atomic_write(self.path) as file, zipfile.ZipFile(file, "w") as archive:
             with archive.open("images.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array_header_1_0(member, header)

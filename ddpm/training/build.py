@@ -1,7 +1,8 @@
 """Build the objects that a configuration names."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 
@@ -11,14 +12,29 @@ from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal
 from ddpm.io.pipelines import load_pipeline, locate
 from ddpm.io.pretrained import adapt_pretrained, architecture_options, training_options
 from ddpm.models.unet import UNet
+from ddpm.names import did_you_mean_path
+from ddpm.training.augmentation import Augmentation
 
 if TYPE_CHECKING:
     from ddpm.evaluation.in_training import InTrainingMetrics
 
 
-def build_data(config: Config) -> ImageData:
-    """Load the configured images."""
-    return load_data(**config.data.load_options())
+def build_data(config: Config, decided: Mapping[str, Any] | None = None) -> ImageData:
+    """Load the configured images.
+
+    Args:
+        config: the configuration.
+        decided: what run.json says about the images of a run that continues (`ddpm.data.overview.data_facts`). Where
+            the configuration has null, the run's size, channels and scale are used, even for other images.
+    """
+    options = config.data.load_options()
+    if decided is None:
+        return load_data(**options)
+    channels, resolution, _ = decided.get("shape", (None, None, None))
+    options["channels"] = options["channels"] or channels
+    options["resolution"] = options["resolution"] or resolution
+    deep = decided.get("intensity") if options["intensity"] is None else None
+    return load_data(**options, deep_intensity=None if deep is None else tuple(deep))
 
 
 def build_in_training_metrics(config: Config, data: ImageData, accelerator: Accelerator) -> "InTrainingMetrics | None":
@@ -33,6 +49,12 @@ def build_in_training_metrics(config: Config, data: ImageData, accelerator: Acce
     from ddpm.evaluation.in_training import InTrainingMetrics
 
     return InTrainingMetrics(config.evaluation, data, accelerator, cache_directory())
+
+
+def build_augmentation(config: Config) -> Augmentation | None:
+    """Build the configured augmentation; None without one."""
+    data = config.data
+    return Augmentation(data.augmentations, data.augment, config.train.seed) if data.augment > 0 else None
 
 
 def build_schedule(config: Config) -> NoiseSchedule:
@@ -52,15 +74,16 @@ def build_unet(config: Config, data: ImageData) -> UNet:
     Raises:
         ValueError: if the options do not fit together or do not fit the data.
     """
-    model = config.model
+    model, augmentation = config.model, build_augmentation(config)
+    augment_channels = 0 if augmentation is None else augmentation.channels
     if model.pretrained is not None:
-        return _build_pretrained(model.pretrained, config, data)
+        return _build_pretrained(model.pretrained, config, data, augment_channels)
     return UNet(
         resolution=data.resolution,
         in_channels=data.channels,
         out_channels=data.channels * (1 + config.diffusion.learned_variance),
         num_classes=data.num_classes,
-        null_class=config.diffusion.class_dropout_prob > 0,
+        null_class=_has_null_class(config, data),
         channels=model.channels,
         channel_mult=tuple(model.channel_mult),
         num_res_blocks=model.num_res_blocks,
@@ -73,6 +96,7 @@ def build_unet(config: Config, data: ImageData) -> UNet:
         dropout=model.dropout,
         resample=model.resample,
         seed=config.train.seed,
+        augment_channels=augment_channels,
     )
 
 
@@ -110,8 +134,8 @@ def _locate_pretrained(path: str) -> Path:
     """
     if not Path(path).exists():
         raise ValueError(
-            f"model.pretrained: {path} does not exist; restore it, because it defines the architecture at each start "
-            "and resume of the run"
+            f"model.pretrained: {path} does not exist; give a run, a checkpoint or a pipeline, which the run also "
+            f"needs when it is resumed{did_you_mean_path(Path(path))}"
         )
     try:
         return locate(Path(path))
@@ -119,7 +143,7 @@ def _locate_pretrained(path: str) -> Path:
         raise ValueError(f"model.pretrained: {problem}") from None
 
 
-def _build_pretrained(path: str, config: Config, data: ImageData) -> UNet:
+def _build_pretrained(path: str, config: Config, data: ImageData, augment_channels: int) -> UNet:
     """Load the pretrained model and adapt it to the data's classes.
 
     Raises:
@@ -141,5 +165,12 @@ def _build_pretrained(path: str, config: Config, data: ImageData) -> UNet:
             f"{wrong[0]}: {configured[wrong[0]]} here, but model.pretrained {path} was trained with "
             f"{needed[wrong[0]]}; set {settings}"
         )
-    null_class = config.diffusion.class_dropout_prob > 0
-    return adapt_pretrained(pipeline, data.class_names, null_class, config.model.dropout, config.train.seed)
+    return adapt_pretrained(
+        pipeline, data.class_names, _has_null_class(config, data), config.model.dropout, config.train.seed,
+        augment_channels,
+    )
+
+
+def _has_null_class(config: Config, data: ImageData) -> bool:
+    """Return whether the model has a null class; without classes, it is all that the model has."""
+    return config.diffusion.class_dropout_prob > 0 or data.num_classes == 0

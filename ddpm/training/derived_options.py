@@ -7,6 +7,7 @@ arXiv 2105.05233).
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ddpm.config.sections import Config
@@ -50,7 +51,9 @@ def derive_config(config: Config, data: ImageData) -> Config:
     """
     for option, rule in RULES.items():
         if _value(config, option) is None:
-            config = config.with_options({option: rule.derive(config, data)})
+            section, _, name = option.partition(".")
+            values = replace(getattr(config, section), **{name: rule.derive(config, data)})
+            config = replace(config, **{section: values})
     return config
 
 

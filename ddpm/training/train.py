@@ -1,8 +1,7 @@
 """Training from a configuration: validate, join the processes, load the data, build the model, train."""
 
 import sys
-from collections.abc import Collection
-from functools import partial
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -10,6 +9,7 @@ from accelerate import Accelerator
 from ddpm.config.ineffective_options import ineffective_options
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
+from ddpm.data.overview import describe_data
 from ddpm.processes import describe_devices, first_on_main, on_main
 from ddpm.training.build import (
     adopt_pretrained,
@@ -21,11 +21,18 @@ from ddpm.training.build import (
 )
 from ddpm.training.continuation import KnownRun
 from ddpm.training.derived_options import coarsest_stage_warning, derive_config, describe_derivation
-from ddpm.training.dry_run import describe_architecture, estimate_cost, multiply_adds
+from ddpm.training.dry_run import (
+    count_parameters,
+    describe_architecture,
+    describe_samples,
+    describe_unconditional,
+    estimate_cost,
+    multiply_adds,
+)
 from ddpm.training.launch import check_batch, start_accelerator
 from ddpm.training.run_directory import check_run_directory, hold_run_directory
 from ddpm.training.trainer import Trainer
-from ddpm.training.validation import check_config
+from ddpm.training.validation import check_classes, check_config
 
 
 def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collection[str] = ()) -> None:
@@ -52,6 +59,8 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
     if known is not None:
         on_main(accelerator, lambda: known.check(adopted, allowed))
     data = first_on_main(accelerator, lambda: load_images(adopted, known))
+    accelerator.print(describe_data(data))
+    on_main(accelerator, lambda: check_classes(adopted, data))
     config = first_on_main(accelerator, lambda: derive_config(adopted, data))
     train = config.train
     on_main(
@@ -60,12 +69,11 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
     )
     schedule = build_schedule(config)
     unet = first_on_main(accelerator, lambda: build_unet(config, data))
-    if derivation := describe_derivation(adopted, config):
-        accelerator.print(derivation)
+    derivation = describe_derivation(adopted, config)
     doubts = [*ignored_options(given, adopted), *ineffective_options(config, data.in_memory)]
-    for doubt in [*doubts, *coarsest_stage_warning(adopted, data)]:
-        on_main(accelerator, partial(print, f"WARNING: {doubt}", file=sys.stderr))
+    doubts += coarsest_stage_warning(adopted, data)
     if dry_run:
+        tell_decisions(derivation, doubts, accelerator)
         describe_run(config, data, known, allowed, run_dir, accelerator)
         accelerator.print(estimate_cost(config, data, unet, schedule, accelerator))
         accelerator.print(f"run directory {run_dir} (nothing was written)")
@@ -73,17 +81,36 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
     metrics = build_in_training_metrics(config, data, accelerator)
     facts = {
         "class_names": list(data.class_names),
-        "parameters": sum(p.numel() for p in unet.parameters()),
+        "parameters": count_parameters(unet),
         "multiply_adds": multiply_adds(unet),
         "seed": config.train.seed,
     }
     with hold_run_directory(accelerator, run_dir, config, data, facts, allowed) as (run_id, timeline):
+        tell_decisions(derivation, doubts, accelerator)
         devices = describe_devices(accelerator)
         size = f"{facts['parameters']:,} parameters{describe_architecture(config, unet)}"
         accelerator.print(f"run directory {run_dir}: {data.summary()}; {size}; {devices}")
+        if data.num_classes == 0:
+            accelerator.print(describe_unconditional(unet))
+        for line in describe_samples(config, data):
+            accelerator.print(f"images: {line}")
         if data.skipped and accelerator.is_main_process:
             print(f"WARNING: {data.skipped} unreadable images are skipped", file=sys.stderr)
         Trainer(config, accelerator, data, schedule, unet, run_dir, metrics, timeline).run(run_id)
+
+
+def tell_decisions(derivation: str, doubts: Sequence[str], accelerator: Accelerator) -> None:
+    """Print which options were derived, and warn about options that are ignored or have no effect.
+
+    Args:
+        derivation: one line; empty if nothing was derived.
+        doubts: one line each.
+        accelerator: the processes, of which the main one prints.
+    """
+    if derivation:
+        accelerator.print(derivation)
+    for doubt in doubts if accelerator.is_main_process else ():
+        print(f"WARNING: {doubt}", file=sys.stderr)
 
 
 def load_images(config: Config, known: KnownRun | None) -> ImageData:
@@ -98,7 +125,7 @@ def load_images(config: Config, known: KnownRun | None) -> ImageData:
     """
     source = config.data.source
     try:
-        return build_data(config)
+        return build_data(config, None if known is None else known.facts["data"])
     except ValueError as problem:
         moved = known is not None and source == known.config.data.source and not Path(source).expanduser().exists()
         if not moved:

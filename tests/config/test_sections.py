@@ -21,6 +21,8 @@ from ddpm.config.sections import (
     TrainConfig,
 )
 from ddpm.config.values import choices, field_types
+from ddpm.data.fits import FITS
+from ddpm.data.frames import FRAMES
 from ddpm.data.loading import ON_BAD_IMAGE
 from ddpm.diffusion.objective import PREDICTIONS, TIMESTEP_SAMPLERS, WEIGHTINGS
 from ddpm.diffusion.samplers import SAMPLERS
@@ -33,9 +35,13 @@ from ddpm.models.embedding import CONDITIONINGS
 from ddpm.models.norm import NORMS
 from ddpm.models.shape import SIDES
 from ddpm.models.unet import RESAMPLERS
+from ddpm.training.augmentation import AUGMENTATIONS
 
 REGISTRIES: dict[str, Iterable[str]] = {
     "data.on_bad_image": ON_BAD_IMAGE,
+    "data.fit": FITS,
+    "data.frames": FRAMES,
+    "data.augmentations": AUGMENTATIONS,
     "model.norm": NORMS,
     "model.conditioning": CONDITIONINGS,
     "model.condition_at": ("all", *SIDES),
@@ -71,22 +77,33 @@ def changed(**sections: dict[str, Any]) -> Config:
 
 @pytest.mark.parametrize(("section", "key", "value", "remedy"), [
     (DataConfig, "resolution", 0, "1 or more"),
-    (DataConfig, "channels", 2, "1, 3, null"),
+    (DataConfig, "channels", 0, "1 or more"),
+    (DataConfig, "intensity", [3, 1], "low < high"),
+    (DataConfig, "intensity", [1], "low < high"),
+    (DataConfig, "intensity", [0, float("inf")], "low < high"),
+    (DataConfig, "fit", "padd", "did you mean pad?"),
+    (DataConfig, "frames", "each", "first, all"),
     (DataConfig, "on_bad_image", "ignore", "error, skip"),
     (DataConfig, "memory_gb", 0, "above 0"),
     (DataConfig, "workers", -1, "0 or more"),
+    (DataConfig, "augment", 1.0, "0 to less than 1"),
+    (DataConfig, "augmentations", ["flip", "flop"], "did you mean flip?"),
+    (DataConfig, "augmentations", "flip,chift", "did you mean shift?"),
+    (DataConfig, "augmentations", 3, "[flip]"),
+    (DataConfig, "augmentations", [], "one or more"),
+    (DataConfig, "augmentations", ["crop", "crop"], "once"),
     (ModelConfig, "channels", "many", "whole number"),
     (ModelConfig, "channel_mult", [], "one or more"),
     (ModelConfig, "channel_mult", [1, 0], "above 0"),
     (ModelConfig, "attention_resolutions", [4, 4], "different"),
     (ModelConfig, "condition_at", [8, 4, 8], "different"),
-    (ModelConfig, "num_res_blocks", 0, "1 or more"),
+    (ModelConfig, "num_res_blocks", 0, "1 to 100"),
     (ModelConfig, "head_channels", 0, "1 or more"),
     (ModelConfig, "norm", "adagm", "did you mean adagn?"),
     (ModelConfig, "condition_at", "encodr", "did you mean encoder?"),
     (ModelConfig, "norm_groups", 0, "1 or more"),
     (ModelConfig, "dropout", -0.1, "0 to less than 1"),
-    (DiffusionConfig, "num_timesteps", 1, "2 or more"),
+    (DiffusionConfig, "num_timesteps", 1, "2 to 100000"),
     (DiffusionConfig, "class_dropout_prob", 1.0, "0 to less than 1"),
     (TrainConfig, "gradient_accumulation_steps", 0, "1 or more"),
     (TrainConfig, "learning_rate", 0, "above 0"),

@@ -1,6 +1,7 @@
 """What a user can get wrong: one line that names the option, what is allowed, and the nearest name."""
 
 import io
+import logging
 import os
 from pathlib import Path
 
@@ -57,8 +58,14 @@ def refuses(*fragments: str, source: str = "data", **options: object) -> None:
     [
         ({"resolution": 0}, ["data.resolution: 0", "1 or more"]),
         ({"resolution": -3}, ["data.resolution: -3"]),
-        ({"channels": 4}, ["data.channels: 4", "1 (gray), 3 (RGB)"]),
+        ({"channels": 4}, ["data.channels: 4", "allowed: 1, 3"]),
+        ({"channels": 5}, ["data.channels: 5", "allowed: 1, 3", ".npz or .npy"]),
         ({"channels": 0}, ["data.channels: 0"]),
+        ({"intensity": [1, 1]}, ["data.intensity: [1, 1]", "low < high"]),
+        ({"intensity": [5]}, ["data.intensity: [5]", "low < high"]),
+        ({"intensity": [0, float("inf")]}, ["data.intensity: ", "low < high"]),
+        ({"fit": "cropp"}, ["data.fit: 'cropp'", "did you mean crop?"]),
+        ({"frames": "each"}, ["data.frames: 'each'", "first, all"]),
         ({"on_bad_image": "skp"}, ["data.on_bad_image: 'skp'", "error, skip", "did you mean skip?"]),
         ({"memory_gb": 0}, ["data.memory_gb: 0", "above 0"]),
         ({"memory_gb": float("nan")}, ["data.memory_gb: nan"]),
@@ -100,9 +107,18 @@ def test_a_hub_name_that_is_none() -> None:
 
 def test_single_files() -> None:
     Path("cat.png").write_bytes(picture())
-    refuses("data.source: 'cat.png'", "folder or a .parquet file", source="cat.png")
+    refuses("data.source: 'cat.png'", "'.'", "a folder of images", ".parquet", source="cat.png")
+    remedies = {"a.mp4": "ffmpeg", "a.tar.gz": "unpack", "a.ZIP": "unpack", "a.txt": "a folder of images"}
+    for name, remedy in remedies.items():
+        Path(name).write_bytes(b"something")
+        refuses(f"data.source: {name!r}", remedy, source=name)
     Path("bad.parquet").write_bytes(b"not parquet")
+    logged = io.StringIO()
+    handler = logging.StreamHandler(logged)
+    logging.getLogger("datasets").addHandler(handler)
     refuses("data.source: 'bad.parquet'", source="bad.parquet")
+    logging.getLogger("datasets").removeHandler(handler)
+    assert logged.getvalue() == ""
 
 
 def test_broken_saved_dataset() -> None:
@@ -113,19 +129,13 @@ def test_broken_saved_dataset() -> None:
 
 def test_folders() -> None:
     Path("data").mkdir()
-    refuses("one folder of images per class")
+    refuses("data.source: 'data'", "one folder of images per class")
     Path("data/0.png").write_bytes(picture())
-    refuses("images, but no class folders", "one folder of images per class")
     folder(cat=[picture()], dog=[])
     refuses("'data/dog'", ".png")
     folder(dog=[picture()])
     refuses("data.split: 'tran'", "train; did you mean train?", split="tran")
     assert len(load_data("data")) == 2
-
-
-def test_single_class() -> None:
-    folder(cat=[picture()] * 2)
-    refuses("data.source", "'cat'", "two classes")
 
 
 @pytest.mark.parametrize(
@@ -138,8 +148,10 @@ def test_single_class() -> None:
         ([1, 2, 3], None, ["0..K-1", "0 is missing"]),
         ([0, 1, 3], None, ["0..K-1", "2 is missing"]),
         ([0.0, 1.0], None, ["0.0 (float)", "class names or integers"]),
-        (["a", "a"], None, ["'a'", "two classes"]),
-        ([1, 1], datasets.ClassLabel(names=["a", "b"]), ["'b'", "two classes"]),
+        ([[0, 1], [1], [0]], None, ["data.label_column: 'label'", "one class per image", "data.labels none"]),
+        (["", "a"], None, ["class ''", "row 0", "rename"]),
+        (["a", "none"], None, ["class 'none'", "row 1", "rename"]),
+        (["a", "b\nc"], None, ["class 'b\\nc'", "row 1", "rename"]),
     ],
 )
 def test_labels(labels: list, kind: object, fragments: list[str]) -> None:
@@ -194,16 +206,25 @@ def test_splits_are_listed(saved: bool) -> None:
         Path("data").mkdir()
         pair.to_parquet("data/train.parquet")
         pair.to_parquet("data/test.parquet")
-    refuses("data.split: 'tests'", "train, test; did you mean test?", split="tests")
+    refuses("data.split: 'tets'", "train, test; did you mean test?", split="tets")
+    assert len(load_data("data", split="Testing")) == 2
 
 
 @pytest.mark.parametrize("memory_gb", [4, 1e-9])
 @pytest.mark.parametrize(
-    "bad", [picture()[:100], picture(form="JPEG")[:500], b"", b"no image", picture()[:60] + b"\0" * 100]
+    ("bad", "has_header"),
+    [
+        (picture()[:100], True),
+        (picture()[:60] + b"\0" * 100, True),
+        (picture(form="JPEG")[:500], False),
+        (b"", False),
+        (b"no image", False),
+    ],
 )
-def test_unreadable_files(bad: bytes, memory_gb: float) -> None:
+def test_unreadable_files(bad: bytes, has_header: bool, memory_gb: float) -> None:
+    """Images that are decoded on access are opened at the beginning, too."""
     folder(cat=[picture(), bad], dog=[picture(), picture()])
-    if memory_gb == 4:
+    if memory_gb == 4 or not has_header:
         refuses("data/cat/1.png", "data.on_bad_image skip", memory_gb=memory_gb)
     else:
         data = load_data("data", memory_gb=memory_gb)
@@ -224,7 +245,7 @@ def test_unreadable_first_and_all() -> None:
     folder(cat=[b"", picture("L")], dog=[picture()])
     refuses("data/cat/0.png", "data.on_bad_image skip")
     data = load_data("data", on_bad_image="skip")
-    assert data.skipped == 1 and data.channels == 1
+    assert data.skipped == 1 and data.channels == 3
     folder(cat=[b"", b""], dog=[b""])
     refuses("data.source: 'data'", "all 3", on_bad_image="skip")
 

@@ -58,10 +58,10 @@ def test_digits_have_the_options_of_the_first_command() -> None:
     assert derive_config(from_file, load_data("digits")) == config
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4, 8])
 @pytest.mark.parametrize("count", IMAGES)
-def test_the_options_fit_together_at_every_size(count: int, channels: int) -> None:
+def test_the_options_fit_together_at_every_size(count: int) -> None:
     for resolution in resolutions():
+        channels = (1, 3, 4, 8)[resolution // 4 % 4]        # each with odd and with even resolutions
         data = images(resolution, count, channels)
         config = derive_config(Config(), data)
         model, train = config.model, config.train
@@ -146,7 +146,7 @@ def test_a_resolution_that_cannot_be_halved_is_refused_with_ones_that_can(refuse
     for resolution in (67, 131, 150, 251, 255):
         with refused("data.resolution", str(resolution)):
             derive_config(Config(), images(resolution))
-    with refused("248 or 256"):
+    with refused("240 or 256"):
         derive_config(Config(), images(250))
     assert derive_config(Config(model=ModelConfig(channel_mult=[1])), images(251)).model.channel_mult == [1]
 
@@ -179,5 +179,5 @@ def test_the_help_says_what_null_means() -> None:
     for section in (ModelConfig, TrainConfig):
         for field in dataclasses.fields(section):
             if derived_from(field.type):
-                document = " ".join((section.__doc__ or "").split(f"{field.name}: ")[1].split(":")[0].split())
-                assert "null" in document
+                document = (section.__doc__ or "").split(f" {field.name}: ")[1].split(": ")[0]
+                assert "null" in document.lower()

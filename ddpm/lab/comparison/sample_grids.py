@@ -71,7 +71,8 @@ def find_shared_samples(evaluations: dict[str, Evaluation]) -> tuple[list[ClassS
         files = find_shared_files([path / folder for path in present.values()])[:SEEDS]
         if files and len(found) < CLASSES:
             strips = [_strip(run, [path / folder / file for file in files]) for run, path in present.items()]
-            found.append(ClassStrips(name, [_seed(file) for file in files], strips))
+            title = name if name in names else "no class"
+            found.append(ClassStrips(title, [_seed(file) for file in files], strips))
     if present and not found:
         notes.append(f"{', '.join(present)}: no samples with equal seeds and classes to show")
     return found, notes
