@@ -61,6 +61,8 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
     data = first_on_main(accelerator, lambda: load_images(adopted, known))
     accelerator.print(describe_data(data))
     on_main(accelerator, lambda: check_classes(adopted, data))
+    if known is not None:       # options that were derived from other images would not fit these
+        on_main(accelerator, lambda: known.check_data(adopted, data, allowed))
     config = first_on_main(accelerator, lambda: derive_config(adopted, data))
     train = config.train
     on_main(

@@ -112,7 +112,8 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 def test_the_directory_alone_continues_with_its_own_configuration(run: Path, capsys: pytest.CaptureFixture) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "config.yaml"}
-    assert parse("--run-dir", run).config == CONFIG
+    complete = derive_config(CONFIG, load_data("digits"))
+    assert parse("--run-dir", run).config == complete
     start("--run-dir", run)
     assert "complete at step 6" in capsys.readouterr().out
     # Only the header of config.yaml changes, because the directory was copied.
@@ -120,7 +121,7 @@ def test_the_directory_alone_continues_with_its_own_configuration(run: Path, cap
     assert (run / "config.yaml").read_text().startswith(f"# scripts/train.py --run-dir {run}\n")
     # Options override the run's configuration, and a file replaces it.
     sample = SampleConfig(steps=3, per_class=1)
-    assert parse("--run-dir", run, "--sample.steps", "3").config == replace(CONFIG, sample=sample)
+    assert parse("--run-dir", run, "--sample.steps", "3").config == replace(complete, sample=sample)
     Path(run.parent / "file.yaml").write_text("model: {channels: 8, head_channels: 8}")
     assert parse("--run-dir", run, "--config", run.parent / "file.yaml").config == Config(model=CONFIG.model)
     assert parse("--run-dir", run.parent / "new").config == Config()
