@@ -48,7 +48,7 @@ class ReferenceClassifier:
         name: "classifier".
         digest: SHA-256 of the weights and the preprocessing.
         class_names: K names, in the order of the logits.
-        channels: of its input, 1 or 3.
+        channels: of its input.
         resolution: height and width of its input in pixels; no other size is allowed.
         accuracy: fraction of the held-out images that it classifies correctly, with the Wilson interval.
         held_out: number of images that it was not trained on.

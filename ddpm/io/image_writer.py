@@ -31,7 +31,7 @@ from tqdm import tqdm
 from ddpm.atomic import atomic_write, json_digest, read_json, write_json
 from ddpm.data.labels import check_distinct
 from ddpm.io.image_formats import FORMATS, BatchFormat, BatchStore, FileLayout, Format, ReadBatch, Request
-from ddpm.io.pictures import labeled_grid
+from ddpm.io.pictures import count_tiles, labeled_grid
 from ddpm.io.provenance import describe_changes
 from ddpm.processes import (
     InUse,
@@ -207,8 +207,8 @@ def _draw(
 def _grid(layout: FileLayout, read: ReadBatch) -> Image.Image:
     """Draw the first images of the first rows."""
     rows = list(layout.folders)[:GRID_ROWS]
-    height, width = read(0).shape[2:]
-    columns = max(1, min(GRID_COLUMNS, GRID_PIXELS // (len(rows) * height * width)))
+    channels, height, width = read(0).shape[1:]
+    columns = max(1, min(GRID_COLUMNS, GRID_PIXELS // (len(rows) * height * width * count_tiles(channels))))
     shown: dict[str, list[int]] = {row: [] for row in rows}
     for index, request in enumerate(layout.requests):
         if request.row in shown and len(shown[request.row]) < columns:

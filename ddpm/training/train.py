@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from ddpm.config.sections import Config
+from ddpm.io.pictures import describe_picture
 from ddpm.processes import describe_devices, first_on_main
 from ddpm.training.build import build_data, build_in_training_metrics, build_schedule, build_unet
 from ddpm.training.dry_run import describe_architecture, estimate_cost, multiply_adds
@@ -46,6 +47,8 @@ def train(config: Config, run_dir: Path, dry_run: bool = False) -> None:
         devices = describe_devices(accelerator)
         size = f"{facts['parameters']:,} parameters{describe_architecture(config, unet)}"
         accelerator.print(f"run directory {run_dir}: {data.summary()}; {size}; {devices}")
+        if (shown := describe_picture(data.channels)) is not None:
+            accelerator.print(shown)
         if data.skipped and accelerator.is_main_process:
             print(f"WARNING: {data.skipped} unreadable images are skipped", file=sys.stderr)
         Trainer(config, accelerator, data, schedule, unet, run_dir, metrics).run(run_id)
