@@ -98,11 +98,12 @@ def find_shared_samples(evaluations: dict[str, Evaluation]) -> tuple[list[ClassS
         if seeds and len(found) < CLASSES:
             strips = [_strip(run, [images[name][seed] for seed in seeds]) for run, images in present.items()]
             found.append(ClassStrips(name, seeds, strips))
-            shown = describe_picture(len(next(iter(present.values()))[name][seeds[0]].read()))
-            if shown is not None and shown not in notes:
-                notes.append(shown)
     if present and not found:
         notes.append(f"{', '.join(present)}: no samples with equal seeds and classes to show")
+    for images in present.values() if found else ():
+        image = next(image for row in images.values() for image in row.values()).read()
+        if (shown := describe_picture(len(image))) is not None and shown not in notes:
+            notes.append(shown)
     return found, notes
 
 
@@ -116,11 +117,11 @@ def find_written_images(names: Sequence[str], folder: Path) -> dict[str, dict[in
     archive = folder / "samples.npz"
     if archive.is_file():
         found: dict[str, dict[int, StoredImage]] = {name: {} for name in names}
+        pictures, labels, classes = open_npz(archive)       # names a damaged file
         with np.load(archive) as arrays:
-            rows = arrays["class_names"][arrays["labels"]] if "labels" in arrays else arrays["rows"]
+            rows = [classes[label] for label in labels] if labels and classes else arrays["rows"].tolist()
             seeds = arrays["seeds"].tolist()
-        pictures = open_npz(archive).pictures
-        for index, (row, seed) in enumerate(zip(rows.tolist(), seeds, strict=True)):
+        for index, (row, seed) in enumerate(zip(rows, seeds, strict=True)):
             if row in found:
                 found[row][seed] = StoredImage(archive, pictures, index)
         return found
