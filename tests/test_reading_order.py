@@ -16,7 +16,7 @@ from ddpm.pipeline import ClassConditionalPipeline
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ddpm"
-LONGEST = {"training": 9, "sampling": 8}
+LONGEST = {"training": 10, "sampling": 8}
 # The default command on the digits, but with a small model and one step.
 TRAIN = ["--train.steps", "1", "--train.batch_size", "8", "--model.channels", "8", "--model.head_channels", "8"]
 TRAIN += ["--sample.steps", "1", "--sample.per_class", "1", "--tracking.wandb", "off"]

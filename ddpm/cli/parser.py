@@ -128,7 +128,7 @@ class CommandLine:
         if extra:
             raise ValueError(f"{extra[0]!r} is unexpected; options start with --, and --help lists them")
         values = {self.positional: getattr(found, self.positional)} if self.positional else {}
-        for name, option, text in found.given:
+        for name, option, text in [*self._own_configuration(found.given), *found.given]:
             values |= self._read(name, option, text, values)
         for name in self.required:
             if not values.get(name):
@@ -136,6 +136,14 @@ class CommandLine:
         if "config" in self.kinds:
             values["config"] = Config().with_options({key: values.pop(key) for key in [*values] if key in OPTIONS})
         return values
+
+    def _own_configuration(self, given: Sequence[tuple[str, str, Any]]) -> list[tuple[str, str, Any]]:
+        """Return the option --config with the configuration of the run in --run-dir, unless a file is given."""
+        texts = {name: text for name, _, text in given}
+        if "config" not in self.kinds or "config" in texts or "run_dir" not in texts:
+            return []
+        file = Path(texts["run_dir"]) / "config.yaml"
+        return [("config", "--config", file)] if file.is_file() and file.with_name("run.json").is_file() else []
 
     def _normalize_spelling(self, token: str) -> str:
         """Return an option in its registered spelling; dashes and underscores are interchangeable."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from ddpm.config.changes import check_allowed
 from ddpm.config.sections import Config, PredictionName, SamplerOptions, ScheduleName
 from ddpm.config.values import CheckedOptions, PositiveInt, Range, SeedInt, at_least
 
@@ -29,15 +30,29 @@ class TrainCommand(CheckedOptions):
 
     Args:
         config: YAML file of options; options after it on the command line override it.
-        run_dir: run directory. Default: runs/ and the name of the data source. The same command resumes the run.
-        dry_run: print the size and the estimated cost of the run, and exit.
+        run_dir: run directory. Default: runs/ and the name of the data source. If it holds a run, the run continues:
+            with its own configuration and the given options, or with that of --config, which must agree with it.
+        allow_change: options that may change in a run that continues although they affect its result, separated by
+            commas, such as train.batch_size,train.learning_rate. The change is recorded in run.json.
+        dry_run: print the size and the estimated cost of the run, and what would change in a run that continues, and
+            exit.
         print_config: print the configuration in the format of --config files, and exit.
     """
 
     config: Config = dataclasses.field(default_factory=Config)
     run_dir: Path | None = None
+    allow_change: str | None = None
     dry_run: bool = False
     print_config: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_allowed(self.allowed)
+
+    @property
+    def allowed(self) -> list[str]:
+        """The options that may change, by names such as `train.batch_size`."""
+        return re.findall(r"[^\s,\[\]]+", self.allow_change or "")
 
     @property
     def directory(self) -> Path:

@@ -322,14 +322,6 @@ class Config:
 SECTIONS: dict[str, type] = field_types(Config)
 OPTIONS = {f"{name}.{key}": kind for name, section in SECTIONS.items() for key, kind in field_types(section).items()}
 
-# Options that affect how a run is observed, stored or computed, but not its result. They may change on resume. (With
-# dropout, gradient accumulation also changes which activations are dropped, as the number of processes does.)
-CHANGEABLE = {
-    *(key for key in OPTIONS if key.startswith(("sample.", "tracking.", "evaluation."))),
-    *("data.memory_gb", "data.workers", "model.gradient_checkpointing", "train.gradient_accumulation_steps"),
-    *("train.checkpoint_every", "train.keep_checkpoints", "train.sample_every", "train.max_skipped"),
-}
-
 
 def flatten(content: Any) -> dict[str, Any]:
     """Return options by names such as `model.norm`, whether they are given by these or in sections.
@@ -349,16 +341,3 @@ def flatten(content: Any) -> dict[str, Any]:
             raise ValueError(f"{name}: occurs twice; remove one")
         options |= within
     return options
-
-
-def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Return the options outside CHANGEABLE whose values differ, with the old and the new value.
-
-    A larger `train.steps` is not a difference if the learning rate is constant, because the run then continues as if
-    it had been longer from the start.
-    """
-    before, after = flatten(old.to_dict()), flatten(new.to_dict())
-    found = {key: (before[key], after[key]) for key in OPTIONS if before[key] != after[key] and key not in CHANGEABLE}
-    if new.train.lr_schedule == "constant" and new.train.steps > old.train.steps:
-        found.pop("train.steps", None)
-    return found

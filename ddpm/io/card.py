@@ -11,6 +11,7 @@ from ddpm.atomic import read_json
 from ddpm.io.pictures import describe_picture
 from ddpm.pipeline import PIL_CHANNELS
 
+CARD = "README.md"
 GRID = "samples.png"
 
 
@@ -35,13 +36,26 @@ def write_card(
     Returns:
         Path of the card.
     """
+    grid = _newest_grid(run, step)
+    if grid is not None:
+        shutil.copyfile(grid, folder / GRID)
+    card = folder / CARD
+    card.write_text(render_card(folder, run, name, license, step, title))
+    return card
+
+
+def render_card(
+    folder: Path,
+    run: Path,
+    name: str = "path/to/this/folder",
+    license: str | None = None,
+    step: int | None = None,
+    title: str | None = None,
+) -> str:
+    """Return the text of the card; the arguments are those of `write_card`."""
     index = json.loads((folder / "model_index.json").read_text())
     names = index.get("id2label") or {}
     class_names = [names.get(str(i), str(i)) for i in range(len(names))]
-    grids = (run / "samples").glob("step_*.png")
-    grid = max((g for g in grids if step is None or g.stem <= f"step_{step:08d}"), default=None)
-    if grid is not None:
-        shutil.copyfile(grid, folder / GRID)
     # Chainable: information that a run does not contain, such as `facts.data.summary`, is undefined.
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, keep_trailing_newline=True,
@@ -49,12 +63,12 @@ def write_card(
     )
     model = json.loads(_read(folder / "unet" / "config.json", "{}"))
     channels = model.get("in_channels", 3)
-    text = templates.get_template("card.md.jinja").render(
+    return templates.get_template("card.md.jinja").render(
         name=name,
         title=title,
         license=license,
         model=model,
-        grid=None if grid is None else GRID,
+        grid=None if _newest_grid(run, step) is None else GRID,
         drawn=describe_picture(channels),
         as_array=channels > PIL_CHANNELS,
         class_names=class_names,
@@ -64,9 +78,12 @@ def write_card(
         step=step,
         config="\n".join(line for line in _read(run / "config.yaml").splitlines() if not line.startswith("#")),
     )
-    card = folder / "README.md"
-    card.write_text(text)
-    return card
+
+
+def _newest_grid(run: Path, step: int | None) -> Path | None:
+    """Return the newest sample grid of a run up to a step."""
+    grids = (run / "samples").glob("step_*.png")
+    return max((g for g in grids if step is None or g.stem <= f"step_{step:08d}"), default=None)
 
 
 def _read(file: Path, default: str = "") -> str:

@@ -1,4 +1,4 @@
-"""The order in which samples are consumed: a function of (seed, step) alone, divided among processes."""
+"""The order in which samples are consumed: a function of (seed, position) alone, divided among processes."""
 
 import signal
 from collections.abc import Generator, Sequence
@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ddpm.config.sections import Config, TrainConfig
+from ddpm.config.sections import Config
 from ddpm.data import ImageData
 from ddpm.randomness import Purpose, permutation
+from ddpm.training.timeline import Timeline
 
 GRACE_SECONDS = 20      # how long a data worker keeps running after SIGTERM
 
@@ -49,19 +50,19 @@ class SampleSequence(Dataset):
         return torch.tensor(positions), *self.data.__getitems__([self.index(p) for p in positions])
 
 
-def micro_batch_positions(config: TrainConfig, step: int, rank: int, processes: int) -> list[range]:
+def micro_batch_positions(timeline: Timeline, step: int, rank: int, processes: int, micro_batches: int) -> list[range]:
     """Return the positions that a process works on in a step, one range per micro-batch.
 
-    Step s of batch size B consumes positions s B to (s + 1) B - 1; each process takes one contiguous block of them.
+    A step consumes the positions from `timeline.position(step)` on; each process takes one contiguous block of them.
     """
-    local = config.batch_size // processes
-    size = local // config.gradient_accumulation_steps
-    start = step * config.batch_size + rank * local
-    return [range(start + i * size, start + (i + 1) * size) for i in range(config.gradient_accumulation_steps)]
+    local = timeline.batch_size(step) // processes
+    size = local // micro_batches
+    start = timeline.position(step) + rank * local
+    return [range(start + i * size, start + (i + 1) * size) for i in range(micro_batches)]
 
 
 def load_micro_batches(
-    data: ImageData, config: TrainConfig, step: int, rank: int, processes: int, workers: int
+    data: ImageData, timeline: Timeline, step: int, rank: int, processes: int, workers: int
 ) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
     """Load the micro-batches of one process, from step `step` to the last.
 
@@ -69,7 +70,7 @@ def load_micro_batches(
 
     Args:
         data: the images.
-        config: steps, batch size, gradient accumulation and seed.
+        timeline: the batch size of each step; gradient accumulation and seed are those of its last segment.
         step: the first step.
         rank: index of the process.
         processes: number of processes.
@@ -81,7 +82,12 @@ def load_micro_batches(
     Raises:
         ValueError: if an image cannot be read.
     """
-    positions = [p for s in range(step, config.steps) for p in micro_batch_positions(config, s, rank, processes)]
+    config = timeline.segments[-1].config
+    positions = [
+        micro_batch
+        for s in range(step, config.steps)
+        for micro_batch in micro_batch_positions(timeline, s, rank, processes, config.gradient_accumulation_steps)
+    ]
     loader = DataLoader(
         SampleSequence(data, config.seed),
         batch_sampler=positions,        # type: ignore[arg-type]  # ranges, which take less memory than lists

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ddpm.atomic import digests, newest_intact, recover, write_directory_atomically, write_json
-from ddpm.io.card import write_card
+from ddpm.io.card import CARD, render_card, write_card
 from ddpm.pipeline import ClassConditionalPipeline
 
 AVERAGED_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -111,7 +111,7 @@ def load_checkpoint(
 
 
 def export_pipeline(run: Path, step: int, pipeline: ClassConditionalPipeline) -> Path:
-    """Export the averaged model of a complete run as a pipeline, unless this has been done.
+    """Export the averaged model of a complete run as a pipeline, unless this has been done with the same settings.
 
     Args:
         run: the run directory.
@@ -130,6 +130,7 @@ def export_pipeline(run: Path, step: int, pipeline: ClassConditionalPipeline) ->
         pipeline.save_pretrained(folder)
         write_card(folder, run)
 
-    if digests(target).get(AVERAGED_WEIGHTS) != digests(checkpoint).get(AVERAGED_WEIGHTS):
+    same_weights = digests(target).get(AVERAGED_WEIGHTS) == digests(checkpoint).get(AVERAGED_WEIGHTS)
+    if not (same_weights and (target / CARD).is_file() and (target / CARD).read_text() == render_card(target, run)):
         write_directory_atomically(target, fill)
     return target

@@ -46,13 +46,22 @@ def check_fit(config: TrainConfig, processes: PartialState) -> None:
     """
     if config.mixed_precision == "fp16" and processes.device.type != "cuda":
         raise ValueError("train.mixed_precision: fp16 needs a GPU, and there is none; use fp32 or bf16")
-    divisor = processes.num_processes * config.gradient_accumulation_steps
-    if config.batch_size % divisor:
-        below = config.batch_size // divisor * divisor
+    check_batch(config.batch_size, config.gradient_accumulation_steps, processes.num_processes)
+
+
+def check_batch(batch_size: int, accumulation_steps: int, processes: int) -> None:
+    """Check that a batch divides among the processes and their micro-batches.
+
+    Raises:
+        ValueError: if it does not; names batch sizes that do.
+    """
+    divisor = processes * accumulation_steps
+    if batch_size % divisor:
+        below = batch_size // divisor * divisor
         fitting = f"{below} or {below + divisor}" if below else str(divisor)
         raise ValueError(
-            f"train.batch_size: {config.batch_size} is not divisible by {processes.num_processes} process(es) x "
-            f"{config.gradient_accumulation_steps} accumulation step(s); use {fitting}"
+            f"train.batch_size: {batch_size} is not divisible by {processes} process(es) x {accumulation_steps} "
+            f"accumulation step(s); use {fitting}"
         )
 
 

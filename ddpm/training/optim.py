@@ -2,12 +2,13 @@
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
 
 from ddpm.config.sections import TrainConfig
+from ddpm.training.timeline import Segment, Timeline
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
@@ -22,8 +23,26 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> 
     )
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Return the learning rate of step `step` (from 0): linear warm-up, then constant or a cosine decay towards 0."""
+def learning_rate(timeline: Timeline, step: int) -> float:
+    """Return the learning rate of step `step` (from 0).
+
+    Where the history changes the schedule, at step s, the rate moves from its value there to the new schedule: the
+    weight of the new schedule grows linearly from 1 / warmup_steps at step s to 1 after warmup_steps steps.
+    """
+    return _follow(timeline.curves(step), step)
+
+
+def _follow(curves: Sequence[Segment], step: int) -> float:
+    *earlier, (first, _, config) = curves
+    rate, steps = scheduled_rate(config, step), step - first + 1
+    if not earlier or steps >= config.warmup_steps:
+        return rate
+    before = _follow(earlier, first)
+    return before + (rate - before) * steps / config.warmup_steps
+
+
+def scheduled_rate(config: TrainConfig, step: int) -> float:
+    """Return the rate of the configured schedule: linear warmup, then constant or a cosine decay towards 0."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     if config.lr_schedule == "constant":

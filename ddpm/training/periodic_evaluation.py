@@ -14,6 +14,7 @@ from ddpm.config.sections import Config
 from ddpm.io.provenance import describe_changes
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import broadcast_from_main, map_batches, on_main
+from ddpm.training.timeline import Timeline
 from ddpm.training.tracking import EVALUATION_PREFIX, EVALUATION_SETTINGS, Trackers, has_record
 
 if TYPE_CHECKING:       # training without evaluation must not import this
@@ -37,6 +38,7 @@ class PeriodicEvaluation:
         path: the run directory.
         metrics: what to measure.
         run_id: identifier of the run, on the main process; the best model of another run is replaced.
+        timeline: the settings of all steps of the run.
     """
 
     def __init__(
@@ -47,9 +49,10 @@ class PeriodicEvaluation:
         path: Path,
         metrics: "InTrainingMetrics",
         run_id: str | None,
+        timeline: Timeline,
     ) -> None:
         self._config, self._accelerator, self._pipeline, self._path = config, accelerator, pipeline, path
-        self._metrics = metrics
+        self._metrics, self._timeline = metrics, timeline
         self._settings = json_digest(metrics.identity, length=8)       # a run has few different settings
         self._best = BestModel(path / "best", metrics.better, {"run": run_id, **metrics.identity})
 
@@ -80,7 +83,7 @@ class PeriodicEvaluation:
         def finish() -> None:
             columns = {name: torch.cat([batch[name] for batch in features]) for name in features[0]}
             values = metrics.measure(columns)
-            samples = step * self._config.train.batch_size
+            samples = self._timeline.position(step)
             self._best.offer(values[settings.metric], step, samples, self._pipeline)
             record = {"step": step, "samples": samples, EVALUATION_SETTINGS: self._settings}
             trackers.log(record | {f"{EVALUATION_PREFIX}{name}": value for name, value in values.items()})

@@ -4,41 +4,57 @@ import fcntl
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
 from accelerate import Accelerator
 
-from ddpm.atomic import read_json, write_json, write_text
-from ddpm.config.sections import Config, differences
-from ddpm.config.yaml_files import read_config
+from ddpm.atomic import write_json, write_text
+from ddpm.config.sections import Config
+from ddpm.config.yaml_files import read_config, run_of
+from ddpm.data import ImageData
+from ddpm.data.folders import IMAGE_SUFFIXES
 from ddpm.io.provenance import git_commit, versions
-from ddpm.processes import InUse, acquire_lock, on_main
+from ddpm.processes import InUse, acquire_lock, broadcast_from_main, on_main
+from ddpm.training.checkpoint import find_checkpoint
+from ddpm.training.continuation import KnownRun, continue_command, describe_data, options_of, step_of
+from ddpm.training.timeline import Timeline
+
+SEARCHED = 1000         # number of files in a folder among which images are looked for
 
 
 @contextmanager
 def hold_run_directory(
-    accelerator: Accelerator, path: Path, config: Config, facts: dict[str, Any]
-) -> Iterator[str | None]:
+    accelerator: Accelerator,
+    path: Path,
+    config: Config,
+    data: ImageData,
+    facts: dict[str, Any],
+    allowed: Collection[str] = (),
+) -> Iterator[tuple[str | None, Timeline]]:
     """Hold a run directory while a run trains into it; all processes call this.
 
     Args:
         accelerator: the processes.
         path: the directory; created if it does not exist.
         config: the run's configuration.
+        data: its images.
         facts: as in `RunDirectory.begin`.
+        allowed: options that may change although they affect the result.
 
     Yields:
-        The identifier of the run on the main process, None on the others.
+        The identifier of the run on the main process, None on the others; and the settings of all its steps.
 
     Raises:
-        ValueError: if another process holds the directory, or it belongs to another run.
+        ValueError: if another process holds the directory, or the run in it cannot continue in this way.
     """
     directory = on_main(accelerator, lambda: RunDirectory(path))
     with directory or nullcontext():
-        yield on_main(accelerator, lambda: directory.begin(config, facts)["id"])
+        run = on_main(accelerator, lambda: directory.begin(config, data, facts, allowed))
+        timeline = broadcast_from_main(accelerator, lambda: run.timeline)
+        yield None if run is None else run.facts["id"], timeline
 
 
 class RunDirectory:
@@ -72,40 +88,93 @@ class RunDirectory:
     def __exit__(self, *exception: object) -> None:
         self._lock.close()
 
-    def begin(self, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
-        """Write config.yaml and run.json, or check that the existing files belong to the same run.
+    def begin(
+        self, config: Config, data: ImageData, facts: dict[str, Any], allowed: Collection[str] = ()
+    ) -> KnownRun:
+        """Begin a run, or continue the run that the directory holds; print and record what changes.
 
         Args:
-            config: the resolved configuration.
-            facts: further facts for run.json; `data` must be the same when a run is resumed.
+            config: the configuration.
+            data: the images.
+            facts: further facts for run.json.
+            allowed: options that may change although they affect the result.
 
         Returns:
-            The content of run.json.
+            The run as it continues.
 
         Raises:
-            ValueError: if the directory holds a run with another configuration or other data; names the keys.
+            ValueError: if the directory holds a run that cannot continue in this way; names the options.
         """
-        config_file, facts_file = self.path / "config.yaml", self.path / "run.json"
-        if facts_file.exists() and config_file.exists():
-            different = differences(read_config(config_file), config)
-            if different:
-                listed = ", ".join(f"{key} ({old} there, {new} now)" for key, (old, new) in different.items())
-                raise ValueError(
-                    f"{self.path}: holds a run with other settings: {listed}; choose another directory with --run-dir"
-                )
-            known = read_json(facts_file, "id", "data")
-            if known["data"].get("fingerprint") != facts["data"]["fingerprint"]:
-                raise ValueError(
-                    f"{self.path}: holds a run on other data ({known['data'].get('summary')} there, "
-                    f"{facts['data']['summary']} now); choose another directory with --run-dir"
-                )
-            return known
-        if (self.path / "study.json").exists():
-            raise ValueError(f"{self.path}: is the directory of a study; choose another directory with --run-dir")
-        if any((self.path / "checkpoints").glob("step_*")):
-            missing = config_file.name if facts_file.exists() else facts_file.name
-            raise ValueError(f"{self.path}: holds checkpoints but no {missing}; restore it, or change --run-dir")
-        facts = {"id": secrets.token_hex(4), **facts, "versions": versions(), "git_commit": git_commit()}
-        write_text(config_file, f"# scripts/train.py --config {config_file}\n{config.to_yaml()}")
-        write_json(facts_file, facts)
-        return facts
+        known = KnownRun.read(self.path)
+        if known is None:
+            facts = {"id": secrets.token_hex(4), "data": describe_data(data), **facts}
+            facts |= {"versions": versions(), "git_commit": git_commit(), "config": options_of(config), "changes": []}
+            run = KnownRun(self.path, config, facts)
+        else:
+            run, lines = known.plan(config, data, allowed, lambda: step_of(find_checkpoint(self.path / "checkpoints")))
+            for line in lines:
+                print(line)
+        self._write(run, known)
+        return run
+
+    def _write(self, run: KnownRun, known: KnownRun | None) -> None:
+        """Write config.yaml and run.json if they are not up to date.
+
+        config.yaml comes first: if the process is killed between the two, the same command makes the change again.
+        """
+        file, header = self.path / "config.yaml", f"# {' '.join(continue_command(self.path).splitlines())}"
+        if known is None or file.read_text().partition("\n")[0] != header or read_config(file) != run.config:
+            write_text(file, f"{header}\n{run.config.to_yaml()}")
+        if known is None or run.facts != known.facts:
+            write_json(self.path / "run.json", run.facts)
+
+
+def check_run_directory(path: Path, source: str) -> None:
+    """Check that a directory can be that of a run, before anything is written.
+
+    Args:
+        path: the directory; it need not exist.
+        source: the option data.source.
+
+    Raises:
+        ValueError: if it holds something else, or lies within the images.
+    """
+    another = "choose another directory with --run-dir"
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"run_dir: {path} is a file; {another}")
+    run = run_of(path)
+    if run is not None and run.resolve() != path.resolve():
+        raise ValueError(f"run_dir: {path} is a part of the run {run}; give --run-dir {run}, or {another}")
+    images = Path(source).expanduser()
+    if images.is_dir() and run is None and path.resolve().is_relative_to(images.resolve()):
+        raise ValueError(
+            f"run_dir: {path} is in the folder of images {source}, where a run would be read as images; {another}, "
+            f"such as runs/{images.resolve().name or 'images'}"
+        )
+    if run is not None or not path.is_dir():
+        return
+    if (path / "study.json").exists():
+        raise ValueError(f"run_dir: {path} is the directory of a study, which scripts/ablate.py continues; {another}")
+    if (path / "model_index.json").exists():
+        raise ValueError(
+            f"run_dir: {path} is a pipeline, which has no state of training; {another}, and give --model.pretrained "
+            f"{path} to start from its weights"
+        )
+    if any((path / "checkpoints").glob("step_*")):
+        missing = "run.json" if (path / "config.yaml").exists() else "config.yaml"
+        raise ValueError(f"run_dir: {path} holds checkpoints but no {missing}; restore it, or {another}")
+    found = next(_images_in(path), None)
+    if found is not None:
+        raise ValueError(
+            f"run_dir: {path} is a folder of images, such as {found.relative_to(path)}; give it as --data.source "
+            f"{path}, and {another}"
+        )
+
+
+def _images_in(folder: Path) -> Iterator[Path]:
+    """Yield images among the first files of a folder and its subfolders."""
+    for number, file in enumerate(folder.rglob("*")):
+        if number == SEARCHED:
+            return
+        if file.suffix.lower() in IMAGE_SUFFIXES:
+            yield file

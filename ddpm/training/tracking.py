@@ -83,6 +83,7 @@ class Wandb:
             dir=run,
             mode=mode,
             config=settings,
+            allow_val_change=True,          # a run may continue with other settings
             settings=wandb.Settings(init_timeout=30, silent=True, console="off"),
         )
         self._run.define_metric("*", step_metric="step")

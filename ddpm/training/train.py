@@ -1,49 +1,61 @@
 """Training from a configuration: validate, join the processes, load the data, build the model, train."""
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
+from accelerate import Accelerator
+
 from ddpm.config.sections import Config
+from ddpm.data import ImageData
 from ddpm.io.pictures import describe_picture
-from ddpm.processes import describe_devices, first_on_main
+from ddpm.processes import describe_devices, first_on_main, on_main
 from ddpm.training.build import build_data, build_in_training_metrics, build_schedule, build_unet
+from ddpm.training.continuation import KnownRun
 from ddpm.training.dry_run import describe_architecture, estimate_cost, multiply_adds
 from ddpm.training.launch import start_accelerator
-from ddpm.training.run_directory import hold_run_directory
+from ddpm.training.run_directory import check_run_directory, hold_run_directory
 from ddpm.training.trainer import Trainer
 from ddpm.training.validation import check_config
 
 
-def train(config: Config, run_dir: Path, dry_run: bool = False) -> None:
-    """Train a model in a run directory, or resume its run.
+def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collection[str] = ()) -> None:
+    """Train a model in a run directory, or continue its run.
 
     Args:
-        config: the run's configuration.
+        config: the run's configuration. If the directory holds a run, null stands for the run's value.
         run_dir: the run directory.
-        dry_run: print the cost of the run and write nothing.
+        dry_run: print the cost of the run, and what would change in a run that continues, and write nothing.
+        allowed: options that may change in a run that continues although they affect its result.
 
     Raises:
         ValueError: if the configuration, the data, the launch or the directory does not allow the run.
         SystemExit: after an interruption, with 128 plus the signal's number.
     """
+    known = KnownRun.read(run_dir)
+    if known is not None:
+        config = known.complete(config)
     check_config(config)
     accelerator = start_accelerator(config)
-    data = first_on_main(accelerator, lambda: build_data(config))
+    on_main(accelerator, lambda: check_run_directory(run_dir, config.data.source))
+    if known is not None:
+        on_main(accelerator, lambda: known.check(config, allowed))
+    data = first_on_main(accelerator, lambda: load_images(config, known))
     schedule = build_schedule(config)
     unet = first_on_main(accelerator, lambda: build_unet(config, data))
     if dry_run:
+        describe_run(config, data, known, allowed, run_dir, accelerator)
         accelerator.print(estimate_cost(config, data, unet, schedule, accelerator))
         accelerator.print(f"run directory {run_dir} (nothing was written)")
         return
     metrics = build_in_training_metrics(config, data, accelerator)
     facts = {
-        "data": {"summary": data.summary(), "fingerprint": data.fingerprint},
         "class_names": list(data.class_names),
         "parameters": sum(p.numel() for p in unet.parameters()),
         "multiply_adds": multiply_adds(unet),
         "seed": config.train.seed,
     }
-    with hold_run_directory(accelerator, run_dir, config, facts) as run_id:
+    with hold_run_directory(accelerator, run_dir, config, data, facts, allowed) as (run_id, timeline):
         devices = describe_devices(accelerator)
         size = f"{facts['parameters']:,} parameters{describe_architecture(config, unet)}"
         accelerator.print(f"run directory {run_dir}: {data.summary()}; {size}; {devices}")
@@ -51,4 +63,47 @@ def train(config: Config, run_dir: Path, dry_run: bool = False) -> None:
             accelerator.print(shown)
         if data.skipped and accelerator.is_main_process:
             print(f"WARNING: {data.skipped} unreadable images are skipped", file=sys.stderr)
-        Trainer(config, accelerator, data, schedule, unet, run_dir, metrics).run(run_id)
+        Trainer(config, accelerator, data, schedule, unet, run_dir, metrics, timeline).run(run_id)
+
+
+def load_images(config: Config, known: KnownRun | None) -> ImageData:
+    """Load the configured images.
+
+    Args:
+        config: the configuration.
+        known: the run that continues; None for a new run.
+
+    Raises:
+        ValueError: if they cannot be read. If the images of a run are gone, it names the option for their new place.
+    """
+    source = config.data.source
+    try:
+        return build_data(config)
+    except ValueError as problem:
+        moved = known is not None and source == known.config.data.source and not Path(source).expanduser().exists()
+        if not moved:
+            raise
+        raise ValueError(f"{problem}; if the images have moved, give their new place with --data.source NEW") from None
+
+
+def describe_run(
+    config: Config,
+    data: ImageData,
+    known: KnownRun | None,
+    allowed: Collection[str],
+    run_dir: Path,
+    accelerator: Accelerator,
+) -> None:
+    """Print what a run directory holds, and what would change if its run continued.
+
+    Raises:
+        ValueError: if the run in it cannot continue with this configuration.
+    """
+    if known is None:
+        accelerator.print(f"run          new, in {run_dir}")
+        return
+    step = known.newest_step()
+    _, changes = known.plan(config, data, allowed, lambda: step)
+    accelerator.print(f"run          {run_dir} continues from step {step}, {config.train.steps - step} steps are left")
+    for change in changes or ["no setting"]:
+        accelerator.print(f"changes      {change}")

@@ -25,10 +25,12 @@ from ddpm.processes import broadcast_from_main, first_on_main, on_main
 from ddpm.randomness import Purpose, bits, normal, uniform
 from ddpm.training.batches import apply_label_shuffle, load_micro_batches
 from ddpm.training.checkpoint import export_pipeline, find_checkpoint, load_checkpoint, save_checkpoint
-from ddpm.training.launch import Interruption
+from ddpm.training.continuation import continue_command
+from ddpm.training.launch import Interruption, check_batch
 from ddpm.training.optim import EMA, build_optimizer, learning_rate
 from ddpm.training.periodic_evaluation import PeriodicEvaluation
 from ddpm.training.sample_grid import SampleGrid
+from ddpm.training.timeline import Timeline
 from ddpm.training.tracking import Stopwatch, Trackers, open_trackers
 
 if TYPE_CHECKING:       # training without evaluation must not import this
@@ -46,6 +48,7 @@ class Trainer:
         unet: the model.
         path: the run directory, of which the main process holds the lock.
         metrics: measures generated images during training; None for no evaluation.
+        timeline: the settings of all steps of the run; None if they are those of `config` from the start.
 
     Attributes:
         unet: the model.
@@ -64,7 +67,9 @@ class Trainer:
         unet: UNet,
         path: Path,
         metrics: "InTrainingMetrics | None" = None,
+        timeline: Timeline | None = None,
     ) -> None:
+        self.timeline = timeline or Timeline.of(config.train)
         self.config, self.accelerator, self.schedule, self.path = config, accelerator, schedule, path
         self.data = apply_label_shuffle(data, config)
         self.unet = unet.to(accelerator.device)
@@ -97,14 +102,17 @@ class Trainer:
         self.resume()
         trackers = first_on_main(accelerator, lambda: open_trackers(self.config, self.path, self.step, run_id))
         micro_batches = load_micro_batches(
-            self.data, config, self.step, accelerator.process_index, accelerator.num_processes, self.config.data.workers
+            self.data, self.timeline, self.step, accelerator.process_index, accelerator.num_processes,
+            self.config.data.workers,
         )
         hidden = not accelerator.is_main_process
         progress = tqdm(total=config.steps, initial=self.step, unit="step", disable=hidden, dynamic_ncols=True)
         observers: list[SampleGrid | PeriodicEvaluation] = [self.grid]
         if self.metrics is not None:
             observers.append(
-                PeriodicEvaluation(self.config, accelerator, self.pipeline, self.path, self.metrics, run_id)
+                PeriodicEvaluation(
+                    self.config, accelerator, self.pipeline, self.path, self.metrics, run_id, self.timeline
+                )
             )
         stop = False            # after an interruption, the run is not complete even if this was its last step
         with closing(trackers), progress, Interruption() as interruption, closing(micro_batches):
@@ -126,7 +134,7 @@ class Trainer:
         if stop:
             accelerator.print(
                 f"interrupted after step {self.step} of {config.steps}; everything is saved in {self.path}; "
-                "run the same command again to resume"
+                f"run the same command again, or python {continue_command(self.path)}, to resume"
             )
             raise SystemExit(128 + (interruption.requested or signal.SIGTERM))
         self.finish()
@@ -149,9 +157,10 @@ class Trainer:
             Diverged: after too many skipped updates in a row.
         """
         config, diffusion, accelerator = self.config.train, self.config.diffusion, self.accelerator
+        batch_size = self.timeline.batch_size(self.step)
         seed_dropout(config.seed, self.step, accelerator.process_index)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, self.step)
+            group["lr"] = learning_rate(self.timeline, self.step)
         self.model.train()
         self.optimizer.zero_grad()
 
@@ -170,7 +179,7 @@ class Trainer:
                     self.model, self.schedule, x_0, labels, t, noise, diffusion.prediction, diffusion.weighting
                 )                                                                                       # (B,)
                 # Divided by the global batch size, so that the accumulated gradient is that of the mean over it.
-                micro_loss = losses.sum() / config.batch_size
+                micro_loss = losses.sum() / batch_size
                 accelerator.backward(micro_loss * accelerator.num_processes)     # DDP averages over the processes
             local_loss += micro_loss.detach()
         grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
@@ -183,7 +192,7 @@ class Trainer:
         self.step += 1
         if math.isfinite(loss) and math.isfinite(grad_norm):
             self.optimizer.step()
-            self.ema.update(self.unet, self.step * config.batch_size, config.batch_size)
+            self.ema.update(self.unet, self.timeline.position(self.step), batch_size)
             self.skipped_in_a_row = 0
             self.sums["loss"] += loss
             self.sums["grad_norm"] += grad_norm
@@ -216,15 +225,15 @@ class Trainer:
             trackers: where to log the record.
             progress: the progress bar.
         """
-        steps = self.sums["steps"]
+        steps, samples = self.sums["steps"], self.timeline.position(self.step)
         record: dict[str, Any] = {
             "step": self.step,
-            "samples": self.step * self.config.train.batch_size,
+            "samples": samples,
             "loss": self.sums["loss"] / steps if steps else None,
             "grad_norm": self.sums["grad_norm"] / steps if steps else None,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "skipped": self.skipped,
-            "images_per_s": round((self.step - self.last_logged_step) * self.config.train.batch_size / seconds, 1),
+            "images_per_s": round((samples - self.timeline.position(self.last_logged_step)) / seconds, 1),
             **summarize_modulation(self.unet, self.schedule.num_timesteps),
         }
         self.last_logged_step = self.step
@@ -253,6 +262,9 @@ class Trainer:
         if checkpoint is not None:
             self.restore(checkpoint)
             self.accelerator.print(f"resuming from {checkpoint}")
+        steps_ahead = [segment.config for segment in self.timeline.segments if segment.step > self.step]
+        for train in (self.timeline.at(self.step).config, *steps_ahead):
+            check_batch(train.batch_size, self.config.train.gradient_accumulation_steps, self.accelerator.num_processes)
 
     def restore(self, checkpoint: Path) -> None:
         """Load the state of training from a checkpoint."""

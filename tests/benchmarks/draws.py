@@ -19,7 +19,7 @@ def main() -> None:
     config = parse_command(TrainCommand, "draws.py").config
     accelerator, data = start_accelerator(config), build_data(config)
     trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), Path())
-    batches = load_micro_batches(data, config.train, 0, 0, 1, 0)
+    batches = load_micro_batches(data, trainer.timeline, 0, 0, 1, 0)
     position, images, labels = next(batches)
     device, null_label = accelerator.device, trainer.unet.null_label
     seconds: dict[str, list[float]] = {"draws": [], "step": []}

@@ -1,4 +1,4 @@
-"""The sections of a configuration: their choices, ranges, and which options may change on resume."""
+"""The sections of a configuration: their choices and ranges."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -8,7 +8,6 @@ import pytest
 
 from ddpm.config.commands import ConvertCommand
 from ddpm.config.sections import (
-    CHANGEABLE,
     OPTIONS,
     SECTIONS,
     Config,
@@ -20,7 +19,6 @@ from ddpm.config.sections import (
     SamplerOptions,
     TrackingConfig,
     TrainConfig,
-    differences,
 )
 from ddpm.config.values import choices, field_types
 from ddpm.data.loading import ON_BAD_IMAGE
@@ -133,45 +131,3 @@ def test_sampling_and_evaluation_have_the_same_sampler_options() -> None:
     options = {f.name for f in dataclasses.fields(SamplerOptions)}
     assert EvaluationConfig(guidance_scale=2, eta=0.5, sampler="ddim").sampling_options().keys() == options
     assert SampleConfig(batch_size=7).sampling_options() == {**SamplerOptions().sampling_options(), "batch_size": 7}
-
-
-# -------------------------------------------------------------------------------------------------------- differences
-
-
-def test_differences() -> None:
-    old = Config()
-    assert differences(old, Config()) == {}
-    new = changed(model={"channels": 64, "norm": "groupnorm"}, train={"batch_size": 8})
-    assert differences(old, new) == {
-        "model.channels": (32, 64), "model.norm": ("adagn", "groupnorm"), "train.batch_size": (64, 8),
-    }
-
-
-def test_options_that_do_not_affect_the_result_may_change() -> None:
-    assert OPTIONS.keys() >= CHANGEABLE
-    new = changed(
-        data={"memory_gb": 1.0, "workers": 0},
-        model={"gradient_checkpointing": True},
-        train={
-            "gradient_accumulation_steps": 2, "checkpoint_every": 1, "keep_checkpoints": 9, "sample_every": 0,
-            "max_skipped": 1,
-        },
-        sample={"steps": 3, "guidance_scale": 2.0},
-        evaluation={"every": 10, "count": 20, "extractor": "dinov2", "metric": "accuracy", "steps": 3, "seed": 1},
-        tracking={"wandb": "off"},
-    )
-    assert differences(Config(), new) == {}
-    # Options that determine the weights may not change: randomness, data, model, objective, optimizer.
-    assert not CHANGEABLE & {"train.seed", "train.batch_size", "train.steps", "data.source", "train.mixed_precision"}
-    assert not [key for key in CHANGEABLE if key.startswith("diffusion.")]
-    assert {key for key in OPTIONS if key.startswith(("evaluation.", "sample.", "tracking."))} <= CHANGEABLE
-
-
-def test_more_steps_count_unless_the_learning_rate_is_constant() -> None:
-    def config(steps: int, decay: str) -> Config:
-        return changed(train={"steps": steps, "lr_schedule": decay})
-
-    assert differences(config(10, "constant"), config(20, "constant")) == {}
-    assert differences(config(20, "constant"), config(10, "constant")) == {"train.steps": (20, 10)}
-    assert differences(config(10, "cosine"), config(20, "cosine")) == {"train.steps": (10, 20)}
-    assert "train.lr_schedule" in differences(config(10, "cosine"), config(20, "constant"))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ddpm.config.changes import differences
 from ddpm.config.commands import SampleCommand
 from ddpm.config.sections import (
     SECTIONS,
@@ -17,7 +18,6 @@ from ddpm.config.sections import (
     SampleConfig,
     TrackingConfig,
     TrainConfig,
-    differences,
 )
 from ddpm.config.yaml_files import read_config, read_flags, sample_settings, value_from_text
 

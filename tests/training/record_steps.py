@@ -44,7 +44,7 @@ def main() -> None:
         return clip(parameters, *args)
 
     accelerator.clip_grad_norm_ = clipped
-    batches = load_micro_batches(data, config.train, 0, rank, processes, 0)
+    batches = load_micro_batches(data, trainer.timeline, 0, rank, processes, 0)
     for _ in range(config.train.steps):
         before = trainer.sums["loss"]
         trainer.train_step([next(batches) for _ in range(config.train.gradient_accumulation_steps)])

@@ -34,6 +34,7 @@ from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.checkpoint import find_checkpoint
 from ddpm.training.optim import learning_rate
 from ddpm.training.sample_grid import SampleGrid
+from ddpm.training.timeline import Timeline
 from ddpm.training.tracking import MetricsFile, TensorBoard, Wandb
 from ddpm.training.train import train
 from ddpm.training.trainer import Trainer
@@ -55,7 +56,7 @@ def trainer_of(config: Config) -> Trainer:
 
 def one_step(trainer: Trainer) -> None:
     train = trainer.config.train
-    batches = load_micro_batches(trainer.data, train, trainer.step, 0, 1, 0)
+    batches = load_micro_batches(trainer.data, trainer.timeline, trainer.step, 0, 1, 0)
     trainer.train_step([next(batches) for _ in range(train.gradient_accumulation_steps)])
 
 
@@ -89,7 +90,7 @@ def test_shuffled_labels_are_a_permutation_that_only_training_sees(tmp_path, mon
     assert "shuffle_labels" not in shuffled().data.load_options()
     # What is trained on, and what measures while training.
     trainer = trainer_of(shuffled(seed=5))
-    position, images, labels = next(load_micro_batches(trainer.data, trainer.config.train, 0, 0, 1, 0))
+    position, images, labels = next(load_micro_batches(trainer.data, trainer.timeline, 0, 0, 1, 0))
     indices = [SampleSequence(data, seed=5).index(p) for p in position.tolist()]
     assert torch.equal(images, data.__getitems__(indices)[0]) and torch.equal(labels, seen.labels[indices])
 
@@ -107,16 +108,18 @@ def test_shuffled_labels_are_a_permutation_that_only_training_sees(tmp_path, mon
 
 @pytest.mark.parametrize("processes, accumulation", [(1, 1), (2, 1), (4, 2), (1, 8)])
 def test_parts_cover_a_step(processes, accumulation):
-    config = TrainConfig(batch_size=16, gradient_accumulation_steps=accumulation)
+    config = TrainConfig(batch_size=16)
     ranks = range(processes)
-    covered = [p for rank in ranks for part in micro_batch_positions(config, 5, rank, processes) for p in part]
+    timeline = Timeline.of(config)
+    parts = [part for r in ranks for part in micro_batch_positions(timeline, 5, r, processes, accumulation)]
+    covered = [position for part in parts for position in part]
     assert sorted(covered) == list(range(80, 96))
 
 
 @pytest.mark.parametrize("decay", ["cosine", "constant"])
 def test_learning_rate(decay):
     config = TrainConfig(steps=1000, warmup_steps=100, learning_rate=2.0, lr_schedule=decay)
-    rates = [learning_rate(config, step) for step in range(1000)]
+    rates = [learning_rate(Timeline.of(config), step) for step in range(1000)]
     assert rates[0] == pytest.approx(2.0 / 100) and rates[99] == pytest.approx(2.0)
     assert max(rates) == pytest.approx(2.0)
     if decay == "cosine":

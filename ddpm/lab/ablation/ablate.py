@@ -19,6 +19,7 @@ from ddpm.lab.ablation.evaluation_checks import check_evaluation
 from ddpm.lab.ablation.planned_runs import (
     PlannedRun,
     check_metric,
+    check_unchanged,
     evaluate_command,
     is_finished,
     list_planned_runs,
@@ -122,6 +123,7 @@ def _train_and_evaluate(runs: Sequence[PlannedRun], study: Study, processes: Par
         if broadcast_from_main(processes, partial(is_finished, run, study)):
             continue
         processes.print(f"\n{title} {number} of {len(runs)}: {run.name} ({run.path})", flush=True)
+        on_main(processes, partial(check_unchanged, run))
         problem = _attempt(run, study)
         if isinstance(problem, Diverged):
             processes.print(f"{run.name} diverged: {problem}", flush=True)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddpm.atomic import write_json
+from ddpm.config.changes import CHANGEABLE, READING, differences
 from ddpm.config.commands import EvaluateCommand
-from ddpm.config.sections import Config, SampleConfig, differences
+from ddpm.config.sections import Config, SampleConfig
 from ddpm.config.study import STUDY_METRICS, Study
 from ddpm.config.yaml_files import read_config
 from ddpm.lab.comparison.runs import Evaluation, Run, read_run
+from ddpm.training.continuation import KnownRun
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,24 @@ def record_divergence(path: Path, step: int | None, message: str) -> None:
     """Record that a run diverged; it is not trained again, and counts as diverged."""
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / "diverged.json", {"step": step, "message": message})
+
+
+def check_unchanged(planned: PlannedRun) -> None:
+    """Check that a run that was begun has had the settings of the study at each step.
+
+    Raises:
+        ValueError: if it was continued with other settings by scripts/train.py; names the options and the remedy.
+    """
+    run = KnownRun.read(planned.path)
+    if run is None:
+        return
+    changed = [key for key in differences(run.config, planned.config) if key not in READING]
+    changed += [c["option"] for c in run.facts.get("changes", []) if c["option"] not in CHANGEABLE | READING]
+    if changed:
+        raise ValueError(
+            f"{planned.name}: {planned.path} was continued with settings that are not those of the study: "
+            f"{', '.join(dict.fromkeys(changed))}; move it elsewhere, so that this command trains the run again"
+        )
 
 
 def is_finished(planned: PlannedRun, study: Study) -> bool:

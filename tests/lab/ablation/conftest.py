@@ -40,7 +40,8 @@ def write_training(config: Config, path: Path) -> None:
     (checkpoint / "MANIFEST.json").write_text(json.dumps({"unet/diffusion_pytorch_model.safetensors": weights}))
     (path / "pipeline").mkdir(exist_ok=True)
     (path / "config.yaml").write_text(config.to_yaml())
-    facts = {"data": {"summary": "images", "fingerprint": "d" * 8}, "parameters": 10, "multiply_adds": 20}
+    facts = {"id": "0" * 8, "data": {"summary": "images", "fingerprint": "d" * 8}}
+    facts |= {"parameters": 10, "multiply_adds": 20}
     (path / "run.json").write_text(json.dumps({**facts, "git_commit": "c0ffee", "versions": {"torch": "2"}}))
     (path / "metrics.jsonl").write_text('{"step": 4, "samples": 256, "loss": 0.5}\n')
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -281,3 +282,22 @@ def test_rates_are_not_ranked_by_two_classifiers(
     monkeypatch.setattr(runner, "evaluate", evaluate)
     with pytest.raises(ValueError, match=r"^learning_rates: .*extractor\.digest.*jj.*kk.*DDPM_CACHE"):
         ablate(study(learning_rates=(0.01, 0.001), seeds=(0,)), {}, tmp_path)
+
+
+def test_a_run_that_was_continued_by_hand_is_no_run_of_the_study(
+    workshop: Workshop, study: Callable[..., Study], tmp_path: Path
+) -> None:
+    """Its configuration is that of the study again, but it was not at each step."""
+    ablate(study(seeds=(0, 1)), {}, tmp_path)
+    changed = tmp_path / "plain" / "seed_1"
+    facts = json.loads((changed / "run.json").read_text())
+    changes = [{"step": 3, "option": "sample.steps", "old": 1, "new": 2}]
+    for option in ("train.batch_size", "train.steps"):
+        changes.append({"step": 5, "option": option, "old": 7, "new": 8})
+    shutil.rmtree(changed / "pipeline")         # so that it is begun again
+    (changed / "run.json").write_text(json.dumps(facts | {"changes": changes[:1]}))
+    ablate(study(seeds=(0, 1)), {}, tmp_path)
+    shutil.rmtree(changed / "pipeline")
+    (changed / "run.json").write_text(json.dumps(facts | {"changes": changes}))
+    with pytest.raises(ValueError, match=r"plain, seed 1: .*train\.batch_size, train\.steps; move it elsewhere"):
+        ablate(study(seeds=(0, 1)), {}, tmp_path)

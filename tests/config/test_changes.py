@@ -1,0 +1,105 @@
+"""Which options of a run may change when it continues."""
+
+from typing import Any
+
+import pytest
+
+from ddpm.config.changes import (
+    CHANGEABLE,
+    NAMES_OF_COLUMNS,
+    READING,
+    REASONS,
+    all_differences,
+    check_allowed,
+    differences,
+    fill_nulls,
+    reason_against,
+)
+from ddpm.config.sections import OPTIONS, SECTIONS, Config
+from ddpm.config.values import members
+
+
+def changed(**sections: dict[str, Any]) -> Config:
+    return Config(**{name: section(**sections.get(name, {})) for name, section in SECTIONS.items()})
+
+
+def test_differences() -> None:
+    old = Config()
+    assert differences(old, Config()) == {}
+    new = changed(model={"channels": 64, "norm": "groupnorm"}, train={"batch_size": 8, "steps": 601})
+    assert differences(old, new) == {
+        "model.channels": (old.model.channels, 64), "model.norm": ("adagn", "groupnorm"),
+        "train.batch_size": (old.train.batch_size, 8), "train.steps": (old.train.steps, 601),
+    }
+
+
+def test_options_that_do_not_affect_the_result_may_change() -> None:
+    assert OPTIONS.keys() >= CHANGEABLE
+    new = changed(
+        data={"memory_gb": 1.0, "workers": 0},
+        model={"gradient_checkpointing": True},
+        train={
+            "gradient_accumulation_steps": 2, "checkpoint_every": 1, "keep_checkpoints": 9, "sample_every": 0,
+            "max_skipped": 1, "log_every": 3,
+        },
+        sample={"steps": 3, "guidance_scale": 2.0},
+        evaluation={"every": 10, "count": 20, "extractor": "dinov2", "metric": "accuracy", "steps": 3, "seed": 1},
+        tracking={"wandb": "off"},
+    )
+    assert differences(Config(), new) == {}
+    assert len(all_differences(Config(), new)) == 18
+    # Options that determine the weights may not change: randomness, data, model, objective, optimizer.
+    assert not CHANGEABLE & {"train.seed", "train.batch_size", "train.steps", "data.source", "train.mixed_precision"}
+    assert not [key for key in CHANGEABLE if key.startswith("diffusion.")]
+    assert {key for key in OPTIONS if key.startswith(("evaluation.", "sample.", "tracking."))} <= CHANGEABLE
+
+
+def test_how_images_are_read_is_known_from_their_content() -> None:
+    assert OPTIONS.keys() >= READING >= {"data.source", "data.split", "data.resolution", *NAMES_OF_COLUMNS}
+    assert not READING & CHANGEABLE and "data.horizontal_flip" not in READING
+
+
+def test_null_stands_for_the_value_of_the_run() -> None:
+    nullable = [key for key, kind in OPTIONS.items() if type(None) in members(kind)]
+    run = changed(
+        data={"resolution": 16, "channels": 3, "image_column": "img"}, model={"attention_resolutions": [8]},
+        sample={"guidance_interval": [0.1, 2.0]},
+    )
+    given = Config().with_options(dict.fromkeys(nullable))
+    filled = fill_nulls(given, run)
+    assert (filled.data.resolution, filled.data.channels, filled.model.attention_resolutions) == (16, 3, [8])
+    # Null is a value of its own here: guidance at all sigmas, and columns that are detected.
+    assert filled.sample.guidance_interval is None and filled.data.image_column is None
+    assert differences(run, given).keys() == {"data.image_column"}
+    assert differences(run, Config().with_options({"model.attention_resolutions": [4]})).keys() >= {
+        "model.attention_resolutions"
+    }
+
+
+@pytest.mark.parametrize("key", sorted(OPTIONS.keys() - CHANGEABLE - READING))
+def test_every_other_option_is_allowed_or_has_a_reason_against_it(key: str, refused) -> None:
+    """Architecture, objective and randomness stay; optimization, augmentation and regularization may change."""
+    stays = key.startswith(("model.", "diffusion.")) or key in ("train.seed", "data.shuffle_labels")
+    stays &= key not in (
+        "model.dropout", "diffusion.weighting", "diffusion.timestep_sampler", "diffusion.class_dropout_prob"
+    )
+    assert (reason_against(key) is not None) == stays
+    if stays:
+        with refused("allow_change", key, "--model.pretrained DIR", "--run-dir"):
+            check_allowed([key])
+    else:
+        check_allowed([key])
+
+
+def test_the_null_class_stays() -> None:
+    key = "diffusion.class_dropout_prob"
+    assert reason_against(key, 0.1, 0.2) is None and reason_against(key, 0.1, 0.0) and reason_against(key, 0.0, 0.1)
+
+
+def test_reasons_are_about_options() -> None:
+    assert all(any(key.startswith(prefix) for key in OPTIONS) for prefix in REASONS)
+
+
+def test_an_unknown_option_is_not_allowed(refused) -> None:
+    with refused("train.batchsize", "did you mean train.batch_size?"):
+        check_allowed(["train.batchsize"])

@@ -1,0 +1,412 @@
+"""A run that continues: longer, with other settings, with images that have moved, from its directory alone."""
+
+import json
+import math
+import runpy
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from ddpm.cli.parser import parse_command
+from ddpm.config.commands import TrainCommand
+from ddpm.config.sections import Config, DataConfig, ModelConfig, SampleConfig, TrackingConfig, TrainConfig
+from ddpm.config.yaml_files import read_config
+from ddpm.data import load_data
+from ddpm.diffusion.objective import diffusion_loss
+from ddpm.training.batches import SampleSequence
+from ddpm.training.build import build_schedule, build_unet
+from ddpm.training.continuation import KnownRun
+from ddpm.training.train import train
+from ddpm.training.trainer import Trainer, prepare_inputs
+
+ROOT = Path(__file__).parents[2]
+CONFIG = Config(
+    model=ModelConfig(channels=8, head_channels=8),
+    train=TrainConfig(
+        steps=6, batch_size=8, warmup_steps=3, log_every=2, checkpoint_every=100, sample_every=0, keep_checkpoints=9
+    ),
+    sample=SampleConfig(steps=1, per_class=1),
+    tracking=TrackingConfig(wandb="off"),
+)
+
+
+def with_train(**options: object) -> Config:
+    return replace(CONFIG, train=replace(CONFIG.train, **options))
+
+
+def weights(run: Path, step: int) -> list[dict[str, torch.Tensor]]:
+    """Return the weights, the moments and the averaged weights of a checkpoint."""
+    names = ("training/model", "training/optimizer", "unet/diffusion_pytorch_model")
+    return [load_file(run / "checkpoints" / f"step_{step:08d}" / f"{name}.safetensors") for name in names]
+
+
+def equal(a: list[dict[str, torch.Tensor]], b: list[dict[str, torch.Tensor]]) -> bool:
+    return all(x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x) for x, y in zip(a, b, strict=True))
+
+
+def records(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "images_per_s"} for line in lines]
+
+
+def facts(run: Path) -> dict:
+    return json.loads((run / "run.json").read_text())
+
+
+def parse(*words: str) -> TrainCommand:
+    return parse_command(TrainCommand, "train.py", [str(word) for word in words])
+
+
+def start(*words: str) -> None:
+    """Run the command scripts/train.py in this process."""
+    command = parse(*words)
+    train(command.config, command.directory, command.dry_run, command.allowed)
+
+
+class Killed(Exception):
+    """Stands for SIGKILL: nothing is saved."""
+
+
+@pytest.fixture
+def killed_before(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Start a command that is killed before a step, and then again until the end."""
+
+    def run(step: int, *words: str) -> None:
+        original = Trainer.train_step
+
+        def step_or_die(trainer: Trainer, *args: object) -> bool:
+            if trainer.step == step:
+                raise Killed
+            return original(trainer, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "train_step", step_or_die)
+            with pytest.raises(Killed):
+                start(*words)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a finished run; tests copy it."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    train(CONFIG, run)
+    return run
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def test_the_directory_alone_continues_with_its_own_configuration(run: Path, capsys: pytest.CaptureFixture) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "config.yaml"}
+    assert parse("--run-dir", run).config == CONFIG
+    start("--run-dir", run)
+    assert "complete at step 6" in capsys.readouterr().out
+    # Only the header of config.yaml changes, because the directory was copied.
+    assert {path: path.read_bytes() for path in before} == before
+    assert (run / "config.yaml").read_text().startswith(f"# scripts/train.py --run-dir {run}\n")
+    # Options override the run's configuration, and a file replaces it.
+    sample = SampleConfig(steps=3, per_class=1)
+    assert parse("--run-dir", run, "--sample.steps", "3").config == replace(CONFIG, sample=sample)
+    Path(run.parent / "file.yaml").write_text("model: {channels: 8, head_channels: 8}")
+    assert parse("--run-dir", run, "--config", run.parent / "file.yaml").config == Config(model=CONFIG.model)
+    assert parse("--run-dir", run.parent / "new").config == Config()
+
+
+def test_the_command_in_the_first_line_works(run: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """A name with a space, a quote and a number sign, relative to the working directory."""
+    monkeypatch.chdir(run.parent)
+    named = Path("it's my #1 run")
+    run.rename(named)
+    start("--run-dir", named)
+    (header, *_) = (named / "config.yaml").read_text().splitlines()
+    script, *words = shlex.split(header.removeprefix("# "))
+    assert script == "scripts/train.py"
+    monkeypatch.setattr(sys, "argv", [script, *words, "--dry-run"])
+    capsys.readouterr()
+    runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert "continues from step 6" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [script, *words])
+    runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert "complete at step 6" in capsys.readouterr().out
+
+
+# ----------------------------------------------------------------------------------------------------- longer, and how
+
+
+def reimplemented(rates: list[float], batches: list[int]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Train with the given learning rates and batch sizes without the trainer; return weights and averaged weights."""
+    data = load_data("digits")
+    unet, schedule, sequence = build_unet(CONFIG, data), build_schedule(CONFIG), SampleSequence(data, 0)
+    average = {name: value.clone() for name, value in unet.named_parameters()}
+    optimizer = torch.optim.AdamW(unet.parameters(), betas=(0.9, 0.999), weight_decay=0.0, fused=True)
+    seen = 0
+    for rate, batch in zip(rates, batches, strict=True):
+        optimizer.param_groups[0]["lr"] = rate
+        position, images, labels = sequence.__getitems__(range(seen, seen + batch))
+        seen += batch
+        optimizer.zero_grad()
+        x_0, labels, t, noise = prepare_inputs(position, images, labels, CONFIG, unet.null_label)
+        diffusion_loss(unet.train(), schedule, x_0, labels, t, noise, "v", "uniform").mean().backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        decay = 0.5 ** (batch / min(500_000, 0.05 * seen))
+        average = {n: decay * average[n] + (1 - decay) * value.detach() for n, value in unet.named_parameters()}
+    return dict(unet.state_dict()), average
+
+
+def cosine(step: int, steps: int) -> float:
+    return 3e-3 * math.cos(math.pi / 2 * (step - 3) / (steps - 3)) ** 2
+
+
+FIRST = [1e-3, 2e-3, 3e-3, *(cosine(s, 6) for s in range(3, 6))]
+EXTENDED = [w * cosine(s, 14) for s, w in zip(range(6, 14), [1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1], strict=True)]
+
+
+@pytest.mark.parametrize("batch", [8, 4])
+def test_an_extension_is_what_the_rule_says(batch: int, run: Path, capsys: pytest.CaptureFixture) -> None:
+    change = () if batch == 8 else ("--train.batch_size", batch, "--allow-change", "train.batch_size")
+    start("--run-dir", run, "--train.steps", "14", *change)
+    out = capsys.readouterr().out
+    assert len([line for line in out.splitlines() if line.startswith("train.steps: 6 becomes 14 at step 6")]) == 1
+    assert len([line for line in out.splitlines() if "train.warmup_steps" in line and "cosine" in line]) == 1
+    expected = reimplemented(FIRST + EXTENDED, [8] * 6 + [batch] * 8)
+    trained, _, averaged = weights(run, 14)
+    for found, known in zip((trained, averaged), expected, strict=True):
+        for name in known:
+            # Rounding errors of float32 gradients, which AdamW turns into relative errors of the steps of 3e-3 each.
+            torch.testing.assert_close(found[name], known[name], rtol=1e-4, atol=1e-5)
+    assert [r["samples"] for r in records(run)] == [16, 32, 48, *(48 + batch * s for s in (2, 4, 6, 8))]
+    assert (run / "samples" / "step_00000014.png").is_file() and "complete at step 14" in out
+    exported = load_file(run / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(exported[name], averaged[name]) for name in averaged)
+    assert "steps: 14" in (run / "pipeline" / "README.md").read_text()
+    # What is on disk is never stale, and what happened is recorded.
+    assert read_config(run / "config.yaml").train.steps == 14
+    changes = facts(run)["changes"]
+    assert (changes[0]["step"], changes[0]["option"], changes[0]["old"], changes[0]["new"]) == (6, "train.steps", 6, 14)
+    assert all({"time", "versions", "git_commit"} <= change.keys() for change in changes)
+    assert [change["allow_change"] for change in changes] == [False] if batch == 8 else [False, True]
+
+
+SETTINGS = {
+    "longer": ["--train.steps", "14"],
+    "smaller batches": ["--train.steps", "14", "--train.batch_size", "4", "--allow-change", "train.batch_size"],
+    "two changes": [
+        *("--train.steps", "14", "--train.batch_size", "16", "--train.learning_rate", "1e-3"),
+        *("--allow-change", "train.batch_size, train.learning_rate"),
+    ],
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_killed_extension_equals_the_whole(
+    settings: str, finished: Path, run: Path, tmp_path: Path, killed_before: Callable[..., None]
+) -> None:
+    """Killed before its first checkpoint, and again after it; the same command, and then the directory alone."""
+    whole = shutil.copytree(finished, tmp_path / "whole")
+    start("--run-dir", whole, *SETTINGS[settings], "--train.checkpoint_every", "4")
+    words = ("--run-dir", run, *SETTINGS[settings], "--train.checkpoint_every", "4")
+    killed_before(7, *words)
+    killed_before(10, *words)
+    assert KnownRun.read(run).newest_step() == 8
+    start("--run-dir", run)
+    assert equal(weights(run, 14), weights(whole, 14))
+    assert records(run) == records(whole)
+    assert [c["step"] for c in facts(run)["changes"]] == [6] * len(facts(whole)["changes"])
+
+
+def test_an_unfinished_run_gets_another_length(
+    tmp_path: Path, killed_before: Callable[..., None], refused
+) -> None:
+    run, longer = tmp_path / "run", ("--train.checkpoint_every", "2")
+    (tmp_path / "config.yaml").write_text(CONFIG.to_yaml())
+    killed_before(5, "--config", tmp_path / "config.yaml", "--run-dir", run, *longer)
+    with refused("train.steps", "3", "4", "--run-dir"):
+        start("--run-dir", run, "--train.steps", "3")
+    start("--run-dir", run, "--train.steps", "5")
+    there = FIRST[4]
+    expected = there + (cosine(4, 5) - there) / 3
+    assert records(run)[-1]["step"] == 5 and records(run)[-1]["learning_rate"] == pytest.approx(expected, rel=1e-12)
+    with refused("train.steps", "4", "5", "--run-dir"):
+        start("--run-dir", run, "--train.steps", "4")
+
+
+def test_a_longer_run_at_a_constant_rate_equals_the_whole(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    train(with_train(lr_schedule="constant"), tmp_path / "run")
+    capsys.readouterr()
+    start("--run-dir", tmp_path / "run", "--train.steps", "9")
+    assert "train.learning_rate" not in capsys.readouterr().out
+    train(with_train(lr_schedule="constant", steps=9), tmp_path / "whole")
+    assert equal(weights(tmp_path / "run", 9), weights(tmp_path / "whole", 9))
+
+
+def test_harmless_options_change_and_are_written(run: Path) -> None:
+    guided = ("--sample.guidance_scale", "2", "--sample.guidance_interval", "[0.1,9]")
+    start("--run-dir", run, "--train.log_every", "5", *guided)
+    assert read_config(run / "config.yaml").sample.guidance_interval == [0.1, 9.0]
+    assert read_config(run / "config.yaml").train.log_every == 5
+    assert "guidance_scale: 2.0" in (run / "pipeline" / "README.md").read_text()
+    start("--run-dir", run, "--sample.guidance_interval", "null")
+    assert read_config(run / "config.yaml").sample.guidance_interval is None
+    assert [c["option"] for c in facts(run)["changes"]] == [
+        "train.log_every", "sample.guidance_scale", "sample.guidance_interval", "sample.guidance_interval"
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+
+REFUSED = {
+    "batch size": (
+        ["--train.batch_size", "16"], ("train.batch_size (8 there, 16 now)", "--allow-change train.batch_size"),
+    ),
+    "several": (
+        ["--train.batch_size", "16", "--train.beta2", "0.9"],
+        ("--allow-change train.batch_size,train.beta2", "--run-dir"),
+    ),
+    "one of two": (
+        ["--train.batch_size", "16", "--train.beta2", "0.9", "--allow-change", "train.beta2"],
+        ("--allow-change train.batch_size;",),
+    ),
+    "width": (["--model.channels", "16"], ("model.channels (8 there, 16 now)", "weights", "--model.pretrained DIR")),
+    "seed": (["--train.seed", "1"], ("train.seed (0 there, 1 now)", "--model.pretrained DIR")),
+    "null class": (
+        ["--diffusion.class_dropout_prob", "0", "--allow-change", "diffusion.class_dropout_prob"],
+        ("diffusion.class_dropout_prob (0.1 there, 0.0 now)", "null class"),
+    ),
+    "resolution": (
+        ["--data.resolution", "16"], ("data.resolution", "16x16", "--data.source", "--model.pretrained DIR"),
+    ),
+    "fewer steps": (["--train.steps", "5"], ("train.steps: 5", "6", "--run-dir")),
+    "batch that does not divide": (
+        ["--train.batch_size", "9", "--allow-change", "train.batch_size", "--train.gradient_accumulation_steps", "2"],
+        ("train.batch_size: 9", "8 or 10"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["", "dry"])
+def test_what_a_run_does_not_survive_is_refused(case: str, dry: list[str], run: Path, refused) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    words, parts = REFUSED[case]
+    with refused(*parts):
+        start("--run-dir", run, *words, *dry)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"} == before
+
+
+def test_a_changed_config_file_counts_as_options(run: Path, refused) -> None:
+    """What the weights were trained with is known even if config.yaml was edited."""
+    file = run / "config.yaml"
+    file.write_text(file.read_text().replace("batch_size: 8", "batch_size: 16"))
+    with refused("train.batch_size (8 there, 16 now)"):
+        start("--run-dir", run)
+    file.write_text(file.read_text().replace("batch_size: 16", "batch_size: 8").replace("steps: 6", "steps: 8"))
+    start("--run-dir", run)
+    assert KnownRun.read(run).timeline.segments[-1].step == 6 and facts(run)["changes"][0]["new"] == 8
+
+
+def test_directories_that_are_no_runs(run: Path, tmp_path: Path, refused) -> None:
+    source = ["--data.source", str(pictures(tmp_path / "images"))]
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "study.json").write_text("{}")
+    shutil.copytree(run / "pipeline", tmp_path / "model")
+    cases = {
+        run / "pipeline": ("run_dir", f"--run-dir {run}"),
+        run / "checkpoints" / "step_00000006": ("run_dir", f"--run-dir {run}"),
+        tmp_path / "model": ("run_dir", "pipeline", f"--model.pretrained {tmp_path / 'model'}"),
+        study: ("run_dir", "study", "scripts/ablate.py"),
+        run / "run.json": ("run_dir", "file", "--run-dir"),
+        tmp_path / "images": ("run_dir", f"--data.source {tmp_path / 'images'}"),
+        tmp_path / "images" / "a": ("run_dir", "--data.source"),
+    }
+    for folder, parts in cases.items():
+        with refused(*parts):
+            start("--run-dir", folder)
+    for folder in (tmp_path / "images", tmp_path / "images" / "run"):       # the run would become a class
+        with refused("run_dir", "images", "runs/images"):
+            start("--run-dir", folder, *source)
+    assert not (tmp_path / "images" / "run").exists() and not (tmp_path / "images" / ".lock").exists()
+
+
+# --------------------------------------------------------------------------------------------------------------- images
+
+
+def pictures(folder: Path, number: int = 6, classes: str = "ab") -> Path:
+    for label, name in enumerate(classes):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(number):
+            pixels = np.random.default_rng([label, i]).integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def of_pictures(tmp_path: Path) -> Iterator[Path]:
+    train(replace(CONFIG, data=DataConfig(str(pictures(tmp_path / "images")))), tmp_path / "run")
+    yield tmp_path / "run"
+
+
+def test_images_that_have_moved(of_pictures: Path, tmp_path: Path, refused, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "images").rename(tmp_path / "moved")
+    with refused("data.source", "does not exist", "--data.source NEW"):
+        start("--run-dir", of_pictures)
+    capsys.readouterr()
+    moved = str(tmp_path / "moved")
+    start("--run-dir", of_pictures, "--data.source", moved, "--data.split", "train[:]", "--train.steps", "8")
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.startswith("data.source:") and moved in line]) == 1
+    assert read_config(of_pictures / "config.yaml").data.source == moved
+    assert {c["option"] for c in facts(of_pictures)["changes"]} == {"data.source", "data.split", "train.steps"}
+    start("--run-dir", of_pictures)         # from where they are now
+    # As if they had always been there.
+    train(replace(CONFIG, data=DataConfig(moved)), tmp_path / "other")
+    start("--run-dir", tmp_path / "other", "--train.steps", "8")
+    assert equal(weights(of_pictures, 8), weights(tmp_path / "other", 8))
+
+
+def test_other_images(of_pictures: Path, tmp_path: Path, refused, capsys: pytest.CaptureFixture) -> None:
+    pictures(tmp_path / "images", 7)        # two images are added
+    with refused("data.source", "12 images", "14 images", "--allow-change data.source", "--model.pretrained DIR"):
+        start("--run-dir", of_pictures)
+    start("--run-dir", of_pictures, "--train.steps", "8", "--allow-change", "data.source")
+    change = next(c for c in facts(of_pictures)["changes"] if c["option"] == "data")
+    assert "12 images" in change["old"]["summary"] and "14 images" in change["new"]["summary"] and change["step"] == 6
+    assert facts(of_pictures)["data"] == change["new"]
+    start("--run-dir", of_pictures)
+    pictures(tmp_path / "images", 6, "c")
+    with refused("data.source", "classes new: c", "--model.pretrained DIR"):
+        start("--run-dir", of_pictures, "--allow-change", "data.source")
+
+
+def test_a_dry_run_says_what_would_happen(run: Path, capsys: pytest.CaptureFixture) -> None:
+    before = sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*"))
+    start("--run-dir", run, "--train.steps", "10", "--dry-run")
+    out = capsys.readouterr().out
+    assert "continues from step 6" in out and "4 steps" in out and "train.steps: 6 becomes 10" in out
+    assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")) == before
+    start("--run-dir", run.parent / "none", "--dry-run", "--model.channels", "8", "--model.head_channels", "8")
+    assert "new, in" in capsys.readouterr().out and not (run.parent / "none").exists()
+
+
+def test_periodic_evaluation_goes_on(run: Path) -> None:
+    evaluated = ("--evaluation.every", "4", "--evaluation.count", "230", "--evaluation.steps", "1")
+    start("--run-dir", run, *evaluated)
+    start("--run-dir", run, "--train.steps", "9", "--train.batch_size", "4", "--allow-change", "train.batch_size")
+    found = [(r["step"], r["samples"]) for r in records(run) if "evaluation/settings" in r]
+    assert found == [(6, 48), (8, 56), (9, 60)]
+    facts_of_best = json.loads((run / "best" / "best.json").read_text())
+    assert (facts_of_best["step"], facts_of_best["samples"]) in found

@@ -1,0 +1,98 @@
+"""Positions and learning rates of a run whose settings change, by closed forms."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ddpm.config.sections import TrainConfig
+from ddpm.training.batches import micro_batch_positions
+from ddpm.training.optim import learning_rate
+from ddpm.training.timeline import Timeline
+
+COSINE = TrainConfig(steps=100, warmup_steps=10, learning_rate=2.0, batch_size=8)
+
+
+def timeline(config: TrainConfig, *changes: tuple[int, dict[str, Any]]) -> Timeline:
+    """Return the history of a run that began with `config` and got other options at some steps."""
+    records = []
+    for step, options in changes:
+        for name, new in options.items():
+            records.append({"step": step, "option": f"train.{name}", "old": getattr(config, name), "new": new})
+        config = replace(config, **options)
+    return Timeline.of(config, records)
+
+
+def cosine(step: int, steps: int, peak: float = 2.0, warmup: int = 10) -> float:
+    return peak * math.cos(math.pi / 2 * (step - warmup) / (steps - warmup)) ** 2
+
+
+def test_a_finished_cosine_run_is_extended() -> None:
+    longer = timeline(COSINE, (100, {"steps": 300}))
+    assert [learning_rate(longer, s) for s in range(100)] == [
+        learning_rate(Timeline.of(COSINE), s) for s in range(100)
+    ]
+    for step in range(100, 300):
+        weight = min(1, (step - 99) / 10)           # from 0, where the first schedule ends
+        assert learning_rate(longer, step) == pytest.approx(weight * cosine(step, 300), rel=1e-12)     # float64
+
+
+@pytest.mark.parametrize("steps", [60, 90, 400])
+def test_an_unfinished_cosine_run_gets_another_length(steps: int) -> None:
+    other = timeline(COSINE, (50, {"steps": steps}))
+    before = cosine(50, 100)
+    for step in range(50, steps):
+        weight = min(1, (step - 49) / 10)
+        expected = (1 - weight) * before + weight * cosine(step, steps)
+        assert learning_rate(other, step) == pytest.approx(expected, rel=1e-12)     # float64
+
+
+def test_changes_in_the_middle_of_a_transition() -> None:
+    twice = timeline(COSINE, (100, {"steps": 200}), (104, {"steps": 400, "learning_rate": 1.0, "warmup_steps": 4}))
+    there = 0.5 * cosine(104, 200)                  # half-way: the fifth of ten steps
+    for step in range(104, 400):
+        weight = min(1, (step - 103) / 4)
+        expected = (1 - weight) * there + weight * cosine(step, 400, 1.0, 4)
+        assert learning_rate(twice, step) == pytest.approx(expected, rel=1e-12)     # float64
+
+
+def test_no_warmup_is_a_jump() -> None:
+    jump = timeline(replace(COSINE, warmup_steps=0), (100, {"steps": 200}))
+    assert learning_rate(jump, 100) == pytest.approx(cosine(100, 200, warmup=0), rel=1e-12)
+
+
+def test_a_longer_run_at_a_constant_rate_is_as_if_longer_from_the_start() -> None:
+    constant = replace(COSINE, lr_schedule="constant")
+    longer, whole = timeline(constant, (100, {"steps": 300})), Timeline.of(replace(constant, steps=300))
+    assert [learning_rate(longer, s) for s in range(300)] == [learning_rate(whole, s) for s in range(300)]
+    lower = timeline(constant, (100, {"steps": 300, "learning_rate": 1.0}))
+    assert [learning_rate(lower, s) for s in (99, 100, 104, 109, 299)] == pytest.approx([2.0, 1.9, 1.5, 1.0, 1.0])
+
+
+def test_changes_that_were_taken_back_before_a_step_leave_no_trace() -> None:
+    there_and_back = timeline(COSINE, (50, {"steps": 400}), (50, {"steps": 100}))
+    assert [learning_rate(there_and_back, s) for s in range(100)] == [
+        learning_rate(Timeline.of(COSINE), s) for s in range(100)
+    ]
+    early = timeline(COSINE, (0, {"steps": 50, "batch_size": 4}))
+    assert early == Timeline.of(replace(COSINE, steps=50, batch_size=4))
+
+
+def test_other_options_do_not_touch_the_rate() -> None:
+    other = timeline(COSINE, (30, {"batch_size": 3, "weight_decay": 0.1, "log_every": 1}))
+    assert [learning_rate(other, s) for s in range(100)] == [learning_rate(Timeline.of(COSINE), s) for s in range(100)]
+
+
+@pytest.mark.parametrize(("processes", "micro_batches"), [(1, 1), (2, 1), (2, 2), (1, 4)])
+def test_no_position_is_used_twice_or_left_out(processes: int, micro_batches: int) -> None:
+    """Batches of 8, of 16 from step 5 on, and of 4 from step 7 on, whoever works on them."""
+    history = timeline(COSINE, (5, {"batch_size": 16}), (7, {"batch_size": 4}))
+    used = []
+    for step in range(10):
+        parts = [micro_batch_positions(history, step, rank, processes, micro_batches) for rank in range(processes)]
+        of_step = [position for part in parts for micro_batch in part for position in micro_batch]
+        assert len(of_step) == history.batch_size(step) == [8, 8, 8, 8, 8, 16, 16, 4, 4, 4][step]
+        assert history.position(step) == len(used)
+        used += of_step
+    assert used == list(range(8 * 5 + 16 * 2 + 4 * 3))
