@@ -7,6 +7,7 @@ The docstrings are the help texts of the options, and the types of the fields de
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -38,11 +39,17 @@ class DataConfig(CheckedOptions, section="data"):
 
     Args:
         source: `digits` (from scikit-learn), a folder with one subfolder per class, a parquet file or a folder of
-            them, an .npz file, or any path or hub name that `datasets.load_dataset` accepts.
+            them, an .npz or .npy file, or any path or hub name that `datasets.load_dataset` accepts.
         split: split of the source, or a slice of one, such as train[:1500], train[-500:] or train[10%:20%].
-        resolution: height and width in pixels, to which images are resized and center-cropped; null selects the
-            shorter side of the first image.
-        channels: 1 for grayscale or 3 for RGB; null keeps the channels of the images.
+        resolution: height and width in pixels, to which images are resized; null selects the largest square that fits
+            in nine of ten images, rounded down to a multiple of 4, from 4 to 64.
+        channels: 1 for grayscale, 3 for RGB, 2 or 4 for the same with alpha, or the number of channels of the arrays;
+            null selects RGB if any image has color, or the channels of the arrays.
+        intensity: values [low, high] of the images that become black and white, such as [-1000, 1000]; values outside
+            are clipped. null keeps values with 8 bits, and scales others by one range for all images.
+        fit: how images become squares. `crop` keeps the center, `pad` adds black, and `stretch` changes the aspect
+            ratio.
+        frames: whether the first frame or all frames of an animation or of a file with several pages are images.
         image_column: name of the column of images; null detects it.
         label_column: name of the column of labels; null detects it.
         on_bad_image: whether an unreadable image is an error or is skipped.
@@ -57,7 +64,16 @@ class DataConfig(CheckedOptions, section="data"):
     source: str = "digits"
     split: str = "train"
     resolution: PositiveInt | None = None
-    channels: Annotated[int, Range("1, 3, null", lambda value: value in (1, 3))] | None = None
+    channels: PositiveInt | None = None
+    intensity: (
+        Annotated[
+            list[float],
+            Range("[low, high] with low < high", lambda value: len(value) == 2 and -inf < value[0] < value[1] < inf),
+        ]
+        | None
+    ) = None
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    frames: Literal["first", "all"] = "first"
     image_column: str | None = None
     label_column: str | None = None
     on_bad_image: Literal["error", "skip"] = "error"

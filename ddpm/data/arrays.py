@@ -1,18 +1,18 @@
-"""Images in an .npz as numpy.savez writes it: from this package, ADM's scripts, or any other source."""
+"""Images in an .npz or .npy as numpy writes it: from this package, ADM's scripts, or any other source."""
 
 import struct
 import zipfile
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+import torch
 
-from ddpm.data.decode import UnreadableImage, unreadable_if_it_fails
+from ddpm.data.decode import Picture, UnreadableImage, unreadable_if_it_fails
 from ddpm.data.labels import encode_labels
-from ddpm.data.records import ArrayPictures, Pictures, Records, check_split
+from ddpm.data.records import ArrayPictures, Pictures, Records, as_picture, check_split
 
 # in order of preference: the names of this package, and the defaults of savez
 IMAGES = ("images", "arr_0")
@@ -21,24 +21,26 @@ CLASS_NAMES = "class_names"
 
 
 @dataclass(frozen=True)
-class NpzPictures(Pictures):
-    """Pictures in an uncompressed array of an archive, read from the file one by one.
+class StoredPictures(Pictures):
+    """Pictures in an uncompressed array of a file, read from it one by one.
 
     Attributes:
-        path: of the archive.
+        path: of the file.
         offset: position of the array's first value in the file, in bytes.
-        shape: (N, H, W) for gray pictures, or (N, H, W, 3) for RGB.
+        shape: (N, H, W) for gray pictures, or (N, H, W, C).
+        dtype: of the values, as numpy writes it, such as `<u2`.
     """
 
     path: str
     offset: int
     shape: tuple[int, ...]
+    dtype: str = "|u1"
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def read(self, index: int) -> bytes:
-        size = prod(self.shape[1:])
+        size = prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
         with unreadable_if_it_fails(), open(self.path, "rb") as file:
             file.seek(self.offset + index * size)
             values = file.read(size)
@@ -46,8 +48,8 @@ class NpzPictures(Pictures):
             raise UnreadableImage("the file is truncated")
         return values
 
-    def open(self, index: int) -> Image.Image:
-        return Image.fromarray(np.frombuffer(self.read(index), np.uint8).reshape(self.shape[1:]))
+    def open(self, index: int) -> Picture:
+        return as_picture(np.frombuffer(self.read(index), self.dtype).reshape(self.shape[1:]))
 
 
 class Arrays(NamedTuple):
@@ -72,16 +74,17 @@ class _Header(NamedTuple):
 
 
 def open_npz(path: Path) -> Arrays:
-    """Open an .npz: images uint8 (N, H, W, C) as `images` or `arr_0`, and labels (N,) as `labels` or `arr_1`.
+    """Open an .npz: images (N, H, W, C) as `images` or `arr_0`, and labels (N,) as `labels` or `arr_1`.
 
-    Gray images may be (N, H, W). An array `class_names` gives the names of the ids. Other arrays are ignored.
+    Images have any number of channels and any real type. Gray images may be (N, H, W). An array `class_names` gives the
+    names of the ids. Other arrays are ignored.
 
     Raises:
         ValueError: if it is not an .npz, or its arrays have another type or shape; names the path.
     """
     try:
         with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as arrays:
-            headers = {name.removesuffix(".npy"): _read_header(archive, name) for name in archive.namelist()}
+            headers = {name.removesuffix(".npy"): _member_header(archive, name) for name in archive.namelist()}
             found = next((name for name in IMAGES if name in headers), None)
             if found is None:
                 there = ", ".join(f"{name} {header.shape}" for name, header in headers.items())
@@ -94,7 +97,7 @@ def open_npz(path: Path) -> Arrays:
             names = [str(name) for name in arrays[CLASS_NAMES].flatten()] if CLASS_NAMES in headers else None
             begin = _first_value(path, archive.getinfo(f"{found}.npy"), headers[found])
             if begin is not None:
-                return Arrays(NpzPictures(str(path), begin, shape), labels, names)
+                return Arrays(StoredPictures(str(path), begin, shape, headers[found].dtype.str), labels, names)
             return Arrays(ArrayPictures(np.ascontiguousarray(arrays[found]).reshape(shape)), labels, names)
     except (OSError, ValueError, EOFError, struct.error, zipfile.BadZipFile, NotImplementedError) as problem:
         raise ValueError(f"{path}: not an .npz of images: {' '.join(str(problem).split())}") from problem
@@ -117,23 +120,54 @@ def load_npz(source: str, split: str, image_column: str | None, label_column: st
     return Records(arrays.pictures, labels, class_names)
 
 
-def _read_header(archive: zipfile.ZipFile, name: str) -> _Header:
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+def load_npy(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
+    """Return the images of an .npy without labels, which is the split `train`: (N, H, W, C), or (N, H, W) if gray.
+
+    Raises:
+        ValueError: if the file cannot be read.
+    """
+    check_split(source, split, ["train"])
+    try:
+        with open(source, "rb") as file:
+            header = _read_header(file)
+        shape = _image_shape("the array", header)
+        pictures: Pictures
+        if header.fortran_order:
+            pictures = ArrayPictures(np.ascontiguousarray(np.load(source, allow_pickle=False)).reshape(shape))
+        else:
+            pictures = StoredPictures(source, header.size, shape, header.dtype.str)
+    except (OSError, ValueError, EOFError) as problem:
+        message = f"data.source: {source}: not an .npy of images: {' '.join(str(problem).split())}"
+        raise ValueError(message) from problem
+    return Records(pictures, torch.zeros(len(pictures), dtype=torch.int64), ())
+
+
+def _member_header(archive: zipfile.ZipFile, name: str) -> _Header:
     with archive.open(name) as member:
-        version = np.lib.format.read_magic(member)
-        if version not in readers:
-            raise ValueError(f"array format version {version} is not supported")
-        return _Header(*readers[version](member), member.tell())
+        return _read_header(member)
+
+
+def _read_header(file: IO[bytes]) -> _Header:
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"array format version {version} is not supported")
+    return _Header(*readers[version](file), file.tell())
 
 
 def _image_shape(name: str, header: _Header) -> tuple[int, ...]:
-    """Return (N, H, W) for gray images or (N, H, W, 3) for RGB, if type and shape are allowed."""
-    if header.dtype != np.uint8:
-        raise ValueError(f"{name} is {header.dtype}; allowed is uint8 from 0 to 255: scale, round and convert")
+    """Return (N, H, W) for gray images or (N, H, W, C), if type and shape are allowed."""
+    if header.dtype.kind not in "buif":
+        raise ValueError(f"{name} is {header.dtype}; allowed are integers, floats and truth values")
     shape = header.shape[:3] if header.shape[3:] == (1,) else header.shape
-    if not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
-        last = "; channels come last, transpose(0, 2, 3, 1)" * (len(shape) == 4 and shape[1] in (1, 3))
-        raise ValueError(f"{name} has shape {header.shape}; allowed: (N, H, W, 3) RGB, (N, H, W, 1) gray{last}")
+    allowed = "allowed: (N, H, W, C) with C channels, (N, H, W) gray"
+    if len(shape) == 3 and shape[2] in (3, 4) and shape[1] > 4:
+        raise ValueError(f"{name} has shape {header.shape}, as a single image; {allowed}: stack the images")
+    if len(shape) not in (3, 4):
+        raise ValueError(f"{name} has shape {header.shape}; {allowed}")
+    if len(shape) == 4 and shape[1] < min(shape[2:]):
+        last = "channels come last, transpose(0, 2, 3, 1)"
+        raise ValueError(f"{name} has shape {header.shape}, as with channels first; {allowed}; {last}")
     if 0 in shape:
         raise ValueError(f"{name} has shape {header.shape}; it contains no images")
     return shape

@@ -3,15 +3,51 @@
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
-MODES = {1: "L", 3: "RGB"}
+from ddpm.data.fits import FITS
+
+# An image of Pillow, or values (H, W) or (H, W, C) that Pillow has no mode for; their channels are all alike, so that
+# the last of four is not alpha.
+Picture = Image.Image | np.ndarray
+Window = tuple[float, float]    # the values that become 0 and 255
+
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+SAMPLES_PER_PIXEL, PHOTOMETRIC, CMYK = 277, 262, 5      # tags of TIFF, and a value of the second
+MAX_TIFF_CHANNELS = 4           # Pillow drops the channels of a TIFF beyond these
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """What every picture of a source is converted to.
+
+    Attributes:
+        resolution: height and width in pixels.
+        channels: 1 (luma), 3 (RGB), 2 or 4 (with alpha), or as many as the arrays have that the pictures come from.
+        fit: entry of `FITS`.
+        intensity: scale of values with more than 8 bits; None if no picture has them.
+        intensity_8_bit: scale of values with 8 bits; None to keep them.
+    """
+
+    resolution: int
+    channels: int
+    fit: str = "crop"
+    intensity: Window | None = None
+    intensity_8_bit: Window | None = None
 
 
 class UnreadableImage(ValueError):
     """An image that cannot be decoded; the message is the reason, without the location."""
+
+
+class UnsuitableFormat(UnreadableImage):
+    """An image that cannot be converted to the given format, as it has other channels, or values without a scale."""
 
 
 @contextmanager
@@ -27,81 +63,119 @@ def unreadable_if_it_fails() -> Iterator[None]:
         raise UnreadableImage(" ".join(str(error).split())) from error
 
 
+def open_picture(file: IO[bytes]) -> Image.Image:
+    """Open an image file; only its header is read.
+
+    Raises:
+        UnreadableImage: if Pillow cannot open it, or only without some of its channels.
+    """
+    remedy = "save the images as an array in an .npz or .npy"
+    with unreadable_if_it_fails():
+        try:
+            image: Image.Image = Image.open(file)
+        except Image.UnidentifiedImageError:
+            file.seek(0)
+            if file.read(4) in TIFF_STARTS:
+                reason = f"a TIFF that Pillow cannot open, as with more than {MAX_TIFF_CHANNELS} channels"
+                raise UnreadableImage(f"{reason}; {remedy}") from None
+            raise
+        if isinstance(image, TiffImageFile):
+            samples = image.tag_v2.get(SAMPLES_PER_PIXEL, 1)
+            if samples > MAX_TIFF_CHANNELS and image.tag_v2.get(PHOTOMETRIC) != CMYK:       # CMYK with alpha has five
+                reason = f"a TIFF with {samples} channels, of which Pillow reads at most {MAX_TIFF_CHANNELS}"
+                raise UnreadableImage(f"{reason}; {remedy}")
+        return image
+
+
 def is_gray(image: Image.Image) -> bool:
     """Return whether `image` has brightness only, at any bit depth, with or without transparency."""
     if image.mode == "P":
         palette = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
         return bool((palette == palette[:, :1]).all())
-    return image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")
+    return image.mode in ("1", "L", "LA", "La") or is_deep(image)
 
 
-def to_pixels(image: Image.Image, resolution: int, channels: int) -> np.ndarray:
-    """Return `image` upright, center-cropped to a square and resized.
+def is_deep(image: Image.Image) -> bool:
+    """Return whether `image` is gray with more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
-    The EXIF orientation is applied. Transparent pixels are composited over white, because cut-outs and drawings are
-    made for a white page, and because the color stored under full transparency is arbitrary, usually black. The
-    central square is resized with an antialiased bicubic filter; images of the right size are unchanged. Depths above 8
-    bits are scaled, not clipped: see `_to_8_bits`.
+
+def to_pixels(picture: Picture, target: PixelFormat) -> np.ndarray:
+    """Return `picture` upright, as a square of the target's size and channels.
+
+    The EXIF orientation is applied. Transparent pixels are composited over white unless alpha is kept, because cut-outs
+    and drawings are made for a white page, and because the color stored under full transparency is arbitrary, usually
+    black. Values with more than 8 bits are scaled by the target's window, which is the same for all pictures of a
+    source. Pictures of the right size are not resized; others are, with an antialiased bicubic filter.
 
     Args:
-        image: a picture of any Pillow mode.
-        resolution: side of the result in pixels.
-        channels: 1 (luma) or 3 (RGB).
+        picture: an image of any Pillow mode, or an array.
+        target: the result's size, channels and scale.
 
     Returns:
         uint8 (channels, resolution, resolution), contiguous.
 
     Raises:
-        UnreadableImage: if the file is truncated or malformed, or the scale of its values is unknown.
+        UnreadableImage: if the file is truncated or malformed, its values are not finite, or it does not have the
+            target's channels.
     """
     with unreadable_if_it_fails():
-        # checked first because most images have no EXIF data, and transposing copies them
-        if image.getexif():
-            image = ImageOps.exif_transpose(image)
-        image = _square(_flatten(image, MODES[channels]), resolution)
-    pixels = np.array(image)  # a copy, because torch requires writable memory
-    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        if isinstance(picture, Image.Image):
+            # checked first because most images have no EXIF data, and transposing copies them
+            if picture.getexif():
+                picture = ImageOps.exif_transpose(picture)
+            if is_deep(picture) or (picture.mode == "RGBX" and target.channels == 4):
+                picture = np.asarray(picture)
+        layers = _from_array(picture, target) if isinstance(picture, np.ndarray) else [_flatten(picture, target)]
+        fit = FITS[target.fit]
+        arrays = [np.atleast_3d(np.array(fit(layer, target.resolution))) for layer in layers]
+    return np.ascontiguousarray(np.concatenate(arrays, axis=2).transpose(2, 0, 1))
 
 
-def _flatten(image: Image.Image, mode: str) -> Image.Image:
-    """Return `image` in `mode` (L or RGB), with 8 bits and without transparency."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = Image.fromarray(_to_8_bits(np.asarray(image), image.mode))
-    elif image.has_transparency_data:
+def scale(values: np.ndarray, window: Window) -> np.ndarray:
+    """Map a window of values linearly to 0..255, as uint8; values outside are clipped."""
+    low, high = window
+    return np.rint(np.clip((values.astype(np.float64) - low) * (255 / (high - low)), 0, 255)).astype(np.uint8)
+
+
+def check_finite(values: np.ndarray) -> None:
+    """Raise UnreadableImage if values are infinite or not numbers."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise UnreadableImage("it contains values that are infinite or not a number (NaN)")
+
+
+def _from_array(values: np.ndarray, target: PixelFormat) -> list[Image.Image]:
+    """Return the values with 8 bits as one image in the target's mode, or as one gray image per channel."""
+    check_finite(values)
+    if values.dtype != np.uint8:
+        if target.intensity is None:
+            reason = "it has more than 8 bits, which other images do not have"
+            raise UnsuitableFormat(f"{reason}; set data.intensity to [low, high]")
+        values = scale(values, target.intensity)
+    elif target.intensity_8_bit is not None:
+        values = scale(values, target.intensity_8_bit)
+    channels = 1 if values.ndim == 2 else values.shape[2]
+    if channels in (1, 3) and target.channels in MODES:
+        return [Image.fromarray(values).convert(MODES[target.channels])]
+    if channels != target.channels:
+        raise UnsuitableFormat(f"it has {channels} channels, and data.channels is {target.channels}")
+    return [Image.fromarray(np.ascontiguousarray(values[..., channel])) for channel in range(channels)]
+
+
+def _flatten(image: Image.Image, target: PixelFormat) -> Image.Image:
+    """Return an image of 8 bits in the target's mode."""
+    if target.channels not in MODES:
+        raise UnsuitableFormat(f"it has {len(image.getbands())} channels, and data.channels is {target.channels}")
+    mode = MODES[target.channels]
+    if image.has_transparency_data:
         image = image.convert("RGBA")
+    elif image.mode not in ("L", "RGB"):
+        image = image.convert("RGB" if image.mode == "P" or target.channels > 2 else "L")
+    if target.intensity_8_bit is not None:
+        table = scale(np.arange(256), target.intensity_8_bit).tolist()
+        colors = len(image.getbands()) - (image.mode == "RGBA")
+        image = image.point(table * colors + list(range(256)) * (image.mode == "RGBA"))
+    if image.mode == "RGBA" and not mode.endswith("A"):
         page = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(page, image).convert("RGB")
-    elif image.mode == "P":
-        image = image.convert("RGB")
     return image if image.mode == mode else image.convert(mode)
-
-
-def _to_8_bits(values: np.ndarray, mode: str) -> np.ndarray:
-    """Convert gray values of any depth to uint8.
-
-    `I;16*` holds 0..65535. `I` (32 bits) and `F` (float) have no defined scale, so it is inferred from the image: `I`
-    is 0..255 if no value exceeds 255, otherwise 0..65535; `F` is 0..1 if no value exceeds 1, otherwise 0..255.
-
-    Raises:
-        UnreadableImage: if values are not finite, negative, or beyond these ranges.
-    """
-    values = values.astype(np.float64)
-    low, high = values.min(), values.max()
-    if mode.startswith("I;16"):
-        limit = 65535
-    elif mode == "I":
-        limit = 255 if high <= 255 else 65535
-    else:
-        limit = 1 if high <= 1 else 255
-    if not (low >= 0 and high <= limit):  # also true for NaN
-        raise UnreadableImage(f"mode {mode} with values {low:g} to {high:g}; allowed are 0 to {limit}")
-    return np.rint(values * (255 / limit)).astype(np.uint8)
-
-
-def _square(image: Image.Image, resolution: int) -> Image.Image:
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    if width != height:
-        image = image.crop((left, top, left + side, top + side))
-    return image if side == resolution else image.resize((resolution, resolution), Image.Resampling.BICUBIC)

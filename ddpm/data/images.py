@@ -1,15 +1,16 @@
 """ImageData: labeled images as tensors, in memory or decoded on access."""
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from ddpm.data.decode import to_pixels
+from ddpm.data.decode import PixelFormat, Window, to_pixels
 from ddpm.data.records import Pictures, located
 from ddpm.data.slices import Part
+from ddpm.data.survey import Survey
 
 
 @dataclass(eq=False)
@@ -21,10 +22,15 @@ class ImageData:
         labels: int64 (N,), in 0..K-1.
         class_names: K names.
         skipped: number of unreadable images that were omitted.
-        fingerprint: hexadecimal digest of the content: stored bytes, labels, class names, split, resolution and
-            channels. It does not depend on the machine or the location of the data. Of more than 65,536 images, that
-            many are read for it, evenly spaced.
+        fingerprint: hexadecimal digest of the content: stored bytes, labels, class names, split, resolution, channels,
+            and other options that change pixels. It does not depend on the machine or the location of the data. Of
+            more than 65,536 images, that many are read for it, evenly spaced.
         part: the rows of the source's split, including unreadable ones; None if unknown.
+        format: what the pictures are converted to; None if unknown.
+        survey: what the pictures are like; None if unknown.
+        frames: which frames of the files are images: `first` or `all`.
+        ignored: reason -> number of files that are not read as images.
+        notes: decisions about the data that its owner should know, one sentence each.
     """
 
     pixels: "Tensor | OnDemand"
@@ -34,16 +40,26 @@ class ImageData:
     skipped: int = 0
     fingerprint: str = ""
     part: Part | None = None
+    format: PixelFormat | None = None
+    survey: Survey | None = None
+    frames: str = "first"
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
-        """1 or 3."""
+        """C: 1 for gray, 3 for RGB, or another number."""
         return self.pixels.shape[1]
 
     @property
     def resolution(self) -> int:
         """Height and width in pixels."""
         return self.pixels.shape[2]
+
+    @property
+    def intensity(self) -> Window | None:
+        """The values of the pictures that are 0 and 255 here; None for pictures of 8 bits that are not scaled."""
+        return None if self.format is None else self.format.intensity_8_bit or self.format.intensity
 
     @property
     def num_classes(self) -> int:
@@ -99,28 +115,22 @@ class OnDemand:
     Attributes:
         pictures: all pictures of the source.
         rows: int64 (N,), the rows that are used.
-        channels: 1 or 3.
-        resolution: height and width in pixels.
+        format: what they are converted to.
     """
 
     pictures: Pictures
     rows: Tensor
-    channels: int
-    resolution: int
+    format: PixelFormat
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(N, C, H, W)."""
-        return len(self.rows), self.channels, self.resolution, self.resolution
+        return len(self.rows), self.format.channels, self.format.resolution, self.format.resolution
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         """Return uint8 (B, C, H, W) for int64 indices (B,); raise `ValueError` for an unreadable image."""
         batch = torch.empty(len(indices), *self.shape[1:], dtype=torch.uint8)
         for position, row in enumerate(self.rows[indices].tolist()):
-            batch[position] = self.decode(row)
+            with located(self.pictures, row):
+                batch[position] = torch.from_numpy(to_pixels(self.pictures.open(row), self.format))
         return batch
-
-    def decode(self, row: int) -> Tensor:
-        """Return uint8 (C, H, W) for a row of the source; raise `UnreadableImage` on failure."""
-        with located(self.pictures, row):
-            return torch.from_numpy(to_pixels(self.pictures.open(row), self.resolution, self.channels))

@@ -3,24 +3,27 @@
 import hashlib
 import json
 import math
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
-from ddpm.data.decode import UnreadableImage, is_gray, unreadable_if_it_fails
+from ddpm.data.decisions import Asked, has_usual_scale
+from ddpm.data.decode import PixelFormat, UnreadableImage, Window
+from ddpm.data.fits import FITS
+from ddpm.data.frames import FRAMES, expand_frames
 from ddpm.data.images import ImageData, OnDemand
+from ddpm.data.notes import count_classes, describe_balance, describe_brightness, describe_decisions
+from ddpm.data.reading import evenly_spaced, read_pictures
 from ddpm.data.records import Pictures, located
 from ddpm.data.slices import parse_split
 from ddpm.data.sources import load_records
+from ddpm.data.survey import Survey
 from ddpm.names import lookup
 
 ON_BAD_IMAGE = {"error": False, "skip": True}  # whether to omit the image
-_CHUNK = 256  # images per task of the thread pool, enough to hide its overhead
 MAX_HASHED = 65_536  # maximum number of images read for the fingerprint, evenly spaced
+BRIGHTNESS_IMAGES = 256  # that are decoded to find the brightest value, if they are not in memory
 
 
 def load_data(
@@ -31,25 +34,38 @@ def load_data(
     image_column: str | None = None,
     label_column: str | None = None,
     channels: int | None = None,
+    intensity: Sequence[float] | None = None,
+    fit: str = "crop",
+    frames: str = "first",
+    deep_intensity: Window | None = None,
     on_bad_image: str = "error",
     memory_gb: float = 4.0,
 ) -> ImageData:
     """Return the labeled images of a source: upright, square, and of equal size and channels.
 
-    The shorter side becomes `resolution` (antialiased), and the center is kept. Images are decoded once into memory if
-    they fit, otherwise on access. With `skip` all images are decoded once at the beginning in either case, because
-    omitting an image later would shift the indices of the others.
+    How pictures become pixels is decided from all pictures of the split, so that their order does not matter. Images
+    are decoded once into memory if they fit, otherwise on access. With `skip` all images are decoded once at the
+    beginning in either case, because omitting an image later would shift the indices of the others.
 
     Args:
         source: `digits`; a folder of class folders, or of splits with class folders; a parquet file, or a folder of
-            them; an .npz; a folder written by `save_to_disk`; or the name of a dataset on the Hugging Face Hub.
-        resolution: height and width in pixels, 1 or more; None for the shorter side of the first image.
+            them; an .npz or .npy; a folder written by `save_to_disk`; or the name of a dataset on the Hugging Face Hub.
+        resolution: height and width in pixels, 1 or more; None for the side of the largest square that
+            fits in nine of ten images, rounded down to a multiple of 4, from 4 to 64.
         split: the split to read. A single file, and a folder without splits, is `train`. Rows are selected as in
             `train[:1500]`, `train[-500:]` or `train[10%:20%]`, in the order of the source; classes are those of the
             whole split.
         image_column: the column of images; None to infer it.
         label_column: the column of labels (ids or names); None to infer it.
-        channels: 1 (gray) or 3 (RGB); None for 1 if the first image is gray, otherwise 3.
+        channels: 1 (gray), 3 (RGB), 2 or 4 (the same with alpha, which otherwise is composited over white), or the
+            number that arrays have; None for 3 if any image has color, otherwise 1, or for the number of arrays.
+        intensity: the values [low, high] that become 0 and 255; others are clipped. None keeps values with 8 bits, and
+            scales others by one range for all images: the bit depth in use for integers (0 to 255, 1023, 4095, 16383
+            or 65535), otherwise from the lowest to the highest value.
+        fit: how images become squares: `crop` (the center), `pad` (with black) or `stretch`.
+        frames: of animations and files with several pages: `first`, or `all` as one image each.
+        deep_intensity: scale of values with more than 8 bits in place of the derived one, as for images that are
+            compared with those of another source.
         on_bad_image: `error`, or `skip` to omit and count unreadable images.
         memory_gb: maximum size of images in memory, in 1e9 bytes of uint8 pixels; above 0.
 
@@ -59,106 +75,92 @@ def load_data(
     """
     if resolution is not None and resolution < 1:
         raise ValueError(f"data.resolution: {resolution} is out of range; allowed: 1 or more pixels")
-    if channels not in (None, 1, 3):
-        raise ValueError(f"data.channels: {channels} is not one of 1 (gray), 3 (RGB)")
+    if channels is not None and channels < 1:
+        raise ValueError(f"data.channels: {channels} is out of range; allowed: 1 or more")
+    if intensity is not None and not (len(intensity) == 2 and -math.inf < intensity[0] < intensity[1] < math.inf):
+        raise ValueError(f"data.intensity: {list(intensity)} is out of range; allowed: [low, high] with low < high")
     if not memory_gb > 0:
         raise ValueError(f"data.memory_gb: {memory_gb} is out of range; allowed: above 0")
     skip = lookup(ON_BAD_IMAGE, on_bad_image, "data.on_bad_image")
+    each_frame = lookup(FRAMES, frames, "data.frames")
+    lookup(FITS, fit, "data.fit")
+    window = None if intensity is None else (float(intensity[0]), float(intensity[1]))
 
     asked = parse_split(split)
     records = load_records(source, asked.split, image_column, label_column)
     part = asked.part(len(records.labels))
     labels = records.labels[part.start : part.stop]
-    if len(labels.unique()) < 2:
+    if records.class_names and len(labels.unique()) < 2:
         raise ValueError(
             f"data.split: all images of {split!r} have class {records.class_names[int(labels[0])]!r}; a "
             "class-conditional model needs two classes"
         )
-    rows = torch.arange(part.start, part.stop)
-    first = _first_image(records.pictures, rows, source, skip)
-    store = OnDemand(
-        records.pictures,
-        rows=rows,
-        channels=channels or (1 if is_gray(first) else 3),
-        resolution=resolution or min(first.size),
-    )
-    fits = math.prod(store.shape) <= memory_gb * 1e9
-    pixels = torch.empty(store.shape, dtype=torch.uint8) if fits else None
-    bad = _decode_all(store, pixels, skip) if fits or skip else []
-    if len(bad) == len(store.rows):
-        raise _all_bad(source, len(bad))
+    files = rows = torch.arange(part.start, part.stop)      # the file of each image, and its row in `pictures`
+    pictures, notes = records.pictures, list(records.notes)
+    expanded = expand_frames(pictures, rows) if each_frame else None
+    if expanded is not None:
+        pictures, rows = expanded, torch.arange(len(expanded))
+        files = torch.tensor([file for file, _ in expanded.frames])
+        labels = records.labels[files]
+        notes.append(f"the {part.stop - part.start:,} files have {len(rows):,} frames or pages; each is an image")
 
+    options = Asked(resolution, channels, window, deep_intensity, fit)
+    survey, target, pixels, bad = read_pictures(source, pictures, rows, options, skip, memory_gb * 1e9)
     if bad:
         good = torch.ones(len(rows), dtype=torch.bool)
         good[bad] = False
-        rows, labels = rows[good], labels[good]
+        rows, files, labels = rows[good], files[good], labels[good]
         pixels = None if pixels is None else pixels[good]
-    store = replace(store, rows=rows)
-    identity = {"split": str(part), "classes": records.class_names, "size": [store.channels, store.resolution]}
+    store = OnDemand(pictures, rows, target)
+    notes += describe_decisions(survey, options, target)
+    notes += describe_brightness(_some_pixels(store) if pixels is None else pixels, target)
+    notes += describe_balance(count_classes(labels, len(records.class_names)), records.class_names)
+    identity = {"split": str(part), "classes": records.class_names} | _identify_pixels(survey, target)
+    if expanded is not None:
+        identity["frames"] = "all"
     return ImageData(
         store if pixels is None else pixels,
         labels,
         records.class_names,
         skipped=len(bad),
-        fingerprint=_fingerprint(identity, labels, store),
+        fingerprint=_fingerprint(identity, labels, records.pictures, files),
         part=part,
+        format=target,
+        survey=survey,
+        frames=frames,
+        ignored=records.ignored,
+        notes=tuple(notes),
     )
 
 
-def _first_image(pictures: Pictures, rows: torch.Tensor, source: str, skip: bool) -> Image.Image:
-    """Return the first image, or the first readable one with `skip`; it determines size and channels by default."""
-    for row in rows.tolist():
+def _identify_pixels(survey: Survey, target: PixelFormat) -> dict[str, Any]:
+    """Return the facts that determine pixels, without those that are the same for most sources."""
+    facts: dict[str, Any] = {"size": [target.channels, target.resolution]}
+    if target.fit != "crop":
+        facts["fit"] = target.fit
+    if target.intensity_8_bit is not None or not has_usual_scale(survey, target.intensity):
+        facts["intensity"] = target.intensity_8_bit or target.intensity
+    return facts
+
+
+def _some_pixels(store: OnDemand) -> torch.Tensor:
+    """Decode a few readable images: uint8 (N, C, H, W)."""
+    found = []
+    for index in evenly_spaced(len(store.rows), BRIGHTNESS_IMAGES):
         try:
-            with located(pictures, row), unreadable_if_it_fails():
-                image = pictures.open(row)
-                image.load()
-                return image
-        except UnreadableImage:
-            if not skip:
-                raise
-    raise _all_bad(source, len(rows))
+            found.append(store[torch.tensor([index])])
+        except UnreadableImage:     # reported where it is used
+            continue
+    return torch.cat(found) if found else torch.empty(0, *store.shape[1:], dtype=torch.uint8)
 
 
-def _decode_all(store: OnDemand, out: torch.Tensor | None, skip: bool) -> list[int]:
-    """Decode every image into `out` (uint8 (N, C, H, W)), or only to check it.
-
-    Returns:
-        The sorted indices of unreadable images.
-
-    Raises:
-        ValueError: for an unreadable image, unless `skip`.
-    """
-
-    def decode(indices: range) -> list[int]:
-        bad = []
-        for index in indices:
-            try:
-                pixels = store.decode(int(store.rows[index]))
-            except UnreadableImage:
-                if not skip:
-                    raise
-                bad.append(index)
-            else:
-                if out is not None:
-                    out[index] = pixels
-        return bad
-
-    count = len(store.rows)
-    chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
-    with ThreadPoolExecutor() as pool:
-        return [row for bad in pool.map(decode, chunks) for row in bad]
-
-
-def _fingerprint(identity: dict[str, Any], labels: torch.Tensor, store: OnDemand) -> str:
+def _fingerprint(identity: dict[str, Any], labels: torch.Tensor, pictures: Pictures, files: torch.Tensor) -> str:
+    """Return a digest of facts, of the label of each image, and of the content of their files."""
     digest = hashlib.blake2b(json.dumps(identity).encode(), digest_size=16)
     digest.update(labels.numpy().tobytes())
-    sample = np.linspace(0, len(labels) - 1, min(len(labels), MAX_HASHED)).astype(np.int64)
-    for row in store.rows[sample].tolist():
-        with located(store.pictures, row):
-            data = store.pictures.read(row)
+    files = files.unique_consecutive()
+    for row in files[evenly_spaced(len(files), MAX_HASHED)].tolist():
+        with located(pictures, row):
+            data = pictures.read(row)
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()
-
-
-def _all_bad(source: str, count: int) -> ValueError:
-    return ValueError(f"data.source: {source!r} has no readable image; all {count:,} were skipped")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ddpm.data.decode import UnreadableImage, unreadable_if_it_fails
+from ddpm.data.decode import Picture, UnreadableImage, open_picture, unreadable_if_it_fails
 from ddpm.names import did_you_mean
 
 if TYPE_CHECKING:
@@ -30,11 +30,14 @@ class Pictures(ABC):
     def read(self, index: int) -> bytes:
         """Return the stored bytes, which identify the picture; raise `UnreadableImage` on failure."""
 
-    def open(self, index: int) -> Image.Image:
+    def open(self, index: int) -> Picture:
         """Return the picture in its own mode and size; raise `UnreadableImage` on failure."""
-        data = self.read(index)
-        with unreadable_if_it_fails():
-            return Image.open(BytesIO(data))
+        return open_picture(BytesIO(self.read(index)))
+
+    @contextmanager
+    def open_header(self, index: int) -> Iterator[Picture]:
+        """Open a picture of which only the header may be needed; raise `UnreadableImage` on failure."""
+        yield self.open(index)
 
     def where(self, index: int) -> str:
         """Return the location for error messages: a path, or a split and row."""
@@ -62,7 +65,7 @@ class Records:
 
 @dataclass(frozen=True)
 class ArrayPictures(Pictures):
-    """Pictures in memory: uint8, gray (N, H, W) or RGB (N, H, W, 3)."""
+    """Pictures in memory: numbers or truth values, gray (N, H, W) or with C channels, (N, H, W, C)."""
 
     arrays: np.ndarray
 
@@ -72,8 +75,8 @@ class ArrayPictures(Pictures):
     def read(self, index: int) -> bytes:
         return self.arrays[index].tobytes()
 
-    def open(self, index: int) -> Image.Image:
-        return Image.fromarray(self.arrays[index])
+    def open(self, index: int) -> Picture:
+        return as_picture(self.arrays[index])
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,11 @@ class FilePictures(Pictures):
 
     def read(self, index: int) -> bytes:
         return _read_file(self.paths[index])
+
+    @contextmanager
+    def open_header(self, index: int) -> Iterator[Picture]:
+        with unreadable_if_it_fails(), open(self.paths[index], "rb") as file:
+            yield open_picture(file)
 
     def where(self, index: int) -> str:
         return self.paths[index]
@@ -118,6 +126,12 @@ class TablePictures(Pictures):
         return f"split {self.split!r}, row {index}"
 
 
+def as_picture(values: np.ndarray) -> Picture:
+    """Return an array (H, W) or (H, W, C) as an image if Pillow has a mode for it, otherwise unchanged."""
+    has_mode = values.dtype == np.uint8 and values.shape[2:] in ((), (3,))
+    return Image.fromarray(values) if has_mode else values
+
+
 @contextmanager
 def located(pictures: Pictures, row: int) -> Iterator[None]:
     """Add the location of a picture and the remedy to an `UnreadableImage`."""
@@ -125,7 +139,7 @@ def located(pictures: Pictures, row: int) -> Iterator[None]:
         yield
     except UnreadableImage as error:
         where = pictures.where(row)
-        raise UnreadableImage(
+        raise type(error)(
             f"data.source: unreadable image, {where}: {error}; use data.on_bad_image skip to omit such images"
         ) from error
 

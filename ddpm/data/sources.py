@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ddpm.data.arrays import load_npz
+from ddpm.data.arrays import load_npy, load_npz
 from ddpm.data.folders import IMAGE_SUFFIXES, load_folder
 from ddpm.data.records import ArrayPictures, Records, check_split
 from ddpm.data.tables import load_hub, load_parquet, load_saved
@@ -40,9 +40,11 @@ def kind_of(source: str) -> str:
     if path.is_file():
         if path.suffix.lower() == ".parquet":
             return "parquet"
-        if path.suffix.lower() == ".npz":
-            return "npz"
-        raise ValueError(f"data.source: {source!r} is a single file; allowed are an .npz, a folder or a .parquet file")
+        if path.suffix.lower() in (".npz", ".npy"):
+            return path.suffix.lower()[1:]
+        raise ValueError(
+            f"data.source: {source!r} is a single file; allowed are an .npz, an .npy, a folder or a .parquet file"
+        )
     if path.is_dir():
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
             return "saved"
@@ -62,7 +64,7 @@ def _looks_like_path(source: str) -> bool:
         or "" in parts
         or len(parts) > 2
         or (len(parts) == 2 and Path(parts[0]).is_dir())
-        or Path(source).suffix.lower() in IMAGE_SUFFIXES | {".parquet", ".npz"}
+        or Path(source).suffix.lower() in IMAGE_SUFFIXES | {".parquet", ".npz", ".npy"}
     )
 
 
@@ -81,12 +83,13 @@ def load_digits(source: str, split: str, image_column: str | None, label_column:
     return Records(ArrayPictures(arrays), labels, tuple(str(name) for name in digits.target_names))
 
 
-WITHOUT_COLUMNS = ("digits", "folder", "npz")
+WITHOUT_COLUMNS = ("digits", "folder", "npz", "npy")
 
 DATASETS: dict[str, Callable[[str, str, str | None, str | None], Records]] = {
     "digits": load_digits,
     "folder": load_folder,
     "npz": load_npz,
+    "npy": load_npy,
     "parquet": load_parquet,
     "saved": load_saved,
     "hub": load_hub,

@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ddpm.data.arrays import open_npz
-from ddpm.data.decode import UnreadableImage, unreadable_if_it_fails
+from ddpm.data.decode import MODES, Picture, UnreadableImage, unreadable_if_it_fails
 from ddpm.data.folders import IMAGE_SUFFIXES, folders_in, images_below, images_in
 from ddpm.data.records import FilePictures, Pictures
 from ddpm.data.tables import open_parquet
@@ -30,7 +29,6 @@ from ddpm.names import did_you_mean, did_you_mean_path
 
 IMAGES_PER_TASK = 256               # of the thread pool
 EXIF_ORIENTATION = 0x0112
-PIL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 ALLOWED_IMAGES = (
     f"allowed are a folder of images, or of one folder per class ({', '.join(sorted(IMAGE_SUFFIXES))}), a parquet file "
     "or a folder of them, and an .npz"
@@ -160,7 +158,7 @@ def _other_size(width: int, height: int, resolution: int) -> str:
     return f"{width}x{height} pixels, the reference has {size}; resize the images to {size} first"
 
 
-def _mismatch(image: Image.Image | np.ndarray, resolution: int, channels: int) -> str | None:
+def _mismatch(image: Picture, resolution: int, channels: int) -> str | None:
     """Return how an image differs from the reference format and how to convert it; None if it matches."""
     if isinstance(image, np.ndarray):
         return _array_mismatch(image, resolution, channels)
@@ -169,9 +167,9 @@ def _mismatch(image: Image.Image | np.ndarray, resolution: int, channels: int) -
     # Pillow silently converts 16-bit color to 8 bits; only the raw mode of the file shows it.
     if ";16" in str(getattr(image, "tile", "")) or image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return "more than 8 bits per value; save the images with 8 bits first"
-    if channels not in PIL_MODES:
+    if channels not in MODES:
         return f"the reference has {channels} channels, more than an image file; save the images as .npz"
-    mode = PIL_MODES[channels]
+    mode = MODES[channels]
     if channels in (1, 3) and image.mode != "P" and image.has_transparency_data:
         return "has transparency; composite the images over a background first"
     if image.mode != mode:

@@ -14,6 +14,7 @@ from ddpm.config.sections import DataConfig, SampleConfig
 from ddpm.config.values import field_types
 from ddpm.config.yaml_files import read_config, run_of
 from ddpm.data import ImageData, load_data
+from ddpm.data.decode import Window
 from ddpm.data.labels import check_distinct
 from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.diffusion.sampling import class_seeds
@@ -83,7 +84,10 @@ def reference_config(command: EvaluateCommand, pipeline: ClassConditionalPipelin
             )
         config = dataclasses.replace(config, split=command.reference_split)
     elif source is not None:
-        config = DataConfig(source=source, split=command.reference_split or "train")
+        own = run_of(command.model)
+        options = DataConfig() if own is None else read_config(own / "config.yaml").data
+        how = {name: getattr(options, name) for name in ("intensity", "fit", "frames")}        # as the model's images
+        config = DataConfig(source=source, split=command.reference_split or "train", **how)
     else:
         raise ValueError(
             f"reference: {command.model} is not in a run directory, so the real images are unknown; give them as "
@@ -95,10 +99,29 @@ def reference_config(command: EvaluateCommand, pipeline: ClassConditionalPipelin
     return dataclasses.replace(config, resolution=unet.resolution, channels=unet.in_channels)
 
 
-def load_real_images(config: DataConfig, name: str) -> ImageData:
-    """Load real images; an error names the option `name` instead of the configuration's key."""
+def trained_intensity(model: Path) -> Window | None:
+    """Return the scale of values with more than 8 bits that a model's run derived from its images; None if none."""
+    run = run_of(model)
+    facts = {} if run is None else read_json(run / "run.json", "data")["data"]
+    if run is None or facts.get("intensity") is None or read_config(run / "config.yaml").data.intensity is not None:
+        return None
+    low, high = facts["intensity"]
+    return low, high
+
+
+def load_real_images(config: DataConfig, name: str, deep_intensity: Window | None = None) -> ImageData:
+    """Load real images.
+
+    Args:
+        config: which, and how.
+        name: option that an error names instead of the configuration's key.
+        deep_intensity: scale of values with more than 8 bits, which otherwise is derived from these images.
+
+    Raises:
+        ValueError: as `load_data`, or if two classes have the same name.
+    """
     try:
-        data = load_data(**config.load_options())
+        data = load_data(**config.load_options(), deep_intensity=deep_intensity)
     except ValueError as problem:
         message = str(problem).replace("data.source", name).replace("data.split", f"{name}_split")
         raise ValueError(message) from problem
@@ -107,7 +130,7 @@ def load_real_images(config: DataConfig, name: str) -> ImageData:
 
 
 def load_held_out(command: EvaluateCommand, config: DataConfig, data: ImageData) -> ImageData | None:
-    """Load real images that the model was not trained on, in the size of the reference; None if none are named.
+    """Load real images that the model was not trained on, in size and scale of the reference; None if none are named.
 
     Raises:
         ValueError: if they overlap with the reference, or have other classes.
@@ -119,7 +142,7 @@ def load_held_out(command: EvaluateCommand, config: DataConfig, data: ImageData)
     if command.held_out is not None:
         options |= {"source": command.held_out, "image_column": None, "label_column": None}
     other = dataclasses.replace(config, **options)
-    held_out = load_real_images(other, "held_out")
+    held_out = load_real_images(other, "held_out", None if data.format is None else data.format.intensity)
     option = "held_out" if command.held_out_split is None else "held_out_split"
     if held_out.fingerprint == data.fingerprint:
         raise ValueError(f"{option}: these are the reference images; give other images, or omit the option")

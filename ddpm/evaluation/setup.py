@@ -20,6 +20,7 @@ from ddpm.evaluation.image_source import (
     load_held_out,
     load_real_images,
     reference_config,
+    trained_intensity,
     was_trained_on,
 )
 from ddpm.evaluation.metrics import METRICS, describe_shortage
@@ -108,7 +109,7 @@ def prepare_evaluation(
         lookup(known, name, "metrics")
     pipeline = None if model is None else load_pipeline(model).to(processes.device)
     config = reference_config(command, pipeline)
-    data = load_real_images(config, "reference")
+    data = load_real_images(config, "reference", trained_intensity(command.model))
     if model is None or pipeline is None:
         images = images_from_disk(command, data)
     else:

@@ -99,7 +99,6 @@ def estimate_cost(
     unet.zero_grad(set_to_none=True)
     fixed = 5 * 4 * parameters      # weights, gradient, two moments, average
     lines = [
-        f"data         {data.summary()}",
         f"model        {parameters:,} parameters, {macs / 1e6:,.1f} million multiply-adds per image"
         f"{describe_architecture(config, unet)}",
         f"devices      {describe_devices(accelerator)}",

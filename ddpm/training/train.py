@@ -8,6 +8,7 @@ from accelerate import Accelerator
 
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
+from ddpm.data.overview import data_facts, describe_data
 from ddpm.io.pictures import describe_picture
 from ddpm.processes import describe_devices, first_on_main, on_main
 from ddpm.training.build import build_data, build_in_training_metrics, build_schedule, build_unet
@@ -41,6 +42,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
     if known is not None:
         on_main(accelerator, lambda: known.check(config, allowed))
     data = first_on_main(accelerator, lambda: load_images(config, known))
+    accelerator.print(describe_data(data))
     schedule = build_schedule(config)
     unet = first_on_main(accelerator, lambda: build_unet(config, data))
     if dry_run:

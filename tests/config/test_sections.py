@@ -21,6 +21,8 @@ from ddpm.config.sections import (
     TrainConfig,
 )
 from ddpm.config.values import choices, field_types
+from ddpm.data.fits import FITS
+from ddpm.data.frames import FRAMES
 from ddpm.data.loading import ON_BAD_IMAGE
 from ddpm.diffusion.objective import PREDICTIONS, TIMESTEP_SAMPLERS, WEIGHTINGS
 from ddpm.diffusion.samplers import SAMPLERS
@@ -36,6 +38,8 @@ from ddpm.models.unet import RESAMPLERS
 
 REGISTRIES: dict[str, Iterable[str]] = {
     "data.on_bad_image": ON_BAD_IMAGE,
+    "data.fit": FITS,
+    "data.frames": FRAMES,
     "model.norm": NORMS,
     "model.conditioning": CONDITIONINGS,
     "model.condition_at": ("all", *SIDES),
@@ -71,7 +75,12 @@ def changed(**sections: dict[str, Any]) -> Config:
 
 @pytest.mark.parametrize(("section", "key", "value", "remedy"), [
     (DataConfig, "resolution", 0, "1 or more"),
-    (DataConfig, "channels", 2, "1, 3, null"),
+    (DataConfig, "channels", 0, "1 or more"),
+    (DataConfig, "intensity", [3, 1], "low < high"),
+    (DataConfig, "intensity", [1], "low < high"),
+    (DataConfig, "intensity", [0, float("inf")], "low < high"),
+    (DataConfig, "fit", "padd", "did you mean pad?"),
+    (DataConfig, "frames", "each", "first, all"),
     (DataConfig, "on_bad_image", "ignore", "error, skip"),
     (DataConfig, "memory_gb", 0, "above 0"),
     (DataConfig, "workers", -1, "0 or more"),

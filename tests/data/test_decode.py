@@ -1,17 +1,24 @@
 """Every picture mode against closed forms of one known gradient."""
 
 import io
+import struct
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm.data.decode import UnreadableImage, is_gray, to_pixels
+from ddpm.data.decode import PixelFormat, UnreadableImage, UnsuitableFormat, is_gray, open_picture, to_pixels
+from ddpm.data.fits import FITS
 
 SIDE = 16
 GRAY = np.arange(256, dtype=np.uint8).reshape(SIDE, SIDE)
 COLOR = np.stack([GRAY, GRAY[::-1], GRAY.T], axis=-1)
 ALPHA = GRAY[:, ::-1].copy()
+
+
+def pixels_of(image: Image.Image | np.ndarray, resolution: int, channels: int, **options: Any) -> np.ndarray:
+    return to_pixels(image, PixelFormat(resolution, channels, **options))
 
 
 def over_white(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -40,12 +47,6 @@ def gray_cases() -> dict[str, tuple[Image.Image, np.ndarray, float]]:
         "LA": (Image.fromarray(np.stack([GRAY, ALPHA], -1)), over_white(GRAY, ALPHA), 1),
         "P": (palette_image(gray_ramp()), 255 - GRAY, 0),
         "P with transparency": (palette_image(gray_ramp(), transparency=9), np.where(GRAY == 9, 255, 255 - GRAY), 0),
-        "I;16": (Image.fromarray(GRAY.astype(np.uint16) * 257), GRAY, 0),
-        "I;16 between": (Image.fromarray(GRAY.astype(np.uint16) * 256), GRAY * (256 / 257), 0.5),
-        "I 8 bits": (Image.fromarray(GRAY.astype(np.int32)), GRAY, 0),
-        "I 16 bits": (Image.fromarray(GRAY.astype(np.int32) * 257), GRAY, 0),
-        "F to 1": (Image.fromarray(GRAY.astype(np.float32) / 255), GRAY, 0),
-        "F to 255": (Image.fromarray(GRAY.astype(np.float32)), GRAY, 0),
     }
 
 
@@ -75,10 +76,10 @@ def color_cases() -> dict[str, tuple[Image.Image, np.ndarray, float]]:
 def test_gray_modes(name: str) -> None:
     image, expected, tolerance = gray_cases()[name]
     assert is_gray(image)
-    gray = to_pixels(image, SIDE, 1)
+    gray = pixels_of(image, SIDE, 1)
     assert gray.dtype == np.uint8 and gray.shape == (1, SIDE, SIDE)
     np.testing.assert_allclose(gray[0], expected, atol=tolerance)
-    color = to_pixels(image, SIDE, 3)
+    color = pixels_of(image, SIDE, 3)
     np.testing.assert_array_equal(color, np.repeat(gray, 3, axis=0))
 
 
@@ -86,37 +87,129 @@ def test_gray_modes(name: str) -> None:
 def test_color_modes(name: str) -> None:
     image, expected, tolerance = color_cases()[name]
     assert not is_gray(image)
-    pixels = to_pixels(image, SIDE, 3)
+    pixels = pixels_of(image, SIDE, 3)
     assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous and pixels.flags.writeable
     np.testing.assert_allclose(pixels.transpose(1, 2, 0), expected, atol=tolerance)
     luma = pixels.transpose(1, 2, 0) @ [0.299, 0.587, 0.114]
-    np.testing.assert_allclose(to_pixels(image, SIDE, 1)[0], luma, atol=1)
+    np.testing.assert_allclose(pixels_of(image, SIDE, 1)[0], luma, atol=1)
 
 
 def test_what_is_hidden_under_full_transparency_does_not_show() -> None:
     hidden = np.dstack([COLOR, np.zeros_like(GRAY)])
-    assert (to_pixels(Image.fromarray(hidden), SIDE, 3) == 255).all()
+    assert (pixels_of(Image.fromarray(hidden), SIDE, 3) == 255).all()
 
 
-@pytest.mark.parametrize("values", [np.uint16, np.int32])
-def test_sixteen_bits_survive_a_file(values: type) -> None:
+@pytest.mark.parametrize("values", [np.uint16, np.int32, np.float32])
+@pytest.mark.parametrize("window", [(0, 65535), (0, 4095), (-100, 1000), (700, 701)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_more_than_eight_bits_are_scaled_and_clipped(values: type, window: tuple[int, int], channels: int) -> None:
+    """The closed form: linear between the ends of the window, and constant beyond."""
+    ramp = (GRAY.astype(np.float64) * 257).astype(values)
     file = io.BytesIO()
-    Image.fromarray(GRAY.astype(values) * 257).save(file, "PNG" if values is np.uint16 else "TIFF")
-    np.testing.assert_array_equal(to_pixels(Image.open(file), SIDE, 1)[0], GRAY)
+    Image.fromarray(ramp).save(file, "PNG" if values is np.uint16 else "TIFF")
+    image = Image.open(file)
+    assert is_gray(image)
+    low, high = window
+    expected = np.interp(ramp, [low, high], [0, 255])
+    pixels = pixels_of(image, SIDE, channels, intensity=(float(low), float(high)))
+    np.testing.assert_allclose(pixels, np.broadcast_to(expected, pixels.shape), atol=0.5)      # rounding
+    np.testing.assert_array_equal(pixels_of(ramp, SIDE, channels, intensity=(float(low), float(high))), pixels)
 
 
-@pytest.mark.parametrize(
-    ("values", "reason"),
-    [
-        (np.float32([[0, np.nan]]), "nan"),
-        (np.float32([[0, 300]]), "0 to 255"),
-        (np.float32([[-1, 1]]), "-1 to 1"),
-        (np.int32([[0, 70000]]), "0 to 65535"),
-    ],
-)
-def test_values_without_a_scale_are_refused(values: np.ndarray, reason: str) -> None:
-    with pytest.raises(UnreadableImage, match=reason):
-        to_pixels(Image.fromarray(values), 1, 1)
+def test_the_whole_range_of_sixteen_bits_keeps_the_first_eight() -> None:
+    deep = Image.fromarray(GRAY.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(pixels_of(deep, SIDE, 1, intensity=(0.0, 65535.0))[0], GRAY)
+
+
+@pytest.mark.parametrize("name", ["L", "P", "RGB", "CMYK"])
+def test_a_window_of_eight_bits(name: str) -> None:
+    image = (gray_cases() | color_cases())[name][0]
+    plain = pixels_of(image, SIDE, 3)
+    expected = np.interp(plain, [50, 100], [0, 255])
+    np.testing.assert_allclose(pixels_of(image, SIDE, 3, intensity_8_bit=(50.0, 100.0)), expected, atol=0.5)
+
+
+def test_a_window_does_not_change_alpha() -> None:
+    image = Image.fromarray(np.dstack([COLOR, ALPHA]))
+    pixels = pixels_of(image, SIDE, 4, intensity_8_bit=(50.0, 100.0))
+    np.testing.assert_array_equal(pixels[3], ALPHA)
+    np.testing.assert_allclose(pixels[:3], np.interp(COLOR.transpose(2, 0, 1), [50, 100], [0, 255]), atol=0.5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite(value: float) -> None:
+    with pytest.raises(UnreadableImage, match="not a number"):
+        pixels_of(Image.fromarray(np.float32([[0, value]])), 1, 1, intensity=(0.0, 1.0))
+
+
+def test_values_without_a_scale_are_refused() -> None:
+    with pytest.raises(UnsuitableFormat, match=r"data\.intensity"):
+        pixels_of(Image.fromarray(np.float32([[0, 1]])), 1, 1)
+
+
+def test_alpha_is_kept_if_there_is_room_for_it() -> None:
+    rgba = Image.fromarray(np.dstack([COLOR, ALPHA]))
+    np.testing.assert_array_equal(pixels_of(rgba, SIDE, 4).transpose(1, 2, 0), np.dstack([COLOR, ALPHA]))
+    gray = Image.fromarray(np.stack([GRAY, ALPHA], -1))
+    np.testing.assert_array_equal(pixels_of(gray, SIDE, 2), np.stack([GRAY, ALPHA]))
+    np.testing.assert_array_equal(pixels_of(Image.fromarray(COLOR), SIDE, 4)[3], 255)      # opaque
+    transparent = gray_cases()["P with transparency"][0]
+    np.testing.assert_array_equal(pixels_of(transparent, SIDE, 2)[1], np.where(GRAY == 9, 0, 255))
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5, 7])
+@pytest.mark.parametrize("fit", FITS)
+def test_each_channel_of_an_array_is_an_image_of_its_own(channels: int, fit: str) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (20, 30, channels), dtype=np.uint8)
+    pixels = pixels_of(values, 8, channels, fit=fit)
+    alone = [pixels_of(Image.fromarray(values[..., c]), 8, 1, fit=fit)[0] for c in range(channels)]
+    np.testing.assert_array_equal(pixels, alone)
+    with pytest.raises(UnsuitableFormat, match=r"data\.channels"):
+        pixels_of(values, 8, 3)
+
+
+@pytest.mark.parametrize("photometric", [2, 1], ids=["opened without some channels", "not opened"])
+def test_a_tiff_with_more_channels_than_pillow_reads_is_refused(photometric: int) -> None:
+    """4x4 pixels with five channels of 8 bits, written by hand: header, bits per channel, pixels, directory."""
+    bits, pixels = struct.pack("<5H", *[8] * 5), bytes(4 * 4 * 5)
+    tags = {
+        256: (4, 1, 4), 257: (4, 1, 4), 258: (3, 5, 8), 259: (3, 1, 1), 262: (3, 1, photometric),
+        273: (4, 1, 8 + len(bits)), 277: (3, 1, 5), 278: (3, 1, 4), 279: (4, 1, len(pixels)), 338: (3, 2, 0),
+    }
+    directory = struct.pack("<H", len(tags))
+    directory += b"".join(struct.pack("<HHII", tag, *entry) for tag, entry in tags.items()) + bytes(4)
+    header = struct.pack("<2sHI", b"II", 42, 8 + len(bits) + len(pixels))
+    with pytest.raises(UnreadableImage, match=r"\.npz or \.npy"):
+        open_picture(io.BytesIO(header + bits + pixels + directory))
+
+
+SHAPES = [(300, 1), (1, 300), (2, 2), (30, 20), (1, 1)]
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("size", SHAPES)
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_every_shape_becomes_a_square(fit: str, size: tuple[int, int], mode: str) -> None:
+    image = Image.new(mode, size, (200,) * len(mode) if len(mode) > 1 else 200)
+    assert FITS[fit](image, 16).size == (16, 16) and FITS[fit](image, 16).mode == mode
+
+
+def test_padding_keeps_the_whole_image_and_is_black_or_transparent() -> None:
+    noise = np.random.default_rng(0).integers(1, 256, (6, 12), dtype=np.uint8)
+    padded = pixels_of(Image.fromarray(noise), 12, 1, fit="pad")[0]
+    np.testing.assert_array_equal(padded[3:9], noise)
+    assert not padded[:3].any() and not padded[9:].any()
+    np.testing.assert_array_equal(pixels_of(Image.fromarray(noise.T), 12, 1, fit="pad")[0], padded.T)
+    opaque = Image.fromarray(np.full((6, 12, 4), 255, np.uint8))
+    assert not pixels_of(opaque, 12, 4, fit="pad")[3, :3].any()
+    assert (pixels_of(opaque, 12, 4, fit="pad")[3, 3:9] == 255).all()
+
+
+def test_stretching_keeps_the_corners() -> None:
+    quarters = np.kron([[0, 80], [160, 240]], np.ones((40, 10))).astype(np.uint8)
+    pixels = pixels_of(Image.fromarray(quarters), 20, 1, fit="stretch")[0]
+    np.testing.assert_array_equal(pixels[[0, 0, -1, -1], [0, -1, 0, -1]], [0, 80, 160, 240])
+    np.testing.assert_array_equal(pixels[[4, 15]][:, [4, 15]], [[0, 80], [160, 240]])
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16"])
@@ -124,7 +217,7 @@ def test_values_without_a_scale_are_refused(values: np.ndarray, reason: str) -> 
 @pytest.mark.parametrize("resolution", [3, 5, 20])
 def test_a_constant_stays_constant(mode: str, size: tuple[int, int], resolution: int) -> None:
     color = {"L": 90, "RGB": (10, 20, 30), "RGBA": (10, 20, 30, 255), "I;16": 90 * 257}[mode]
-    pixels = to_pixels(Image.new(mode, size, color), resolution, 3)
+    pixels = pixels_of(Image.new(mode, size, color), resolution, 3, intensity=(0.0, 65535.0))
     expected = {"L": [90] * 3, "I;16": [90] * 3}.get(mode, [10, 20, 30])
     assert pixels.shape == (3, resolution, resolution)
     assert (pixels == np.array(expected)[:, None, None]).all()
@@ -133,7 +226,7 @@ def test_a_constant_stays_constant(mode: str, size: tuple[int, int], resolution:
 def test_shrinking_averages_blocks() -> None:
     """Far from edges, an antialiased reduction of large blocks is the mean of each."""
     blocks = np.kron([[0, 255], [100, 30]], np.ones((64, 64))).astype(np.uint8)
-    pixels = to_pixels(Image.fromarray(blocks), 8, 1)[0]
+    pixels = pixels_of(Image.fromarray(blocks), 8, 1)[0]
     means = blocks.reshape(8, 16, 8, 16).mean(axis=(1, 3))
     inner = np.ix_([0, 1, 6, 7], [0, 1, 6, 7])
     np.testing.assert_array_equal(pixels[inner], means[inner])
@@ -142,14 +235,14 @@ def test_shrinking_averages_blocks() -> None:
 def test_shrinking_does_not_alias() -> None:
     """A checkerboard of single pixels becomes its mean; skipping pixels would give 0 or 255."""
     board = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    inner = to_pixels(Image.fromarray(board), 8, 1)[0, 1:-1, 1:-1].astype(float)
+    inner = pixels_of(Image.fromarray(board), 8, 1)[0, 1:-1, 1:-1].astype(float)
     assert np.abs(inner - 127.5).max() < 2
 
 
 def test_the_center_is_kept_and_the_right_size_is_untouched() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (9, 14), dtype=np.uint8)
-    np.testing.assert_array_equal(to_pixels(Image.fromarray(noise), 9, 1)[0], noise[:, 2:11])
-    np.testing.assert_array_equal(to_pixels(Image.fromarray(noise.T), 9, 1)[0], noise.T[2:11])
+    np.testing.assert_array_equal(pixels_of(Image.fromarray(noise), 9, 1)[0], noise[:, 2:11])
+    np.testing.assert_array_equal(pixels_of(Image.fromarray(noise.T), 9, 1)[0], noise.T[2:11])
 
 
 @pytest.mark.parametrize(
@@ -161,4 +254,4 @@ def test_exif_orientation(orientation: int, upright: np.ndarray) -> None:
     exif[0x0112] = orientation
     file = io.BytesIO()
     Image.fromarray(GRAY).save(file, "PNG", exif=exif)
-    np.testing.assert_array_equal(to_pixels(Image.open(file), SIDE, 1)[0], upright)
+    np.testing.assert_array_equal(pixels_of(Image.open(file), SIDE, 1)[0], upright)

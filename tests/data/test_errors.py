@@ -57,8 +57,14 @@ def refuses(*fragments: str, source: str = "data", **options: object) -> None:
     [
         ({"resolution": 0}, ["data.resolution: 0", "1 or more"]),
         ({"resolution": -3}, ["data.resolution: -3"]),
-        ({"channels": 4}, ["data.channels: 4", "1 (gray), 3 (RGB)"]),
+        ({"channels": 4}, ["data.channels: 4", "allowed: 1, 3"]),
+        ({"channels": 5}, ["data.channels: 5", "allowed: 1, 3", ".npz or .npy"]),
         ({"channels": 0}, ["data.channels: 0"]),
+        ({"intensity": [1, 1]}, ["data.intensity: [1, 1]", "low < high"]),
+        ({"intensity": [5]}, ["data.intensity: [5]", "low < high"]),
+        ({"intensity": [0, float("inf")]}, ["data.intensity: ", "low < high"]),
+        ({"fit": "cropp"}, ["data.fit: 'cropp'", "did you mean crop?"]),
+        ({"frames": "each"}, ["data.frames: 'each'", "first, all"]),
         ({"on_bad_image": "skp"}, ["data.on_bad_image: 'skp'", "error, skip", "did you mean skip?"]),
         ({"memory_gb": 0}, ["data.memory_gb: 0", "above 0"]),
         ({"memory_gb": float("nan")}, ["data.memory_gb: nan"]),
@@ -100,7 +106,7 @@ def test_a_hub_name_that_is_none() -> None:
 
 def test_single_files() -> None:
     Path("cat.png").write_bytes(picture())
-    refuses("data.source: 'cat.png'", "folder or a .parquet file", source="cat.png")
+    refuses("data.source: 'cat.png'", "a folder or a .parquet file", ".npy", source="cat.png")
     Path("bad.parquet").write_bytes(b"not parquet")
     refuses("data.source: 'bad.parquet'", source="bad.parquet")
 
@@ -199,11 +205,19 @@ def test_splits_are_listed(saved: bool) -> None:
 
 @pytest.mark.parametrize("memory_gb", [4, 1e-9])
 @pytest.mark.parametrize(
-    "bad", [picture()[:100], picture(form="JPEG")[:500], b"", b"no image", picture()[:60] + b"\0" * 100]
+    ("bad", "has_header"),
+    [
+        (picture()[:100], True),
+        (picture()[:60] + b"\0" * 100, True),
+        (picture(form="JPEG")[:500], False),
+        (b"", False),
+        (b"no image", False),
+    ],
 )
-def test_unreadable_files(bad: bytes, memory_gb: float) -> None:
+def test_unreadable_files(bad: bytes, has_header: bool, memory_gb: float) -> None:
+    """Images that are decoded on access are opened at the beginning, too."""
     folder(cat=[picture(), bad], dog=[picture(), picture()])
-    if memory_gb == 4:
+    if memory_gb == 4 or not has_header:
         refuses("data/cat/1.png", "data.on_bad_image skip", memory_gb=memory_gb)
     else:
         data = load_data("data", memory_gb=memory_gb)
@@ -224,7 +238,7 @@ def test_unreadable_first_and_all() -> None:
     folder(cat=[b"", picture("L")], dog=[picture()])
     refuses("data/cat/0.png", "data.on_bad_image skip")
     data = load_data("data", on_bad_image="skip")
-    assert data.skipped == 1 and data.channels == 1
+    assert data.skipped == 1 and data.channels == 3
     folder(cat=[b"", b""], dog=[b""])
     refuses("data.source: 'data'", "all 3", on_bad_image="skip")
 

@@ -57,7 +57,7 @@ def _check_images(command: EvaluateCommand, training: DataConfig, data: ImageDat
     if config != training:
         resolution, channels = config.resolution or data.resolution, config.channels or data.channels
         config = dataclasses.replace(config, resolution=resolution, channels=channels)
-        reference = load_real_images(config, "reference")
+        reference = load_real_images(config, "reference", None if data.format is None else data.format.intensity)
     held_out = load_held_out(command, config, reference)
     if held_out is None:
         return

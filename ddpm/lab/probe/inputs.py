@@ -11,7 +11,13 @@ from ddpm.config.sections import DataConfig
 from ddpm.config.yaml_files import read_config, run_of
 from ddpm.data import ImageData
 from ddpm.data.slices import parse_split
-from ddpm.evaluation.image_source import check_size, load_real_images, reference_config, was_trained_on
+from ddpm.evaluation.image_source import (
+    check_size,
+    load_real_images,
+    reference_config,
+    trained_intensity,
+    was_trained_on,
+)
 from ddpm.io.pipelines import load_pipeline, locate
 from ddpm.io.provenance import weights_digest
 from ddpm.pipeline import ClassConditionalPipeline
@@ -73,7 +79,7 @@ def read_inputs(command: ProbeCommand, device: torch.device) -> ProbeInputs:
 
 def _read_images(command: ProbeCommand, pipeline: ClassConditionalPipeline, device: torch.device) -> Images:
     source = _source(command, pipeline)
-    data = load_real_images(source, "reference")
+    data = load_real_images(source, "reference", trained_intensity(command.model))
     check_size(pipeline, data)
     names = pipeline.class_names
     unknown = next((name for name in data.class_names if names and name not in names), None)

@@ -1,0 +1,90 @@
+"""How pictures become pixels: resolution, channels and scale, decided from the survey and from what is asked for."""
+
+from dataclasses import dataclass
+
+from ddpm.data.decode import PixelFormat, Window
+from ddpm.data.survey import FOURTH, TRANSPARENCY, Survey
+
+STEP = 4                    # default resolutions are multiples of it, so that the U-Net can halve them twice
+MAX_DEFAULT_RESOLUTION = 64  # pixels; larger images are expensive
+LARGE_RESOLUTION = 128      # suggested for larger images
+TOO_SMALL = 10              # one of so many images may be smaller than the default resolution
+DEPTHS = tuple(2.0**bits - 1 for bits in (8, 10, 12, 14, 16))      # highest values of cameras and scanners
+KEPT_BY = {None: (), TRANSPARENCY: (2, 4), FOURTH: (4,)}      # numbers of channels that keep what color does not hold
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options that decide how pictures become pixels; None where the survey decides.
+
+    Attributes:
+        resolution: height and width in pixels.
+        channels: number of channels.
+        intensity: the values that become 0 and 255.
+        deep_intensity: the same for values with more than 8 bits only.
+        fit: entry of `ddpm.data.fits.FITS`.
+    """
+
+    resolution: int | None = None
+    channels: int | None = None
+    intensity: Window | None = None
+    deep_intensity: Window | None = None
+    fit: str = "crop"
+
+
+def choose_format(survey: Survey, asked: Asked) -> PixelFormat:
+    """Return what the surveyed pictures, one or more, are converted to."""
+    deep = len(survey.deep) > 0
+    return PixelFormat(
+        asked.resolution or default_resolution(survey),
+        asked.channels or max(facts.channels for facts in survey.counts),
+        asked.fit,
+        asked.intensity or asked.deep_intensity or (default_intensity(survey.deep) if deep else None),
+        None if deep else asked.intensity,
+    )
+
+
+def common_square(survey: Survey) -> int:
+    """Return the side of the largest square that fits in nine of ten pictures."""
+    sides = survey.shorter_sides()
+    return int(sides[len(sides) // TOO_SMALL])
+
+
+def default_resolution(survey: Survey) -> int:
+    """Return the side of the common square as a multiple of 4 from 4 to 64."""
+    return min(max(common_square(survey) // STEP * STEP, STEP), MAX_DEFAULT_RESOLUTION)
+
+
+def default_intensity(deep: Survey) -> Window:
+    """Return the scale of pictures with more than 8 bits: the bit depth in use, or the range of other values."""
+    assert deep.values is not None
+    low, high = deep.values
+    kinds = {facts.kind for facts in deep.counts}
+    if kinds == {"bool"}:
+        return 0.0, 1.0
+    if "float" not in kinds and low >= 0 and high <= DEPTHS[-1]:
+        return 0.0, next(depth for depth in DEPTHS if high <= depth)
+    return low, high if high > low else low + max(1.0, abs(low))
+
+
+def has_usual_scale(survey: Survey, intensity: Window | None) -> bool:
+    """Return whether every picture with more than 8 bits would have the same scale if it were the only one."""
+    return all(facts.usual == intensity for facts in survey.deep.counts)
+
+
+def check_channels(survey: Survey, channels: int | None) -> None:
+    """Check that the pictures have, or can be converted to, the channels that are asked for.
+
+    Raises:
+        ValueError: if they do not; names what is allowed.
+    """
+    found = {facts.channels for facts in survey.counts}
+    convertible = found <= {1, 3}
+    allowed = {1, 3}.union(*(KEPT_BY[facts.extra] for facts in survey.counts)) if convertible else found
+    if channels is None or channels in allowed:
+        return
+    have = " or ".join(map(str, sorted(found)))
+    more = "; other numbers need arrays with as many channels in an .npz or .npy" if convertible else ""
+    raise ValueError(
+        f"data.channels: {channels}, but the images have {have}; allowed: {', '.join(map(str, sorted(allowed)))}{more}"
+    )

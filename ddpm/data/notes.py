@@ -1,0 +1,154 @@
+"""Sentences about the decisions that were made for a user's data, each with the option that changes it."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ddpm.data.decisions import LARGE_RESOLUTION, MAX_DEFAULT_RESOLUTION, Asked, common_square, has_usual_scale
+from ddpm.data.decode import PixelFormat, Window
+from ddpm.data.survey import FOURTH, MAX_SURVEYED, TRANSPARENCY, Survey
+
+FEW_IMAGES = 10     # per class
+IMBALANCE = 10      # times as many images of the largest class as of the smallest
+DIM = 256 / 8       # gray levels; a source whose brightest value is below uses little of its range
+
+
+def describe_decisions(survey: Survey, asked: Asked, target: PixelFormat) -> Iterator[str]:
+    """Yield a sentence for each decision about pixels that is not simply what the images are."""
+    if survey.of > MAX_SURVEYED:
+        yield f"sizes, channels and values are those of {MAX_SURVEYED:,} of {survey.of:,} images, evenly spaced"
+    yield from _resolution(survey, asked, target)
+    yield from _channels(survey, target)
+    yield from _frames(survey)
+    yield from _intensity(survey, asked, target)
+
+
+def describe_sizes(survey: Survey) -> str:
+    """Return the size of all images, or their range: from the smallest to the largest, by area."""
+    sizes = sorted(survey.sizes, key=lambda size: (size[0] * size[1], size))
+    (low, high), sides = (sizes[0], sizes[-1]), survey.shorter_sides()
+    if len(sizes) == 1:
+        return _size(low)
+    return f"{_size(low)} to {_size(high)} (median side {sides[(len(sides) - 1) // 2]})"
+
+
+def format_range(window: Window) -> str:
+    """Return a range of values of images, such as `0 to 4095`."""
+    return " to ".join(map(_format_value, window))
+
+
+def _format_value(value: float) -> str:
+    return str(int(value)) if value == int(value) else f"{value:.4g}"
+
+
+def count_classes(labels: Tensor, num_classes: int) -> list[int]:
+    """Return the number of images of each class; empty without classes."""
+    return torch.bincount(labels, minlength=num_classes).tolist() if num_classes else []
+
+
+def describe_brightness(pixels: Tensor, target: PixelFormat) -> Iterator[str]:
+    """Yield a sentence if the brightest of some pixels, uint8 (N, C, H, W), is below an eighth of the range."""
+    colors = pixels[:, :-1] if target.channels in (2, 4) else pixels
+    brightest = int(colors.max()) if colors.numel() else 255
+    low, high = target.intensity or target.intensity_8_bit or (0.0, 255.0)
+    if brightest == 0:
+        yield "every pixel is black; if the images are not, set data.intensity to the range of their values"
+    elif brightest < DIM:
+        top = low + brightest / 255 * (high - low)
+        yield f"the images are dark: the brightest value is {brightest} of 255; brighter: {_window_option((low, top))}"
+
+
+def describe_balance(counts: Sequence[int], class_names: Sequence[str]) -> Iterator[str]:
+    """Yield sentences about classes with few images, and about classes of very different sizes."""
+    if not class_names:
+        return
+    few = [name for name, count in zip(class_names, counts, strict=True) if count < FEW_IMAGES]
+    if few:
+        shown = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
+        yield f"classes with fewer than {FEW_IMAGES} images: {len(few):,} of {len(counts):,} ({shown})"
+    low, high = min(counts), max(counts)
+    if high >= IMBALANCE * low:
+        yield f"classes have {low:,} to {high:,} images, drawn in proportion; equally often: --data.balance true"
+
+
+def _resolution(survey: Survey, asked: Asked, target: PixelFormat) -> Iterator[str]:
+    side, sizes = target.resolution, survey.sizes
+    if asked.resolution is not None:
+        smaller = sum(count for size, count in sizes.items() if max(size) < side)
+        if smaller:
+            yield f"images smaller than {side}x{side}, which are enlarged: {smaller:,} of {len(survey):,}"
+        return
+    if set(sizes) == {(side, side)}:
+        return
+    one_size = len(sizes) == 1
+    found, fitting = describe_sizes(survey), common_square(survey)
+    reason = f"{found} becomes {side}x{side}"
+    if fitting > MAX_DEFAULT_RESOLUTION:
+        yield f"{reason}, the largest default; for more detail: --data.resolution {LARGE_RESOLUTION}"
+    elif fitting < side:
+        yield f"{reason}, the smallest default; to enlarge them more: --data.resolution {2 * side}"
+    else:
+        fits = "a multiple of 4" if one_size else "which fits in nine of ten"
+        yield f"{reason}, {fits}; to choose: --data.resolution {side}"
+    if target.fit == "crop" and any(width != height for width, height in sizes):
+        yield "images that are not square are cropped to the center; to keep all of them: --data.fit pad"
+
+
+def _channels(survey: Survey, target: PixelFormat) -> Iterator[str]:
+    gray = len(survey.where(lambda facts: facts.channels == 1))
+    color = len(survey.where(lambda facts: facts.channels == 3))
+    if gray and color:
+        if target.channels in (1, 2):
+            yield f"{color:,} color and {gray:,} gray images: all become gray; in color: --data.channels 3"
+        else:
+            yield f"{color:,} color and {gray:,} gray images: all become RGB; in gray: --data.channels 1"
+    if target.channels in (1, 3):
+        transparent = len(survey.where(lambda facts: facts.extra == TRANSPARENCY))
+        fourth = len(survey.where(lambda facts: facts.extra == FOURTH))
+        if transparent:
+            yield f"images with transparency are put on white: {transparent:,}; to keep it: {_alpha_option(target)}"
+        if fourth:
+            yield f"images have {FOURTH}, which is not used: {fourth:,}; to keep it: --data.channels 4"
+
+
+def _alpha_option(target: PixelFormat) -> str:
+    return f"--data.channels {target.channels + 1}"
+
+
+def _frames(survey: Survey) -> Iterator[str]:
+    several = len(survey.where(lambda facts: facts.frames > 1))
+    if several:
+        yield f"files with several frames or pages: {several:,}; only the first is used; all: --data.frames all"
+
+
+def _intensity(survey: Survey, asked: Asked, target: PixelFormat) -> Iterator[str]:
+    deep = survey.deep
+    if asked.intensity is not None:
+        low, high = asked.intensity
+        affected = deep if deep.counts else survey
+        outside = len(affected.where(lambda f: f.values is not None and (f.values[0] < low or f.values[1] > high)))
+        if outside:
+            yield f"{outside:,} of {len(affected):,} images have values outside data.intensity, which are clipped"
+    elif deep.values is not None and target.intensity is not None and (
+        not has_usual_scale(survey, target.intensity) or any(facts.kind == "float" for facts in deep.counts)
+    ):
+        found, window = format_range(deep.values), format_range(target.intensity)
+        yield f"values are {found}; {window} becomes 0 to 255; otherwise: {_window_option(_other_window(deep.values))}"
+    shallow = len(survey) - len(deep)
+    if deep.counts and shallow:
+        yield f"{len(deep):,} images have more than 8 bits and are scaled; {shallow:,} have 8 bits and are not"
+
+
+def _other_window(values: Window) -> Window:
+    """Return the smallest usual range that contains some values, or the values' own."""
+    usual = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
+    return next((window for window in usual if window[0] <= values[0] and values[1] <= window[1]), values)
+
+
+def _window_option(window: Window) -> str:
+    return f'--data.intensity "[{", ".join(map(_format_value, window))}]"'
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -1,0 +1,169 @@
+"""What the pictures of a source are like, counted: sizes, channels, depths and values."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ddpm.data.decode import (
+    Picture,
+    UnreadableImage,
+    Window,
+    check_finite,
+    is_deep,
+    is_gray,
+    unreadable_if_it_fails,
+)
+
+MAX_SURVEYED = 65_536            # maximum number of pictures that are looked at
+ANIMATED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")    # the further images of others, such as MPO, are not frames
+TRANSPARENCY = "transparency"
+FOURTH = "a fourth channel"     # of a TIFF, without a declared meaning
+
+
+class PictureFacts(NamedTuple):
+    """What one picture is like.
+
+    Attributes:
+        size: width and height in pixels, as stored.
+        channels: 1 for gray, 3 for color, or the number of channels of an array; without `extra`.
+        extra: what it has beside gray or color: `TRANSPARENCY`, `FOURTH`, or None.
+        kind: of its values: `8 bits`, `bool`, `integer` (more than 8 bits) or `float`.
+        values: its lowest and highest value; None if they were not looked at, as for most pictures of 8 bits.
+        usual: the scale of its values if it were the only picture; None for 8 bits.
+        frames: number of frames or pages of its file.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    extra: str | None = None
+    kind: str = "8 bits"
+    values: Window | None = None
+    usual: Window | None = None
+    frames: int = 1
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The pictures that were looked at.
+
+    Decisions are made from counts, so they do not depend on the order of the pictures.
+
+    Attributes:
+        counts: facts -> number of pictures.
+        of: number of pictures of the source; of more than `MAX_SURVEYED`, that many are looked at, evenly spaced.
+    """
+
+    counts: Counter[PictureFacts]
+    of: int
+
+    @property
+    def deep(self) -> "Survey":
+        """The pictures with more than 8 bits."""
+        return self.where(lambda facts: facts.kind != "8 bits")
+
+    def where(self, condition: Callable[[PictureFacts], bool]) -> "Survey":
+        """Return the pictures that meet a condition."""
+        return Survey(Counter({facts: n for facts, n in self.counts.items() if condition(facts)}), self.of)
+
+    def __len__(self) -> int:
+        """Return how many pictures were looked at."""
+        return self.counts.total()
+
+    @property
+    def sizes(self) -> Counter[tuple[int, int]]:
+        """Width and height -> number of pictures."""
+        sizes: Counter[tuple[int, int]] = Counter()
+        for facts, count in self.counts.items():
+            sizes[facts.size] += count
+        return sizes
+
+    def shorter_sides(self) -> np.ndarray:
+        """Return the shorter side of every picture, sorted: int64 (N,)."""
+        sides = [min(size) for size in self.sizes]
+        return np.sort(np.repeat(np.array(sides, np.int64), list(self.sizes.values())))
+
+    @property
+    def values(self) -> Window | None:
+        """The lowest and highest value of all pictures whose values were looked at."""
+        pairs = [facts.values for facts in self.counts if facts.values is not None]
+        return (min(low for low, _ in pairs), max(high for _, high in pairs)) if pairs else None
+
+
+def examine(picture: Picture, with_values: bool = False) -> PictureFacts:
+    """Return what a picture is like.
+
+    Args:
+        picture: an image, of which only the header is read if it has 8 bits; or an array.
+        with_values: whether to decode an image of 8 bits, too.
+
+    Raises:
+        UnreadableImage: if the picture has to be decoded and cannot be, or has values that are not finite.
+    """
+    with unreadable_if_it_fails():
+        if isinstance(picture, np.ndarray):
+            return _examine_array(picture)
+        if is_deep(picture):
+            values = np.asarray(picture)
+            check_finite(values)
+            low, high = float(values.min()), float(values.max())
+            kind = "float" if picture.mode == "F" else "integer"
+            usual = 65535.0 if picture.mode.startswith("I;16") else _usual_highest(kind, high)
+            return PictureFacts(picture.size, 1, None, kind, (low, high), (0.0, usual), _frames_known(picture))
+        known = _extremes(picture) if with_values else None
+        extra = TRANSPARENCY if picture.has_transparency_data else FOURTH if picture.mode == "RGBX" else None
+        channels = 1 if is_gray(picture) else 3
+        return PictureFacts(picture.size, channels, extra, values=known, frames=_frames_known(picture))
+
+
+def count_frames(image: Image.Image) -> int:
+    """Return the number of frames of an animation, or pages of a TIFF.
+
+    Raises:
+        UnreadableImage: if the file is damaged. Its first frame may be readable.
+    """
+    if image.format not in ANIMATED:
+        return 1
+    try:
+        with unreadable_if_it_fails():
+            return int(getattr(image, "n_frames", 1))
+    except UnreadableImage:
+        image.seek(0)
+        raise
+
+
+def _frames_known(image: Image.Image) -> int:
+    try:
+        return count_frames(image)
+    except UnreadableImage:         # of no importance as long as only the first is used
+        return 1
+
+
+def _usual_highest(kind: str, high: float) -> float:
+    """Return the top of the usual ranges of 32-bit values, 0..255 or 0..65535, and of floats, 0..1 or 0..255."""
+    small, large = (1.0, 255.0) if kind == "float" else (255.0, 65535.0)
+    return small if high <= small else large
+
+
+def _examine_array(values: np.ndarray) -> PictureFacts:
+    check_finite(values)
+    kind = {"b": "bool", "f": "float"}.get(values.dtype.kind, "integer")
+    return PictureFacts(
+        (values.shape[1], values.shape[0]),
+        1 if values.ndim == 2 else values.shape[2],
+        kind="8 bits" if values.dtype == np.uint8 else kind,
+        values=(float(values.min()), float(values.max())),
+        usual={"bool": (0.0, 1.0), "uint16": (0.0, 65535.0)}.get(values.dtype.name),
+    )
+
+
+def _extremes(image: Image.Image) -> Window:
+    """Return the lowest and highest value of an image with 8 bits, without its alpha."""
+    if image.mode not in ("L", "RGB", "LA", "RGBA"):
+        image = image.convert("RGB")
+    values = np.asarray(image)
+    colors = values[..., :-1] if image.mode.endswith("A") else values
+    return float(colors.min()), float(colors.max())
