@@ -143,7 +143,7 @@ def _array_mismatch(image: np.ndarray, resolution: int, channels: int) -> str | 
     """Return how an array (H, W) or (H, W, C) differs from the reference; None if it matches."""
     shape, wanted = np.atleast_3d(image).shape, (resolution, resolution, channels)
     if image.dtype != np.uint8:
-        return f"values of type {image.dtype}; save the images as uint8, from 0 to 255, first"
+        return f"values of type {image.dtype}; allowed is uint8 from 0 to 255: scale, round and convert the images"
     if shape == wanted:
         return None
     if shape == (channels, resolution, resolution):

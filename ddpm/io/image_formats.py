@@ -304,7 +304,7 @@ class NpzFile(Format):
         return {"labels": labels, "seeds": seeds, "class_names": np.array(self.layout.class_names, np.str_)}
 
 
-def check_channels(formats: Sequence[str], channels: int) -> None:
+def check_formats(formats: Sequence[str], channels: int) -> None:
     """Check that formats can store images with this number of channels.
 
     Raises:

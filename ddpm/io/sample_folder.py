@@ -13,7 +13,7 @@ from ddpm.config.commands import SampleCommand
 from ddpm.config.sections import SampleConfig
 from ddpm.diffusion.class_labels import NO_CLASS, Label, label_ids
 from ddpm.diffusion.sampling import BetweenSeeds, Seed, plan_seeds
-from ddpm.io.image_formats import FORMATS, Request, check_channels
+from ddpm.io.image_formats import FORMATS, Request, check_formats
 from ddpm.io.image_writer import write_samples
 from ddpm.io.pipelines import load_guide, load_pipeline, locate, process_digest
 from ddpm.io.provenance import weights_digest
@@ -156,7 +156,7 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
 
     def prepare() -> tuple[SamplePlan, dict[str, Any], list[str], Callable[[list[int]], Tensor]]:
         pipeline = load_pipeline(directory).to(processes.device)
-        check_channels(formats, pipeline.unet.config.in_channels)
+        check_formats(formats, pipeline.unet.config.in_channels)
         guide, guide_digest = load_guide(guide_directory, processes.device)
         plan = make_plan(_select_classes(pipeline, command.classes, settings))
         record = {

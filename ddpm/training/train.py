@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
-from ddpm.data.overview import data_facts, describe_data
+from ddpm.data.overview import describe_data
 from ddpm.io.pictures import describe_picture
 from ddpm.processes import describe_devices, first_on_main, on_main
 from ddpm.training.build import build_data, build_in_training_metrics, build_schedule, build_unet

@@ -31,7 +31,7 @@ from ddpm.data import load_data
 from ddpm.evaluation.image_sets import read_images
 from ddpm.io import image_formats as kinds
 from ddpm.io import image_writer as files
-from ddpm.io.image_formats import FORMATS, FileLayout, NpzFile, PngFolders, Request, check_channels, folder_names
+from ddpm.io.image_formats import FORMATS, FileLayout, NpzFile, PngFolders, Request, check_formats, folder_names
 from ddpm.io.pictures import labeled_grid
 
 pytestmark = pytest.mark.usefixtures("small_shards")
@@ -167,9 +167,9 @@ def test_images_of_any_channels_are_read_as_they_were_drawn(
     most = FORMATS[name].max_channels
     if most is not None and channels > most:
         with refused("format", name, f"{channels}", "--format npz"):
-            check_channels(["npz", name], channels)
+            check_formats(["npz", name], channels)
         return
-    check_channels([name], channels)
+    check_formats([name], channels)
     write(tmp_path, (name,), Toy((channels, 8, 8)))
     found = read_images(tmp_path, 8, channels, CLASSES)
     drawn = {pixels(index, (channels, 8, 8)).tobytes(): request.label for index, request in enumerate(asked())}
