@@ -232,7 +232,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        class_labels: Labels | Label,
+        class_labels: Labels | Label = None,
         seeds: Sequence[Seed] | Seed = 0,
         num_inference_steps: int = 50,
         guidance_scale: float = 1.0,
@@ -247,12 +247,14 @@ class ClassConditionalPipeline(DiffusionPipeline):
         clip: bool = True,
         output_type: str = "pil",
         return_dict: bool = True,
+        num_images: int | None = None,
     ) -> ImagePipelineOutput | tuple:
-        """Generate one image per label.
+        """Generate one image per label, or several images of one label.
 
         Args:
-            class_labels: names or ids; None is the null class; a dict from class to weight is a blend; a list of these
-                gives one label per resolution of the network, from the finest to the coarsest.
+            class_labels: names or ids; None is the null class, the only one of a model without classes; a dict from
+                class to weight is a blend; a list of these gives one label per resolution of the network, from the
+                finest to the coarsest.
             seeds: one seed per label, or the first of consecutive seeds; a `BetweenSeeds` is a point between two seeds.
             num_inference_steps: maximum number of evaluations of the denoiser per image.
             guidance_scale: guidance scale; 1 disables guidance.
@@ -270,6 +272,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             output_type: `pil` (images of mode L, LA, RGB or RGBA, for 1 to 4 channels), `np` (N, H, W, C in [0, 1]),
                 `pt` (N, C, H, W in [0, 1]) or `uint8` (N, C, H, W).
             return_dict: whether to return an object with `.images` or a tuple.
+            num_images: number of images of a single label; by default one for each label.
 
         Returns:
             The images.
@@ -278,7 +281,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             ValueError: for an unknown label or an invalid setting.
         """
         self._check_output_type(output_type)
-        labels = self.labels(class_labels)
+        labels = _repeat(self.labels(class_labels), num_images)
         batch_size = min(100, len(labels)) if batch_size is None else batch_size
         draw_batch = self.make_draw_batch(
             labels,
@@ -423,6 +426,21 @@ class ClassConditionalPipeline(DiffusionPipeline):
 def _to_list(values: Any) -> Any:
     """Convert arrays and tensors to lists or numbers; return anything else as it is."""
     return values.tolist() if hasattr(values, "tolist") else values
+
+
+def _repeat(labels: Tensor, count: int | None) -> Tensor:
+    """Return the labels, or `count` copies of a single one.
+
+    Raises:
+        ValueError: if the count is not 1 or more, or there are several labels.
+    """
+    if count is None:
+        return labels
+    if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
+        raise ValueError(f"num_images: {count!r} is out of range; allowed: 1 or more")
+    if len(labels) > 1:
+        raise ValueError(f"num_images: there are {len(labels)} labels; give a single one, or leave num_images out")
+    return labels.repeat(int(count), *[1] * (labels.ndim - 1))
 
 
 def _expand_seeds(seeds: Any, count: int) -> list[Seed]:

@@ -24,7 +24,7 @@ OptionalSamplerOptions = dataclasses.make_dataclass(
 
 @dataclass(frozen=True)
 class TrainCommand(CheckedOptions):
-    """Train a class-conditional diffusion model. Without options, it trains on scikit-learn's digits.
+    """Train a diffusion model: class-conditional if the images have classes. It trains on digits without options.
 
     For an option that is a list, --OPTION+ VALUE appends to the list.
 
@@ -68,7 +68,8 @@ class ModelSamplingOptions(OptionalSamplerOptions):       # type: ignore[misc, v
     Args:
         model: run directory, one of its checkpoints, or a pipeline.
         guide: weaker model (an earlier checkpoint or a smaller run) to guide with, instead of the null class.
-        seed: first seed; image j of class c gets the seed `seed + j * number of classes + c`.
+        seed: first seed; image j of class c gets the seed `seed + j * number of classes + c`, and without classes
+            image j the seed `seed + j`.
         batch_size: number of images per network call.
     """
 
@@ -86,7 +87,7 @@ class SampleCommand(ModelSamplingOptions):
 
     Args:
         classes: class names or ids, separated by commas; `none` is the null class. Default: all classes.
-        per_class: number of images of each class.
+        per_class: number of images of each class, or of all images of a model without classes.
         blend: number of images from each class to the next, including both ends, with blended class embeddings.
         walk: number of images of each class from one seed to the next, including both ends.
         swap: draw rows in which the next class replaces the class resolution by resolution, from the finest to the

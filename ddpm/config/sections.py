@@ -147,7 +147,7 @@ class DiffusionConfig(CheckedOptions, section="diffusion"):
         weighting: weight of the loss at each timestep.
         timestep_sampler: distribution of the timesteps of a training batch.
         class_dropout_prob: probability of training on the null class, for classifier-free guidance; 0 for a model
-            without a null class.
+            without a null class. It has no effect if the images have no classes.
         learned_variance: let the network predict the variance too, and train with the hybrid loss.
     """
 
@@ -248,8 +248,9 @@ class SampleConfig(SamplerOptions, section="sample"):
     """Sample grids during training, and the defaults of scripts/sample.py.
 
     Args:
-        per_class: number of images of each class in a grid.
-        seed: first seed; image j of class c gets the seed `seed + j * number of classes + c`.
+        per_class: number of images of each class in a grid; without classes, a quarter of the images.
+        seed: first seed; image j of class c gets the seed `seed + j * number of classes + c`, and without classes
+            image j the seed `seed + j`.
         batch_size: number of images per network call.
     """
 

@@ -19,8 +19,8 @@ class ImageData:
 
     Attributes:
         pixels: uint8 (N, C, H, H), or an object with that `shape` that is indexed by int64 (B,).
-        labels: int64 (N,), in 0..K-1.
-        class_names: K names.
+        labels: int64 (N,), in 0..K-1; all 0 without classes.
+        class_names: K names; none for images without classes.
         skipped: number of unreadable images that were omitted.
         fingerprint: hexadecimal digest of the content: stored bytes, labels, class names, split, resolution, channels,
             and other options that change pixels. It does not depend on the machine or the location of the data. Of
@@ -102,7 +102,7 @@ class ImageData:
             f"{len(self):,} images",
             f"{self.resolution}x{self.resolution}",
             f"{self.channels} channel{'s' if self.channels > 1 else ''}",
-            f"{self.num_classes} classes",
+            f"{self.num_classes} classes" if self.num_classes else "no classes",
             f"in memory ({size})" if self.in_memory else f"decoded on demand ({size})",
         ]
         return ", ".join(words + [f"{self.skipped:,} unreadable skipped"] * bool(self.skipped))

@@ -31,7 +31,7 @@ def label_ids(
         ValueError: for an unknown name (suggests the nearest), an id out of range, or an empty sequence.
     """
     if len(labels) == 0:
-        raise ValueError(f"classes: the list is empty; the model has {_join(class_names)}")
+        raise ValueError(f"classes: the list is empty; the model has {_join(class_names) or 'no classes'}")
     ids = {name: i for i, name in enumerate(class_names)}
     return [_label_id(label, ids, null_label) for label in labels]
 
@@ -46,6 +46,8 @@ def _label_id(label: str | int | None, ids: Mapping[str, int], null_label: int |
                 "diffusion.class_dropout_prob above 0"
             )
         return null_label
+    if not ids:
+        raise ValueError(f"classes: {label!r} is not a class, because the model has none; leave the classes out")
     if isinstance(label, str) and not re.fullmatch(r"-?[0-9]+", label):
         near = did_you_mean(label, ids)
         raise ValueError(f"classes: {label!r} is not a class{near}; the model has {_join([*ids])}")

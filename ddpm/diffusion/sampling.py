@@ -68,12 +68,13 @@ def plan_seeds(classes: Sequence[int], per_class: int, seed: int, num_classes: i
 def class_seeds(labels: Sequence[int], seed: int, num_classes: int) -> list[int]:
     """Return the seed of each image: `seed + j * num_classes + c` for the j-th image of class c.
 
-    All seeds differ, and none depends on the other requested images.
+    All seeds differ, and none depends on the other requested images. Without classes, where `num_classes` is 0 and all
+    labels are 0, this is `seed + j`.
     """
     seen: Counter[int] = Counter()
     seeds = []
     for c in labels:
-        seeds.append(seed + seen[c] * num_classes + c)
+        seeds.append(seed + seen[c] * max(num_classes, 1) + c)
         seen[c] += 1
     return seeds
 

@@ -16,14 +16,15 @@ def proportional_labels(labels: Tensor, num_classes: int, count: int) -> Tensor:
     A class whose proportion is below 1 / `count` may get no image. Ties go to the lower class id.
 
     Args:
-        labels: int64 (N,), of the real images, in 0..K-1; N at least 1.
-        num_classes: K.
+        labels: int64 (N,), of the real images, in 0..K-1, or all 0 without classes; N at least 1.
+        num_classes: K; 0 without classes.
         count: number of labels wanted.
 
     Returns:
         int64 (count,), sorted.
     """
-    assert len(labels) > 0 and num_classes > 0
+    assert len(labels) > 0
+    num_classes = max(num_classes, 1)
     quotas = labels.cpu().bincount(minlength=num_classes) * count           # in units of 1 / N image, so exact
     wanted = quotas // len(labels)                                          # (K,)
     order = (quotas % len(labels)).argsort(descending=True, stable=True)

@@ -34,7 +34,7 @@ def measure_denoiser(
     """Measure the denoising error and the bound, on held-out images if there are any, otherwise on the reference."""
     pipeline = setup.images.pipeline
     wanted = [name for name in DENOISER_METRICS if name in setup.metrics]
-    if pipeline is None or not wanted:
+    if pipeline is None or not wanted or setup.reason_without_denoiser is not None:
         return {}
     data = setup.data if setup.held_out is None else setup.held_out
     schedule = pipeline.schedule

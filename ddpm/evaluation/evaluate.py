@@ -144,12 +144,13 @@ def write_evaluation(
         read: reads the evaluated images; None without `features`.
     """
     metrics, skipped = ({}, {}) if features is None else measure_images(command, setup, features)
+    skipped = {**setup.left_out, **skipped}
     for name, metric in denoiser_results.get("metrics", {}).items():
         own = estimate_json(metric, denoiser_results["images"]["count"])
         metrics[name] = {**own, "better": "lower", "real_baseline": None}
     images, classifier, names = setup.images, setup.classifier, setup.data.class_names
-    if images.pipeline is None:
-        skipped |= {name: "there is no model" for name in DENOISER_METRICS if name in setup.metrics}
+    if setup.reason_without_denoiser is not None:
+        skipped |= {name: setup.reason_without_denoiser for name in DENOISER_METRICS if name in setup.metrics}
     matrix, classes = None, None
     if features is not None and "accuracy" in metrics:
         matrix = confusion(features.samples)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ddpm.atomic import sha256
 from ddpm.data import ImageData
 from ddpm.evaluation.dinov2 import DinoV2
-from ddpm.evaluation.extraction import extractor_digest, one_line
+from ddpm.evaluation.extraction import extractor_digest, one_line, without_classes
 from ddpm.evaluation.inception import Inception
 from ddpm.evaluation.reference_classifier import cached_classifier, load_saved_classifier
 from ddpm.names import did_you_mean
@@ -43,6 +43,16 @@ class Extractor(Protocol):
         Raises:
             ValueError: if it cannot process such images.
         """
+
+
+class NoExtractor:
+    """Takes the place of an extractor if nothing is measured that needs features."""
+
+    name, digest = "none", "none"
+
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Fail, because it is not called."""
+        raise AssertionError("features of images are extracted, and no metric needs them")
 
 
 class CustomExtractor:
@@ -171,9 +181,10 @@ def check_color(name: str, data: ImageData) -> None:
         ValueError: if they have other channels; names extractors for them.
     """
     if data.channels not in (1, 3):
+        others = ["classifier"] * (data.num_classes > 1) + [*without_classes(data.channels)]
         raise ValueError(
             f"extractor: {name} takes images with 1 (gray) or 3 (RGB) channels, and these have {data.channels}; use "
-            "classifier, or your own package.module:Name"
+            f"{' or '.join(others)}"
         )
 
 

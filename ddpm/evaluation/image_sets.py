@@ -100,7 +100,7 @@ def read_images(path: Path, resolution: int, channels: int, class_names: Sequenc
         path: as for `find_images`.
         resolution: height and width of the reference images.
         channels: C of the reference images.
-        class_names: of the reference, in the order of ids.
+        class_names: of the reference, in the order of ids; without any, the images have no labels either.
 
     Raises:
         ValueError: if there are no images, one is unreadable or does not match the reference, or a label is not one of
@@ -190,7 +190,7 @@ def _class_ids(path: Path, found: FoundImages, class_names: Sequence[str]) -> Te
     """Map labels, which are names or ids, to ids of the reference's classes, by class name."""
     files, names = found.kind == "png", class_names if found.class_names is None else found.class_names
     none = {None, -1} | ({NO_CLASS} - set(class_names) if files else set())
-    if found.labels is None or all(label in none for label in found.labels):
+    if found.labels is None or not class_names or all(label in none for label in found.labels):
         return None
     ids: dict[Any, int] = {}
     for label in dict.fromkeys(found.labels):
@@ -231,7 +231,7 @@ def _match_folder(folder: str, class_names: Sequence[str]) -> list[int]:
 
 def abbreviate(names: Sequence[str], count: int = 5) -> str:
     """Return the first names, separated by commas."""
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "") or "none"
 
 
 def find_images(path: Path) -> FoundImages:

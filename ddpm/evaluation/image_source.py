@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ddpm.atomic import json_digest, read_json
@@ -152,9 +153,11 @@ def load_held_out(command: EvaluateCommand, config: DataConfig, data: ImageData)
         raise ValueError(
             f"{option}: {shared:,} images of {held_out.part} are also in the reference, {data.part}; choose other rows"
         )
+    if not data.class_names:            # nothing that is measured needs them
+        held_out = dataclasses.replace(held_out, labels=torch.zeros_like(held_out.labels), class_names=())
     if held_out.class_names != data.class_names:
         raise ValueError(
-            f"held_out: its classes are {abbreviate(held_out.class_names)}, those of the reference are "
+            f"{option}: its classes are {abbreviate(held_out.class_names)}, those of the reference are "
             f"{abbreviate(data.class_names)}; give images of the same classes"
         )
     return held_out
@@ -188,6 +191,7 @@ def images_from_model(
 ) -> ImageSource:
     """Return the images that a model generates in the class proportions of the reference.
 
+    If the reference has no classes, there are equally many images of each class of the model.
     The j-th image of class c has the seed `seed + j * number of classes + c`, as in scripts/sample.py.
 
     Raises:
@@ -206,10 +210,12 @@ def images_from_model(
     count = command.count or min(len(data), DEFAULT_COUNT)
     labels: Tensor | None = None
     ids = [-1] * count
-    if names:
+    if names and data.num_classes == 0:
+        ids = proportional_labels(torch.arange(len(names)), len(names), count).tolist()
+    elif names:
         labels = proportional_labels(data.labels, data.num_classes, count)
         ids = [names.index(data.class_names[c]) for c in labels.tolist()]
-    seeds = class_seeds([max(c, 0) for c in ids], settings.seed, max(1, len(names)))
+    seeds = class_seeds([max(c, 0) for c in ids], settings.seed, len(names))
     rows = [*names, NO_CLASS]
     requests = [Request(rows[c], f"seed{seed:06d}", c, seed) for c, seed in zip(ids, seeds, strict=True)]
     model_labels = pipeline.labels([None if c < 0 else c for c in ids])

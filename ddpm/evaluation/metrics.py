@@ -107,9 +107,9 @@ def confusion(samples: Features) -> Tensor:
 
 
 def _why_no_accuracy(samples: Features) -> str | None:
-    if samples.class_logits is None:
-        return "there is no reference classifier"
-    return "the images have no labels" if samples.labels is None else None
+    if samples.labels is None:
+        return "the images have no labels"
+    return "there is no reference classifier" if samples.class_logits is None else None
 
 
 METRICS: dict[str, Metric] = {

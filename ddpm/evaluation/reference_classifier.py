@@ -20,7 +20,7 @@ from ddpm.atomic import find_damage, write_directory_atomically, write_json
 from ddpm.data import ImageData
 from ddpm.evaluation.classifier_network import NETWORK_RECIPE, WIDTHS, ClassifierNetwork, untrained_classifier
 from ddpm.evaluation.estimates import Estimate, wilson_interval
-from ddpm.evaluation.extraction import EXTRACTION_BATCH_SIZE, extract_in_batches, extractor_digest
+from ddpm.evaluation.extraction import EXTRACTION_BATCH_SIZE, extract_in_batches, extractor_digest, without_classes
 from ddpm.randomness import Purpose, generator, permutation
 
 BATCH_SIZE = 64
@@ -146,6 +146,11 @@ def train_classifier(data: ImageData, device: torch.device | str) -> ReferenceCl
 
 
 def _check(data: ImageData) -> None:
+    if data.num_classes == 0:
+        raise ValueError(
+            "extractor: classifier needs images of 2 classes or more, and these have no classes; use the extractor "
+            f"{' or '.join(without_classes(data.channels))}"
+        )
     counts = torch.bincount(data.labels, minlength=data.num_classes)
     if data.num_classes < 2 or counts.min() < 2:
         rarest = int(counts.argmin())

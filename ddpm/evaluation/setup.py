@@ -1,5 +1,6 @@
 """Everything that an evaluation needs, loaded and checked before any image is generated."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,8 @@ from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import SampleConfig
 from ddpm.data import ImageData
 from ddpm.evaluation.classes import class_without_images
-from ddpm.evaluation.extractors import Extractor
+from ddpm.evaluation.extraction import without_classes
+from ddpm.evaluation.extractors import Extractor, NoExtractor
 from ddpm.evaluation.feature_tables import Features
 from ddpm.evaluation.features import feature_digest, load_extractors
 from ddpm.evaluation.image_source import (
@@ -38,9 +40,10 @@ class EvaluationSetup(NamedTuple):
         images: the images to evaluate.
         data: the real images.
         held_out: real images that the model was not trained on; None if there are none.
-        extractor: computes the features.
-        classifier: the reference classifier; None if the data has no classes.
+        extractor: computes the features; a `NoExtractor` without image metrics.
+        classifier: the reference classifier; None if the data has no classes, or without image metrics.
         metrics: names of the metrics.
+        left_out: names of the metrics that the real images do not allow, and why.
         trained_on_reference: whether the model was trained on the real images; None if unknown.
     """
 
@@ -50,6 +53,7 @@ class EvaluationSetup(NamedTuple):
     extractor: Extractor
     classifier: ReferenceClassifier | None
     metrics: list[str]
+    left_out: dict[str, str]
     trained_on_reference: bool | None
 
     @property
@@ -67,6 +71,16 @@ class EvaluationSetup(NamedTuple):
             return "the model was not trained on the reference"
         return describe_shortage(METRICS[name], self.images.count, reference)
 
+    @property
+    def reason_without_denoiser(self) -> str | None:
+        """Why the metrics of the denoiser cannot be computed, in a few words; None if they can."""
+        if self.images.pipeline is None:
+            return "there is no model"
+        data = self.data if self.held_out is None else self.held_out
+        if self.images.pipeline.class_names and not data.class_names:
+            return "the model needs the classes of the real images, which have none"
+        return None
+
     def identify(self, command: EvaluateCommand) -> dict[str, Any]:
         """Return the facts that determine the content of evaluation.json."""
         return {
@@ -78,6 +92,37 @@ class EvaluationSetup(NamedTuple):
             "metrics": self.metrics,
             **{name: getattr(command, name) for name in ("bootstrap", "bound_images", "bound_steps")},
         }
+
+
+def why_without_classes(name: str, extractor: str, data: ImageData) -> str | None:
+    """Return why a metric cannot be computed if the real images have no classes, in a few words; None if it can.
+
+    Args:
+        name: of the metric.
+        extractor: name of the extractor.
+        data: the real images.
+    """
+    if data.num_classes or name not in METRICS:
+        return None
+    if name == "accuracy":
+        return "the real images have no classes"
+    if extractor == "classifier":
+        others = " and ".join(without_classes(data.channels))
+        return f"the real images have no classes, which the extractor classifier needs; those that do not: {others}"
+    return None
+
+
+def check_metrics(names: Sequence[str], extractor: str, data: ImageData) -> None:
+    """Check that requested metrics do not need classes if the real images have none.
+
+    Raises:
+        ValueError: if one does; names it and what is possible.
+    """
+    for name in names:
+        reason = why_without_classes(name, extractor, data)
+        if reason is not None:
+            able = [other for other in (*METRICS, *DENOISER_METRICS) if not why_without_classes(other, extractor, data)]
+            raise ValueError(f"metrics: {name} is not possible: {reason}; use only {','.join(able)}")
 
 
 def prepare_evaluation(
@@ -110,11 +155,17 @@ def prepare_evaluation(
     pipeline = None if model is None else load_pipeline(model).to(processes.device)
     config = reference_config(command, pipeline)
     data = load_real_images(config, "reference", trained_intensity(command.model))
+    left_out = {name: why for name in names if (why := why_without_classes(name, command.extractor, data)) is not None}
+    if command.metrics is not None or pipeline is None:
+        check_metrics(names, command.extractor, data)
+    names = [name for name in names if name not in left_out]
     if model is None or pipeline is None:
         images = images_from_disk(command, data)
     else:
         images = images_from_model(command, settings, data, pipeline, model, guide)
     held_out = load_held_out(command, config, data)
-    require_classifier = command.metrics is not None and "accuracy" in names
-    extractors = load_extractors(command.extractor, data, processes.device, cache, require_classifier)
-    return EvaluationSetup(images, data, held_out, *extractors, names, was_trained_on(command.model, data))
+    extractors: tuple[Extractor, ReferenceClassifier | None] = NoExtractor(), None
+    if any(name in METRICS for name in names):
+        require_classifier = command.metrics is not None and "accuracy" in names
+        extractors = load_extractors(command.extractor, data, processes.device, cache, require_classifier)
+    return EvaluationSetup(images, data, held_out, *extractors, names, left_out, was_trained_on(command.model, data))

@@ -72,7 +72,7 @@ def render_card(
         drawn=describe_picture(channels),
         as_array=channels > PIL_CHANNELS,
         class_names=class_names,
-        label=repr(class_names[0] if class_names else None),
+        label=repr(class_names[0]) if class_names else None,
         facts=read_json(run / "run.json") if (run / "run.json").is_file() else {},
         metrics=_last_metrics(run, step),
         step=step,

@@ -20,6 +20,7 @@ from torch import Tensor
 from ddpm.atomic import atomic_write
 from ddpm.data.arrays import open_npz
 from ddpm.data.records import Pictures
+from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.io.pictures import encode_png, read_image, to_pil, to_tensor
 from ddpm.pipeline import PIL_CHANNELS
 
@@ -91,7 +92,7 @@ class Format(ABC):
     """Files of one kind that contain all images.
 
     Attributes:
-        needs_classes: whether every image needs a class.
+        needs_classes: whether every image needs a class, if the model has classes.
         max_channels: the largest number of channels that it can store; None for any.
     """
 
@@ -192,6 +193,8 @@ class BatchStore(BatchFormat):
 class ParquetShards(Format):
     """`samples-SHARD-of-SHARDS.parquet`: columns image (PNG), label and seed, with the class names in the schema.
 
+    Without classes there is no column label.
+
     Each shard, and each of its row groups, contains a fixed number of whole batches. If there are PNGs in the same
     folder, pass the shards to `datasets` by name: for a folder it reads the most frequent file type.
     """
@@ -239,8 +242,9 @@ class ParquetShards(Format):
         import pyarrow
         from pyarrow import parquet
 
-        classes = datasets.ClassLabel(names=list(self.layout.class_names))
-        features = datasets.Features({"image": datasets.Image(), "label": classes, "seed": datasets.Value("int64")})
+        names = list(self.layout.class_names)
+        kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=names), "seed": datasets.Value("int64")}
+        features = datasets.Features({name: kind for name, kind in kinds.items() if names or name != "label"})
         schema = features.arrow_schema
         batches = range(self.layout.batches)[shard * self._batches_per_shard : (shard + 1) * self._batches_per_shard]
         with atomic_write(self._path(shard)) as file, parquet.ParquetWriter(file, schema) as writer:
@@ -249,16 +253,16 @@ class ParquetShards(Format):
                 asked = [request for batch in group for request in self.layout.batch_requests(batch)]
                 pngs = [encode_png(image) for batch in group for image in read(batch)]
                 images = [{"bytes": e, "path": self.layout.png(r)} for r, e in zip(asked, pngs, strict=True)]
-                columns = {"image": images, "label": [r.label for r in asked], "seed": [r.seed for r in asked]}
-                writer.write_table(pyarrow.table(columns, schema=schema))
+                rows = {"image": images, "label": [r.label for r in asked], "seed": [r.seed for r in asked]}
+                writer.write_table(pyarrow.table({name: rows[name] for name in features}, schema=schema))
 
 
 class NpzFile(Format):
     """`samples.npz`: arrays images (uint8 N, H, W, C), labels, seeds (int64 N) and class_names, uncompressed.
 
-    C is any number of channels. Images without a class have no labels and class_names, but the array `rows` with the
-    name of each image's row. The evaluator of guided-diffusion expects images named `arr_0`:
-    `np.savez(path, np.load("samples.npz")["images"])`.
+    C is any number of channels. Where images have no class there are neither labels nor class_names; if their rows have
+    names, such as "cat to dog", the array `rows` has them. The evaluator of guided-diffusion expects images named
+    `arr_0`: `np.savez(path, np.load("samples.npz")["images"])`.
     """
 
     def __init__(self, layout: FileLayout) -> None:
@@ -300,7 +304,9 @@ class NpzFile(Format):
         labels = np.array([request.label for request in requests], np.int64)
         seeds = np.array([request.seed for request in requests], np.int64)
         if labels.min() < 0:
-            return {"rows": np.array([request.row for request in requests], np.str_), "seeds": seeds}
+            rows = [request.row for request in requests]
+            named = {"rows": np.array(rows, np.str_)} if set(rows) != {NO_CLASS} else {}
+            return {**named, "seeds": seeds}
         return {"labels": labels, "seeds": seeds, "class_names": np.array(self.layout.class_names, np.str_)}
 
 

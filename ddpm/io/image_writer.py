@@ -30,8 +30,9 @@ from tqdm import tqdm
 
 from ddpm.atomic import atomic_write, json_digest, read_json, write_json
 from ddpm.data.labels import check_distinct
+from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.io.image_formats import FORMATS, BatchFormat, BatchStore, FileLayout, Format, ReadBatch, Request
-from ddpm.io.pictures import count_tiles, labeled_grid
+from ddpm.io.pictures import count_tiles, labeled_grid, plain_grid
 from ddpm.io.provenance import describe_changes
 from ddpm.processes import (
     InUse,
@@ -78,8 +79,8 @@ def write_samples(
         Path of the grid.
 
     Raises:
-        ValueError: if a format cannot store images without a class, or if the folder contains other images or is in
-            use by another command.
+        ValueError: if a format cannot store images without a class of a model with classes, or if the folder contains
+            other images or is in use by another command.
         OSError: if a file cannot be written; names it.
     """
     processes = join_processes()
@@ -116,7 +117,7 @@ def write_samples(
 def _check(layout: FileLayout, formats: Sequence[str]) -> None:
     files = {(request.row, request.file) for request in layout.requests}
     assert layout.requests and len(files) == len(layout.requests), "two images would have one file"
-    classless = next((request.row for request in layout.requests if request.label < 0), None)
+    classless = next((request.row for request in layout.requests if layout.class_names and request.label < 0), None)
     for name in formats:
         if FORMATS[name].needs_classes and classless is not None:
             able = ", ".join(name for name, kind in FORMATS.items() if not kind.needs_classes)
@@ -205,10 +206,14 @@ def _draw(
 
 
 def _grid(layout: FileLayout, read: ReadBatch) -> Image.Image:
-    """Draw the first images of the first rows."""
+    """Draw the first images of the first rows; of a model without classes, images without names."""
     rows = list(layout.folders)[:GRID_ROWS]
     channels, height, width = read(0).shape[1:]
-    columns = max(1, min(GRID_COLUMNS, GRID_PIXELS // (len(rows) * height * width * count_tiles(channels))))
+    most = GRID_PIXELS // (height * width * count_tiles(channels))
+    if not layout.class_names and rows == [NO_CLASS]:
+        count = max(1, min(len(layout.requests), GRID_COLUMNS * GRID_ROWS, most))
+        return plain_grid(torch.cat([read(batch) for batch in range(-(-count // layout.batch_size))])[:count].unbind())
+    columns = max(1, min(GRID_COLUMNS, most // len(rows)))
     shown: dict[str, list[int]] = {row: [] for row in rows}
     for index, request in enumerate(layout.requests):
         if request.row in shown and len(shown[request.row]) < columns:

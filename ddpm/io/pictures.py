@@ -1,5 +1,6 @@
 """Conversions between tensors and Pillow images, images of any number of channels as pictures, and labeled grids."""
 
+import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -86,7 +87,7 @@ def labeled_grid(rows: Sequence[Sequence[Tensor]], names: Sequence[str], min_pix
 
     Args:
         rows: images of each row, uint8 (C, H, W) of equal size, which are shown as by `to_picture`.
-        names: one per row; long names are truncated.
+        names: one per row; long names are truncated. If all are empty, there is no margin for them.
         min_pixels: smaller images are enlarged by an integer factor to at least this size.
     """
     channels, height, width = rows[0][0].shape
@@ -96,7 +97,7 @@ def labeled_grid(rows: Sequence[Sequence[Tensor]], names: Sequence[str], min_pix
     cell_h, cell_w = height * factor + gap, width * factor + gap
     font = ImageFont.load_default(size=max(12, min(24, cell_h // 3)))
     captions = ["".join(x if x.isprintable() else " " for x in name)[:60] for name in names]
-    margin = round(max(font.getlength(caption) for caption in captions)) + 16
+    margin = round(max(font.getlength(caption) for caption in captions)) + 16 if any(captions) else gap
     sheet = Image.new("RGB", (margin + max(map(len, rows)) * cell_w, len(rows) * cell_h + gap), "white")
     pen = ImageDraw.Draw(sheet)
     for r, (row, caption) in enumerate(zip(rows, captions, strict=True)):
@@ -105,3 +106,16 @@ def labeled_grid(rows: Sequence[Sequence[Tensor]], names: Sequence[str], min_pix
             cell = to_picture(image).resize((width * factor, height * factor), Image.Resampling.NEAREST)
             sheet.paste(cell, (margin + c * cell_w, gap + r * cell_h))
     return sheet
+
+
+def plain_grid(images: Sequence[Tensor]) -> Image.Image:
+    """Draw images, uint8 (C, H, W) of equal size, in a nearly square grid without names."""
+    columns = grid_columns(len(images))
+    rows = [images[first : first + columns] for first in range(0, len(images), columns)]
+    return labeled_grid(rows, [""] * len(rows))
+
+
+def grid_columns(count: int) -> int:
+    """Return the number of columns of a nearly square grid, with rows of equal length if `count` allows."""
+    least = math.isqrt(count - 1) + 1       # the square root, rounded up
+    return next((columns for columns in range(least, 2 * least + 1) if count % columns == 0), least)

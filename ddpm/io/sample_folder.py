@@ -41,7 +41,7 @@ class Classes(NamedTuple):
 
     Attributes:
         ids: in the requested order.
-        names: of all classes of the model, and of the null class.
+        names: of all classes of the model, and of the null class, which is the only one of a model without classes.
         per_class: rows or images of each class.
         seed: the j-th of class c has the seed `seed + j * number of classes + c`.
         resolutions: number of resolutions of the model.
@@ -64,7 +64,11 @@ class Classes(NamedTuple):
 
     def seeds(self, class_id: int) -> list[int]:
         """Return the seeds of a class."""
-        return plan_seeds([class_id], self.per_class, self.seed, max(1, self.null))[1]
+        return plan_seeds([class_id], self.per_class, self.seed, self.null)[1]
+
+    def describe(self, class_id: int) -> str:
+        """Return the beginning of the name of a row; empty for a model without classes."""
+        return f"{self.names[class_id]}, " if self.null else ""
 
 
 def plan_classes(classes: Classes) -> SamplePlan:
@@ -103,7 +107,7 @@ def plan_walks(classes: Classes, count: int) -> SamplePlan:
         one_more = classes._replace(per_class=classes.per_class + 1)
         for start, end in pairwise(one_more.seeds(c)):
             walks = [BetweenSeeds(start, end, i / (count - 1)) for i in range(count)]
-            rows.append((f"{classes.names[c]}, seed {start} to {end}", [classes.label(c)] * count, walks))
+            rows.append((f"{classes.describe(c)}seed {start} to {end}", [classes.label(c)] * count, walks))
     return _plan_rows(rows)
 
 
@@ -120,6 +124,8 @@ def plan_swaps(classes: Classes) -> SamplePlan:
 
 
 def _pairs(classes: Classes, option: str) -> list[tuple[int, int]]:
+    if classes.null == 0:
+        raise ValueError(f"{option}: the model has no classes; use --walk N, which goes from one seed to the next")
     if len(classes.ids) < 2:
         raise ValueError(f"{option}: needs two classes or more; pass them as --classes A,B")
     return list(pairwise(classes.ids))

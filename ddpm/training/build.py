@@ -62,7 +62,7 @@ def build_unet(config: Config, data: ImageData) -> UNet:
         in_channels=data.channels,
         out_channels=data.channels * (1 + config.diffusion.learned_variance),
         num_classes=data.num_classes,
-        null_class=config.diffusion.class_dropout_prob > 0,
+        null_class=_has_null_class(config, data),
         channels=model.channels,
         channel_mult=tuple(model.channel_mult),
         num_res_blocks=model.num_res_blocks,
@@ -104,5 +104,11 @@ def _build_pretrained(path: Path, config: Config, data: ImageData) -> UNet:
             f"{wrong[0]}: {configured[wrong[0]]} here, but model.pretrained {path} was trained with "
             f"{needed[wrong[0]]}; set {settings}"
         )
-    null_class = config.diffusion.class_dropout_prob > 0
-    return adapt_pretrained(pipeline, data.class_names, null_class, config.model.dropout, config.train.seed)
+    return adapt_pretrained(
+        pipeline, data.class_names, _has_null_class(config, data), config.model.dropout, config.train.seed
+    )
+
+
+def _has_null_class(config: Config, data: ImageData) -> bool:
+    """Return whether the model has a null class; without classes, it is all that the model has."""
+    return config.diffusion.class_dropout_prob > 0 or data.num_classes == 0

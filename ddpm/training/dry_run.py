@@ -40,6 +40,15 @@ def describe_architecture(config: Config, unet: UNet) -> str:
     return f", attention at {sizes or 'no resolution but the middle'}{origin}"
 
 
+def describe_unconditional(unet: UNet) -> str:
+    """Describe what training without classes means for the options on classes."""
+    text = "the images have no classes, so the model is unconditional and diffusion.class_dropout_prob has no effect"
+    conditioning = unet.config.conditioning
+    if conditioning in ("class", "cross_attention"):
+        text += f"; in place of the class, model.conditioning {conditioning} adds a constant (timestep adds nothing)"
+    return text
+
+
 def estimate_cost(
     config: Config, data: ImageData, unet: UNet, schedule: NoiseSchedule, accelerator: Accelerator
 ) -> str:
@@ -109,6 +118,8 @@ def estimate_cost(
         f"time         about {per_step:.3f} s per step, {format_duration(per_step * train.steps)} for {train.steps} "
         f"steps ({train.steps * train.batch_size / len(data):.1f} epochs), excluding sample grids and evaluations",
     ]
+    if data.num_classes == 0:
+        lines.append(f"classes      {describe_unconditional(unet)}")
     if config.evaluation.every > 0:
         lines.append(_describe_evaluations(config, per_image / FORWARD_PASSES / accelerator.num_processes))
     return "\n".join(lines)

@@ -8,16 +8,17 @@ from accelerate import Accelerator
 from ddpm.atomic import atomic_write
 from ddpm.config.sections import Config
 from ddpm.diffusion.sampling import plan_seeds
-from ddpm.io.pictures import labeled_grid
+from ddpm.io.pictures import labeled_grid, plain_grid
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import broadcast_from_main, map_batches, on_main
 from ddpm.training.tracking import Trackers
 
 CLASSES = 16        # a grid shows at most this many classes
+ROWS = 4            # without classes, the number of images is that of so many classes
 
 
 class SampleGrid:
-    """Grids of a few fixed seeds per class, drawn from the averaged model by all processes.
+    """Grids of a few fixed seeds, of each class if there are classes, drawn from the averaged model by all processes.
 
     Args:
         config: the run's configuration.
@@ -48,18 +49,21 @@ class SampleGrid:
 
     def _draw(self, step: int, trackers: Trackers) -> None:
         settings, class_names = self._config.sample, self._pipeline.class_names[:CLASSES]
-        labels, seeds = plan_seeds(
-            range(len(class_names)), settings.per_class, settings.seed, len(self._pipeline.class_names)
-        )
+        classes, each = range(len(class_names)), settings.per_class
+        if not class_names:             # all images are of the null class, whose id is 0
+            classes, each = range(1), ROWS * each
+        labels, seeds = plan_seeds(classes, each, settings.seed, len(self._pipeline.class_names))
         draw_batch = self._pipeline.make_draw_batch(torch.tensor(labels), seeds, **settings.sampling_options())
         drawn = map_batches(self._accelerator, len(labels), settings.batch_size, draw_batch)
 
         def write() -> None:
-            rows = torch.cat(drawn).unflatten(0, (len(class_names), settings.per_class))
+            images = torch.cat(drawn)
+            rows = images.unflatten(0, (len(classes), each))
+            grid = labeled_grid(rows, class_names) if class_names else plain_grid(images.unbind())
             file = self.file(step)
             file.parent.mkdir(exist_ok=True)
             with atomic_write(file) as stream:
-                labeled_grid(rows, class_names).save(stream, format="PNG")
+                grid.save(stream, format="PNG")
             trackers.image(file, step)
 
         on_main(self._accelerator, write)

@@ -13,11 +13,11 @@ from ddpm.io.pictures import describe_picture
 from ddpm.processes import describe_devices, first_on_main, on_main
 from ddpm.training.build import build_data, build_in_training_metrics, build_schedule, build_unet
 from ddpm.training.continuation import KnownRun
-from ddpm.training.dry_run import describe_architecture, estimate_cost, multiply_adds
+from ddpm.training.dry_run import describe_architecture, describe_unconditional, estimate_cost, multiply_adds
 from ddpm.training.launch import start_accelerator
 from ddpm.training.run_directory import check_run_directory, hold_run_directory
 from ddpm.training.trainer import Trainer
-from ddpm.training.validation import check_config
+from ddpm.training.validation import check_classes, check_config
 
 
 def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collection[str] = ()) -> None:
@@ -43,6 +43,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
         on_main(accelerator, lambda: known.check(config, allowed))
     data = first_on_main(accelerator, lambda: load_images(config, known))
     accelerator.print(describe_data(data))
+    check_classes(config, data)
     schedule = build_schedule(config)
     unet = first_on_main(accelerator, lambda: build_unet(config, data))
     if dry_run:
@@ -63,6 +64,8 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
         accelerator.print(f"run directory {run_dir}: {data.summary()}; {size}; {devices}")
         if (shown := describe_picture(data.channels)) is not None:
             accelerator.print(shown)
+        if data.num_classes == 0:
+            accelerator.print(describe_unconditional(unet))
         if data.skipped and accelerator.is_main_process:
             print(f"WARNING: {data.skipped} unreadable images are skipped", file=sys.stderr)
         Trainer(config, accelerator, data, schedule, unet, run_dir, metrics, timeline).run(run_id)

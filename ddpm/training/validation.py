@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from ddpm.config.sections import Config, SamplerOptions
+from ddpm.data import ImageData
 from ddpm.diffusion.sampling import plan_timesteps
 from ddpm.names import did_you_mean
 from ddpm.training.build import build_schedule
@@ -19,6 +20,34 @@ def check_config(config: Config) -> None:
     if config.evaluation.every > 0:
         check_extractor(config.evaluation.extractor)
         check_sampler(config, config.evaluation, "evaluation")
+
+
+def check_classes(config: Config, data: ImageData) -> None:
+    """Check that the options do not need classes if the images have none.
+
+    Raises:
+        ValueError: names the option and what is allowed.
+    """
+    if data.num_classes:
+        return
+    if config.data.shuffle_labels:
+        raise ValueError("data.shuffle_labels: the images have no classes, so no labels can be shuffled; use false")
+    check_unguided(config.sample, "sample")
+    if config.evaluation.every > 0:
+        check_unguided(config.evaluation, "evaluation")
+
+
+def check_unguided(options: SamplerOptions, section: str) -> None:
+    """Check that a model without classes can be sampled with these options and no guiding model.
+
+    Raises:
+        ValueError: names the option of the section and what is allowed.
+    """
+    if options.guidance_scale != 1:
+        raise ValueError(
+            f"{section}.guidance_scale: only 1 is possible, because the images have no classes, and guidance goes from "
+            "the null class towards a class; use 1"
+        )
 
 
 def check_sampler(config: Config, options: SamplerOptions, section: str, guide: bool = False) -> None:

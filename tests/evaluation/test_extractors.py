@@ -383,3 +383,16 @@ def test_the_reference_classifier_takes_any_channels(channels: int, tmp_path: Pa
     again = build_extractor(str(next((tmp_path / "classifiers").glob("*/"))), data, CPU, tmp_path)
     for found, expected in zip(again.extract(pixels), classifier.extract(pixels), strict=True):
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(("channels", "able"), [(1, "inception or dinov2"), (3, "inception or dinov2"), (5, "package")])
+def test_remedies_of_images_without_classes_fit_their_channels(
+    channels: int, able: str, tmp_path: Path, refused
+) -> None:
+    data = ImageData(images_of(4, channels), torch.zeros(4, dtype=torch.int64), (), fingerprint="f")
+    with refused("extractor: classifier", able):
+        build_extractor("classifier", data, CPU, tmp_path)
+    if channels == 5:
+        with pytest.raises(ValueError, match=r"package.module:Name$") as error:
+            build_extractor("inception", data, CPU, tmp_path)
+        assert "use classifier" not in str(error.value)

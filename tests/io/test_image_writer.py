@@ -112,7 +112,7 @@ def test_images_without_a_class(formats: tuple[str, ...], tmp_path: Path) -> Non
         said = refusal(out, formats, Toy(), requests=requests)
         assert "'cat to dog'" in said and "png" in said and "npz" in said and not out.exists()
         return
-    write(out, formats, Toy(), requests=requests, class_names=())
+    write(out, formats, Toy(), requests=requests)
     if "png" in formats:
         assert len([*(out / "cat to dog").iterdir()]) == 9
     else:

@@ -5,15 +5,16 @@ from pathlib import Path
 
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import DataConfig
-from ddpm.config.study import Study
+from ddpm.config.study import STUDY_METRICS, Study
 from ddpm.config.yaml_files import prefixed_errors
 from ddpm.data import ImageData
 from ddpm.evaluation.extractors import EXTRACTORS, build_extractor
 from ddpm.evaluation.features import cache_directory
 from ddpm.evaluation.image_source import load_held_out, load_real_images, reference_config
+from ddpm.evaluation.setup import check_metrics, why_without_classes
 from ddpm.io.pipelines import locate
 from ddpm.lab.ablation.planned_runs import evaluate_command, sampling_settings
-from ddpm.training.validation import check_extractor, check_sampler
+from ddpm.training.validation import check_classes, check_extractor, check_sampler, check_unguided
 
 DOWNLOADED = ("dinov2:",)        # prefixes of extractors that take long to build and are checked when they are used
 
@@ -29,9 +30,13 @@ def check_evaluation(study: Study, data: ImageData) -> None:
         ValueError: if an option cannot work; the message names it, such as evaluation.held_out_split.
     """
     for arm in study.arms:
+        with prefixed_errors(f"arms.{arm.name}"):
+            check_classes(arm.config, data)
         try:
             options, guide = sampling_settings(study, arm.config), study.evaluation.get("guide")
             check_sampler(arm.config, options, "sample", guide is not None)
+            if data.num_classes == 0 and guide is None:
+                check_unguided(options, "sample")
         except ValueError as problem:
             raise ValueError(f"evaluation.{str(problem).removeprefix('sample.')} (arm {arm.name})") from None
     command = evaluate_command(study, Path())
@@ -39,16 +44,25 @@ def check_evaluation(study: Study, data: ImageData) -> None:
     try:
         if command.extractor not in EXTRACTORS and not command.extractor.startswith(DOWNLOADED):
             build_extractor(command.extractor, data, "cpu", cache_directory())
-        _check_images(command, study.baseline.config.data, data)
+        reference = _check_images(command, study.baseline.config.data, data)
+        if command.metrics is not None:
+            check_metrics([name.strip() for name in command.metrics.split(",")], command.extractor, reference)
     except ValueError as problem:
         raise ValueError(f"evaluation.{problem}") from None
+    reason = why_without_classes(STUDY_METRICS[study.metric], command.extractor, reference)
+    if reason is not None:
+        raise ValueError(f"metric: {study.metric} is not possible: {reason}; use denoising_error")
     if command.guide is not None:
         with prefixed_errors("evaluation.guide"):
             locate(command.guide)
 
 
-def _check_images(command: EvaluateCommand, training: DataConfig, data: ImageData) -> None:
-    """Read the reference images and the held-out images, and check that the latter are not trained on."""
+def _check_images(command: EvaluateCommand, training: DataConfig, data: ImageData) -> ImageData:
+    """Read the reference images and the held-out images, and check that the latter are not trained on.
+
+    Returns:
+        The reference images.
+    """
     reference, config = data, training
     if command.reference is not None:
         config = reference_config(command, None)
@@ -60,9 +74,10 @@ def _check_images(command: EvaluateCommand, training: DataConfig, data: ImageDat
         reference = load_real_images(config, "reference", None if data.format is None else data.format.intensity)
     held_out = load_held_out(command, config, reference)
     if held_out is None:
-        return
+        return reference
     same_source = (command.held_out or config.source) == training.source
     shared = held_out.part.shared(data.part) if same_source and held_out.part and data.part else 0
     if shared or held_out.fingerprint == data.fingerprint:
         option = "held_out" if command.held_out_split is None else "held_out_split"
         raise ValueError(f"{option}: {shared or len(data):,} of these images are trained on; choose others")
+    return reference

@@ -97,7 +97,7 @@ def find_shared_samples(evaluations: dict[str, Evaluation]) -> tuple[list[ClassS
         seeds = sorted(set.intersection(*(set(images[name]) for images in present.values())))[:SEEDS]
         if seeds and len(found) < CLASSES:
             strips = [_strip(run, [images[name][seed] for seed in seeds]) for run, images in present.items()]
-            found.append(ClassStrips(name, seeds, strips))
+            found.append(ClassStrips(name if name in names else "no class", seeds, strips))
     if present and not found:
         notes.append(f"{', '.join(present)}: no samples with equal seeds and classes to show")
     for images in present.values() if found else ():
@@ -119,8 +119,10 @@ def find_written_images(names: Sequence[str], folder: Path) -> dict[str, dict[in
         found: dict[str, dict[int, StoredImage]] = {name: {} for name in names}
         pictures, labels, classes = open_npz(archive)       # names a damaged file
         with np.load(archive) as arrays:
-            rows = [classes[label] for label in labels] if labels and classes else arrays["rows"].tolist()
             seeds = arrays["seeds"].tolist()
+            rows = arrays["rows"].tolist() if "rows" in arrays else [NO_CLASS] * len(seeds)
+        if labels and classes:
+            rows = [classes[label] for label in labels]
         for index, (row, seed) in enumerate(zip(rows, seeds, strict=True)):
             if row in found:
                 found[row][seed] = StoredImage(archive, pictures, index)

@@ -61,6 +61,7 @@ def measure_modulation(command: ProbeCommand, inputs: ProbeInputs, model: Model)
             left_out[name] = str(reason)
             return otherwise
 
+    attempt("analysis of variance over timesteps and classes", measurements.check_classes, None)
     attempt("sign flips and dead channels", measurements.check_scale, None)
     attempt("class swap by encoder, middle and decoder", measurements.check_sides, None)
     return ProbeResults(
@@ -139,7 +140,7 @@ class Measurements:
     def check_classes(self) -> None:
         """Check that there are classes to compare."""
         if len(self.names) < 2:
-            raise NotMeasurable("the model has fewer than two classes")
+            raise NotMeasurable(f"the model has {'only one class' if self.names else 'no classes'}")
 
     def check_dependence(self) -> None:
         """Check that the modulation depends on the class."""

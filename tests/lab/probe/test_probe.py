@@ -53,7 +53,7 @@ def test_a_model_without_images_or_classes(tmp_path: Path, capsys: pytest.Captur
     found = probed(saved(tmp_path, (), norm="groupnorm"))
     assert {*found.left_out} == {
         "sign flips and dead channels", "symptoms of failure", "class separability", "mean ablation",
-        "sensitivity to the class", "class swap",
+        "sensitivity to the class", "class swap", "analysis of variance over timesteps and classes",
     }
     assert "--reference" in found.left_out["mean ablation"]
     assert "classes" in found.left_out["class swap"]
