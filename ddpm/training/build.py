@@ -1,7 +1,8 @@
 """Build the objects that a configuration names."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 
@@ -18,9 +19,22 @@ if TYPE_CHECKING:
 MAX_DEFAULT_ATTENTION = 16      # pixels; attention at larger resolutions is expensive
 
 
-def build_data(config: Config) -> ImageData:
-    """Load the configured images."""
-    return load_data(**config.data.load_options())
+def build_data(config: Config, decided: Mapping[str, Any] | None = None) -> ImageData:
+    """Load the configured images.
+
+    Args:
+        config: the configuration.
+        decided: what run.json says about the images of a run that continues (`ddpm.data.overview.data_facts`). Where
+            the configuration has null, the run's size, channels and scale are used, even for other images.
+    """
+    options = config.data.load_options()
+    if decided is None:
+        return load_data(**options)
+    channels, resolution, _ = decided.get("shape", (None, None, None))
+    options["channels"] = options["channels"] or channels
+    options["resolution"] = options["resolution"] or resolution
+    deep = decided.get("intensity") if options["intensity"] is None else None
+    return load_data(**options, deep_intensity=None if deep is None else tuple(deep))
 
 
 def build_in_training_metrics(config: Config, data: ImageData, accelerator: Accelerator) -> "InTrainingMetrics | None":

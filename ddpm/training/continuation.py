@@ -13,6 +13,7 @@ from ddpm.config.changes import READING, all_differences, another_run, differenc
 from ddpm.config.sections import Config, flatten
 from ddpm.config.yaml_files import prefixed_errors, read_config
 from ddpm.data import ImageData
+from ddpm.data.overview import data_facts
 from ddpm.io.provenance import git_commit, versions
 from ddpm.training.optim import learning_rate
 from ddpm.training.timeline import Timeline
@@ -112,7 +113,7 @@ class KnownRun:
         known = self.facts["data"]
         if known.get("fingerprint") == data.fingerprint:
             return True
-        now = describe_data(data)
+        now = data_facts(data)
         there, here = (list(names) for names in (self.facts.get("class_names", data.class_names), data.class_names))
         options = [key for key in differences(self.config, config) if key in READING]
         about = f"{self.path} holds a run on other data ({known.get('summary')} there, {now['summary']} now"
@@ -160,12 +161,12 @@ class KnownRun:
         made_with = {"time": now, "versions": versions(), "git_commit": git_commit()}
         records = [(key, old, new) for key, (old, new) in changed.items()]
         if not same_data:
-            records.append(("data", self.facts["data"], describe_data(data)))
+            records.append(("data", self.facts["data"], data_facts(data)))
         changes = [
             {"step": step, "option": key, "old": old, "new": new, "allow_change": key in allowed} | made_with
             for key, old, new in records
         ]
-        facts = {**self.facts, "config": options_of(config), "changes": before + changes, "data": describe_data(data)}
+        facts = {**self.facts, "config": options_of(config), "changes": before + changes, "data": data_facts(data)}
         after = replace(self, config=config, facts=facts)
         return after, [*_describe(changed, same_data, step), *_describe_curve(self.timeline, after.timeline, step)]
 
@@ -173,11 +174,6 @@ class KnownRun:
 def step_of(checkpoint: Path | None) -> int:
     """Return the training step of a checkpoint, 0 for None."""
     return 0 if checkpoint is None else int(checkpoint.name.removeprefix("step_"))
-
-
-def describe_data(data: ImageData) -> dict[str, Any]:
-    """Return the facts about the images that run.json contains."""
-    return {"summary": data.summary(), "fingerprint": data.fingerprint, "shape": list(data.pixels.shape[1:])}
 
 
 def options_of(config: Config) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from ddpm.config.sections import Config
 from ddpm.config.yaml_files import read_config, run_of
 from ddpm.data import ImageData
 from ddpm.data.folders import IMAGE_SUFFIXES
+from ddpm.data.overview import data_facts
 from ddpm.io.provenance import git_commit, versions
 from ddpm.processes import InUse, acquire_lock, broadcast_from_main, on_main
 from ddpm.training.checkpoint import find_checkpoint
-from ddpm.training.continuation import KnownRun, continue_command, describe_data, options_of, step_of
+from ddpm.training.continuation import KnownRun, continue_command, options_of, step_of
 from ddpm.training.timeline import Timeline
 
 SEARCHED = 1000         # number of files in a folder among which images are looked for
@@ -107,7 +108,7 @@ class RunDirectory:
         """
         known = KnownRun.read(self.path)
         if known is None:
-            facts = {"id": secrets.token_hex(4), "data": describe_data(data), **facts}
+            facts = {"id": secrets.token_hex(4), "data": data_facts(data), **facts}
             facts |= {"versions": versions(), "git_commit": git_commit(), "config": options_of(config), "changes": []}
             run = KnownRun(self.path, config, facts)
         else:

@@ -83,7 +83,7 @@ def load_images(config: Config, known: KnownRun | None) -> ImageData:
     """
     source = config.data.source
     try:
-        return build_data(config)
+        return build_data(config, None if known is None else known.facts["data"])
     except ValueError as problem:
         moved = known is not None and source == known.config.data.source and not Path(source).expanduser().exists()
         if not moved:

@@ -81,7 +81,7 @@ def test_facts_are_json_and_hold_the_decisions(tmp_path: Path) -> None:
     facts = json.loads(json.dumps(data_facts(data)))
     expected = {
         "summary": data.summary(), "fingerprint": data.fingerprint, "images": 20, "class_counts": [10, 10],
-        "resolution": 8, "channels": 1, "fit": "pad", "intensity": [0, 19], "values": [0, 19], "skipped": 0,
+        "shape": [1, 8, 8], "fit": "pad", "intensity": [0, 19], "values": [0, 19], "skipped": 0,
         "ignored": {}, "frames": "first", "files_with_unused_frames": 0, "notes": list(data.notes),
         "sizes": {"smallest": [10, 8], "largest": [29, 8], "different": 20, "surveyed": 20},
     }
@@ -102,4 +102,4 @@ def test_data_that_was_not_loaded_has_a_table_too() -> None:
     assert len(arrays) == 2
     loaded = load_data()
     bare = ImageData(loaded.pixels, loaded.labels, loaded.class_names)
-    assert rows(bare).keys() == {"data", "classes"} and data_facts(bare)["resolution"] == 8
+    assert rows(bare).keys() == {"data", "classes"} and data_facts(bare)["shape"] == [1, 8, 8]
