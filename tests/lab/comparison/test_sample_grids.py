@@ -78,4 +78,4 @@ def test_images_without_classes(
     kind: str, tmp_path: Path, make_run: Callable[..., Path], add_evaluation: Callable[..., Path]
 ) -> None:
     (strips,) = shared(tmp_path, make_run, add_evaluation, channels=5 if kind == "npz" else 1, kind=kind, classes=False)
-    assert strips.name == "none" and strips.seeds == list(range(1, 8))
+    assert strips.name == "no class" and strips.seeds == list(range(1, 8))
