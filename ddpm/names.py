@@ -7,6 +7,7 @@ from typing import TypeVar
 
 Variant = TypeVar("Variant")
 
+NO_CLASS = "none"       # the null class as text, and the row and folder of images without a class
 
 # Common names of things that have another name here; for hints only.
 _SYNONYMS = {

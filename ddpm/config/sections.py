@@ -38,9 +38,12 @@ class DataConfig(CheckedOptions, section="data"):
     """Images and labels.
 
     Args:
-        source: `digits` (from scikit-learn), a folder with one subfolder per class, a parquet file or a folder of
-            them, an .npz or .npy file, or any path or hub name that `datasets.load_dataset` accepts.
-        split: split of the source, or a slice of one, such as train[:1500], train[-500:] or train[10%:20%].
+        source: `digits` (from scikit-learn); a folder of images, with one subfolder per class or without classes,
+            below folders of splits or not; a .csv, .tsv, .json or .jsonl that lists images; a parquet file or a folder
+            of them; an .npz or .npy file; a dataset saved by `datasets`; or the name of a dataset on the Hugging Face
+            Hub.
+        split: split of the source, or a slice of one, such as train[:1500], train[-500:] or train[10%:20%]. Folders
+            such as Training, val and dev are found by any of their usual names.
         resolution: height and width in pixels, to which images are resized; null selects the largest square that fits
             in nine of ten images, rounded down to a multiple of 4, from 4 to 64.
         channels: 1 for grayscale, 3 for RGB, 2 or 4 for the same with alpha, or the number of channels of the arrays;
@@ -52,6 +55,11 @@ class DataConfig(CheckedOptions, section="data"):
         frames: whether the first frame or all frames of an animation or of a file with several pages are images.
         image_column: name of the column of images; null detects it.
         label_column: name of the column of labels; null detects it.
+        labels: where the classes of images in a folder come from. `auto` uses one folder per class, or a table such
+            as metadata.csv, labels.csv or dataset.json beside the images; `filename` uses the part of each file name
+            before the first underscore; a path names a table of file names and labels, or an .npy of labels for images
+            in an .npy; and `none` trains without
+            classes, from any source.
         on_bad_image: whether an unreadable image is an error or is skipped.
         horizontal_flip: flip half of the training images horizontally, at random.
         shuffle_labels: train on labels that are randomly permuted among the images, as a control experiment.
@@ -76,6 +84,7 @@ class DataConfig(CheckedOptions, section="data"):
     frames: Literal["first", "all"] = "first"
     image_column: str | None = None
     label_column: str | None = None
+    labels: str = "auto"
     on_bad_image: Literal["error", "skip"] = "error"
     horizontal_flip: bool = False
     shuffle_labels: bool = False

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-import torch
 
 from ddpm.data.decode import Picture, UnreadableImage, unreadable_if_it_fails
-from ddpm.data.labels import encode_labels
-from ddpm.data.records import ArrayPictures, Pictures, Records, as_picture, check_split
+from ddpm.data.labels import MULTI_LABEL, label_records
+from ddpm.data.records import ArrayPictures, Pictures, Records, as_picture
+from ddpm.data.request import DataRequest
+from ddpm.data.split_names import find_split
 
 # in order of preference: the names of this package, and the defaults of savez
 IMAGES = ("images", "arr_0")
@@ -73,11 +74,15 @@ class _Header(NamedTuple):
     size: int           # of the header itself, in bytes
 
 
-def open_npz(path: Path) -> Arrays:
+def open_npz(path: Path, with_labels: bool = True) -> Arrays:
     """Open an .npz: images (N, H, W, C) as `images` or `arr_0`, and labels (N,) as `labels` or `arr_1`.
 
     Images have any number of channels and any real type. Gray images may be (N, H, W). An array `class_names` gives the
     names of the ids. Other arrays are ignored.
+
+    Args:
+        path: of the file.
+        with_labels: whether to read labels, which are otherwise None.
 
     Raises:
         ValueError: if it is not an .npz, or its arrays have another type or shape; names the path.
@@ -88,12 +93,14 @@ def open_npz(path: Path) -> Arrays:
             found = next((name for name in IMAGES if name in headers), None)
             if found is None:
                 there = ", ".join(f"{name} {header.shape}" for name, header in headers.items())
-                raise ValueError(f"there is no array {' or '.join(IMAGES)} but {there or 'nothing'}")
+                remedy = "write it with numpy.savez(path, images=..., labels=...)"
+                raise ValueError(f"there is no array {' or '.join(IMAGES)} but {there or 'nothing'}; {remedy}")
             shape = _image_shape(found, headers[found])
-            labels = next((arrays[name].tolist() for name in LABELS if name in headers), None)
-            label_shape = next((headers[name].shape for name in LABELS if name in headers), None)
-            if label_shape not in (None, shape[:1]):
-                raise ValueError(f"labels have shape {label_shape}; allowed is one id or name per image, {shape[:1]}")
+            of_labels = next((name for name in LABELS if name in headers), None)
+            labels = None
+            if with_labels and of_labels is not None:
+                _check_labels(of_labels, headers[of_labels], shape[0])
+                labels = arrays[of_labels].tolist()
             names = [str(name) for name in arrays[CLASS_NAMES].flatten()] if CLASS_NAMES in headers else None
             begin = _first_value(path, archive.getinfo(f"{found}.npy"), headers[found])
             if begin is not None:
@@ -103,43 +110,60 @@ def open_npz(path: Path) -> Arrays:
         raise ValueError(f"{path}: not an .npz of images: {' '.join(str(problem).split())}") from problem
 
 
-def load_npz(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
+def load_npz(request: DataRequest) -> Records:
     """Return the images of an .npz, which is the split `train`; see `open_npz` for its arrays.
 
     Raises:
-        ValueError: if the file cannot be read, or there are no labels.
+        ValueError: if the file cannot be read, or a label is not usable.
     """
-    check_split(source, split, ["train"])
+    find_split(request.source, request.split, ["train"])
+    request.refuse_columns("is an .npz, whose arrays have fixed names")
     try:
-        arrays = open_npz(Path(source))
+        arrays = open_npz(Path(request.source), with_labels=request.labels != "none")
     except ValueError as problem:
         raise ValueError(f"data.source: {problem}") from problem
-    if arrays.labels is None:
-        raise ValueError(f"data.source: {source!r} has no labels; add them as an array {' or '.join(LABELS)}")
-    labels, class_names = encode_labels(arrays.labels, arrays.class_names, arrays.pictures.where)
-    return Records(arrays.pictures, labels, class_names)
+    remedy = f"for classes, add labels as an array {' or '.join(LABELS)}"
+    return label_records(request, arrays.pictures, arrays.labels, arrays.class_names, remedy=remedy)
 
 
-def load_npy(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
-    """Return the images of an .npy without labels, which is the split `train`: (N, H, W, C), or (N, H, W) if gray.
+def load_npy(request: DataRequest) -> Records:
+    """Return the images of an .npy, which is the split `train`: (N, H, W, C), or (N, H, W) if they are gray.
+
+    Labels, (N,), are in another .npy that the option data.labels names.
 
     Raises:
-        ValueError: if the file cannot be read.
+        ValueError: if a file cannot be read, or a label is not usable.
     """
-    check_split(source, split, ["train"])
+    find_split(request.source, request.split, ["train"])
+    request.refuse_columns("is an .npy, which has no columns")
     try:
-        with open(source, "rb") as file:
+        with open(request.source, "rb") as file:
             header = _read_header(file)
         shape = _image_shape("the array", header)
         pictures: Pictures
         if header.fortran_order:
-            pictures = ArrayPictures(np.ascontiguousarray(np.load(source, allow_pickle=False)).reshape(shape))
+            values = np.ascontiguousarray(np.load(request.source, allow_pickle=False))
+            pictures = ArrayPictures(values.reshape(shape))
         else:
-            pictures = StoredPictures(source, header.size, shape, header.dtype.str)
+            pictures = StoredPictures(request.source, header.size, shape, header.dtype.str)
     except (OSError, ValueError, EOFError) as problem:
-        message = f"data.source: {source}: not an .npy of images: {' '.join(str(problem).split())}"
+        message = f"data.source: {request.source}: not an .npy of images: {' '.join(str(problem).split())}"
         raise ValueError(message) from problem
-    return Records(pictures, torch.zeros(len(pictures), dtype=torch.int64), ())
+    labels = None if request.labels in ("auto", "none") else _load_labels(request, len(pictures))
+    return label_records(request, pictures, labels, remedy="for classes, name an .npy of labels with data.labels")
+
+
+def _load_labels(request: DataRequest, count: int) -> list[Any]:
+    path = Path(request.labels).expanduser()
+    if path.suffix.lower() != ".npy":
+        request.restrict_labels("auto", "none", "the path of an .npy of labels")
+    try:
+        with path.open("rb") as file:
+            _check_labels("labels", _read_header(file), count)
+        values: list[Any] = np.load(path, allow_pickle=False).tolist()
+    except (OSError, ValueError, EOFError) as problem:
+        raise ValueError(f"data.labels: {path}: not an .npy of labels: {' '.join(str(problem).split())}") from problem
+    return values
 
 
 def _member_header(archive: zipfile.ZipFile, name: str) -> _Header:
@@ -153,6 +177,21 @@ def _read_header(file: IO[bytes]) -> _Header:
     if version not in readers:
         raise ValueError(f"array format version {version} is not supported")
     return _Header(*readers[version](file), file.tell())
+
+
+def _check_labels(name: str, header: _Header, count: int) -> None:
+    """Check that labels are one number or text for each of `count` images."""
+    shape = header.shape
+    if header.dtype.hasobject:
+        raise ValueError(f"{name} are Python objects; allowed are integers or text: {name}.astype(str)")
+    if shape == (count, 1):
+        remedy = f"{name}[:, 0]"
+    elif len(shape) == 2 and shape[0] == count:
+        remedy = f"{MULTI_LABEL}; if they are one-hot, convert them with {name}.argmax(1)"
+    else:
+        remedy = "give every image one"
+    if shape != (count,):
+        raise ValueError(f"{name} have shape {shape}; allowed is one id or name per image, {(count,)}: {remedy}")
 
 
 def _image_shape(name: str, header: _Header) -> tuple[int, ...]:

@@ -1,80 +1,134 @@
-"""A folder of class folders."""
+"""A folder with everything below it, sorted into images, tables, and what is ignored and why."""
 
+import errno
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-
-from ddpm.data.labels import encode_labels
-from ddpm.data.records import FilePictures, Records, check_split
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset((
     ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
     ".ppm", ".tga", ".tif", ".tiff", ".webp",
 ))
+VIDEO_SUFFIXES = frozenset((
+    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".webm",
+    ".wmv",
+))
+ARCHIVE_SUFFIXES = frozenset((
+    ".7z", ".bz2", ".gz", ".rar", ".tar", ".tbz2", ".tgz", ".txz", ".xz", ".zip", ".zst",
+))
 # fmt: on
-SPLITS = ("train", "training", "validation", "valid", "val", "test")
+TABLE_SUFFIXES = frozenset((".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet"))
+ARRAY_SUFFIXES = frozenset((".npz", ".npy"))
+
+# Reasons for which files and folders are ignored; each follows a count, as in "3 hidden files".
+VIDEOS, ARCHIVES, TABLES, OTHERS = "videos", "archives", "tables", "other files"
+KINDS = {VIDEOS: VIDEO_SUFFIXES, ARCHIVES: ARCHIVE_SUFFIXES, TABLES: TABLE_SUFFIXES}
+CYCLES = "links to a folder that contains them"
+NOT_DOWNLOADED = "images that iCloud has not downloaded"
+
+# What operating systems, network drives and tools leave behind and do not hide: macOS, Windows, Synology, QNAP,
+# NetApp, Linux, Python, Jupyter, Picasa. In lower case.
+_SYSTEM = re.compile(
+    r"__macosx|network trash folder|temporary items|thevolumesettingsfolder|icon\r|desktop d[bf]"
+    r"|thumbs\.db(:encryptable)?|ehthumbs(_vista)?\.db|desktop\.ini|\$recycle\.bin|recycler|recycled|found\.\d{3}"
+    r"|system volume information|config\.msi|~\$.*|@eadir|#recycle|#snapshot|@tmp|@sharebin|@syno.*"
+    r"|.*@syno(eastream|resource)|@recycle|@recently-snapshot|@__thumb|~snapshot|lost\+found|__pycache__|.*\.ipynb_checkpoints|picasa\.ini"
+)
 
 
-def load_folder(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
-    """Return the images under `source/CLASS/` or `source/SPLIT/CLASS/`, at any depth below the class.
+@dataclass(frozen=True)
+class Folder:
+    """The content of a folder.
 
-    Class names are the sorted folder names. `datasets`' imagefolder is not used, because it treats a class or file
-    whose name contains `train` or `test` as a split, and silently drops the labels of a single class.
+    Attributes:
+        path: of the folder.
+        folders: the folders in it, sorted by name.
+        images: the image files directly in it, sorted.
+        tables: the files directly in it that could contain labels, sorted.
+        ignored: reason -> number of files or folders directly in it that are not read for this reason.
+    """
+
+    path: Path
+    folders: tuple["Folder", ...]
+    images: tuple[Path, ...]
+    tables: tuple[Path, ...]
+    ignored: Counter[str]
+
+    @cached_property
+    def images_below(self) -> tuple[Path, ...]:
+        """The image files at any depth, sorted."""
+        return tuple(sorted(path for folder in self.walk() for path in folder.images))
+
+    @property
+    def tables_below(self) -> list[Path]:
+        """The tables at any depth."""
+        return [path for folder in self.walk() for path in folder.tables]
+
+    @property
+    def ignored_below(self) -> Counter[str]:
+        """What is ignored at any depth."""
+        return sum((folder.ignored for folder in self.walk()), Counter())
+
+    def walk(self) -> Iterator["Folder"]:
+        """Yield the folder and all folders below it."""
+        yield self
+        for folder in self.folders:
+            yield from folder.walk()
+
+
+def scan_folder(path: Path) -> Folder:
+    """Return the content of a folder. Linked files and folders are part of it; hidden ones are ignored.
 
     Raises:
-        ValueError: if there is no such split, there are no class folders, or a class has no images.
+        OSError: if a folder cannot be read, or the target of a link does not exist. A broken link with the name of an
+            image counts as an image, which is unreadable.
     """
-    root = Path(source)
-    splits = _splits(root)
-    check_split(source, split, splits)
-    classes = folders_in(splits[split])
-    if not classes:
-        found = "images, but no class folders" if images_below(splits[split]) else "neither images nor class folders"
-        raise ValueError(f"data.source: {str(splits[split])!r} contains {found}; use one folder of images per class")
-    paths: list[str] = []
-    values: list[int] = []
-    for label, folder in enumerate(classes):
-        images = images_below(folder)
-        if not images:
-            raise ValueError(
-                f"data.source: class folder {str(folder)!r} contains no images; add images with suffix "
-                f"{', '.join(sorted(IMAGE_SUFFIXES))}, or move the folder elsewhere if it is not a class"
-            )
-        paths += map(str, images)
-        values += [label] * len(images)
-    pictures = FilePictures(tuple(paths))
-    labels, class_names = encode_labels(values, [folder.name for folder in classes], pictures.where)
-    return Records(pictures, labels, class_names)
+    return _scan(path, ())
 
 
-def _splits(root: Path) -> dict[str, Path]:
-    """Map split names to folders of class folders.
+def _scan(path: Path, above: tuple[tuple[int, int], ...]) -> Folder:
+    status = path.stat()
+    above += ((status.st_dev, status.st_ino),)
+    folders, images, tables, ignored = [], [], [], Counter[str]()
+    with os.scandir(path) as entries:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
+        inner, is_folder = path / entry.name, entry.is_dir()
+        reason = _why_ignored(entry.name, is_folder)
+        if reason is not None:
+            ignored[reason] += 1
+        elif is_folder:
+            status = entry.stat()       # of the target of a link
+            if (status.st_dev, status.st_ino) in above:
+                ignored[CYCLES] += 1
+            else:
+                folders.append(_scan(inner, above))
+        elif is_image(inner) and (entry.is_file() or entry.is_symlink()):
+            images.append(inner)
+        elif entry.is_symlink() and not inner.exists():
+            remedy = f"is a broken link to {os.readlink(inner)!r}; restore its target, or remove the link"
+            raise FileNotFoundError(errno.ENOENT, remedy, str(inner))
+        else:
+            suffix = inner.suffix.lower()
+            if suffix in TABLE_SUFFIXES:
+                tables.append(inner)
+            ignored[next((kind for kind, suffixes in KINDS.items() if suffix in suffixes), OTHERS)] += 1
+    return Folder(path, tuple(folders), tuple(images), tuple(tables), ignored)
 
-    Subfolders are splits only if one has a usual name and all contain folders but no images; otherwise they are
-    classes, even one called `train` (the vehicle).
-    """
-    folders = folders_in(root)
-    named = any(folder.name in SPLITS for folder in folders)
-    if named and all(folders_in(folder) and not images_in(folder) for folder in folders):
-        return {folder.name: folder for folder in folders}
-    return {"train": root}
 
-
-def folders_in(root: Path) -> list[Path]:
-    """Return the subfolders of a folder, sorted, without hidden ones."""
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def images_in(folder: Path) -> list[Path]:
-    """Return the image files directly in a folder, sorted."""
-    return sorted(path for path in folder.iterdir() if is_image(path))
-
-
-def images_below(folder: Path) -> list[Path]:
-    """Return the image files in a folder at any depth, sorted."""
-    return sorted(path for path in folder.rglob("*") if is_image(path))
+def _why_ignored(name: str, is_folder: bool) -> str | None:
+    """Return why a file or folder is not data by its name; None if it may be."""
+    kind = "folders" if is_folder else "files"
+    if name.startswith("."):            # also the companions that macOS writes (`._cat.jpg`)
+        return NOT_DOWNLOADED if name.endswith(".icloud") else f"hidden {kind}"
+    return f"system {kind}" if _SYSTEM.fullmatch(name.lower()) else None
 
 
 def is_image(path: Path) -> bool:
     """Return whether a file name is that of an image."""
-    # file managers create hidden companions of images (`._cat.jpg`)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in IMAGE_SUFFIXES

@@ -1,9 +1,19 @@
 """Encoding of raw labels as class ids and class names."""
 
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
+
+from ddpm.data.records import Pictures, Records
+from ddpm.data.request import DataRequest
+from ddpm.names import NO_CLASS
+
+# -1 is the label of images in splits of the Hub's datasets whose labels are not published
+UNLABELED = (None, -1)
+MULTI_LABEL = "a class-conditional model needs one class per image, as text or an integer"
 
 
 def check_distinct(names: Sequence[str], option: str, remedy: str = "give every class a different name") -> None:
@@ -13,13 +23,56 @@ def check_distinct(names: Sequence[str], option: str, remedy: str = "give every 
             raise ValueError(f"{option}: {count} classes are called {name!r}; {remedy}")
 
 
+def label_records(
+    request: DataRequest,
+    pictures: Pictures,
+    values: Sequence[Any] | None,
+    names: Sequence[str] | None = None,
+    *,
+    remedy: str,
+    split: str = "train",
+    ignored: Mapping[str, int] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Records:
+    """Return pictures with their labels as records, without classes if there are no labels or all are equal.
+
+    Args:
+        request: what was asked for; with the labels `none`, labels are not looked at.
+        pictures: N pictures.
+        values: N raw labels; None without labels.
+        names: the names of the ids in `values`; None if the source declares none.
+        remedy: how this kind of source gets labels, for the note that it has none.
+        split: name of the split in the source.
+        ignored: see `Records`.
+        notes: see `Records`.
+
+    Raises:
+        ValueError: as in `encode_labels`, or if there are no pictures.
+    """
+    if not len(pictures):
+        raise ValueError("data.source: contains no images; allowed is one or more")
+    labels = torch.zeros(len(pictures), dtype=torch.int64)
+    class_names: tuple[str, ...] = ()
+    if request.labels == "none":
+        notes += ("images are trained without classes, as data.labels none says",)
+    elif values is None or all(value in UNLABELED for value in values):
+        notes += (f"the images have no labels and are trained without classes; {remedy}",)
+    else:
+        labels, class_names = encode_labels(values, names, pictures.where)
+        if len(labels.unique()) < 2:
+            only = class_names[int(labels[0])]
+            notes += (f"all images have class {only!r} and are trained without classes; {remedy}",)
+            labels, class_names = torch.zeros_like(labels), ()
+    return Records(pictures, labels, class_names, ignored or {}, (*notes, *_similar(class_names)), split)
+
+
 def encode_labels(
-    values: Sequence[int | str | bool | None], names: Sequence[str] | None, where: Callable[[int], str]
+    values: Sequence[Any], names: Sequence[str] | None, where: Callable[[int], str]
 ) -> tuple[torch.Tensor, tuple[str, ...]]:
     """Encode labels as class ids.
 
     Args:
-        values: N raw labels: ids, or names.
+        values: N raw labels, 1 or more: ids, or names.
         names: class names of the ids in `values`; None if the source declares none. Then the classes are the sorted
             distinct names (or booleans), or ids that must be 0..K-1, each occurring.
         where: describes the location of a row, for error messages.
@@ -28,10 +81,14 @@ def encode_labels(
         int64 (N,) in 0..K-1, and K names.
 
     Raises:
-        ValueError: if there are no labels, one is missing or out of range, or there are fewer than two classes.
+        ValueError: if a label is missing, out of range or no single class, or a class name is unusable.
     """
-    if not values:
-        raise ValueError("data.source: contains no images; allowed is one or more")
+    several = next((row for row, value in enumerate(values) if isinstance(value, (list, tuple, dict))), None)
+    if several is not None:
+        raise ValueError(
+            f"data.label_column: {where(several)} has a list of labels, {values[several]!r} (multi-label); "
+            f"{MULTI_LABEL}: keep one, or join them into one name, or train without classes with data.labels none"
+        )
     if None in values:
         raise ValueError(f"data.label_column: {where(values.index(None))} has no label (None); label it or remove it")
     if names is None and all(isinstance(value, (str, bool)) for value in values):
@@ -44,7 +101,9 @@ def encode_labels(
             f"data.label_column: a label is {odd!r} ({type(odd).__name__}); allowed are class names or integers"
         )
     labels = torch.tensor(values, dtype=torch.int64)
-    if names is None:
+    if names is not None:
+        check_distinct(names, "data.source")
+    else:
         present = labels[labels >= 0].unique().tolist()
         missing = next((i for i, label in enumerate(present) if i != label), None)
         if missing is not None:             # it would be a class without images
@@ -59,8 +118,37 @@ def encode_labels(
         raise ValueError(
             f"data.label_column: {where(row)} has label {int(labels[row])}; allowed are 0 to {len(names) - 1}"
         )
-    if len(labels.unique()) < 2:
-        raise ValueError(
-            f"data.source: all images have class {names[int(labels[0])]!r}; a class-conditional model needs two classes"
-        )
+    for label, name in enumerate(names):
+        problem = _problem(name)
+        if problem is not None:
+            rows = (labels == label).nonzero()
+            place = f" ({where(int(rows[0]))!a})" if len(rows) else ""
+            raise ValueError(
+                f"data.source: class {name!r}{place} {problem}; rename its folder, or its entry in the table"
+            )
     return labels, tuple(names)
+
+
+def _problem(name: str) -> str | None:
+    """Return why a class cannot have this name; None if it can."""
+    if not name.strip():
+        return "has an empty name"
+    kinds = {unicodedata.category(character) for character in name}
+    if "Cs" in kinds:       # how Python represents bytes of a file name that are not UTF-8
+        return "has a name that is not valid UTF-8"
+    if kinds & {"Cc", "Zl", "Zp"}:
+        return "has control characters, such as line breaks, in its name"
+    if name == NO_CLASS:
+        return "has the name of the null class, which stands for images without a class"
+    return None
+
+
+def _similar(class_names: Sequence[str]) -> tuple[str, ...]:
+    """Return a note if two class names look alike."""
+    seen: dict[str, str] = {}
+    for name in class_names:
+        other = seen.setdefault(" ".join(unicodedata.normalize("NFKC", name).casefold().split()), name)
+        if other is not name:
+            difference = "differ only in letter case, spaces or Unicode normalization"
+            return (f"classes {other!a} and {name!a} {difference}, and are two classes; rename one to join them",)
+    return ()

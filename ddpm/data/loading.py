@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ddpm.data.images import ImageData, OnDemand
 from ddpm.data.notes import count_classes, describe_balance, describe_brightness, describe_decisions
 from ddpm.data.reading import evenly_spaced, read_pictures
 from ddpm.data.records import Pictures, located
+from ddpm.data.request import DataRequest
 from ddpm.data.slices import parse_split
 from ddpm.data.sources import load_records
 from ddpm.data.survey import Survey
@@ -33,6 +35,7 @@ def load_data(
     split: str = "train",
     image_column: str | None = None,
     label_column: str | None = None,
+    labels: str = "auto",
     channels: int | None = None,
     intensity: Sequence[float] | None = None,
     fit: str = "crop",
@@ -48,15 +51,19 @@ def load_data(
     beginning in either case, because omitting an image later would shift the indices of the others.
 
     Args:
-        source: `digits`; a folder of class folders, or of splits with class folders; a parquet file, or a folder of
-            them; an .npz or .npy; a folder written by `save_to_disk`; or the name of a dataset on the Hugging Face Hub.
-        resolution: height and width in pixels, 1 or more; None for the side of the largest square that
-            fits in nine of ten images, rounded down to a multiple of 4, from 4 to 64.
+        source: `digits`; a folder of images, with or without folders of classes and of splits; a table that lists
+            images; a parquet file, or a folder of them; an .npz or .npy; a folder written by `save_to_disk`; or the
+            name of a dataset on the Hugging Face Hub.
+        resolution: height and width in pixels, 1 or more; None for the side of the largest square that fits in nine
+            of ten images, rounded down to a multiple of 4, from 4 to 64.
         split: the split to read. A single file, and a folder without splits, is `train`. Rows are selected as in
             `train[:1500]`, `train[-500:]` or `train[10%:20%]`, in the order of the source; classes are those of the
-            whole split.
+            whole split. Another letter case or a usual synonym finds the split, too (`val`, `Validation`, `dev`).
         image_column: the column of images; None to infer it.
         label_column: the column of labels (ids or names); None to infer it.
+        labels: `auto`, `none` to ignore labels, `filename` for the part of the file names before the first underscore,
+            or the path of a table of file names and labels (of an .npy of labels, if the source is an .npy). Without
+            labels, or if all are equal, there are no classes: `class_names` is empty, and all labels are 0.
         channels: 1 (gray), 3 (RGB), 2 or 4 (the same with alpha, which otherwise is composited over white), or the
             number that arrays have; None for 3 if any image has color, otherwise 1, or for the number of arrays.
         intensity: the values [low, high] that become 0 and 255; others are clipped. None keeps values with 8 bits, and
@@ -70,8 +77,8 @@ def load_data(
         memory_gb: maximum size of images in memory, in 1e9 bytes of uint8 pixels; above 0.
 
     Raises:
-        ValueError: if an option is out of range, the source or a column does not exist, a label is unusable, there are
-            fewer than two classes, or an image is unreadable; names the option.
+        ValueError: if an option is out of range, the source or a column does not exist, a label is unusable, all
+            selected rows of several classes have one class, or an image is unreadable; names the option.
     """
     if resolution is not None and resolution < 1:
         raise ValueError(f"data.resolution: {resolution} is out of range; allowed: 1 or more pixels")
@@ -87,13 +94,13 @@ def load_data(
     window = None if intensity is None else (float(intensity[0]), float(intensity[1]))
 
     asked = parse_split(split)
-    records = load_records(source, asked.split, image_column, label_column)
-    part = asked.part(len(records.labels))
-    labels = records.labels[part.start : part.stop]
-    if records.class_names and len(labels.unique()) < 2:
+    records = load_records(DataRequest(source, asked.split, image_column, label_column, labels))
+    part = replace(asked, split=records.split).part(len(records.labels))
+    ids = records.labels[part.start : part.stop]
+    if records.class_names and len(ids.unique()) < 2:
         raise ValueError(
-            f"data.split: all images of {split!r} have class {records.class_names[int(labels[0])]!r}; a "
-            "class-conditional model needs two classes"
+            f"data.split: all images of {split!r} have class {records.class_names[int(ids[0])]!r}; a class-conditional "
+            "model needs two classes: select other rows, or train without classes with data.labels none"
         )
     files = rows = torch.arange(part.start, part.stop)      # the file of each image, and its row in `pictures`
     pictures, notes = records.pictures, list(records.notes)
@@ -101,7 +108,7 @@ def load_data(
     if expanded is not None:
         pictures, rows = expanded, torch.arange(len(expanded))
         files = torch.tensor([file for file, _ in expanded.frames])
-        labels = records.labels[files]
+        ids = records.labels[files]
         notes.append(f"the {part.stop - part.start:,} files have {len(rows):,} frames or pages; each is an image")
 
     options = Asked(resolution, channels, window, deep_intensity, fit)
@@ -109,21 +116,21 @@ def load_data(
     if bad:
         good = torch.ones(len(rows), dtype=torch.bool)
         good[bad] = False
-        rows, files, labels = rows[good], files[good], labels[good]
+        rows, files, ids = rows[good], files[good], ids[good]
         pixels = None if pixels is None else pixels[good]
     store = OnDemand(pictures, rows, target)
     notes += describe_decisions(survey, options, target)
     notes += describe_brightness(_some_pixels(store) if pixels is None else pixels, target)
-    notes += describe_balance(count_classes(labels, len(records.class_names)), records.class_names)
+    notes += describe_balance(count_classes(ids, len(records.class_names)), records.class_names)
     identity = {"split": str(part), "classes": records.class_names} | _identify_pixels(survey, target)
     if expanded is not None:
         identity["frames"] = "all"
     return ImageData(
         store if pixels is None else pixels,
-        labels,
+        ids,
         records.class_names,
         skipped=len(bad),
-        fingerprint=_fingerprint(identity, labels, records.pictures, files),
+        fingerprint=_fingerprint(identity, ids, records.pictures, files),
         part=part,
         format=target,
         survey=survey,

@@ -1,7 +1,7 @@
 """The content of a data source: undecoded pictures and their labels."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from ddpm.data.decode import Picture, UnreadableImage, open_picture, unreadable_if_it_fails
-from ddpm.names import did_you_mean
 
 if TYPE_CHECKING:
     import datasets
@@ -52,8 +51,10 @@ class Records:
         pictures: N pictures.
         labels: int64 (N,), in 0..K-1; all 0 without classes.
         class_names: K names; none for a source without classes.
-        ignored: reason, such as "hidden files" -> number of files that are not read as images for this reason.
+        ignored: reason, such as "hidden files" -> number of files or folders that are not read as
+            images for this reason.
         notes: decisions about the source that its owner should know, one sentence each.
+        split: name of the split in the source, which can be a synonym of the one that was asked for.
     """
 
     pictures: Pictures
@@ -61,6 +62,7 @@ class Records:
     class_names: tuple[str, ...]
     ignored: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    split: str = "train"
 
 
 @dataclass(frozen=True)
@@ -142,13 +144,6 @@ def located(pictures: Pictures, row: int) -> Iterator[None]:
         raise type(error)(
             f"data.source: unreadable image, {where}: {error}; use data.on_bad_image skip to omit such images"
         ) from error
-
-
-def check_split(source: str, split: str, splits: Iterable[str]) -> None:
-    """Raise ValueError unless a source has a split; the message lists its splits and suggests the nearest."""
-    if split not in splits:
-        listed = f"it has: {', '.join(splits)}{did_you_mean(split, splits)}"
-        raise ValueError(f"data.split: {split!r} is not a split of {source!r}; {listed}")
 
 
 def _read_file(path: str) -> bytes:

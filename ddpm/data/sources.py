@@ -2,27 +2,37 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ddpm.data.arrays import load_npy, load_npz
-from ddpm.data.folders import IMAGE_SUFFIXES, load_folder
-from ddpm.data.records import ArrayPictures, Records, check_split
-from ddpm.data.tables import load_hub, load_parquet, load_saved
+from ddpm.data.folders import (
+    ARCHIVE_SUFFIXES,
+    ARRAY_SUFFIXES,
+    IMAGE_SUFFIXES,
+    TABLE_SUFFIXES,
+    VIDEO_SUFFIXES,
+)
+from ddpm.data.hub_datasets import load_hub
+from ddpm.data.image_lists import load_list
+from ddpm.data.labelings import LABELINGS, load_folder
+from ddpm.data.labels import label_records
+from ddpm.data.records import ArrayPictures, Records
+from ddpm.data.request import DataRequest
+from ddpm.data.split_names import find_split
+from ddpm.data.tables import load_parquet, load_saved
 from ddpm.names import did_you_mean_path
 
 
-def load_records(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
-    """Return the records of `source`; see `load_data` for arguments and errors."""
-    source = os.path.expanduser(source)
-    kind = kind_of(source)
-    if kind in WITHOUT_COLUMNS:
-        for key, value in (("image_column", image_column), ("label_column", label_column)):
-            if value is not None:
-                raise ValueError(f"data.{key}: {source!r} has no columns; omit the option (got {value!r})")
-    return DATASETS[kind](source, split, image_column, label_column)
+def load_records(request: DataRequest) -> Records:
+    """Return the records of a source; see `load_data` for arguments and errors."""
+    request = replace(request, source=os.path.expanduser(request.source))
+    kind = kind_of(request.source)
+    if kind not in ("folder", "npy"):
+        request.restrict_labels(*(LABELINGS if kind == "list" else ("auto", "none")))
+    return DATASETS[kind](request)
 
 
 def kind_of(source: str) -> str:
@@ -37,23 +47,33 @@ def kind_of(source: str) -> str:
     if source == "digits":
         return "digits"
     path = Path(source)
-    if path.is_file():
-        if path.suffix.lower() == ".parquet":
-            return "parquet"
-        if path.suffix.lower() in (".npz", ".npy"):
-            return path.suffix.lower()[1:]
-        raise ValueError(
-            f"data.source: {source!r} is a single file; allowed are an .npz, an .npy, a folder or a .parquet file"
-        )
     if path.is_dir():
-        if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-            return "saved"
-        # Parquet files, and images with a table of labels, are what `load_dataset` reads from a folder.
-        tables = (p for p in path.rglob("*") if p.suffix == ".parquet" or p.name in ("metadata.jsonl", "metadata.csv"))
-        return "hub" if any(tables) else "folder"
+        return "saved" if (path / "dataset_dict.json").exists() or (path / "state.json").exists() else "folder"
+    if path.exists():
+        return _kind_of_file(path)
+    if path.is_symlink():
+        raise ValueError(f"data.source: {source!r} is a broken link to {os.readlink(path)!r}; restore its target")
     if _looks_like_path(source):
         raise ValueError(f"data.source: file or folder {source!r} does not exist{did_you_mean_path(path)}")
     return "hub"
+
+
+def _kind_of_file(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix in KINDS_BY_SUFFIX:
+        return KINDS_BY_SUFFIX[suffix]
+    if suffix in VIDEO_SUFFIXES:
+        remedy = "a video; extract its frames into a folder: ffmpeg -i clip.mp4 -vf fps=5 frames/%05d.png"
+    elif suffix in ARCHIVE_SUFFIXES:
+        remedy = "an archive; unpack it, and name the folder"
+    elif suffix in IMAGE_SUFFIXES:
+        remedy = f"a single image; name the folder of images, {str(path.parent)!r}"
+    else:
+        remedy = "a single file of another kind"
+    raise ValueError(
+        f"data.source: {str(path)!r} is {remedy}; allowed are a folder of images, an .npz, .npy or .parquet, and a "
+        ".csv, .tsv, .json or .jsonl that lists images"
+    )
 
 
 def _looks_like_path(source: str) -> bool:
@@ -64,30 +84,33 @@ def _looks_like_path(source: str) -> bool:
         or "" in parts
         or len(parts) > 2
         or (len(parts) == 2 and Path(parts[0]).is_dir())
-        or Path(source).suffix.lower() in IMAGE_SUFFIXES | {".parquet", ".npz", ".npy"}
+        or Path(source).suffix.lower() in _SUFFIXES
     )
 
 
-def load_digits(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
+def load_digits(request: DataRequest) -> Records:
     """Return scikit-learn's 1,797 handwritten digits: 8x8, gray, ten classes, included in the installation.
 
     Raises:
-        ValueError: if `split` is not `train`.
+        ValueError: if the split is not `train`.
     """
     from sklearn.datasets import load_digits as load
 
-    check_split(source, split, ["train"])
+    find_split(request.source, request.split, ["train"])
+    request.refuse_columns("has no columns")
     digits = load()
     arrays = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    labels = torch.from_numpy(digits.target.astype(np.int64))
-    return Records(ArrayPictures(arrays), labels, tuple(str(name) for name in digits.target_names))
+    names = [str(name) for name in digits.target_names]
+    return label_records(request, ArrayPictures(arrays), digits.target.tolist(), names, remedy="")
 
 
-WITHOUT_COLUMNS = ("digits", "folder", "npz", "npy")
+_SUFFIXES = IMAGE_SUFFIXES | TABLE_SUFFIXES | ARRAY_SUFFIXES | VIDEO_SUFFIXES | ARCHIVE_SUFFIXES
+KINDS_BY_SUFFIX = dict.fromkeys(TABLE_SUFFIXES, "list") | {".npz": "npz", ".npy": "npy", ".parquet": "parquet"}
 
-DATASETS: dict[str, Callable[[str, str, str | None, str | None], Records]] = {
+DATASETS: dict[str, Callable[[DataRequest], Records]] = {
     "digits": load_digits,
     "folder": load_folder,
+    "list": load_list,
     "npz": load_npz,
     "npy": load_npy,
     "parquet": load_parquet,

@@ -1,11 +1,16 @@
-"""Tables read with the `datasets` library: parquet, a saved dataset, the Hub."""
+"""Tables read with the `datasets` library: parquet files and saved datasets."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddpm.data.labels import encode_labels
-from ddpm.data.records import Records, TablePictures, check_split
+from ddpm.data.label_tables import LABEL_COLUMNS
+from ddpm.data.labels import MULTI_LABEL, label_records
+from ddpm.data.records import Records, TablePictures
+from ddpm.data.request import DataRequest
+from ddpm.data.split_names import find_split
 from ddpm.names import did_you_mean
 
 if TYPE_CHECKING:
@@ -13,18 +18,16 @@ if TYPE_CHECKING:
 
 # in order of preference
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixels")
-LABEL_COLUMNS = ("label", "labels", "class", "class_label", "fine_label", "target", "targets", "category", "y")
 
 
-def load_parquet(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
+def load_parquet(request: DataRequest) -> Records:
     """Return the rows of a parquet file, which is the split `train`.
 
     Raises:
         ValueError: if the file cannot be read, the split or a column does not exist, or a label is not usable.
     """
-    table = _read_files([source])
-    check_split(source, split, ["train"])
-    return _records(table, split, image_column, label_column)
+    table = _read_files([request.source])
+    return table_records(table, request, find_split(request.source, request.split, ["train"]))
 
 
 def open_parquet(files: Sequence[str]) -> tuple[TablePictures, list[Any] | None, list[str] | None]:
@@ -47,11 +50,11 @@ def open_parquet(files: Sequence[str]) -> tuple[TablePictures, list[Any] | None,
 def _read_files(files: Sequence[str]) -> "datasets.Dataset":
     import datasets
 
-    with _reading(files[0]):
+    with reading(files[0]):
         return datasets.load_dataset("parquet", data_files={"train": list(files)}, split="train")
 
 
-def load_saved(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
+def load_saved(request: DataRequest) -> Records:
     """Return a dataset written by `save_to_disk`; one without a dictionary of splits is the split `train`.
 
     Raises:
@@ -59,26 +62,27 @@ def load_saved(source: str, split: str, image_column: str | None, label_column: 
     """
     import datasets
 
-    with _reading(source):
+    with reading(request.source):
         try:
-            tables = datasets.load_from_disk(source)
+            tables = datasets.load_from_disk(request.source)
         except IndexError:  # raised by `datasets` for a table saved without rows
             raise ValueError("it, or one of its splits, contains no images") from None
     if isinstance(tables, datasets.Dataset):
         tables = {"train": tables}
-    check_split(source, split, tables)
-    return _records(tables[split], split, image_column, label_column)
+    split = find_split(request.source, request.split, tables)
+    return table_records(tables[split], request, split)
 
 
-def load_hub(source: str, split: str, image_column: str | None, label_column: str | None) -> Records:
-    """Return one split of a dataset that `datasets.load_dataset` loads: a name on the Hub, or a folder.
+def load_tables(request: DataRequest) -> Records:
+    """Return one split of what `datasets.load_dataset` loads: a dataset on the Hub, or a folder of parquet files.
 
     Raises:
         ValueError: as in `load_parquet`, or if the Hub is not reachable.
     """
     import datasets
 
-    with _reading(source):
+    source, split = request.source, request.split
+    with reading(source):
         try:
             table = datasets.load_dataset(source, split=split)  # only this split, since others may be large
         except ValueError:
@@ -87,12 +91,14 @@ def load_hub(source: str, split: str, image_column: str | None, label_column: st
                 raise
             table = None
     if table is None:
-        check_split(source, split, splits)
-    return _records(table, split, image_column, label_column)
+        split = find_split(source, split, splits)
+        with reading(source):
+            table = datasets.load_dataset(source, split=split)
+    return table_records(table, request, split)
 
 
 @contextmanager
-def _reading(source: str) -> Iterator[None]:
+def reading(source: str) -> Iterator[None]:
     """Disable progress bars, and convert errors of `datasets` for invalid input to one line."""
     import datasets
 
@@ -103,7 +109,7 @@ def _reading(source: str) -> Iterator[None]:
     except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
         raise ValueError(
             f"data.source: {source!r} is neither a local path nor a reachable dataset on the Hub"
-            f" ({_one_line(error)}){did_you_mean(source, ['digits'])}"
+            f" ({_one_line(error)}){suggest_source(source)}"
         ) from error
     # RuntimeError: a dataset script; ValueError: several configurations, or a malformed file
     except (datasets.exceptions.DatasetsError, FileNotFoundError, RuntimeError, ValueError) as error:
@@ -113,14 +119,25 @@ def _reading(source: str) -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
+def suggest_source(source: str) -> str:
+    """Return `; did you mean X?` for `digits` or the nearest name in the working directory, or an empty string."""
+    return did_you_mean(source, ["digits", *sorted(os.listdir())])
+
+
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _records(table: "datasets.Dataset", split: str, image_column: str | None, label_column: str | None) -> Records:
-    pictures = TablePictures(_stored_images(table, image_column), split)
-    labels, class_names = encode_labels(*_raw_labels(table, label_column), pictures.where)
-    return Records(pictures, labels, class_names)
+def table_records(table: "datasets.Dataset", request: DataRequest, split: str) -> Records:
+    """Return the images and labels of a table.
+
+    Raises:
+        ValueError: if a column does not exist or is ambiguous, or a label is not usable.
+    """
+    pictures = TablePictures(_stored_images(table, request.image_column), split)
+    values, names = _find_labels(table, request)
+    remedy = f"for classes, name their column as data.label_column (the columns are: {', '.join(table.features)})"
+    return label_records(request, pictures, values, names, remedy=remedy, split=split)
 
 
 def _stored_images(table: "datasets.Dataset", given: str | None) -> "datasets.Dataset":
@@ -130,6 +147,46 @@ def _stored_images(table: "datasets.Dataset", given: str | None) -> "datasets.Da
     images = [name for name, feature in table.features.items() if _holds_images(feature)]
     column = _choose("image", table.features, given, images, IMAGE_COLUMNS)
     return table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+
+
+def holds_images(file: Path) -> bool:
+    """Return whether a parquet file has a column of encoded images; an unreadable file counts, to be reported."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        kinds = pyarrow.parquet.read_schema(file).types
+    except (OSError, pyarrow.lib.ArrowException):
+        return True
+    binary = (pyarrow.types.is_binary, pyarrow.types.is_large_binary)
+    fields = [{field.name for field in kind} if pyarrow.types.is_struct(kind) else set() for kind in kinds]
+    return any(is_kind(kind) for is_kind in binary for kind in kinds) or any({"bytes", "path"} <= f for f in fields)
+
+
+def _find_labels(table: "datasets.Dataset", request: DataRequest) -> tuple[list[Any] | None, list[str] | None]:
+    """Return the labels and the names of the ids as `_raw_labels`; None if labels are not asked for, or there are none.
+
+    Raises:
+        ValueError: if there are other columns than images, and none is known to be labels.
+    """
+    import datasets
+
+    given = request.label_column
+    if request.labels == "none":
+        if given is not None:
+            raise ValueError(f"data.label_column: {given!r} contradicts data.labels none; omit one of them")
+        return None, None
+    usual = [name for name, kind in table.features.items() if _holds_lists(kind) and name.lower() in LABEL_COLUMNS]
+    several = given if given is not None and _holds_lists(table.features.get(given)) else (usual or [None])[0]
+    if several is not None and (given is not None or not _label_columns(table.features)):
+        raise ValueError(
+            f"data.label_column: {several!r} holds lists of labels (multi-label); {MULTI_LABEL}: add a column with one "
+            "label per image, or train without classes with data.labels none"
+        )
+    values = any(isinstance(kind, datasets.Value) and not _holds_images(kind) for kind in table.features.values())
+    if given is None and not values and not _label_columns(table.features):
+        return None, None
+    return _raw_labels(table, given)
 
 
 def _raw_labels(table: "datasets.Dataset", given: str | None) -> tuple[list[Any], list[str] | None]:
@@ -159,6 +216,13 @@ def _holds_images(feature: Any) -> bool:
     return isinstance(feature, datasets.Image) or getattr(feature, "dtype", None) in ("binary", "large_binary")
 
 
+def _holds_lists(feature: Any) -> bool:
+    """Return whether a column contains lists."""
+    import datasets
+
+    return isinstance(feature, (list, datasets.List, datasets.LargeList))
+
+
 def _choose(
     role: str, features: Iterable[str], given: str | None, candidates: list[str], usual: tuple[str, ...]
 ) -> str:
@@ -175,4 +239,5 @@ def _choose(
     if named:
         return named[0]
     found = f"the {role} column is ambiguous" if candidates else f"no {role} column found"
-    raise ValueError(f"{key}: {found}; name it as {key} (the columns are: {columns})")
+    without = ", or train without classes with data.labels none" * (role == "label")
+    raise ValueError(f"{key}: {found}; name it as {key} (the columns are: {columns}){without}")

@@ -8,9 +8,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ddpm.names import did_you_mean
+from ddpm.names import NO_CLASS, did_you_mean
 
-NO_CLASS = "none"       # the null class as text, and the row and folder of images without a class
 # A class as its name or id; None is the null class; a mapping from class to weight is a blend.
 Label = str | int | None | Mapping[str | int | None, float]
 # One label per image, or one per resolution of the U-Net.

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ddpm.data.arrays import open_npz
 from ddpm.data.decode import MODES, Picture, UnreadableImage, unreadable_if_it_fails
-from ddpm.data.folders import IMAGE_SUFFIXES, folders_in, images_below, images_in
+from ddpm.data.folders import IMAGE_SUFFIXES, scan_folder
 from ddpm.data.records import FilePictures, Pictures
-from ddpm.data.tables import open_parquet
+from ddpm.data.tables import holds_images, open_parquet
 from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.io.image_formats import folder_names
 from ddpm.io.image_writer import SAMPLES_RECORD
@@ -274,15 +274,16 @@ def _kind(path: Path) -> str:
         raise ValueError(f"{path}: is a single file; {ALLOWED_IMAGES}")
     if not path.is_dir():
         raise ValueError(f"{path}: does not exist{did_you_mean_path(path)}")
-    if _shards(path):
+    if any(map(holds_images, _shards(path))):
         return "parquet"
-    return "npz" if _archives(path) and not images_below(path) else "png"
+    return "npz" if _archives(path) and not scan_folder(path).images_below else "png"
 
 
 def _read_files(path: Path) -> FoundImages:
     """Find image files in class folders, or all in one folder."""
-    of_class = [(folder.name, str(image)) for folder in folders_in(path) for image in images_below(folder)]
-    top_level = [] if (path / SAMPLES_RECORD).is_file() else images_in(path)       # with a record these are grids
+    content = scan_folder(path)
+    of_class = [(folder.path.name, str(image)) for folder in content.folders for image in folder.images_below]
+    top_level = [] if (path / SAMPLES_RECORD).is_file() else content.images        # with a record these are grids
     if of_class and top_level:
         raise ValueError(f"{top_level[0]}: is next to folders of images; use either class folders or single images")
     if not of_class:

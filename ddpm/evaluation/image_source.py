@@ -141,7 +141,7 @@ def load_held_out(command: EvaluateCommand, config: DataConfig, data: ImageData)
     options: dict[str, Any] = {"resolution": data.resolution, "channels": data.channels}
     options["split"] = command.held_out_split or "train"
     if command.held_out is not None:
-        options |= {"source": command.held_out, "image_column": None, "label_column": None}
+        options |= {"source": command.held_out, "image_column": None, "label_column": None, "labels": "auto"}
     other = dataclasses.replace(config, **options)
     held_out = load_real_images(other, "held_out", None if data.format is None else data.format.intensity)
     option = "held_out" if command.held_out_split is None else "held_out_split"

@@ -37,6 +37,19 @@ def test_source(gray: bool, save: Callable, tmp_path: Path) -> None:
         assert torch.equal(pickle.loads(pickle.dumps(on_demand)).__getitems__([5, 1])[0], images[[5, 1]])
 
 
+@pytest.mark.parametrize("labels", [None, np.full(6, -1), np.zeros(6, np.int64), np.array(["a"] * 6)])
+def test_without_classes(labels: np.ndarray | None, tmp_path: Path) -> None:
+    """Without labels, with the -1 of labels that are not published, and with one class."""
+    np.savez(tmp_path / "a.npz", images=PIXELS, **({} if labels is None else {"labels": labels}))
+    data = load_data(str(tmp_path / "a.npz"))
+    assert data.num_classes == 0 and data.labels.tolist() == [0] * 6
+
+
+def test_labels_that_are_not_asked_for_are_not_looked_at(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=PIXELS, labels=np.eye(6))
+    assert load_data(str(tmp_path / "a.npz"), labels="none").num_classes == 0
+
+
 def test_names_as_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", PIXELS, np.array(["b", "a", "b", "b", "a", "c"]))
     data = load_data(str(tmp_path / "a.npz"))
@@ -97,6 +110,19 @@ def test_npy(order: str, tmp_path: Path) -> None:
     assert len(load_data(str(tmp_path / "a.npy"), split="train[2:]")) == 4
 
 
+@pytest.mark.parametrize("names", [None, np.array(["c", "a", "b"])])
+def test_labels_of_an_npy_are_in_another(names: np.ndarray | None, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", PIXELS)
+    np.save(tmp_path / "y.npy", LABELS if names is None else names[LABELS])
+    data = load_data(str(tmp_path / "a.npy"), labels=str(tmp_path / "y.npy"))
+    expected = LABELS if names is None else np.array([2, 0, 1])[LABELS]
+    assert data.labels.tolist() == expected.tolist() and data.num_classes == 3
+    np.save(tmp_path / "few.npy", LABELS[:4])
+    refuses(tmp_path / "a.npy", "data.labels: ", "(4,)", "(6,)", labels=str(tmp_path / "few.npy"))
+    refuses(tmp_path / "a.npy", "data.labels: ", "No such file", labels=str(tmp_path / "none.npy"))
+    refuses(tmp_path / "a.npy", "data.labels: 'filename'", ".npy of labels", labels="filename")
+
+
 def test_npy_refused(tmp_path: Path) -> None:
     (tmp_path / "text.npy").write_bytes(b"no array")
     refuses(tmp_path / "text.npy", "text.npy", "not an .npy")
@@ -145,13 +171,13 @@ def refuses(path: Path, *fragments: str, **options: object) -> None:
         ({"arr_0": PIXELS.reshape(6, -1)}, ["shape (6, 432)", "(N, H, W, C)", "(N, H, W) gray"]),
         ({"arr_0": PIXELS[:0]}, ["shape (0, 12, 12, 3)", "no images"]),
         ({"mu": np.zeros(8), "sigma": np.eye(8)}, ["images or arr_0", "mu (8,), sigma (8, 8)"]),
-        ({"arr_0": PIXELS}, ["no labels", "labels or arr_1"]),
         ({"arr_0": PIXELS, "arr_1": LABELS[:5]}, ["(5,)", "(6,)"]),
-        ({"arr_0": PIXELS, "arr_1": np.eye(6)}, ["(6, 6)", "(6,)"]),
+        ({"arr_0": PIXELS, "arr_1": np.eye(6)}, ["(6, 6)", "(6,)", "one class", "arr_1.argmax(1)"]),
+        ({"images": PIXELS, "labels": LABELS[:, None]}, ["(6, 1)", "(6,)", "labels[:, 0]"]),
         ({"arr_0": PIXELS, "arr_1": LABELS / 2}, ["1.0 (float); allowed are class names or integers"]),
         ({"arr_0": PIXELS, "arr_1": LABELS, "class_names": np.array(["a", "b"])}, ["row 0 has label 2", "0 to 1"]),
         ({"arr_0": np.array([None, {}])}, ["object; allowed are integers"]),
-        ({"arr_0": PIXELS, "arr_1": np.array([None] * 6)}, ["a.npz", "Object arrays"]),
+        ({"arr_0": PIXELS, "arr_1": np.array([None] * 6)}, ["a.npz", "arr_1.astype(str)"]),
     ],
 )
 def test_refused(arrays: dict[str, np.ndarray], fragments: list[str], tmp_path: Path) -> None:

@@ -106,7 +106,11 @@ def test_a_hub_name_that_is_none() -> None:
 
 def test_single_files() -> None:
     Path("cat.png").write_bytes(picture())
-    refuses("data.source: 'cat.png'", "a folder or a .parquet file", ".npy", source="cat.png")
+    refuses("data.source: 'cat.png'", "'.'", "a folder of images", ".parquet", source="cat.png")
+    remedies = {"a.mp4": "ffmpeg", "a.tar.gz": "unpack", "a.ZIP": "unpack", "a.txt": "a folder of images"}
+    for name, remedy in remedies.items():
+        Path(name).write_bytes(b"something")
+        refuses(f"data.source: {name!r}", remedy, source=name)
     Path("bad.parquet").write_bytes(b"not parquet")
     refuses("data.source: 'bad.parquet'", source="bad.parquet")
 
@@ -119,19 +123,13 @@ def test_broken_saved_dataset() -> None:
 
 def test_folders() -> None:
     Path("data").mkdir()
-    refuses("one folder of images per class")
+    refuses("data.source: 'data'", "one folder of images per class")
     Path("data/0.png").write_bytes(picture())
-    refuses("images, but no class folders", "one folder of images per class")
     folder(cat=[picture()], dog=[])
     refuses("'data/dog'", ".png")
     folder(dog=[picture()])
     refuses("data.split: 'tran'", "train; did you mean train?", split="tran")
     assert len(load_data("data")) == 2
-
-
-def test_single_class() -> None:
-    folder(cat=[picture()] * 2)
-    refuses("data.source", "'cat'", "two classes")
 
 
 @pytest.mark.parametrize(
@@ -144,8 +142,10 @@ def test_single_class() -> None:
         ([1, 2, 3], None, ["0..K-1", "0 is missing"]),
         ([0, 1, 3], None, ["0..K-1", "2 is missing"]),
         ([0.0, 1.0], None, ["0.0 (float)", "class names or integers"]),
-        (["a", "a"], None, ["'a'", "two classes"]),
-        ([1, 1], datasets.ClassLabel(names=["a", "b"]), ["'b'", "two classes"]),
+        ([[0, 1], [1], [0]], None, ["data.label_column: 'label'", "one class per image", "data.labels none"]),
+        (["", "a"], None, ["class ''", "row 0", "rename"]),
+        (["a", "none"], None, ["class 'none'", "row 1", "rename"]),
+        (["a", "b\nc"], None, ["class 'b\\nc'", "row 1", "rename"]),
     ],
 )
 def test_labels(labels: list, kind: object, fragments: list[str]) -> None:
@@ -200,7 +200,8 @@ def test_splits_are_listed(saved: bool) -> None:
         Path("data").mkdir()
         pair.to_parquet("data/train.parquet")
         pair.to_parquet("data/test.parquet")
-    refuses("data.split: 'tests'", "train, test; did you mean test?", split="tests")
+    refuses("data.split: 'tets'", "train, test; did you mean test?", split="tets")
+    assert len(load_data("data", split="Testing")) == 2
 
 
 @pytest.mark.parametrize("memory_gb", [4, 1e-9])

@@ -252,6 +252,7 @@ def test_more_images_than_are_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_hub_name_goes_to_load_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
+    monkeypatch.setattr("ddpm.data.hub_datasets._is_on_hub", lambda name: True)
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split: asked.append((name, split)) or table())
     assert len(load_data("owner/name", split="test")) == 6
     assert asked == [("owner/name", "test")]
@@ -265,7 +266,7 @@ def test_progress_bars_are_as_before(tmp_path: Path, capfd: pytest.CaptureFixtur
 
 
 def test_one_entry_per_source() -> None:
-    assert list(DATASETS) == ["digits", "folder", "npz", "npy", "parquet", "saved", "hub"]
+    assert list(DATASETS) == ["digits", "folder", "list", "npz", "npy", "parquet", "saved", "hub"]
 
 
 def test_the_layout_of_the_hubs_parquet_files(tmp_path: Path) -> None:

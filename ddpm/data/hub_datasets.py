@@ -1,0 +1,74 @@
+"""Datasets on the Hugging Face Hub."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ddpm.data.records import Records
+from ddpm.data.request import DataRequest
+from ddpm.data.tables import load_tables, suggest_source
+
+SECONDS_TO_ANSWER = 10      # in which the Hub has to answer
+
+
+def load_hub(request: DataRequest) -> Records:
+    """Return one split of a dataset on the Hub, or of its copy in the cache of `datasets` if the Hub does not answer.
+
+    Raises:
+        ValueError: if there is no such dataset, or it is neither reachable nor in the cache; and as in `load_tables`.
+    """
+    import datasets
+
+    if datasets.config.HF_HUB_OFFLINE or _is_on_hub(request.source):
+        return load_tables(request)
+    with _offline():
+        return load_tables(request)
+
+
+def _is_on_hub(name: str) -> bool:
+    """Ask the Hub once; return False if it cannot be reached. `datasets` itself asks for half a minute.
+
+    Raises:
+        ValueError: if there is no such dataset.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    wrong = f"data.source: {name!r} is neither a local path nor a dataset on the Hub"
+    try:
+        HfApi().dataset_info(name, timeout=SECONDS_TO_ANSWER)
+    except HFValidationError:
+        raise ValueError(f"{wrong}, whose names are OWNER/NAME{suggest_source(name)}") from None
+    except HfHubHTTPError as problem:
+        status = problem.response.status_code
+        if status in (401, 403, 404):       # 401 is the answer to an unknown name as well
+            remedy = "; check the name, or log in with `hf auth login` if it is private"
+            raise ValueError(f"{wrong} that is visible to you{remedy}{suggest_source(name)}") from None
+        return False
+    except Exception:       # errors of the HTTP client, whose library and types differ between versions
+        return False
+    return True
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Make `datasets` read only its cache, without log lines about the Hub."""
+    import datasets
+    import huggingface_hub.constants
+
+    places: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
+    before = [place.HF_HUB_OFFLINE for place in places]
+    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for place in places:
+            place.HF_HUB_OFFLINE = True
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = value
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,125 @@
+"""Where the splits and the images of a folder are."""
+
+from collections import Counter
+from typing import NamedTuple
+
+from ddpm.data.folders import (
+    ARCHIVE_SUFFIXES,
+    ARRAY_SUFFIXES,
+    IMAGE_SUFFIXES,
+    TABLES,
+    VIDEOS,
+    Folder,
+)
+from ddpm.data.request import DataRequest
+from ddpm.data.split_names import SPLITS, find_split, split_groups
+
+PER_CLASS = "allowed are images in one folder, or in one folder of images per class"
+
+
+class Layout(NamedTuple):
+    """Where one split of a folder is.
+
+    Attributes:
+        folder: contains the images of the split, at any depth.
+        split: the folder name of the split; None if the source has no folders of splits.
+        outer: the folders between the source and `folder`, from the innermost; tables in them can hold the labels.
+        ignored: see `Records`.
+        notes: see `Records`.
+    """
+
+    folder: Folder
+    split: str | None
+    outer: tuple[Folder, ...]
+    ignored: Counter[str]
+    notes: tuple[str, ...]
+
+
+def find_layout(root: Folder, request: DataRequest) -> Layout:
+    """Find the requested split in the folder of a source.
+
+    Folders of splits are recognized by their names: if all look like splits, or two or more different splits are among
+    them, or one is `train` or `test` and all contain folders but no images. Otherwise a folder called `train` (the
+    vehicle) is a class. The only folder in a folder, as archives have it, is entered.
+
+    Raises:
+        ValueError: if there is no such split, or it contains no images; names the option.
+    """
+    passed, folder = _enter(root)
+    notes = _note_entered(root, folder)
+    splits, mixture = _splits(folder)
+    notes += mixture
+    name = None
+    if splits:
+        name = find_split(request.source, request.split, splits)
+        if name != request.split:
+            notes.append(f"split {request.split!r} is the folder {name!r}")
+        inside, inner = _enter(splits[name], split_groups([name])[name])
+        notes += _note_entered(splits[name], inner)
+        passed, folder = [*passed, folder, *inside], inner
+    if not folder.images_below:
+        raise ValueError(f"data.source: {str(folder.path)!r} contains {describe_content(folder)}; {PER_CLASS}")
+    ignored = sum((outer.ignored for outer in passed), folder.ignored_below)
+    ignored["images beside the folders of the splits"] += sum(len(outer.images) for outer in passed)
+    return Layout(folder, name, tuple(reversed(passed)), ignored, tuple(notes))
+
+
+def describe_content(folder: Folder) -> str:
+    """Return what a folder without images contains instead, and what to do about it."""
+    ignored = folder.ignored_below
+    files = sorted(path for inner in folder.walk() for path in inner.path.iterdir())
+    archive = next((path.name for path in files if path.suffix.lower() in ARCHIVE_SUFFIXES), None)
+    array = next((path.name for path in files if path.suffix.lower() in ARRAY_SUFFIXES), None)
+    if ignored[VIDEOS]:
+        frames = "ffmpeg -i clip.mp4 -vf fps=5 clip_%05d.png"
+        return f"{ignored[VIDEOS]:,} videos and no images; extract frames, for example with {frames}"
+    if archive is not None:
+        return f"archives such as {archive!r} and no images; unpack them"
+    if array is not None:
+        return f"no images, but {array!r}; name that file as data.source"
+    if ignored[TABLES]:
+        table = folder.tables_below[0]
+        return f"no images, but the table {table.name!r}; if it lists paths of images, name that file as data.source"
+    suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+    return f"no images, that is, no files with suffix {suffixes}"
+
+
+def _enter(folder: Folder, split: str | None = None) -> tuple[list[Folder], Folder]:
+    """Return the folders that contain nothing but one folder of folders of images, and the first that is not so.
+
+    Another split is not entered, but `training_set/training_set` is, for the group `split` of the outer folder.
+    """
+    passed = []
+    while len(folder.folders) == 1 and not folder.images:
+        (inner,) = folder.folders
+        group = split_groups([inner.path.name])[inner.path.name]
+        if (group in SPLITS and group != split) or not any(below.images_below for below in inner.folders):
+            break
+        passed.append(folder)
+        folder = inner
+    return passed, folder
+
+
+def _note_entered(outer: Folder, inner: Folder) -> list[str]:
+    return [] if outer is inner else [f"{str(inner.path)!r} is read, the only folder of images in {str(outer.path)!r}"]
+
+
+def _splits(folder: Folder) -> tuple[dict[str, Folder], list[str]]:
+    """Return the splits in a folder by name, none if its folders are not splits, and a note if one may look so."""
+    groups = split_groups([inner.path.name for inner in folder.folders])
+    if not set(groups.values()) & set(SPLITS):
+        return {}, []
+    # Without images are, for example, folders of annotations.
+    filled = [inner for inner in folder.folders if inner.images_below] or list(folder.folders)
+    found = {group for inner in filled if (group := groups[inner.path.name]) is not None}
+    named = all(groups[inner.path.name] for inner in filled)
+    nested = all(inner.folders and not inner.images for inner in filled)
+    # `valid` may be the opposite of `invalid`
+    if named or len(found) > 1 or (found & {"train", "test"} and nested):
+        splits = {f.path.name: f for f in folder.folders if f in filled or groups[f.path.name]}
+        return splits, []
+    name = next((inner.path.name for inner in filled if groups[inner.path.name]), None)
+    other = next(inner.path.name for inner in filled if not groups[inner.path.name])
+    if name is None:
+        return {}, []
+    return {}, [f"folder {name!r} is a class and no split, because it is next to folders such as {other!r}"]

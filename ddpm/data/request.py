@@ -1,0 +1,36 @@
+"""What to read of a data source."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """A data source, and the options that say how to find its images and labels.
+
+    Attributes:
+        source: see `load_data`, with `~` expanded.
+        split: name of the split, without a range of rows.
+        image_column: the column of images or of their file names; None to infer it.
+        label_column: the column of labels; None to infer it.
+        labels: `auto`, `none`, `filename`, or the path of a table.
+    """
+
+    source: str
+    split: str = "train"
+    image_column: str | None = None
+    label_column: str | None = None
+    labels: str = "auto"
+
+    def refuse_columns(self, reason: str) -> None:
+        """Raise ValueError if a column is named; `reason` says why there are none."""
+        for key, value in (("image_column", self.image_column), ("label_column", self.label_column)):
+            if value is not None:
+                raise ValueError(f"data.{key}: {self.source!r} {reason}; omit the option (got {value!r})")
+
+    def restrict_labels(self, *allowed: str) -> None:
+        """Raise ValueError unless `labels` is one of the allowed values."""
+        if self.labels not in allowed:
+            raise ValueError(
+                f"data.labels: {self.labels!r} is not possible for {self.source!r}, which is no folder of images; "
+                f"allowed are {', '.join(allowed)}"
+            )

@@ -1,0 +1,61 @@
+"""Names of splits, in any letter case and with the usual synonyms."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from ddpm.names import did_you_mean
+
+SPLITS = {
+    "train": ("train", "training", "trn", "trainset", "trainingset"),
+    "validation": (
+        "validation", "val", "valid", "validate", "valset", "validset", "dev", "devset", "eval", "evaluation",
+    ),
+    "test": ("test", "tests", "testing", "tst", "testset"),
+}
+# These are splits only next to one of the above.
+COMPANIONS = {
+    "holdout": ("holdout", "heldout"),
+    "unlabeled": ("unlabeled", "unlabelled"),
+    "extra": ("extra",),
+    "prediction": ("pred", "predict", "prediction", "predictions"),
+}
+# Words that say nothing about the split, as in `training_set` or `train_images`.
+_NOISE = {"set", "split", "data", "dataset", "images", "image", "imgs", "img", "samples", "the", "folder", "new"}
+_GROUPS = {word: group for groups in (SPLITS, COMPANIONS) for group, words in groups.items() for word in words}
+
+
+def split_groups(names: Sequence[str]) -> dict[str, str | None]:
+    """Map names to `train`, `validation`, `test` and so on; to None if they do not look like names of splits.
+
+    Letter case, digits, punctuation and words such as `set` do not count (`Training_Set`, `val2017`). Neither do words
+    that all names have in common (`birds_train` and `birds_test`).
+    """
+    words = {name: _words(name) for name in names}
+    common = set.intersection(*map(set, words.values())) - set(_GROUPS) if len(words) > 1 else set()
+    return {name: _GROUPS.get("".join(word for word in words[name] if word not in common)) for name in names}
+
+
+def _words(name: str) -> list[str]:
+    spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
+    words = re.findall(r"[^\W\d_]+", spaced.lower())
+    return [word for word in words if word not in _NOISE]
+
+
+def find_split(source: str, asked: str, splits: Iterable[str]) -> str:
+    """Return the split of a source that an option names: exactly, in another letter case, or by a synonym.
+
+    Raises:
+        ValueError: if there is none, or several; lists the splits and suggests the nearest.
+    """
+    splits = list(splits)
+    if asked in splits:
+        return asked
+    group, groups = split_groups([asked])[asked], split_groups(splits)
+    folded = [name for name in splits if name.lower() == asked.lower()]
+    same = folded or [name for name in splits if group is not None and groups[name] == group]
+    if len(same) == 1:
+        return same[0]
+    if same:
+        raise ValueError(f"data.split: {asked!r} may be {' or '.join(map(repr, same))} of {source!r}; name one of them")
+    listed = f"it has: {', '.join(splits)}{did_you_mean(asked, splits)}"
+    raise ValueError(f"data.split: {asked!r} is not a split of {source!r}; {listed}")
