@@ -1,11 +1,11 @@
 """The random numbers of training and sampling, as pure functions of (seed, purpose, index).
 
 For what happens to a training sample, the index is its position in the run (0, 1, 2, ... in the order in which samples
-are consumed); for the noise of a sampler, it is the sampler's step; for an order of samples, the epoch; for initial
-weights, a checksum of their name. These numbers therefore do not depend on the batch size, the number of processes,
-gradient accumulation, workers or interruptions, and a resumed run needs no generator state. Dropout inside the network
-is the exception: torch draws it from a generator that each step seeds from (seed, step, rank), so it depends on the
-number of processes and on gradient accumulation.
+are consumed); for the noise of a sampler, it is the sampler's step; for an order of samples, the epoch (and the class,
+for an order within one); for initial weights, a checksum of their name. These numbers therefore do not depend on the
+batch size, the number of processes, gradient accumulation, workers or interruptions, and a resumed run needs no
+generator state. Dropout inside the network is the exception: torch draws it from a generator that each step seeds from
+(seed, step, rank), so it depends on the number of processes and on gradient accumulation.
 
 The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), written with int64
 tensor operations: integers are equal on every device; normals agree up to the rounding of log and cos.
@@ -40,6 +40,16 @@ class Purpose(IntEnum):
     EVALUATION_NOISE = 10
     SUBSET = 11
     LABEL_SHUFFLE = 12
+    CLASS_ORDER = 13
+    ORDER_IN_CLASS = 14
+    AUGMENT_FLIP = 15
+    AUGMENT_VERTICAL_FLIP = 16
+    AUGMENT_QUARTER_TURN = 17
+    AUGMENT_ROTATION = 18
+    AUGMENT_SCALE = 19
+    AUGMENT_ASPECT = 20
+    AUGMENT_CROP = 21
+    AUGMENT_SHIFT = 22
 
 
 def philox(
@@ -85,15 +95,16 @@ def bits(seed: int | Tensor, purpose: Purpose, index: Tensor, count: int) -> Ten
     return torch.stack(words, dim=-1).flatten(1)[:, :count]                                             # (B, count)
 
 
-def uniform(seed: int | Tensor, purpose: Purpose, index: Tensor) -> Tensor:
-    """Draw one float64 in the open interval (0, 1) for each index: (B,) -> (B,)."""
-    return (bits(seed, purpose, index, 1)[:, 0].double() + 0.5) * 2.0**-32
+def uniform(seed: int | Tensor, purpose: Purpose, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+    """Draw float64 numbers in the open interval (0, 1): (B,) -> (B, *shape)."""
+    words = bits(seed, purpose, index, prod(shape)).view(len(index), *shape)
+    return (words.double() + 0.5) * 2.0**-32
 
 
 def normal(seed: int | Tensor, purpose: Purpose, index: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Draw standard normal numbers by Box-Muller in float64: (B,) -> (B, *shape) in float32."""
     count = prod(shape)
-    u = (bits(seed, purpose, index, count + count % 2).double() + 0.5) * 2.0**-32
+    u = uniform(seed, purpose, index, (count + count % 2,))
     u_radius, u_angle = u[:, 0::2], u[:, 1::2]
     radius = torch.log(u_radius).mul_(-2).sqrt_()
     angle = u_angle.mul(2 * pi)
@@ -103,8 +114,13 @@ def normal(seed: int | Tensor, purpose: Purpose, index: Tensor, shape: tuple[int
 
 def permutation(seed: int, epoch: int, n: int, purpose: Purpose = Purpose.ORDER) -> Tensor:
     """Return the order in which epoch number `epoch` visits n samples, int64 (n,)."""
-    words = bits(seed, purpose, torch.tensor([epoch]), 2 * n)[0].view(n, 2)
-    return torch.argsort((words[:, 0] << 31) ^ words[:, 1], stable=True)
+    return permutations(seed, torch.tensor([epoch]), n, purpose)[0]
+
+
+def permutations(seed: int, epochs: Tensor, n: int, purpose: Purpose) -> Tensor:
+    """Return the order in which each epoch visits n samples: (E,) -> int64 (E, n)."""
+    words = bits(seed, purpose, epochs, 2 * n).view(len(epochs), n, 2)
+    return torch.argsort((words[..., 0] << 31) ^ words[..., 1], dim=1, stable=True)
 
 
 def generator(seed: int, purpose: Purpose, index: int) -> torch.Generator:

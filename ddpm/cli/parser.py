@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import docstring_parser
 
@@ -187,8 +187,12 @@ def _metavar(kind: Any) -> str:
     """Return the values of an option for the help, such as `INT` or `{ddpm,diffusers}`."""
     names = {int: "INT", float: "FLOAT", bool: "{true,false}", str: "TEXT", Path: "PATH"}
     names |= {list[int]: "[INT,...]", list[float]: "[FLOAT,...]"}
-    # All other types are Literals.
-    return "|".join(names.get(m) or f"{{{','.join(get_args(m))}}}" for m in members(kind) if m is not NoneType)
+    # All other types are Literals, and lists of one.
+    return "|".join(
+        names.get(m) or (f"[{_metavar(*get_args(m))},...]" if get_origin(m) is list else f"{{{','.join(get_args(m))}}}")
+        for m in members(kind)
+        if m is not NoneType
+    )
 
 
 def help_texts(command: type) -> tuple[str, dict[str, str]]:

@@ -28,6 +28,7 @@ REASONS: dict[str, str | None] = {
     "diffusion.class_dropout_prob": None,
     "train.seed": "the order of the samples and all other random numbers follow from it",
     "data.shuffle_labels": "the weights have learned the other labels",
+    "data.augmentations": "the weights have learned the labels of the other transforms",
 }
 
 
@@ -62,6 +63,8 @@ def reason_against(key: str, old: Any = None, new: Any = None) -> str | None:
     """
     if key == "diffusion.class_dropout_prob" and old is not None and (old == 0) != (new == 0):
         return "a model has a null class only if it is above 0"
+    if key == "data.augment" and old is not None and (old == 0) != (new == 0):
+        return "a model is trained to take labels of augmentation only if it is above 0"
     prefixes = [prefix for prefix in REASONS if key.startswith(prefix)]
     return REASONS[max(prefixes, key=len)] if prefixes else None
 

@@ -31,6 +31,9 @@ ScheduleName = Literal["linear", "cosine", "sigmoid"]
 PredictionName = Literal["eps", "v", "x_0"]
 SamplerName = Literal["ddim", "ddpm", "dpmpp", "unipc", "euler", "heun"]
 SpacingName = Literal["trailing", "leading", "linspace", "logsnr", "karras"]
+AugmentationName = Literal[
+    "flip", "vertical_flip", "quarter_turn", "rotation", "scale", "aspect", "crop", "shift"
+]
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,16 @@ class DataConfig(CheckedOptions, section="data"):
             in an .npy; and `none` trains without
             classes, from any source.
         on_bad_image: whether an unreadable image is an error or is skipped.
-        horizontal_flip: flip half of the training images horizontally, at random.
+        balance: draw training images of every class equally often, however many images it has.
+        augment: probability with which each transform of data.augmentations is applied to a training image. The
+            network receives a label of the transforms, so that its samples look like the images without them; with
+            few images, 0.1 to 0.3 is usual.
+        augmentations: transforms of data.augment. `flip` mirrors left and right, and `vertical_flip` up and down;
+            `quarter_turn` rotates by multiples of 90 degrees, and `rotation` by any angle; `scale` enlarges or
+            reduces, `aspect` stretches one side and shrinks the other, `crop` enlarges a part of the image, and
+            `shift` moves it.
+        horizontal_flip: flip half of the training images horizontally, at random and without a label, so that samples
+            are flipped too.
         shuffle_labels: train on labels that are randomly permuted among the images, as a control experiment.
             Evaluation uses the true labels.
         memory_gb: images are decoded once and kept in memory if they need at most this many GB; otherwise they are
@@ -86,6 +98,11 @@ class DataConfig(CheckedOptions, section="data"):
     label_column: str | None = None
     labels: str = "auto"
     on_bad_image: Literal["error", "skip"] = "error"
+    balance: bool = False
+    augment: Probability = 0.0
+    augmentations: Annotated[
+        list[AugmentationName], Range("one or more names, each once", lambda names: 0 < len(names) == len({*names}))
+    ] = field(default_factory=lambda: ["flip", "crop", "shift"])
     horizontal_flip: bool = False
     shuffle_labels: bool = False
     memory_gb: PositiveFloat = 4.0
@@ -93,7 +110,7 @@ class DataConfig(CheckedOptions, section="data"):
 
     def load_options(self) -> dict[str, Any]:
         """Return the options that determine which images are read and how, as arguments of `ddpm.data.load_data`."""
-        only_for_training = ("horizontal_flip", "shuffle_labels", "workers")
+        only_for_training = ("balance", "augment", "augmentations", "horizontal_flip", "shuffle_labels", "workers")
         return {name: getattr(self, name) for name in field_types(type(self), *only_for_training)}
 
 

@@ -36,7 +36,10 @@ NO_EFFECT_IF_PRETRAINED = {
 }
 # Options with a prefix above that an arm may set nevertheless.
 ALLOWED_IN_ARMS = {
-    "data.": ("data.shuffle_labels", "data.horizontal_flip", "data.workers", "data.memory_gb"),
+    "data.": (
+        *("data.shuffle_labels", "data.horizontal_flip", "data.balance", "data.augment", "data.augmentations"),
+        *("data.workers", "data.memory_gb"),
+    ),
     "model.": ("model.dropout", "model.gradient_checkpointing"),
 }
 SWEEP_SEED = 1_000_000      # added to the first seed of the study for the runs that choose a learning rate

@@ -87,10 +87,13 @@ def convert_value(value: Any, kind: Any, key: str, offer_null: bool = True) -> A
         except (TypeError, ValueError):
             continue
     words = choices(kind)
-    names = [f"one of {', '.join(words)}"] if words else []
+    of_list = any(get_origin(member) is list and choices(member) for member in members(kind))
+    names = [f"one of {', '.join(words)}"] if words and not of_list else []
+    names += [f"a list of {', '.join(words)}, such as [{words[0]}]"] if of_list else []
     listed = [member for member in members(kind) if offer_null or member is not NoneType]
     names += [_NAMES[member] for member in listed if member in _NAMES]
-    hint = did_you_mean(value, words) if isinstance(value, str) else ""
+    wrong = next((entry for entry in value if entry not in words), None) if isinstance(value, list) else value
+    hint = did_you_mean(wrong, words) if isinstance(wrong, str) else ""
     if isinstance(value, bool) and (words or "text" in names):
         hint = '; put a word that YAML reads as a truth value in quotes, such as "off"'
     raise ValueError(f"{key}: {value!r} is not {' or '.join(names)}{hint}")
@@ -139,8 +142,12 @@ def ranges(kind: Any) -> list[Range]:
 
 
 def choices(kind: Any) -> list[str]:
-    """Return the strings of the Literal types in a type."""
-    return [choice for member in members(kind) if get_origin(member) is Literal for choice in get_args(member)]
+    """Return the strings of the Literal types in a type, and in the lists in it."""
+    found: list[str] = []
+    for member in members(kind):
+        found += get_args(member) if get_origin(member) is Literal else []
+        found += choices(*get_args(member)) if get_origin(member) is list else []
+    return found
 
 
 def accepts_list(kind: Any) -> bool:

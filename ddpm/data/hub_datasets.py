@@ -1,13 +1,12 @@
 """Datasets on the Hugging Face Hub."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ddpm.data.records import Records
 from ddpm.data.request import DataRequest
-from ddpm.data.tables import load_tables, suggest_source
+from ddpm.data.tables import load_tables, silenced, suggest_source
 
 SECONDS_TO_ANSWER = 10      # in which the Hub has to answer
 
@@ -59,16 +58,11 @@ def _offline() -> Iterator[None]:
 
     places: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
     before = [place.HF_HUB_OFFLINE for place in places]
-    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
     try:
         for place in places:
             place.HF_HUB_OFFLINE = True
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        yield
+        with silenced("huggingface_hub"):
+            yield
     finally:
         for place, value in zip(places, before, strict=True):
             place.HF_HUB_OFFLINE = value
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -210,7 +210,8 @@ def _names(values: list[Any]) -> list[str]:
 
 
 def _count(images: Iterable[Path | None]) -> int:
-    return sum(image is not None for image in images)
+    """Return the number of different images; labels such as 0 and 1 could be names, but only of a few."""
+    return len({image for image in images if image is not None})
 
 
 def _read_csv(path: Path) -> dict[str, list[Any]]:

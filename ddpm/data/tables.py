@@ -1,5 +1,6 @@
 """Tables read with the `datasets` library: parquet files and saved datasets."""
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -105,7 +106,8 @@ def reading(source: str) -> Iterator[None]:
     bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        yield
+        with silenced("datasets"):      # which logs errors before it raises them
+            yield
     except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
         raise ValueError(
             f"data.source: {source!r} is neither a local path nor a reachable dataset on the Hub"
@@ -117,6 +119,18 @@ def reading(source: str) -> Iterator[None]:
     finally:
         if bars:
             datasets.enable_progress_bars()
+
+
+@contextmanager
+def silenced(name: str) -> Iterator[None]:
+    """Print no log lines of a library."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def suggest_source(source: str) -> str:

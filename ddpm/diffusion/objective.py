@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddpm.diffusion.schedule import NoiseSchedule, Prediction, split_output
 from ddpm.randomness import Purpose, bits
@@ -67,7 +67,7 @@ TIMESTEP_SAMPLERS = {"uniform": uniform_timesteps, "low_discrepancy": low_discre
 
 
 def diffusion_loss(
-    unet: nn.Module,
+    unet: Callable[[Tensor, Tensor, Tensor], Any],
     schedule: NoiseSchedule,
     x_0: Tensor,
     labels: Tensor,

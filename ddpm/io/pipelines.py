@@ -60,6 +60,8 @@ def load_guide(directory: Path | None, device: torch.device) -> tuple[ClassCondi
 
 def process_digest(pipeline: ClassConditionalPipeline) -> str:
     """Return a hash of what determines the samples except the weights: schedule, prediction type, architecture."""
-    network = {key: value for key, value in pipeline.unet.config.items() if not key.startswith("_")}    # not its path
+    config = pipeline.unet.config.items()
+    # Neither the path of the model nor the labels of augmentation, which samples do not have.
+    network = {key: value for key, value in config if not key.startswith("_") and key != "augment_channels"}
     facts = [pipeline.schedule.betas.tolist(), pipeline.prediction, network, pipeline.class_names]
     return json_digest(facts, length=16)

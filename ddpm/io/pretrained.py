@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
+from ddpm.models.embedding import CONDITIONINGS
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 
@@ -46,22 +48,32 @@ def schedule_name(schedule: NoiseSchedule) -> tuple[str, bool]:
 
 
 def adapt_pretrained(
-    pipeline: ClassConditionalPipeline, class_names: Sequence[str], null_class: bool, dropout: float, seed: int
+    pipeline: ClassConditionalPipeline,
+    class_names: Sequence[str],
+    null_class: bool,
+    dropout: float,
+    seed: int,
+    augment_channels: int = 0,
 ) -> UNet:
     """Build a UNet for other classes with the architecture and weights of a trained one.
 
-    Class embeddings are copied for classes of equal names and for the null class; the others are new.
+    Class embeddings are copied for classes of equal names and for the null class; the others are new. The projection of
+    augmentation labels starts at zero, so that the model is at first the trained one for augmented images too. Where
+    neither timestep nor class reaches the norms, it has its usual initial values, because zero times the zeros of their
+    projections has no gradient; there it has no effect before these are trained.
 
     Args:
         pipeline: contains the trained model, which is not changed.
         class_names: of the new model, in the order of ids.
         null_class: whether the new model has a null class.
         dropout: probability in the residual blocks.
-        seed: for the new class embeddings.
+        seed: for the new class embeddings and the projection of augmentation labels.
+        augment_channels: channels of the labels of augmentation; 0 for none.
     """
     trained = pipeline.unet
     config = {name: value for name, value in trained.config.items() if not name.startswith("_")}
     config |= {"num_classes": len(class_names), "null_class": null_class, "dropout": dropout, "seed": seed}
+    config["augment_channels"] = augment_channels
     config["emb_channels"] = trained.class_embed.embedding_dim      # its default depends on the number of classes
     unet = UNet(**config)
     weights = trained.state_dict()
@@ -71,5 +83,8 @@ def adapt_pretrained(
         rows[unet.null_label] = trained.null_label
     table = unet.class_embed.weight.detach().clone()
     table[[*rows]] = weights["class_embed.weight"][[*rows.values()]]
-    unet.load_state_dict({**weights, "class_embed.weight": table})
+    conditioning = CONDITIONINGS[unet.config.conditioning]
+    if augment_channels > 0 and (conditioning.timestep or conditioning.classes):
+        nn.init.zeros_(unet.augment_embed.weight)
+    unet.load_state_dict({**unet.state_dict(), **weights, "class_embed.weight": table})
     return unet

@@ -68,6 +68,9 @@ class UNet(ModelMixin, ConfigMixin):
         dropout: probability in the residual blocks.
         resample: `resblock` (residual blocks change the resolution) or `conv` (convolutions do).
         seed: seed of the initial weights.
+        augment_channels: channels of the labels of augmentation, for training on augmented images; 0 for no such
+            labels. A label enters through a projection without bias, so that zero, the label of an unchanged image,
+            adds nothing.
 
     Raises:
         ValueError: for numbers that do not fit together; names the option and values that fit.
@@ -102,6 +105,7 @@ class UNet(ModelMixin, ConfigMixin):
         dropout: float = 0.0,
         resample: str = "resblock",
         seed: int = 0,
+        augment_channels: int = 0,
     ) -> None:
         super().__init__()
         has_cross_attention = lookup(CONDITIONINGS, conditioning, "model.conditioning").cross_attention
@@ -125,6 +129,8 @@ class UNet(ModelMixin, ConfigMixin):
                 emb_channels = matched_width(partial(self._parameters_with, norm), target, divisor)
                 self.register_to_config(emb_channels=emb_channels)      # loading a saved model does not search again
         self._build(norm, emb_channels)
+        if augment_channels > 0:        # not in `_build`, so that parameters are matched without it
+            self.augment_embed = nn.Linear(augment_channels, emb_channels, bias=False)
         self.initialize(seed)
 
     def _parameters_with(self, norm: str, emb_channels: int) -> int:
@@ -219,7 +225,9 @@ class UNet(ModelMixin, ConfigMixin):
         | GroupNorm                                            | weight 1, bias 0                         |
         | other parameters of adaptive norms                   | as their constructor sets them           |
 
-        ADM initializes the projections of its norms like other linear layers.
+        ADM initializes the projections of its norms like other linear layers. The projection of augmentation labels is
+        not zero at the start: with the conditioning `none` it is all that the norms get, and two factors that are both
+        zero have no gradient.
         """
         for name, parameter in self.named_parameters():
             if parameter.is_meta:                                           # from_pretrained loads the values later
@@ -250,6 +258,7 @@ class UNet(ModelMixin, ConfigMixin):
         timestep: Tensor | float | int,
         class_labels: Tensor | None = None,
         return_dict: bool = True,
+        augment_labels: Tensor | None = None,
     ) -> UNetOutput | tuple[Tensor]:
         """Predict noise, v or x_0, and the variance if it is learned, in C more channels.
 
@@ -260,6 +269,7 @@ class UNet(ModelMixin, ConfigMixin):
                 one per resolution from the finest to the coarsest, (B, L) or (B, L, K'). Optional for an unconditional
                 model.
             return_dict: whether to return an object with `.sample` or a tuple.
+            augment_labels: labels of augmentation (B, augment_channels); None for unchanged images.
 
         Returns:
             (B, out_channels, H, W).
@@ -268,7 +278,7 @@ class UNet(ModelMixin, ConfigMixin):
             ValueError: if labels are missing or have another shape.
         """
         timestep = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
-        embs = self.embeddings(timestep, class_labels)
+        embs = self.embeddings(timestep, class_labels, augment_labels)
 
         # Convolutions are faster in this memory format, and every layer preserves it.
         h = self.conv_in(sample).contiguous(memory_format=torch.channels_last)
@@ -304,12 +314,14 @@ class UNet(ModelMixin, ConfigMixin):
             **{f"up.{i}": stage for i, stage in enumerate(self.up)},
         }
 
-    def embeddings(self, timestep: Tensor, class_labels: Tensor | None = None) -> dict[str, StageEmbedding]:
+    def embeddings(
+        self, timestep: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
+    ) -> dict[str, StageEmbedding]:
         """Return the embeddings that condition each stage, by the names in `stages`.
 
         Args:
             timestep: (B,).
-            class_labels: as in `forward`.
+            class_labels, augment_labels: as in `forward`.
 
         Raises:
             ValueError: as in `forward`.
@@ -318,7 +330,11 @@ class UNet(ModelMixin, ConfigMixin):
         if classes.ndim == 3:
             time = time[:, None]                                                                        # (B, 1, D)
         conditioning = CONDITIONINGS[self.config.conditioning]
-        emb = F.silu(conditioning.timestep * time + conditioning.classes * classes)           # (B, D) or (B, L, D)
+        emb = conditioning.timestep * time + conditioning.classes * classes                   # (B, D) or (B, L, D)
+        if augment_labels is not None:
+            augment = self._augment_embeddings(augment_labels)
+            emb = emb + (augment if emb.ndim == 2 else augment[:, None])
+        emb = F.silu(emb)
         resolution_index = {stage.size: i for i, stage in enumerate(self.down)}
 
         def at(stage: Stage) -> StageEmbedding:
@@ -341,6 +357,32 @@ class UNet(ModelMixin, ConfigMixin):
             )
         table = self.class_embed.weight
         return labels.to(table.dtype) @ table if weighted else self.class_embed(labels)
+
+    def _augment_embeddings(self, labels: Tensor) -> Tensor:
+        """Return embeddings of labels of augmentation: (B, augment_channels) -> (B, D)."""
+        channels = self.config.augment_channels
+        if channels == 0:
+            raise ValueError("augment_labels: the model has no projection for them; build it with augment_channels")
+        if labels.ndim != 2 or labels.shape[1] != channels:
+            raise ValueError(f"augment_labels: of shape {tuple(labels.shape)}; allowed is (B, {channels})")
+        return self.augment_embed(labels.to(self.augment_embed.weight.dtype))
+
+    def without_augmentation(self) -> "UNet":
+        """Return the same model without augmentation labels, for images that are not augmented.
+
+        It has the same layers, not copies of them, except the projection of these labels. Its outputs are those that
+        this model has for the label zero.
+        """
+        if self.config.augment_channels == 0:
+            return self
+        config = {name: value for name, value in self.config.items() if not name.startswith("_")}
+        with torch.device("meta"):
+            unet = UNet(**{**config, "augment_channels": 0})
+        for name, layer in self.named_children():
+            if name in unet._modules:
+                setattr(unet, name, layer)
+        unet.gradient_checkpointing = self.gradient_checkpointing
+        return unet.train(self.training)
 
     def _labels(self, class_labels: Tensor | None, timestep: Tensor) -> Tensor:
         if class_labels is not None:

@@ -1,4 +1,4 @@
-"""The order in which samples are consumed: a function of (seed, position) alone, divided among processes."""
+"""The samples that each step consumes: a function of (seed, position in the run), divided among processes."""
 
 import signal
 from collections.abc import Generator, Sequence
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
 from ddpm.randomness import Purpose, permutation
+from ddpm.training.orders import BalancedOrder, EpochOrder, Order
 from ddpm.training.timeline import Timeline
 
 GRACE_SECONDS = 20      # how long a data worker keeps running after SIGTERM
@@ -27,27 +28,26 @@ def apply_label_shuffle(data: ImageData, config: Config) -> ImageData:
 
 
 class SampleSequence(Dataset):
-    """The endless sequence of samples that a run consumes, each epoch in its own order; positions are its indices.
+    """The endless sequence of samples that a run consumes; positions in the run are its indices.
 
     Args:
         data: the images.
-        seed: seed of the orders.
+        order: the image at each position.
     """
 
-    def __init__(self, data: ImageData, seed: int) -> None:
-        self.data, self.seed = data, seed
-        self._order: tuple[int, Tensor] | None = None
-
-    def index(self, position: int) -> int:
-        """Return the index in `data` of the sample at a position of the run."""
-        epoch, offset = divmod(position, len(self.data))
-        if self._order is None or self._order[0] != epoch:
-            self._order = epoch, permutation(self.seed, epoch, len(self.data))
-        return int(self._order[1][offset])
+    def __init__(self, data: ImageData, order: Order) -> None:
+        self.data, self.order = data, order
 
     def __getitems__(self, positions: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Return positions (B,), uint8 images (B, C, H, W) and labels (B,)."""
-        return torch.tensor(positions), *self.data.__getitems__([self.index(p) for p in positions])
+        return torch.tensor(positions), *self.data.__getitems__([self.order.index(p) for p in positions])
+
+
+def build_samples(config: Config, data: ImageData) -> SampleSequence:
+    """Build the configured sequence of samples."""
+    data, seed = apply_label_shuffle(data, config), config.train.seed
+    order = BalancedOrder(data.labels, seed) if config.data.balance else EpochOrder(len(data), seed)
+    return SampleSequence(data, order)
 
 
 def micro_batch_positions(timeline: Timeline, step: int, rank: int, processes: int, micro_batches: int) -> list[range]:
@@ -62,15 +62,15 @@ def micro_batch_positions(timeline: Timeline, step: int, rank: int, processes: i
 
 
 def load_micro_batches(
-    data: ImageData, timeline: Timeline, step: int, rank: int, processes: int, workers: int
+    samples: SampleSequence, timeline: Timeline, step: int, rank: int, processes: int, workers: int
 ) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
     """Load the micro-batches of one process, from step `step` to the last.
 
     Workers read ahead if the images are decoded on demand.
 
     Args:
-        data: the images.
-        timeline: the batch size of each step; gradient accumulation and seed are those of its last segment.
+        samples: the samples of the run.
+        timeline: the batch size of each step; gradient accumulation is that of its last segment.
         step: the first step.
         rank: index of the process.
         processes: number of processes.
@@ -89,9 +89,9 @@ def load_micro_batches(
         for micro_batch in micro_batch_positions(timeline, s, rank, processes, config.gradient_accumulation_steps)
     ]
     loader = DataLoader(
-        SampleSequence(data, config.seed),
+        samples,
         batch_sampler=positions,        # type: ignore[arg-type]  # ranges, which take less memory than lists
-        num_workers=0 if data.in_memory else workers,
+        num_workers=0 if samples.data.in_memory else workers,
         collate_fn=_keep_batch,
         worker_init_fn=_outlive_signals,
         generator=torch.Generator(),        # otherwise the loader draws from the generator that dropout uses

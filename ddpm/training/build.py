@@ -12,6 +12,7 @@ from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal
 from ddpm.io.pipelines import load_pipeline
 from ddpm.io.pretrained import adapt_pretrained, training_options
 from ddpm.models.unet import UNet
+from ddpm.training.augmentation import Augmentation
 
 if TYPE_CHECKING:
     from ddpm.evaluation.in_training import InTrainingMetrics
@@ -51,6 +52,12 @@ def build_in_training_metrics(config: Config, data: ImageData, accelerator: Acce
     return InTrainingMetrics(config.evaluation, data, accelerator, cache_directory())
 
 
+def build_augmentation(config: Config) -> Augmentation | None:
+    """Build the configured augmentation; None without one."""
+    data = config.data
+    return Augmentation(data.augmentations, data.augment, config.train.seed) if data.augment > 0 else None
+
+
 def build_schedule(config: Config) -> NoiseSchedule:
     """Build the configured noise schedule."""
     diffusion = config.diffusion
@@ -64,9 +71,10 @@ def build_unet(config: Config, data: ImageData) -> UNet:
     Raises:
         ValueError: if the options do not fit together or do not fit the data.
     """
-    model = config.model
+    model, augmentation = config.model, build_augmentation(config)
+    augment_channels = 0 if augmentation is None else augmentation.channels
     if model.pretrained is not None:
-        return _build_pretrained(Path(model.pretrained), config, data)
+        return _build_pretrained(Path(model.pretrained), config, data, augment_channels)
     attention = model.attention_resolutions
     if attention is None:       # as the help of the option says
         below = [data.resolution // 2**stage for stage in range(1, len(model.channel_mult))]
@@ -89,10 +97,11 @@ def build_unet(config: Config, data: ImageData) -> UNet:
         dropout=model.dropout,
         resample=model.resample,
         seed=config.train.seed,
+        augment_channels=augment_channels,
     )
 
 
-def _build_pretrained(path: Path, config: Config, data: ImageData) -> UNet:
+def _build_pretrained(path: Path, config: Config, data: ImageData, augment_channels: int) -> UNet:
     """Load the pretrained model and adapt it to the data's classes.
 
     Raises:
@@ -119,7 +128,8 @@ def _build_pretrained(path: Path, config: Config, data: ImageData) -> UNet:
             f"{needed[wrong[0]]}; set {settings}"
         )
     return adapt_pretrained(
-        pipeline, data.class_names, _has_null_class(config, data), config.model.dropout, config.train.seed
+        pipeline, data.class_names, _has_null_class(config, data), config.model.dropout, config.train.seed,
+        augment_channels,
     )
 
 

@@ -4,6 +4,7 @@
       model_index.json  unet/  scheduler/     the averaged model, loadable as a pipeline
       training/model.safetensors              the weights without averaging
       training/optimizer.safetensors          moments of the optimizer
+      training/augmentation.safetensors       averaged weights that the pipeline lacks, with data.augment only
       training/state.json                     step, skipped updates, running sums, loss scale
       MANIFEST.json                           SHA-256 of each file, written last
 
@@ -25,12 +26,14 @@ from ddpm.io.card import CARD, render_card, write_card
 from ddpm.pipeline import ClassConditionalPipeline
 
 AVERAGED_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+AUGMENTATION = "augmentation.safetensors"
 
 
 def save_checkpoint(
     checkpoints: Path,
     pipeline: ClassConditionalPipeline,
     model: nn.Module,
+    averaged: nn.Module,
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
     keep: int,
@@ -39,8 +42,9 @@ def save_checkpoint(
 
     Args:
         checkpoints: folder of all checkpoints of a run.
-        pipeline: the averaged model.
+        pipeline: the averaged model, for images that are not augmented.
         model: the model with the weights that are trained.
+        averaged: the averaged model with all weights.
         optimizer: the optimizer of the parameters of `model`.
         state: the rest of the state of training as JSON values, with the key `step`.
         keep: maximum number of checkpoints to keep.
@@ -54,6 +58,10 @@ def save_checkpoint(
         training = folder / "training"
         training.mkdir()
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, training / "model.safetensors")
+        known = pipeline.unet.state_dict().keys()
+        rest = {k: v.contiguous() for k, v in averaged.state_dict().items() if k not in known}
+        if rest:
+            save_file(rest, training / AUGMENTATION)
         moments = {
             f"{kind}/{name}": value.contiguous()
             for name, parameter in model.named_parameters()
@@ -98,7 +106,8 @@ def load_checkpoint(
 ) -> dict[str, Any]:
     """Load the weights and the optimizer state of a checkpoint, and return its `state`."""
     model.load_state_dict(load_file(checkpoint / "training" / "model.safetensors"))
-    averaged.load_state_dict(load_file(checkpoint / AVERAGED_WEIGHTS))
+    rest = checkpoint / "training" / AUGMENTATION
+    averaged.load_state_dict(load_file(checkpoint / AVERAGED_WEIGHTS) | (load_file(rest) if rest.exists() else {}))
     tensors = load_file(checkpoint / "training" / "optimizer.safetensors")
     parameters = dict(model.named_parameters())
     for name, value in tensors.items():

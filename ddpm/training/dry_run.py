@@ -15,6 +15,7 @@ from ddpm.diffusion.sampling import from_uint8
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.models.unet import UNet
 from ddpm.processes import describe_devices
+from ddpm.training.build import build_augmentation
 
 TRIAL_IMAGES = 8
 AFFORDABLE_SECONDS = 10
@@ -32,6 +33,11 @@ def multiply_adds(unet: UNet) -> int:
     return counter.get_total_flops() // 2
 
 
+def count_parameters(unet: UNet) -> int:
+    """Count the parameters of the model that samples are drawn with, which takes no labels of augmentation."""
+    return sum(p.numel() for p in unet.without_augmentation().parameters())
+
+
 def describe_architecture(config: Config, unet: UNet) -> str:
     """Describe where the U-Net has attention and, for a pretrained model, where its weights come from."""
     sizes = " and ".join(f"{size}x{size}" for size in unet.config.attention_resolutions)
@@ -47,6 +53,27 @@ def describe_unconditional(unet: UNet) -> str:
     if conditioning in ("class", "cross_attention"):
         text += f"; in place of the class, model.conditioning {conditioning} adds a constant (timestep adds nothing)"
     return text
+
+
+def describe_samples(config: Config, data: ImageData) -> list[str]:
+    """Describe how balance and augmentation change the training images, in one sentence each."""
+    lines, augmentation = [], build_augmentation(config)
+    if config.data.balance:
+        counts = data.labels.bincount(minlength=data.num_classes)
+        classes = int((counts > 0).sum())
+        drawn = config.train.steps * config.train.batch_size / classes          # images of each class
+        smallest, largest = int(torch.where(counts > 0, counts, len(data)).argmin()), int(counts.argmax())
+        sizes = [
+            f"{data.class_names[label]} ({counts[label]:,} images) {drawn / int(counts[label]):,.1f} times"
+            for label in (smallest, largest)
+        ]
+        lines.append(
+            f"each of {classes} classes is drawn equally often: an image of the smallest, {sizes[0]}, and of the "
+            f"largest, {sizes[1]}"
+        )
+    if augmentation is not None:
+        lines.append(augmentation.describe())
+    return lines
 
 
 def estimate_cost(
@@ -70,7 +97,7 @@ def estimate_cost(
     if config.model.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     macs = multiply_adds(unet)
-    parameters = sum(p.numel() for p in unet.parameters())
+    parameters = count_parameters(unet)
     weights = {p.untyped_storage().data_ptr() for p in unet.parameters()}
     saved: dict[int, int] = {}
 
@@ -106,7 +133,7 @@ def estimate_cost(
         per_image = seconds(micro_batch) / micro_batch
     per_step = per_image * train.batch_size / accelerator.num_processes
     unet.zero_grad(set_to_none=True)
-    fixed = 5 * 4 * parameters      # weights, gradient, two moments, average
+    fixed = 5 * 4 * sum(p.numel() for p in unet.parameters())       # weights, gradient, two moments, average
     lines = [
         f"model        {parameters:,} parameters, {macs / 1e6:,.1f} million multiply-adds per image"
         f"{describe_architecture(config, unet)}",
@@ -120,6 +147,7 @@ def estimate_cost(
     ]
     if data.num_classes == 0:
         lines.append(f"classes      {describe_unconditional(unet)}")
+    lines += [f"images       {line}" for line in describe_samples(config, data)]
     if config.evaluation.every > 0:
         lines.append(_describe_evaluations(config, per_image / FORWARD_PASSES / accelerator.num_processes))
     return "\n".join(lines)

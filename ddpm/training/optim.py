@@ -3,12 +3,15 @@
 import copy
 import math
 from collections.abc import Iterable, Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
 from ddpm.config.sections import TrainConfig
 from ddpm.training.timeline import Segment, Timeline
+
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
@@ -51,7 +54,7 @@ def scheduled_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-class EMA:
+class EMA(Generic[_Model]):
     """An exponential moving average of a model's weights, with a half-life counted in images.
 
     Samples are drawn from this average. The half-life grows with the number of images seen, up to its final value, so
@@ -67,7 +70,7 @@ class EMA:
         model: the averaged copy, in evaluation mode.
     """
 
-    def __init__(self, model: nn.Module, half_life: float, warmup: float) -> None:
+    def __init__(self, model: _Model, half_life: float, warmup: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.half_life = half_life
         self.warmup = warmup

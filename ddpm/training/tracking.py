@@ -38,8 +38,8 @@ class MetricsFile:
         with with_path_in_error(self._path):
             self._file.write(json.dumps(record) + "\n")
 
-    def image(self, path: Path, step: int) -> None:
-        """Do nothing: grids are files in the run directory."""
+    def image(self, path: Path, step: int, name: str = "grid") -> None:
+        """Do nothing: pictures are files in the run directory."""
 
     def close(self) -> None:
         """Close the file."""
@@ -105,9 +105,9 @@ class Wandb:
         """Send one record."""
         self._run.log(record)
 
-    def image(self, path: Path, step: int) -> None:
-        """Send a sample grid."""
-        self._run.log({"grid": self._wandb.Image(str(path)), "step": step})
+    def image(self, path: Path, step: int, name: str = "grid") -> None:
+        """Send a picture."""
+        self._run.log({name: self._wandb.Image(str(path)), "step": step})
 
     def close(self) -> None:
         """Finish the wandb run."""
@@ -139,12 +139,12 @@ class TensorBoard:
             if key != "step" and isinstance(value, int | float):
                 self._writer.add_scalar(key, value, record["step"])
 
-    def image(self, path: Path, step: int) -> None:
-        """Write a sample grid."""
+    def image(self, path: Path, step: int, name: str = "grid") -> None:
+        """Write a picture."""
         import numpy as np
         from PIL import Image
 
-        self._writer.add_image("grid", np.asarray(Image.open(path)), step, dataformats="HWC")
+        self._writer.add_image(name, np.asarray(Image.open(path)), step, dataformats="HWC")
 
     def close(self) -> None:
         """Write what is pending and close the files."""
@@ -178,9 +178,9 @@ class Trackers:
         """Log a record of numbers and strings with its `step` to all trackers; None is an unknown number."""
         self._call("log", record)
 
-    def image(self, path: Path, step: int) -> None:
-        """Log a sample grid to all trackers."""
-        self._call("image", path, step)
+    def image(self, path: Path, step: int, name: str = "grid") -> None:
+        """Log a picture to all trackers: a sample grid, or another one by its name."""
+        self._call("image", path, step, name)
 
     def close(self) -> None:
         """Close all trackers."""

@@ -13,7 +13,14 @@ from ddpm.io.pictures import describe_picture
 from ddpm.processes import describe_devices, first_on_main, on_main
 from ddpm.training.build import build_data, build_in_training_metrics, build_schedule, build_unet
 from ddpm.training.continuation import KnownRun
-from ddpm.training.dry_run import describe_architecture, describe_unconditional, estimate_cost, multiply_adds
+from ddpm.training.dry_run import (
+    count_parameters,
+    describe_architecture,
+    describe_samples,
+    describe_unconditional,
+    estimate_cost,
+    multiply_adds,
+)
 from ddpm.training.launch import start_accelerator
 from ddpm.training.run_directory import check_run_directory, hold_run_directory
 from ddpm.training.trainer import Trainer
@@ -54,7 +61,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
     metrics = build_in_training_metrics(config, data, accelerator)
     facts = {
         "class_names": list(data.class_names),
-        "parameters": sum(p.numel() for p in unet.parameters()),
+        "parameters": count_parameters(unet),
         "multiply_adds": multiply_adds(unet),
         "seed": config.train.seed,
     }
@@ -66,6 +73,8 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
             accelerator.print(shown)
         if data.num_classes == 0:
             accelerator.print(describe_unconditional(unet))
+        for line in describe_samples(config, data):
+            accelerator.print(f"images: {line}")
         if data.skipped and accelerator.is_main_process:
             print(f"WARNING: {data.skipped} unreadable images are skipped", file=sys.stderr)
         Trainer(config, accelerator, data, schedule, unet, run_dir, metrics, timeline).run(run_id)

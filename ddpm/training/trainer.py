@@ -4,6 +4,7 @@ import math
 import signal
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,12 @@ from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import broadcast_from_main, first_on_main, on_main
 from ddpm.randomness import Purpose, bits, normal, uniform
-from ddpm.training.batches import apply_label_shuffle, load_micro_batches
+from ddpm.training.augmentation import Augmentation
+from ddpm.training.batches import build_samples, load_micro_batches
+from ddpm.training.build import build_augmentation
 from ddpm.training.checkpoint import export_pipeline, find_checkpoint, load_checkpoint, save_checkpoint
 from ddpm.training.continuation import continue_command
+from ddpm.training.data_picture import DataPicture
 from ddpm.training.launch import Interruption, check_batch
 from ddpm.training.optim import EMA, build_optimizer, learning_rate
 from ddpm.training.periodic_evaluation import PeriodicEvaluation
@@ -71,7 +75,7 @@ class Trainer:
     ) -> None:
         self.timeline = timeline or Timeline.of(config.train)
         self.config, self.accelerator, self.schedule, self.path = config, accelerator, schedule, path
-        self.data = apply_label_shuffle(data, config)
+        self.samples, self.augmentation = build_samples(config, data), build_augmentation(config)
         self.unet = unet.to(accelerator.device)
         if config.model.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
@@ -79,7 +83,7 @@ class Trainer:
         optimizer = build_optimizer(self.unet.parameters(), config.train)
         self.model, self.optimizer = accelerator.prepare(self.unet, optimizer)
         self.pipeline = ClassConditionalPipeline.from_parts(
-            self.ema.model, schedule, config.diffusion.prediction, data.class_names
+            self.ema.model.without_augmentation(), schedule, config.diffusion.prediction, data.class_names
         )
         self.grid = SampleGrid(config, accelerator, self.pipeline, path)
         self.metrics = metrics
@@ -101,13 +105,14 @@ class Trainer:
         config, accelerator = self.config.train, self.accelerator
         self.resume()
         trackers = first_on_main(accelerator, lambda: open_trackers(self.config, self.path, self.step, run_id))
-        micro_batches = load_micro_batches(
-            self.data, self.timeline, self.step, accelerator.process_index, accelerator.num_processes,
-            self.config.data.workers,
-        )
+        rank, processes = accelerator.process_index, accelerator.num_processes
+        workers = self.config.data.workers
+        micro_batches = load_micro_batches(self.samples, self.timeline, self.step, rank, processes, workers)
         hidden = not accelerator.is_main_process
         progress = tqdm(total=config.steps, initial=self.step, unit="step", disable=hidden, dynamic_ncols=True)
-        observers: list[SampleGrid | PeriodicEvaluation] = [self.grid]
+        first_batch = self.timeline.batch_size(0)
+        picture = DataPicture(accelerator, self.path, self.pipeline.class_names, self.first_images, first_batch)
+        observers: list[DataPicture | SampleGrid | PeriodicEvaluation] = [picture, self.grid]
         if self.metrics is not None:
             observers.append(
                 PeriodicEvaluation(
@@ -166,17 +171,19 @@ class Trainer:
 
         local_loss = torch.zeros((), device=accelerator.device)
         for i, (position, images, labels) in enumerate(micro_batches):
-            x_0, labels, t, noise = prepare_inputs(
+            x_0, labels, t, noise, augment_labels = prepare_inputs(
                 position,
                 images.to(accelerator.device, non_blocking=True),
                 labels.to(accelerator.device, non_blocking=True),
                 self.config,
                 self.unet.null_label,
+                self.augmentation,
             )
+            model = partial(self.model, augment_labels=augment_labels)
             last = i == len(micro_batches) - 1
             with nullcontext() if last else accelerator.no_sync(self.model):
                 losses = diffusion_loss(
-                    self.model, self.schedule, x_0, labels, t, noise, diffusion.prediction, diffusion.weighting
+                    model, self.schedule, x_0, labels, t, noise, diffusion.prediction, diffusion.weighting
                 )                                                                                       # (B,)
                 # Divided by the global batch size, so that the accumulated gradient is that of the mean over it.
                 micro_loss = losses.sum() / batch_size
@@ -202,6 +209,19 @@ class Trainer:
         return stop > 0
 
     # ------------------------------------------------------------------------------------------------------------
+
+    def first_images(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return the first images of the run as the network sees them, but without noise, and their labels.
+
+        Args:
+            count: B, the number of images.
+
+        Returns:
+            Images in [-1, 1] (B, C, H, W) and labels (B,), without class dropout.
+        """
+        position, images, labels = self.samples.__getitems__(range(count))
+        x_0, _ = prepare_images(position, images, self.config, self.augmentation)
+        return x_0, labels
 
     def skip(self) -> None:
         """Skip the update after a loss or gradient that is not finite; weights and average stay as they are."""
@@ -253,7 +273,10 @@ class Trainer:
         }
         folder, keep = self.path / "checkpoints", self.config.train.keep_checkpoints
         optimizer = self.optimizer.optimizer
-        on_main(self.accelerator, lambda: save_checkpoint(folder, self.pipeline, self.unet, optimizer, state, keep))
+        on_main(
+            self.accelerator,
+            lambda: save_checkpoint(folder, self.pipeline, self.unet, self.ema.model, optimizer, state, keep),
+        )
 
     def resume(self) -> None:
         """Restore the newest checkpoint if the run has one."""
@@ -285,8 +308,13 @@ class Trainer:
 
 
 def prepare_inputs(
-    position: Tensor, images: Tensor, labels: Tensor, config: Config, null_label: int | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    position: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    config: Config,
+    null_label: int | None,
+    augmentation: Augmentation | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """Turn stored images into the inputs of the objective; all random draws are functions of (seed, position).
 
     Args:
@@ -295,22 +323,35 @@ def prepare_inputs(
         labels: int64 (B,), on the same device.
         config: seed, horizontal flip, class dropout, timestep sampler and number of timesteps.
         null_label: id of the null class, or None if there is none; then no label is dropped.
+        augmentation: transforms that the network is told of; None for none.
 
     Returns:
-        x_0 in [-1, 1] (B, C, H, W), labels with the null class where dropped (B,), t (B,), noise (B, C, H, W).
+        x_0 in [-1, 1] (B, C, H, W), labels with the null class where dropped (B,), t (B,), noise (B, C, H, W), and the
+        labels of the augmentation (B, L) or None.
     """
     seed, diffusion, device = config.train.seed, config.diffusion, images.device
-    x_0 = images.float() / 127.5 - 1
-    if config.data.horizontal_flip:
-        flipped = (uniform(seed, Purpose.FLIP, position) < 0.5).to(device)
-        x_0 = torch.where(flipped[:, None, None, None], x_0.flip(3), x_0)
+    x_0, augment_labels = prepare_images(position, images, config, augmentation)
     if null_label is not None:
         dropped = (uniform(seed, Purpose.LABEL_DROP, position) < diffusion.class_dropout_prob).to(device)
         labels = torch.where(dropped, null_label, labels)
     t = TIMESTEP_SAMPLERS[diffusion.timestep_sampler](seed, position, diffusion.num_timesteps).to(device)
     # The noise is large, so it is drawn on the device, except on MPS, which lacks the float64 that this takes.
     noise = normal(seed, Purpose.NOISE, position.to("cpu" if device.type == "mps" else device), tuple(x_0.shape[1:]))
-    return x_0, labels, t, noise.to(device)
+    return x_0, labels, t, noise.to(device), augment_labels
+
+
+def prepare_images(
+    position: Tensor, images: Tensor, config: Config, augmentation: Augmentation | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the images as the network sees them, but without noise: x_0 and labels of augmentation.
+
+    Arguments and results are those of `prepare_inputs`.
+    """
+    x_0 = images.float() / 127.5 - 1
+    if config.data.horizontal_flip:
+        flipped = (uniform(config.train.seed, Purpose.FLIP, position) < 0.5).to(images.device)
+        x_0 = torch.where(flipped[:, None, None, None], x_0.flip(3), x_0)
+    return (x_0, None) if augmentation is None else augmentation(x_0, position)
 
 
 def seed_dropout(seed: int, step: int, rank: int) -> None:

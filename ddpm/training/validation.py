@@ -30,6 +30,8 @@ def check_classes(config: Config, data: ImageData) -> None:
     """
     if data.num_classes:
         return
+    if config.data.balance:
+        raise ValueError("data.balance: the images have no classes that could be drawn equally often; use false")
     if config.data.shuffle_labels:
         raise ValueError("data.shuffle_labels: the images have no classes, so no labels can be shuffled; use false")
     check_unguided(config.sample, "sample")

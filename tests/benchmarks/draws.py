@@ -19,13 +19,13 @@ def main() -> None:
     config = parse_command(TrainCommand, "draws.py").config
     accelerator, data = start_accelerator(config), build_data(config)
     trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), Path())
-    batches = load_micro_batches(data, trainer.timeline, 0, 0, 1, 0)
+    batches = load_micro_batches(trainer.samples, trainer.timeline, 0, 0, 1, 0)
     position, images, labels = next(batches)
     device, null_label = accelerator.device, trainer.unet.null_label
     seconds: dict[str, list[float]] = {"draws": [], "step": []}
     for _ in range(20):
         start = time.perf_counter()
-        prepare_inputs(position, images.to(device), labels.to(device), config, null_label)
+        prepare_inputs(position, images.to(device), labels.to(device), config, null_label, trainer.augmentation)
         middle = time.perf_counter()
         trainer.train_step([next(batches) for _ in range(config.train.gradient_accumulation_steps)])
         seconds["draws"].append(middle - start)

@@ -79,7 +79,8 @@ def test_null_stands_for_the_value_of_the_run() -> None:
 @pytest.mark.parametrize("key", sorted(OPTIONS.keys() - CHANGEABLE - READING))
 def test_every_other_option_is_allowed_or_has_a_reason_against_it(key: str, refused) -> None:
     """Architecture, objective and randomness stay; optimization, augmentation and regularization may change."""
-    stays = key.startswith(("model.", "diffusion.")) or key in ("train.seed", "data.shuffle_labels")
+    kept = ("train.seed", "data.shuffle_labels", "data.augmentations")
+    stays = key.startswith(("model.", "diffusion.")) or key in kept
     stays &= key not in (
         "model.dropout", "diffusion.weighting", "diffusion.timestep_sampler", "diffusion.class_dropout_prob"
     )
@@ -91,8 +92,8 @@ def test_every_other_option_is_allowed_or_has_a_reason_against_it(key: str, refu
         check_allowed([key])
 
 
-def test_the_null_class_stays() -> None:
-    key = "diffusion.class_dropout_prob"
+@pytest.mark.parametrize("key", ["diffusion.class_dropout_prob", "data.augment"])
+def test_the_null_class_and_the_labels_of_augmentation_stay(key: str) -> None:
     assert reason_against(key, 0.1, 0.2) is None and reason_against(key, 0.1, 0.0) and reason_against(key, 0.0, 0.1)
 
 

@@ -35,11 +35,13 @@ from ddpm.models.embedding import CONDITIONINGS
 from ddpm.models.norm import NORMS
 from ddpm.models.shape import SIDES
 from ddpm.models.unet import RESAMPLERS
+from ddpm.training.augmentation import AUGMENTATIONS
 
 REGISTRIES: dict[str, Iterable[str]] = {
     "data.on_bad_image": ON_BAD_IMAGE,
     "data.fit": FITS,
     "data.frames": FRAMES,
+    "data.augmentations": AUGMENTATIONS,
     "model.norm": NORMS,
     "model.conditioning": CONDITIONINGS,
     "model.condition_at": ("all", *SIDES),
@@ -84,6 +86,11 @@ def changed(**sections: dict[str, Any]) -> Config:
     (DataConfig, "on_bad_image", "ignore", "error, skip"),
     (DataConfig, "memory_gb", 0, "above 0"),
     (DataConfig, "workers", -1, "0 or more"),
+    (DataConfig, "augment", 1.0, "0 to less than 1"),
+    (DataConfig, "augmentations", ["flip", "flop"], "did you mean flip?"),
+    (DataConfig, "augmentations", "shift", "[flip]"),
+    (DataConfig, "augmentations", [], "one or more"),
+    (DataConfig, "augmentations", ["crop", "crop"], "once"),
     (ModelConfig, "channels", "many", "whole number"),
     (ModelConfig, "channel_mult", [], "one or more"),
     (ModelConfig, "channel_mult", [1, 0], "above 0"),

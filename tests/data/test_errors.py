@@ -1,6 +1,7 @@
 """What a user can get wrong: one line that names the option, what is allowed, and the nearest name."""
 
 import io
+import logging
 import os
 from pathlib import Path
 
@@ -112,7 +113,12 @@ def test_single_files() -> None:
         Path(name).write_bytes(b"something")
         refuses(f"data.source: {name!r}", remedy, source=name)
     Path("bad.parquet").write_bytes(b"not parquet")
+    logged = io.StringIO()
+    handler = logging.StreamHandler(logged)
+    logging.getLogger("datasets").addHandler(handler)
     refuses("data.source: 'bad.parquet'", source="bad.parquet")
+    logging.getLogger("datasets").removeHandler(handler)
+    assert logged.getvalue() == ""
 
 
 def test_broken_saved_dataset() -> None:

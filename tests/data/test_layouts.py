@@ -436,6 +436,13 @@ def test_integers_in_a_csv(tmp_path: Path) -> None:
         assert found(records) == {str(tmp_path / f"{name}.png"): str(value) for name, value in rows}
 
 
+def test_labels_that_could_be_names_of_images(tmp_path: Path) -> None:
+    for i in range(6):
+        save(tmp_path / f"{i}.png", i)
+    write_csv(tmp_path / "labels.csv", [(i, i % 2) for i in range(6)] + [(6, 0), (7, 1)], ("number", "kind"))
+    assert found(read(tmp_path)) == {str(tmp_path / f"{i}.png"): str(i % 2) for i in range(6)}
+
+
 def test_a_stray_table_among_class_folders_changes_nothing(tmp_path: Path) -> None:
     plain = load_data(str(save_classes(tmp_path / "plain"))).fingerprint
     pq, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
@@ -584,7 +591,7 @@ def test_parquet_files_with_images_beside_a_few_pictures_are_the_data(tmp_path: 
 
 @pytest.mark.parametrize("name", ["no-such-dataset", "owner/no-such-dataset"])
 def test_a_hub_that_does_not_answer_is_asked_once(
-    name: str, refused: Callable, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    name: str, refused: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import huggingface_hub
 
@@ -600,7 +607,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(
     before = datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE
     with refused("data.source", repr(name), "Hub"):
         load_data(name)
-    assert len(asked) == 1 and asked[0] <= 10 and not caplog.records
+    assert len(asked) == 1 and asked[0] <= 10
     assert before == (datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE)
     if "/" not in name:
         with refused("data.source", "did you mean no-such-datasets?"):

@@ -25,6 +25,7 @@ from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.randomness import Purpose, bits, normal
 from ddpm.training import trainer as trainer_module
+from ddpm.training.augmentation import AUGMENTATIONS, Augmentation
 from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_data, build_schedule, build_unet
 from ddpm.training.launch import start_accelerator
@@ -210,7 +211,7 @@ def build_trainer(path: Path, *options: str) -> tuple[Trainer, Callable[[int], l
     made = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), path)
 
     def advance(steps: int) -> list[float]:
-        batches, losses = load_micro_batches(data, made.timeline, made.step, 0, 1, 0), []
+        batches, losses = load_micro_batches(made.samples, made.timeline, made.step, 0, 1, 0), []
         for _ in range(steps):
             before = made.sums["loss"]
             made.train_step([next(batches)])
@@ -221,8 +222,21 @@ def build_trainer(path: Path, *options: str) -> tuple[Trainer, Callable[[int], l
 
 
 @pytest.mark.usefixtures("deterministic")
+def test_augmented_images_are_those_of_a_cpu() -> None:
+    """Interpolation is in float64, so that they differ by a rounding to float32 at most; labels are drawn on a CPU."""
+    images = torch.randint(0, 256, (200, 3, 32, 32), generator=torch.Generator().manual_seed(0)).float() / 127.5 - 1
+    augmentation, position = Augmentation(AUGMENTATIONS, 0.3, seed=1), torch.arange(200)
+    expected, labels = augmentation(images, position)
+    made, on_device = augmentation(images.to(DEVICE), position)
+    assert on_device.device == made.device and torch.equal(on_device.cpu(), labels)
+    torch.testing.assert_close(made.cpu(), expected, atol=2**-23, rtol=0)
+    clean = ~labels.any(dim=1)
+    assert 0 < clean.sum() < 200 and torch.equal(made.cpu()[clean], images[clean])
+
+
+@pytest.mark.usefixtures("deterministic")
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path: Path) -> None:
-    options = "--model.dropout", "0.1", "--train.steps", "8"
+    options = "--model.dropout", "0.1", "--train.steps", "8", "--data.balance", "true", "--data.augment", "0.3"
     whole, advance = build_trainer(tmp_path / "whole", *options)
     advance(4)
     expected = advance(4)

@@ -25,13 +25,15 @@ def main() -> None:
     trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), out)
     rank, processes = accelerator.process_index, accelerator.num_processes
 
-    seen: dict[str, list[torch.Tensor]] = {"position": [], "x_0": [], "labels": [], "t": [], "noise": []}
+    names = ("position", "x_0", "labels", "t", "noise", "augment_labels")
+    seen: dict[str, list[torch.Tensor]] = {name: [] for name in names}
     made_by = trainer_module.prepare_inputs
 
     def recorded(position, *rest):
         made = made_by(position, *rest)
         for name, value in zip(seen, (position, *made), strict=True):
-            seen[name].append(value.clone())
+            if value is not None:           # there are no labels of augmentation without it
+                seen[name].append(value.clone())
         return made
 
     trainer_module.prepare_inputs = recorded
@@ -44,12 +46,12 @@ def main() -> None:
         return clip(parameters, *args)
 
     accelerator.clip_grad_norm_ = clipped
-    batches = load_micro_batches(data, trainer.timeline, 0, rank, processes, 0)
+    batches = load_micro_batches(trainer.samples, trainer.timeline, 0, rank, processes, 0)
     for _ in range(config.train.steps):
         before = trainer.sums["loss"]
         trainer.train_step([next(batches) for _ in range(config.train.gradient_accumulation_steps)])
         losses.append(trainer.sums["loss"] - before)
-    tensors = {f"seen.{name}": torch.cat(values) for name, values in seen.items()}
+    tensors = {f"seen.{name}": torch.cat(values) for name, values in seen.items() if values}
     tensors |= {f"gradient.{name}": value for name, value in gradient.items()}
     tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
     save_file(tensors, out / f"rank{rank}.safetensors")

@@ -22,7 +22,7 @@ from ddpm.config.sections import Config, DataConfig, ModelConfig, SampleConfig, 
 from ddpm.config.yaml_files import read_config
 from ddpm.data import load_data
 from ddpm.diffusion.objective import diffusion_loss
-from ddpm.training.batches import SampleSequence
+from ddpm.training.batches import build_samples
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.continuation import KnownRun
 from ddpm.training.train import train
@@ -149,7 +149,7 @@ def test_the_command_in_the_first_line_works(run: Path, monkeypatch: pytest.Monk
 def reimplemented(rates: list[float], batches: list[int]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Train with the given learning rates and batch sizes without the trainer; return weights and averaged weights."""
     data = load_data("digits")
-    unet, schedule, sequence = build_unet(CONFIG, data), build_schedule(CONFIG), SampleSequence(data, 0)
+    unet, schedule, sequence = build_unet(CONFIG, data), build_schedule(CONFIG), build_samples(CONFIG, data)
     average = {name: value.clone() for name, value in unet.named_parameters()}
     optimizer = torch.optim.AdamW(unet.parameters(), betas=(0.9, 0.999), weight_decay=0.0, fused=True)
     seen = 0
@@ -158,7 +158,7 @@ def reimplemented(rates: list[float], batches: list[int]) -> tuple[dict[str, tor
         position, images, labels = sequence.__getitems__(range(seen, seen + batch))
         seen += batch
         optimizer.zero_grad()
-        x_0, labels, t, noise = prepare_inputs(position, images, labels, CONFIG, unet.null_label)
+        x_0, labels, t, noise, _ = prepare_inputs(position, images, labels, CONFIG, unet.null_label)
         diffusion_loss(unet.train(), schedule, x_0, labels, t, noise, "v", "uniform").mean().backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()

@@ -309,7 +309,7 @@ def test_a_signal_at_any_moment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     train(config, tmp_path / "whole")
     moments = -1 - left
     whole = parts(tmp_path / "whole")
-    assert moments == 3 + 2 + 2 and len(whole[1]) == 2         # steps, evaluations, grids
+    assert moments == 3 + 2 + 2 and len(whole[1]) == 3         # steps, evaluations, grids; and the picture of the data
     capsys.readouterr()
     ends = []
     for number in range(moments):

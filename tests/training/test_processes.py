@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).parents[2]
 OPTIONS = [
     *("--model.channels", "16", "--model.head_channels", "16", "--data.horizontal_flip", "true"),
+    *("--data.balance", "true", "--data.augment", "0.3"),
     *("--train.steps", "20", "--train.batch_size", "32", "--train.learning_rate", "1e-3"),
 ]
 TWO = [
@@ -60,9 +61,9 @@ def test_equals_one_process(alone, folder, processes, accumulation):
     records = record(
         folder / f"{processes}x{accumulation}", processes, "--train.gradient_accumulation_steps", str(accumulation)
     )
-    # The same samples, classes, timesteps and noise in every step, bit for bit.
+    # The same samples, augmentation, classes, timesteps and noise in every step, bit for bit.
     steps = len(alone["losses"])
-    for name in ("position", "x_0", "labels", "t", "noise"):
+    for name in ("position", "x_0", "labels", "t", "noise", "augment_labels"):
         whole = alone[f"seen.{name}"].unflatten(0, (steps, -1))
         shares = torch.cat([r[f"seen.{name}"].unflatten(0, (steps, -1)) for r in records], dim=1)
         assert torch.equal(whole, shares), name

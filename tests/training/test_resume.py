@@ -20,6 +20,8 @@ OPTIONS = {
     "model.head_channels": 16,
     "model.dropout": 0.1,
     "data.horizontal_flip": "true",
+    "data.balance": "true",
+    "data.augment": 0.3,
     "train.steps": STEPS,
     "train.batch_size": 32,
     "train.log_every": 3,
@@ -58,7 +60,7 @@ def wait_for_step(run: Path, step: int, process: subprocess.Popen) -> None:
 def assert_same_run(one: Path, other: Path) -> None:
     """Weights, average, optimizer, counters, metrics and best model are equal bit for bit, timings aside."""
     last = f"checkpoints/step_{STEPS:08d}"
-    for name in ("training/model", "training/optimizer", "unet/diffusion_pytorch_model"):
+    for name in ("training/model", "training/augmentation", "training/optimizer", "unet/diffusion_pytorch_model"):
         a, b = load_file(one / last / f"{name}.safetensors"), load_file(other / last / f"{name}.safetensors")
         assert a.keys() == b.keys()
         assert all(torch.equal(a[key], b[key]) for key in a), name
@@ -69,8 +71,8 @@ def assert_same_run(one: Path, other: Path) -> None:
         return [{key: value for key, value in record.items() if key != "images_per_s"} for record in records]
 
     assert metrics(one) == metrics(other)
-    samples = f"samples/step_{STEPS:08d}.png"
-    assert (one / samples).read_bytes() == (other / samples).read_bytes()
+    for samples in ("data", f"step_{STEPS:08d}"):
+        assert (one / f"samples/{samples}.png").read_bytes() == (other / f"samples/{samples}.png").read_bytes()
 
     def best(run: Path) -> dict:
         facts = json.loads((run / "best" / "best.json").read_text())

@@ -29,10 +29,11 @@ from ddpm.data import ImageData, load_data
 from ddpm.diffusion.divergence import Diverged
 from ddpm.diffusion.objective import diffusion_loss
 from ddpm.models.norm import NORMS
-from ddpm.training.batches import SampleSequence, apply_label_shuffle, load_micro_batches, micro_batch_positions
+from ddpm.training.batches import apply_label_shuffle, load_micro_batches, micro_batch_positions
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.checkpoint import find_checkpoint
 from ddpm.training.optim import learning_rate
+from ddpm.training.orders import EpochOrder
 from ddpm.training.sample_grid import SampleGrid
 from ddpm.training.timeline import Timeline
 from ddpm.training.tracking import MetricsFile, TensorBoard, Wandb
@@ -56,13 +57,13 @@ def trainer_of(config: Config) -> Trainer:
 
 def one_step(trainer: Trainer) -> None:
     train = trainer.config.train
-    batches = load_micro_batches(trainer.data, trainer.timeline, trainer.step, 0, 1, 0)
+    batches = load_micro_batches(trainer.samples, trainer.timeline, trainer.step, 0, 1, 0)
     trainer.train_step([next(batches) for _ in range(train.gradient_accumulation_steps)])
 
 
 def test_every_sample_is_seen_once_an_epoch_whatever_the_batch():
     data = load_data("digits")
-    sequence = SampleSequence(data, seed=3)
+    sequence = EpochOrder(len(data), seed=3)
     n = len(data)
     first = [sequence.index(p) for p in range(n)]
     second = [sequence.index(p) for p in range(n, 2 * n)]
@@ -90,8 +91,8 @@ def test_shuffled_labels_are_a_permutation_that_only_training_sees(tmp_path, mon
     assert "shuffle_labels" not in shuffled().data.load_options()
     # What is trained on, and what measures while training.
     trainer = trainer_of(shuffled(seed=5))
-    position, images, labels = next(load_micro_batches(trainer.data, trainer.timeline, 0, 0, 1, 0))
-    indices = [SampleSequence(data, seed=5).index(p) for p in position.tolist()]
+    position, images, labels = next(load_micro_batches(trainer.samples, trainer.timeline, 0, 0, 1, 0))
+    indices = [EpochOrder(len(data), seed=5).index(p) for p in position.tolist()]
     assert torch.equal(images, data.__getitems__(indices)[0]) and torch.equal(labels, seen.labels[indices])
 
     class Stop(Exception):
@@ -193,7 +194,7 @@ def test_a_run_directory_holds_what_it_should(tmp_path):
     assert [r["step"] for r in records] == [2, 4, 6]
     assert [r["samples"] for r in records] == [16, 32, 48]
     assert all({"loss", "learning_rate", "grad_norm", "images_per_s", "skipped"} <= r.keys() for r in records)
-    assert sorted(p.name for p in (run / "samples").iterdir()) == ["step_00000003.png", "step_00000006.png"]
+    assert sorted(p.name for p in (run / "samples").iterdir()) == ["data.png", "step_00000003.png", "step_00000006.png"]
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step_00000003", "step_00000006"]
     facts = json.loads((run / "run.json").read_text())
     assert facts["class_names"] == [str(i) for i in range(10)]
@@ -207,7 +208,7 @@ def test_tensorboard_on_request(tmp_path):
 
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     assert [e.step for e in events.Scalars("loss")] == [2, 4, 6]
-    assert events.Tags()["images"] == ["grid"]      # `samples` is a number
+    assert sorted(events.Tags()["images"]) == ["data", "grid"]      # `samples` is a number
 
 
 def test_tensorboard_takes_numbers(tmp_path):

@@ -9,7 +9,7 @@ from ddpm.data import ImageData
 from ddpm.evaluation.modulation import modulated_layers
 from ddpm.models.unet import UNet
 from ddpm.training.build import build_unet
-from ddpm.training.dry_run import multiply_adds
+from ddpm.training.dry_run import count_parameters, multiply_adds
 from ddpm.training.validation import check_config
 
 MIN_GROUP = 4           # smallest number of channels per group in an arm that adds the embedding before the norm
@@ -67,7 +67,7 @@ def measure_arms(study: Study, data: ImageData) -> dict[str, Size]:
         except ValueError as problem:
             raise ValueError(f"arms.{arm.name}: {problem}") from None
         check_groups(unet, arm.name)
-        sizes[arm.name] = Size(sum(p.numel() for p in unet.parameters()), multiply_adds(unet))
+        sizes[arm.name] = Size(count_parameters(unet), multiply_adds(unet))
     return sizes
 
 

@@ -1,0 +1,108 @@
+"""samples/data.png: the first images of a run as the network sees them, before noise is added."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from accelerate import Accelerator
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ddpm.atomic import atomic_write
+from ddpm.diffusion.sampling import to_uint8
+from ddpm.io.pictures import to_picture
+from ddpm.processes import on_main
+from ddpm.training.tracking import Trackers
+
+MAX_IMAGES = 64
+MAX_SIDE = 2048         # pixels of the picture, if two images in a row are not larger
+MIN_IMAGE = 64          # pixels; smaller images are enlarged by an integer factor
+MIN_CAPTION = 96        # pixels; width of a caption under a narrow image
+FONT_SIZE = 12
+LINES = 2               # of a caption
+GAP = 4
+
+
+class DataPicture:
+    """Draws the first images of a run, with their class names, at the start of a new run.
+
+    Args:
+        accelerator: the processes.
+        path: the run directory.
+        class_names: names of the classes; none for images without classes.
+        first_images: number of images -> so many images in [-1, 1] (B, C, H, W), and their labels (B,).
+        batch_size: number of images of the first step.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        path: Path,
+        class_names: Sequence[str],
+        first_images: Callable[[int], tuple[Tensor, Tensor]],
+        batch_size: int,
+    ) -> None:
+        self._accelerator, self._class_names = accelerator, class_names
+        self._first_images, self._count = first_images, min(batch_size, MAX_IMAGES)
+        self.file = path / "samples" / "data.png"
+
+    def observe(self, step: int, trackers: Trackers) -> None:
+        """Draw the picture before the first step, unless it exists."""
+        if step > 0:
+            return
+
+        def write() -> None:
+            if self.file.exists():
+                return
+            images, labels = self._first_images(self._count)
+            names = [self._class_names[label] if self._class_names else "" for label in labels.tolist()]
+            self.file.parent.mkdir(exist_ok=True)
+            with atomic_write(self.file) as stream:
+                captioned_grid([to_picture(image) for image in to_uint8(images)], names).save(stream, format="PNG")
+            trackers.image(self.file, step, "data")
+
+        on_main(self._accelerator, write)
+
+
+def captioned_grid(images: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:
+    """Draw images of equal size in a nearly square grid, each with its caption under it.
+
+    Args:
+        images: the images. Of many large images, as many are drawn as fit into MAX_SIDE x MAX_SIDE pixels.
+        captions: one per image; those that do not fit into two lines are truncated. If all are empty, there is no
+            space for them.
+    """
+    font = ImageFont.load_default(size=FONT_SIZE)
+    width, height = (side * max(1, -(-MIN_IMAGE // min(images[0].size))) for side in images[0].size)
+    texts = [wrap(caption, font, max(width, MIN_CAPTION)) for caption in captions]
+    lines = [text.split("\n") for text in texts]
+    caption_w = math.ceil(max(font.getlength(line) for text in lines for line in text))
+    caption_h = max(len(text) for text in lines) * (FONT_SIZE + 3) if any(captions) else 0
+    cell_w, cell_h = max(width, caption_w) + GAP, height + caption_h + GAP
+    columns = min(math.isqrt(len(images) - 1) + 1, max(2, MAX_SIDE // cell_w))
+    rows = min(-(-len(images) // columns), max(2, MAX_SIDE // cell_h))
+    sheet = Image.new("RGB", (columns * cell_w + GAP, rows * cell_h + GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, (image, text) in enumerate(zip(images[: rows * columns], texts, strict=False)):
+        left, top = GAP + i % columns * cell_w, GAP + i // columns * cell_h
+        center = left + (cell_w - GAP) // 2
+        sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), (center - width // 2, top))
+        pen.multiline_text((center, top + height + 1), text, "black", font, anchor="ma", align="center", spacing=2)
+    return sheet
+
+
+def wrap(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
+    """Break a text into at most LINES lines of at most `width` pixels; an ellipsis stands for what does not fit."""
+    rest = "".join(x if x.isprintable() else " " for x in text)
+    lines: list[str] = []
+    while rest:
+        last = len(lines) == LINES - 1
+        fits = next(n for n in range(len(rest), -1, -1) if font.getlength(rest[:n]) <= width)
+        if fits < len(rest) and last:
+            fits = next(n for n in range(fits, -1, -1) if font.getlength(rest[:n] + "…") <= width)
+            return "\n".join([*lines, rest[:fits] + "…"])
+        if fits < len(rest):
+            fits = rest.rfind(" ", 0, fits + 1) + 1 or max(1, fits)         # at a space if there is one
+        lines.append(rest[:fits].rstrip())
+        rest = rest[fits:]
+    return "\n".join(lines)

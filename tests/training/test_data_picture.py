@@ -1,0 +1,143 @@
+"""samples/data.png, the picture of the first images of a run."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image, ImageFont
+
+from ddpm.config.sections import Config, DataConfig, ModelConfig, SampleConfig, TrackingConfig, TrainConfig
+from ddpm.data import ImageData, load_data
+from ddpm.training import trainer as trainer_module
+from ddpm.training.build import build_schedule, build_unet
+from ddpm.training.data_picture import GAP, LINES, MAX_IMAGES, DataPicture, captioned_grid, wrap
+from ddpm.training.train import train
+from ddpm.training.trainer import Trainer
+
+FONT = ImageFont.load_default(size=12)
+SMALL = Config(
+    data=DataConfig(augment=0.4, horizontal_flip=True),
+    model=ModelConfig(channels=8, head_channels=8),
+    train=TrainConfig(steps=2, batch_size=16, checkpoint_every=1, sample_every=0),
+    sample=SampleConfig(steps=2, per_class=1),
+    tracking=TrackingConfig(wandb="off"),
+)
+
+
+def trainer_of(config: Config, data: ImageData, path: Path) -> Trainer:
+    return Trainer(config, Accelerator(cpu=True), data, build_schedule(config), build_unet(config, data), path)
+
+
+def picture_of(trainer: Trainer, path: Path, logged: list) -> DataPicture:
+    picture = DataPicture(
+        trainer.accelerator, path, trainer.pipeline.class_names, trainer.first_images, trainer.config.train.batch_size
+    )
+    picture.observe(0, SimpleNamespace(image=lambda *image: logged.append(image)))
+    return picture
+
+
+def test_it_shows_what_the_first_step_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pixel of the images, of several micro-batches; the pictures are enlarged 8 times, from 8 to 64 pixels."""
+    seen = []
+    made_by = trainer_module.prepare_inputs
+
+    def recorded(*given):
+        made = made_by(*given)
+        seen.append(made[0])
+        return made
+
+    monkeypatch.setattr(trainer_module, "prepare_inputs", recorded)
+    config = replace(SMALL, train=replace(SMALL.train, gradient_accumulation_steps=2, steps=1))
+    train(config, tmp_path)
+    x_0 = torch.cat(seen)
+    sheet = np.asarray(Image.open(tmp_path / "samples" / "data.png"))
+    height = 64 + 15 + GAP      # image, one line, gap
+    for i, image in enumerate(x_0[:16, 0]):
+        left, top = GAP + i % 4 * (64 + GAP), GAP + i // 4 * height
+        shown = sheet[top + 4 : top + 64 : 8, left + 4 : left + 64 : 8]
+        expected = ((image + 1) * 127.5).round().byte().numpy()
+        assert np.array_equal(shown, expected[:, :, None].repeat(3, axis=2)), i
+    assert sheet.shape[:2] == (4 * height + GAP, 4 * (64 + GAP) + GAP)
+
+
+def test_it_is_drawn_once_at_the_start_and_logged_under_its_name(tmp_path: Path) -> None:
+    data, logged = load_data("digits"), []
+    trainer = trainer_of(SMALL, data, tmp_path)
+    picture = picture_of(trainer, tmp_path, logged)
+    assert logged == [(tmp_path / "samples" / "data.png", 0, "data")]
+    first = picture.file.read_bytes()
+    (tmp_path / "again").mkdir()
+    again = picture_of(trainer_of(SMALL, data, tmp_path / "again"), tmp_path / "again", [])
+    assert again.file.read_bytes() == first
+    picture.file.write_bytes(b"kept")
+    picture.observe(0, None)
+    assert picture.file.read_bytes() == b"kept"
+    picture.file.unlink()
+    picture.observe(1, None)        # the run is under way
+    assert not picture.file.exists()
+
+
+def test_a_dry_run_draws_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    train(SMALL, tmp_path / "run", dry_run=True)
+    assert "flip, crop, shift" in capsys.readouterr().out and not [*tmp_path.iterdir()]
+
+
+def test_labels_name_the_images_that_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels as training sees them, but not those that class dropout replaces by the null class."""
+    config = replace(SMALL, diffusion=replace(SMALL.diffusion, class_dropout_prob=0.9))
+    trainer = trainer_of(config, load_data("digits"), tmp_path)
+    given = []
+
+    def grid(images: list, captions: list[str]) -> Image.Image:
+        given.append(captions)
+        return captioned_grid(images, captions)
+
+    monkeypatch.setattr("ddpm.training.data_picture.captioned_grid", grid)
+    picture_of(trainer, tmp_path, [])
+    _, _, labels = trainer.samples.__getitems__(range(16))
+    assert given == [[str(label) for label in labels.tolist()]]
+
+
+def test_images_without_classes_have_no_captions(tmp_path: Path) -> None:
+    data = load_data("digits")
+    trainer = trainer_of(SMALL, data, tmp_path)
+    picture = DataPicture(trainer.accelerator, tmp_path, (), trainer.first_images, 16)
+    picture.observe(0, SimpleNamespace(image=lambda *image: None))
+    assert Image.open(picture.file).size == (4 * (64 + GAP) + GAP,) * 2
+
+
+@pytest.mark.parametrize(("batch", "side", "shown"), [
+    (512, 8, (8, 8)), (512, 64, (8, 8)), (512, 1024, (2, 2)), (512, 300, (6, 6)), (3, 8, (2, 2)), (1, 8, (1, 1)),
+    (5, 1, (3, 2)),
+])
+def test_layout(batch: int, side: int, shown: tuple[int, int]) -> None:
+    images = [Image.new("RGB", (side, side), "red")] * min(batch, MAX_IMAGES)
+    sheet = captioned_grid(images, ["cat"] * len(images))
+    columns, rows = shown
+    cell = max(64, side) + GAP
+    assert sheet.width == columns * cell + GAP and sheet.height == rows * (cell + 15) + GAP
+    assert max(sheet.size) < 2200
+
+
+@pytest.mark.parametrize("name", [
+    "", "cat", "a bird of the northern hemisphere and elsewhere", "n01440764_tench_Tinca_tinca_of_the_north" * 3,
+    "line\nbreak", "日本語" * 30, "W", " ", "  two  spaces  ",
+])
+@pytest.mark.parametrize("width", [20, 96, 300])
+def test_captions_fit(name: str, width: int) -> None:
+    lines = wrap(name, FONT, width).split("\n")
+    assert len(lines) <= LINES and all(FONT.getlength(line) <= width for line in lines)
+    whole = "".join(x if x.isprintable() else " " for x in name)
+    if "…" not in lines[-1]:
+        assert "".join(lines).replace(" ", "") == whole.replace(" ", "")
+    else:
+        assert whole.replace(" ", "").startswith("".join(lines)[:-1].replace(" ", ""))
+    assert width < 300 or len(name) > 40 or "…" not in lines[-1]
+
+
+def test_captions_break_at_spaces() -> None:
+    assert wrap("common tench", FONT, 60) == "common\ntench"
