@@ -50,7 +50,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
         on_main(accelerator, lambda: known.check(config, allowed))
     data = first_on_main(accelerator, lambda: load_images(config, known))
     accelerator.print(describe_data(data))
-    check_classes(config, data)
+    on_main(accelerator, lambda: check_classes(config, data))
     schedule = build_schedule(config)
     unet = first_on_main(accelerator, lambda: build_unet(config, data))
     if dry_run:
