@@ -1,12 +1,14 @@
 """What was read from a data source, as a table for people and as facts for run.json."""
 
 from collections import Counter
+from textwrap import TextWrapper
 from typing import Any
 
 from ddpm.data.images import ImageData
 from ddpm.data.notes import count_classes, describe_sizes, format_range
 
 LISTED_CLASSES = 6      # more are abbreviated
+_LINES = TextWrapper(120, subsequent_indent=" " * 13, break_long_words=False, break_on_hyphens=False)
 
 
 def describe_data(data: ImageData) -> str:
@@ -16,8 +18,8 @@ def describe_data(data: ImageData) -> str:
         rows["skipped"] = f"{data.skipped:,} unreadable images"
     if data.ignored:
         rows["ignored"] = ", ".join(f"{count:,} {reason}" for reason, count in data.ignored.items())
-    lines = [f"{name:<13}{text}" for name, text in rows.items()]
-    return "\n".join(lines + [f"{'note':<13}{note}" for note in data.notes])
+    lines = [*rows.items(), *(("note", note) for note in data.notes)]
+    return "\n".join(_LINES.fill(f"{name:<13}{text}") for name, text in lines)
 
 
 def data_facts(data: ImageData) -> dict[str, Any]:

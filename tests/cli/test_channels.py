@@ -64,6 +64,8 @@ def test_the_sample_grid_shows_all_channels(run: Path) -> None:
     with Image.open(run / "samples" / "step_00000010.png") as grid:
         enlarged = 48                       # pixels, of one tile
         assert grid.height == 2 * (enlarged + 2) + 2 and grid.width > 2 * 3 * enlarged
+    with Image.open(run / "samples" / "data.png") as images:
+        assert images.width > images.height         # three tiles each
     assert next((run / "tensorboard").glob("events*")).stat().st_size > grid.height
 
 

@@ -94,7 +94,7 @@ def test_lines_are_short(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         mode = ("L", "RGB", "RGBA", "I;16")[index % 4]
         Image.new(mode, (100 + 37 * index, 900 - index)).save(path)
-    assert max(map(len, describe_data(load_data(str(tmp_path))).splitlines())) <= 130
+    assert max(map(len, describe_data(load_data(str(tmp_path))).splitlines())) <= 120
 
 
 def test_data_that_was_not_loaded_has_a_table_too() -> None:
