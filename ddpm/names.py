@@ -17,6 +17,8 @@ _SYNONYMS = {
     "is": "inception_score",
     "nll": "bits_per_dim",
     "bpd": "bits_per_dim",
+    **dict.fromkeys(("no", "false", "disabled"), "off"),
+    **dict.fromkeys(("yes", "true", "on", "enabled"), "online"),
 }
 
 

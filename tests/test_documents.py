@@ -24,8 +24,9 @@ from ddpm.config.commands import (
     SampleCommand,
     TrainCommand,
 )
-from ddpm.config.sections import SECTIONS
+from ddpm.config.sections import SECTIONS, Config
 from ddpm.config.study_files import read_study
+from ddpm.config.yaml_files import read_config
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, Prediction
 from ddpm.diffusion.timesteps import timestep_grid
 
@@ -47,7 +48,8 @@ PATH = re.compile(r"(?<![\w./~-])(?:ddpm|tests|docs|configs|scripts|notebooks)/[
 
 def blocks(document: Path, language: str = "") -> list[str]:
     """Return the code blocks of a document that have a language, or none."""
-    return re.findall(rf"^ *```{language}\n(.*?)^ *```$", document.read_text(), re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", document.read_text(), re.MULTILINE | re.DOTALL)
+    return [text for of_block, text in found if of_block == language]
 
 
 def spans(document: Path) -> list[str]:
@@ -101,6 +103,17 @@ def test_the_study_of_the_documents_can_be_read(tmp_path: Path) -> None:
     assert study.learning_rates and study.evaluation and len(study.arms) == 2
 
 
+def test_the_configurations_of_the_documents_can_be_read(tmp_path: Path) -> None:
+    found = 0
+    for document in DOCUMENTS:
+        for text in blocks(document, "yaml"):
+            (tmp_path / "a.yaml").write_text(text)
+            if "arms:" not in text:
+                assert read_config(tmp_path / "a.yaml") != Config(), document
+                found += 1
+    assert found
+
+
 def test_benchmarks_have_the_options_of_every_command() -> None:
     given = commands("tests/benchmarks")
     assert given
@@ -112,7 +125,7 @@ def test_benchmarks_have_the_options_of_every_command() -> None:
 
 def test_options_exist() -> None:
     """Options that are named in the text, as `--blend N` and `train.batch_size`; those of commands are parsed above."""
-    known = {f"--{name}" for name in ("help", "config", "print-config", "run-dir", "dry-run")}
+    known = {f"--{name}" for name in ("help", "help-all", "config", "print-config", "run-dir", "dry-run")}
     known |= {"--update-golden", "--multi_gpu"}         # of pytest and of accelerate
     known |= {f"--{section}.{field.name}" for section, kind in SECTIONS.items() for field in dataclasses.fields(kind)}
     for parse in COMMANDS.values():

@@ -1,46 +1,49 @@
 """Errors that the user can correct: one line, exit code 2."""
 
 import os
+import re
 import sys
 import traceback
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+# What torch says if memory does not suffice, on a GPU and on a CPU, and for tensors that no memory could hold.
+_OUT_OF_MEMORY = "out of memory|allocate memory|Storage size calculation overflowed"
 
-def fail(problem: object, options: Collection[str] = ()) -> NoReturn:
+
+def fail(problem: object, names: Mapping[str, str] | None = None) -> NoReturn:
     """Print one line to standard error and exit with code 2.
 
     Args:
         problem: its text begins with the name of what is wrong, such as an option or a file, and a colon.
-        options: fields of the command, which are spelled with dashes on the command line.
+        names: options, and what the message calls them: `--train.steps`, or the file that the value is from. This is
+            the one place where the name of an option becomes what a person has typed.
     """
     name, colon, rest = " ".join(str(problem).split()).partition(":")
-    if name in options:
-        name = name.replace("_", "-")
     rank = os.environ.get("RANK", "0")
     origin = "" if rank == "0" else f" in process {rank}"
-    print(f"{Path(sys.argv[0]).name}: error{origin}: {name}{colon}{rest}", file=sys.stderr)
+    print(f"{Path(sys.argv[0]).name}: error{origin}: {(names or {}).get(name, name)}{colon}{rest}", file=sys.stderr)
     raise SystemExit(2)
 
 
-def reject_command_line(problem: Exception, options: Collection[str]) -> NoReturn:
+def reject_command_line(problem: Exception, names: Mapping[str, str]) -> NoReturn:
     """Exit with code 2 because of a mistake on the command line, which only the first process prints."""
     if os.environ.get("RANK", "0") != "0":
         raise SystemExit(2)
-    fail(problem, options)
+    fail(problem, names)
 
 
 @contextmanager
-def one_line_errors(options: Collection[str] = ()) -> Iterator[None]:
+def one_line_errors(names: Mapping[str, str] | None = None) -> Iterator[None]:
     """Turn an error that the user can correct into one line and exit code 2.
 
-    These are `ValueError`s that code of this package raises, and files that cannot be read or written. Any other
-    error is a bug and keeps its traceback. Ctrl-C exits silently with code 130.
+    These are `ValueError`s that code of this package raises, files that cannot be read or written, and too little
+    memory. Any other error is a bug and keeps its traceback. Ctrl-C exits silently with code 130.
 
     Args:
-        options: as for `fail`.
+        names: as for `fail`.
     """
     try:
         yield
@@ -48,10 +51,17 @@ def one_line_errors(options: Collection[str] = ()) -> Iterator[None]:
         *_, (frame, _) = traceback.walk_tb(problem.__traceback__)
         if not frame.f_globals.get("__name__", "").startswith("ddpm."):
             raise
-        fail(problem, options)
+        fail(problem, names)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except OSError as problem:
         if problem.strerror is None:
             raise
         fail(f"{problem.filename or 'input/output'}: {problem.strerror}")
+    except (MemoryError, RuntimeError) as problem:
+        if not isinstance(problem, MemoryError) and not re.search(_OUT_OF_MEMORY, str(problem)):
+            raise
+        fail(
+            "memory: there is too little; use a smaller batch size or model, and for training perhaps more "
+            "train.gradient_accumulation_steps, or model.gradient_checkpointing true"
+        )

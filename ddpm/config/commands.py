@@ -26,8 +26,6 @@ OptionalSamplerOptions = dataclasses.make_dataclass(
 class TrainCommand(CheckedOptions):
     """Train a diffusion model: class-conditional if the images have classes. It trains on digits without options.
 
-    For an option that is a list, --OPTION+ VALUE appends to the list.
-
     Args:
         config: YAML file of options; options after it on the command line override it.
         run_dir: run directory. Default: runs/ and the name of the data source. If it holds a run, the run continues:
@@ -109,7 +107,7 @@ class SampleCommand(ModelSamplingOptions):
         super().__post_init__()
         given = [name for name in ("blend", "walk", "swap") if getattr(self, name)]
         if len(given) > 1:
-            raise ValueError(f"{given[1]}: cannot be combined with {given[0]}; give only one of them")
+            raise ValueError(f"{given[1]}: cannot be combined with --{given[0]}; give only one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +192,7 @@ class ConvertCommand(CheckedOptions):
     class_names: Path | None = None
     null_class: bool = False
     schedule: ScheduleName | None = None
-    num_timesteps: int | None = None
+    num_timesteps: AtLeastTwo | None = None
     prediction: PredictionName | None = None
 
 

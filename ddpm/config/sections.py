@@ -10,21 +10,23 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Annotated, Any, Literal
 
-import yaml
-
 from ddpm.config.values import (
     CheckedOptions,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    PositiveOrInf,
     Probability,
     Range,
     SeedInt,
     UnitFloat,
     at_least,
+    between,
     convert_mapping,
     field_types,
+    show,
 )
+from ddpm.config.yaml_syntax import dump_yaml
 
 # Each lists the keys of a dictionary of functions or classes (tests/config/test_sections.py).
 ScheduleName = Literal["linear", "cosine", "sigmoid"]
@@ -105,7 +107,7 @@ class DataConfig(CheckedOptions, section="data"):
     ] = field(default_factory=lambda: ["flip", "crop", "shift"])
     horizontal_flip: bool = False
     shuffle_labels: bool = False
-    memory_gb: PositiveFloat = 4.0
+    memory_gb: PositiveOrInf = 4.0
     workers: NonNegativeInt = 2
 
     def load_options(self) -> dict[str, Any]:
@@ -146,7 +148,7 @@ class ModelConfig(CheckedOptions, section="model"):
     channel_mult: Annotated[
         list[float], Range("one or more factors above 0", lambda value: value and all(0 < x < 1000 for x in value))
     ] = field(default_factory=lambda: [1, 2])
-    num_res_blocks: PositiveInt = 1
+    num_res_blocks: Annotated[int, between(1, 100)] = 1
     attention_resolutions: list[int] | None = None
     head_channels: PositiveInt = 32
     norm: Literal[
@@ -178,7 +180,7 @@ class DiffusionConfig(CheckedOptions, section="diffusion"):
     """
 
     schedule: ScheduleName = "cosine"
-    num_timesteps: Annotated[int, at_least(2)] = 1000
+    num_timesteps: Annotated[int, between(2, 100_000)] = 1000
     zero_terminal_snr: bool = False
     prediction: PredictionName = "v"
     weighting: Literal["uniform", "min_snr"] = "uniform"
@@ -227,7 +229,7 @@ class TrainConfig(CheckedOptions, section="train"):
     lr_schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: Annotated[float, at_least(0)] = 0.0
     beta2: Probability = 0.999
-    max_grad_norm: PositiveFloat = 1.0
+    max_grad_norm: PositiveOrInf = 1.0
     ema_half_life: PositiveFloat = 500_000
     ema_warmup: PositiveFloat = 0.05
     mixed_precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -359,7 +361,7 @@ class Config:
 
     def to_yaml(self) -> str:
         """Return the text of a file that `--config` accepts."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return dump_yaml(self.to_dict())
 
 
 SECTIONS: dict[str, type] = field_types(Config)
@@ -373,12 +375,14 @@ def flatten(content: Any) -> dict[str, Any]:
         ValueError: if the content or a section is not a mapping of options, or an option occurs twice.
     """
     if not isinstance(content, Mapping):
-        raise ValueError(f"{content!r} is not a mapping; give options and values, such as {{model.norm: adagn}}")
+        raise ValueError(f"{show(content)} is not a mapping; give options and values, such as {{model.norm: adagn}}")
     options: dict[str, Any] = {}
     for key, value in content.items():
         if key in SECTIONS and not isinstance(value, Mapping):
+            problem = "is empty" if value is None else f"{show(value)} is not a section"
+            space = ", with a space after the colon" if isinstance(value, str) and ":" in value else ""
             names = ", ".join(field_types(SECTIONS[key]))
-            raise ValueError(f"{key}: {value!r} is not a section; give options and values, from {names}")
+            raise ValueError(f"{key}: {problem}; give options and values{space}, from {names}")
         within = {f"{key}.{name}": v for name, v in value.items()} if isinstance(value, Mapping) else {str(key): value}
         for name in within.keys() & options.keys():
             raise ValueError(f"{name}: occurs twice; remove one")

@@ -3,16 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ddpm.config.commands import EvaluateCommand
+from ddpm.config.file_kinds import check_is_file, check_is_study
 from ddpm.config.sections import OPTIONS, Config, flatten
 from ddpm.config.study import Arm, Study
-from ddpm.config.values import check_known, convert_mapping, field_types
-from ddpm.config.yaml_files import prefixed_errors, read_yaml
+from ddpm.config.values import accepts_list, check_known, convert_mapping, field_types
+from ddpm.config.yaml_files import prefixed_errors, read_options, read_yaml
+from ddpm.config.yaml_syntax import dump_yaml
 
 NEEDED = ("question", "arms", "seeds", "metric")
 TYPES = {"question": str, "seeds": list[int], "metric": str, "learning_rates": list[float]}
+LISTS = {"seeds": "[0, 1, 2, 3, 4]", "learning_rates": "[1e-3, 3e-3]"}
 KEYS = (*NEEDED, "base", "learning_rates", "evaluation")
 
 
@@ -23,15 +24,17 @@ def read_study(path: Path) -> Study:
         ValueError: if it is not a valid study; one line that names the file and the key.
         OSError: if it cannot be read.
     """
+    check_is_file(path)
     with prefixed_errors(path):
-        content = read_yaml(path)
+        content = read_yaml(path, "question: Is AdaGN better?")
+        check_is_study(content, path)
         for key in content:
-            check_known(str(key), KEYS)
+            check_known(key, KEYS)
         given = {key: value for key, value in content.items() if value is not None}
         for key in NEEDED:
             if key not in given:
                 raise ValueError(f"{key}: is missing; a study needs {', '.join(NEEDED)}")
-        plain = convert_mapping({key: given[key] for key in TYPES if key in given}, TYPES)
+        plain = convert_mapping({key: _checked(key, given[key]) for key in TYPES if key in given}, TYPES)
         base = _base(given.get("base", {}), path.parent)
         if not isinstance(given["arms"], dict):
             raise ValueError("arms: give names and their overrides, such as adagn: {model.norm: adagn}")
@@ -58,26 +61,28 @@ def study_documents(path: Path) -> dict[str, str]:
     del options["train"]["seed"]
     arms = {arm["name"]: arm["overrides"] | {"seed_shift": arm["seed_shift"]} for arm in resolved["arms"]}
     resolved = {"question": resolved["question"], "base": options, **resolved, "arms": arms}
-    return documents | {"resolved.yaml": yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)}
+    return documents | {"resolved.yaml": dump_yaml(resolved)}
+
+
+def _checked(key: str, value: Any) -> Any:
+    """Return a value, unless it is a single entry for a list: `seeds: 3` is more likely a number of seeds."""
+    if accepts_list(TYPES[key]) and isinstance(value, str) and "," not in value and not value.startswith("["):
+        raise ValueError(f"{key}: {value} is not a list; give all of them, such as {LISTS[key]}")
+    return value
 
 
 def _base(given: Any, folder: Path) -> Config:
     with prefixed_errors("base"):
         if isinstance(given, str):
-            file = folder / given
-            if not file.is_file():
-                raise ValueError(f"there is no file {file}; give a configuration file, or sections and options")
-            with prefixed_errors(file):
-                given = read_yaml(file)
-        options = flatten(given)
+            options = read_options(folder / given)
+        else:
+            options = flatten(given)
         if "train.seed" in options:
             raise ValueError("train.seed is set by seeds; remove it")
         return Config().with_options(options)
 
 
-def _arm(name: Any, given: Any, base: Config) -> Arm:
-    if not isinstance(name, str):
-        raise ValueError(f"arms: YAML reads {name!r} as {type(name).__name__} instead of a name; put it in quotes")
+def _arm(name: str, given: Any, base: Config) -> Arm:
     with prefixed_errors(f"arms.{name}"):
         options = convert_mapping(flatten({} if given is None else given), OPTIONS | {"seed_shift": int})
         shift = options.pop("seed_shift", 0)

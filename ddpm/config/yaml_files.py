@@ -2,16 +2,15 @@
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
-import yaml
-
 from ddpm.config.commands import ModelSamplingOptions
+from ddpm.config.file_kinds import check_is_file, check_is_options
 from ddpm.config.sections import Config, SampleConfig, flatten
-from ddpm.config.values import accepts_list, field_types, members
+from ddpm.config.values import field_types, show
+from ddpm.config.yaml_syntax import parse_yaml
 
 
 def read_yaml(path: Path, example: str = "train: {steps: 100}") -> dict[Any, Any]:
@@ -26,29 +25,32 @@ def read_yaml(path: Path, example: str = "train: {steps: 100}") -> dict[Any, Any
             name of the file.
         OSError: if it cannot be read.
     """
-    try:
-        content = yaml.load(path.read_bytes(), _UniqueKeys)
-    except yaml.YAMLError as problem:
-        raise ValueError(" ".join(str(problem).split()).replace('in "<byte string>", line', "in line")) from None
-    except RecursionError:
-        raise ValueError("is nested too deeply") from None
+    content = parse_yaml(path.read_bytes())
+    if content is None:
+        raise ValueError(f"is empty; give names and values, such as {example}")
+    if isinstance(content, str) and ":" in content:
+        raise ValueError(f"holds {show(content)}; write names and values with a space after the colon, as {example}")
     if not isinstance(content, dict):
-        held = "nothing" if content is None else repr(content)
-        raise ValueError(f"holds {held[:60]} instead of names and values, such as {example}")
+        raise ValueError(f"holds {show(content)} instead of names and values, such as {example}")
     return content
 
 
-def value_from_text(text: str, kind: Any) -> Any:
-    """Return the plain value of a string from the command line, for an option of the type `kind`.
+def read_options(path: Path, section: str | None = None) -> dict[str, Any]:
+    """Read the options of a configuration file, by names such as `model.norm`. Their values are not converted.
 
-    A list is read as YAML, and `null` as None if the option may be None. Other strings are returned as they are.
+    Args:
+        path: the file.
+        section: the section that the options of the file belong to; None if the file names sections.
+
+    Raises:
+        ValueError: if it is not such a file; one line that names the file, and says what to do with it instead.
+        OSError: if it cannot be read.
     """
-    if text in ("null", "~") and NoneType in members(kind):
-        return None
-    if text.startswith("[") and accepts_list(kind):
-        with suppress(yaml.YAMLError):
-            return yaml.safe_load(text)
-    return text
+    check_is_file(path)
+    with prefixed_errors(path):
+        content = read_yaml(path)
+        check_is_options(content, path, section)
+        return flatten(content if section is None else {section: content})
 
 
 def read_config(path: Path) -> Config:
@@ -59,7 +61,9 @@ def read_config(path: Path) -> Config:
         OSError: if it cannot be read.
     """
     with prefixed_errors(path):
-        return Config().with_options(flatten(read_yaml(path)))
+        content = read_yaml(path)
+        check_is_options(content, path)
+        return Config().with_options(flatten(content))
 
 
 def read_flags(path: Path) -> dict[str, Any]:
@@ -69,6 +73,8 @@ def read_flags(path: Path) -> dict[str, Any]:
         ValueError: if it holds something other than names and values.
         OSError: if it cannot be read.
     """
+    with prefixed_errors("flags"):
+        check_is_file(path)
     with prefixed_errors(f"flags: {path}"):
         return {str(name): value for name, value in read_yaml(path, "image_size: 64").items()}
 
@@ -99,18 +105,3 @@ def prefixed_errors(prefix: str | Path) -> Iterator[None]:
         yield
     except ValueError as problem:
         raise ValueError(f"{prefix}: {problem}") from None
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which each name may occur once; PyYAML would silently keep the last of several."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        found: list[Any] = []
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":       # <<: *anchor
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in found:
-                raise ValueError(f"{key!r} occurs twice, again in line {key_node.start_mark.line + 1}; remove one")
-            found.append(key)
-        return super().construct_mapping(node, deep)

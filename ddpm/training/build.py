@@ -12,6 +12,7 @@ from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal
 from ddpm.io.pipelines import load_pipeline
 from ddpm.io.pretrained import adapt_pretrained, training_options
 from ddpm.models.unet import UNet
+from ddpm.names import did_you_mean_path
 from ddpm.training.augmentation import Augmentation
 
 if TYPE_CHECKING:
@@ -110,8 +111,8 @@ def _build_pretrained(path: Path, config: Config, data: ImageData, augment_chann
     """
     if not path.exists():
         raise ValueError(
-            f"model.pretrained: {path} does not exist; restore it, because it defines the architecture at each start "
-            "and resume of the run"
+            f"model.pretrained: {path} does not exist; give a run, a checkpoint or a pipeline, which the run also "
+            f"needs when it is resumed{did_you_mean_path(path)}"
         )
     try:
         pipeline = load_pipeline(path)

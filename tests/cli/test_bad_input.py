@@ -116,7 +116,7 @@ SAMPLING_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "unknown sampler": (["--sampler", "euler_"], ["sampler: 'euler_'", "did you mean euler?"]),
     "unknown format": (["--format", "pgn"], ["format: 'pgn'", "did you mean png?"]),
     "eta out of range": (["--eta", "2"], ["eta: 2.0", "0 to 1"]),
-    "mistyped option": (["--gidance-scale", "2"], ["gidance-scale", "did you mean guidance-scale?"]),
+    "mistyped option": (["--gidance-scale", "2"], ["gidance-scale", "did you mean --guidance-scale?"]),
 }
 
 

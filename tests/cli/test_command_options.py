@@ -6,10 +6,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from ddpm.cli.errors import one_line_errors
-from ddpm.cli.parser import from_command_line, help_texts, parse_command
+from ddpm.cli.help import help_texts
+from ddpm.cli.parser import from_command_line, parse_command
 from ddpm.config.commands import (
     AblateCommand,
     CompareCommand,
@@ -62,23 +65,23 @@ print([name for name in ("torch", "diffusers", "numpy", "scipy", "accelerate", "
 @pytest.mark.parametrize("script", COMMANDS)
 def test_help_names_every_option(script: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as exit_:
-        parse_command(COMMANDS[script], f"{script}.py", ["--help"])
+        parse_command(COMMANDS[script], f"{script}.py", ["--help-all"])
     assert exit_.value.code == 0
     text = capsys.readouterr().out
-    assert [f.name for f in dataclasses.fields(COMMANDS[script]) if f.name.replace("_", "-") not in text] == []
+    assert [f.name for f in dataclasses.fields(COMMANDS[script]) if f.name.replace("_", "-") not in text.lower()] == []
 
 
 MISTAKES: list[tuple[str, list[str], list[str]]] = [
     ("sample", [], ["model"]),
-    ("sample", ["run", "--gidance-scale", "2"], ["gidance-scale", "did you mean guidance-scale?"]),
+    ("sample", ["run", "--gidance-scale", "2"], ["gidance-scale", "did you mean --guidance-scale?"]),
     ("sample", ["run", "--steps", "many"], ["steps", "'many'", "whole number"]),
     ("sample", ["run", "--per_class", "many"], ["per-class: 'many'", "whole number"]),
     ("sample", ["run", "--sampler", "dimm"], ["sampler", "'dimm'", "did you mean ddim?"]),
-    ("sample", ["run", "--per-clas", "2"], ["per-clas", "did you mean per-class?"]),
+    ("sample", ["run", "--per-clas", "2"], ["per-clas", "did you mean --per-class?"]),
     ("sample", ["run", "other"], ["'other'", "--help"]),
     ("sample", ["run", "--blend", "1"], ["blend: 1", "2 or more"]),
     ("sample", ["run", "--walk", "3", "--swap"], ["swap", "walk", "only one"]),
-    ("sample", ["run", "--guidance-interval", "3"], ["guidance-interval", "'3'", "list of numbers"]),
+    ("sample", ["run", "--guidance-interval", "3"], ["guidance-interval", "[3.0]", "[low, high]"]),
     ("evaluate", ["run", "--count", "1"], ["count: 1", "2 or more"]),
     ("evaluate", ["run", "--bootstrap", "2"], ["bootstrap: 2", "20 or more"]),
     ("compare", [], ["runs"]),
@@ -87,7 +90,7 @@ MISTAKES: list[tuple[str, list[str], list[str]]] = [
     ("convert", ["model", "--out", "x", "--preset", "imagenet65"], ["preset", "did you mean imagenet64?"]),
     ("push", ["run"], ["to", "--to"]),
     ("ablate", [], ["study", "--study"]),
-    ("ablate", ["--study", "s.yaml", "--run", "x"], ["run", "did you mean run-dir?"]),
+    ("ablate", ["--study", "s.yaml", "--run", "x"], ["run", "did you mean --run-dir?"]),
     ("probe", ["run", "--images", "1"], ["images: 1", "20 or more"]),
     ("probe", ["run", "--timesteps", "1"], ["timesteps: 1", "2 or more"]),
     ("probe", ["run", "--samples", "0"], ["samples: 0", "1 or more"]),
@@ -135,7 +138,8 @@ def test_bugs_keep_their_traceback() -> None:
 
 
 @pytest.mark.parametrize(("name", "shown"), [
-    ("per_class", "per-class"), ("sample.per_class", "sample.per_class"), ("no_option", "no_option"),
+    ("per_class", "--per-class"), ("model", "model"), ("sample.per_class", "sample.per_class"),
+    ("no_option", "no_option"),
 ])
 def test_errors_spell_options_of_the_command_as_they_are_typed(
     name: str, shown: str, refused: Callable[..., str]
@@ -145,6 +149,13 @@ def test_errors_spell_options_of_the_command_as_they_are_typed(
         convert_value("many", int, name)
 
     assert refused(main, ["run"]).startswith(f"{shown}: 'many'")
+
+
+def test_too_little_memory_is_one_line(refused: Callable[..., str]) -> None:
+    for act in (lambda: torch.empty(2**60), lambda: torch.empty(2**62, 2**62), lambda: np.empty(2**50)):
+        assert "batch size" in refused(act)
+    with pytest.raises(RuntimeError, match="size"), one_line_errors():
+        torch.ones(2) + torch.ones(3)
 
 
 def test_files_that_cannot_be_read_are_one_line(refused: Callable[..., str]) -> None:

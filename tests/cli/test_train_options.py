@@ -30,18 +30,20 @@ FILES: dict[str, str | bytes] = {
     "nan.yaml": "train:\n  learning_rate: .nan\n",
     "binary.yaml": b"\xff\xfe\x00\x01",
     "section.yaml": "chanels: 8\n",
-    "run.yaml": "run_dir: 3\n",
+    "run.yaml": "run_dir: [3]\n",
 }
 # Arguments, and texts that the message has to contain.
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {
-    "option": (["--model.chanels", "8"], ["model.chanels", "did you mean model.channels?"]),
-    "option=": (["--model.chanels=8"], ["model.chanels", "did you mean model.channels?"]),
-    "section": (["--modle.channels", "8"], ["modle.channels", "did you mean model.channels?"]),
+    "option": (["--model.chanels", "8"], ["model.chanels", "did you mean --model.channels?"]),
+    "option=": (["--model.chanels=8"], ["model.chanels", "did you mean --model.channels?"]),
+    "section": (["--modle.channels", "8"], ["modle.channels", "did you mean --model.channels?"]),
     "nothing near": (["--zzzzzz", "8"], ["zzzzzz is not an option"]),
-    "abbreviation": (["--run", "here"], ["run", "did you mean run-dir?"]),
+    "abbreviation": (["--run", "here"], ["run", "did you mean --run-dir?"]),
     "type": (["--model.channels", "many"], ["model.channels", "'many'", "whole number"]),
     "type of a list's entry": (["--model.channel_mult", "[1, x]"], ["model.channel_mult", "'x'", "numbers"]),
-    "list without brackets": (["--model.channel_mult", "1,2"], ["model.channel_mult", "'1,2'", "[1, 2.5]"]),
+    "list with spaces": (["--model.channel_mult", "1 2 4"], ["model.channel_mult", "'1 2 4'", "1,2,4"]),
+    "list in several words": (["--model.channel_mult", "1", "2"], ["'2'", "--model.channel_mult", "1,2,4"]),
+    "empty entry of a list": (["--model.channel_mult", "1,,2"], ["model.channel_mult", "'1,,2'", "entry"]),
     "broken list": (["--model.channel_mult", "[1,2"], ["model.channel_mult", "'[1,2'", "[1, 2.5]"]),
     "fraction for a whole number": (["--train.steps", "1.5"], ["train.steps", "'1.5'", "whole number"]),
     "not a number": (["--train.learning_rate", "nan"], ["train.learning_rate", "'nan'", "number"]),
@@ -49,7 +51,7 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "range": (["--train.steps", "0"], ["train.steps: 0", "1 or more"]),
     "range of a float": (["--model.dropout", "1.0"], ["model.dropout: 1.0", "0 to less than 1"]),
     "choice": (["--tracking.wandb", "onlin"], ["tracking.wandb", "'onlin'", "off, offline, online", "mean online?"]),
-    "choice or list": (["--model.condition_at", "8"], ["model.condition_at", "encoder", "[8, 16]"]),
+    "choice or list": (["--model.condition_at", "8x8"], ["model.condition_at", "encoder", "[8, 16]"]),
     "contradiction": (
         ["--diffusion.prediction", "eps", "--diffusion.zero_terminal_snr", "true"],
         ["diffusion.prediction", "diffusion.zero_terminal_snr", "use v or x_0"],
@@ -67,17 +69,17 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "contradiction with a file": (
         ["--config", "contradiction.yaml", "--diffusion.prediction", "eps"], ["diffusion.prediction", "use v or x_0"],
     ),
-    "bad YAML": (["--config=broken.yaml"], ["config", "line 2, column 1"]),
+    "bad YAML": (["--config=broken.yaml"], ["config", "broken.yaml", "line 1", "bracket"]),
     "option twice in a file": (["--config=twice.yaml"], ["config", "'steps'", "remove one"]),
     "list in a file": (["--config", "list.yaml"], ["config", "names and values"]),
-    "number for a section": (["--config", "number.yaml"], ["config", "model: 3"]),
-    "nothing for a section": (["--config", "nothing.yaml"], ["config", "model: None"]),
+    "number for a section": (["--config", "number.yaml"], ["config", "model: '3'"]),
+    "nothing for a section": (["--config", "nothing.yaml"], ["config", "model", "channels"]),
     "not text": (["--config", "binary.yaml"], ["config", "binary.yaml"]),
-    "missing file": (["--config", "missing.yaml"], ["config", "missing.yaml"]),
+    "missing file": (["--config", "missing.yaml"], ["config", "missing.yaml", "exist"]),
     "folder for a file": (["--config", "."], ["config", ". is not a file"]),
     "file of a section": (["--model", "section.yaml"], ["section.yaml", "model.chanels", "mean model.channels?"]),
-    "type of another option in a file": (["--config", "run.yaml"], ["run_dir: 3", "path"]),
-    "mistyped switch": (["--dry-rum"], ["dry-rum", "did you mean dry-run?"]),
+    "type of another option in a file": (["--config", "run.yaml"], ["run_dir: ['3']", "path"]),
+    "mistyped switch": (["--dry-rum"], ["dry-rum", "did you mean --dry-run?"]),
 }
 
 
@@ -195,7 +197,7 @@ def test_the_run_directory_is_named_after_the_source() -> None:
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as exit_:
-        parse_train(["--help", "--model.chanels", "8"])
+        parse_train(["--help-all", "--model.chanels", "8"])
     assert exit_.value.code == 0
     text = capsys.readouterr().out
     assert [o for o in (*OPTIONS, "run-dir", "dry-run", "config", "print-config") if f"--{o}" not in text] == []

@@ -65,10 +65,10 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unknown choice": ({"arms": arms(b={"model.norm": "adagm"})}, ["arms.b", "model.norm", "did you mean adagn?"]),
     "unknown section": ({"base": {"trian": {"steps": 1}}}, ["base", "trian.steps", "did you mean train.steps?"]),
     "unknown option of the base": ({"base": {"train": {"stesp": 1}}}, ["base", "train.stesp", "mean train.steps?"]),
-    "base that is not there": ({"base": "nowhere.yaml"}, ["base", "nowhere.yaml", "give a configuration file"]),
+    "base that is not there": ({"base": "nowhere.yaml"}, ["base", "nowhere.yaml", "exist"]),
     "type": ({"arms": arms(b={"model.channels": "many"})}, ["arms.b", "model.channels", "'many'", "whole number"]),
     "range": ({"arms": arms(b={"train.max_grad_norm": 0})}, ["arms.b", "train.max_grad_norm", "above 0"]),
-    "section that is a number": ({"base": {"train": 3}}, ["base", "train: 3", "give options and values"]),
+    "section that is a number": ({"base": {"train": 3}}, ["base", "train: '3'", "give options and values"]),
     "option twice": (
         {"arms": arms(b={"model": {"norm": "adagn"}, "model.norm": "adain"})}, ["arms.b", "model.norm", "remove one"],
     ),
@@ -82,7 +82,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no seeds": ({"seeds": []}, ["seeds", "[0, 1, 2, 3, 4]"]),
     "seed that is a fraction": ({"seeds": [0.5]}, ["seeds", "0.5", "whole numbers"]),
     "seed out of range": ({"seeds": [-1]}, ["seeds: -1", "0 to 2^62 - 1"]),
-    "number of seeds": ({"seeds": 3}, ["seeds: 3", "list of whole numbers"]),
+    "number of seeds": ({"seeds": 3}, ["seeds: 3", "[0, 1, 2, 3, 4]"]),
     "unknown deciding metric": ({"metric": "denoising_eror"}, ["metric", "did you mean denoising_error?"]),
     "metric that is not measured": (
         {"evaluation": {"metrics": "accuracy, memorization"}},
@@ -122,9 +122,8 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"evaluation": {"metrics": ["denoising", "accuracy"]}},
         ["evaluation: metrics", 'type metrics: "denoising, accuracy"'],
     ),
-    "metrics that are a number": ({"evaluation": {"metrics": 3}}, ["evaluation: metrics: 3", "text"]),
+    "metrics that are a number": ({"evaluation": {"metrics": 3}}, ["evaluation.metrics: '3'", "denoising"]),
     "names that differ in case": ({"arms": arms(b={}, B={"model.norm": "adain"})}, ["arms: b", "rename one"]),
-    "name that YAML takes for a truth value": ({"arms": {"a": {}, True: {}}}, ["arms", "True", "in quotes"]),
 }
 
 
@@ -145,7 +144,7 @@ def test_mistakes_are_one_line(mistake: str, tmp_path: Path) -> None:
     ("- 1\n", ["names and values"]),
     ("", ["names and values"]),
     ("[" * 3000, ["nested too deeply"]),
-    ("arms: [1\n", ["line 2"]),
+    ("arms: [1\n", ["line 1", "bracket"]),
     ("arms:\n  a: {}\n  a: {}\n", ["'a'", "line 3", "remove one"]),
     ("base:\n  train: {steps: 1, steps: 2}\n", ["'steps'", "line 2", "remove one"]),
 ], ids=["list", "nothing", "deep", "broken", "arm twice", "option twice"])

@@ -19,7 +19,7 @@ from ddpm.config.sections import (
     TrackingConfig,
     TrainConfig,
 )
-from ddpm.config.yaml_files import read_config, read_flags, sample_settings, value_from_text
+from ddpm.config.yaml_files import read_config, read_flags, sample_settings
 
 UNUSUAL = Config(
     DataConfig(source="images", resolution=28, channels=3, image_column="on", horizontal_flip=True, memory_gb=1e-3),
@@ -65,17 +65,17 @@ MISTAKES: dict[str, tuple[str | bytes, list[str]]] = {
     "contradiction": (
         "diffusion:\n  prediction: eps\n  zero_terminal_snr: true\n", ["diffusion.prediction", "use v or x_0"],
     ),
-    "truth value for a choice": ("tracking:\n  wandb: off\n", ["tracking.wandb", "quotes"]),
+    "truth value for a number": ("train:\n  steps: yes\n", ["train.steps", "'yes'", "whole number"]),
     "option twice": ("train: {steps: 1, steps: 2}\n", ["'steps'", "line 1", "remove one"]),
     "section twice": ("train: {steps: 1}\ntrain: {seed: 2}\n", ["'train'", "line 2", "remove one"]),
-    "broken": ("model: [1, 2\n", ["line 2, column 1"]),
-    "tab": ("model:\n\tchannels: 3\n", ["line 2, column 1"]),
+    "broken": ("model: [1, 2\n", ["line 1", "bracket"]),
+    "tab": ("model:\n\tchannels: 3\n", ["line 2", "tab", "spaces"]),
     "deep": ("[" * 3000, ["nested too deeply"]),
     "list": ("- 1\n- 2\n", ["names and values"]),
     "words": ("hello\n", ["'hello'", "names and values"]),
     "empty": ("", ["names and values"]),
-    "number for a section": ("model: 3\n", ["model: 3", "channels"]),
-    "nothing for a section": ("model:\ntrain:\n  steps: 3\n", ["model: None", "channels"]),
+    "number for a section": ("model: 3\n", ["model: '3'", "channels"]),
+    "nothing for a section": ("model:\ntrain:\n  steps: 3\n", ["model: ", "channels"]),
     "not text": (b"\xff\xfe\x00\x01", ["mistake.yaml"]),
 }
 
@@ -92,23 +92,10 @@ def test_mistakes_are_one_line_with_the_file(mistake: str, tmp_path: Path) -> No
     assert [text for text in named if text not in message] == []
 
 
-@pytest.mark.parametrize(("text", "kind", "expected"), [
-    ("null", str, "null"),
-    ("null", str | None, None),
-    ("3", int | None, "3"),
-    ("[1, 2.5]", list[float], [1, 2.5]),
-    ("[a]", str, "[a]"),
-    ("[1,2", list[int], "[1,2"),
-    ("all", list[int] | str, "all"),
-])
-def test_texts_of_a_command_line(text: str, kind: object, expected: object) -> None:
-    assert value_from_text(text, kind) == expected
-
-
 def test_flags_of_another_code_base(tmp_path: Path) -> None:
     file = tmp_path / "flags.json"
     file.write_text('{"image_size": 64, "num_heads": "4"}')
-    assert read_flags(file) == {"image_size": 64, "num_heads": "4"}
+    assert read_flags(file) == {"image_size": "64", "num_heads": "4"}
     file.write_text("[1]")
     with pytest.raises(ValueError, match=r"^flags: .*flags\.json.*image_size: 64"):
         read_flags(file)

@@ -91,7 +91,7 @@ def test_mistakes_with_files_of_weights(run: Run) -> None:
         ("model.pt",): r"^preset: .*model\.pt.*--flags FILE; matching presets: none$",
         ("model.pt", "--preset", "imagenet46"): r"^preset: 'imagenet46' is not one of .*did you mean imagenet64\?$",
         ("model.pt", "--preset", "imagenet64"): r"^model\.pt: .*matching presets: none",
-        ("model.pt", "--flags", "none.yaml"): r"^none\.yaml: No such file",
+        ("model.pt", "--flags", "none.yaml"): r"^flags: none\.yaml does not exist",
         ("model.pt", "--flags", "wrong.yaml"): r"^flags: num_chanels .*did you mean num_channels\?",
         ("model.pt", "--flags", "wide.yaml"): r"^model\.pt: .*time_embed\.0\.weight.* 128 x 32.* 256 x 64",
         ("model.pt", "--flags", "broken.yaml"): r"^flags: broken\.yaml: .*line 2",

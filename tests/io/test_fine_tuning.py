@@ -125,7 +125,7 @@ def test_pretrained_models_that_cannot_be_used(run: Run) -> None:
     ClassConditionalPipeline.from_parts(unet, betas, "v", DIGITS).save_pretrained("unnamed")
     Path("empty").mkdir()
     for name, expected in {
-        "none": r"^model\.pretrained: none ",
+        "nowhere": r"^model\.pretrained: nowhere ",
         "empty": r"^model\.pretrained: empty: ",
         "unnamed": r"^model\.pretrained: .*linear, cosine, sigmoid$",
     }.items():

@@ -50,7 +50,7 @@ def refused(run: Run, *args: object, script: str = "convert") -> str:
     code, printed, complaint = run(script, *args)
     assert code == 2 and printed == "" and complaint.count("\n") == 1 and complaint.endswith("\n"), complaint
     assert complaint.startswith(f"{script}.py: error: ")
-    return complaint.removeprefix(f"{script}.py: error: ").rstrip("\n")
+    return complaint.removeprefix(f"{script}.py: error: ").removeprefix("--").rstrip("\n")
 
 
 def write_reference(path: Path, **other: Any) -> Flags:
