@@ -49,10 +49,10 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
     if known is not None:
         on_main(accelerator, lambda: known.check(config, allowed))
     data = first_on_main(accelerator, lambda: load_images(config, known))
-    accelerator.print(describe_data(data))
     on_main(accelerator, lambda: check_classes(config, data))
     schedule = build_schedule(config)
     unet = first_on_main(accelerator, lambda: build_unet(config, data))
+    accelerator.print(describe_data(data))
     if dry_run:
         describe_run(config, data, known, allowed, run_dir, accelerator)
         accelerator.print(estimate_cost(config, data, unet, schedule, accelerator))
