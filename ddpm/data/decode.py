@@ -128,8 +128,11 @@ def to_pixels(picture: Picture, target: PixelFormat) -> np.ndarray:
                 picture = np.asarray(picture)
         layers = _from_array(picture, target) if isinstance(picture, np.ndarray) else [_flatten(picture, target)]
         fit = FITS[target.fit]
-        arrays = [np.atleast_3d(np.array(fit(layer, target.resolution))) for layer in layers]
-    return np.ascontiguousarray(np.concatenate(arrays, axis=2).transpose(2, 0, 1))
+        arrays = [np.array(fit(layer, target.resolution)) for layer in layers]  # copies: torch needs writable memory
+    if len(arrays) > 1:
+        return np.stack(arrays)
+    (pixels,) = arrays
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def scale(values: np.ndarray, window: Window) -> np.ndarray:

@@ -8,26 +8,52 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset((
     ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
     ".ppm", ".tga", ".tif", ".tiff", ".webp",
 ))
-VIDEO_SUFFIXES = frozenset((
-    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".webm",
-    ".wmv",
-))
-ARCHIVE_SUFFIXES = frozenset((
-    ".7z", ".bz2", ".gz", ".rar", ".tar", ".tbz2", ".tgz", ".txz", ".xz", ".zip", ".zst",
-))
-# fmt: on
 TABLE_SUFFIXES = frozenset((".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet"))
 ARRAY_SUFFIXES = frozenset((".npz", ".npy"))
 
-# Reasons for which files and folders are ignored; each follows a count, as in "3 hidden files".
-VIDEOS, ARCHIVES, TABLES, OTHERS = "videos", "archives", "tables", "other files"
-KINDS = {VIDEOS: VIDEO_SUFFIXES, ARCHIVES: ARCHIVE_SUFFIXES, TABLES: TABLE_SUFFIXES}
+
+class OtherKind(NamedTuple):
+    """Files that are not read, but from which images can be made.
+
+    Attributes:
+        suffixes: of their names, in lower case.
+        remedy: what to do to train on them.
+    """
+
+    suffixes: tuple[str, ...]
+    remedy: str
+
+
+# Reasons for which files and folders are ignored; each follows a count, as in "3 hidden files". A name has the first
+# kind with one of its endings, so that .nii.gz is no archive.
+TABLES, OTHERS = "tables", "other files"
+OTHER_KINDS = {
+    "videos": OtherKind(
+        (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv",
+         ".webm", ".wmv"),
+        "extract frames, for example with ffmpeg -i clip.mp4 -vf fps=5 clip_%05d.png",
+    ),
+    "photos in HEIC or a raw format": OtherKind(
+        (".heic", ".heif", ".hif", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"),
+        "convert them to JPEG or PNG",
+    ),
+    "medical images": OtherKind(
+        (".dcm", ".dicom", ".ima", ".mha", ".mhd", ".nii", ".nii.gz", ".nrrd"),
+        "save their values as an array (N, H, W) in an .npz or .npy file, and set data.intensity to the range to show",
+    ),
+    "drawings and documents": OtherKind((".ai", ".eps", ".pdf", ".psd", ".svg", ".xcf"), "export them as PNG"),
+    "archives": OtherKind(
+        (".7z", ".bz2", ".gz", ".rar", ".tar", ".tbz2", ".tgz", ".txz", ".xz", ".zip", ".zst"), "unpack them"
+    ),
+}
+# fmt: on
 CYCLES = "links to a folder that contains them"
 NOT_DOWNLOADED = "images that iCloud has not downloaded"
 
@@ -114,10 +140,9 @@ def _scan(path: Path, above: tuple[tuple[int, int], ...]) -> Folder:
             remedy = f"is a broken link to {os.readlink(inner)!r}; restore its target, or remove the link"
             raise FileNotFoundError(errno.ENOENT, remedy, str(inner))
         else:
-            suffix = inner.suffix.lower()
-            if suffix in TABLE_SUFFIXES:
+            if inner.suffix.lower() in TABLE_SUFFIXES:
                 tables.append(inner)
-            ignored[next((kind for kind, suffixes in KINDS.items() if suffix in suffixes), OTHERS)] += 1
+            ignored[TABLES if inner in tables else other_kind(entry.name) or OTHERS] += 1
     return Folder(path, tuple(folders), tuple(images), tuple(tables), ignored)
 
 
@@ -127,6 +152,11 @@ def _why_ignored(name: str, is_folder: bool) -> str | None:
     if name.startswith("."):            # also the companions that macOS writes (`._cat.jpg`)
         return NOT_DOWNLOADED if name.endswith(".icloud") else f"hidden {kind}"
     return f"system {kind}" if _SYSTEM.fullmatch(name.lower()) else None
+
+
+def other_kind(name: str) -> str | None:
+    """Return the entry of OTHER_KINDS that a file name belongs to."""
+    return next((kind for kind, other in OTHER_KINDS.items() if name.lower().endswith(other.suffixes)), None)
 
 
 def is_image(path: Path) -> bool:

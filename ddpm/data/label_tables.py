@@ -87,7 +87,8 @@ def image_finders(images: Sequence[Path], bases: Iterable[Path]) -> list[Find]:
     """Return two ways to find the image with a name.
 
     The first takes a path, absolute or relative to one of the folders `bases`. The second looks at the last part of the
-    name only. Both also take a name without suffix. A name that fits several images finds none.
+    name only, as for absolute paths of another machine, unless the path is that of another file, such as an image of
+    another split. Both also take a name without suffix. A name that fits several images finds none.
     """
     roots = list(dict.fromkeys(os.path.abspath(base) for base in bases))
     paths = _index((os.path.abspath(image), image) for image in images)
@@ -97,7 +98,12 @@ def image_finders(images: Sequence[Path], bases: Iterable[Path]) -> list[Find]:
         tries = (paths.get(_normalize(os.path.normpath(os.path.join(root, text)))) for root in roots)
         return next((found for found in tries if found is not None), None)
 
-    return [find_path, lambda text: names.get(_normalize(text).rpartition("/")[2])]
+    def find_name(text: str) -> Path | None:
+        found = names.get(_normalize(text).rpartition("/")[2])
+        is_other = found is not None and any(os.path.exists(os.path.join(root, text)) for root in roots)
+        return None if is_other else found
+
+    return [find_path, find_name]
 
 
 def _index(named: Iterable[tuple[str, Path]]) -> dict[str, Path | None]:

@@ -21,6 +21,13 @@ from ddpm.names import did_you_mean, did_you_mean_path
 STANDARD_TABLES = ("metadata", "dataset")
 USUAL_TABLES = ("labels", "label", "annotations")
 
+# Names of the two folders of a data set for segmentation, in lower case.
+PICTURES = {"image", "images", "img", "imgs", "jpegimages", "photo", "photos", "rgb"}
+MASKS = {
+    "annotation", "annotations", "ground_truth", "gt", "label", "labels", "mask", "masks", "segmentation",
+    "segmentationclass", "segmentations", "trimaps",
+}
+
 TO_HAVE_CLASSES = (
     "for classes, use one folder per class, a table with data.labels PATH, or data.labels filename if the file names "
     "begin with the class and an underscore"
@@ -175,6 +182,12 @@ def _from_class_folders(folder: Folder, request: DataRequest) -> FolderLabels:
         values += [label] * len(inner.images_below)
     names, loose = [inner.path.name for inner in folder.folders], len(folder.images)
     notes = [f"{loose:,} images beside the class folders are not read"] if loose else []
+    pictures = next((inner for inner in folder.folders if inner.path.name.lower() in PICTURES), None)
+    if pictures and len(names) == 2 and {name.lower() for name in names} & MASKS:
+        notes.append(
+            f"{names[0]!r} and {names[1]!r} are read as two classes, but look like images and their masks; to train on "
+            f"the images alone: --data.source {pictures.path}"
+        )
     ignored = Counter({"images beside the class folders": loose})
     return FolderLabels(paths, values, names, ignored=ignored, notes=tuple(notes))
 

@@ -3,14 +3,7 @@
 from collections import Counter
 from typing import NamedTuple
 
-from ddpm.data.folders import (
-    ARCHIVE_SUFFIXES,
-    ARRAY_SUFFIXES,
-    IMAGE_SUFFIXES,
-    TABLES,
-    VIDEOS,
-    Folder,
-)
+from ddpm.data.folders import ARRAY_SUFFIXES, IMAGE_SUFFIXES, OTHER_KINDS, TABLES, Folder
 from ddpm.data.request import DataRequest
 from ddpm.data.split_names import SPLITS, find_split, split_groups
 
@@ -68,13 +61,11 @@ def describe_content(folder: Folder) -> str:
     """Return what a folder without images contains instead, and what to do about it."""
     ignored = folder.ignored_below
     files = sorted(path for inner in folder.walk() for path in inner.path.iterdir())
-    archive = next((path.name for path in files if path.suffix.lower() in ARCHIVE_SUFFIXES), None)
     array = next((path.name for path in files if path.suffix.lower() in ARRAY_SUFFIXES), None)
-    if ignored[VIDEOS]:
-        frames = "ffmpeg -i clip.mp4 -vf fps=5 clip_%05d.png"
-        return f"{ignored[VIDEOS]:,} videos and no images; extract frames, for example with {frames}"
-    if archive is not None:
-        return f"archives such as {archive!r} and no images; unpack them"
+    for kind, other in OTHER_KINDS.items():
+        if ignored[kind]:
+            example = next(path.name for path in files if path.name.lower().endswith(other.suffixes))
+            return f"{ignored[kind]:,} {kind}, such as {example!r}, and no images; {other.remedy}"
     if array is not None:
         return f"no images, but {array!r}; name that file as data.source"
     if ignored[TABLES]:

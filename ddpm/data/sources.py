@@ -8,13 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ddpm.data.arrays import load_npy, load_npz
-from ddpm.data.folders import (
-    ARCHIVE_SUFFIXES,
-    ARRAY_SUFFIXES,
-    IMAGE_SUFFIXES,
-    TABLE_SUFFIXES,
-    VIDEO_SUFFIXES,
-)
+from ddpm.data.folders import ARRAY_SUFFIXES, IMAGE_SUFFIXES, OTHER_KINDS, TABLE_SUFFIXES, other_kind
 from ddpm.data.hub_datasets import load_hub
 from ddpm.data.image_lists import load_list
 from ddpm.data.labelings import LABELINGS, load_folder
@@ -62,10 +56,9 @@ def _kind_of_file(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in KINDS_BY_SUFFIX:
         return KINDS_BY_SUFFIX[suffix]
-    if suffix in VIDEO_SUFFIXES:
-        remedy = "a video; extract its frames into a folder: ffmpeg -i clip.mp4 -vf fps=5 frames/%05d.png"
-    elif suffix in ARCHIVE_SUFFIXES:
-        remedy = "an archive; unpack it, and name the folder"
+    kind = other_kind(path.name)
+    if kind is not None:
+        remedy = f"one of the {kind}, which are not read; {OTHER_KINDS[kind].remedy}"
     elif suffix in IMAGE_SUFFIXES:
         remedy = f"a single image; name the folder of images, {str(path.parent)!r}"
     else:
@@ -84,7 +77,8 @@ def _looks_like_path(source: str) -> bool:
         or "" in parts
         or len(parts) > 2
         or (len(parts) == 2 and Path(parts[0]).is_dir())
-        or Path(source).suffix.lower() in _SUFFIXES
+        or Path(source).suffix.lower() in IMAGE_SUFFIXES | TABLE_SUFFIXES | ARRAY_SUFFIXES
+        or other_kind(source) is not None
     )
 
 
@@ -104,7 +98,6 @@ def load_digits(request: DataRequest) -> Records:
     return label_records(request, ArrayPictures(arrays), digits.target.tolist(), names, remedy="")
 
 
-_SUFFIXES = IMAGE_SUFFIXES | TABLE_SUFFIXES | ARRAY_SUFFIXES | VIDEO_SUFFIXES | ARCHIVE_SUFFIXES
 KINDS_BY_SUFFIX = dict.fromkeys(TABLE_SUFFIXES, "list") | {".npz": "npz", ".npy": "npy", ".parquet": "parquet"}
 
 DATASETS: dict[str, Callable[[DataRequest], Records]] = {

@@ -1,0 +1,501 @@
+"""Sources of images as people have them: messy folders, unusual pixels, tables of other tools.
+
+INPUTS maps the name of an input to a function that makes it in an empty folder and returns the path of the source. The
+comment of an input names the public report of such a situation, if it was taken from one.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, ImageDraw
+
+COUNT = 6               # images of a class
+CLASSES = ("disc", "square")
+SIZE = (16, 16)
+
+Make = Callable[[Path], Path]
+Save = Callable[[Path, int, int], object]
+
+INPUTS: dict[str, Make] = {}
+
+
+def named(make: Make) -> Make:
+    INPUTS[make.__name__] = make
+    return make
+
+
+def picture(kind: int, i: int, size: tuple[int, int] = SIZE, mode: str = "RGB") -> Image.Image:
+    """Draw a bright disc or square on a dark background; kind is 0 or 1."""
+    rng = np.random.default_rng(1000 * kind + i)
+    width, height = size
+    image = Image.new("RGB", size, tuple(int(v) for v in rng.integers(0, 90, 3)))
+    draw = ImageDraw.Draw(image)
+    box = [width // 5, height // 5, width - width // 5, height - height // 5]
+    (draw.rectangle if kind % 2 else draw.ellipse)(box, fill=tuple(int(v) for v in rng.integers(150, 256, 3)))
+    return image.convert(mode)
+
+
+def gray(kind: int, i: int) -> np.ndarray:
+    """Return the picture's brightness, uint8 (16, 16)."""
+    return np.asarray(picture(kind, i, mode="L"))
+
+
+def save(path: Path, kind: int, i: int) -> None:
+    picture(kind, i).save(path)
+
+
+def class_folders(
+    root: Path, save: Save = save, classes: Sequence[str] = CLASSES, count: int = COUNT, suffix: str = ".png"
+) -> Path:
+    """Save `count` pictures into a folder for each class."""
+    for kind, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            save(root / name / f"{i:03d}{suffix}", kind, i)
+    return root
+
+
+def folders_of(save: Save, suffix: str = ".png", classes: Sequence[str] = CLASSES, count: int = COUNT) -> Make:
+    """Return a maker of class folders."""
+    return lambda root: class_folders(root, save, classes, count, suffix)
+
+
+def array(channels: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Return uint8 images (12, 16, 16, channels) and labels int64 (12,)."""
+    images = np.stack([np.asarray(picture(i % 2, i)) for i in range(2 * COUNT)])
+    extra = [images[..., :1]] * max(0, channels - 3)
+    return np.concatenate([images, *extra], axis=3)[..., :channels], np.arange(2 * COUNT) % 2
+
+
+# ----------------------------------------------------------------------------------------------------------- pixels
+
+
+def save_16_bit(top: int) -> Save:
+    """Save gray pictures as 16-bit PNG with values from 0 to `top`, which is 2^bits - 1."""
+    return lambda path, kind, i: Image.fromarray((gray(kind, i) / 255 * top).astype(np.uint16)).save(path)
+
+
+def save_float(scale: float, offset: float = 0) -> Save:
+    return lambda path, kind, i: Image.fromarray(gray(kind, i).astype(np.float32) / 255 * scale + offset).save(path)
+
+
+def save_gray_alpha(path: Path, kind: int, i: int) -> None:
+    alpha = Image.new("L", SIZE, 0)
+    ImageDraw.Draw(alpha).ellipse([2, 2, 13, 13], fill=255)
+    Image.merge("LA", (picture(kind, i, mode="L"), alpha)).save(path)
+
+
+def save_rgba(path: Path, kind: int, i: int) -> None:
+    image = picture(kind, i, mode="RGBA")
+    image.putalpha(Image.fromarray(gray(kind, i)))
+    image.save(path)
+
+
+def save_rotated(path: Path, kind: int, i: int) -> None:
+    """Save a wide picture with a red bar at the top, which its EXIF data rotates to the right side."""
+    image = picture(kind, i, (24, 16))
+    ImageDraw.Draw(image).rectangle([0, 0, 23, 4], fill=(255, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(path, exif=exif, quality=95)
+
+
+def save_animation(path: Path, kind: int, i: int) -> None:
+    frames = [picture(kind, 4 * i + j) for j in range(4)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=50)
+
+
+def save_pages(path: Path, kind: int, i: int) -> None:
+    pages = [picture(kind, 3 * i + j) for j in range(3)]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+
+
+def save_dark_among_bright(path: Path, kind: int, i: int) -> None:
+    """Save float images of which every other one is four times darker, as the first frames of a recording."""
+    save_float(255 if i % 2 else 60)(path, kind, i)
+
+
+def save_damaged(path: Path, kind: int, i: int) -> None:
+    picture(kind, i, (64, 64)).save(path)
+    content = path.read_bytes()
+    damaged = {(0, 3): content[: len(content) // 2], (1, 2): b"", (1, 5): b"<html>404 not found</html>"}
+    path.write_bytes(damaged.get((kind, i), content))
+
+
+def save_size(choose: Callable[[int, int], tuple[int, int]]) -> Save:
+    return lambda path, kind, i: picture(kind, i, choose(kind, i)).save(path)
+
+
+INPUTS |= {
+    "png_16_bit": folders_of(save_16_bit(65535)),
+    "png_12_bit": folders_of(save_16_bit(4095)),
+    "png_10_bit": folders_of(save_16_bit(1023)),
+    "gray_alpha": folders_of(save_gray_alpha),
+    "rgba": folders_of(save_rgba),
+    "palette_transparent": folders_of(lambda p, k, i: picture(k, i).quantize(8).save(p, transparency=0)),
+    "cmyk_jpeg": folders_of(lambda p, k, i: picture(k, i, mode="CMYK").save(p, quality=95), ".jpg"),
+    "one_bit": folders_of(lambda p, k, i: picture(k, i, mode="1").save(p)),
+    "exif_rotated": folders_of(save_rotated, ".jpg"),
+    "animated_gif": folders_of(save_animation, ".gif"),
+    "animated_webp": folders_of(save_animation, ".webp"),
+    "tiff_pages": folders_of(save_pages, ".tif"),
+    "tiff_float_0_1": folders_of(save_float(1), ".tif"),
+    "tiff_float_hounsfield": folders_of(save_float(2000, -1000), ".tif"),
+    "tiff_float_0_4000": folders_of(save_float(4000), ".tif"),
+    "tiff_float_dark_frames": folders_of(save_dark_among_bright, ".tif"),
+    "tiff_int32": folders_of(lambda p, k, i: Image.fromarray(gray(k, i).astype(np.int32) * 300).save(p), ".tif"),
+    "tiff_nan": folders_of(lambda p, k, i: save_float(float("nan") if (k, i) == (1, 0) else 1)(p, k, i), ".tif"),
+    "gray_first": folders_of(lambda p, k, i: picture(k, i, mode="L" if (k, i) == (0, 0) else "RGB").save(p)),
+    "color_first": folders_of(lambda p, k, i: picture(k, i, mode="RGB" if (k, i) == (0, 0) else "L").save(p)),
+    "smaller_than_the_resolution": folders_of(save_size(lambda kind, i: (10, 10))),
+    "mixed_sizes": folders_of(save_size(lambda kind, i: (10 + 7 * i, 40 - 2 * i))),
+    "first_is_tiny": folders_of(save_size(lambda kind, i: (2, 2) if (kind, i) == (0, 0) else (32, 32)), count=12),
+    "not_square": folders_of(save_size(lambda kind, i: (64, 16))),
+    "size_28": folders_of(lambda p, k, i: picture(k, i, (28, 28), "L").save(p)),
+    "size_48": folders_of(save_size(lambda kind, i: (48, 48))),
+    "size_100": folders_of(save_size(lambda kind, i: (100, 100))),
+    "size_17": folders_of(save_size(lambda kind, i: (17, 17))),
+    "one_pixel_high": folders_of(save_size(lambda kind, i: (300, 1) if i == 3 else (16, 16)), count=12),
+    "huge": folders_of(lambda p, k, i: (Image.new("1", (20_000, 20_000)) if i + k == 0 else picture(k, i)).save(p)),
+    "damaged": folders_of(save_damaged),
+    # GabrielePicco/deep-learning-flower-identifier#2: WebP files named .jpg
+    "wrong_ending": folders_of(lambda p, k, i: picture(k, i).save(p, format="WEBP"), ".jpg"),
+}
+
+
+# ---------------------------------------------------------------------------------------------------------- folders
+
+
+def tree(root: Path, *folders: str, count: int = COUNT) -> Path:
+    """Save pictures into folders; one whose path ends with `square` has squares."""
+    for folder in folders:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            save(root / folder / f"{i:03d}.png", int(folder.endswith("square")), i)
+    return root
+
+
+def tree_of(*folders: str) -> Make:
+    return lambda root: tree(root, *folders)
+
+
+INPUTS |= {
+    "nested": tree_of("disc/batch 0/deep", "disc/batch 1", "square/batch 0/deep"),
+    "numeric_classes": folders_of(save, classes=[str(i) for i in range(12)], count=2),      # pytorch/vision#714
+    "imbalanced": lambda root: tree(tree(root, "disc", count=60), "square", count=1),
+    "two_images": folders_of(save, count=1),
+    "splits": tree_of("train/disc", "train/square", "test/disc", "test/square"),
+    "splits_capital": tree_of("Train/disc", "Train/square", "Test/disc", "Test/square"),
+    "splits_training": tree_of("TRAINING/disc", "TRAINING/square", "Testing/disc", "Testing/square"),
+    "splits_eval": tree_of("train/disc", "train/square", "eval/disc", "eval/square", "dev/disc", "dev/square"),
+    "splits_without_train": tree_of("validation/disc", "validation/square", "test/disc", "test/square"),
+    "splits_class_missing": tree_of("train/disc", "train/hexagon", "train/square", "test/disc", "test/square"),
+    "splits_flat": tree_of("train", "test"),
+    "class_called_train": tree_of("train", "plane", "ship"),
+    "wrapper": tree_of("dataset/disc", "dataset/square"),
+    "wrapper_of_splits": tree_of(*(f"dataset/{split}/{name}" for split in ("train", "val") for name in CLASSES)),
+    "one_class": tree_of("disc"),
+    "odd_names": tree_of("my disc (1)", "квадрат #2, ünïcode"),
+    "class_called_none": tree_of("none", "square"),
+}
+
+
+@named
+def flat(root: Path) -> Path:
+    """Images named by their class in one folder, as guided-diffusion reads them (openai/guided-diffusion#95)."""
+    root.mkdir(parents=True, exist_ok=True)
+    for kind, name in enumerate(CLASSES):
+        for i in range(COUNT):
+            save(root / f"{name}_{i:03d}.png", kind, i)
+    return root
+
+
+@named
+def camera_names(root: Path) -> Path:
+    """A flat folder whose file names share a prefix that is no class."""
+    root.mkdir(parents=True, exist_ok=True)
+    for i in range(COUNT):
+        save(root / f"IMG_{i:04d}.png", i % 2, i)
+    return root
+
+
+@named
+def litter(root: Path) -> Path:
+    """What file managers, archive programs, network storage and notebooks leave behind (pytorch/vision#109, #2831)."""
+    class_folders(root)
+    for folder in (root, root / "disc", root / "square"):
+        for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._000.png", "notes.txt"):
+            (folder / name).write_bytes(b"\0\1junk")
+    for hidden in (
+        "__MACOSX/disc", ".ipynb_checkpoints", "disc/.ipynb_checkpoints", "disc/@eaDir", "#recycle",
+        "square/.thumbnails/large", "$RECYCLE.BIN", "lost+found",
+    ):
+        (root / hidden).mkdir(parents=True)
+        save(root / hidden / "000.png", 0, 0)
+    return root
+
+
+@named
+def links(root: Path) -> Path:
+    """Linked images, a linked class folder, and a linked folder inside a class."""
+    elsewhere = class_folders(root.parent / "elsewhere", classes=("disc", "square", "more"))
+    (root / "disc").mkdir(parents=True)
+    for file in sorted((elsewhere / "disc").iterdir()):
+        (root / "disc" / file.name).symlink_to(file)
+    (root / "disc" / "more").symlink_to(elsewhere / "more", target_is_directory=True)
+    (root / "square").symlink_to(elsewhere / "square", target_is_directory=True)
+    return root
+
+
+@named
+def link_cycle(root: Path) -> Path:
+    class_folders(root)
+    (root / "disc" / "again").symlink_to(root, target_is_directory=True)
+    return root
+
+
+@named
+def broken_link(root: Path) -> Path:
+    class_folders(root)
+    (root / "disc" / "zz.png").symlink_to(root / "missing.png")
+    return root
+
+
+@named
+def empty_class(root: Path) -> Path:
+    class_folders(root)
+    (root / "zebra").mkdir()
+    return root
+
+
+@named
+def empty_folder(root: Path) -> Path:
+    root.mkdir(parents=True)
+    return root
+
+
+@named
+def loose_images(root: Path) -> Path:
+    """Class folders with images beside them."""
+    class_folders(root)
+    for i in range(3):
+        save(root / f"preview {i}.png", 0, i)
+    return root
+
+
+@named
+def split_without_classes(root: Path) -> Path:
+    """Class folders for training, and test images without classes (fastai/fastai#2336)."""
+    tree(root, "train/disc", "train/square", "test")
+    (root / "labels.csv").write_text("name,label\ntrain/disc/000.png,disc\n")
+    return root
+
+
+@named
+def class_folders_with_metadata(root: Path) -> Path:
+    class_folders(root)
+    (root / "metadata.csv").write_text("breed,count\ndisc,6\nsquare,6\n")
+    return root
+
+
+@named
+def class_folders_with_parquet(root: Path) -> Path:
+    class_folders(root)
+    pq.write_table(pa.table({"a": [1, 2]}), root / "features.parquet")
+    return root
+
+
+@named
+def names_not_utf_8(root: Path) -> Path:
+    import os
+
+    class_folders(root)
+    os.rename(os.fsencode(root / "disc"), os.fsencode(root) + b"/caf\xe9")
+    return root
+
+
+@named
+def names_with_control_characters(root: Path) -> Path:
+    return class_folders(root, classes=("disc\n2", "square"))
+
+
+@named
+def videos(root: Path) -> Path:
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        (root / name / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    return root
+
+
+@named
+def photos_of_a_phone(root: Path) -> Path:
+    """HEIC files, which Pillow does not read (replicate/dreambooth#23, bmaltais/kohya_ss#1600)."""
+    for name in CLASSES:
+        (root / name).mkdir(parents=True)
+        for i in range(COUNT):
+            (root / name / f"IMG_{i:04d}.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    return root
+
+
+@named
+def some_photos_of_a_phone(root: Path) -> Path:
+    class_folders(root)
+    (root / "disc" / "IMG_0001.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    return root
+
+
+@named
+def medical_files(root: Path) -> Path:
+    """DICOM and NIfTI files (perone/medicaltorch#7, matterport/Mask_RCNN#1983)."""
+    for name, suffix in (("healthy", ".dcm"), ("ill", ".nii.gz")):
+        (root / name).mkdir(parents=True)
+        for i in range(COUNT):
+            (root / name / f"{i}{suffix}").write_bytes(bytes(128) + b"DICM")
+    return root
+
+
+@named
+def segmentation(root: Path) -> Path:
+    """Images with masks in a second folder (selimsef/dsb2018_topcoders#8)."""
+    return tree(root, "images", "masks")
+
+
+@named
+def archive(root: Path) -> Path:
+    """A zip of class folders, as StyleGAN's tools write and people download."""
+    import shutil
+
+    class_folders(root / "content")
+    return Path(shutil.make_archive(str(root / "images"), "zip", root / "content"))
+
+
+# ------------------------------------------------------------------------------------------------------------ labels
+
+
+def table_folder(root: Path, file: str, text: str) -> Path:
+    """Save 12 pictures 000.png, 001.png, ... and a file that holds their labels."""
+    root.mkdir(parents=True)
+    for i in range(2 * COUNT):
+        save(root / f"{i:03d}.png", i % 2, i)
+    (root / file).write_text(text)
+    return root
+
+
+def rows(header: str, delimiter: str = ",", suffix: str = ".png") -> str:
+    """Return the text of a table of the file names and classes of `table_folder`."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter=delimiter)
+    writer.writerow(header.split(","))
+    writer.writerows((f"{i:03d}{suffix}", CLASSES[i % 2]) for i in range(2 * COUNT))
+    return stream.getvalue()
+
+
+def table_folder_of(file: str, text: str) -> Make:
+    return lambda root: table_folder(root, file, text)
+
+
+INPUTS |= {
+    "metadata_csv": table_folder_of("metadata.csv", rows("file_name,label")),
+    "metadata_jsonl": table_folder_of("metadata.jsonl", "".join(
+        json.dumps({"file_name": f"{i:03d}.png", "label": CLASSES[i % 2]}) + "\n" for i in range(2 * COUNT)
+    )),
+    "labels_csv": table_folder_of("labels.csv", rows("id,label")),
+    # Excel in many countries writes semicolons and a byte order mark (HumanSignal/label-studio#8569, kukur#279)
+    "labels_csv_of_excel": table_folder_of("labels.csv", "\ufeff" + rows("filename,label", ";")),
+    "labels_csv_without_endings": table_folder_of("labels.csv", rows("id,breed", suffix="")),     # Kaggle's dog breeds
+    "labels_csv_incomplete": table_folder_of("labels.csv", "".join(rows("id,label").splitlines(True)[:-2])),
+    "labels_csv_too_long": table_folder_of("labels.csv", rows("id,label") + "999.png,disc\n"),
+    "dataset_json": table_folder_of("dataset.json", json.dumps(     # NVlabs/edm2#11
+        {"labels": [[f"{i:03d}.png", i % 2] for i in range(2 * COUNT)]}
+    )),
+    "dataset_json_without_labels": table_folder_of("dataset.json", json.dumps({"labels": None})),
+}
+
+
+@named
+def table_csv(root: Path) -> Path:
+    """A table that is itself the source."""
+    flat(root / "images")
+    lines = [f"images/{name}_{i:03d}.png,{name}\n" for name in CLASSES for i in range(COUNT)]
+    (root / "table.csv").write_text("image,label\n" + "".join(lines))
+    return root / "table.csv"
+
+
+def parquet_of(labels: object, column: str = "label") -> Make:
+    def make(root: Path) -> Path:
+        root.mkdir(parents=True)
+        images = []
+        for i in range(2 * COUNT):
+            stream = io.BytesIO()
+            picture(i % 2, i).save(stream, "PNG")
+            images.append({"bytes": stream.getvalue(), "path": None})
+        pq.write_table(pa.table({"image": images, column: labels}), root / "table.parquet")
+        return root / "table.parquet"
+
+    return make
+
+
+INPUTS |= {
+    "parquet_float": parquet_of([0.0, 1.0] * COUNT),
+    "parquet_nan": parquet_of(pa.array([0.0, float("nan")] * COUNT)),
+    "parquet_none": parquet_of(pa.array([0, None] * COUNT)),
+    "parquet_bool": parquet_of([False, True] * COUNT),
+    "parquet_text": parquet_of(["square", "disc"] * COUNT),
+    "parquet_lists": parquet_of([[0, 1], [1]] * COUNT),         # NVlabs/stylegan2-ada-pytorch#269
+    "parquet_digits": parquet_of([str(i) for i in range(2 * COUNT)]),
+    "parquet_gap": parquet_of([10, 20] * COUNT),
+    "parquet_empty_text": parquet_of(["", "disc"] * COUNT),
+    "parquet_capital": parquet_of(["square", "disc"] * COUNT, "Label"),
+    "parquet_odd_column": parquet_of(["square", "disc"] * COUNT, "breed"),
+    "parquet_one_class": parquet_of(["disc"] * (2 * COUNT)),
+}
+
+
+def npz_of(channels: int = 3, **change: Callable[[np.ndarray, np.ndarray], object]) -> Make:
+    """Return a maker of an .npz; `change` maps names of its arrays to functions of images and labels."""
+
+    def make(root: Path) -> Path:
+        root.mkdir(parents=True)
+        images, labels = array(channels)
+        parts = {"images": lambda x, y: x, "labels": lambda x, y: y} | change
+        np.savez(root / "images.npz", **{name: part(images, labels) for name, part in parts.items() if part})
+        return root / "images.npz"
+
+    return make
+
+
+INPUTS |= {
+    "npz": npz_of(),
+    "npz_float_labels": npz_of(labels=lambda x, y: y.astype(float)),
+    "npz_label_column": npz_of(labels=lambda x, y: y[:, None]),
+    "npz_one_hot": npz_of(labels=lambda x, y: np.eye(2)[y]),
+    "npz_bool_labels": npz_of(labels=lambda x, y: y.astype(bool)),
+    "npz_gap": npz_of(labels=lambda x, y: y * 5),
+    "npz_one_based": npz_of(labels=lambda x, y: y + 1),
+    "npz_negative": npz_of(labels=lambda x, y: y - 1),
+    "npz_text_labels": npz_of(labels=lambda x, y: np.array(["square", "disc"])[y]),
+    "npz_object_labels": npz_of(labels=lambda x, y: np.array(["a", None] * COUNT, dtype=object)),
+    "npz_without_labels": npz_of(labels=None),
+    "npz_4_channels": npz_of(4),
+    "npz_5_channels": npz_of(5),
+    "npz_channels_first": npz_of(images=lambda x, y: x.transpose(0, 3, 1, 2).copy()),
+    "npz_float": npz_of(images=lambda x, y: x.astype(np.float32) / 127.5 - 1),
+    "npz_uint16": npz_of(images=lambda x, y: x.astype(np.uint16) * 257),
+    "npz_of_keras": npz_of(x_train=lambda x, y: x, y_train=lambda x, y: y, images=None, labels=None),
+    "npz_not_square": npz_of(images=lambda x, y: x[:, :10]),
+    "npz_1000_classes": npz_of(images=lambda x, y: np.tile(x[:1, :8, :8], (2000, 1, 1, 1)),
+                               labels=lambda x, y: np.repeat(np.arange(1000), 2)),
+}
+
+
+@named
+def npy(root: Path) -> Path:
+    root.mkdir(parents=True)
+    np.save(root / "images.npy", array()[0])
+    return root / "images.npy"

@@ -1,0 +1,266 @@
+"""What becomes of sources as people have them: which are read, as what, and what their owners are told."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from inputs import CLASSES, COUNT, INPUTS
+
+from ddpm.data import ImageData, load_data
+
+Refused = Callable[..., AbstractContextManager[None]]
+TWO = 2 * COUNT
+
+
+class Read(NamedTuple):
+    """What is expected of a source that can be read.
+
+    Attributes:
+        images: N.
+        classes: names of the classes; none for a source that is read without classes.
+        channels: C.
+        resolution: H = W in pixels.
+        told: words of the notes, such as options and numbers.
+        ignored: number of files that are not read as images.
+        options: arguments of `load_data`.
+    """
+
+    images: int = TWO
+    classes: tuple[str, ...] = CLASSES
+    channels: int = 3
+    resolution: int = 16
+    told: tuple[str, ...] = ()
+    ignored: int = 0
+    options: dict[str, Any] = {}        # noqa: RUF012
+
+
+class No(NamedTuple):
+    """What is expected of a source that is refused: words of the message, and arguments of `load_data`."""
+
+    told: tuple[str, ...]
+    options: dict[str, Any] = {}        # noqa: RUF012
+
+
+NO_CLASSES = ("data.labels filename", "data.labels ")
+NUMBERS = ("0", "1")
+EXPECTED: dict[str, Read | No | list[Read | No]] = {
+    # ------------------------------------------------------------------------------------------------------- pixels
+    "png_16_bit": Read(channels=1),
+    "png_12_bit": Read(channels=1, told=("4095", "data.intensity")),
+    "png_10_bit": Read(channels=1, told=("1023", "data.intensity")),
+    "gray_alpha": [Read(channels=1), Read(channels=2, options={"channels": 2})],
+    "rgba": [Read(told=("data.channels 4",)), Read(channels=4, options={"channels": 4})],
+    "palette_transparent": Read(),
+    "cmyk_jpeg": Read(),
+    "one_bit": Read(channels=1),
+    "exif_rotated": Read(),
+    "animated_gif": [Read(told=("data.frames all",)), Read(4 * TWO, options={"frames": "all"})],
+    "animated_webp": [Read(told=("data.frames all",)), Read(4 * TWO, options={"frames": "all"})],
+    "tiff_pages": [Read(told=("data.frames all",)), Read(3 * TWO, options={"frames": "all"})],
+    "tiff_float_0_1": Read(channels=1, told=("data.intensity",)),
+    "tiff_float_hounsfield": [
+        Read(channels=1, told=("data.intensity",)),
+        Read(channels=1, told=("clip",), options={"intensity": [-200, 400]}),
+    ],
+    "tiff_float_0_4000": Read(channels=1, told=("data.intensity",)),
+    "tiff_float_dark_frames": Read(channels=1, told=("data.intensity",)),
+    "tiff_int32": Read(channels=1, told=("data.intensity",)),
+    "tiff_nan": No(("data.source", "square/000.tif", "data.on_bad_image skip")),
+    "gray_first": Read(told=("1", "11", "data.channels 1")),
+    "color_first": Read(told=("1", "11", "data.channels 1")),
+    "smaller_than_the_resolution": [
+        Read(resolution=8, told=("data.resolution",)),
+        Read(resolution=32, options={"resolution": 32}),
+    ],
+    "mixed_sizes": Read(resolution=8, told=("10x40", "45x30", "data.resolution")),
+    "first_is_tiny": Read(24, resolution=32, told=("2x2", "32x32", "data.resolution")),
+    "not_square": [
+        Read(told=("data.fit pad",)),
+        Read(options={"fit": "pad"}),
+        Read(options={"fit": "stretch"}),
+    ],
+    "size_28": Read(channels=1, resolution=28),
+    "size_48": Read(resolution=48),
+    "size_100": [
+        Read(resolution=64, told=("100", "data.resolution")),
+        Read(resolution=100, options={"resolution": 100}),
+    ],
+    "size_17": Read(resolution=16, told=("17", "data.resolution")),
+    "one_pixel_high": Read(24, resolution=16, told=("300x1",)),
+    "huge": [
+        No(("data.source", "disc/000.png", "data.on_bad_image skip")),
+        Read(TWO - 1, options={"on_bad_image": "skip"}),
+    ],
+    "damaged": [
+        No(("data.source", "disc/003.png", "data.on_bad_image skip")),
+        Read(TWO - 3, resolution=64, options={"on_bad_image": "skip"}),
+    ],
+    "wrong_ending": Read(),
+    # ------------------------------------------------------------------------------------------------------ folders
+    "nested": Read(5 * COUNT - 2 * COUNT),
+    "numeric_classes": Read(24, tuple(sorted(str(i) for i in range(12)))),
+    "imbalanced": Read(61, told=("data.balance",)),
+    "two_images": Read(2),
+    "splits": [Read(), Read(options={"split": "test"})],
+    "splits_capital": [Read(), Read(options={"split": "test"})],
+    "splits_training": [Read(), Read(options={"split": "test"})],
+    "splits_eval": [
+        Read(),
+        Read(options={"split": "dev"}),
+        Read(options={"split": "eval"}),
+        No(("data.split", "dev", "eval"), {"split": "validation"}),
+    ],
+    "splits_without_train": [No(("data.split", "validation", "test")), Read(options={"split": "val"})],
+    "splits_class_missing": Read(3 * COUNT, ("disc", "hexagon", "square")),
+    "splits_flat": Read(COUNT, (), told=NO_CLASSES),
+    "class_called_train": Read(3 * COUNT, ("plane", "ship", "train")),
+    "wrapper": Read(told=("dataset",)),
+    "wrapper_of_splits": [Read(told=("dataset",)), Read(options={"split": "validation"})],
+    "one_class": Read(COUNT, (), told=NO_CLASSES),
+    "odd_names": Read(classes=("my disc (1)", "квадрат #2, ünïcode")),
+    "flat": [
+        Read(classes=(), told=NO_CLASSES),
+        Read(options={"labels": "filename"}),
+        Read(classes=(), options={"labels": "none"}),
+    ],
+    "camera_names": Read(COUNT, (), told=NO_CLASSES),
+    "litter": Read(ignored=23),
+    "links": Read(3 * COUNT),
+    "broken_link": [
+        No(("data.source", "disc/zz.png", "data.on_bad_image skip")),
+        Read(options={"on_bad_image": "skip"}),
+    ],
+    "empty_class": No(("data.source", "zebra")),
+    "empty_folder": No(("data.source",)),
+    "loose_images": Read(ignored=3),
+    "split_without_classes": [
+        Read(ignored=1),
+        No(("labels.csv", "data.labels none"), {"split": "test"}),
+        Read(COUNT, (), ignored=1, options={"split": "test", "labels": "none"}),
+    ],
+    "class_folders_with_metadata": Read(told=("metadata.csv", "data.labels"), ignored=1),
+    "class_folders_with_parquet": Read(told=("features.parquet",), ignored=1),
+    "names_not_utf_8": No(("data.source", "rename")),
+    "names_with_control_characters": No(("data.source", "rename")),
+    "videos": No(("data.source", "video", "ffmpeg")),
+    "photos_of_a_phone": No(("data.source", "HEIC", "JPEG")),
+    "some_photos_of_a_phone": Read(ignored=1),
+    "medical_files": No(("data.source", ".npz", "data.intensity")),
+    "segmentation": Read(classes=("images", "masks"), told=("masks", "--data.source", "/images")),
+    "archive": No(("data.source", "unpack")),
+    # ------------------------------------------------------------------------------------------------------- labels
+    "metadata_csv": Read(),
+    "metadata_jsonl": Read(),
+    "labels_csv": Read(),
+    "labels_csv_of_excel": Read(),
+    "labels_csv_without_endings": Read(),
+    "labels_csv_incomplete": No(("labels.csv", "2")),
+    "labels_csv_too_long": Read(told=("labels.csv", "999.png")),
+    "dataset_json": Read(classes=NUMBERS),
+    "dataset_json_without_labels": Read(classes=(), told=NO_CLASSES),
+    "table_csv": Read(),
+    "parquet_float": No(("data.label_column", "float")),
+    "parquet_nan": No(("data.label_column",)),
+    "parquet_none": No(("data.label_column", "row 1")),
+    "parquet_bool": Read(classes=("False", "True")),
+    "parquet_text": Read(),
+    "parquet_lists": No(("data.label_column", "list")),
+    "parquet_digits": Read(classes=tuple(sorted(str(i) for i in range(TWO)))),
+    "parquet_gap": No(("data.label_column", "0")),
+    "parquet_empty_text": No(("data.source", "''", "row 0")),
+    "parquet_capital": Read(),
+    "parquet_odd_column": [
+        No(("data.label_column", "breed")),
+        Read(options={"label_column": "breed"}),
+    ],
+    "parquet_one_class": Read(classes=(), told=("data.label",)),
+    "npz": Read(classes=NUMBERS),
+    "npz_float_labels": No(("data.label_column", "float")),
+    "npz_label_column": No(("labels", "(12, 1)")),
+    "npz_one_hot": No(("labels", "argmax")),
+    "npz_bool_labels": Read(classes=("False", "True")),
+    "npz_gap": No(("data.label_column", "1")),
+    "npz_one_based": No(("data.label_column", "0")),
+    "npz_negative": No(("data.label_column", "-1")),
+    "npz_text_labels": Read(),
+    "npz_object_labels": No(("images.npz",)),
+    "npz_without_labels": Read(classes=(), told=("labels",)),
+    "npz_4_channels": Read(classes=NUMBERS, channels=4),
+    "npz_5_channels": Read(classes=NUMBERS, channels=5),
+    "npz_channels_first": No(("images.npz", "transpose(0, 2, 3, 1)")),
+    "npz_float": Read(classes=NUMBERS, told=("data.intensity",)),
+    "npz_uint16": Read(classes=NUMBERS),
+    "npz_of_keras": No(("images.npz", "x_train")),
+    "npz_not_square": Read(classes=NUMBERS, resolution=8, told=("data.fit",)),
+    "npz_1000_classes": Read(2000, tuple(map(str, range(1000))), resolution=8),
+    "npy": Read(classes=(), told=("labels",)),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that makes an input once and returns its source."""
+    sources: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in sources:
+            sources[name] = INPUTS[name](tmp_path_factory.mktemp(name) / "images")
+        return sources[name]
+
+    return make
+
+
+def cases() -> list[Any]:
+    every = {name: case if isinstance(case, list) else [case] for name, case in EXPECTED.items()}
+    return [
+        pytest.param(name, case, id="-".join([name, *(f"{k}={v}" for k, v in case.options.items())]))
+        for name, several in every.items()
+        for case in several
+    ]
+
+
+@pytest.mark.parametrize(("name", "expected"), cases())
+def test_source(name: str, expected: Read | No, made: Callable[[str], Path], refused: Refused) -> None:
+    source = made(name)
+    if isinstance(expected, No):
+        with refused(*expected.told):
+            load_data(str(source), **expected.options)
+        return
+    data = load_data(str(source), **expected.options)
+    assert (len(data), data.class_names) == (expected.images, expected.classes)
+    assert (data.channels, data.resolution) == (expected.channels, expected.resolution)
+    told = " ".join(data.notes)
+    assert not [words for words in expected.told if words not in told], told
+    assert sum(data.ignored.values()) == expected.ignored, data.ignored
+    assert data.num_classes == len(expected.classes) and int(data.labels.max()) == max(0, data.num_classes - 1)
+    assert_images_differ(data)
+
+
+def assert_images_differ(data: ImageData) -> None:
+    """Pictures of the inputs are bright shapes on dark backgrounds; none is lost in a wrong scale."""
+    pixels, _ = data.__getitems__(range(min(len(data), 12)))
+    assert (pixels.float().flatten(1).amax(1) - pixels.float().flatten(1).amin(1)).median() > 40
+
+
+def test_every_input_has_an_expectation() -> None:
+    special = {"link_cycle", "class_called_none"}
+    assert INPUTS.keys() == EXPECTED.keys() | special
+
+
+def test_links_that_form_a_cycle_are_followed_once(made: Callable[[str], Path]) -> None:
+    start = time.monotonic()
+    data = load_data(str(made("link_cycle")))
+    assert data.class_names == CLASSES and time.monotonic() - start < 10
+
+
+def test_a_class_called_none_can_be_named(made: Callable[[str], Path]) -> None:
+    """Either the name is refused while the data is read, or both the class and the null class can be drawn."""
+    try:
+        data = load_data(str(made("class_called_none")))
+    except ValueError as problem:
+        assert "data.source" in str(problem) and "none" in str(problem)
+    else:
+        assert data.class_names == ("none", "square")
