@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
 from ddpm.data.overview import describe_data
+from ddpm.io.pictures import describe_picture
 from ddpm.processes import describe_devices, first_on_main, on_main
 from ddpm.training.build import build_data, build_in_training_metrics, build_schedule, build_unet
 from ddpm.training.continuation import KnownRun
@@ -48,10 +49,10 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
     if known is not None:
         on_main(accelerator, lambda: known.check(config, allowed))
     data = first_on_main(accelerator, lambda: load_images(config, known))
-    accelerator.print(describe_data(data))
     on_main(accelerator, lambda: check_classes(config, data))
     schedule = build_schedule(config)
     unet = first_on_main(accelerator, lambda: build_unet(config, data))
+    accelerator.print(describe_data(data))
     if dry_run:
         describe_run(config, data, known, allowed, run_dir, accelerator)
         accelerator.print(estimate_cost(config, data, unet, schedule, accelerator))
@@ -68,6 +69,8 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
         devices = describe_devices(accelerator)
         size = f"{facts['parameters']:,} parameters{describe_architecture(config, unet)}"
         accelerator.print(f"run directory {run_dir}: {data.summary()}; {size}; {devices}")
+        if (shown := describe_picture(data.channels)) is not None:
+            accelerator.print(shown)
         if data.num_classes == 0:
             accelerator.print(describe_unconditional(unet))
         for line in describe_samples(config, data):
