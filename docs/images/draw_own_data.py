@@ -157,7 +157,8 @@ def draw_augmentations() -> None:
     figure, axes = plt.subplots(len(AUGMENTATIONS), columns + 1, figsize=(7, 9.6))
     for line, name in zip(axes, AUGMENTATIONS, strict=True):
         show(line[0], color, name)
-        augmented, _ = Augmentation([name], probability=1.0, seed=0)(x_0.expand(columns, -1, -1, -1), torch.arange(columns))
+        augment = Augmentation([name], probability=1.0, seed=0)
+        augmented, _ = augment(x_0.expand(columns, -1, -1, -1), torch.arange(columns))
         for ax, image in zip(line[1:], augmented, strict=True):
             pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
             show(ax, pixels.permute(1, 2, 0).numpy(), "")
@@ -185,9 +186,12 @@ def draw_extension() -> None:
     extended = Timeline.of(TrainConfig(steps=1200, learning_rate=3e-3, batch_size=64, warmup_steps=50), [change])
     whole = Timeline.of(TrainConfig(steps=1200, learning_rate=3e-3, batch_size=64, warmup_steps=50))
     figure, axes = plt.subplots(figsize=(6, 2.4))
-    axes.plot([learning_rate(whole, step) for step in range(1200)], ":", color="gray", label="1,200 steps from the start")
-    axes.plot([learning_rate(extended, step) for step in range(1200)], color="#d1495b", label="extended after step 600")
-    axes.plot([learning_rate(short, step) for step in range(600)], color="#31688e", label="600 steps")
+    for timeline, steps, label, style in (
+        (whole, 1200, "1,200 steps from the start", {"color": "gray", "linestyle": ":"}),
+        (extended, 1200, "extended after step 600", {"color": "#d1495b"}),
+        (short, 600, "600 steps", {"color": "#31688e"}),
+    ):
+        axes.plot([learning_rate(timeline, step) for step in range(steps)], label=label, **style)
     axes.set(xlabel="step", ylabel="learning rate", xlim=(0, 1200), ylim=(0, None))
     axes.legend(fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
