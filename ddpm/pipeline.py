@@ -41,6 +41,7 @@ SAMPLER_OF = {
     "HeunDiscreteScheduler": "heun",
 }
 OUTPUT_TYPES = ("pil", "np", "pt", "uint8")
+PIL_CHANNELS = 4        # the largest number of channels of a Pillow image
 _CODE = {"pipeline": "ddpm_pipeline", "unet": "ddpm_unet"}       # module names of the code in a saved pipeline
 _MODEL_OPTIONS = ("torch_dtype", "variant")
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
@@ -268,7 +269,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 most 100. Images are identical for the same batch size, and within one gray level for another.
             noise: initial noise (N, C, H, W), such as that from `invert`; by default that of the seeds.
             clip: whether to clip x_0 to [-1, 1] at each step.
-            output_type: `pil`, `np` (N, H, W, C in [0, 1]), `pt` (N, C, H, W in [0, 1]) or `uint8` (N, C, H, W).
+            output_type: `pil` (images of mode L, LA, RGB or RGBA, for 1 to 4 channels), `np` (N, H, W, C in [0, 1]),
+                `pt` (N, C, H, W in [0, 1]) or `uint8` (N, C, H, W).
             return_dict: whether to return an object with `.images` or a tuple.
             num_images: number of images of a single label; by default one for each label.
 
@@ -278,7 +280,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         Raises:
             ValueError: for an unknown label or an invalid setting.
         """
-        lookup(dict.fromkeys(OUTPUT_TYPES), output_type, "output_type")
+        self._check_output_type(output_type)
         labels = _repeat(self.labels(class_labels), num_images)
         batch_size = min(100, len(labels)) if batch_size is None else batch_size
         draw_batch = self.make_draw_batch(
@@ -300,6 +302,16 @@ class ClassConditionalPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         output = _convert_images(images, output_type)
         return ImagePipelineOutput(output) if return_dict else (output,)
+
+    def _check_output_type(self, output_type: str) -> None:
+        lookup(dict.fromkeys(OUTPUT_TYPES), output_type, "output_type")
+        channels = self.unet.config.in_channels
+        if output_type == "pil" and channels > PIL_CHANNELS:
+            others = ", ".join(name for name in OUTPUT_TYPES if name != "pil")
+            raise ValueError(
+                f"output_type: pil has at most {PIL_CHANNELS} channels, and the images of this model have {channels}; "
+                f"allowed: {others}"
+            )
 
     def labels(self, class_labels: Labels | Label) -> Tensor:
         """Return labels in the form that the U-Net takes; see `__call__`.

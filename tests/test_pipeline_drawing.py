@@ -1,5 +1,7 @@
 """Images drawn by a pipeline: labels in every form, guidance, output types, inversion, wrong arguments."""
 
+from pathlib import Path
+
 import diffusers
 import numpy as np
 import pytest
@@ -161,8 +163,25 @@ def test_output_types(small: ClassConditionalPipeline) -> None:
     assert images(small, output_type="np").shape == (2, 8, 8, 1)
     assert torch.equal(small([0, 2], num_inference_steps=5, guidance_scale=1.5, batch_size=2, output_type="uint8",
                              return_dict=False)[0], gray)
-    rgb = quiet(ClassConditionalPipeline.from_parts(small_unet(in_channels=3, out_channels=3), SCHEDULE, "v", NAMES))
-    assert images(rgb, output_type="pil")[0].mode == "RGB"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 8])
+def test_output_types_of_any_channels(channels: int, tmp_path: Path, refused) -> None:
+    unet = small_unet(in_channels=channels, out_channels=channels)
+    ClassConditionalPipeline.from_parts(unet, SCHEDULE, "v", NAMES).save_pretrained(tmp_path)
+    made = quiet(ClassConditionalPipeline.from_pretrained(tmp_path))
+    drawn = images(made)
+    assert drawn.shape == (2, channels, 8, 8)
+    assert torch.equal(images(made, output_type="pt"), drawn.float() / 255)
+    assert np.array_equal(images(made, output_type="np"), drawn.permute(0, 2, 3, 1).numpy().astype("float32") / 255)
+    if channels > 4:
+        with refused("output_type", "np, pt, uint8"):
+            made(["cat", 2])
+        return
+    pil = images(made, output_type="pil")
+    assert {image.mode for image in pil} == {{1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]}
+    for image, values in zip(pil, drawn, strict=True):
+        assert np.array_equal(np.asarray(image).reshape(8, 8, channels), values.permute(1, 2, 0))
 
 
 def test_inversion_and_back(small: ClassConditionalPipeline, refused) -> None:

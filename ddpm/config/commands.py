@@ -95,7 +95,8 @@ class SampleCommand(ModelSamplingOptions):
         walk: number of images of each class from one seed to the next, including both ends.
         swap: draw rows in which the next class replaces the class resolution by resolution, from the finest to the
             coarsest.
-        format: png, parquet or npz, or several of these separated by commas.
+        format: png, parquet or npz, or several of these separated by commas. Images with more than four channels need
+            npz.
         out: output folder. Default: a new folder in samples/ of the model.
     """
 

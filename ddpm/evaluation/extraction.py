@@ -50,6 +50,11 @@ def extractor_digest(recipe: str, weights: Mapping[str, Tensor] | None = None) -
     return digest.hexdigest()
 
 
+def without_classes(channels: int) -> tuple[str, ...]:
+    """Return the extractors that need no classes and take images with this number of channels."""
+    return ("inception", "dinov2") if channels in (1, 3) else ("your own package.module:Name",)
+
+
 def one_line(problem: BaseException) -> str:
     """Return an error's type and the first line of its message."""
     return f"{type(problem).__name__}: {problem}".partition("\n")[0]

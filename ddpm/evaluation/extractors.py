@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ddpm.atomic import sha256
 from ddpm.data import ImageData
 from ddpm.evaluation.dinov2 import DinoV2
-from ddpm.evaluation.extraction import extractor_digest, one_line
+from ddpm.evaluation.extraction import extractor_digest, one_line, without_classes
 from ddpm.evaluation.inception import Inception
 from ddpm.evaluation.reference_classifier import cached_classifier, load_saved_classifier
 from ddpm.names import did_you_mean
@@ -35,7 +35,7 @@ class Extractor(Protocol):
         """Return features and logits of images.
 
         Args:
-            images: uint8 (N, C, H, W) with 1 or 3 channels; any N.
+            images: uint8 (N, C, H, W), in the size and with the channels of the data; any N.
 
         Returns:
             float32 features (N, D), and logits (N, K) or None, on the CPU.
@@ -151,7 +151,7 @@ def build_extractor(name: str, data: ImageData, device: torch.device | str, cach
         cache: folder of cached classifiers.
 
     Raises:
-        ValueError: if there is no such extractor, or it is not available here.
+        ValueError: if there is no such extractor, or it is not available here or not for images with these channels.
     """
     device = torch.device(device)
     if name in EXTRACTORS:
@@ -164,6 +164,7 @@ def build_extractor(name: str, data: ImageData, device: torch.device | str, cach
         return classifier
     kind, colon, rest = name.partition(":")
     if kind == DinoV2.name and rest:
+        check_color(DinoV2.name, data)
         return DinoV2(device, rest)
     if colon:
         return custom_extractor(name, data)
@@ -173,8 +174,32 @@ def build_extractor(name: str, data: ImageData, device: torch.device | str, cach
     )
 
 
+def check_color(name: str, data: ImageData) -> None:
+    """Check that images are gray or RGB, as an extractor that was trained on photographs needs.
+
+    Raises:
+        ValueError: if they have other channels; names extractors for them.
+    """
+    if data.channels not in (1, 3):
+        others = ["classifier"] * (data.num_classes > 1) + [*without_classes(data.channels)]
+        raise ValueError(
+            f"extractor: {name} takes images with 1 (gray) or 3 (RGB) channels, and these have {data.channels}; use "
+            f"{' or '.join(others)}"
+        )
+
+
+def _build_inception(data: ImageData, device: torch.device, cache: Path) -> Inception:
+    check_color(Inception.name, data)
+    return Inception(device)
+
+
+def _build_dinov2(data: ImageData, device: torch.device, cache: Path) -> DinoV2:
+    check_color(DinoV2.name, data)
+    return DinoV2(device)
+
+
 EXTRACTORS: dict[str, Callable[[ImageData, torch.device, Path], Extractor]] = {
     "classifier": cached_classifier,
-    "inception": lambda data, device, cache: Inception(device),
-    "dinov2": lambda data, device, cache: DinoV2(device),
+    "inception": _build_inception,
+    "dinov2": _build_dinov2,
 }

@@ -24,6 +24,7 @@ from ddpm.data.tables import holds_images, open_parquet
 from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.io.image_formats import folder_names
 from ddpm.io.image_writer import SAMPLES_RECORD
+from ddpm.io.pictures import to_tensor
 from ddpm.names import did_you_mean, did_you_mean_path
 
 IMAGES_PER_TASK = 256               # of the thread pool
@@ -59,7 +60,7 @@ class ImageSet:
         found: the undecoded images.
         labels: int64 (N,), ids of the reference's classes; None without labels.
         resolution: height and width in pixels.
-        channels: 1 or 3.
+        channels: C, of the images and of the reference.
         digest: SHA-256, in hexadecimal, of the stored bytes of all images and of the labels.
     """
 
@@ -98,7 +99,7 @@ def read_images(path: Path, resolution: int, channels: int, class_names: Sequenc
     Args:
         path: as for `find_images`.
         resolution: height and width of the reference images.
-        channels: 1 (gray) or 3 (RGB), as in the reference.
+        channels: C of the reference images.
         class_names: of the reference, in the order of ids; without any, the images have no labels either.
 
     Raises:
@@ -132,25 +133,44 @@ def _pixels(path: Path, pictures: Pictures, index: int, resolution: int, channel
             image = pictures.open(index)
             problem = _mismatch(image, resolution, channels)
             if problem is None:
-                pixels = np.array(image)
-                return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+                return to_tensor(image).contiguous().numpy()
     except UnreadableImage as error:
         raise ValueError(f"{_location(path, pictures, index)}: unreadable image: {error}") from error
     raise ValueError(f"{_location(path, pictures, index)}: {problem}")
 
 
+def _array_mismatch(image: np.ndarray, resolution: int, channels: int) -> str | None:
+    """Return how an array (H, W) or (H, W, C) differs from the reference; None if it matches."""
+    shape, wanted = np.atleast_3d(image).shape, (resolution, resolution, channels)
+    if image.dtype != np.uint8:
+        return f"values of type {image.dtype}; allowed is uint8 from 0 to 255: scale, round and convert the images"
+    if shape == wanted:
+        return None
+    if shape == (channels, resolution, resolution):
+        return f"an array of shape {image.shape}; channels come last, transpose(0, 2, 3, 1)"
+    if shape[:2] != wanted[:2]:
+        return _other_size(shape[1], shape[0], resolution)
+    return f"{shape[2]} channels, the reference has {channels}; choose {channels} of them first"
+
+
+def _other_size(width: int, height: int, resolution: int) -> str:
+    size = f"{resolution}x{resolution}"
+    return f"{width}x{height} pixels, the reference has {size}; resize the images to {size} first"
+
+
 def _mismatch(image: Picture, resolution: int, channels: int) -> str | None:
     """Return how an image differs from the reference format and how to convert it; None if it matches."""
     if isinstance(image, np.ndarray):
-        return f"an array of {image.dtype} with shape {image.shape}; save the images as uint8, gray or RGB, first"
-    size, mode = f"{resolution}x{resolution}", MODES[channels]
-    # Pillow silently converts 16-bit color to 8 bits; only the raw mode of the file shows it.
-    deep = ";16" in str(getattr(image, "tile", "")) or image.mode in ("I", "F") or image.mode.startswith("I;16")
+        return _array_mismatch(image, resolution, channels)
     if image.size != (resolution, resolution):
-        return f"{image.width}x{image.height} pixels, the reference has {size}; resize the images to {size} first"
-    if deep:
+        return _other_size(*image.size, resolution)
+    # Pillow silently converts 16-bit color to 8 bits; only the raw mode of the file shows it.
+    if ";16" in str(getattr(image, "tile", "")) or image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return "more than 8 bits per value; save the images with 8 bits first"
-    if image.mode != "P" and image.has_transparency_data:
+    if channels not in MODES:
+        return f"the reference has {channels} channels, more than an image file; save the images as .npz"
+    mode = MODES[channels]
+    if channels in (1, 3) and image.mode != "P" and image.has_transparency_data:
         return "has transparency; composite the images over a background first"
     if image.mode != mode:
         how = f"convert the images (Pillow: convert('{mode}')) first"

@@ -20,7 +20,7 @@ from ddpm.atomic import find_damage, write_directory_atomically, write_json
 from ddpm.data import ImageData
 from ddpm.evaluation.classifier_network import NETWORK_RECIPE, WIDTHS, ClassifierNetwork, untrained_classifier
 from ddpm.evaluation.estimates import Estimate, wilson_interval
-from ddpm.evaluation.extraction import EXTRACTION_BATCH_SIZE, extract_in_batches, extractor_digest
+from ddpm.evaluation.extraction import EXTRACTION_BATCH_SIZE, extract_in_batches, extractor_digest, without_classes
 from ddpm.randomness import Purpose, generator, permutation
 
 BATCH_SIZE = 64
@@ -48,7 +48,7 @@ class ReferenceClassifier:
         name: "classifier".
         digest: SHA-256 of the weights and the preprocessing.
         class_names: K names, in the order of the logits.
-        channels: of its input, 1 or 3.
+        channels: of its input.
         resolution: height and width of its input in pixels; no other size is allowed.
         accuracy: fraction of the held-out images that it classifies correctly, with the Wilson interval.
         held_out: number of images that it was not trained on.
@@ -149,7 +149,7 @@ def _check(data: ImageData) -> None:
     if data.num_classes == 0:
         raise ValueError(
             "extractor: classifier needs images of 2 classes or more, and these have no classes; use the extractor "
-            "inception or dinov2"
+            f"{' or '.join(without_classes(data.channels))}"
         )
     counts = torch.bincount(data.labels, minlength=data.num_classes)
     if data.num_classes < 2 or counts.min() < 2:

@@ -11,6 +11,7 @@ from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import SampleConfig
 from ddpm.data import ImageData
 from ddpm.evaluation.classes import class_without_images
+from ddpm.evaluation.extraction import without_classes
 from ddpm.evaluation.extractors import Extractor, NoExtractor
 from ddpm.evaluation.feature_tables import Features
 from ddpm.evaluation.features import feature_digest, load_extractors
@@ -106,7 +107,8 @@ def why_without_classes(name: str, extractor: str, data: ImageData) -> str | Non
     if name == "accuracy":
         return "the real images have no classes"
     if extractor == "classifier":
-        return "the real images have no classes, which the extractor classifier needs (inception and dinov2 do not)"
+        others = " and ".join(without_classes(data.channels))
+        return f"the real images have no classes, which the extractor classifier needs; those that do not: {others}"
     return None
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
 from ddpm.atomic import read_json
+from ddpm.io.pictures import describe_picture
+from ddpm.pipeline import PIL_CHANNELS
 
 CARD = "README.md"
 GRID = "samples.png"
@@ -59,12 +61,16 @@ def render_card(
         loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, keep_trailing_newline=True,
         undefined=ChainableUndefined,
     )
+    model = json.loads(_read(folder / "unet" / "config.json", "{}"))
+    channels = model.get("in_channels", 3)
     return templates.get_template("card.md.jinja").render(
         name=name,
         title=title,
         license=license,
-        model=json.loads(_read(folder / "unet" / "config.json", "{}")),
+        model=model,
         grid=None if _newest_grid(run, step) is None else GRID,
+        drawn=describe_picture(channels),
+        as_array=channels > PIL_CHANNELS,
         class_names=class_names,
         label=repr(class_names[0]) if class_names else None,
         facts=read_json(run / "run.json") if (run / "run.json").is_file() else {},

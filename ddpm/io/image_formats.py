@@ -20,7 +20,9 @@ from torch import Tensor
 from ddpm.atomic import atomic_write
 from ddpm.data.arrays import open_npz
 from ddpm.data.records import Pictures
+from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.io.pictures import encode_png, read_image, to_pil, to_tensor
+from ddpm.pipeline import PIL_CHANNELS
 
 SHARD_IMAGES = 5_000            # maximum number of images per parquet shard
 SHARD_BYTES = 2**28             # maximum size of a shard's pixels before encoding
@@ -91,9 +93,11 @@ class Format(ABC):
 
     Attributes:
         needs_classes: whether every image needs a class, if the model has classes.
+        max_channels: the largest number of channels that it can store; None for any.
     """
 
     needs_classes: ClassVar[bool] = False
+    max_channels: ClassVar[int | None] = None
 
     def __init__(self, layout: FileLayout) -> None:
         self.layout = layout
@@ -138,20 +142,26 @@ class PngFolders(BatchFormat):
     truncated.
     """
 
+    max_channels = PIL_CHANNELS
+
     def has(self, batch: int) -> bool:
-        return all(map(_ends_as_png, self._paths(batch)))
+        return all(map(_ends_as_png, self._paths(self.layout.indices(batch))))
 
     def read(self, batch: int) -> Tensor:
-        return torch.stack([*map(read_image, self._paths(batch))])
+        return self.read_images(self.layout.indices(batch))
+
+    def read_images(self, indices: Sequence[int]) -> Tensor:
+        """Read the images at some indices of the requests: uint8 (B, C, H, W)."""
+        return torch.stack([*map(read_image, self._paths(indices))])
 
     def write(self, batch: int, images: Tensor) -> None:
-        for path, image in zip(self._paths(batch), images, strict=True):
+        for path, image in zip(self._paths(self.layout.indices(batch)), images, strict=True):
             path.parent.mkdir(exist_ok=True)
             with atomic_write(path, flushed=False) as file:
                 to_pil(image).save(file, "PNG")
 
-    def _paths(self, batch: int) -> list[Path]:
-        return [self.layout.out / self.layout.png(request) for request in self.layout.batch_requests(batch)]
+    def _paths(self, indices: Sequence[int]) -> list[Path]:
+        return [self.layout.out / self.layout.png(self.layout.requests[index]) for index in indices]
 
 
 class BatchStore(BatchFormat):
@@ -190,6 +200,7 @@ class ParquetShards(Format):
     """
 
     needs_classes = True
+    max_channels = PIL_CHANNELS
 
     def __init__(self, layout: FileLayout) -> None:
         super().__init__(layout)
@@ -249,11 +260,10 @@ class ParquetShards(Format):
 class NpzFile(Format):
     """`samples.npz`: arrays images (uint8 N, H, W, C), labels, seeds (int64 N) and class_names, uncompressed.
 
-    Without classes there are neither labels nor class_names. The evaluator of guided-diffusion expects images named
+    C is any number of channels. Where images have no class there are neither labels nor class_names; if their rows have
+    names, such as "cat to dog", the array `rows` has them. The evaluator of guided-diffusion expects images named
     `arr_0`: `np.savez(path, np.load("samples.npz")["images"])`.
     """
-
-    needs_classes = True
 
     def __init__(self, layout: FileLayout) -> None:
         super().__init__(layout)
@@ -263,7 +273,11 @@ class NpzFile(Format):
         return self.path.exists()
 
     def read(self, batch: int) -> Tensor:
-        return torch.stack([to_tensor(self._pictures.open(i)) for i in self.layout.indices(batch)])
+        return self.read_images(self.layout.indices(batch))
+
+    def read_images(self, indices: Sequence[int]) -> Tensor:
+        """Read the images at some indices of the requests: uint8 (B, C, H, W)."""
+        return torch.stack([to_tensor(self._pictures.open(index)) for index in indices])
 
     @cached_property
     def _pictures(self) -> Pictures:
@@ -275,21 +289,40 @@ class NpzFile(Format):
         requests = self.layout.requests
         channels, height, width = read(0).shape[1:]
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(requests), height, width, channels)}
-        others = {
-            "labels": np.array([request.label for request in requests], np.int64),
-            "seeds": np.array([request.seed for request in requests], np.int64),
-            "class_names": np.array(self.layout.class_names, np.str_),
-        }
-        if not self.layout.class_names:
-            del others["labels"], others["class_names"]
         with atomic_write(self.path) as file, zipfile.ZipFile(file, "w") as archive:
             with archive.open("images.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array_header_1_0(member, header)
                 for batch in range(self.layout.batches):
                     member.write(read(batch).permute(0, 2, 3, 1).contiguous().numpy().data)
-            for name, array in others.items():
+            for name, array in self._other_arrays().items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
+
+    def _other_arrays(self) -> dict[str, np.ndarray]:
+        """Return what each image shows, and its seed."""
+        requests = self.layout.requests
+        labels = np.array([request.label for request in requests], np.int64)
+        seeds = np.array([request.seed for request in requests], np.int64)
+        if labels.min() < 0:
+            rows = [request.row for request in requests]
+            named = {"rows": np.array(rows, np.str_)} if set(rows) != {NO_CLASS} else {}
+            return {**named, "seeds": seeds}
+        return {"labels": labels, "seeds": seeds, "class_names": np.array(self.layout.class_names, np.str_)}
+
+
+def check_formats(formats: Sequence[str], channels: int) -> None:
+    """Check that formats can store images with this number of channels.
+
+    Raises:
+        ValueError: if one cannot; names those that can.
+    """
+    able = [name for name, kind in FORMATS.items() if kind.max_channels is None or channels <= kind.max_channels]
+    for name in formats:
+        if name not in able:
+            raise ValueError(
+                f"format: {name} stores at most {FORMATS[name].max_channels} channels, and the images have {channels}; "
+                f"use --format {' or '.join(able)}"
+            )
 
 
 def folder_names(rows: Sequence[str]) -> dict[str, str]:

@@ -32,7 +32,7 @@ from ddpm.atomic import atomic_write, json_digest, read_json, write_json
 from ddpm.data.labels import check_distinct
 from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.io.image_formats import FORMATS, BatchFormat, BatchStore, FileLayout, Format, ReadBatch, Request
-from ddpm.io.pictures import labeled_grid, plain_grid
+from ddpm.io.pictures import count_tiles, labeled_grid, plain_grid
 from ddpm.io.provenance import describe_changes
 from ddpm.processes import (
     InUse,
@@ -208,11 +208,12 @@ def _draw(
 def _grid(layout: FileLayout, read: ReadBatch) -> Image.Image:
     """Draw the first images of the first rows; of a model without classes, images without names."""
     rows = list(layout.folders)[:GRID_ROWS]
-    height, width = read(0).shape[2:]
+    channels, height, width = read(0).shape[1:]
+    most = GRID_PIXELS // (height * width * count_tiles(channels))
     if not layout.class_names and rows == [NO_CLASS]:
-        count = max(1, min(len(layout.requests), GRID_COLUMNS * GRID_ROWS, GRID_PIXELS // (height * width)))
+        count = max(1, min(len(layout.requests), GRID_COLUMNS * GRID_ROWS, most))
         return plain_grid(torch.cat([read(batch) for batch in range(-(-count // layout.batch_size))])[:count].unbind())
-    columns = max(1, min(GRID_COLUMNS, GRID_PIXELS // (len(rows) * height * width)))
+    columns = max(1, min(GRID_COLUMNS, most // len(rows)))
     shown: dict[str, list[int]] = {row: [] for row in rows}
     for index, request in enumerate(layout.requests):
         if request.row in shown and len(shown[request.row]) < columns:

@@ -13,7 +13,7 @@ from ddpm.config.commands import SampleCommand
 from ddpm.config.sections import SampleConfig
 from ddpm.diffusion.class_labels import NO_CLASS, Label, label_ids
 from ddpm.diffusion.sampling import BetweenSeeds, Seed, plan_seeds
-from ddpm.io.image_formats import FORMATS, Request
+from ddpm.io.image_formats import FORMATS, Request, check_formats
 from ddpm.io.image_writer import write_samples
 from ddpm.io.pipelines import load_guide, load_pipeline, locate, process_digest
 from ddpm.io.provenance import weights_digest
@@ -139,7 +139,8 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
         settings: sampling options, and the number of images per class.
 
     Raises:
-        ValueError: for a model that cannot be loaded, an unknown class, or a setting that the model does not support.
+        ValueError: for a model that cannot be loaded, an unknown class, a setting that the model does not support, or
+            a format that cannot store its images.
     """
     make_plan = plan_classes
     if command.blend:
@@ -161,6 +162,7 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
 
     def prepare() -> tuple[SamplePlan, dict[str, Any], list[str], Callable[[list[int]], Tensor]]:
         pipeline = load_pipeline(directory).to(processes.device)
+        check_formats(formats, pipeline.unet.config.in_channels)
         guide, guide_digest = load_guide(guide_directory, processes.device)
         plan = make_plan(_select_classes(pipeline, command.classes, settings))
         record = {

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddpm.atomic import atomic_write
 from ddpm.diffusion.sampling import to_uint8
-from ddpm.io.pictures import to_pil
+from ddpm.io.pictures import to_picture
 from ddpm.processes import on_main
 from ddpm.training.tracking import Trackers
 
@@ -58,7 +58,7 @@ class DataPicture:
             names = [self._class_names[label] if self._class_names else "" for label in labels.tolist()]
             self.file.parent.mkdir(exist_ok=True)
             with atomic_write(self.file) as stream:
-                captioned_grid([to_pil(image) for image in to_uint8(images)], names).save(stream, format="PNG")
+                captioned_grid([to_picture(image) for image in to_uint8(images)], names).save(stream, format="PNG")
             trackers.image(self.file, step, "data")
 
         on_main(self._accelerator, write)

@@ -10,6 +10,7 @@ from ddpm.config.ineffective_options import ineffective_options
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
 from ddpm.data.overview import describe_data
+from ddpm.io.pictures import describe_picture
 from ddpm.processes import describe_devices, first_on_main, on_main
 from ddpm.training.build import (
     adopt_pretrained,
@@ -59,7 +60,6 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
     if known is not None:
         on_main(accelerator, lambda: known.check(adopted, allowed))
     data = first_on_main(accelerator, lambda: load_images(adopted, known))
-    accelerator.print(describe_data(data))
     on_main(accelerator, lambda: check_classes(adopted, data))
     if known is not None:       # options that were derived from other images would not fit these
         on_main(accelerator, lambda: known.check_data(adopted, data, allowed))
@@ -74,6 +74,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
     derivation = describe_derivation(adopted, config)
     doubts = [*ignored_options(given, adopted), *ineffective_options(config, data.in_memory)]
     doubts += coarsest_stage_warning(adopted, data)
+    accelerator.print(describe_data(data))
     if dry_run:
         tell_decisions(derivation, doubts, accelerator)
         describe_run(config, data, known, allowed, run_dir, accelerator)
@@ -92,6 +93,8 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
         devices = describe_devices(accelerator)
         size = f"{facts['parameters']:,} parameters{describe_architecture(config, unet)}"
         accelerator.print(f"run directory {run_dir}: {data.summary()}; {size}; {devices}")
+        if (shown := describe_picture(data.channels)) is not None:
+            accelerator.print(shown)
         if data.num_classes == 0:
             accelerator.print(describe_unconditional(unet))
         for line in describe_samples(config, data):

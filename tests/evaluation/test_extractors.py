@@ -360,3 +360,39 @@ def test_dinov2_of_transformers(data: ImageData, tmp_path: Path) -> None:
     features, _ = extractor.extract(images)
     assert features.shape == (3, 32) and features.isfinite().all()
     torch.testing.assert_close(extractor.extract(images[1:2])[0], features[1:2], rtol=1e-4, atol=1e-5)  # float32 sums
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5, 8])
+@pytest.mark.parametrize("name", ["inception", "dinov2", "dinov2:facebook/dinov2-large"])
+def test_networks_for_photographs_refuse_other_channels(name: str, channels: int, tmp_path: Path, refused) -> None:
+    """Before any weights are downloaded."""
+    other = ImageData(images_of(4, channels, 8), torch.tensor([0, 0, 1, 1]), ("a", "b"), fingerprint="f")
+    with refused("extractor", name.partition(":")[0], str(channels), "classifier"):
+        build_extractor(name, other, CPU, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 8])
+def test_the_reference_classifier_takes_any_channels(channels: int, tmp_path: Path) -> None:
+    """The classes differ in the last channel only."""
+    pixels, labels = images_of(80, channels, 8), torch.arange(80) % 2
+    pixels[:, -1] = pixels[:, -1] // 2 + 127 * labels[:, None, None].to(torch.uint8)
+    data = ImageData(pixels, labels, ("a", "b"), fingerprint=f"channels {channels}")
+    classifier = build_extractor("classifier", data, CPU, tmp_path)
+    assert classifier.channels == channels and classifier.accuracy.value == 1
+    again = build_extractor(str(next((tmp_path / "classifiers").glob("*/"))), data, CPU, tmp_path)
+    for found, expected in zip(again.extract(pixels), classifier.extract(pixels), strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(("channels", "able"), [(1, "inception or dinov2"), (3, "inception or dinov2"), (5, "package")])
+def test_remedies_of_images_without_classes_fit_their_channels(
+    channels: int, able: str, tmp_path: Path, refused
+) -> None:
+    data = ImageData(images_of(4, channels), torch.zeros(4, dtype=torch.int64), (), fingerprint="f")
+    with refused("extractor: classifier", able):
+        build_extractor("classifier", data, CPU, tmp_path)
+    if channels == 5:
+        with pytest.raises(ValueError, match=r"package.module:Name$") as error:
+            build_extractor("inception", data, CPU, tmp_path)
+        assert "use classifier" not in str(error.value)

@@ -171,3 +171,13 @@ def test_a_license_that_is_no_identifier(run: Path) -> None:
 def test_names_that_cannot_be(name: str, expected: str, run: Path) -> None:
     with pytest.raises(ValueError, match=expected):
         push(run, name)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 8])
+def test_a_card_says_how_channels_are_shown_and_how_to_get_them(run: Path, channels: int) -> None:
+    file = run / "pipeline" / "unet" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"in_channels": channels, "out_channels": channels}))
+    text = write_card(run / "pipeline", run).read_text()
+    assert ("tiles" in text) == (channels not in (1, 3))
+    call = next(line for line in text.splitlines() if line.startswith("image = pipeline("))
+    assert ('output_type="np"' in call) == (channels > 4) == (f"{channels} channels, more than" in text)

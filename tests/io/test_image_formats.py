@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import torch
 from PIL import Image
 from toy_images import (
     BATCH,
+    CHANNELS,
     CLASSES,
     COUNT,
     FOLDERS,
@@ -25,10 +28,11 @@ from toy_images import (
 )
 
 from ddpm.data import load_data
+from ddpm.evaluation.image_sets import read_images
 from ddpm.io import image_formats as kinds
 from ddpm.io import image_writer as files
-from ddpm.io.image_formats import FORMATS, Request, folder_names
-from ddpm.io.pictures import labeled_grid, to_pil
+from ddpm.io.image_formats import FORMATS, FileLayout, NpzFile, PngFolders, Request, check_formats, folder_names
+from ddpm.io.pictures import labeled_grid
 
 pytestmark = pytest.mark.usefixtures("small_shards")
 
@@ -152,6 +156,35 @@ def test_a_png_that_is_cut_off_is_drawn_again(size: int, tmp_path: Path, whole: 
     same(tmp_path, whole["png",])
 
 
+# ------------------------------------------------------------------------------------------------------------- channels
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_images_of_any_channels_are_read_as_they_were_drawn(
+    name: str, channels: int, tmp_path: Path, refused: Callable[..., AbstractContextManager[None]]
+) -> None:
+    most = FORMATS[name].max_channels
+    if most is not None and channels > most:
+        with refused("format", name, f"{channels}", "--format npz"):
+            check_formats(["npz", name], channels)
+        return
+    check_formats([name], channels)
+    write(tmp_path, (name,), Toy((channels, 8, 8)))
+    found = read_images(tmp_path, 8, channels, CLASSES)
+    drawn = {pixels(index, (channels, 8, 8)).tobytes(): request.label for index, request in enumerate(asked())}
+    for image, label in zip(found.read(range(COUNT)), found.labels, strict=True):
+        assert drawn.pop(image.numpy().tobytes()) == label
+    assert not drawn
+
+
+@pytest.mark.parametrize("kind", [PngFolders, NpzFile])
+def test_single_images_are_read_again(kind: type[PngFolders] | type[NpzFile], tmp_path: Path) -> None:
+    write(tmp_path, ("png", "npz"), Toy())
+    stored = kind(FileLayout(tmp_path, asked(), BATCH, CLASSES))
+    assert np.array_equal(stored.read_images([7, 0, 21]), np.stack([pixels(i) for i in (7, 0, 21)]))
+
+
 # ---------------------------------------------------------------------------------------------------------------- names
 
 
@@ -181,12 +214,6 @@ def test_rows_with_any_name_stay_inside(tmp_path: Path) -> None:
 def test_the_grid_shows_any_name() -> None:
     images = [[torch.zeros(3, 8, 8, dtype=torch.uint8)]] * 4
     assert labeled_grid(images, ["", "two\nlines", "猫", "x" * 1000]).width < 2000
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_to_pil(channels: int) -> None:
-    image = torch.from_numpy(pixels(0, (channels, 5, 7)))
-    assert np.array_equal(np.asarray(to_pil(image)).reshape(5, 7, channels), image.permute(1, 2, 0))
 
 
 def test_places_are_split_without_gaps() -> None:

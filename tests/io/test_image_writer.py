@@ -4,6 +4,7 @@ import os
 import resource
 from pathlib import Path
 
+import numpy as np
 import pytest
 from torch import Tensor
 from toy_images import CLASSES, RECORD, Toy, asked, choices, in_child, refusal, same, tree, write
@@ -106,12 +107,18 @@ def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
 @choices
 def test_images_without_a_class(formats: tuple[str, ...], tmp_path: Path) -> None:
     requests = [Request("cat to dog", f"{i}", -1, i) for i in range(9)]
-    if formats == ("png",):
-        write(tmp_path, formats, Toy(), requests=requests, class_names=())
-        assert len([*(tmp_path / "cat to dog").iterdir()]) == 9
+    out = tmp_path / "out"
+    if "parquet" in formats:
+        said = refusal(out, formats, Toy(), requests=requests)
+        assert "'cat to dog'" in said and "png" in said and "npz" in said and not out.exists()
+        return
+    write(out, formats, Toy(), requests=requests)
+    if "png" in formats:
+        assert len([*(out / "cat to dog").iterdir()]) == 9
     else:
-        said = refusal(tmp_path / "out", formats, Toy(), requests=requests)
-        assert "'cat to dog'" in said and said.endswith("allowed: png") and not (tmp_path / "out").exists()
+        with np.load(out / "samples.npz") as arrays:
+            assert arrays.files == ["images", "rows", "seeds"] and len(arrays["images"]) == 9
+            assert arrays["rows"].tolist() == ["cat to dog"] * 9 and arrays["seeds"].tolist() == list(range(9))
 
 
 def test_parquet_needs_distinct_class_names(tmp_path: Path) -> None:

@@ -184,6 +184,33 @@ def test_unknown_format(model: Path, tmp_path: Path) -> None:
         draw(model, None, QUICK, tmp_path / "out", format="jpg")
 
 
+@pytest.fixture(scope="module")
+def five_channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of images with five channels."""
+    unet = UNet(resolution=8, in_channels=5, out_channels=5, num_classes=2, channels=8, channel_mult=(1, 2),
+                num_res_blocks=1, attention_resolutions=(), head_channels=8)
+    folder = tmp_path_factory.mktemp("five")
+    schedule = NoiseSchedule(SCHEDULES["cosine"](50))
+    ClassConditionalPipeline.from_parts(unet, schedule, "v", ["cat", "dog"]).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("formats", ["png", "parquet", "npz,png"])
+def test_more_channels_than_a_format_has(formats: str, five_channels: Path, tmp_path: Path, refused) -> None:
+    with refused("format", "5", "--format npz"):
+        draw(five_channels, None, QUICK, tmp_path / "out", format=formats)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", [{}, {"blend": 4}, {"walk": 4}, {"swap": True}])
+def test_images_of_five_channels(how: dict, five_channels: Path, tmp_path: Path) -> None:
+    draw(five_channels, None, QUICK, tmp_path, format="npz", **how)
+    with np.load(tmp_path / "samples.npz") as arrays:
+        assert arrays["images"].shape[1:] == (8, 8, 5)
+        assert len(arrays["labels"] if not how else arrays["rows"]) == len(arrays["seeds"]) == len(arrays["images"])
+    assert (tmp_path / "grid.png").is_file()
+
+
 ROOT = Path(__file__).parents[2]
 LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_machines", "1"]
 LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_processes"]

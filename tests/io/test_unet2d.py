@@ -30,6 +30,8 @@ SMALL = {
 }
 HELD = {
     "digits with 8 groups": {"in_channels": 1, "out_channels": 1},
+    "gray and alpha": {"in_channels": 2, "out_channels": 2},
+    "eight channels and their variance": {"in_channels": 8, "out_channels": 16},
     "convolutions": {"resample": "conv"},
     "additive": {"norm": "groupnorm"},
     "additive, convolutions": {"norm": "groupnorm", "resample": "conv"},

@@ -16,6 +16,7 @@ from ddpm.io.image_writer import write_samples
 CLASSES = ("cat", "a dog", "Vögel", "x/../y")
 FOLDERS = ("cat", "a dog", "Vögel", "x_.._y")
 COUNT, BATCH = 22, 4
+CHANNELS = (1, 2, 3, 4, 5, 8)
 SHARD = 3 * BATCH + 1
 RECORD = {"model": "runs/a", "sample": {"steps": 50, "sampler": "ddim"}}
 CHOICES = [*((name,) for name in FORMATS), ("parquet", "npz"), tuple(FORMATS)]

@@ -2,16 +2,22 @@
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
+from torch import Tensor
 
+from ddpm.data.arrays import open_npz
 from ddpm.data.decode import UnreadableImage, unreadable_if_it_fails
+from ddpm.data.records import FilePictures, Pictures
 from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.io.image_formats import folder_names
+from ddpm.io.pictures import count_tiles, describe_picture, to_picture, to_tensor
 from ddpm.lab.comparison.runs import Evaluation, Run
 
 CLASSES, SEEDS = 10, 8      # largest number that is shown
@@ -36,6 +42,25 @@ class Strip(NamedTuple):
     height: int
 
 
+class StoredImage(NamedTuple):
+    """An image that an evaluation has written.
+
+    Attributes:
+        file: that contains it.
+        pictures: the images of this file.
+        row: of the image among them.
+    """
+
+    file: Path
+    pictures: Pictures
+    row: int
+
+    def read(self) -> Tensor:
+        """Return the image, uint8 (C, H, W)."""
+        with _readable(self.file):
+            return to_tensor(self.pictures.open(self.row))
+
+
 class ClassStrips(NamedTuple):
     """The strips of one class.
 
@@ -57,33 +82,60 @@ def find_shared_samples(evaluations: dict[str, Evaluation]) -> tuple[list[ClassS
         evaluations: evaluations by the name of the run.
 
     Returns:
-        At most CLASSES classes with at most SEEDS images each, and a note for each run whose images are missing.
+        At most CLASSES classes with at most SEEDS images each; and notes: the runs whose images are missing, and how
+        images are shown that are neither gray nor RGB.
 
     Raises:
         ValueError: if an image cannot be read.
     """
     folders = {run: evaluation.images for run, evaluation in evaluations.items()}
     notes = [f"{run}: its samples were not kept and are not shown" for run, folder in folders.items() if not folder]
-    present = {run: folder for run, folder in folders.items() if folder}
     names = list(dict.fromkeys(n for e in evaluations.values() for n in e.content.get("class_names") or ()))
+    present = {run: find_written_images([*names, NO_CLASS], folder) for run, folder in folders.items() if folder}
     found: list[ClassStrips] = []
-    for name, folder in folder_names([*names, NO_CLASS]).items():
-        files = find_shared_files([path / folder for path in present.values()])[:SEEDS]
-        if files and len(found) < CLASSES:
-            strips = [_strip(run, [path / folder / file for file in files]) for run, path in present.items()]
-            title = name if name in names else "no class"
-            found.append(ClassStrips(title, [_seed(file) for file in files], strips))
+    for name in [*names, NO_CLASS] if present else ():
+        seeds = sorted(set.intersection(*(set(images[name]) for images in present.values())))[:SEEDS]
+        if seeds and len(found) < CLASSES:
+            strips = [_strip(run, [images[name][seed] for seed in seeds]) for run, images in present.items()]
+            found.append(ClassStrips(name if name in names else "no class", seeds, strips))
     if present and not found:
         notes.append(f"{', '.join(present)}: no samples with equal seeds and classes to show")
+    for images in present.values() if found else ():
+        image = next(image for row in images.values() for image in row.values()).read()
+        if (shown := describe_picture(len(image))) is not None and shown not in notes:
+            notes.append(shown)
     return found, notes
 
 
-def find_shared_files(folders: Sequence[Path]) -> list[str]:
-    """Return the names of the PNGs that all folders contain, in the order of their seeds."""
-    if not folders:
-        return []
-    names = [{path.name for path in folder.glob("seed*.png")} for folder in folders]
-    return sorted(filter(re.compile(r"seed\d+\.png").fullmatch, set.intersection(*names)), key=_seed)
+def find_written_images(names: Sequence[str], folder: Path) -> dict[str, dict[int, StoredImage]]:
+    """Find the images that an evaluation has written: class -> seed -> image.
+
+    Args:
+        names: of classes.
+        folder: of PNGs in one folder per class, or with a samples.npz.
+    """
+    archive = folder / "samples.npz"
+    if archive.is_file():
+        found: dict[str, dict[int, StoredImage]] = {name: {} for name in names}
+        pictures, labels, classes = open_npz(archive)       # names a damaged file
+        with np.load(archive) as arrays:
+            seeds = arrays["seeds"].tolist()
+            rows = arrays["rows"].tolist() if "rows" in arrays else [NO_CLASS] * len(seeds)
+        if labels and classes:
+            rows = [classes[label] for label in labels]
+        for index, (row, seed) in enumerate(zip(rows, seeds, strict=True)):
+            if row in found:
+                found[row][seed] = StoredImage(archive, pictures, index)
+        return found
+    files = {name: sorted((folder / own).glob("seed*.png")) for name, own in folder_names(names).items()}
+    return {
+        name: {
+            int(match[1]): StoredImage(path, FilePictures((str(path),)), 0)
+            for path in paths
+            if (match := re.fullmatch(r"seed(\d+)\.png", path.name))
+        }
+        for name, paths in files.items()
+    }
 
 
 def read_training_grids(runs: Sequence[Run]) -> list[tuple[str, int, str]]:
@@ -93,7 +145,7 @@ def read_training_grids(runs: Sequence[Run]) -> list[tuple[str, int, str]]:
         steps = [path.stem.removeprefix("step_") for path in (run.path / "samples").glob("step_*.png")]
         newest = max(filter(str.isdecimal, steps), default=None)
         if newest is not None:
-            grid = _open(run.path / "samples" / f"step_{newest}.png", MAX_GRID_PIXELS, None)
+            grid = _open_grid(run.path / "samples" / f"step_{newest}.png")
             found.append((run.name, int(newest), as_uri(grid)))
     return found
 
@@ -105,12 +157,8 @@ def as_uri(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _seed(file: str) -> int:
-    return int(file.removeprefix("seed").removesuffix(".png"))
-
-
-def _strip(run: str, files: Sequence[Path]) -> Strip:
-    images = [_open(file, MAX_PIXELS, MAX_PIXELS) for file in files]
+def _strip(run: str, stored: Sequence[StoredImage]) -> Strip:
+    images = [_show(image) for image in stored]
     width, height = images[0].size
     gap = max(1, width // 24)
     sheet = Image.new("RGBA", (len(images) * (width + gap) - gap, height))      # transparent between the images
@@ -120,11 +168,26 @@ def _strip(run: str, files: Sequence[Path]) -> Strip:
     return Strip(run, as_uri(sheet), sheet.width * factor, sheet.height * factor)
 
 
-def _open(file: Path, width: int, height: int | None) -> Image.Image:
-    """Open an image, and reduce it if it is wider or higher than allowed; None allows any height."""
+def _show(stored: StoredImage) -> Image.Image:
+    """Return an image as a picture, reduced if it is large."""
+    image = stored.read()
+    picture = to_picture(image)
+    picture.thumbnail((MAX_PIXELS * count_tiles(len(image)), MAX_PIXELS))
+    return picture.convert("RGB")
+
+
+def _open_grid(file: Path) -> Image.Image:
+    """Open a sample grid, and reduce it if it is wide."""
+    with _readable(file), Image.open(file) as image:
+        image.thumbnail((MAX_GRID_PIXELS, image.height))
+        return image.convert("RGB")
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Name the file in the error of a damaged image."""
     try:
-        with unreadable_if_it_fails(), Image.open(file) as image:
-            image.thumbnail((width, height or image.height))
-            return image.convert("RGB")
+        with unreadable_if_it_fails():
+            yield
     except UnreadableImage as problem:
         raise ValueError(f"{file}: is not an image ({problem}); delete it, or run scripts/evaluate.py again") from None
