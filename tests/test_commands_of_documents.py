@@ -40,6 +40,7 @@ SHORTER = {
 }
 SLOW_SCRIPTS = ("ablate", "evaluate", "probe")
 SLOW_WORDS = ("configs/cifar10.yaml", "configs/own_128.yaml", "128")      # large networks or images
+CIFAR10 = "uoft-cs/cifar10"                      # a path as well as a name on the hub; here there is a folder
 # Commands that are only parsed, by a word of theirs, and why.
 ONLY_PARSED = {
     "64x64_diffusion.pt": "a file of 1.2 GB on another server; tests/io/test_adm.py converts a small one",
@@ -58,14 +59,20 @@ def parameters() -> list:
     return [*found.values()]
 
 
-def draw_images(folder: Path, names: list[str], size: int = 24, count: int = 4) -> None:
+def draw_images(folder: Path, names: list[str], size: int = 32, count: int = 4) -> None:
     """Draw images of noise around a gray level of their class."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng([*folder.name.encode()])      # other images in test than in train
     for level, name in enumerate(names):
         (folder / name).mkdir(parents=True)
         for i in range(count):
             pixels = generator.integers(20 * level, 20 * level + 60, (size, size, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{i}.png")
+
+
+def draw_splits(folder: Path, names: list[str]) -> None:
+    """Draw images of a source with the splits train and test."""
+    for split in ("train", "test"):
+        draw_images(folder / split, names)
 
 
 def call(script: str, words: list[str]) -> None:
@@ -85,6 +92,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [checkpoint] = Path("digits/checkpoints").glob("step_*2")
         shutil.copytree(checkpoint, checkpoint.with_name("step_00000400"))      # to guide with
         call("train", [*TINY, "--run-dir", "mine", "--data.source", "images", "--data.resolution", "8"])
+        draw_splits(folder / CIFAR10, [f"class{i}" for i in range(10)])
+        call("train", [*TINY, "--run-dir", "cifar10", "--data.source", CIFAR10, "--data.resolution", "8"])
     unet = UNet(64, channels=8, channel_mult=(1, 1), num_classes=2, attention_resolutions=(), head_channels=8)
     schedule = NoiseSchedule(SCHEDULES["cosine"](1000))
     ClassConditionalPipeline.from_parts(unet, schedule, "v", ["a", "b"]).save_pretrained(folder / "adm64")
@@ -114,7 +123,7 @@ def prepare(script: str, words: tuple[str, ...], models: Path) -> None:
             shutil.copytree(models / "mine", run[0])
             shutil.copytree(models / "images", "images", dirs_exist_ok=True)
         elif run and word != _value(words, "--run-dir") and not Path(run[0]).exists():
-            shutil.copytree(models / "digits", run[0])
+            shutil.copytree(models / ("cifar10" if "cifar10" in word else "digits"), run[0])
         elif word.startswith("new/"):
             shutil.copytree(models / "images", path)
         elif path.suffix in (".parquet", ".npz"):
@@ -124,13 +133,11 @@ def prepare(script: str, words: tuple[str, ...], models: Path) -> None:
         elif word == "models/mine" and "--out" not in words[: words.index(word) + 1]:
             call("convert", [str(models / "unet2d"), "--schedule", "linear", "--prediction", "eps", "--out", word])
         elif "split" in path.parts:
-            for split in ("train", "test"):
-                draw_images(path / split, ["cat", "dog", "elk"])
+            draw_splits(path, ["cat", "dog", "elk"])
         elif word.startswith("path/to"):
             draw_images(path, ["cat", "dog", "elk"])
     if any("cifar10" in word for word in words):
-        for split in ("train", "test"):
-            draw_images(Path("uoft-cs/cifar10") / split, [f"class{i}" for i in range(10)], 32)
+        shutil.copytree(models / CIFAR10, CIFAR10)
 
 
 def _value(words: tuple[str, ...], option: str) -> str | None:

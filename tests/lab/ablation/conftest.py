@@ -30,8 +30,8 @@ def study_of(**changes: Any) -> Study:
         Arm("again", {}, config_of(), seed_shift=100),
         Arm("decayed", {"train.weight_decay": 0.5}, config_of(weight_decay=0.5)),
     )
-    settings: dict[str, Any] = {"arms": arms, "seeds": (0, 1, 2), "metric": "accuracy", "evaluation": {"count": 50, "bootstrap": 20}}
-    settings["base"] = config_of()
+    settings: dict[str, Any] = {"arms": arms, "seeds": (0, 1, 2), "metric": "accuracy", "base": config_of()}
+    settings["evaluation"] = {"count": 50, "bootstrap": 20}
     return Study(**{"question": "Is there anything?", **settings, **changes})
 
 
