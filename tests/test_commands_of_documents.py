@@ -145,8 +145,8 @@ def _value(words: tuple[str, ...], option: str) -> str | None:
 
 
 def _write_images(path: Path) -> None:
-    """Write 60 images of 3 classes as a file of the format of its name."""
-    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    """Write 60 color images of 3 classes as a file of the format of its name."""
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
     labels = np.arange(60) % 3
     if path.suffix == ".npz":
         np.savez(path, images=images, labels=labels)
