@@ -112,8 +112,8 @@ class CommandLine:
             ValueError: for an unknown option, a wrong value, or a missing option or value.
         """
         given, words = self._separate(argv)
-        values: dict[str, Any] = {}
-        for name, text, append in [*self._own_configuration(given), *given]:
+        values = self._own_configuration(given)
+        for name, text, append in given:
             values |= self._read(name, text, append, values)
         if self.positional:
             values[self.positional] = words if accepts_list(self.kinds[self.positional]) else "".join(words)
@@ -153,13 +153,25 @@ class CommandLine:
             given.append((name, text, append))
         return given, words
 
-    def _own_configuration(self, given: Sequence[Given]) -> list[Given]:
-        """Return the option --config with the configuration of the run in --run-dir, unless a file is given."""
+    def _own_configuration(self, given: Sequence[Given]) -> dict[str, Any]:
+        """Return the values of the configuration of the run in --run-dir; none if --config replaces it.
+
+        Raises:
+            ValueError: if the file is damaged.
+        """
         texts = {name: text for name, text, _ in given}
         if "config" not in self.kinds or "config" in texts or "run_dir" not in texts:
-            return []
+            return {}
         file = Path(str(texts["run_dir"])) / "config.yaml"
-        return [("config", str(file), False)] if file.is_file() and file.with_name("run.json").is_file() else []
+        if not (file.is_file() and file.with_name("run.json").is_file()):
+            return {}
+        try:
+            return self._read_file("run_dir", file)
+        except ValueError as problem:
+            raise ValueError(
+                f"{problem}; correct it, or give a file of options that replaces it, with --config FILE; run.json has "
+                "the options of the run"
+            ) from None
 
     def _name(self, option: str) -> tuple[str, bool]:
         """Return the name of an option, and whether it appends to a list; underscores may be dashes and vice versa."""
@@ -224,7 +236,7 @@ class CommandLine:
     def _read_file(self, name: str, file: Path) -> dict[str, Any]:
         """Return the values of a file; ranges are checked after later options have overridden them."""
         with prefixed_errors(name):
-            given = read_options(file, None if name == "config" else name)
+            given = read_options(file, name if name in SECTIONS else None)
             with prefixed_errors(file):
                 known = {key: kind for key, kind in self.kinds.items() if key not in OPTIONS_THAT_TAKE_FILES}
                 found = convert_mapping(given, known)

@@ -1,4 +1,4 @@
-"""Train a class-conditional diffusion model."""
+"""Train a diffusion model of images with or without classes."""
 
 from ddpm.cli.parser import from_command_line
 from ddpm.config.commands import TrainCommand

@@ -29,7 +29,7 @@ OptionalSamplerOptions = dataclasses.make_dataclass(
 
 @dataclass(frozen=True)
 class TrainCommand(CheckedOptions):
-    """Train a diffusion model: class-conditional if the images have classes. It trains on digits without options.
+    """Train a diffusion model of images with or without classes. It trains on digits without options.
 
     Args:
         config: YAML file of options; options after it on the command line override it.
@@ -50,7 +50,7 @@ class TrainCommand(CheckedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_allowed(self.allowed)
+        check_allowed(self.allowed, self.directory)
 
     @property
     def allowed(self) -> list[str]:

@@ -11,20 +11,26 @@ _INSTEAD: dict[tuple[str, ...], str] = {
         "epochs num_epochs n_epochs num_train_epochs max_epochs epoch",
     ("train.steps", "steps"): (
         "max_train_steps num_steps max_steps iterations iters num_iterations train_num_steps max_iter total_steps "
-        "n_iter lr_anneal_steps kimg"
+        "n_iter lr_anneal_steps"
     ),
-    ("train.batch_size", "batch_size"): "bs batch train_batch_size batchsize per_device_train_batch_size b",
+    ("give train.steps instead: kimg x 1000 / train.batch_size",): "kimg total_kimg duration",
+    ("train.batch_size", "batch_size"): "bs batch train_batch_size batchsize b",
+    ("give train.batch_size instead, which counts all devices: images per device x devices x accumulation steps",):
+        "per_device_train_batch_size batch_gpu",
     ("sample.batch_size", "batch_size"): "eval_batch_size sample_batch_size",
     ("train.gradient_accumulation_steps",): (
         "accumulation accum grad_accum gradient_accumulation accumulate_grad_batches gradient_accumulate_every "
-        "accumulation_steps microbatch"
+        "accumulation_steps"
     ),
+    ("give train.gradient_accumulation_steps instead: train.batch_size / (processes x microbatch)",): "microbatch",
     ("train.max_grad_norm",): "clip_norm grad_clip clip_grad gradient_clip_val max_norm clip",
     ("train.lr_schedule",): "decay lr_scheduler scheduler_type lr_decay",
     ("train.warmup_steps",): "warmup lr_warmup_steps num_warmup_steps warmup_iters",
     ("train.weight_decay",): "wd adam_weight_decay",
     ("train.beta2",): "adam_beta2 betas",
-    ("train.ema_half_life",): "ema ema_decay ema_rate use_ema ema_max_decay",
+    ("give train.ema_half_life in images instead: train.batch_size x ln 2 / (1 - decay)",):
+        "ema_decay ema_rate ema_max_decay",
+    ("the weights are always averaged; train.ema_half_life says over how many images",): "ema use_ema",
     ("train.mixed_precision",): "precision amp fp16 bf16 use_fp16 half dtype autocast",
     ("train.seed", "seed"): "random_seed manual_seed rng_seed",
     ("the optimizer is AdamW; its options are train.weight_decay and train.beta2",): "optimizer",
@@ -42,11 +48,15 @@ _INSTEAD: dict[tuple[str, ...], str] = {
     ("data.labels", "data.label_column"): "labels label_file metadata annotations csv",
     ("data.fit", "data.resolution"): "crop center_crop pad resize_mode stretch",
     ("the number of classes comes from the data",): "num_classes n_classes class_cond",
-    ("data.split", "held_out_split"): "val_split validation_split test_split train_split",
-    ("model.channel_mult",): "dim_mults ch_mult channel_multipliers block_out_channels",
+    ("data.split",): "train_split",
+    ("held_out_split", "training has no validation images; give them to scripts/evaluate.py as --held-out-split"):
+        "val_split validation_split test_split",
+    ("model.channel_mult",): "dim_mults ch_mult channel_multipliers",
+    ("give model.channels, the first of them, and model.channel_mult, their ratios to it",): "block_out_channels",
     ("model.num_res_blocks",): "layers_per_block num_blocks res_blocks",
     ("model.attention_resolutions",): "attn_resolutions attention_res attn",
-    ("model.head_channels",): "num_heads heads num_head_channels attention_head_dim",
+    ("model.head_channels",): "num_head_channels attention_head_dim dim_head",
+    ("give model.head_channels instead: channels of a stage / number of heads",): "num_heads heads",
     ("model.norm",): "use_scale_shift_norm resnet_time_scale_shift normalization",
     ("model.condition_at",): "conditioned_depths conditioned_levels",
     (
@@ -79,10 +89,13 @@ _INSTEAD: dict[tuple[str, ...], str] = {
         "results_dir workdir run_path exp_dir name run_name exp_name experiment experiment_name"
     ),
     ("train.checkpoint_every",): (
-        "save_every save_interval checkpointing_steps save_steps save_model_epochs save_and_sample_every "
-        "checkpoint_interval save_freq snap"
+        "save_every save_interval checkpointing_steps save_steps save_and_sample_every "
+        "checkpoint_interval save_freq"
     ),
-    ("train.sample_every",): "sample_interval save_images_epochs validation_steps validation_epochs",
+    ("give train.checkpoint_every in steps: epochs x number of images / train.batch_size",): "save_model_epochs",
+    ("train.sample_every",): "sample_interval validation_steps",
+    ("give train.sample_every in steps: epochs x number of images / train.batch_size",):
+        "save_images_epochs validation_epochs",
     ("evaluation.every",): "eval_every eval_steps eval_interval",
     ("train.log_every",): "log_interval logging_steps print_every log_freq",
     ("train.keep_checkpoints",): "checkpoints_total_limit save_total_limit max_checkpoints",

@@ -147,8 +147,17 @@ def show(value: Any) -> str:
     return shortened.repr(value)
 
 
+def spell_value(value: Any) -> str:
+    """Return the value of an option as it is typed."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(spell_value, value))}]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return ".inf" if value == math.inf else str(value)
+
+
 def is_blank(value: Any) -> bool:
-    """Return whether a value is text without a letter, or a list that holds one."""
+    """Return whether a value is empty text, or only spaces, or a list that holds such a text."""
     return any(isinstance(text, str) and not text.strip() for text in (value if isinstance(value, list) else [value]))
 
 

@@ -9,6 +9,7 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
 from ddpm.atomic import read_json
 from ddpm.io.pictures import describe_picture
+from ddpm.io.provenance import describe_history
 from ddpm.pipeline import PIL_CHANNELS
 
 CARD = "README.md"
@@ -63,6 +64,7 @@ def render_card(
     )
     model = json.loads(_read(folder / "unet" / "config.json", "{}"))
     channels = model.get("in_channels", 3)
+    facts = read_json(run / "run.json") if (run / "run.json").is_file() else {}
     return templates.get_template("card.md.jinja").render(
         name=name,
         title=title,
@@ -73,7 +75,8 @@ def render_card(
         as_array=channels > PIL_CHANNELS,
         class_names=class_names,
         label=repr(class_names[0]) if class_names else None,
-        facts=read_json(run / "run.json") if (run / "run.json").is_file() else {},
+        facts=facts,
+        history=describe_history(facts.get("changes", []), step) or None,
         metrics=_last_metrics(run, step),
         step=step,
         config="\n".join(line for line in _read(run / "config.yaml").splitlines() if not line.startswith("#")),

@@ -8,16 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ddpm.config.changes import ARCHITECTURE
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
 from ddpm.models.embedding import CONDITIONINGS
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
-
-# Options of the section `model` that a trained network determines.
-ARCHITECTURE = (
-    "channels", "channel_mult", "num_res_blocks", "attention_resolutions", "head_channels", "norm", "conditioning",
-    "condition_at", "norm_groups", "resample",
-)
 
 
 def training_options(pipeline: ClassConditionalPipeline) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import platform
 import re
 import subprocess
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 
 from ddpm import __version__
 from ddpm.atomic import digests, sha256
+from ddpm.config.changes import CHANGEABLE, READING
+from ddpm.config.values import spell_value
 
 SHOWN_CHANGES = 5       # maximum number of changes that a message lists
 
@@ -57,6 +60,22 @@ def describe_changes(recorded: Any, present: Any) -> str:
     changes = [f"{key} ({_cut(a)} there, {_cut(b)} now)" for key, (a, b) in pairs.items() if a != b]
     more = f" and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
     return ", ".join(changes[:SHOWN_CHANGES]) + more
+
+
+def describe_history(changes: Sequence[Mapping[str, Any]], step: int | None = None) -> str:
+    """Return the changes of settings that affect the weights of a run, such as `train.batch_size 64 to 32 at step 400`.
+
+    Args:
+        changes: the records in run.json.
+        step: training step of the weights; None for the last.
+    """
+    unimportant = CHANGEABLE | READING | {"model.pretrained"}
+    made = [c for c in changes if c["option"] not in unimportant and (step is None or c["step"] < step)]
+    return ", ".join(f"{c['option']} {_short(c['old'])} to {_short(c['new'])} at step {c['step']}" for c in made)
+
+
+def _short(value: Any) -> str:
+    return f"({value['summary']})" if isinstance(value, dict) else spell_value(value)
 
 
 def _flatten(value: Any, key: str = "") -> dict[str, Any]:

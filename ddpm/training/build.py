@@ -64,12 +64,13 @@ def build_schedule(config: Config) -> NoiseSchedule:
     return NoiseSchedule(with_zero_terminal_snr(betas) if diffusion.zero_terminal_snr else betas)
 
 
-def build_unet(config: Config, data: ImageData) -> UNet:
+def build_unet(config: Config, data: ImageData, checkpoint: Path | None = None) -> UNet:
     """Build the configured model for the data's channels, resolution and classes.
 
     Args:
         config: a configuration that `derive_config` has completed.
         data: the training images.
+        checkpoint: as for `adopt_pretrained`.
 
     Raises:
         ValueError: if the options do not fit together or do not fit the data.
@@ -77,7 +78,8 @@ def build_unet(config: Config, data: ImageData) -> UNet:
     model, augmentation = config.model, build_augmentation(config)
     augment_channels = 0 if augmentation is None else augmentation.channels
     if model.pretrained is not None:
-        return _build_pretrained(model.pretrained, config, data, augment_channels)
+        folder = checkpoint or _locate_pretrained(model.pretrained)
+        return _build_pretrained(folder, model.pretrained, config, data, augment_channels)
     return UNet(
         resolution=data.resolution,
         in_channels=data.channels,
@@ -100,15 +102,20 @@ def build_unet(config: Config, data: ImageData) -> UNet:
     )
 
 
-def adopt_pretrained(config: Config) -> Config:
+def adopt_pretrained(config: Config, checkpoint: Path | None = None) -> Config:
     """Return the configuration with the architecture of `model.pretrained`, if there is one, in the section `model`.
+
+    Args:
+        config: the configuration.
+        checkpoint: checkpoint of the run that continues, if it has one. It has the architecture of the pretrained
+            model, which is not needed then.
 
     Raises:
         ValueError: if the pretrained model does not exist or is damaged.
     """
     if config.model.pretrained is None:
         return config
-    return config.with_options(architecture_options(_locate_pretrained(config.model.pretrained)))
+    return config.with_options(architecture_options(checkpoint or _locate_pretrained(config.model.pretrained)))
 
 
 def ignored_options(given: Config, adopted: Config) -> list[str]:
@@ -134,8 +141,8 @@ def _locate_pretrained(path: str) -> Path:
     """
     if not Path(path).exists():
         raise ValueError(
-            f"model.pretrained: {path} does not exist; give a run, a checkpoint or a pipeline, which the run also "
-            f"needs when it is resumed{did_you_mean_path(Path(path))}"
+            f"model.pretrained: {path} does not exist; give a run, a checkpoint or a pipeline"
+            f"{did_you_mean_path(Path(path))}"
         )
     try:
         return locate(Path(path))
@@ -143,14 +150,20 @@ def _locate_pretrained(path: str) -> Path:
         raise ValueError(f"model.pretrained: {problem}") from None
 
 
-def _build_pretrained(path: str, config: Config, data: ImageData, augment_channels: int) -> UNet:
+def _build_pretrained(folder: Path, path: str, config: Config, data: ImageData, augment_channels: int) -> UNet:
     """Load the pretrained model and adapt it to the data's classes.
+
+    Args:
+        folder: its pipeline directory.
+        path: what the user calls it.
+        config: as for `build_unet`.
+        data: the training images.
+        augment_channels: channels of the labels of augmentation.
 
     Raises:
         ValueError: if it does not exist, is damaged, or was trained on other images or with other options; names the
             options that it needs.
     """
-    folder = _locate_pretrained(path)
     try:
         pipeline = load_pipeline(folder)
         needed = training_options(pipeline)

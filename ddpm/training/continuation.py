@@ -1,16 +1,28 @@
 """Continuing a run: what may change, from which step, and what is recorded about it."""
 
-import json
 import shlex
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from ddpm.atomic import newest_intact, read_json
-from ddpm.config.changes import READING, all_differences, another_run, differences, fill_nulls, reason_against
+from ddpm.config.changes import (
+    CHANGEABLE,
+    OTHER_IMAGES,
+    READING,
+    all_differences,
+    another_length,
+    another_run,
+    another_shape,
+    describe_nulls,
+    differences,
+    fill_nulls,
+    reason_against,
+)
 from ddpm.config.sections import Config, flatten
+from ddpm.config.values import spell_value
 from ddpm.config.yaml_files import prefixed_errors, read_config
 from ddpm.data import ImageData
 from ddpm.data.overview import data_facts
@@ -19,7 +31,8 @@ from ddpm.training.derived_options import derive_config
 from ddpm.training.optim import learning_rate
 from ddpm.training.timeline import Timeline
 
-DATA = "data.source"        # allows other images
+# Options of the section `train` that hold for a whole process, and not from a step on.
+OF_A_PROCESS = ("train.mixed_precision",)
 
 
 @dataclass(frozen=True)
@@ -66,10 +79,18 @@ class KnownRun:
         """
         return fill_nulls(config, self.config)
 
-    def newest_step(self) -> int:
-        """Return the step of the newest intact checkpoint, or 0; changes nothing on disk."""
+    def describe_nulls(self, config: Config) -> str:
+        """Return one line on the options that `complete` replaces; empty if there are none."""
+        return describe_nulls(config, self.config)
+
+    def newest_checkpoint(self) -> Path | None:
+        """Return the newest intact checkpoint; None if there is none. Changes nothing on disk."""
         newest, _ = newest_intact(self.path / "checkpoints")
-        return step_of(newest)
+        return newest
+
+    def newest_step(self) -> int:
+        """Return the step of the newest intact checkpoint, or 0."""
+        return step_of(self.newest_checkpoint())
 
     def check(self, config: Config, allowed: Collection[str] = ()) -> None:
         """Check that the run may continue with other options.
@@ -82,19 +103,21 @@ class KnownRun:
             ValueError: if another option differs; names it, both values and the remedies.
         """
         free = {"train.steps", *READING}
+        pretrained = self.config.model.pretrained
+        if pretrained is not None and not Path(pretrained).exists():      # it has moved, and a checkpoint replaces it
+            free.add("model.pretrained")
         changed = {key: pair for key, pair in differences(self.config, config).items() if key not in free}
         reasons = {key: reason_against(key, *pair) for key, pair in changed.items()}
         refused = [key for key in changed if reasons[key] or key not in allowed]
         if not refused:
             return
-        listed = ", ".join(f"{key} ({changed[key][0]} there, {changed[key][1]} now)" for key in refused)
-        held = f"{self.path}: holds a run with other settings: {listed}"
-        why = [f"{key} cannot change, because {reasons[key]}" for key in refused if reasons[key]]
-        if why:
-            raise ValueError(f"{held}; {'; '.join(why)}; {another_run()}")
+        held = f"{self.path}: holds a run with other settings: {_list({key: changed[key] for key in refused})}"
+        if lost := [key for key in refused if reasons[key]]:
+            why = "; ".join(f"{key} cannot change, because {reasons[key]}" for key in lost)
+            raise ValueError(f"{held}; {why}; {another_run(lost, self.path, self.config)}")
         raise ValueError(
             f"{held}; to change them in this run from here on, add --allow-change {','.join(refused)}; otherwise "
-            f"leave the options out, or {another_run()}"
+            f"leave the options out, or {another_run(refused, self.path, self.config)}"
         )
 
     def check_data(self, config: Config, data: ImageData, allowed: Collection[str] = ()) -> bool:
@@ -114,20 +137,29 @@ class KnownRun:
         known = self.facts["data"]
         if known.get("fingerprint") == data.fingerprint:
             return True
-        now = data_facts(data)
+        summaries = known.get("summary"), data.summary()
         there, here = (list(names) for names in (self.facts.get("class_names", data.class_names), data.class_names))
-        options = [key for key in differences(self.config, config) if key in READING]
-        about = f"{self.path} holds a run on other data ({known.get('summary')} there, {now['summary']} now"
-        about = f"{', '.join(options) or DATA}: {about}{_describe_classes(there, here)})"
-        if there != here or known.get("shape", now["shape"]) != now["shape"]:
+        options = {key: pair for key, pair in differences(self.config, config).items() if key in READING}
+        differing = [_list(options)] if options else []
+        differing += ["{} there, {} now".format(*summaries)] if summaries[0] != summaries[1] else []
+        differing += _describe_classes(there, here)
+        if not {*options} - {OTHER_IMAGES} and summaries[0] == summaries[1] and there == here:
+            differing.append("the files or their labels have other content")
+        about = f"{', '.join(options) or OTHER_IMAGES}: {self.path} holds a run on other data: {'; '.join(differing)}"
+        read_otherwise = [key for key in options if key != OTHER_IMAGES]
+        own = f"leave {' and '.join(read_otherwise)} out" if read_otherwise else ""
+        own = own or "give the run's own images with --data.source"
+        shape = list(data.pixels.shape[1:])
+        if known.get("shape", shape) != shape:
             raise ValueError(
-                f"{about}, which its model does not fit; give the run's own images with --data.source, or "
-                f"{another_run()}"
+                f"{about}, which its model does not fit; {own}, or {another_shape(self.path, self.config)}"
             )
-        if DATA not in allowed:
+        if there != here:
+            raise ValueError(f"{about}; {own}, or {another_run(options, self.path)}")
+        if OTHER_IMAGES not in allowed:
             raise ValueError(
-                f"{about}, whose content is not the same; give the run's own images with --data.source, continue with "
-                f"these on purpose with --allow-change {DATA}, or {another_run()}"
+                f"{about}; {own}, continue with these images on purpose with --allow-change {OTHER_IMAGES}, or "
+                f"{another_run(options, self.path)}"
             )
         return False
 
@@ -147,31 +179,58 @@ class KnownRun:
         """
         if (derived := derive_config(self.config, data)) != self.config:        # runs of older versions stored null
             return replace(self, config=derived).plan(config, data, allowed, done)
+        # Again, because the run may have changed before this process held its directory.
         self.check(config, allowed)
         same_data = self.check_data(config, data, allowed)
         changed = all_differences(self.config, config)
         if not changed and same_data:
-            return replace(self, facts={**self.facts, "config": options_of(config)}), []
+            return replace(self, config=config, facts={**self.facts, "config": options_of(config)}), []
         before = self.facts.get("changes", [])
         # A change that was recorded later is kept: it is reached again after a damaged checkpoint.
         step = max([done(), *(change["step"] for change in before)])
         if config.train.steps < step and "train.steps" in changed:
             raise ValueError(
                 f"train.steps: {config.train.steps} is less than the {step} steps that {self.path} has made; give "
-                f"{step} or more, or {another_run()}"
+                f"{step} or more, or {another_length(self.path, config.train.steps)}"
             )
         now = datetime.now(UTC).isoformat(timespec="seconds")
         made_with = {"time": now, "versions": versions(), "git_commit": git_commit()}
-        records = [(key, old, new) for key, (old, new) in changed.items()]
+        records = [(key, old, new, key in allowed) for key, (old, new) in changed.items()]
         if not same_data:
-            records.append(("data", self.facts["data"], data_facts(data)))
+            records.append(("data", self.facts["data"], data_facts(data), True))
         changes = [
-            {"step": step, "option": key, "old": old, "new": new, "allow_change": key in allowed} | made_with
-            for key, old, new in records
+            {"step": step, "option": key, "old": old, "new": new, "allow_change": by_name} | made_with
+            for key, old, new, by_name in records
         ]
         facts = {**self.facts, "config": options_of(config), "changes": before + changes, "data": data_facts(data)}
         after = replace(self, config=config, facts=facts)
-        return after, [*_describe(changed, same_data, step), *_describe_curve(self.timeline, after.timeline, step)]
+        return after, [*_describe(changed, same_data, step), *_describe_rate(self.timeline, after.timeline, step)]
+
+    def warn_of_changes_ahead(self, done: Callable[[], int]) -> list[str]:
+        """Return a warning for each change that was made at a later step, but is in effect already.
+
+        After a damaged checkpoint, the steps before a change are made again. The options of the section `train` have
+        their old values in these steps, as `Timeline` says; the others have their new ones.
+
+        Args:
+            done: returns the number of steps that the run has made.
+        """
+        changes = [c for c in self.facts.get("changes", []) if not _follows_the_steps(c["option"])]
+        if not changes:
+            return []
+        step = done()
+        return [
+            f"{change['option']}: was changed at step {change['step']}, but training goes on from step {step}, where "
+            "it has its new value already"
+            for change in changes
+            if change["step"] > step
+        ]
+
+
+def _follows_the_steps(option: str) -> bool:
+    """Return whether it does not matter, or is known for each step, what an option was before a change."""
+    free = CHANGEABLE | READING | {"model.pretrained"}
+    return option in free or (option.startswith("train.") and option not in OF_A_PROCESS)
 
 
 def step_of(checkpoint: Path | None) -> int:
@@ -186,36 +245,43 @@ def options_of(config: Config) -> dict[str, Any]:
 
 def continue_command(path: Path) -> str:
     """Return the command that continues the run in a directory, from the present working directory."""
-    return f"scripts/train.py --run-dir {shlex.quote(str(path))}"
+    return f"python scripts/train.py --run-dir {shlex.quote(str(path))}"
 
 
-def _describe_classes(there: list[str], here: list[str]) -> str:
-    """Return how lists of classes differ, with a semicolon before it; empty if they are equal."""
+def _list(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """Return options with their old and new values."""
+    return ", ".join(f"{key} ({spell_value(old)} there, {spell_value(new)} now)" for key, (old, new) in changed.items())
+
+
+def _describe_classes(there: list[str], here: list[str]) -> list[str]:
+    """Return how lists of classes differ, one phrase each; none if they are equal."""
     lists = {"missing": [n for n in there if n not in here], "new": [n for n in here if n not in there]}
-    named = [f"; classes {word}: {', '.join(names[:5])}" for word, names in lists.items() if names]
-    return "".join(named) or "; the classes are in another order" * (there != here)
+    named = [f"classes {word}: {', '.join(names[:5])}" for word, names in lists.items() if names]
+    return named or ["the classes are in another order"] * (there != here)
 
 
 def _describe(changed: dict[str, tuple[Any, Any]], same_data: bool, step: int) -> list[str]:
     """Return one sentence for each option that changes."""
-    lines = [] if same_data else [f"data: other images from step {step} on, as --allow-change {DATA} says"]
+    lines = [] if same_data else [f"data: other images from step {step} on, as --allow-change {OTHER_IMAGES} says"]
     for key, (old, new) in changed.items():
         remark = " (the same images)" if key in READING and same_data else ""
-        lines.append(f"{key}: {_plain(old)} becomes {_plain(new)} at step {step}{remark}")
+        if key == "model.pretrained" and step > 0:
+            remark = " (the weights are those of the checkpoint)"
+        lines.append(f"{key}: {spell_value(old)} becomes {spell_value(new)} at step {step}{remark}")
     return lines
 
 
-def _describe_curve(before: Timeline, after: Timeline, step: int) -> list[str]:
+def _describe_rate(before: Timeline, after: Timeline, step: int) -> list[str]:
     """Return a sentence on the learning rate if it follows another schedule from now on."""
-    if len(after.curves(step)) < 2 or after.curves(step)[-1].step < step:
+    changes = after.schedule_changes(step)
+    if len(changes) < 2 or changes[-1].step < step:
         return []
     config = after.at(step).config
     schedule = f"the {config.lr_schedule} schedule" + f" of {config.steps} steps" * (config.lr_schedule != "constant")
+    there, peak = f"from {learning_rate(before, step):.3g}", f"to {schedule} with peak {config.learning_rate:g}"
+    if config.warmup_steps == 0:
+        return [f"train.learning_rate: at step {step}, the rate jumps {there} {peak}"]
     return [
         f"train.learning_rate: from step {step} on, the rate moves within {config.warmup_steps} steps "
-        f"(train.warmup_steps) from {learning_rate(before, step):.3g} to {schedule} with peak {config.learning_rate:g}"
+        f"(train.warmup_steps) {there} {peak}"
     ]
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

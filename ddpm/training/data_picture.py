@@ -1,4 +1,7 @@
-"""samples/data.png: the first images of a run as the network sees them, before noise is added."""
+"""samples/data.png: the first images of a run as the network sees them, before noise is added.
+
+If the images are replaced by others while a run continues, these are the first of them.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,6 +15,7 @@ from ddpm.atomic import atomic_write
 from ddpm.diffusion.sampling import to_uint8
 from ddpm.io.pictures import to_picture
 from ddpm.processes import on_main
+from ddpm.training.timeline import Timeline
 from ddpm.training.tracking import Trackers
 
 MAX_IMAGES = 64
@@ -24,14 +28,14 @@ GAP = 4
 
 
 class DataPicture:
-    """Draws the first images of a run, with their class names, at the start of a new run.
+    """Draws the first images of a run with their class names, at its start and when they are replaced by others.
 
     Args:
         accelerator: the processes.
         path: the run directory.
         class_names: names of the classes; none for images without classes.
-        first_images: number of images -> so many images in [-1, 1] (B, C, H, W), and their labels (B,).
-        batch_size: number of images of the first step.
+        images_at: B positions in the run -> images in [-1, 1] (B, C, H, W), and their labels (B,).
+        timeline: the settings of all steps of the run.
     """
 
     def __init__(
@@ -39,22 +43,23 @@ class DataPicture:
         accelerator: Accelerator,
         path: Path,
         class_names: Sequence[str],
-        first_images: Callable[[int], tuple[Tensor, Tensor]],
-        batch_size: int,
+        images_at: Callable[[range], tuple[Tensor, Tensor]],
+        timeline: Timeline,
     ) -> None:
         self._accelerator, self._class_names = accelerator, class_names
-        self._first_images, self._count = first_images, min(batch_size, MAX_IMAGES)
+        self._images_at, self._timeline = images_at, timeline
         self.file = path / "samples" / "data.png"
 
     def observe(self, step: int, trackers: Trackers) -> None:
-        """Draw the picture before the first step, unless it exists."""
-        if step > 0:
+        """Draw the picture before the first step with these images."""
+        if step != self._timeline.images_since:
             return
+        first = self._timeline.position(step)
 
         def write() -> None:
-            if self.file.exists():
-                return
-            images, labels = self._first_images(self._count)
+            images, labels = self._images_at(
+                range(first, first + min(self._timeline.batch_size(step), MAX_IMAGES))
+            )
             names = [self._class_names[label] if self._class_names else "" for label in labels.tolist()]
             self.file.parent.mkdir(exist_ok=True)
             with atomic_write(self.file) as stream:

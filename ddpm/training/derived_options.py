@@ -17,7 +17,7 @@ COARSEST = 8                # pixels; stages are halved down to this, and the fi
 SMALLEST = 4                # pixels; no stage is smaller
 MAX_ATTENTION = 16          # pixels; attention at larger resolutions is expensive
 MAX_MIDDLE = 64             # pixels; the middle of the network always has attention
-MIN_IMAGES = 38_400         # that a run sees at least, as many as the first command: 600 steps of 64 digits
+MIN_IMAGES = 38_400         # A run sees at least so many images: those of the first command, 600 steps of 64.
 MAX_STEPS = 200_000
 MIN_LEARNING_RATE = 1e-4    # that of ADM
 BATCHES = ((32, 64), (64, 32), (math.inf, 16))      # resolutions up to which a batch is taken
@@ -131,9 +131,9 @@ def derive_batch_size(config: Config, data: ImageData) -> int:
 
 
 def derive_steps(config: Config, data: ImageData) -> int:
-    """Return a third of the number of images with two digits, but not too few to learn, and at most 200,000.
+    """Return a third of the number of images, rounded to two digits, between a minimum and 200,000.
 
-    The least number shows the network as many images as the first command does, in batches for this resolution.
+    The minimum shows the network as many images as the first command does, in batches for this resolution.
     """
     least = MIN_IMAGES / _batch_for(data.resolution)
     return int(_round(min(MAX_STEPS, max(least, len(data) / 3)), digits=2))
@@ -155,7 +155,7 @@ def derive_learning_rate(config: Config, data: ImageData) -> float:
 RULES = {
     "model.channel_mult": Rule(derive_channel_mult, "stages down to 8 pixels"),
     "model.attention_resolutions": Rule(derive_attention, "up to 16 pixels"),
-    "model.channels": Rule(derive_channels, "32, 64 or 128, by the number of images"),
+    "model.channels": Rule(derive_channels, "32, 64 or 128 by the number of images, or more for the attention heads"),
     "train.steps": Rule(derive_steps, "a third of the number of images, at least 600 to 2,400"),
     "train.batch_size": Rule(derive_batch_size, "64 at most for few images, fewer above 32 pixels"),
     "train.learning_rate": Rule(derive_learning_rate, "3e-3 for digits, less for larger images and networks"),

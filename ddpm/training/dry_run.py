@@ -16,6 +16,7 @@ from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.models.unet import UNet
 from ddpm.processes import describe_devices
 from ddpm.training.build import build_augmentation
+from ddpm.training.timeline import Timeline
 
 TRIAL_IMAGES = 8
 AFFORDABLE_SECONDS = 10
@@ -55,13 +56,19 @@ def describe_unconditional(unet: UNet) -> str:
     return text
 
 
-def describe_samples(config: Config, data: ImageData) -> list[str]:
-    """Describe how balance and augmentation change the training images, in one sentence each."""
+def describe_samples(config: Config, data: ImageData, samples: int) -> list[str]:
+    """Describe how balance and augmentation change the training images, in one sentence each.
+
+    Args:
+        config: the run's configuration.
+        data: the images.
+        samples: number of images that the steps to be made draw.
+    """
     lines, augmentation = [], build_augmentation(config)
     if config.data.balance:
         counts = data.labels.bincount(minlength=data.num_classes)
         classes = int((counts > 0).sum())
-        drawn = config.train.steps * config.train.batch_size / classes          # images of each class
+        drawn = samples / classes          # images of each class
         smallest, largest = int(torch.where(counts > 0, counts, len(data)).argmin()), int(counts.argmax())
         sizes = [
             f"{data.class_names[label]} ({counts[label]:,} images) {drawn / int(counts[label]):,.1f} times"
@@ -77,9 +84,15 @@ def describe_samples(config: Config, data: ImageData) -> list[str]:
 
 
 def estimate_cost(
-    config: Config, data: ImageData, unet: UNet, schedule: NoiseSchedule, accelerator: Accelerator
+    config: Config,
+    data: ImageData,
+    unet: UNet,
+    schedule: NoiseSchedule,
+    accelerator: Accelerator,
+    timeline: Timeline,
+    done: int = 0,
 ) -> str:
-    """Measure training on a few images on this machine and extrapolate to the run.
+    """Measure training on a few images on this machine and extrapolate to the steps that are to be made.
 
     Args:
         config: the run's configuration.
@@ -87,11 +100,14 @@ def estimate_cost(
         unet: the model.
         schedule: the forward process.
         accelerator: the processes.
+        timeline: the settings of all steps of the run.
+        done: number of steps that the run has made.
 
     Returns:
         Several lines of text.
     """
     device, train = accelerator.device, config.train
+    steps, samples = train.steps - done, timeline.position(train.steps) - timeline.position(done)
     micro_batch = train.batch_size // accelerator.num_processes // train.gradient_accumulation_steps
     unet = unet.to(device).train()
     if config.model.gradient_checkpointing:
@@ -142,20 +158,20 @@ def estimate_cost(
         f"{train.gradient_accumulation_steps} accumulation step(s) x {micro_batch} images; {train.mixed_precision}",
         f"memory       about {(fixed + activations) / 1e9:.2f} GB per process: {fixed / 1e9:.2f} for weights, "
         f"gradient, moments and average, {activations / 1e9:.2f} for activations",
-        f"time         about {per_step:.3f} s per step, {format_duration(per_step * train.steps)} for {train.steps} "
-        f"steps ({train.steps * train.batch_size / len(data):.1f} epochs), excluding sample grids and evaluations",
+        f"time         about {per_step:.3f} s per step, {format_duration(per_step * steps)} for {steps} steps "
+        f"({samples / len(data):.1f} epochs), excluding sample grids and evaluations",
     ]
     if data.num_classes == 0:
         lines.append(f"classes      {describe_unconditional(unet)}")
-    lines += [f"images       {line}" for line in describe_samples(config, data)]
+    lines += [f"images       {line}" for line in describe_samples(config, data, samples)]
     if config.evaluation.every > 0:
-        lines.append(_describe_evaluations(config, per_image / FORWARD_PASSES / accelerator.num_processes))
+        lines.append(_describe_evaluations(config, steps, per_image / FORWARD_PASSES / accelerator.num_processes))
     return "\n".join(lines)
 
 
-def _describe_evaluations(config: Config, seconds: float) -> str:
-    """Return the line on evaluations; `seconds` is the time of a network call per image."""
-    settings, steps = config.evaluation, config.train.steps
+def _describe_evaluations(config: Config, steps: int, seconds: float) -> str:
+    """Return the line on the evaluations of so many steps; `seconds` is the time of a network call per image."""
+    settings = config.evaluation
     number = -(-steps // settings.every)
     calls = settings.steps * (1 if settings.guidance_scale == 1 else 2)
     each = settings.count * calls * seconds

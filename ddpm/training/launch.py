@@ -29,12 +29,8 @@ def start_accelerator(config: Config) -> Accelerator:
     processes = join_processes(LONG_TIMEOUT if config.evaluation.every > 0 else None)
     check_launch(processes.num_processes, "train.py")
     on_main(processes, lambda: check_precision(config.train, processes))
-    train = config.train
-    if train.batch_size is not None:        # otherwise it is derived from the data, and checked then
-        on_main(
-            processes,
-            lambda: check_batch(train.batch_size, train.gradient_accumulation_steps, processes.num_processes),
-        )
+    if config.train.batch_size is not None:         # otherwise it is derived from the data, and checked then
+        on_main(processes, lambda: check_batch(config.train, processes.num_processes))
     # One process may train several runs in turn; without the reset, accelerate keeps the precision of the first.
     AcceleratorState._reset_state()
     precision = config.train.mixed_precision
@@ -54,19 +50,28 @@ def check_precision(config: TrainConfig, processes: PartialState) -> None:
         raise ValueError("train.mixed_precision: fp16 needs a GPU, and there is none; use fp32 or bf16")
 
 
-def check_batch(batch_size: int, accumulation_steps: int, processes: int) -> None:
+def check_batch(config: TrainConfig, processes: int, accumulation_steps: int | None = None) -> None:
     """Check that a batch divides among the processes and their micro-batches.
 
+    Args:
+        config: has the batch size and the accumulation steps.
+        processes: number of processes.
+        accumulation_steps: the accumulation steps of this process, if they are not those of `config`.
+
     Raises:
-        ValueError: if it does not; names batch sizes that do.
+        ValueError: if it does not; names batch sizes that do, and accumulation steps with which it does.
     """
-    divisor = processes * accumulation_steps
+    batch_size, parts = config.batch_size, accumulation_steps or config.gradient_accumulation_steps
+    divisor = processes * parts
     if batch_size % divisor:
         below = batch_size // divisor * divisor
-        fitting = f"{below} or {below + divisor}" if below else str(divisor)
+        remedies = [f"use {below} or {below + divisor}" if below else f"use {divisor}"]
+        share = 0 if batch_size % processes else batch_size // processes
+        if fitting := [str(n) for n in range(1, min(share, 2 * parts) + 1) if share % n == 0]:
+            remedies.append(f"train.gradient_accumulation_steps {' or '.join(fitting)}")
         raise ValueError(
-            f"train.batch_size: {batch_size} is not divisible by {processes} process(es) x {accumulation_steps} "
-            f"accumulation step(s); use {fitting}"
+            f"train.batch_size: {batch_size} is not divisible by {processes} process(es) x {parts} "
+            f"accumulation step(s); {', or '.join(remedies)}"
         )
 
 

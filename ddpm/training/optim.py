@@ -11,6 +11,8 @@ from torch import nn
 from ddpm.config.sections import TrainConfig
 from ddpm.training.timeline import Segment, Timeline
 
+BETA_1 = 0.9        # of AdamW
+
 _Model = TypeVar("_Model", bound=nn.Module)
 
 
@@ -20,10 +22,18 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> 
     return torch.optim.AdamW(
         parameters,
         lr=config.learning_rate,
-        betas=(0.9, config.beta2),
+        betas=(BETA_1, config.beta2),
         weight_decay=config.weight_decay,
         fused=parameters[0].device.type in ("cpu", "cuda"),
     )
+
+
+def set_options(optimizer: torch.optim.Optimizer, timeline: Timeline, step: int) -> None:
+    """Set the options of an AdamW to those of step `step` (from 0)."""
+    config = timeline.at(step).config
+    for group in optimizer.param_groups:
+        group["lr"], group["weight_decay"] = learning_rate(timeline, step), config.weight_decay
+        group["betas"] = (BETA_1, config.beta2)
 
 
 def learning_rate(timeline: Timeline, step: int) -> float:
@@ -32,15 +42,21 @@ def learning_rate(timeline: Timeline, step: int) -> float:
     Where the history changes the schedule, at step s, the rate moves from its value there to the new schedule: the
     weight of the new schedule grows linearly from 1 / warmup_steps at step s to 1 after warmup_steps steps.
     """
-    return _follow(timeline.curves(step), step)
+    return _blended_rate(timeline.schedule_changes(step), step)
 
 
-def _follow(curves: Sequence[Segment], step: int) -> float:
-    *earlier, (first, _, config) = curves
+def _blended_rate(segments: Sequence[Segment], step: int) -> float:
+    """Return the learning rate of a step, from the last schedule and the rate that the earlier ones have led to.
+
+    Args:
+        segments: those that change the schedule, up to this step.
+        step: the step.
+    """
+    *earlier, (first, _, config) = segments
     rate, steps = scheduled_rate(config, step), step - first + 1
     if not earlier or steps >= config.warmup_steps:
         return rate
-    before = _follow(earlier, first)
+    before = _blended_rate(earlier, first)
     return before + (rate - before) * steps / config.warmup_steps
 
 

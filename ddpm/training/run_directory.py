@@ -4,6 +4,7 @@ import fcntl
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,7 +14,7 @@ from accelerate import Accelerator
 
 from ddpm.atomic import write_json, write_text
 from ddpm.config.sections import Config
-from ddpm.config.yaml_files import read_config, run_of
+from ddpm.config.yaml_files import run_of
 from ddpm.data import ImageData
 from ddpm.data.folders import IMAGE_SUFFIXES
 from ddpm.data.overview import data_facts
@@ -112,9 +113,14 @@ class RunDirectory:
             facts |= {"versions": versions(), "git_commit": git_commit(), "config": options_of(config), "changes": []}
             run = KnownRun(self.path, config, facts)
         else:
-            run, lines = known.plan(config, data, allowed, lambda: step_of(find_checkpoint(self.path / "checkpoints")))
+            def done() -> int:
+                return step_of(find_checkpoint(self.path / "checkpoints"))
+
+            run, lines = known.plan(config, data, allowed, done)
             for line in lines:
                 print(line)
+            for line in run.warn_of_changes_ahead(done):
+                print(f"WARNING: {line}", file=sys.stderr)
         self._write(run, known)
         return run
 
@@ -123,9 +129,10 @@ class RunDirectory:
 
         config.yaml comes first: if the process is killed between the two, the same command makes the change again.
         """
-        file, header = self.path / "config.yaml", f"# {' '.join(continue_command(self.path).splitlines())}"
-        if known is None or file.read_text().partition("\n")[0] != header or read_config(file) != run.config:
-            write_text(file, f"{header}\n{run.config.to_yaml()}")
+        file, command = self.path / "config.yaml", " ".join(continue_command(self.path).splitlines())
+        text = f"# {command}\n{run.config.to_yaml()}"
+        if not file.is_file() or file.read_bytes() != text.encode():        # not parsed, because it may be damaged
+            write_text(file, text)
         if known is None or run.facts != known.facts:
             write_json(self.path / "run.json", run.facts)
 
@@ -148,9 +155,13 @@ def check_run_directory(path: Path, source: str) -> None:
         raise ValueError(f"run_dir: {path} is a part of the run {run}; give --run-dir {run}, or {another}")
     images = Path(source).expanduser()
     if images.is_dir() and run is None and path.resolve().is_relative_to(images.resolve()):
+        name = images.resolve().name or "images"
+        apart = Path("runs", name)
+        if apart.resolve().is_relative_to(images.resolve()):        # the working directory is the folder of images
+            apart = images.resolve().parent / apart
         raise ValueError(
             f"run_dir: {path} is in the folder of images {source}, where a run would be read as images; {another}, "
-            f"such as runs/{images.resolve().name or 'images'}"
+            f"such as {apart}"
         )
     if run is not None or not path.is_dir():
         return

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from ddpm.config.changes import CHANGEABLE, READING
 from ddpm.config.sections import TrainConfig
 
 
@@ -21,7 +22,7 @@ class Segment(NamedTuple):
     config: TrainConfig
 
     @property
-    def curve(self) -> tuple[Any, ...]:
+    def schedule_key(self) -> tuple[Any, ...]:
         """What the learning rate depends on; at a constant rate, a longer run is as if longer from the start."""
         c = self.config
         return c.learning_rate, c.warmup_steps, c.lr_schedule, None if c.lr_schedule == "constant" else c.steps
@@ -33,9 +34,11 @@ class Timeline:
 
     Attributes:
         segments: one per change of settings, in the order of steps; the first begins at step 0.
+        images_since: the step from which on the images, or what is made of them, are the present ones.
     """
 
     segments: tuple[Segment, ...]
+    images_since: int = 0
 
     @classmethod
     def of(cls, config: TrainConfig, changes: Sequence[Mapping[str, Any]] = ()) -> "Timeline":
@@ -43,8 +46,8 @@ class Timeline:
 
         Args:
             config: the present settings.
-            changes: records of changes in the order of steps, each with `step`, `option`, `old` and `new`. Only those
-                of the section `train` matter.
+            changes: records of changes in the order of steps, each with `step`, `option`, `old` and `new`. Those of
+                the section `train` and of the images matter.
         """
         values = asdict(config)
         names = [(c["option"].removeprefix("train."), c) for c in changes if c["option"].startswith("train.")]
@@ -57,7 +60,7 @@ class Timeline:
         timeline = cls((Segment(0, 0, configs.pop(0)),))
         for step, settings in configs.items():
             timeline = cls((*timeline.segments, Segment(step, timeline.position(step), settings)))
-        return timeline
+        return cls(timeline.segments, max((c["step"] for c in changes if _is_about_images(c["option"])), default=0))
 
     def at(self, step: int) -> Segment:
         """Return the segment that a step belongs to."""
@@ -72,10 +75,18 @@ class Timeline:
         segment = self.at(step)
         return segment.position + (step - segment.step) * segment.config.batch_size
 
-    def curves(self, step: int) -> list[Segment]:
-        """Return the segments up to a step in which the learning rate begins to follow another curve."""
+    def schedule_changes(self, step: int) -> list[Segment]:
+        """Return the segments up to a step in which the learning rate begins to follow another schedule.
+
+        The first is the segment that begins at step 0.
+        """
         found: list[Segment] = []
         for segment in self.segments:
-            if segment.step <= step and not (found and found[-1].curve == segment.curve):
+            if segment.step <= step and not (found and found[-1].schedule_key == segment.schedule_key):
                 found.append(segment)
         return found
+
+
+def _is_about_images(option: str) -> bool:
+    """Return whether a change is one of the images; where they are may change while they stay the same."""
+    return option.startswith("data") and option not in CHANGEABLE | READING

@@ -11,7 +11,7 @@ from ddpm.config.sections import Config
 from ddpm.data import ImageData
 from ddpm.data.overview import describe_data
 from ddpm.io.pictures import describe_picture
-from ddpm.processes import describe_devices, first_on_main, on_main
+from ddpm.processes import broadcast_from_main, describe_devices, first_on_main, on_main
 from ddpm.training.build import (
     adopt_pretrained,
     build_data,
@@ -32,6 +32,7 @@ from ddpm.training.dry_run import (
 )
 from ddpm.training.launch import check_batch, start_accelerator
 from ddpm.training.run_directory import check_run_directory, hold_run_directory
+from ddpm.training.timeline import Timeline
 from ddpm.training.trainer import Trainer
 from ddpm.training.validation import check_classes, check_config
 
@@ -50,13 +51,17 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
         ValueError: if the configuration, the data, the launch or the directory does not allow the run.
         SystemExit: after an interruption, with 128 plus the signal's number.
     """
-    known = KnownRun.read(run_dir)
+    known, kept = KnownRun.read(run_dir), ""
     if known is not None:
+        kept = known.describe_nulls(config)
         config = known.complete(config)
     check_config(config)
     accelerator = start_accelerator(config)
     on_main(accelerator, lambda: check_run_directory(run_dir, config.data.source))
-    given, adopted = config, first_on_main(accelerator, lambda: adopt_pretrained(config))
+    checkpoint = None
+    if known is not None and config.model.pretrained is not None:
+        checkpoint = broadcast_from_main(accelerator, known.newest_checkpoint)
+    given, adopted = config, first_on_main(accelerator, lambda: adopt_pretrained(config, checkpoint))
     if known is not None:
         on_main(accelerator, lambda: known.check(adopted, allowed))
     data = first_on_main(accelerator, lambda: load_images(adopted, known))
@@ -64,21 +69,18 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
     if known is not None:       # options that were derived from other images would not fit these
         on_main(accelerator, lambda: known.check_data(adopted, data, allowed))
     config = first_on_main(accelerator, lambda: derive_config(adopted, data))
-    train = config.train
-    on_main(
-        accelerator,
-        lambda: check_batch(train.batch_size, train.gradient_accumulation_steps, accelerator.num_processes),
-    )
+    # Again, because the batch size may have been derived; the trainer checks those of all steps.
+    on_main(accelerator, lambda: check_batch(config.train, accelerator.num_processes))
     schedule = build_schedule(config)
-    unet = first_on_main(accelerator, lambda: build_unet(config, data))
-    derivation = describe_derivation(adopted, config)
+    unet = first_on_main(accelerator, lambda: build_unet(config, data, checkpoint))
+    derivation = describe_derivation(adopted, config) or kept
     doubts = [*ignored_options(given, adopted), *ineffective_options(config, data.in_memory)]
     doubts += coarsest_stage_warning(adopted, data)
     accelerator.print(describe_data(data))
     if dry_run:
         tell_decisions(derivation, doubts, accelerator)
-        describe_run(config, data, known, allowed, run_dir, accelerator)
-        accelerator.print(estimate_cost(config, data, unet, schedule, accelerator))
+        timeline, done = describe_run(config, data, known, allowed, run_dir, accelerator)
+        accelerator.print(estimate_cost(config, data, unet, schedule, accelerator, timeline, done))
         accelerator.print(f"run directory {run_dir} (nothing was written)")
         return
     metrics = build_in_training_metrics(config, data, accelerator)
@@ -97,7 +99,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
             accelerator.print(shown)
         if data.num_classes == 0:
             accelerator.print(describe_unconditional(unet))
-        for line in describe_samples(config, data):
+        for line in describe_samples(config, data, timeline.position(config.train.steps)):
             accelerator.print(f"images: {line}")
         if data.skipped and accelerator.is_main_process:
             print(f"WARNING: {data.skipped} unreadable images are skipped", file=sys.stderr)
@@ -108,7 +110,7 @@ def tell_decisions(derivation: str, doubts: Sequence[str], accelerator: Accelera
     """Print which options were derived, and warn about options that are ignored or have no effect.
 
     Args:
-        derivation: one line; empty if nothing was derived.
+        derivation: one line; empty if nothing was derived or kept.
         doubts: one line each.
         accelerator: the processes, of which the main one prints.
     """
@@ -145,17 +147,22 @@ def describe_run(
     allowed: Collection[str],
     run_dir: Path,
     accelerator: Accelerator,
-) -> None:
+) -> tuple[Timeline, int]:
     """Print what a run directory holds, and what would change if its run continued.
+
+    Returns:
+        The settings of all steps, and the number of steps that have been made.
 
     Raises:
         ValueError: if the run in it cannot continue with this configuration.
     """
     if known is None:
         accelerator.print(f"run          new, in {run_dir}")
-        return
+        return Timeline.of(config.train), 0
     step = known.newest_step()
-    _, changes = known.plan(config, data, allowed, lambda: step)
-    accelerator.print(f"run          {run_dir} continues from step {step}, {config.train.steps - step} steps are left")
+    run, changes = known.plan(config, data, allowed, lambda: step)
+    left = config.train.steps - step
+    accelerator.print(f"run          {run_dir} continues from step {step} and has {left} steps left")
     for change in changes or ["no setting"]:
         accelerator.print(f"changes      {change}")
+    return run.timeline, step

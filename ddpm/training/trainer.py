@@ -31,7 +31,7 @@ from ddpm.training.checkpoint import export_pipeline, find_checkpoint, load_chec
 from ddpm.training.continuation import continue_command
 from ddpm.training.data_picture import DataPicture
 from ddpm.training.launch import Interruption, check_batch
-from ddpm.training.optim import EMA, build_optimizer, learning_rate
+from ddpm.training.optim import EMA, build_optimizer, set_options
 from ddpm.training.periodic_evaluation import PeriodicEvaluation
 from ddpm.training.sample_grid import SampleGrid
 from ddpm.training.timeline import Timeline
@@ -110,8 +110,7 @@ class Trainer:
         micro_batches = load_micro_batches(self.samples, self.timeline, self.step, rank, processes, workers)
         hidden = not accelerator.is_main_process
         progress = tqdm(total=config.steps, initial=self.step, unit="step", disable=hidden, dynamic_ncols=True)
-        first_batch = self.timeline.batch_size(0)
-        picture = DataPicture(accelerator, self.path, self.pipeline.class_names, self.first_images, first_batch)
+        picture = DataPicture(accelerator, self.path, self.pipeline.class_names, self.images_at, self.timeline)
         observers: list[DataPicture | SampleGrid | PeriodicEvaluation] = [picture, self.grid]
         if self.metrics is not None:
             observers.append(
@@ -139,7 +138,7 @@ class Trainer:
         if stop:
             accelerator.print(
                 f"interrupted after step {self.step} of {config.steps}; everything is saved in {self.path}; "
-                f"run the same command again, or python {continue_command(self.path)}, to resume"
+                f"run the same command again, or {continue_command(self.path)}, to resume"
             )
             raise SystemExit(128 + (interruption.requested or signal.SIGTERM))
         self.finish()
@@ -161,11 +160,11 @@ class Trainer:
         Raises:
             Diverged: after too many skipped updates in a row.
         """
-        config, diffusion, accelerator = self.config.train, self.config.diffusion, self.accelerator
-        batch_size = self.timeline.batch_size(self.step)
+        # Those of this step: after a damaged checkpoint, the steps before a change of settings are made again.
+        config, diffusion, accelerator = self.timeline.at(self.step).config, self.config.diffusion, self.accelerator
+        batch_size = config.batch_size
         seed_dropout(config.seed, self.step, accelerator.process_index)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.timeline, self.step)
+        set_options(self.optimizer, self.timeline, self.step)
         self.model.train()
         self.optimizer.zero_grad()
 
@@ -199,6 +198,7 @@ class Trainer:
         self.step += 1
         if math.isfinite(loss) and math.isfinite(grad_norm):
             self.optimizer.step()
+            self.ema.half_life, self.ema.warmup = config.ema_half_life, config.ema_warmup
             self.ema.update(self.unet, self.timeline.position(self.step), batch_size)
             self.skipped_in_a_row = 0
             self.sums["loss"] += loss
@@ -210,16 +210,16 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------------------------
 
-    def first_images(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return the first images of the run as the network sees them, but without noise, and their labels.
+    def images_at(self, positions: range) -> tuple[Tensor, Tensor]:
+        """Return images of the run as the network sees them, but without noise, and their labels.
 
         Args:
-            count: B, the number of images.
+            positions: B positions in the run.
 
         Returns:
             Images in [-1, 1] (B, C, H, W) and labels (B,), without class dropout.
         """
-        position, images, labels = self.samples.__getitems__(range(count))
+        position, images, labels = self.samples.__getitems__(positions)
         x_0, _ = prepare_images(position, images, self.config, self.augmentation)
         return x_0, labels
 
@@ -285,9 +285,9 @@ class Trainer:
         if checkpoint is not None:
             self.restore(checkpoint)
             self.accelerator.print(f"resuming from {checkpoint}")
-        steps_ahead = [segment.config for segment in self.timeline.segments if segment.step > self.step]
-        for train in (self.timeline.at(self.step).config, *steps_ahead):
-            check_batch(train.batch_size, self.config.train.gradient_accumulation_steps, self.accelerator.num_processes)
+        configs_ahead = [segment.config for segment in self.timeline.segments if segment.step > self.step]
+        for train in (self.timeline.at(self.step).config, *configs_ahead):
+            check_batch(train, self.accelerator.num_processes, self.config.train.gradient_accumulation_steps)
 
     def restore(self, checkpoint: Path) -> None:
         """Load the state of training from a checkpoint."""

@@ -1,5 +1,6 @@
 """Which options of a run may change when it continues."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,16 +8,24 @@ import pytest
 from ddpm.config.changes import (
     CHANGEABLE,
     NAMES_OF_COLUMNS,
+    OTHER_IMAGES,
     READING,
     REASONS,
     all_differences,
+    another_run,
+    another_shape,
     check_allowed,
+    describe_nulls,
     differences,
     fill_nulls,
     reason_against,
 )
 from ddpm.config.sections import OPTIONS, SECTIONS, Config
 from ddpm.config.values import members
+
+RUN = Path("runs/my run")
+FROM_WEIGHTS = "--config 'runs/my run/config.yaml' --run-dir OTHER --model.pretrained 'runs/my run'"
+NEW_MODEL = "--config 'runs/my run/config.yaml' --run-dir OTHER"
 
 
 def changed(**sections: dict[str, Any]) -> Config:
@@ -86,10 +95,12 @@ def test_every_other_option_is_allowed_or_has_a_reason_against_it(key: str, refu
     )
     assert (reason_against(key) is not None) == stays
     if stays:
-        with refused("allow_change", key, "--model.pretrained DIR", "--run-dir"):
-            check_allowed([key])
+        survived = key.startswith(("train.", "data."))
+        with refused("allow_change", key, FROM_WEIGHTS if survived else NEW_MODEL):
+            check_allowed([key], RUN)
+        assert ("--model.pretrained" in another_run([key], RUN)) == survived
     else:
-        check_allowed([key])
+        check_allowed([key], RUN)
 
 
 @pytest.mark.parametrize("key", ["diffusion.class_dropout_prob", "data.augment"])
@@ -103,4 +114,43 @@ def test_reasons_are_about_options() -> None:
 
 def test_an_unknown_option_is_not_allowed(refused) -> None:
     with refused("train.batchsize", "did you mean train.batch_size?"):
-        check_allowed(["train.batchsize"])
+        check_allowed(["train.batchsize"], RUN)
+
+
+@pytest.mark.parametrize("key", sorted(CHANGEABLE))
+def test_what_may_always_change_may_be_named(key: str) -> None:
+    assert reason_against(key) is None
+    check_allowed([key], RUN)
+
+
+@pytest.mark.parametrize("key", sorted(READING - {OTHER_IMAGES}))
+def test_only_one_option_allows_other_images(key: str, refused) -> None:
+    with refused("allow_change", key, f"--allow-change {OTHER_IMAGES}"):
+        check_allowed([key], RUN)
+
+
+def test_the_architecture_of_pretrained_weights_is_no_setting() -> None:
+    old = changed(model={"pretrained": "a", "channels": 32})
+    assert all_differences(old, changed(model={"pretrained": "a", "channels": 8, "norm": "groupnorm"})) == {}
+    assert all_differences(old, changed(model={"pretrained": "a", "channels": 32, "dropout": 0.5})).keys() == {
+        "model.dropout"
+    }
+
+
+def test_remedies_fit_the_change() -> None:
+    plain, tuned = Config(), changed(model={"pretrained": "a"})
+    for key in ("model.channels", "diffusion.prediction", "diffusion.num_timesteps"):
+        assert another_run([key], RUN, plain).endswith(NEW_MODEL)
+        assert another_run([key, "train.seed"], RUN, plain).endswith(NEW_MODEL)
+        assert another_run([key], RUN, tuned).endswith(f"{NEW_MODEL} --model.pretrained null")
+    assert another_run(["model.pretrained"], RUN, tuned).endswith(NEW_MODEL)
+    assert another_run(["diffusion.class_dropout_prob"], RUN, tuned).endswith(FROM_WEIGHTS)
+    # The stages of another size would not fit.
+    assert NEW_MODEL in another_shape(RUN, plain) and "--model.attention_resolutions null" in another_shape(RUN, plain)
+
+
+def test_what_null_keeps_is_told() -> None:
+    run = changed(train={"learning_rate": 0.003}, model={"attention_resolutions": [8, 4]})
+    told = describe_nulls(Config(), run)
+    assert "train.learning_rate 0.003" in told and "model.attention_resolutions [8, 4]" in told
+    assert "data.resolution" not in told and describe_nulls(run, run) == describe_nulls(Config(), Config()) == ""

@@ -1,5 +1,6 @@
 """YAML: plain values are text until an option gives them a type, what is written reads back, mistakes are sentences."""
 
+import codecs
 import random
 import string
 from pathlib import Path
@@ -29,6 +30,16 @@ WORDS = [
 )
 def test_a_plain_value_is_the_text_that_was_typed(word: str) -> None:
     assert parse_yaml(f"a: {word}\nb: [{word}]\n{word}: c\n") == {"a": word, "b": [word], word: "c"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_files_of_any_encoding_get_the_same_explanations(encoding: str, refused) -> None:
+    mark = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}.get(encoding, b"")
+    assert parse_yaml(mark + "train:\n  steps: 3ä\n".encode(encoding)) == {"train": {"steps": "3ä"}}
+    with refused("line 2", "colon"):
+        parse_yaml(mark + "train:\n  steps 3\n  seed: 3\n".encode(encoding))
+    with refused("text file"):
+        parse_yaml("a: ä".encode("latin-1"))
 
 
 @pytest.mark.parametrize("word", ["null", "~", ""])

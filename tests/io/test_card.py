@@ -60,6 +60,22 @@ def test_a_card_tells_of_the_run(run: Path) -> None:
     assert (run / "pipeline" / "samples.png").is_file()
 
 
+def test_a_card_tells_what_changed_before_its_step(run: Path) -> None:
+    file = run / "run.json"
+    size, other = "train.batch_size", {"summary": "12 images"}
+    changes = [
+        {"step": 4, "option": size, "old": 64, "new": 32}, {"step": 4, "option": "train.log_every", "old": 1, "new": 2},
+        {"step": 4, "option": "data.source", "old": "a", "new": "b"},
+        {"step": 6, "option": "data", "old": {"summary": "10 images"}, "new": other},
+    ]
+    assert "changed during" not in write_card(run / "pipeline", run).read_text()
+    file.write_text(json.dumps({**json.loads(file.read_text()), "changes": changes}))
+    text = write_card(run / "pipeline", run).read_text()
+    assert f"| changed during training | {size} 64 to 32 at step 4, data (10 images) to (12 images) at step 6 |" in text
+    assert f"{size} 64 to 32 at step 4 |" in write_card(run / "pipeline", run, step=5).read_text()
+    assert "changed during" not in write_card(run / "pipeline", run, step=4).read_text()
+
+
 def test_a_card_is_tagged_with_the_norm_of_the_model(run: Path) -> None:
     config = run / "pipeline" / "unet" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "norm": "adarms"}))

@@ -336,9 +336,9 @@ def test_a_pretrained_model_without_conditioning_learns_its_projection(tmp_path:
 
 def test_what_is_told(run: Path) -> None:
     data = load_data("digits")
-    balance, augment = describe_samples(RUN, data)
+    balance, augment = describe_samples(RUN, data, 6 * 8)
     smallest, largest = data.labels.bincount().min(), data.labels.bincount().max()
     each = 6 * 8 / 10
     assert all(f"({n} images) {each / n:.1f} times" in balance for n in (smallest, largest)), balance
     assert all(name in augment for name in ALL) and "0.5" in augment and f"{100 * 0.5**8:.2g}%" in augment
-    assert describe_samples(Config(), data) == []
+    assert describe_samples(Config(), data, 64) == []

@@ -18,7 +18,15 @@ from safetensors.torch import load_file
 
 from ddpm.cli.parser import parse_command
 from ddpm.config.commands import TrainCommand
-from ddpm.config.sections import Config, DataConfig, ModelConfig, SampleConfig, TrackingConfig, TrainConfig
+from ddpm.config.sections import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    SampleConfig,
+    TrackingConfig,
+    TrainConfig,
+    flatten,
+)
 from ddpm.config.yaml_files import read_config
 from ddpm.data import load_data
 from ddpm.diffusion.objective import diffusion_loss
@@ -118,7 +126,7 @@ def test_the_directory_alone_continues_with_its_own_configuration(run: Path, cap
     assert "complete at step 6" in capsys.readouterr().out
     # Only the header of config.yaml changes, because the directory was copied.
     assert {path: path.read_bytes() for path in before} == before
-    assert (run / "config.yaml").read_text().startswith(f"# scripts/train.py --run-dir {run}\n")
+    assert (run / "config.yaml").read_text().startswith(f"# python scripts/train.py --run-dir {run}\n")
     # Options override the run's configuration, and a file replaces it.
     sample = SampleConfig(steps=3, per_class=1)
     assert parse("--run-dir", run, "--sample.steps", "3").config == replace(complete, sample=sample)
@@ -134,8 +142,8 @@ def test_the_command_in_the_first_line_works(run: Path, monkeypatch: pytest.Monk
     run.rename(named)
     start("--run-dir", named)
     (header, *_) = (named / "config.yaml").read_text().splitlines()
-    script, *words = shlex.split(header.removeprefix("# "))
-    assert script == "scripts/train.py"
+    python, script, *words = shlex.split(header.removeprefix("# "))
+    assert (python, script) == ("python", "scripts/train.py")
     monkeypatch.setattr(sys, "argv", [script, *words, "--dry-run"])
     capsys.readouterr()
     runpy.run_path(str(ROOT / script), run_name="__main__")
@@ -283,19 +291,23 @@ REFUSED = {
         ["--train.batch_size", "16", "--train.beta2", "0.9", "--allow-change", "train.beta2"],
         ("--allow-change train.batch_size;",),
     ),
-    "width": (["--model.channels", "16"], ("model.channels (8 there, 16 now)", "weights", "--model.pretrained DIR")),
-    "seed": (["--train.seed", "1"], ("train.seed (0 there, 1 now)", "--model.pretrained DIR")),
+    "width": (["--model.channels", "16"], ("model.channels (8 there, 16 now)", "weights", "--run-dir OTHER")),
+    "seed": (["--train.seed", "1"], ("train.seed (0 there, 1 now)", "--run-dir OTHER --model.pretrained ")),
+    "harmless and not": (
+        ["--train.seed", "1", "--allow-change", "model.gradient_checkpointing"], ("train.seed (0 there, 1 now)",),
+    ),
     "null class": (
         ["--diffusion.class_dropout_prob", "0", "--allow-change", "diffusion.class_dropout_prob"],
-        ("diffusion.class_dropout_prob (0.1 there, 0.0 now)", "null class"),
+        ("diffusion.class_dropout_prob (0.1 there, 0.0 now)", "null class", "--model.pretrained"),
     ),
     "resolution": (
-        ["--data.resolution", "16"], ("data.resolution", "16x16", "--data.source", "--model.pretrained DIR"),
+        ["--data.resolution", "16"],
+        ("data.resolution (null there, 16 now)", "16x16", "leave data.resolution out", "--run-dir OTHER"),
     ),
     "fewer steps": (["--train.steps", "5"], ("train.steps: 5", "6", "--run-dir")),
     "batch that does not divide": (
         ["--train.batch_size", "9", "--allow-change", "train.batch_size", "--train.gradient_accumulation_steps", "2"],
-        ("train.batch_size: 9", "8 or 10"),
+        ("train.batch_size: 9", "8 or 10", "train.gradient_accumulation_steps 1 or 3"),
     ),
 }
 
@@ -308,6 +320,139 @@ def test_what_a_run_does_not_survive_is_refused(case: str, dry: list[str], run: 
     with refused(*parts):
         start("--run-dir", run, *words, *dry)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"} == before
+
+
+@pytest.mark.parametrize("words", [
+    ["--model.channels", "16"], ["--diffusion.prediction", "eps"], ["--data.resolution", "16"], ["--train.seed", "1"],
+    ["--diffusion.class_dropout_prob", "0"], ["--train.steps", "3"],
+], ids=lambda words: words[0])
+@pytest.mark.parametrize("tuned", [False, True])
+def test_the_remedy_works_as_it_is_written(words: list[str], tuned: bool, run: Path, tmp_path: Path) -> None:
+    """With the refused options, another run trains on the same images, and all other options are kept."""
+    if tuned and words[0] == "--model.channels":
+        pytest.skip("the option is ignored with a warning, because the pretrained model has another width")
+    if tuned:
+        train(replace(CONFIG, model=ModelConfig(pretrained=str(run))), tmp_path / "tuned")
+        run = tmp_path / "tuned"
+    with pytest.raises(ValueError, match="--run-dir OTHER") as error:
+        start("--run-dir", run, *words)
+    command = shlex.split(str(error.value)[str(error.value).index("--config "):])
+    command[command.index("OTHER")] = str(tmp_path / "other")
+    start(*(words if "--train.steps" not in command else []), *command, *words)
+    key, value = words[0].removeprefix("--"), words[1]
+    expected = flatten(read_config(run / "config.yaml").to_dict()) | flatten(
+        {key.split(".")[0]: {key.split(".")[1]: value}}
+    )
+    stored = flatten(read_config(tmp_path / "other" / "config.yaml").to_dict())
+    assert str(stored[key]) in (value, f"{value}.0")
+    differing = {key for key in stored if stored[key] != expected[key]}
+    assert differing <= {key, "model.pretrained", "model.channel_mult", "model.attention_resolutions"}
+
+
+def test_what_null_keeps_is_told(run: Path, capsys: pytest.CaptureFixture) -> None:
+    start("--run-dir", run, "--train.learning_rate", "null", "--dry-run")
+    assert "train.learning_rate 0.003" in capsys.readouterr().out
+    start("--run-dir", run, "--dry-run")
+    assert "train.learning_rate" not in capsys.readouterr().out
+
+
+def test_a_damaged_config_file_is_replaced(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Its content is also in run.json, which knows what the weights were trained with."""
+    content = (run / "config.yaml").read_text()
+    (tmp_path / "copy.yaml").write_text(content)
+    for damaged in (b"train: [", b"train: {steps: -3}", b"\xff\xfe\x00", b""):
+        (run / "config.yaml").write_bytes(damaged)
+        with pytest.raises(SystemExit) as exit_:
+            parse("--run-dir", run)
+        assert exit_.value.code == 2
+        complaint = capsys.readouterr().err
+        assert f"--run-dir: {run / 'config.yaml'}: " in complaint
+        assert "--config FILE" in complaint or "train.steps" in complaint
+        start("--run-dir", run, "--config", tmp_path / "copy.yaml")
+        assert read_config(run / "config.yaml") == read_config(tmp_path / "copy.yaml")
+
+
+# ---------------------------------------------------------------------------------------------- after a lost checkpoint
+
+
+def test_settings_before_a_change_hold_again_after_a_lost_checkpoint(tmp_path: Path) -> None:
+    """Steps that are made again are those that were lost, whichever options of training have changed since."""
+    first = with_train(checkpoint_every=3)
+    train(first, tmp_path / "run")
+    options = {
+        "train.beta2": "0.9", "train.weight_decay": "0.1", "train.max_grad_norm": "0.01", "train.ema_half_life": "16",
+        "train.ema_warmup": "0.5", "train.learning_rate": "1e-3", "train.batch_size": "4",
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    start("--run-dir", tmp_path / "run", "--train.steps", "9", *words, "--allow-change", ",".join(options))
+    whole = weights(tmp_path / "run", 9)
+    for step in (6, 9):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step_{step:08d}")
+    start("--run-dir", tmp_path / "run")
+    assert equal(weights(tmp_path / "run", 9), whole)
+
+
+def test_other_changes_that_lie_ahead_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    train(with_train(checkpoint_every=3), tmp_path / "run")
+    dropout = ("--model.dropout", "0.1", "--allow-change", "model.dropout")
+    start("--run-dir", tmp_path / "run", "--train.steps", "9", *dropout)
+    assert "model.dropout: was changed" not in capsys.readouterr().err
+    for step in (6, 9):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step_{step:08d}")
+    start("--run-dir", tmp_path / "run")
+    assert "WARNING: model.dropout: was changed at step 6, but training goes on from step 3" in capsys.readouterr().err
+
+
+# -------------------------------------------------------------------------------------------------- pretrained weights
+
+
+@pytest.fixture
+def tuned(run: Path, tmp_path: Path) -> Path:
+    """Return a run from the weights of another one, which has other classes and another width than the defaults."""
+    train(replace(CONFIG, model=ModelConfig(pretrained=str(run))), tmp_path / "tuned")
+    return tmp_path / "tuned"
+
+
+def test_the_pretrained_model_is_not_needed_again(tuned: Path, run: Path, tmp_path: Path, refused) -> None:
+    whole = shutil.copytree(tuned, tmp_path / "whole")
+    start("--run-dir", whole, "--train.steps", "8")
+    with refused("model.pretrained", "--run-dir OTHER"):       # another model, while the first is there
+        start("--run-dir", tuned, "--model.pretrained", run / "pipeline")
+    run.rename(tmp_path / "moved")
+    start("--run-dir", tuned, "--train.steps", "8")
+    assert equal(weights(tuned, 8), weights(whole, 8))
+    start("--run-dir", tuned, "--model.pretrained", tmp_path / "moved")
+    assert read_config(tuned / "config.yaml").model.pretrained == str(tmp_path / "moved")
+
+
+def test_before_the_first_checkpoint_it_is_needed(
+    run: Path, tmp_path: Path, killed_before: Callable[..., None], refused
+) -> None:
+    (tmp_path / "config.yaml").write_text(replace(CONFIG, model=ModelConfig(pretrained=str(run))).to_yaml())
+    killed_before(2, "--config", tmp_path / "config.yaml", "--run-dir", tmp_path / "tuned")
+    run.rename(tmp_path / "moved")
+    with refused("model.pretrained", str(run), "does not exist"):
+        start("--run-dir", tmp_path / "tuned")
+    start("--run-dir", tmp_path / "tuned", "--model.pretrained", tmp_path / "moved")
+    train(replace(CONFIG, model=ModelConfig(pretrained=str(tmp_path / "moved"))), tmp_path / "whole")
+    assert equal(weights(tmp_path / "tuned", 6), weights(tmp_path / "whole", 6))
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_run_that_stored_another_architecture_continues(gone: bool, tuned: Path, run: Path) -> None:
+    """Earlier versions stored the defaults of the options that a pretrained model determines."""
+    file = tuned / "config.yaml"
+    stored = file.read_text()
+    file.write_text(stored.replace("channels: 8", "channels: 32").replace("head_channels: 8", "head_channels: 32"))
+    (tuned / "run.json").write_text(json.dumps({k: v for k, v in facts(tuned).items() if k != "config"}))
+    if gone:
+        shutil.rmtree(run)
+    start("--run-dir", tuned, "--train.steps", "7")
+    assert file.read_text() == stored.replace("steps: 6", "steps: 7")
+    assert [change["option"] for change in facts(tuned)["changes"]] == ["train.steps"]
+
+
+# ---------------------------------------------------------------------------------------------------------- directories
 
 
 def test_a_changed_config_file_counts_as_options(run: Path, refused) -> None:
@@ -343,6 +488,17 @@ def test_directories_that_are_no_runs(run: Path, tmp_path: Path, refused) -> Non
         with refused("run_dir", "images", "runs/images"):
             start("--run-dir", folder, *source)
     assert not (tmp_path / "images" / "run").exists() and not (tmp_path / "images" / ".lock").exists()
+
+
+def test_a_directory_in_the_folder_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused) -> None:
+    """The directory that is proposed instead is not refused itself, wherever the command is started."""
+    monkeypatch.chdir(pictures(tmp_path / "images"))
+    with refused("run_dir", str(tmp_path / "runs" / "images")):
+        start("--run-dir", "run", "--data.source", ".")
+    start("--run-dir", tmp_path / "runs" / "images", "--data.source", ".", "--dry-run")
+    monkeypatch.chdir(tmp_path)
+    with refused("run_dir", " runs/images"):
+        start("--run-dir", "images/run", "--data.source", "images")
 
 
 # --------------------------------------------------------------------------------------------------------------- images
@@ -383,16 +539,30 @@ def test_images_that_have_moved(of_pictures: Path, tmp_path: Path, refused, caps
 
 def test_other_images(of_pictures: Path, tmp_path: Path, refused, capsys: pytest.CaptureFixture) -> None:
     pictures(tmp_path / "images", 7)        # two images are added
-    with refused("data.source", "12 images", "14 images", "--allow-change data.source", "--model.pretrained DIR"):
+    with refused("data.source", "12 images", "14 images", "--allow-change data.source", "--run-dir OTHER"):
         start("--run-dir", of_pictures)
+    picture = of_pictures / "samples" / "data.png"
+    before = picture.read_bytes()
     start("--run-dir", of_pictures, "--train.steps", "8", "--allow-change", "data.source")
     change = next(c for c in facts(of_pictures)["changes"] if c["option"] == "data")
     assert "12 images" in change["old"]["summary"] and "14 images" in change["new"]["summary"] and change["step"] == 6
+    assert change["allow_change"] and picture.read_bytes() != before
     assert facts(of_pictures)["data"] == change["new"]
     start("--run-dir", of_pictures)
     pictures(tmp_path / "images", 6, "c")
-    with refused("data.source", "classes new: c", "--model.pretrained DIR"):
+    with refused("data.source", "classes new: c", "--run-dir OTHER --model.pretrained "):
         start("--run-dir", of_pictures, "--allow-change", "data.source")
+
+
+def test_what_differs_is_told(of_pictures: Path, tmp_path: Path, refused) -> None:
+    """The options that differ, with both values; or else that the content does."""
+    with refused("data.intensity (null there, [0.0, 10.0] now)", "leave data.intensity out"):
+        start("--run-dir", of_pictures, "--data.intensity", "[0, 10]")
+    with refused("data.fit (crop there, pad now)", "data.intensity"):
+        start("--run-dir", of_pictures, "--data.intensity", "[0, 10]", "--data.fit", "pad")
+    shutil.copy(tmp_path / "images" / "a" / "0.png", tmp_path / "images" / "b" / "0.png")
+    with refused("data.source", "other content", "give the run's own images"):
+        start("--run-dir", of_pictures)
 
 
 def test_a_dry_run_says_what_would_happen(run: Path, capsys: pytest.CaptureFixture) -> None:
@@ -400,6 +570,8 @@ def test_a_dry_run_says_what_would_happen(run: Path, capsys: pytest.CaptureFixtu
     start("--run-dir", run, "--train.steps", "10", "--dry-run")
     out = capsys.readouterr().out
     assert "continues from step 6" in out and "4 steps" in out and "train.steps: 6 becomes 10" in out
+    (time,) = [line for line in out.splitlines() if line.startswith("time ")]
+    assert "for 4 steps" in time
     assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")) == before
     start("--run-dir", run.parent / "none", "--dry-run", "--model.channels", "8", "--model.head_channels", "8")
     assert "new, in" in capsys.readouterr().out and not (run.parent / "none").exists()

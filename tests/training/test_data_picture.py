@@ -16,6 +16,7 @@ from ddpm.training import trainer as trainer_module
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.data_picture import GAP, LINES, MAX_IMAGES, DataPicture, captioned_grid, wrap
 from ddpm.training.derived_options import derive_config
+from ddpm.training.timeline import Timeline
 from ddpm.training.train import train
 from ddpm.training.trainer import Trainer
 
@@ -36,7 +37,7 @@ def trainer_of(config: Config, data: ImageData, path: Path) -> Trainer:
 
 def picture_of(trainer: Trainer, path: Path, logged: list) -> DataPicture:
     picture = DataPicture(
-        trainer.accelerator, path, trainer.pipeline.class_names, trainer.first_images, trainer.config.train.batch_size
+        trainer.accelerator, path, trainer.pipeline.class_names, trainer.images_at, trainer.timeline
     )
     picture.observe(0, SimpleNamespace(image=lambda *image: logged.append(image)))
     return picture
@@ -75,12 +76,28 @@ def test_it_is_drawn_once_at_the_start_and_logged_under_its_name(tmp_path: Path)
     (tmp_path / "again").mkdir()
     again = picture_of(trainer_of(SMALL, data, tmp_path / "again"), tmp_path / "again", [])
     assert again.file.read_bytes() == first
-    picture.file.write_bytes(b"kept")
-    picture.observe(0, None)
-    assert picture.file.read_bytes() == b"kept"
     picture.file.unlink()
     picture.observe(1, None)        # the run is under way
     assert not picture.file.exists()
+
+
+def test_other_images_are_drawn_when_they_come(tmp_path: Path) -> None:
+    """From the position that the run has reached, instead of the first images."""
+    trainer = trainer_of(SMALL, load_data("digits"), tmp_path)
+    history = Timeline.of(trainer.config.train, [
+        {"step": 5, "option": "data", "old": {}, "new": {}}, {"step": 7, "option": "train.beta2", "old": 0.9, "new": 0.5}
+    ])
+    given = []
+    picture = DataPicture(
+        trainer.accelerator, tmp_path, (), lambda at: given.append(at) or trainer.images_at(at), history
+    )
+    picture.file.parent.mkdir()
+    picture.file.write_bytes(b"the images before")
+    for step in (0, 4, 6, 7):
+        picture.observe(step, None)
+    assert picture.file.read_bytes() == b"the images before"
+    picture.observe(5, SimpleNamespace(image=lambda *image: None))
+    assert given == [range(5 * 16, 6 * 16)] and Image.open(picture.file).size
 
 
 def test_a_dry_run_draws_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -107,7 +124,7 @@ def test_labels_name_the_images_that_are_shown(tmp_path: Path, monkeypatch: pyte
 def test_images_without_classes_have_no_captions(tmp_path: Path) -> None:
     data = load_data("digits")
     trainer = trainer_of(SMALL, data, tmp_path)
-    picture = DataPicture(trainer.accelerator, tmp_path, (), trainer.first_images, 16)
+    picture = DataPicture(trainer.accelerator, tmp_path, (), trainer.images_at, trainer.timeline)
     picture.observe(0, SimpleNamespace(image=lambda *image: None))
     assert Image.open(picture.file).size == (4 * (64 + GAP) + GAP,) * 2
 

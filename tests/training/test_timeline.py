@@ -79,6 +79,16 @@ def test_changes_that_were_taken_back_before_a_step_leave_no_trace() -> None:
     assert early == Timeline.of(replace(COSINE, steps=50, batch_size=4))
 
 
+@pytest.mark.parametrize(("option", "since"), [
+    ("data", 5), ("data.augment", 5), ("data.balance", 5), ("data.horizontal_flip", 5), ("data.source", 0),
+    ("data.resolution", 0), ("data.workers", 0), ("train.batch_size", 0), ("diffusion.weighting", 0),
+])
+def test_since_when_the_images_are_the_present_ones(option: str, since: int) -> None:
+    record = {"step": 5, "option": option, "old": 1, "new": 2}
+    assert Timeline.of(COSINE, [record]).images_since == since
+    assert Timeline.of(COSINE, [{**record, "step": 3}, record]).images_since == since
+
+
 def test_other_options_do_not_touch_the_rate() -> None:
     other = timeline(COSINE, (30, {"batch_size": 3, "weight_decay": 0.1, "log_every": 1}))
     assert [learning_rate(other, s) for s in range(100)] == [learning_rate(Timeline.of(COSINE), s) for s in range(100)]

@@ -1,5 +1,6 @@
 """Registers a study before its first run, so that the question cannot be changed after seeing the answer."""
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,8 +39,9 @@ def register(study: Study, documents: Mapping[str, str], data: ImageData, path: 
     begun = [run for pattern in RUNS for run in path.glob(pattern)]
     if (path / "study.json").exists():
         known = read_registration(path)
-        if changes := describe_changes(known["study"], resolved):
+        if changes := describe_changes(_without_source(known["study"]), _without_source(resolved)):
             raise ValueError(f"{path}: contains another study: {changes}; choose another directory with --run-dir")
+        # The images may have moved, as long as they are the same.
         if known["data"]["fingerprint"] != data.fingerprint:
             raise ValueError(
                 f"{path}: contains a study on other data ({known['data']['summary']} there, {data.summary()} now); "
@@ -63,6 +65,14 @@ def register(study: Study, documents: Mapping[str, str], data: ImageData, path: 
     }
     write_json(path / "study.json", facts)
     return facts
+
+
+def _without_source(study: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON values of a study without the place of its training images, which all arms share."""
+    study = copy.deepcopy(study)
+    for arm in study["arms"]:
+        arm["config"]["data"].pop("source", None)
+    return study
 
 
 def read_registration(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ddpm.io.provenance import describe_history
 from ddpm.lab.comparison.runs import Evaluation, Run, is_finite
 
 
@@ -121,6 +122,9 @@ def compare(runs: Sequence[Run]) -> Comparison:
         elif run.name in chosen and run.newest_weights not in (None, chosen[run.name].weights):
             folder = chosen[run.name].folder.name
             notes.append(f"{run.name}: evaluation {folder} is of an older checkpoint; run scripts/evaluate.py again")
+    for run in runs:
+        if history := describe_history(run.facts.get("changes", [])):
+            notes.append(f"{run.name}: changed during training: {history}")
     notes += _note_incomparable_losses(runs) + _note_incomparable_curves(runs)
     rows, metric_notes = _compare_metrics(chosen)
     settings: dict[str, Sequence[Any]] = {key: [run.config[key] for run in runs] for key in runs[0].config}

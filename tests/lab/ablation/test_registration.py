@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,22 @@ def test_registration_is_not_overwritten(tmp_path: Path, study: Callable[..., St
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
     assert set(before) == {"study.yaml", "base.yaml", "study.json"} and before["study.yaml"] == b"# a text\n"
     assert first["data"]["fingerprint"] == DATA.fingerprint and len(first["digest"]) == 64
+
+
+def moved(study: Study, source: str) -> Study:
+    """Return the study with its images in another place."""
+    arms = [replace(arm, config=arm.config.with_options({"data.source": source})) for arm in study.arms]
+    return replace(study, arms=tuple(arms), base=study.base.with_options({"data.source": source}))
+
+
+def test_images_may_move_if_they_are_the_same(tmp_path: Path, study: Callable[..., Study]) -> None:
+    first = register(moved(study(), "old/place"), {}, DATA, tmp_path)
+    assert register(moved(study(), "new/place"), {}, DATA, tmp_path) == first
+    other = SimpleNamespace(summary=lambda: "two images", fingerprint="e" * 64)
+    with pytest.raises(ValueError, match="other data"):
+        register(moved(study(), "new/place"), {}, other, tmp_path)
+    with pytest.raises(ValueError, match="seeds"):
+        register(moved(study(seeds=(0, 1)), "new/place"), {}, DATA, tmp_path)
 
 
 def test_digests_are_equal_for_equal_studies_only(tmp_path: Path, study: Callable[..., Study]) -> None:

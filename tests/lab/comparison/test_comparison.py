@@ -247,6 +247,17 @@ def test_a_run_without_evaluation_is_compared_by_the_rest(
     assert any(note.startswith("a:") and "diffusion.prediction" in note for note in found.notes)
 
 
+def test_changes_during_training_are_told(tmp_path: Path, make_run: Callable[..., Path]) -> None:
+    a, b = make_run(tmp_path / "a", steps=10), make_run(tmp_path / "b", steps=10)
+    changes = [
+        {"step": 400, "option": "train.batch_size", "old": 64, "new": 32},
+        {"step": 400, "option": "train.log_every", "old": 1, "new": 2},
+    ]
+    (b / "run.json").write_text(json.dumps(json.loads((b / "run.json").read_text()) | {"changes": changes}))
+    notes = [note for note in compare(read_runs([a, b])).notes if "changed during training" in note]
+    assert len(notes) == 1 and notes[0].startswith("b: ") and notes[0].endswith("train.batch_size 64 to 32 at step 400")
+
+
 def notes_on_curves(*runs: Path) -> list[set[str]]:
     """Return the words of each note except those about missing evaluations."""
     return [{*note.split()} for note in compare(read_runs(runs)).notes if "scripts/evaluate.py" not in note]
