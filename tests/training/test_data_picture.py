@@ -85,7 +85,8 @@ def test_other_images_are_drawn_when_they_come(tmp_path: Path) -> None:
     """From the position that the run has reached, instead of the first images."""
     trainer = trainer_of(SMALL, load_data("digits"), tmp_path)
     history = Timeline.of(trainer.config.train, [
-        {"step": 5, "option": "data", "old": {}, "new": {}}, {"step": 7, "option": "train.beta2", "old": 0.9, "new": 0.5}
+        {"step": 5, "option": "data", "old": {}, "new": {}},
+        {"step": 7, "option": "train.beta2", "old": 0.9, "new": 0.5},
     ])
     given = []
     picture = DataPicture(
