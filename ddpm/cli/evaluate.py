@@ -1,7 +1,9 @@
 """Measure the quality of a model's images."""
 
+from ddpm.cli.errors import print_warnings
 from ddpm.cli.parser import from_command_line
 from ddpm.config.commands import EvaluateCommand
+from ddpm.config.ineffective_options import ineffective_guidance
 from ddpm.config.yaml_files import sample_settings
 
 
@@ -9,6 +11,7 @@ from ddpm.config.yaml_files import sample_settings
 def main(command: EvaluateCommand) -> None:
     """Run the command."""
     settings = sample_settings(command)
+    print_warnings(ineffective_guidance(settings))
     from ddpm.evaluation.evaluate import evaluate  # imported only now, so that --help is fast
 
     evaluate(command, settings)

@@ -11,8 +11,9 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 import docstring_parser
 
 from ddpm.cli.help_pages import HELP_PAGES
+from ddpm.config.commands import Overrides
 from ddpm.config.sections import SECTIONS, Config
-from ddpm.config.values import accepts_list, choices, field_types, members, ranges
+from ddpm.config.values import accepts_list, choices, derived_from, field_types, members, ranges
 
 COLUMN = 28                 # where the texts begin
 LONGEST_CHOICES = 24        # longer lists of choices are in the text
@@ -79,6 +80,8 @@ def _groups(command: type, positional: str | None) -> dict[str, list[Option]]:
     own: list[Option] = []
     groups: dict[str, list[Option]] = {"options": own}
     for field in dataclasses.fields(command):
+        if field.type is Overrides:
+            continue
         spelling = field.name.upper() if field.name == positional else f"--{field.name.replace('_', '-')}"
         kind = Path if field.type is Config else None if field.type is bool else field.type
         option = Option(spelling, kind, None if field.type is Config else field.default, texts[field.name])
@@ -87,13 +90,17 @@ def _groups(command: type, positional: str | None) -> dict[str, list[Option]]:
         (groups.setdefault(_title(bases[-1]), []) if inherited else own).append(option)
     own.sort(key=lambda option: option.spelling.startswith("--"))
     own.append(Option("--help, --help-all", None, None, "print the usual options, or all options, and exit."))
-    if Config in field_types(command).values():
+    kinds = {*field_types(command).values()}
+    if {Config, Overrides} & kinds:
         for section, kind in SECTIONS.items():
+            defaults = vars(kind()) if Config in kinds else dict.fromkeys(field_types(kind), "that of the base")
             groups[f"{section}: {_title(kind)}"] = [
-                *(Option(f"--{section}.{field.name}", field.type, getattr(kind(), field.name), text)
-                  for field, text in ((f, help_texts(kind)[1][f.name]) for f in dataclasses.fields(kind))),
-                Option(f"--{section}", Path, None, "YAML file of the options above, without the name of the section."),
+                Option(f"--{section}.{field.name}", field.type, defaults[field.name], text)
+                for field, text in ((f, help_texts(kind)[1][f.name]) for f in dataclasses.fields(kind))
             ]
+            if Config in kinds:
+                file = Option(f"--{section}", Path, None, "YAML file of the options above, without the section's name.")
+                groups[f"{section}: {_title(kind)}"].append(file)
     return groups
 
 
@@ -144,8 +151,8 @@ def _default_remark(option: Option) -> list[str]:
     if option.default is None:
         if "." not in option.spelling:
             return []
-        derived = re.search(r"null[^.;]*deriv", option.text)
-        return [f"default: {'derived from the data' if derived else 'null'}"]
+        source = derived_from(option.kind)
+        return [f"default: {'null' if source is None else f'derived from {source}'}"]
     return [f"default: {_typed(option.default)}"]
 
 

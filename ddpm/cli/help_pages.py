@@ -93,8 +93,11 @@ HELP_PAGES: dict[type, HelpPage] = {
              "python scripts/ablate.py --study configs/studies/adagn_vs_groupnorm.yaml --dry-run"),
             ("one half of its runs, on the first of two machines",
              "python scripts/ablate.py --study configs/studies/adagn_vs_groupnorm.yaml --shard 1/2"),
+            ("AdaGN or GroupNorm on your own images",
+             "python scripts/ablate.py --study configs/studies/own.yaml --data.source path/to/split/folders"),
         ),
-        ("docs/ablation.md",),
+        ("docs/own_data.md", "docs/ablation.md"),
+        usual=("data.source", "data.resolution", "train.steps"),
     ),
     ProbeCommand: HelpPage(
         (

@@ -12,8 +12,17 @@ from typing import Any, TypeVar
 
 from ddpm.cli.errors import one_line_errors, reject_command_line
 from ddpm.cli.help import help_text
+from ddpm.config.commands import Overrides
 from ddpm.config.sections import OPTIONS, SECTIONS, Config, flatten
-from ddpm.config.values import accepts_list, check_known, convert_mapping, convert_value, field_types, split_list
+from ddpm.config.values import (
+    accepts_list,
+    check_known,
+    convert_mapping,
+    convert_value,
+    derived_from,
+    field_types,
+    split_list,
+)
 from ddpm.config.yaml_files import prefixed_errors, read_options
 
 Command = TypeVar("Command")
@@ -68,6 +77,11 @@ class CommandLine:
         if "config" in self.kinds:
             self.kinds |= OPTIONS | dict.fromkeys(OPTIONS_THAT_TAKE_FILES, Path)
             self.defaults |= flatten(Config().to_dict()) | dict.fromkeys(OPTIONS_THAT_TAKE_FILES)
+        self.overrides = next((name for name, kind in self.kinds.items() if kind is Overrides), None)
+        if self.overrides is not None:
+            del self.kinds[self.overrides], self.defaults[self.overrides]
+            self.kinds |= OPTIONS
+            self.defaults |= dict.fromkeys(OPTIONS)
         self.positional = next((name for name in POSITIONAL if name in field_types(command)), None)
         self.names = {name: name if name == self.positional else spell(name) for name in self.kinds}
         self.options = {name: option for name, option in self.names.items() if name != self.positional}
@@ -106,8 +120,12 @@ class CommandLine:
         for name in self.required:
             if not values.get(name):
                 raise ValueError(f"{name}: is missing; type {self.usage}")
+        options = {key: values.pop(key) for key in [*values] if key in OPTIONS}
         if "config" in self.kinds:
-            values["config"] = Config().with_options({key: values.pop(key) for key in [*values] if key in OPTIONS})
+            values["config"] = Config().with_options(options)
+        elif self.overrides is not None:
+            Config().with_options(options)      # checks the values; the study has those that are not given
+            values[self.overrides] = Overrides(options)
         return values
 
     def _separate(self, argv: Sequence[str]) -> tuple[list[Given], list[str]]:
@@ -197,7 +215,10 @@ class CommandLine:
 
     def _entries(self, name: str, values: dict[str, Any]) -> list[Any]:
         """Return the entries of a list so far; a word that stands for no list counts as none."""
-        before = convert_value(values.get(name, self.defaults[name]), self.kinds[name], name)
+        given = values.get(name, self.defaults[name])
+        if given is None and (self.overrides is not None or derived_from(self.kinds[name])):
+            raise ValueError(f"{name}: there is no list yet to append to; give all entries with {self.options[name]}")
+        before = convert_value(given, self.kinds[name], name)
         return before if isinstance(before, list) else []
 
     def _read_file(self, name: str, file: Path) -> dict[str, Any]:

@@ -4,11 +4,16 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from ddpm.config.changes import check_allowed
 from ddpm.config.sections import Config, PredictionName, SamplerOptions, ScheduleName
 from ddpm.config.values import CheckedOptions, PositiveInt, Range, SeedInt, at_least
+
+
+class Overrides(dict[str, Any]):
+    """Some options of a configuration and their values, by names such as `data.source`."""
+
 
 AtLeastTwo = Annotated[int, at_least(2)]
 AtLeastTwenty = Annotated[int, at_least(20)]
@@ -227,14 +232,18 @@ class AblateCommand(CheckedOptions):
 
     The same command resumes an interrupted study.
 
+    Every option of scripts/train.py, such as --data.source, replaces that of the base configuration in the study file.
+
     Args:
         study: YAML file of the question, the base configuration, the arms, the seeds and the deciding metric.
+        base: options that replace those of the base configuration.
         run_dir: directory of the study. Default: runs/ and the name of the file.
         shard: run only the i-th of n shards of the runs, so that several machines can share a study.
         dry_run: print the number of runs and the estimated cost of the study, and exit.
     """
 
     study: Path
+    base: Overrides = dataclasses.field(default_factory=Overrides)
     run_dir: Path | None = None
     shard: Annotated[str, Range("i/n with i from 1 to n, such as 2/4", is_shard)] = "1/1"
     dry_run: bool = False

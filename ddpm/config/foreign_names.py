@@ -33,6 +33,7 @@ _INSTEAD: dict[tuple[str, ...], str] = {
         "train_data_dir data_dir dataset dataset_name data_path dataset_path image_dir images_dir train_dir "
         "image_folder folder root dataroot path input_dir instance_data_dir real ref ref_path real_images"
     ),
+    ("study",): "config",
     ("data.resolution",): "image_size img_size size imsize crop_size res",
     ("data.channels",): "image_channels in_channels img_channels",
     ("model.channels",): "num_channels dim model_channels base_channels width hidden_size",

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from ddpm.config.values import (
     CheckedOptions,
+    Derived,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -23,10 +24,14 @@ from ddpm.config.values import (
     at_least,
     between,
     convert_mapping,
+    derived_from,
     field_types,
     show,
 )
 from ddpm.config.yaml_syntax import dump_yaml
+
+# The value of an option until it is derived from the data; `Derived` says why the type does not contain None.
+NULL: Any = None
 
 # Each lists the keys of a dictionary of functions or classes (tests/config/test_sections.py).
 ScheduleName = Literal["linear", "cosine", "sigmoid"]
@@ -121,9 +126,10 @@ class ModelConfig(CheckedOptions, section="model"):
     """U-Net.
 
     Args:
-        channels: base width of the network.
+        channels: base width of the network; null selects 32, 64 or 128, more for more images.
         channel_mult: width multiplier of each stage, from the finest to the coarsest. The first stage keeps the
-            resolution, and each later stage halves it.
+            resolution, and each later stage halves it. null selects stages down to 8 pixels, with the multiplier 2
+            up to 16 pixels.
         num_res_blocks: number of residual blocks per stage.
         attention_resolutions: resolutions in pixels at which there is self-attention, in addition to the middle of the
             network; null selects all resolutions up to 16 pixels, except that of the first stage.
@@ -144,18 +150,24 @@ class ModelConfig(CheckedOptions, section="model"):
             options above, except dropout and gradient_checkpointing.
     """
 
-    channels: Annotated[int, at_least(2)] = 32
+    channels: Annotated[int, at_least(2), Derived("the number of images")] = NULL
     channel_mult: Annotated[
-        list[float], Range("one or more factors above 0", lambda value: value and all(0 < x < 1000 for x in value))
-    ] = field(default_factory=lambda: [1, 2])
+        list[float],
+        Range("one or more factors above 0", lambda value: value and all(0 < x < 1000 for x in value)),
+        Derived("the resolution"),
+    ] = NULL
     num_res_blocks: Annotated[int, between(1, 100)] = 1
-    attention_resolutions: list[int] | None = None
+    attention_resolutions: Annotated[
+        list[int], Range("different resolutions", lambda value: len({*value}) == len(value)), Derived("the resolution")
+    ] = NULL
     head_channels: PositiveInt = 32
     norm: Literal[
         "adagn", "groupnorm", "groupnorm_matched", "adain", "adaln", "adarms", "adagn_scale", "adagn_shift"
     ] = "adagn"
     conditioning: Literal["both", "timestep", "class", "none", "cross_attention"] = "both"
-    condition_at: Literal["all", "encoder", "middle", "decoder"] | list[int] = "all"
+    condition_at: Literal["all", "encoder", "middle", "decoder"] | Annotated[
+        list[int], Range("different resolutions", lambda value: isinstance(value, str) or len({*value}) == len(value))
+    ] = "all"
     norm_groups: PositiveInt = 32
     dropout: Probability = 0.0
     resample: Literal["resblock", "conv"] = "resblock"
@@ -200,10 +212,12 @@ class TrainConfig(CheckedOptions, section="train"):
     """Training.
 
     Args:
-        steps: number of optimizer steps.
-        batch_size: number of images per optimizer step, over all processes.
+        steps: number of optimizer steps. Null selects a third of the number of images, from 600 (up to 32
+            pixels; 2,400 above 64) to 200,000.
+        batch_size: number of images per optimizer step, over all processes. Null selects up to 64 for small images, and
+            fewer for larger ones.
         gradient_accumulation_steps: number of micro-batches per optimizer step; more of them need less memory.
-        learning_rate: peak learning rate.
+        learning_rate: peak learning rate. Null selects 3e-3 for a small network on small images, and less for others.
         warmup_steps: number of optimizer steps of linear warmup.
         lr_schedule: learning rate schedule after the warmup; `cosine` decays towards 0, which it would reach one
             step after the last.
@@ -221,10 +235,10 @@ class TrainConfig(CheckedOptions, section="train"):
         sample_every: number of steps between sample grids; 0 draws one at the end only.
     """
 
-    steps: PositiveInt = 600
-    batch_size: PositiveInt = 64
+    steps: Annotated[PositiveInt, Derived("the images")] = NULL
+    batch_size: Annotated[PositiveInt, Derived("the images")] = NULL
     gradient_accumulation_steps: PositiveInt = 1
-    learning_rate: PositiveFloat = 3e-3
+    learning_rate: Annotated[PositiveFloat, Derived("the images and the network")] = NULL
     warmup_steps: NonNegativeInt = 50
     lr_schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: Annotated[float, at_least(0)] = 0.0
@@ -360,8 +374,15 @@ class Config:
         return dataclasses.asdict(self)
 
     def to_yaml(self) -> str:
-        """Return the text of a file that `--config` accepts."""
-        return dump_yaml(self.to_dict())
+        """Return the text of a file that `--config` accepts; comments say what null options are derived from."""
+        text = ""
+        for section, values in self.to_dict().items():
+            dumped = dump_yaml({section: values})
+            for name in (name for name, value in values.items() if value is None):
+                if source := derived_from(OPTIONS[f"{section}.{name}"]):
+                    dumped = dumped.replace(f"\n  {name}: null\n", f"\n  {name}: null    # derived from {source}\n")
+            text += dumped
+        return text
 
 
 SECTIONS: dict[str, type] = field_types(Config)

@@ -92,6 +92,7 @@ class Study:
         learning_rates: learning rates to try for each arm before the study, with a seed of their own; empty for no
             sweep.
         evaluation: options of scripts/evaluate.py and their values, the same for all runs.
+        base: the configuration that the arms override.
 
     Raises:
         ValueError: if a value is out of range, two arms do not differ, or the evaluation does not measure the metric.
@@ -103,6 +104,7 @@ class Study:
     metric: str
     learning_rates: tuple[float, ...] = ()
     evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)
+    base: Config = dataclasses.field(default_factory=Config)
 
     def __post_init__(self) -> None:
         for problem in self._problems():
@@ -135,6 +137,7 @@ class Study:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, with the whole configuration of every arm except its seed."""
         plain = json.loads(json.dumps(dataclasses.asdict(self)))        # with lists instead of tuples
+        del plain["base"]       # the arms have its options
         for arm in plain["arms"]:
             del arm["config"]["train"]["seed"]
         return plain

@@ -1,5 +1,6 @@
 """Reading of study files, and the copies of them that a study keeps."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,12 @@ LISTS = {"seeds": "[0, 1, 2, 3, 4]", "learning_rates": "[1e-3, 3e-3]"}
 KEYS = (*NEEDED, "base", "learning_rates", "evaluation")
 
 
-def read_study(path: Path) -> Study:
+def read_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
     """Read a study file; a path in `base` is relative to the file.
+
+    Args:
+        path: the file.
+        overrides: options that replace those of the base, by names such as `data.source`.
 
     Raises:
         ValueError: if it is not a valid study; one line that names the file and the key.
@@ -35,33 +40,34 @@ def read_study(path: Path) -> Study:
             if key not in given:
                 raise ValueError(f"{key}: is missing; a study needs {', '.join(NEEDED)}")
         plain = convert_mapping({key: _checked(key, given[key]) for key in TYPES if key in given}, TYPES)
-        base = _base(given.get("base", {}), path.parent)
+        base = _base(given.get("base", {}), path.parent, overrides or {})
         if not isinstance(given["arms"], dict):
             raise ValueError("arms: give names and their overrides, such as adagn: {model.norm: adagn}")
         plain |= {key: tuple(value) for key, value in plain.items() if isinstance(value, list)}
         arms = tuple(_arm(name, overrides, base) for name, overrides in given["arms"].items())
-        return Study(**plain, arms=arms, evaluation=_evaluation_options(given.get("evaluation", {})))
+        return Study(**plain, arms=arms, evaluation=_evaluation_options(given.get("evaluation", {})), base=base)
 
 
 def study_documents(path: Path) -> dict[str, str]:
-    """Return the files that a study keeps, as names and contents.
-
-    They are study.yaml and, if the base is a file, base.yaml, both as given, and resolved.yaml, which has the values of
-    all options and can be read on its own.
+    """Return the files that a study keeps as they were given: study.yaml and, if the base is a file, base.yaml.
 
     Raises:
         ValueError, OSError: as `read_study`.
     """
-    resolved = read_study(path).to_dict()
     documents = {"study.yaml": path.read_text(encoding="utf-8")}
     base = read_yaml(path).get("base")
     if isinstance(base, str):
         documents["base.yaml"] = (path.parent / base).read_text(encoding="utf-8")
-    options = _base(base or {}, path.parent).to_dict()
+    return documents
+
+
+def study_to_yaml(study: Study) -> str:
+    """Return the text of a study file with the values of all options, which can be read on its own."""
+    resolved, options = study.to_dict(), study.base.to_dict()
     del options["train"]["seed"]
-    arms = {arm["name"]: arm["overrides"] | {"seed_shift": arm["seed_shift"]} for arm in resolved["arms"]}
+    arms = {arm["name"]: _own_options(arm, options) | {"seed_shift": arm["seed_shift"]} for arm in resolved["arms"]}
     resolved = {"question": resolved["question"], "base": options, **resolved, "arms": arms}
-    return documents | {"resolved.yaml": dump_yaml(resolved)}
+    return dump_yaml(resolved)
 
 
 def _checked(key: str, value: Any) -> Any:
@@ -71,12 +77,19 @@ def _checked(key: str, value: Any) -> Any:
     return value
 
 
-def _base(given: Any, folder: Path) -> Config:
+def _own_options(arm: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    """Return the overrides of an arm, and the options that were derived for it and differ from the base."""
+    own, shared = flatten(arm["config"]), flatten(base)
+    return arm["overrides"] | {key: value for key, value in own.items() if value != shared[key]}
+
+
+def _base(given: Any, folder: Path, overrides: Mapping[str, Any]) -> Config:
     with prefixed_errors("base"):
         if isinstance(given, str):
             options = read_options(folder / given)
         else:
             options = flatten(given)
+        options = {**options, **overrides}
         if "train.seed" in options:
             raise ValueError("train.seed is set by seeds; remove it")
         return Config().with_options(options)

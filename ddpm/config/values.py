@@ -35,6 +35,15 @@ class Range(NamedTuple):
     contains: Callable[[Any], bool]
 
 
+class Derived(NamedTuple):
+    """Marks an option that may be null, in which case `ddpm.training.derived_options` derives it from the data.
+
+    It is declared as `Annotated[int, Derived("the resolution")]`. The type is that after the derivation.
+    """
+
+    source: str
+
+
 def at_least(minimum: int) -> Range:
     """Return the range of finite numbers that are not below `minimum`."""
     return Range(f"{minimum} or more", lambda value: minimum <= value < math.inf)
@@ -191,9 +200,10 @@ def field_types(kind: type, *excluded: str) -> dict[str, Any]:
 
 
 def members(kind: Any) -> list[Any]:
-    """Return the members of a union, or the type itself, without annotations."""
+    """Return the members of a union, or the type itself, without annotations. An option with `Derived` may be None."""
     if get_origin(kind) is Annotated:
-        return members(get_args(kind)[0])
+        annotated, *marks = get_args(kind)
+        return members(annotated) + [NoneType] * any(isinstance(mark, Derived) for mark in marks)
     if get_origin(kind) in (Union, UnionType):
         return [member for arg in get_args(kind) for member in members(arg)]
     return [kind]
@@ -204,6 +214,12 @@ def ranges(kind: Any) -> list[Range]:
     if isinstance(kind, Range):
         return [kind]
     return [limit for arg in get_args(kind) for limit in ranges(arg)]
+
+
+def derived_from(kind: Any) -> str | None:
+    """Return what an option is derived from if it is null; None if the option is not derived."""
+    marks = get_args(kind) if get_origin(kind) is Annotated else ()
+    return next((mark.source for mark in marks if isinstance(mark, Derived)), None)
 
 
 def choices(kind: Any) -> list[str]:

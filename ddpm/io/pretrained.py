@@ -1,6 +1,8 @@
 """Fine-tuning a trained model on other data: the options that it requires, and the weights that are kept."""
 
 from collections.abc import Sequence
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +12,12 @@ from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal
 from ddpm.models.embedding import CONDITIONINGS
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
+
+# Options of the section `model` that a trained network determines.
+ARCHITECTURE = (
+    "channels", "channel_mult", "num_res_blocks", "attention_resolutions", "head_channels", "norm", "conditioning",
+    "condition_at", "norm_groups", "resample",
+)
 
 
 def training_options(pipeline: ClassConditionalPipeline) -> dict[str, Any]:
@@ -29,6 +37,13 @@ def training_options(pipeline: ClassConditionalPipeline) -> dict[str, Any]:
         "diffusion.prediction": pipeline.prediction,
         "diffusion.learned_variance": config.out_channels == 2 * config.in_channels,
     }
+
+
+def architecture_options(folder: Path) -> dict[str, Any]:
+    """Return the options of scripts/train.py that describe the network of a pipeline directory."""
+    network = UNet.load_config(folder, subfolder="unet")
+    defaults = {name: parameter.default for name, parameter in signature(UNet).parameters.items()}
+    return {f"model.{name}": network.get(name, defaults[name]) for name in ARCHITECTURE}
 
 
 def schedule_name(schedule: NoiseSchedule) -> tuple[str, bool]:

@@ -6,19 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 
-from ddpm.config.sections import Config
+from ddpm.config.sections import Config, flatten
 from ddpm.data import ImageData, load_data
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
-from ddpm.io.pipelines import load_pipeline
-from ddpm.io.pretrained import adapt_pretrained, training_options
+from ddpm.io.pipelines import load_pipeline, locate
+from ddpm.io.pretrained import adapt_pretrained, architecture_options, training_options
 from ddpm.models.unet import UNet
 from ddpm.names import did_you_mean_path
 from ddpm.training.augmentation import Augmentation
 
 if TYPE_CHECKING:
     from ddpm.evaluation.in_training import InTrainingMetrics
-
-MAX_DEFAULT_ATTENTION = 16      # pixels; attention at larger resolutions is expensive
 
 
 def build_data(config: Config, decided: Mapping[str, Any] | None = None) -> ImageData:
@@ -69,17 +67,17 @@ def build_schedule(config: Config) -> NoiseSchedule:
 def build_unet(config: Config, data: ImageData) -> UNet:
     """Build the configured model for the data's channels, resolution and classes.
 
+    Args:
+        config: a configuration that `derive_config` has completed.
+        data: the training images.
+
     Raises:
         ValueError: if the options do not fit together or do not fit the data.
     """
     model, augmentation = config.model, build_augmentation(config)
     augment_channels = 0 if augmentation is None else augmentation.channels
     if model.pretrained is not None:
-        return _build_pretrained(Path(model.pretrained), config, data, augment_channels)
-    attention = model.attention_resolutions
-    if attention is None:       # as the help of the option says
-        below = [data.resolution // 2**stage for stage in range(1, len(model.channel_mult))]
-        attention = [size for size in below if size <= MAX_DEFAULT_ATTENTION]
+        return _build_pretrained(model.pretrained, config, data, augment_channels)
     return UNet(
         resolution=data.resolution,
         in_channels=data.channels,
@@ -89,7 +87,7 @@ def build_unet(config: Config, data: ImageData) -> UNet:
         channels=model.channels,
         channel_mult=tuple(model.channel_mult),
         num_res_blocks=model.num_res_blocks,
-        attention_resolutions=tuple(attention),
+        attention_resolutions=tuple(model.attention_resolutions),
         head_channels=model.head_channels,
         norm=model.norm,
         conditioning=model.conditioning,
@@ -102,20 +100,59 @@ def build_unet(config: Config, data: ImageData) -> UNet:
     )
 
 
-def _build_pretrained(path: Path, config: Config, data: ImageData, augment_channels: int) -> UNet:
+def adopt_pretrained(config: Config) -> Config:
+    """Return the configuration with the architecture of `model.pretrained`, if there is one, in the section `model`.
+
+    Raises:
+        ValueError: if the pretrained model does not exist or is damaged.
+    """
+    if config.model.pretrained is None:
+        return config
+    return config.with_options(architecture_options(_locate_pretrained(config.model.pretrained)))
+
+
+def ignored_options(given: Config, adopted: Config) -> list[str]:
+    """Return one line on each option that was given, although the pretrained model has another value.
+
+    Args:
+        given: the configuration as given.
+        adopted: what `adopt_pretrained` makes of it.
+    """
+    before, after, default = (flatten(config.to_dict()) for config in (given, adopted, Config()))
+    return [
+        f"{key}: {value} is ignored, because model.pretrained has {after[key]}; leave the option out"
+        for key, value in before.items()
+        if value not in (default[key], after[key])
+    ]
+
+
+def _locate_pretrained(path: str) -> Path:
+    """Return the pipeline directory of a pretrained model.
+
+    Raises:
+        ValueError: if it does not exist or is damaged.
+    """
+    if not Path(path).exists():
+        raise ValueError(
+            f"model.pretrained: {path} does not exist; give a run, a checkpoint or a pipeline, which the run also "
+            f"needs when it is resumed{did_you_mean_path(Path(path))}"
+        )
+    try:
+        return locate(Path(path))
+    except ValueError as problem:
+        raise ValueError(f"model.pretrained: {problem}") from None
+
+
+def _build_pretrained(path: str, config: Config, data: ImageData, augment_channels: int) -> UNet:
     """Load the pretrained model and adapt it to the data's classes.
 
     Raises:
         ValueError: if it does not exist, is damaged, or was trained on other images or with other options; names the
             options that it needs.
     """
-    if not path.exists():
-        raise ValueError(
-            f"model.pretrained: {path} does not exist; give a run, a checkpoint or a pipeline, which the run also "
-            f"needs when it is resumed{did_you_mean_path(path)}"
-        )
+    folder = _locate_pretrained(path)
     try:
-        pipeline = load_pipeline(path)
+        pipeline = load_pipeline(folder)
         needed = training_options(pipeline)
     except ValueError as problem:
         raise ValueError(f"model.pretrained: {problem}") from None

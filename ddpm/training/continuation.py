@@ -15,6 +15,7 @@ from ddpm.config.yaml_files import prefixed_errors, read_config
 from ddpm.data import ImageData
 from ddpm.data.overview import data_facts
 from ddpm.io.provenance import git_commit, versions
+from ddpm.training.derived_options import derive_config
 from ddpm.training.optim import learning_rate
 from ddpm.training.timeline import Timeline
 
@@ -144,6 +145,8 @@ class KnownRun:
         Raises:
             ValueError: if the run cannot continue in this way; names the option, what is wrong, and the remedies.
         """
+        if (derived := derive_config(self.config, data)) != self.config:        # runs of older versions stored null
+            return replace(self, config=derived).plan(config, data, allowed, done)
         self.check(config, allowed)
         same_data = self.check_data(config, data, allowed)
         changed = all_differences(self.config, config)

@@ -28,7 +28,13 @@ def start_accelerator(config: Config) -> Accelerator:
     """
     processes = join_processes(LONG_TIMEOUT if config.evaluation.every > 0 else None)
     check_launch(processes.num_processes, "train.py")
-    on_main(processes, lambda: check_fit(config.train, processes))
+    on_main(processes, lambda: check_precision(config.train, processes))
+    train = config.train
+    if train.batch_size is not None:        # otherwise it is derived from the data, and checked then
+        on_main(
+            processes,
+            lambda: check_batch(train.batch_size, train.gradient_accumulation_steps, processes.num_processes),
+        )
     # One process may train several runs in turn; without the reset, accelerate keeps the precision of the first.
     AcceleratorState._reset_state()
     precision = config.train.mixed_precision
@@ -38,15 +44,14 @@ def start_accelerator(config: Config) -> Accelerator:
     )
 
 
-def check_fit(config: TrainConfig, processes: PartialState) -> None:
-    """Check that the device supports the precision and that the batch divides among the processes.
+def check_precision(config: TrainConfig, processes: PartialState) -> None:
+    """Check that the device supports the precision.
 
     Raises:
-        ValueError: names a batch size or a precision that fits.
+        ValueError: names a precision that fits.
     """
     if config.mixed_precision == "fp16" and processes.device.type != "cuda":
         raise ValueError("train.mixed_precision: fp16 needs a GPU, and there is none; use fp32 or bf16")
-    check_batch(config.batch_size, config.gradient_accumulation_steps, processes.num_processes)
 
 
 def check_batch(batch_size: int, accumulation_steps: int, processes: int) -> None:

@@ -1,18 +1,27 @@
 """Training from a configuration: validate, join the processes, load the data, build the model, train."""
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from accelerate import Accelerator
 
+from ddpm.config.ineffective_options import ineffective_options
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
 from ddpm.data.overview import describe_data
 from ddpm.io.pictures import describe_picture
 from ddpm.processes import describe_devices, first_on_main, on_main
-from ddpm.training.build import build_data, build_in_training_metrics, build_schedule, build_unet
+from ddpm.training.build import (
+    adopt_pretrained,
+    build_data,
+    build_in_training_metrics,
+    build_schedule,
+    build_unet,
+    ignored_options,
+)
 from ddpm.training.continuation import KnownRun
+from ddpm.training.derived_options import coarsest_stage_warning, derive_config, describe_derivation
 from ddpm.training.dry_run import (
     count_parameters,
     describe_architecture,
@@ -21,7 +30,7 @@ from ddpm.training.dry_run import (
     estimate_cost,
     multiply_adds,
 )
-from ddpm.training.launch import start_accelerator
+from ddpm.training.launch import check_batch, start_accelerator
 from ddpm.training.run_directory import check_run_directory, hold_run_directory
 from ddpm.training.trainer import Trainer
 from ddpm.training.validation import check_classes, check_config
@@ -31,7 +40,8 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
     """Train a model in a run directory, or continue its run.
 
     Args:
-        config: the run's configuration. If the directory holds a run, null stands for the run's value.
+        config: the configuration as given. Null stands for the value of the run that the directory holds, or else for
+            a value that is derived from the data.
         run_dir: the run directory.
         dry_run: print the cost of the run, and what would change in a run that continues, and write nothing.
         allowed: options that may change in a run that continues although they affect its result.
@@ -46,14 +56,27 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
     check_config(config)
     accelerator = start_accelerator(config)
     on_main(accelerator, lambda: check_run_directory(run_dir, config.data.source))
+    given, adopted = config, first_on_main(accelerator, lambda: adopt_pretrained(config))
     if known is not None:
-        on_main(accelerator, lambda: known.check(config, allowed))
-    data = first_on_main(accelerator, lambda: load_images(config, known))
-    on_main(accelerator, lambda: check_classes(config, data))
+        on_main(accelerator, lambda: known.check(adopted, allowed))
+    data = first_on_main(accelerator, lambda: load_images(adopted, known))
+    on_main(accelerator, lambda: check_classes(adopted, data))
+    if known is not None:       # options that were derived from other images would not fit these
+        on_main(accelerator, lambda: known.check_data(adopted, data, allowed))
+    config = first_on_main(accelerator, lambda: derive_config(adopted, data))
+    train = config.train
+    on_main(
+        accelerator,
+        lambda: check_batch(train.batch_size, train.gradient_accumulation_steps, accelerator.num_processes),
+    )
     schedule = build_schedule(config)
     unet = first_on_main(accelerator, lambda: build_unet(config, data))
+    derivation = describe_derivation(adopted, config)
+    doubts = [*ignored_options(given, adopted), *ineffective_options(config, data.in_memory)]
+    doubts += coarsest_stage_warning(adopted, data)
     accelerator.print(describe_data(data))
     if dry_run:
+        tell_decisions(derivation, doubts, accelerator)
         describe_run(config, data, known, allowed, run_dir, accelerator)
         accelerator.print(estimate_cost(config, data, unet, schedule, accelerator))
         accelerator.print(f"run directory {run_dir} (nothing was written)")
@@ -66,6 +89,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
         "seed": config.train.seed,
     }
     with hold_run_directory(accelerator, run_dir, config, data, facts, allowed) as (run_id, timeline):
+        tell_decisions(derivation, doubts, accelerator)
         devices = describe_devices(accelerator)
         size = f"{facts['parameters']:,} parameters{describe_architecture(config, unet)}"
         accelerator.print(f"run directory {run_dir}: {data.summary()}; {size}; {devices}")
@@ -78,6 +102,20 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
         if data.skipped and accelerator.is_main_process:
             print(f"WARNING: {data.skipped} unreadable images are skipped", file=sys.stderr)
         Trainer(config, accelerator, data, schedule, unet, run_dir, metrics, timeline).run(run_id)
+
+
+def tell_decisions(derivation: str, doubts: Sequence[str], accelerator: Accelerator) -> None:
+    """Print which options were derived, and warn about options that are ignored or have no effect.
+
+    Args:
+        derivation: one line; empty if nothing was derived.
+        doubts: one line each.
+        accelerator: the processes, of which the main one prints.
+    """
+    if derivation:
+        accelerator.print(derivation)
+    for doubt in doubts if accelerator.is_main_process else ():
+        print(f"WARNING: {doubt}", file=sys.stderr)
 
 
 def load_images(config: Config, known: KnownRun | None) -> ImageData:

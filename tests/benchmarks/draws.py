@@ -11,6 +11,7 @@ from ddpm.cli.parser import parse_command
 from ddpm.config.commands import TrainCommand
 from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_data, build_schedule, build_unet
+from ddpm.training.derived_options import derive_config
 from ddpm.training.launch import start_accelerator
 from ddpm.training.trainer import Trainer, prepare_inputs
 
@@ -18,6 +19,7 @@ from ddpm.training.trainer import Trainer, prepare_inputs
 def main() -> None:
     config = parse_command(TrainCommand, "draws.py").config
     accelerator, data = start_accelerator(config), build_data(config)
+    config = derive_config(config, data)
     trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), Path())
     batches = load_micro_batches(trainer.samples, trainer.timeline, 0, 0, 1, 0)
     position, images, labels = next(batches)

@@ -46,7 +46,8 @@ EXPECTED = [
     (SampleCommand, "--checkpoint", "first word"),
     (SampleCommand, "--output-dir", "--out?"),
     (EvaluateCommand, "--num_samples", "--count?"),
-    (AblateCommand, "--config", "allowed: --study"),
+    (AblateCommand, "--config", "--study?"),
+    (AblateCommand, "--data.sorce", "--data.source?"),
 ]
 
 

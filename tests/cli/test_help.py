@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 
@@ -11,7 +12,7 @@ from ddpm.cli.help_pages import HELP_PAGES
 from ddpm.cli.parser import CommandLine, parse_command
 from ddpm.config.commands import TrainCommand
 from ddpm.config.sections import OPTIONS, SECTIONS
-from ddpm.config.values import choices, field_types
+from ddpm.config.values import Derived, choices, field_types
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = list(HELP_PAGES)
@@ -69,9 +70,9 @@ def test_every_option_is_listed_once_with_its_choices_and_default(
 def test_a_default_that_is_derived_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     from ddpm.cli.help import Option, _default_remark
 
-    derived = Option("--a.b", int | None, None, "width; null derives it from the data.")
+    derived = Option("--a.b", Annotated[int, Derived("the data")], None, "width.")
     assert _default_remark(derived) == ["default: derived from the data"]
-    assert _default_remark(derived._replace(text="width; null detects it.")) == ["default: null"]
+    assert _default_remark(derived._replace(kind=int | None)) == ["default: null"]
     assert _default_remark(derived._replace(default=[1.0, 2.5])) == ["default: 1,2.5"]
 
 

@@ -7,8 +7,11 @@ import pytest
 from PIL import Image
 
 from ddpm.cli.train import main
+from ddpm.config.yaml_files import read_config
+from ddpm.data import load_data
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
+from ddpm.training.derived_options import derive_config
 
 ONE_STEP = ["--model.channels", "8", "--model.head_channels", "8", "--train.steps", "1", "--train.batch_size", "2"]
 ONE_STEP += ["--sample.steps", "1", "--sample.per_class", "1", "--tracking.wandb", "off"]
@@ -27,10 +30,11 @@ def image_folder(folder: Path, size: tuple[int, int]) -> Path:
 # resolution of the images.
 @pytest.mark.parametrize(("size", "options", "expected"), [
     ((16, 16), [], "8x8"),
-    ((28, 28), [], "14x14"),
-    ((28, 20), [], "10x10"),
-    ((32, 32), [], "16x16"),
-    ((64, 64), [], "no resolution"),
+    ((28, 28), [], "14x14 and 7x7"),
+    ((28, 20), [], "10x10 and 5x5"),
+    ((32, 32), [], "16x16 and 8x8"),
+    ((64, 64), [], "16x16 and 8x8"),
+    ((64, 64), ["--model.channel_mult", "[1, 2]"], "no resolution"),
     ((64, 64), ["--model.channel_mult", "[1, 2, 2, 2]"], "16x16 and 8x8"),
     ((28, 20), ["--data.resolution", "64", "--model.channel_mult", "[1, 2, 2]"], "16x16"),
     ((16, 16), ["--model.attention_resolutions", "[16, 8]"], "16x16 and 8x8"),
@@ -58,7 +62,11 @@ def test_a_saved_model_has_the_resolved_value(tmp_path: Path, monkeypatch: pytes
     main(["--data.source", str(folder), "--run-dir", str(tmp_path / "run"), *ONE_STEP])
     (checkpoint,) = (tmp_path / "run/checkpoints").iterdir()
     unet = ClassConditionalPipeline.from_pretrained(checkpoint).unet
-    assert isinstance(unet, UNet) and tuple(unet.config.attention_resolutions) == (10,)
+    assert isinstance(unet, UNet) and tuple(unet.config.attention_resolutions) == (10, 5)
+    stored = read_config(tmp_path / "run/config.yaml")
+    assert stored.model.attention_resolutions == [10, 5] and stored.model.channel_mult == [1, 2, 2]
+    # The null of the resolution is not among them.
+    assert derive_config(stored, load_data(str(folder))) == stored
 
 
 def test_attention_on_digits_is_that_of_the_documented_configuration(

@@ -142,14 +142,19 @@ def test_values_have_the_types_of_the_options(option: str, value: str, expected:
 
 
 @pytest.mark.parametrize(("argv", "option", "expected"), [
-    (["--model.channel_mult+", "3"], "channel_mult", [1, 2, 3]),
-    (["--model.channel_mult+=[3,4]", "--model.channel-mult+", "5"], "channel_mult", [1, 2, 3, 4, 5]),
+    (["--model.channel_mult=[1]", "--model.channel_mult+=[3,4]", "--model.channel-mult+", "5"], "channel_mult",
+     [1, 3, 4, 5]),
     (["--model.channel_mult", "[2]", "--model.channel_mult+", "3"], "channel_mult", [2, 3]),
-    (["--model.attention_resolutions+", "8"], "attention_resolutions", [8]),
+    (["--model.attention_resolutions=[16]", "--model.attention_resolutions+", "8"], "attention_resolutions", [16, 8]),
     (["--model.condition_at+", "4"], "condition_at", [4]),
 ])
 def test_a_list_can_be_appended_to(argv: list[str], option: str, expected: list[float]) -> None:
     assert getattr(parse_train(argv).config.model, option) == expected
+
+
+def test_nothing_is_appended_to_a_list_that_is_not_known_yet(refused) -> None:
+    line = refused(parse_train, ["--model.channel_mult+", "3"])
+    assert line.startswith("--model.channel_mult: ") and "append" in line
 
 
 def test_later_options_override_earlier_ones() -> None:

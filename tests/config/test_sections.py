@@ -95,6 +95,8 @@ def changed(**sections: dict[str, Any]) -> Config:
     (ModelConfig, "channels", "many", "whole number"),
     (ModelConfig, "channel_mult", [], "one or more"),
     (ModelConfig, "channel_mult", [1, 0], "above 0"),
+    (ModelConfig, "attention_resolutions", [4, 4], "different"),
+    (ModelConfig, "condition_at", [8, 4, 8], "different"),
     (ModelConfig, "num_res_blocks", 0, "1 to 100"),
     (ModelConfig, "head_channels", 0, "1 or more"),
     (ModelConfig, "norm", "adagm", "did you mean adagn?"),

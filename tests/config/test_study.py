@@ -10,7 +10,7 @@ import yaml
 
 from ddpm.config.sections import Config
 from ddpm.config.study import STUDY_METRICS, Study
-from ddpm.config.study_files import read_study, study_documents
+from ddpm.config.study_files import read_study, study_documents, study_to_yaml
 from ddpm.evaluation.metrics import METRICS
 from ddpm.evaluation.setup import DENOISER_METRICS
 
@@ -87,9 +87,17 @@ def test_a_study_keeps_its_files_as_given_and_the_resolved_values(tmp_path: Path
     assert kept["study.yaml"] == (tmp_path / "study.yaml").read_text()
     assert kept.get("base.yaml") == ("# small\ntrain: {steps: 7}\n" if base == "base.yaml" else None)
     (tmp_path / "elsewhere").mkdir()
-    assert read(tmp_path / "elsewhere", kept["resolved.yaml"]) == study
-    resolved = yaml.safe_load(kept["resolved.yaml"])["base"]
+    assert read(tmp_path / "elsewhere", study_to_yaml(study)) == study
+    resolved = yaml.safe_load(study_to_yaml(study))["base"]
     assert resolved["model"] == Config().to_dict()["model"] and "seed" not in resolved["train"]
+
+
+def test_options_of_the_command_line_replace_those_of_the_base(tmp_path: Path) -> None:
+    read(tmp_path, GOOD, base={"train": {"steps": 7}})
+    study = read_study(tmp_path / "study.yaml", {"data.source": "mine", "train.steps": "9"})
+    assert {(arm.config.data.source, arm.config.train.steps) for arm in study.arms} == {("mine", 9)}
+    with pytest.raises(ValueError, match=r"data\.sorce is not an option.*data\.source"):
+        read_study(tmp_path / "study.yaml", {"data.sorce": "mine"})
 
 
 def test_anchors_and_arms_without_overrides(tmp_path: Path) -> None:
@@ -118,7 +126,7 @@ def test_a_study_as_plain_values_is_resolved(tmp_path: Path) -> None:
     assert registered["arms"][0]["config"]["data"]["split"] == "train[:1500]"
     assert "seed" not in registered["arms"][0]["config"]["train"]
     assert registered["evaluation"] == {"guide": "runs/weak", "guidance_interval": [1.0, 2.0]}
-    assert registered.keys() == {f.name for f in dataclasses.fields(Study)}
+    assert registered.keys() == {f.name for f in dataclasses.fields(Study)} - {"base"}       # the arms have its options
 
 
 def test_metrics_are_those_of_the_metrics() -> None:

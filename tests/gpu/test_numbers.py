@@ -28,6 +28,7 @@ from ddpm.training import trainer as trainer_module
 from ddpm.training.augmentation import AUGMENTATIONS, Augmentation
 from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_data, build_schedule, build_unet
+from ddpm.training.derived_options import derive_config
 from ddpm.training.launch import start_accelerator
 from ddpm.training.trainer import Trainer
 
@@ -208,6 +209,7 @@ def build_trainer(path: Path, *options: str) -> tuple[Trainer, Callable[[int], l
     config = parse_command(TrainCommand, "train.py", [*SMALL, *options]).config
     accelerator = start_accelerator(config)
     data = build_data(config)
+    config = derive_config(config, data)
     made = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), path)
 
     def advance(steps: int) -> list[float]:

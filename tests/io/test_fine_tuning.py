@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from toy_models import DIGITS, OURS, TRAIN, Run, ours, random_weights, refused
 
 from ddpm.config.sections import Config, DiffusionConfig, ModelConfig
+from ddpm.config.yaml_files import read_config
 from ddpm.data import load_data
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
 from ddpm.io.pipelines import load_pipeline
@@ -61,6 +62,22 @@ def test_a_run_keeps_the_pretrained_architecture(options: dict) -> None:
     assert unet.class_embed.weight.shape == (11, pretrained.class_embed.embedding_dim)
     for (name, p), q in zip(unet.named_parameters(), pretrained.parameters(), strict=True):
         assert name == "class_embed.weight" or torch.equal(p, q), name
+
+
+def test_the_stored_configuration_is_that_of_the_pretrained_network(run: Run) -> None:
+    unet = load_pipeline(ours(Path("pretrained"), norm="groupnorm", norm_groups=8)).unet
+    args = [*TRAIN, "--model.pretrained", "pretrained", "--model.channels", 64, "--train.warmup_steps", 0]
+    code, printed, complaint = run("train", *args, "--run-dir", "tuned")
+    [warning] = [line for line in complaint.splitlines() if "model.channels" in line]
+    assert code == 0 and "WARNING" in warning and "64" in warning and "16" in warning
+    assert "model.norm" not in complaint and "derived from the data: train.learning_rate" in printed
+    stored = read_config(Path("tuned/config.yaml"))
+    for option in ("channels", "channel_mult", "attention_resolutions", "norm", "norm_groups", "head_channels"):
+        expected = unet.config[option]
+        assert getattr(stored.model, option) == (list(expected) if isinstance(expected, tuple) else expected), option
+    assert "channels: 16" in Path("tuned/pipeline/README.md").read_text()
+    code, printed, complaint = run("train", *args, "--run-dir", "tuned")      # the same command finds the same run
+    assert code == 0, complaint
 
 
 @pytest.mark.parametrize(

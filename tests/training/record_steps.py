@@ -14,6 +14,7 @@ from ddpm.config.commands import TrainCommand
 from ddpm.training import trainer as trainer_module
 from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_data, build_schedule, build_unet
+from ddpm.training.derived_options import derive_config
 from ddpm.training.launch import start_accelerator
 from ddpm.training.trainer import Trainer
 
@@ -22,6 +23,7 @@ def main() -> None:
     out, config = Path(sys.argv[1]), parse_command(TrainCommand, "train.py", sys.argv[2:]).config
     accelerator = start_accelerator(config)
     data = build_data(config)
+    config = derive_config(config, data)
     trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), out)
     rank, processes = accelerator.process_index, accelerator.num_processes
 

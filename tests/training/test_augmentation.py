@@ -20,6 +20,7 @@ from ddpm.models.embedding import CONDITIONINGS
 from ddpm.training.augmentation import AUGMENTATIONS, Augmentation, resample
 from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_schedule, build_unet
+from ddpm.training.derived_options import derive_config
 from ddpm.training.dry_run import describe_samples
 from ddpm.training.train import train
 from ddpm.training.trainer import Trainer, prepare_images
@@ -214,6 +215,7 @@ def test_unchanged_images_are_equal_bit_for_bit_and_none_leaves_the_range() -> N
 
 def trainer_of(config: Config, path: Path = Path()) -> Trainer:
     data = load_data("digits")
+    config = derive_config(config, data)
     return Trainer(config, Accelerator(cpu=True), data, build_schedule(config), build_unet(config, data), path)
 
 
@@ -298,7 +300,8 @@ def test_a_resumed_run_is_the_whole_run(run: Path, tmp_path: Path) -> None:
 
 
 def test_every_saved_model_is_without_the_projection(run: Path) -> None:
-    plain = build_unet(replace(RUN, data=DataConfig()), load_data("digits"))
+    digits = load_data("digits")
+    plain = build_unet(derive_config(replace(RUN, data=DataConfig()), digits), digits)
     for path in (run, run / "pipeline", run / "checkpoints" / "step_00000003"):
         unet = load_pipeline(path).unet
         assert unet.config.augment_channels == 0 and unet.state_dict().keys() == plain.state_dict().keys()

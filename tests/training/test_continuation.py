@@ -25,6 +25,7 @@ from ddpm.diffusion.objective import diffusion_loss
 from ddpm.training.batches import build_samples
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.continuation import KnownRun
+from ddpm.training.derived_options import derive_config
 from ddpm.training.train import train
 from ddpm.training.trainer import Trainer, prepare_inputs
 
@@ -111,7 +112,8 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 def test_the_directory_alone_continues_with_its_own_configuration(run: Path, capsys: pytest.CaptureFixture) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "config.yaml"}
-    assert parse("--run-dir", run).config == CONFIG
+    complete = derive_config(CONFIG, load_data("digits"))
+    assert parse("--run-dir", run).config == complete
     start("--run-dir", run)
     assert "complete at step 6" in capsys.readouterr().out
     # Only the header of config.yaml changes, because the directory was copied.
@@ -119,7 +121,7 @@ def test_the_directory_alone_continues_with_its_own_configuration(run: Path, cap
     assert (run / "config.yaml").read_text().startswith(f"# scripts/train.py --run-dir {run}\n")
     # Options override the run's configuration, and a file replaces it.
     sample = SampleConfig(steps=3, per_class=1)
-    assert parse("--run-dir", run, "--sample.steps", "3").config == replace(CONFIG, sample=sample)
+    assert parse("--run-dir", run, "--sample.steps", "3").config == replace(complete, sample=sample)
     Path(run.parent / "file.yaml").write_text("model: {channels: 8, head_channels: 8}")
     assert parse("--run-dir", run, "--config", run.parent / "file.yaml").config == Config(model=CONFIG.model)
     assert parse("--run-dir", run.parent / "new").config == Config()
@@ -149,7 +151,8 @@ def test_the_command_in_the_first_line_works(run: Path, monkeypatch: pytest.Monk
 def reimplemented(rates: list[float], batches: list[int]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Train with the given learning rates and batch sizes without the trainer; return weights and averaged weights."""
     data = load_data("digits")
-    unet, schedule, sequence = build_unet(CONFIG, data), build_schedule(CONFIG), build_samples(CONFIG, data)
+    unet = build_unet(derive_config(CONFIG, data), data)
+    schedule, sequence = build_schedule(CONFIG), build_samples(CONFIG, data)
     average = {name: value.clone() for name, value in unet.named_parameters()}
     optimizer = torch.optim.AdamW(unet.parameters(), betas=(0.9, 0.999), weight_decay=0.0, fused=True)
     seen = 0

@@ -15,6 +15,7 @@ from ddpm.data import ImageData, load_data
 from ddpm.training import trainer as trainer_module
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.data_picture import GAP, LINES, MAX_IMAGES, DataPicture, captioned_grid, wrap
+from ddpm.training.derived_options import derive_config
 from ddpm.training.train import train
 from ddpm.training.trainer import Trainer
 
@@ -29,6 +30,7 @@ SMALL = Config(
 
 
 def trainer_of(config: Config, data: ImageData, path: Path) -> Trainer:
+    config = derive_config(config, data)
     return Trainer(config, Accelerator(cpu=True), data, build_schedule(config), build_unet(config, data), path)
 
 

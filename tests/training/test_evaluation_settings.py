@@ -17,6 +17,7 @@ from ddpm.config.sections import (
 )
 from ddpm.evaluation.extractors import EXTRACTORS
 from ddpm.training.build import build_data, build_schedule, build_unet
+from ddpm.training.derived_options import derive_config
 from ddpm.training.dry_run import estimate_cost
 from ddpm.training.train import train
 from ddpm.training.validation import check_config
@@ -85,7 +86,7 @@ def test_too_few_images_are_refused_before_anything_is_written(tmp_path: Path, r
 
 def test_the_plan_tells_the_cost() -> None:
     data = build_data(CONFIG)
-    parts = (data, build_unet(CONFIG, data), build_schedule(CONFIG), Accelerator(cpu=True))
+    parts = (data, build_unet(derive_config(CONFIG, data), data), build_schedule(CONFIG), Accelerator(cpu=True))
     lines = estimate_cost(replace(CONFIG, evaluation=replace(CONFIG.evaluation, every=16)), *parts).splitlines()
     assert lines[-1].startswith("evaluation   3, each of 230 images in 3 steps, about ")
     assert "evaluation  " not in estimate_cost(replace(CONFIG, evaluation=EvaluationConfig()), *parts)

@@ -32,6 +32,7 @@ from ddpm.models.norm import NORMS
 from ddpm.training.batches import apply_label_shuffle, load_micro_batches, micro_batch_positions
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.checkpoint import find_checkpoint
+from ddpm.training.derived_options import derive_config
 from ddpm.training.optim import learning_rate
 from ddpm.training.orders import EpochOrder
 from ddpm.training.sample_grid import SampleGrid
@@ -52,6 +53,7 @@ SMALL = Config(
 
 def trainer_of(config: Config) -> Trainer:
     data = load_data("digits")
+    config = derive_config(config, data)
     return Trainer(config, Accelerator(cpu=True), data, build_schedule(config), build_unet(config, data), Path())
 
 

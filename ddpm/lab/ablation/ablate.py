@@ -11,10 +11,11 @@ import torch
 from accelerate import PartialState
 
 from ddpm.config.study import Study
+from ddpm.config.study_files import study_to_yaml
 from ddpm.data import ImageData
 from ddpm.diffusion.divergence import Diverged
 from ddpm.evaluation.evaluate import evaluate
-from ddpm.lab.ablation.arms import Size, check_arms, measure_arms
+from ddpm.lab.ablation.arms import Size, check_arms, measure_arms, resolve_study
 from ddpm.lab.ablation.evaluation_checks import check_evaluation
 from ddpm.lab.ablation.planned_runs import (
     PlannedRun,
@@ -45,6 +46,7 @@ from ddpm.processes import (
     on_main,
 )
 from ddpm.training.build import build_data
+from ddpm.training.derived_options import describe_derivation
 from ddpm.training.dry_run import format_duration
 from ddpm.training.train import train
 
@@ -58,7 +60,7 @@ def ablate(
 
     Args:
         study: the study.
-        documents: names and contents of the files that the directory keeps, as `study_documents` returns them.
+        documents: names and contents of the files as given, which the directory keeps.
         path: directory of the study.
         shard: (i, n), for the i-th of n shards.
         dry_run: print the estimated cost and stop.
@@ -71,7 +73,12 @@ def ablate(
     processes = join_processes(LONG_TIMEOUT)
     check_launch(processes.num_processes, "ablate.py")
     check_arms(study)
+    given = study.base
     data = first_on_main(processes, lambda: build_data(study.baseline.config))
+    study = broadcast_from_main(processes, partial(resolve_study, study, data))
+    documents = {**documents, "resolved.yaml": study_to_yaml(study)}
+    if derivation := describe_derivation(given, study.base):
+        processes.print(derivation)
     sizes = broadcast_from_main(processes, lambda: measure_arms(study, data))
     on_main(processes, lambda: check_evaluation(study, data))
     if not dry_run:

@@ -1,14 +1,18 @@
 """Sizes of the models of a study's arms, and checks that the arms can be compared."""
 
+import dataclasses
 from typing import NamedTuple
 
 from torch import nn
 
+from ddpm.config.sections import flatten
 from ddpm.config.study import Study
+from ddpm.config.yaml_files import prefixed_errors
 from ddpm.data import ImageData
 from ddpm.evaluation.modulation import modulated_layers
 from ddpm.models.unet import UNet
-from ddpm.training.build import build_unet
+from ddpm.training.build import adopt_pretrained, build_unet
+from ddpm.training.derived_options import derive_config
 from ddpm.training.dry_run import count_parameters, multiply_adds
 from ddpm.training.validation import check_config
 
@@ -48,6 +52,30 @@ def check_arms(study: Study) -> None:
                         f"diffusion.{key} is {ours}, but {theirs} in {study.baseline.name}; use bits_per_dim or a "
                         "metric of generated images"
                     )
+
+
+def resolve_study(study: Study, data: ImageData) -> Study:
+    """Return the study with values derived from the data in place of null.
+
+    The options of training are derived once, from the base, so that all arms have the same budget. Those of the model
+    are derived for each arm, because some of them must fit the options that the arm overrides.
+
+    Args:
+        study: the study as given.
+        data: its images.
+
+    Raises:
+        ValueError: if an arm does not fit the data, or two arms are equal; the message names the arm.
+    """
+    base = derive_config(adopt_pretrained(study.base), data)
+    arms = []
+    for arm in study.arms:
+        budget = {key: value for key, value in flatten(base.to_dict()).items() if key.startswith("train.")}
+        own = flatten(arm.config.to_dict())
+        with prefixed_errors(f"arms.{arm.name}"):
+            shared = arm.config.with_options({key: value for key, value in budget.items() if own[key] is None})
+            arms.append(dataclasses.replace(arm, config=derive_config(adopt_pretrained(shared), data)))
+    return dataclasses.replace(study, base=base, arms=tuple(arms))
 
 
 def measure_arms(study: Study, data: ImageData) -> dict[str, Size]:

@@ -19,7 +19,7 @@ def register(study: Study, documents: Mapping[str, str], data: ImageData, path: 
 
     Args:
         study: the study.
-        documents: names and contents of the files that the directory keeps, as `study_documents` returns them.
+        documents: names and contents of the files that the directory keeps, such as study.yaml.
         data: the training images of its arms.
         path: directory of the study; created if it does not exist.
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ddpm.config.commands import EvaluateCommand
-from ddpm.config.sections import Config, SampleConfig, TrackingConfig, TrainConfig
+from ddpm.config.sections import Config, ModelConfig, SampleConfig, TrackingConfig, TrainConfig
 from ddpm.config.study import Arm, Study
 from ddpm.config.yaml_files import read_config
 from ddpm.lab.ablation import planned_runs
@@ -17,8 +17,10 @@ from ddpm.lab.comparison import runs
 
 
 def config_of(**train: Any) -> Config:
-    """Return a configuration of four steps."""
-    return Config(train=TrainConfig(steps=4, **train), tracking=TrackingConfig(wandb="off"))
+    """Return a configuration of four steps, in which nothing is derived from data."""
+    model = ModelConfig(channels=32, channel_mult=[1, 2], attention_resolutions=[4])
+    training = TrainConfig(**{"steps": 4, "batch_size": 64, "learning_rate": 3e-3, **train})
+    return Config(model=model, train=training, tracking=TrackingConfig(wandb="off"))
 
 
 def study_of(**changes: Any) -> Study:
@@ -28,7 +30,8 @@ def study_of(**changes: Any) -> Study:
         Arm("again", {}, config_of(), seed_shift=100),
         Arm("decayed", {"train.weight_decay": 0.5}, config_of(weight_decay=0.5)),
     )
-    settings = {"arms": arms, "seeds": (0, 1, 2), "metric": "accuracy", "evaluation": {"count": 50, "bootstrap": 20}}
+    settings: dict[str, Any] = {"arms": arms, "seeds": (0, 1, 2), "metric": "accuracy", "base": config_of()}
+    settings["evaluation"] = {"count": 50, "bootstrap": 20}
     return Study(**{"question": "Is there anything?", **settings, **changes})
 
 

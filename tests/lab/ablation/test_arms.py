@@ -1,15 +1,19 @@
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ddpm.config.sections import Config, DiffusionConfig, ModelConfig, SampleConfig
 from ddpm.config.study import Arm, Study
+from ddpm.config.study_files import read_study, study_to_yaml
 from ddpm.data import ImageData
-from ddpm.lab.ablation.arms import check_arms, check_groups, measure_arms
+from ddpm.lab.ablation.arms import check_arms, check_groups, measure_arms, resolve_study
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import UNet
 from ddpm.training.build import build_data
+from ddpm.training.derived_options import derive_config
 
 SMALL = ModelConfig(channels=8, channel_mult=[1], attention_resolutions=[], head_channels=8)
 
@@ -45,6 +49,33 @@ def test_options_that_do_not_fit_are_refused_with_the_arm() -> None:
     arms = (study.arms[0], dataclasses.replace(study.arms[1], config=unfit))
     with pytest.raises(ValueError, match=r"^arms\.second: sample\.steps: 1001"):
         check_arms(dataclasses.replace(study, arms=arms))
+
+
+def test_all_arms_share_the_budget_that_is_derived_from_the_base(digits: ImageData) -> None:
+    """A rule may give a wider arm another learning rate and batch, but a study compares equal budgets."""
+    overrides: dict[str, dict[str, Any]] = {
+        "plain": {}, "wide": {"model.channels": 128}, "shallow": {"model.channel_mult": [1]},
+        "slow": {"train.learning_rate": 1e-5},
+    }
+    arms = tuple(Arm(name, own, Config().with_options(own)) for name, own in overrides.items())
+    study = resolve_study(Study("?", arms, (0, 1, 2), "accuracy"), digits)
+    plain, wide, shallow, slow = (arm.config for arm in study.arms)
+    assert plain == study.base == derive_config(Config(), digits)
+    assert derive_config(Config().with_options(overrides["wide"]), digits).train != plain.train
+    assert wide.train == shallow.train == plain.train and wide.model.channels == 128
+    assert shallow.model.attention_resolutions == [] and plain.model.attention_resolutions == [4]
+    assert slow.train == dataclasses.replace(plain.train, learning_rate=1e-5)
+    assert resolve_study(study, digits) == study
+    assert "null" not in yaml.safe_dump([arm.config.to_dict()["train"] for arm in study.arms])
+
+
+def test_the_file_of_a_resolved_study_stands_for_the_same_study(digits: ImageData, tmp_path: Path) -> None:
+    own = {"model.channel_mult": [1]}
+    arms = (Arm("deep", {}, Config()), Arm("shallow", own, Config().with_options(own)))
+    study = resolve_study(Study("?", arms, (0, 1, 2), "accuracy"), digits)
+    (tmp_path / "resolved.yaml").write_text(study_to_yaml(study))
+    again = resolve_study(read_study(tmp_path / "resolved.yaml"), digits)
+    assert again.base == study.base and [a.config for a in again.arms] == [a.config for a in study.arms]
 
 
 @pytest.mark.parametrize("change", [{"schedule": "linear"}, {"num_timesteps": 500}, {"zero_terminal_snr": True}])

@@ -24,7 +24,7 @@ from ddpm.lab.comparison.runs import Evaluation, Run
 from ddpm.lab.pages import template_environment
 from ddpm.models.norm import NORMS
 
-CONFIG = Config(train=TrainConfig(steps=100))
+CONFIG = Config(train=TrainConfig(steps=100, batch_size=64, learning_rate=3e-3))
 QUESTION = 'Is a < b & "c" so?'
 TEXT = "question: Is a < b & so?\narms: {plain: {}}\n"
 LEVELS = (0.01, 0.1, 1.0, 10.0)

@@ -24,7 +24,7 @@ def test_arms_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
         return step(self, batches)
 
     monkeypatch.setattr(Trainer, "train_step", counted)
-    train = TrainConfig(steps=1, batch_size=4)      # fewer steps than are timed
+    train = TrainConfig(steps=1, batch_size=4, learning_rate=1e-3)      # fewer steps than are timed
     models = {norm: dataclasses.replace(SMALL, norm=norm) for norm in ("adagn", "groupnorm")}
     configs = {norm: Config(model=model, train=train) for norm, model in models.items()}
     configs["half"] = dataclasses.replace(configs["adagn"], train=dataclasses.replace(train, mixed_precision="bf16"))

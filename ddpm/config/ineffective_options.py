@@ -1,0 +1,71 @@
+"""Options that have no effect together with other options: one line on each, for a warning."""
+
+from collections.abc import Iterator
+
+from ddpm.config.sections import Config, EvaluationConfig, ModelConfig, SamplerOptions
+from ddpm.config.values import field_types
+
+WITHOUT_CLASS = ("timestep", "none")             # values of model.conditioning with which no class enters the network
+WITHOUT_GROUPS = ("adain", "adaln", "adarms")    # values of model.norm with statistics of their own
+
+
+def ineffective_options(config: Config, in_memory: bool) -> list[str]:
+    """Return one line on each given option that changes nothing.
+
+    Args:
+        config: the configuration, without null where a value is derived from the data.
+        in_memory: whether the images are decoded once, before training.
+    """
+    return [*_of_model(config), *_of_training(config, in_memory), *_of_sampling(config), *_of_evaluation(config)]
+
+
+def ineffective_guidance(options: SamplerOptions, prefix: str = "") -> list[str]:
+    """Return one line on each option of guidance that changes nothing because the scale is 1.
+
+    Args:
+        options: how images are drawn.
+        prefix: of the options' names, such as "sample.".
+    """
+    if options.guidance_scale != 1:
+        return []
+    given = [name for name in ("guidance_interval", "guidance_rescale") if getattr(options, name)]
+    remedy = f"has no effect at {prefix}guidance_scale 1; set a larger scale, such as 2"
+    return [f"{prefix}{name}: {remedy}" for name in given]
+
+
+def _of_model(config: Config) -> Iterator[str]:
+    model = config.model
+    if model.norm in WITHOUT_GROUPS and model.norm_groups != ModelConfig.norm_groups and model.pretrained is None:
+        yield f"model.norm_groups: has no effect with model.norm {model.norm}"
+    if model.conditioning == "none" and model.condition_at != "all" and model.pretrained is None:
+        yield "model.condition_at: has no effect with model.conditioning none"
+
+
+def _of_training(config: Config, in_memory: bool) -> Iterator[str]:
+    train = config.train
+    if train.warmup_steps > train.steps:
+        yield (
+            f"train.warmup_steps: {train.warmup_steps} steps of warmup do not end within {train.steps} steps, so the "
+            f"learning rate only reaches {train.learning_rate * train.steps / train.warmup_steps:.2g} instead of "
+            f"{train.learning_rate:g}; use at most {train.steps}"
+        )
+    if in_memory and config.data.workers != type(config.data).workers:
+        yield "data.workers: has no effect, because the images are in memory; lower data.memory_gb to decode on demand"
+
+
+def _of_sampling(config: Config) -> Iterator[str]:
+    used = {"sample.": config.sample} | ({"evaluation.": config.evaluation} if config.evaluation.every else {})
+    for prefix, options in used.items():
+        yield from ineffective_guidance(options, prefix)
+        if options.guidance_scale != 1 and config.model.conditioning in WITHOUT_CLASS:
+            yield (
+                f"{prefix}guidance_scale: has no effect with model.conditioning {config.model.conditioning}, with "
+                "which no class enters the network; use 1"
+            )
+
+
+def _of_evaluation(config: Config) -> Iterator[str]:
+    default = EvaluationConfig()
+    for name in field_types(EvaluationConfig, "every"):
+        if config.evaluation.every == 0 and getattr(config.evaluation, name) != getattr(default, name):
+            yield f"evaluation.{name}: has no effect without evaluation; set evaluation.every, such as 200"
