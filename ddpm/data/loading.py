@@ -57,8 +57,9 @@ def load_data(
         resolution: height and width in pixels, 1 or more; None for the side of the largest square that fits in nine
             of ten images, rounded down to a multiple of 4, from 4 to 64.
         split: the split to read. A single file, and a folder without splits, is `train`. Rows are selected as in
-            `train[:1500]`, `train[-500:]` or `train[10%:20%]`, in the order of the source; classes are those of the
-            whole split. Another letter case or a usual synonym finds the split, too (`val`, `Validation`, `dev`).
+            `train[:1500]`, `train[-500:]` or `train[10%:20%]`, in the order of the source, or in proportion from each
+            class if the source lists class after class; classes are those of the whole split. Another letter case or a
+            usual synonym finds the split, too (`val`, `Validation`, `dev`).
         image_column: the column of images; None to infer it.
         label_column: the column of labels (ids or names); None to infer it.
         labels: `auto`, `none` to ignore labels, `filename` for the part of the file names before the first underscore,
@@ -96,14 +97,18 @@ def load_data(
     asked = parse_split(split)
     records = load_records(DataRequest(source, asked.split, image_column, label_column, labels))
     part = replace(asked, split=records.split).part(len(records.labels))
-    ids = records.labels[part.start : part.stop]
+    pictures, notes = records.pictures, list(records.notes)
+    order = torch.arange(part.of)
+    if part.stop - part.start < part.of and is_grouped(records.labels):
+        order = in_proportion(records.labels)
+        notes.append(f"the source lists class after class, so {split} takes the same part of each class")
+    files = rows = order[part.start : part.stop].sort().values     # the file of each image, and its row in `pictures`
+    ids = records.labels[files]
     if records.class_names and len(ids.unique()) < 2:
         raise ValueError(
             f"data.split: all images of {split!r} have class {records.class_names[int(ids[0])]!r}; a class-conditional "
             "model needs two classes: select other rows, or train without classes with data.labels none"
         )
-    files = rows = torch.arange(part.start, part.stop)      # the file of each image, and its row in `pictures`
-    pictures, notes = records.pictures, list(records.notes)
     expanded = expand_frames(pictures, rows) if each_frame else None
     if expanded is not None:
         pictures, rows = expanded, torch.arange(len(expanded))
@@ -138,6 +143,27 @@ def load_data(
         ignored=records.ignored,
         notes=tuple(notes),
     )
+
+
+def is_grouped(labels: torch.Tensor) -> bool:
+    """Return whether a source lists its images class after class, as folders of classes do."""
+    return bool((labels.diff() >= 0).all() and labels[0] < labels[-1])
+
+
+def in_proportion(labels: torch.Tensor) -> torch.Tensor:
+    """Return an order of rows in which any part of it has the classes in about the proportions of the whole.
+
+    Row i of the n rows of a class is placed at (i + 1/2) / n of the order.
+
+    Args:
+        labels: int64 (N,).
+    """
+    counts = labels.bincount()
+    by_class = labels.argsort(stable=True)
+    place = torch.empty(len(labels), dtype=torch.float64)
+    within = torch.cat([(torch.arange(count) + 0.5) / count for count in counts.tolist()])
+    place[by_class] = within.double()
+    return place.argsort(stable=True)
 
 
 def _identify_pixels(survey: Survey, target: PixelFormat) -> dict[str, Any]:
