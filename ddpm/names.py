@@ -1,5 +1,6 @@
 """Look-up by name. An error lists the known names and suggests the nearest one."""
 
+import os
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -30,7 +31,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def did_you_mean_path(path: Path) -> str:
     """Return `; did you mean PATH?` for the nearest name in the folder of a missing file, or an empty string."""
-    near = _nearest(path.name, [entry.name for entry in path.parent.iterdir()]) if path.parent.is_dir() else None
+    near = _nearest(path.name, os.listdir(path.parent)) if os.path.isdir(path.parent) else None
     return "" if near is None else f"; did you mean {path.parent / near}?"
 
 

@@ -132,8 +132,6 @@ def prepare(script: str, words: tuple[str, ...], models: Path) -> None:
             shutil.copytree(models / path.name, path)
         elif word == "models/mine" and "--out" not in words[: words.index(word) + 1]:
             call("convert", [str(models / "unet2d"), "--schedule", "linear", "--prediction", "eps", "--out", word])
-        elif "split" in path.parts:
-            draw_splits(path, ["cat", "dog", "elk"])
         elif word.startswith("path/to"):
             draw_images(path, ["cat", "dog", "elk"])
     if any("cifar10" in word for word in words):

@@ -94,7 +94,7 @@ HELP_PAGES: dict[type, HelpPage] = {
             ("one half of its runs, on the first of two machines",
              "python scripts/ablate.py --study configs/studies/adagn_vs_groupnorm.yaml --shard 1/2"),
             ("AdaGN or GroupNorm on your own images",
-             "python scripts/ablate.py --study configs/studies/own.yaml --data.source path/to/split/folders"),
+             "python scripts/ablate.py --study configs/studies/own.yaml --data.source path/to/class/folders"),
         ),
         ("docs/own_data.md", "docs/ablation.md"),
         usual=("data.source", "data.resolution", "train.steps"),

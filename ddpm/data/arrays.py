@@ -10,7 +10,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from ddpm.data.decode import Picture, UnreadableImage, unreadable_if_it_fails
-from ddpm.data.labels import MULTI_LABEL, label_records
+from ddpm.data.labels import ONE_CLASS_EACH, label_records
 from ddpm.data.records import ArrayPictures, Pictures, Records, as_picture
 from ddpm.data.request import DataRequest
 from ddpm.data.split_names import find_split
@@ -101,7 +101,10 @@ def open_npz(path: Path, with_labels: bool = True) -> Arrays:
             if with_labels and of_labels is not None:
                 _check_labels(of_labels, headers[of_labels], shape[0])
                 labels = arrays[of_labels].tolist()
-            names = [str(name) for name in arrays[CLASS_NAMES].flatten()] if CLASS_NAMES in headers else None
+            names = None
+            if CLASS_NAMES in headers:
+                _check_type(CLASS_NAMES, headers[CLASS_NAMES], "text")
+                names = [str(name) for name in arrays[CLASS_NAMES].flatten()]
             begin = _first_value(path, archive.getinfo(f"{found}.npy"), headers[found])
             if begin is not None:
                 return Arrays(StoredPictures(str(path), begin, shape, headers[found].dtype.str), labels, names)
@@ -123,7 +126,9 @@ def load_npz(request: DataRequest) -> Records:
     except ValueError as problem:
         raise ValueError(f"data.source: {problem}") from problem
     remedy = f"for classes, add labels as an array {' or '.join(LABELS)}"
-    return label_records(request, arrays.pictures, arrays.labels, arrays.class_names, remedy=remedy)
+    return label_records(
+        request, arrays.pictures, arrays.labels, arrays.class_names, remedy=remedy, option="data.source"
+    )
 
 
 def load_npy(request: DataRequest) -> Records:
@@ -150,13 +155,17 @@ def load_npy(request: DataRequest) -> Records:
         message = f"data.source: {request.source}: not an .npy of images: {' '.join(str(problem).split())}"
         raise ValueError(message) from problem
     labels = None if request.labels in ("auto", "none") else _load_labels(request, len(pictures))
-    return label_records(request, pictures, labels, remedy="for classes, name an .npy of labels with data.labels")
+    remedy = "for classes, name an .npy of labels with data.labels"
+    return label_records(request, pictures, labels, remedy=remedy, option="data.labels")
 
 
 def _load_labels(request: DataRequest, count: int) -> list[Any]:
     path = Path(request.labels).expanduser()
     if path.suffix.lower() != ".npy":
-        request.restrict_labels("auto", "none", "the path of an .npy of labels")
+        raise ValueError(
+            f"data.labels: {request.labels!r} is not possible for {request.source!r}; allowed are auto, none, or the "
+            "path of an .npy of labels"
+        )
     try:
         with path.open("rb") as file:
             _check_labels("labels", _read_header(file), count)
@@ -182,16 +191,21 @@ def _read_header(file: IO[bytes]) -> _Header:
 def _check_labels(name: str, header: _Header, count: int) -> None:
     """Check that labels are one number or text for each of `count` images."""
     shape = header.shape
-    if header.dtype.hasobject:
-        raise ValueError(f"{name} are Python objects; allowed are integers or text: {name}.astype(str)")
+    _check_type(name, header, "integers or text")
     if shape == (count, 1):
         remedy = f"{name}[:, 0]"
     elif len(shape) == 2 and shape[0] == count:
-        remedy = f"{MULTI_LABEL}; if they are one-hot, convert them with {name}.argmax(1)"
+        remedy = f"{ONE_CLASS_EACH}; if they are one-hot, convert them with {name}.argmax(1)"
     else:
         remedy = "give every image one"
     if shape != (count,):
         raise ValueError(f"{name} have shape {shape}; allowed is one id or name per image, {(count,)}: {remedy}")
+
+
+def _check_type(name: str, header: _Header, allowed: str) -> None:
+    """Check that an array can be read without running code that is stored in it."""
+    if header.dtype.hasobject:
+        raise ValueError(f"{name} are Python objects; allowed: {allowed}; convert them with {name}.astype(str)")
 
 
 def _image_shape(name: str, header: _Header) -> tuple[int, ...]:
@@ -205,7 +219,7 @@ def _image_shape(name: str, header: _Header) -> tuple[int, ...]:
     if len(shape) not in (3, 4):
         raise ValueError(f"{name} has shape {header.shape}; {allowed}")
     if len(shape) == 4 and shape[1] < min(shape[2:]):
-        last = "channels come last, transpose(0, 2, 3, 1)"
+        last = f"if channels come first, transpose(0, 2, 3, 1); if not, pad the height to {min(shape[2:])}"
         raise ValueError(f"{name} has shape {header.shape}, as with channels first; {allowed}; {last}")
     if 0 in shape:
         raise ValueError(f"{name} has shape {header.shape}; it contains no images")

@@ -68,7 +68,10 @@ def default_intensity(deep: Survey) -> Window:
 
 
 def has_usual_scale(survey: Survey, intensity: Window | None) -> bool:
-    """Return whether every picture with more than 8 bits would have the same scale if it were the only one."""
+    """Return whether every picture with more than 8 bits would have the same scale if it were the only one.
+
+    Then the scale is no decision that depends on the other pictures, and identifies nothing.
+    """
     return all(facts.usual == intensity for facts in survey.deep.counts)
 
 

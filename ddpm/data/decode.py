@@ -173,7 +173,7 @@ def _flatten(image: Image.Image, target: PixelFormat) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
     elif image.mode not in ("L", "RGB"):
-        image = image.convert("RGB" if image.mode == "P" or target.channels > 2 else "L")
+        image = image.convert("RGB" if image.mode in ("P", "LAB") or target.channels > 2 else "L")
     if target.intensity_8_bit is not None:
         table = scale(np.arange(256), target.intensity_8_bit).tolist()
         colors = len(image.getbands()) - (image.mode == "RGBA")

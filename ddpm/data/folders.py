@@ -61,9 +61,10 @@ NOT_DOWNLOADED = "images that iCloud has not downloaded"
 # NetApp, Linux, Python, Jupyter, Picasa. In lower case.
 _SYSTEM = re.compile(
     r"__macosx|network trash folder|temporary items|thevolumesettingsfolder|icon\r|desktop d[bf]"
-    r"|thumbs\.db(:encryptable)?|ehthumbs(_vista)?\.db|desktop\.ini|\$recycle\.bin|recycler|recycled|found\.\d{3}"
+    r"|thumbs\.db(:encryptable)?|ehthumbs(_vista)?\.db|desktop\.ini|\$recycle\.bin|found\.\d{3}"
     r"|system volume information|config\.msi|~\$.*|@eadir|#recycle|#snapshot|@tmp|@sharebin|@syno.*"
-    r"|.*@syno(eastream|resource)|@recycle|@recently-snapshot|@__thumb|~snapshot|lost\+found|__pycache__|.*\.ipynb_checkpoints|picasa\.ini"
+    r"|.*@syno(eastream|resource)|@recycle|@recently-snapshot|@__thumb|~snapshot|lost\+found|__pycache__"
+    r"|.*\.ipynb_checkpoints|picasa\.ini"
 )
 
 

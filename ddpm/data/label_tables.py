@@ -1,48 +1,20 @@
-"""Tables of file names and labels: CSV, TSV, JSON, JSON Lines and parquet, as people and tools write them."""
+"""Which images the rows of a table name, and with which labels."""
 
-import csv
-import json
 import os
-import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ddpm.data.folders import TABLE_SUFFIXES, is_image
+from ddpm.data.column_names import FILE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS, find_usual, is_usual
 from ddpm.data.request import DataRequest
 from ddpm.data.split_names import SPLITS, split_groups
+from ddpm.data.table_files import Find, LabelTable
 from ddpm.names import did_you_mean
 
-# in order of preference, compared in lower case, with _ for other punctuation
-FILE_COLUMNS = (
-    "file_name", "filename", "file_path", "filepath", "file", "fname", "image_path", "image_file", "image_name", "path",
-    "image", "img", "image_id", "picture", "photo", "name", "id", "key",
-)
-LABEL_COLUMNS = (
-    "label", "labels", "class", "class_label", "fine_label", "target", "targets", "category", "y",
-    "class_name", "classname", "label_name", "category_name", "class_id", "label_id", "category_id", "choice",
-)
-SPLIT_COLUMNS = ("split", "subset", "partition", "set", "data_set", "dataset")
 
-Find = Callable[[str], Path | None]        # from a name in a table to the image; None if there is none
-
-
-class LabelTable(NamedTuple):
-    """The content of a table.
-
-    Attributes:
-        path: of its file.
-        columns: names -> values, all of one length; none if the table says that images have no labels.
-    """
-
-    path: Path
-    columns: dict[str, list[Any]]
-
-    def column(self, usual: Sequence[str]) -> str | None:
-        """Return the column with the first of the usual names that the table has."""
-        plain = {re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"): name for name in reversed(self.columns)}
-        return next((plain[name] for name in usual if name in plain), None)
+class UnusableTable(ValueError):
+    """A table that is meant for the images, as its rows name them, but that cannot be used as it is."""
 
 
 class LabeledFiles(NamedTuple):
@@ -61,62 +33,41 @@ class LabeledFiles(NamedTuple):
     splits: list[str] | None
 
 
-def read_table(path: Path) -> LabelTable:
-    """Read a table.
-
-    A CSV or TSV without a header, whose first line has the name of an image, has the columns `0`, `1` and so on. A JSON
-    file is a list of objects, an object from file name to label, or {"labels": [[file name, label], ...]}, as StyleGAN
-    and EDM write it, where null instead of the list stands for images without labels.
-
-    Raises:
-        ValueError: if it is not such a table; the message begins with the path.
-    """
-    readers = {".csv": _read_csv, ".tsv": _read_csv, ".json": _read_json, ".parquet": _read_parquet}
-    if path.suffix.lower() not in TABLE_SUFFIXES:
-        raise ValueError(f"{path}: is not a table; allowed are {', '.join(sorted(TABLE_SUFFIXES))}")
-    try:
-        columns = readers.get(path.suffix.lower(), _read_json_lines)(path)
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not text in UTF-8; save it as UTF-8") from None
-    except (ValueError, OSError, csv.Error, RecursionError) as problem:
-        raise ValueError(f"{path}: cannot be read as a table: {' '.join(str(problem).split())}") from problem
-    return LabelTable(path, columns)
-
-
 def image_finders(images: Sequence[Path], bases: Iterable[Path]) -> list[Find]:
-    """Return two ways to find the image with a name.
+    """Return two ways to find the images with a name.
 
     The first takes a path, absolute or relative to one of the folders `bases`. The second looks at the last part of the
     name only, as for absolute paths of another machine, unless the path is that of another file, such as an image of
-    another split. Both also take a name without suffix. A name that fits several images finds none.
+    another split. Both also take a name without suffix. Only one of the images with a name can be meant by it.
     """
     roots = list(dict.fromkeys(os.path.abspath(base) for base in bases))
-    paths = _index((os.path.abspath(image), image) for image in images)
-    names = _index((image.name, image) for image in images)
+    paths = index_images((os.path.abspath(image), image) for image in images)
+    names = index_images((image.name, image) for image in images)
 
-    def find_path(text: str) -> Path | None:
-        tries = (paths.get(_normalize(os.path.normpath(os.path.join(root, text)))) for root in roots)
-        return next((found for found in tries if found is not None), None)
+    def find_path(text: str) -> list[Path]:
+        tries = (paths.get(normalize_path(os.path.normpath(os.path.join(root, text)))) for root in roots)
+        return next((found for found in tries if found), [])
 
-    def find_name(text: str) -> Path | None:
-        found = names.get(_normalize(text).rpartition("/")[2])
-        is_other = found is not None and any(os.path.exists(os.path.join(root, text)) for root in roots)
-        return None if is_other else found
+    def find_name(text: str) -> list[Path]:
+        found = names.get(normalize_path(text).rpartition("/")[2], [])
+        is_other = found and any(os.path.exists(os.path.join(root, text)) for root in roots)
+        return [] if is_other else found
 
     return [find_path, find_name]
 
 
-def _index(named: Iterable[tuple[str, Path]]) -> dict[str, Path | None]:
-    """Map names, with and without suffix, to images; to None if several have the name."""
-    index: dict[str, Path | None] = {}
+def index_images(named: Iterable[tuple[str, Path]]) -> dict[str, list[Path]]:
+    """Map names, with and without suffix, to the images that have them; a whole name comes first."""
+    index: dict[str, list[Path]] = {}
+    shortened: dict[str, list[Path]] = {}
     for name, image in named:
-        whole = _normalize(name)
-        for key in (whole, os.path.splitext(whole)[0]):
-            index[key] = None if key in index else image
-    return index
+        whole = normalize_path(name)
+        index.setdefault(whole, []).append(image)
+        shortened.setdefault(os.path.splitext(whole)[0], []).append(image)
+    return shortened | index
 
 
-def _normalize(text: str) -> str:
+def normalize_path(text: str) -> str:
     """Return a path as it is compared: with slashes, and in the same Unicode form on all systems."""
     return unicodedata.normalize("NFC", text.replace("\\", "/"))
 
@@ -133,12 +84,16 @@ def label_files(table: LabelTable, finds: Sequence[Find], request: DataRequest) 
     Raises:
         ValueError: if there is no such column, or the one for labels cannot be inferred.
     """
-    files, images = _column_of_files(table, finds, request.image_column)
-    splits = _split_column(table)
-    label = _column_of_labels(table, [name for name in table.columns if name not in (files, splits)], request)
+    files, found = _column_of_files(table, finds, request.image_column)
+    names = [str(value) for value in table.columns[files]]
+    for name, several in zip(names, found, strict=True):
+        _check_unique(table, name, several)
+    splits = _split_column(table, [name for name in table.columns if name not in (files, request.label_column)])
+    others = [name for name in table.columns if name != files and not is_usual(name, SPLIT_COLUMNS)]
+    label = _column_of_labels(table, others, request) if request.has_label_column() else None
     return LabeledFiles(
-        [str(value) for value in table.columns[files]],
-        images,
+        names,
+        [one[0] if one else None for one in found],
         None if label is None else table.columns[label],
         None if splits is None else [str(value) for value in table.columns[splits]],
     )
@@ -147,7 +102,7 @@ def label_files(table: LabelTable, finds: Sequence[Find], request: DataRequest) 
 def class_values(labels: list[Any]) -> tuple[list[Any], list[str] | None]:
     """Return labels and class names in which integers other than 0..K-1 are names, in the order of the numbers.
 
-    Unlike in a table with typed columns, the classes 1, 2 and 3 cannot be told from ids here.
+    Integers in these tables are often names (1 to 3, or years), so a gap is no error.
     """
     numbers = sorted({value for value in labels if isinstance(value, int) and not isinstance(value, bool)})
     if len(numbers) != len(set(map(repr, labels))) or numbers == list(range(len(numbers))):
@@ -158,20 +113,38 @@ def class_values(labels: list[Any]) -> tuple[list[Any], list[str] | None]:
     return [ids[value] for value in labels], [str(number) for number in numbers]
 
 
-def _column_of_files(table: LabelTable, finds: Sequence[Find], given: str | None) -> tuple[str, list[Path | None]]:
+def _column_of_files(table: LabelTable, finds: Sequence[Find], given: str | None) -> tuple[str, list[Sequence[Path]]]:
+    """Return the column of names, and for each row the images that have the name."""
     if given is not None:
         _check_column(table, given, "image_column")
-    first = table.column(FILE_COLUMNS)
+    first = find_usual(table.columns, FILE_COLUMNS)
     names = sorted(table.columns, key=lambda name: name != first) if given is None else [given]
+    shared: tuple[str, Sequence[Path]] | None = None
     for find in finds:
-        found = {name: [find(text) if text else None for text in _names(table.columns[name])] for name in names}
+        found = {name: [find(text) if text else [] for text in _names(table.columns[name])] for name in names}
         best = max(names, key=lambda name: _count(found[name]), default=None)      # the first of equals
-        if best is not None and any(found[best]):
+        if best is None:
+            break
+        if _count(found[best]):
             return best, found[best]
+        several = ((str(text), images) for name in names
+                   for text, images in zip(table.columns[name], found[name], strict=True) if images)
+        shared = shared or next(several, None)
+    if shared is not None:
+        _check_unique(table, *shared)
     raise ValueError(
         f"data.image_column: no column of {str(table.path)!r} has names of images that exist; allowed are paths "
         f"relative to the table, or absolute (the columns are: {', '.join(table.columns) or 'none'})"
     )
+
+
+def _check_unique(table: LabelTable, name: str, images: Sequence[Path]) -> None:
+    if len(images) > 1:
+        first, second = (os.path.relpath(image, table.path.parent) for image in images[:2])
+        raise ValueError(
+            f"data.image_column: {name!r} in {str(table.path)!r} is the name of {len(images):,} images; write paths "
+            f"such as {first!r} and {second!r}"
+        )
 
 
 def _column_of_labels(table: LabelTable, others: list[str], request: DataRequest) -> str | None:
@@ -179,7 +152,7 @@ def _column_of_labels(table: LabelTable, others: list[str], request: DataRequest
     if given is not None:
         _check_column(table, given, "label_column")
         return given
-    usual = LabelTable(table.path, {name: table.columns[name] for name in others}).column(LABEL_COLUMNS)
+    usual = find_usual(others, LABEL_COLUMNS)
     if usual is not None or not others:
         return usual
     if len(others) == 1 and _could_be_classes(table.columns[others[0]]):
@@ -195,13 +168,28 @@ def _could_be_classes(values: list[Any]) -> bool:
     return not any(isinstance(value, float) for value in values) and 2 * len(set(map(repr, values))) <= len(values)
 
 
-def _split_column(table: LabelTable) -> str | None:
-    """Return the column of splits; None if there is none, or it has other values than names of splits."""
-    name = table.column(SPLIT_COLUMNS)
+def _split_column(table: LabelTable, candidates: Sequence[str]) -> str | None:
+    """Return the column of splits; None if there is none, or none of its values is the name of a split.
+
+    Raises:
+        UnusableTable: if only some of its values are names of splits.
+    """
+    name = find_usual(candidates, SPLIT_COLUMNS)
     if name is None:
         return None
-    groups = split_groups(sorted({str(value) for value in table.columns[name]}))
-    return name if all(groups.values()) and set(groups.values()) & set(SPLITS) else None
+    values = list(dict.fromkeys("" if value is None else str(value) for value in table.columns[name]))
+    groups = split_groups(values)
+    if not set(groups.values()) & set(SPLITS):
+        return None
+    odd = [value for value in values if groups[value] is None]
+    if odd:
+        shown = ", ".join(map(repr, odd[:5])) + (", ..." if len(odd) > 5 else "")
+        raise UnusableTable(
+            f"data.split: column {name!r} of {str(table.path)!r} has values that are no names of splits, {shown}, "
+            f"beside {next(value for value in values if groups[value])!r}; write {', '.join(SPLITS)} in every row, or "
+            "rename the column if it does not name splits"
+        )
+    return name
 
 
 def _check_column(table: LabelTable, name: str, option: str) -> None:
@@ -215,76 +203,6 @@ def _names(values: list[Any]) -> list[str]:
     return [str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else "" for value in values]
 
 
-def _count(images: Iterable[Path | None]) -> int:
-    """Return the number of different images; labels such as 0 and 1 could be names, but only of a few."""
-    return len({image for image in images if image is not None})
-
-
-def _read_csv(path: Path) -> dict[str, list[Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        start = file.readline()
-        file.seek(0)
-        delimiter = max("\t,;|", key=start.count)
-        reader = csv.reader(file, delimiter=delimiter)
-        lines = [(reader.line_num, row) for row in reader if any(row)]
-    if not lines:
-        raise ValueError("it is empty")
-    header = [cell.strip() for cell in lines[0][1]]
-    if any(is_image(Path(cell)) for cell in header):
-        header = [str(number) for number in range(len(header))]
-    else:
-        del lines[0]
-    for number, row in lines:
-        if len(row) != len(header):
-            raise ValueError(f"line {number} has {len(row)} cells, and {len(header)} columns are expected")
-    columns = zip(*(row for _, row in lines), strict=True) if lines else [()] * len(header)
-    # the column without a name is the index that pandas writes
-    return {name: _typed(list(column)) for name, column in zip(header, columns, strict=True) if name}
-
-
-def _typed(cells: Sequence[str]) -> list[Any]:
-    """Convert the cells of a column to integers or floats if all are; empty ones are None."""
-    cells = [cell.strip() for cell in cells]
-    filled = [cell for cell in cells if cell]
-    if all(re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", cell) for cell in filled):
-        return [int(cell) if cell else None for cell in cells]
-    if all(re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", cell) for cell in filled):
-        return [float(cell) if cell else None for cell in cells]
-    return [cell or None for cell in cells]
-
-
-def _read_json_lines(path: Path) -> dict[str, list[Any]]:
-    with path.open(encoding="utf-8-sig") as file:
-        return _from_objects([json.loads(line) for line in file if line.strip()])
-
-
-def _read_json(path: Path) -> dict[str, list[Any]]:
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
-    if isinstance(content, dict) and {"images", "annotations", "categories"} <= set(content):
-        raise ValueError("it lists objects in images (COCO); write a CSV with one file name and one label per image")
-    if isinstance(content, dict) and "labels" in content:
-        content = content["labels"]
-        if content is None:
-            return {}
-        if not all(isinstance(pair, list) and len(pair) == 2 for pair in content):
-            raise ValueError("labels are not pairs of file name and label")
-        return {"file_name": [name for name, _ in content], "label": [label for _, label in content]}
-    if isinstance(content, dict):
-        return {"file_name": [*content], "label": [*content.values()]}
-    return _from_objects(content)
-
-
-def _from_objects(rows: Any) -> dict[str, list[Any]]:
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError("it is not a list of objects")
-    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
-
-
-def _read_parquet(path: Path) -> dict[str, list[Any]]:
-    import pyarrow.lib
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.read_table(path).to_pydict()
-    except pyarrow.lib.ArrowException as problem:
-        raise ValueError(str(problem)) from problem
+def _count(found: Iterable[Sequence[Path]]) -> int:
+    """Return the number of images that are named; labels such as 0 and 1 could be names, but only of a few."""
+    return len({images[0] for images in found if len(images) == 1})

@@ -1,16 +1,18 @@
 """How the images in a folder get their labels; a new way is a function and an entry in LABELINGS."""
 
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from ddpm.data.folders import TABLES, Folder, scan_folder
-from ddpm.data.label_tables import LabelTable, class_values, image_finders, label_files, read_table
+from ddpm.data.folder_labels import FolderLabels, all_tables, apply_table
+from ddpm.data.folders import Folder, scan_folder
+from ddpm.data.label_tables import UnusableTable
 from ddpm.data.labels import label_records
 from ddpm.data.layouts import Layout, describe_content, find_layout
-from ddpm.data.records import FilePictures, Records
+from ddpm.data.masks import MASKS
+from ddpm.data.records import FilePictures, Records, TablePictures
 from ddpm.data.request import DataRequest
 from ddpm.data.split_names import find_split, split_groups
 from ddpm.data.tables import holds_images, load_tables
@@ -21,38 +23,10 @@ from ddpm.names import did_you_mean, did_you_mean_path
 STANDARD_TABLES = ("metadata", "dataset")
 USUAL_TABLES = ("labels", "label", "annotations")
 
-# Names of the two folders of a data set for segmentation, in lower case.
-PICTURES = {"image", "images", "img", "imgs", "jpegimages", "photo", "photos", "rgb"}
-MASKS = {
-    "annotation", "annotations", "ground_truth", "gt", "label", "labels", "mask", "masks", "segmentation",
-    "segmentationclass", "segmentations", "trimaps",
-}
-
 TO_HAVE_CLASSES = (
     "for classes, use one folder per class, a table with data.labels PATH, or data.labels filename if the file names "
     "begin with the class and an underscore"
 )
-
-
-@dataclass(frozen=True)
-class FolderLabels:
-    """The images of a folder and their labels.
-
-    Attributes:
-        paths: of N images.
-        values: N raw labels; None without labels.
-        names: the names of the ids in `values`; None if they are to be inferred.
-        split: the split that the table of the labels names; None if it names none.
-        ignored: see `Records`.
-        notes: see `Records`.
-    """
-
-    paths: Sequence[Path]
-    values: list[Any] | None = None
-    names: list[str] | None = None
-    split: str | None = None
-    ignored: Counter[str] = field(default_factory=Counter)
-    notes: tuple[str, ...] = ()
 
 
 def load_folder(request: DataRequest) -> Records:
@@ -69,8 +43,7 @@ def load_folder(request: DataRequest) -> Records:
     except OSError as problem:
         raise ValueError(f"data.source: {problem.filename!r}: {problem.strerror or problem}") from problem
     if _holds_images_in_tables(root):
-        request.restrict_labels("auto", "none")
-        return load_tables(request)
+        return _load_parquet_files(request, root)
     layout = find_layout(root, request)
     labels = LABELINGS.get(request.labels, label_from_table)(layout, request)
     split = layout.split or labels.split or find_split(request.source, request.split, ["train"])
@@ -97,34 +70,65 @@ def _holds_images_in_tables(root: Folder) -> bool:
     filled = [inner for inner in root.folders if inner.images_below]
     if len(filled) > 1 and len(filled) == len(root.folders):
         return False
-    return any(holds_images(path) for path in root.tables_below if path.suffix.lower() == ".parquet")
+    files = [path for path in root.tables_below if path.suffix.lower() == ".parquet"]
+    return any(holds_images(path, surely=bool(root.images_below)) for path in files)
+
+
+def _load_parquet_files(request: DataRequest, root: Folder) -> Records:
+    """Return the images in the parquet files of a folder, and count the files of images beside them."""
+    request.restrict_labels("auto", "none")
+    records, count = load_tables(request), len(root.images_below)
+    if not count:
+        return records
+    if isinstance(records.pictures, TablePictures) and records.pictures.column.builder_name != "parquet":
+        # `datasets` reads the kind of files of which there are most
+        raise ValueError(
+            f"data.source: {request.source!r} has images in parquet files and {count:,} more as files; move either "
+            "elsewhere, or name the parquet file or its folder as data.source"
+        )
+    note = f"the images in parquet files are read; {count:,} image files beside them are not"
+    ignored = {**records.ignored, "image files beside parquet files": count}
+    return replace(records, notes=(*records.notes, note), ignored=ignored)
 
 
 def infer_labels(layout: Layout, request: DataRequest) -> FolderLabels:
     """Use class folders if there are two or more, otherwise a table that labels every image, if there is one."""
     folder, attempts = layout.folder, _try_tables(layout, request)
     fitting = {path: labels for path, labels in attempts.items() if isinstance(labels, FolderLabels)}
-    standard = [path for path in fitting if _rank(path, layout) == 0]
+    telling = {path: labels for path, labels in fitting.items() if labels.values is not None or labels.without_classes}
     filled = [inner for inner in folder.folders if inner.images_below]
-    if len(filled) > 1 and not standard:
-        return _note_unread(_from_class_folders(folder, request), layout)
-    if fitting:
-        best = min(_rank(path, layout) for path in fitting)
-        chosen = [path for path in fitting if _rank(path, layout) == best]
+    if len(filled) > 1 and not any(_rank(path, layout) == 0 for path in telling):
+        classes = _from_class_folders(folder, request)
+        divided = next((labels for labels in fitting.values() if labels.values is None and labels.split), None)
+        return _note_unread(classes, layout, attempts) if divided is None else _select(classes, divided)
+    if telling:
+        best = min(_rank(path, layout) for path in telling)
+        chosen = [path for path in telling if _rank(path, layout) == best]
         if len(chosen) > 1:
             both = " and ".join(repr(str(path)) for path in chosen[:2])
             raise ValueError(f"data.labels: {both} both label the images; name one of them as data.labels PATH")
-        return fitting[chosen[0]]
+        return telling[chosen[0]]
     wanted = request.image_column or request.label_column
-    failed = next((path for path in attempts if wanted or _rank(path, layout) < 2), None)
-    if failed is not None:
-        raise ValueError(f"{attempts[failed]}; or train without classes with data.labels none")
+    failures = ((path, problem) for path, problem in attempts.items() if isinstance(problem, ValueError))
+    for path, problem in failures:
+        if wanted or _rank(path, layout) < 2 or isinstance(problem, UnusableTable):
+            raise ValueError(f"{problem}; or train without classes with data.labels none")
+    if fitting:
+        return next(iter(fitting.values()))
     if filled and len(filled) < len(folder.folders):
         return _from_class_folders(folder, request)
     request.refuse_columns("has no table with columns")
     if filled and not folder.images:        # one class
-        return _note_unread(_from_class_folders(folder, request), layout)
-    return _note_unread(FolderLabels(folder.images_below), layout)
+        return _note_unread(_from_class_folders(folder, request), layout, attempts)
+    mixture: tuple[str, ...] = ()
+    if filled and filled[0].path.name.lower() not in MASKS:
+        (inner,) = filled
+        mixture = (
+            f"{len(folder.images):,} images of {str(folder.path)!r} and {len(inner.images_below):,} of "
+            f"{str(inner.path)!r} are read together; to leave these out, move them elsewhere, or for these alone: "
+            f"--data.source {inner.path}",
+        )
+    return _note_unread(FolderLabels(folder.images_below, notes=mixture), layout, attempts)
 
 
 def omit_labels(layout: Layout, request: DataRequest) -> FolderLabels:
@@ -157,13 +161,13 @@ def filename_label(path: Path) -> str:
 def label_from_table(layout: Layout, request: DataRequest) -> FolderLabels:
     """Use the table that data.labels names: a path, relative to the working directory or to the source."""
     given = Path(request.labels).expanduser()
-    path = next((path for path in (given, Path(request.source) / given) if path.is_file()), None)
+    path = next((path for path in (given, Path(request.source) / given) if os.path.isfile(path)), None)
     if path is None:
         near = did_you_mean(request.labels, LABELINGS) or did_you_mean_path(given)
         raise ValueError(
             f"data.labels: {request.labels!r} is neither {', '.join(LABELINGS)} nor the path of a table{near}"
         )
-    return _apply_table(_read(path), layout, request)
+    return apply_table(path, layout, request)
 
 
 def _from_class_folders(folder: Folder, request: DataRequest) -> FolderLabels:
@@ -181,25 +185,42 @@ def _from_class_folders(folder: Folder, request: DataRequest) -> FolderLabels:
         paths += inner.images_below
         values += [label] * len(inner.images_below)
     names, loose = [inner.path.name for inner in folder.folders], len(folder.images)
-    notes = [f"{loose:,} images beside the class folders are not read"] if loose else []
-    pictures = next((inner for inner in folder.folders if inner.path.name.lower() in PICTURES), None)
-    if pictures and len(names) == 2 and {name.lower() for name in names} & MASKS:
-        notes.append(
-            f"{names[0]!r} and {names[1]!r} are read as two classes, but look like images and their masks; to train on "
-            f"the images alone: --data.source {pictures.path}"
-        )
-    ignored = Counter({"images beside the class folders": loose})
-    return FolderLabels(paths, values, names, ignored=ignored, notes=tuple(notes))
+    notes = (f"{loose:,} images beside the class folders are not read",) if loose else ()
+    return FolderLabels(paths, values, names, ignored=Counter({"images beside the class folders": loose}), notes=notes)
 
 
-def _note_unread(labels: FolderLabels, layout: Layout) -> FolderLabels:
+def _select(classes: FolderLabels, divided: FolderLabels) -> FolderLabels:
+    """Return the images of class folders that are in the split of a table without labels."""
+    assert classes.values is not None
+    chosen = set(divided.paths)
+    pairs = [(path, value) for path, value in zip(classes.paths, classes.values, strict=True) if path in chosen]
+    if not pairs:
+        raise ValueError(f"data.split: no image of the class folders is in the split {divided.split!r}")
+    ignored = classes.ignored.copy()
+    ignored.update(divided.ignored)
+    return replace(
+        classes,
+        paths=[path for path, _ in pairs],
+        values=[value for _, value in pairs],
+        split=divided.split,
+        ignored=ignored,
+        notes=(*classes.notes, *divided.notes),
+    )
+
+
+def _note_unread(
+    labels: FolderLabels, layout: Layout, attempts: Mapping[Path, FolderLabels | ValueError]
+) -> FolderLabels:
     """Add a note if there are tables, none of which is read."""
-    tables = _all_tables(layout)
+    tables = all_tables(layout)
     if not tables:
         return labels
+    failed, problem = next(
+        ((path, problem) for path, problem in attempts.items() if isinstance(problem, ValueError)), (tables[0], None)
+    )
     more = f" and {len(tables) - 1} more tables are" if len(tables) > 1 else " is"
-    note = f"{str(tables[0])!r}{more} not read; if it has labels, name it as data.labels PATH"
-    return replace(labels, notes=(*labels.notes, note))
+    reason = "; if it has labels, name it as data.labels PATH" if problem is None else f": {problem}"
+    return replace(labels, notes=(*labels.notes, f"{str(failed)!r}{more} not used{reason}"))
 
 
 def _try_tables(layout: Layout, request: DataRequest) -> dict[Path, FolderLabels | ValueError]:
@@ -209,7 +230,7 @@ def _try_tables(layout: Layout, request: DataRequest) -> dict[Path, FolderLabels
         if path.suffix.lower() == ".parquet" and path.stem.lower() not in STANDARD_TABLES:
             continue        # it may be large, and more often holds features than labels
         try:
-            labels = _apply_table(_read(path), layout, request)
+            labels = apply_table(path, layout, request)
         except ValueError as problem:
             attempts[path] = problem
         else:
@@ -227,57 +248,6 @@ def _rank(path: Path, layout: Layout) -> int:
         return 1
     group = split_groups([layout.split])[layout.split] if layout.split else None
     return 2 if group and group in split_groups([stem.replace("labels", "")]).values() else 3
-
-
-def _read(path: Path) -> LabelTable:
-    try:
-        return read_table(path)
-    except ValueError as problem:
-        raise ValueError(f"data.labels: {problem}") from problem
-
-
-def _apply_table(table: LabelTable, layout: Layout, request: DataRequest) -> FolderLabels:
-    """Return the images of a folder with the labels in a table.
-
-    Raises:
-        ValueError: if an image has no row, or rows with different labels, or the columns cannot be inferred.
-    """
-    images, name = layout.folder.images_below, str(table.path)
-    ignored = Counter({TABLES: -1}) if table.path in _all_tables(layout) else Counter()
-    if not table.columns:
-        return FolderLabels(images, ignored=ignored, notes=(f"{name!r} says that the images have no labels",))
-    bases = [*(folder.path for folder in (layout.folder, *layout.outer)), table.path.parent]
-    rows = label_files(table, image_finders(images, bases), request)
-    labels: dict[Path, Any] = {}
-    for image, label in zip(rows.images, rows.labels or [None] * len(rows.names), strict=True):
-        if image is not None and labels.setdefault(image, label) != label:
-            raise ValueError(
-                f"data.labels: {name!r} has several labels for {str(image)!r} (multi-label), and a class-conditional "
-                "model needs one class per image; keep one row per image"
-            )
-    split = None
-    if rows.splits is not None and layout.split is None:
-        split = find_split(name, request.split, sorted(set(rows.splits)))
-        here = {image for image, of in zip(rows.images, rows.splits, strict=True) if of == split}
-        others = len(labels) - len(here & set(labels))
-        ignored["images of other splits"] += others
-        images = tuple(image for image in images if image in here or image not in labels)
-    missing = [image for image in images if image not in labels]
-    if missing:
-        raise ValueError(
-            f"data.labels: {name!r} has no row for {len(missing):,} of {len(images):,} images, such as "
-            f"{str(missing[0])!r}; add rows, or move these images elsewhere"
-        )
-    notes = [f"labels are read from {name!r}" if rows.labels is not None else f"{name!r} has no column of labels"]
-    lost = [text for text, image in zip(rows.names, rows.images, strict=True) if image is None]
-    if lost:
-        notes.append(f"{len(lost):,} of {len(rows.names):,} rows of {name!r} name no image here, such as {lost[0]!r}")
-    values, names = (None, None) if rows.labels is None else class_values([labels[image] for image in images])
-    return FolderLabels(images, values, names, split, ignored, tuple(notes))
-
-
-def _all_tables(layout: Layout) -> list[Path]:
-    return [*layout.folder.tables_below, *(path for outer in layout.outer for path in outer.tables)]
 
 
 LABELINGS: dict[str, Callable[[Layout, DataRequest], FolderLabels]] = {

@@ -13,7 +13,8 @@ from ddpm.names import NO_CLASS
 
 # -1 is the label of images in splits of the Hub's datasets whose labels are not published
 UNLABELED = (None, -1)
-MULTI_LABEL = "a class-conditional model needs one class per image, as text or an integer"
+ONE_CLASS_EACH = "a class-conditional model needs one class per image, as text or an integer"
+WITHOUT_CLASSES = "or train without classes with data.labels none"
 
 
 def check_distinct(names: Sequence[str], option: str, remedy: str = "give every class a different name") -> None:
@@ -30,6 +31,7 @@ def label_records(
     names: Sequence[str] | None = None,
     *,
     remedy: str,
+    option: str = "data.label_column",
     split: str = "train",
     ignored: Mapping[str, int] | None = None,
     notes: tuple[str, ...] = (),
@@ -42,6 +44,7 @@ def label_records(
         values: N raw labels; None without labels.
         names: the names of the ids in `values`; None if the source declares none.
         remedy: how this kind of source gets labels, for the note that it has none.
+        option: the option that says where labels are, for error messages.
         split: name of the split in the source.
         ignored: see `Records`.
         notes: see `Records`.
@@ -58,7 +61,7 @@ def label_records(
     elif values is None or all(value in UNLABELED for value in values):
         notes += (f"the images have no labels and are trained without classes; {remedy}",)
     else:
-        labels, class_names = encode_labels(values, names, pictures.where)
+        labels, class_names = encode_labels(values, names, pictures.where, option)
         if len(labels.unique()) < 2:
             only = class_names[int(labels[0])]
             notes += (f"all images have class {only!r} and are trained without classes; {remedy}",)
@@ -67,7 +70,10 @@ def label_records(
 
 
 def encode_labels(
-    values: Sequence[Any], names: Sequence[str] | None, where: Callable[[int], str]
+    values: Sequence[Any],
+    names: Sequence[str] | None,
+    where: Callable[[int], str],
+    option: str = "data.label_column",
 ) -> tuple[torch.Tensor, tuple[str, ...]]:
     """Encode labels as class ids.
 
@@ -76,6 +82,7 @@ def encode_labels(
         names: class names of the ids in `values`; None if the source declares none. Then the classes are the sorted
             distinct names (or booleans), or ids that must be 0..K-1, each occurring.
         where: describes the location of a row, for error messages.
+        option: the option that says where labels are, for error messages.
 
     Returns:
         int64 (N,) in 0..K-1, and K names.
@@ -86,37 +93,43 @@ def encode_labels(
     several = next((row for row, value in enumerate(values) if isinstance(value, (list, tuple, dict))), None)
     if several is not None:
         raise ValueError(
-            f"data.label_column: {where(several)} has a list of labels, {values[several]!r} (multi-label); "
-            f"{MULTI_LABEL}: keep one, or join them into one name, or train without classes with data.labels none"
+            f"{option}: {where(several)} has a list of labels, {values[several]!r} (multi-label); {ONE_CLASS_EACH}: "
+            f"keep one, or join them into one name, {WITHOUT_CLASSES}"
         )
-    if None in values:
-        raise ValueError(f"data.label_column: {where(values.index(None))} has no label (None); label it or remove it")
+    missing = next((row for row, value in enumerate(values) if value is None or value != value), None)  # or NaN
+    if missing is not None:
+        raise ValueError(
+            f"{option}: {where(missing)} has no label ({values[missing]}); label it or remove it, {WITHOUT_CLASSES}"
+        )
     if names is None and all(isinstance(value, (str, bool)) for value in values):
         names = sorted({str(value) for value in values})
         ids = {name: index for index, name in enumerate(names)}
         values = [ids[str(value)] for value in values]
-    odd = next((value for value in values if not isinstance(value, int)), None)
+    odd = next((row for row, value in enumerate(values) if not isinstance(value, int)), None)
     if odd is not None:
         raise ValueError(
-            f"data.label_column: a label is {odd!r} ({type(odd).__name__}); allowed are class names or integers"
+            f"{option}: {where(odd)} has label {values[odd]!r} ({type(values[odd]).__name__}); allowed are class names "
+            f"or integers, but not both: convert the labels, {WITHOUT_CLASSES}"
         )
     labels = torch.tensor(values, dtype=torch.int64)
     if names is not None:
         check_distinct(names, "data.source")
     else:
         present = labels[labels >= 0].unique().tolist()
-        missing = next((i for i, label in enumerate(present) if i != label), None)
-        if missing is not None:             # it would be a class without images
+        gap = next((i for i, label in enumerate(present) if i != label), None)
+        if gap is not None:             # it would be a class without images
+            row = int((labels == present[gap]).nonzero()[0])
             raise ValueError(
-                f"data.label_column: integer labels must be 0..K-1, each occurring, but {missing} is missing"
-                f" ({len(present)} labels up to {present[-1]}); renumber them, or use names"
+                f"{option}: integer labels must be 0..K-1, each occurring, but {gap} is missing ({len(present)} labels "
+                f"up to {present[-1]}; {where(row)} has {present[gap]}); renumber them, or use names, {WITHOUT_CLASSES}"
             )
         names = [str(label) for label in present]
     outside = (labels < 0) | (labels >= len(names))
     if outside.any():
         row = int(outside.nonzero()[0])
         raise ValueError(
-            f"data.label_column: {where(row)} has label {int(labels[row])}; allowed are 0 to {len(names) - 1}"
+            f"{option}: {where(row)} has label {int(labels[row])}; allowed are 0 to {len(names) - 1}; correct it, "
+            f"{WITHOUT_CLASSES}"
         )
     for label, name in enumerate(names):
         problem = _problem(name)

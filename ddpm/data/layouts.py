@@ -4,6 +4,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from ddpm.data.folders import ARRAY_SUFFIXES, IMAGE_SUFFIXES, OTHER_KINDS, TABLES, Folder
+from ddpm.data.masks import note_masks
 from ddpm.data.request import DataRequest
 from ddpm.data.split_names import SPLITS, find_split, split_groups
 
@@ -44,7 +45,7 @@ def find_layout(root: Folder, request: DataRequest) -> Layout:
     notes += mixture
     name = None
     if splits:
-        name = find_split(request.source, request.split, splits)
+        name = find_split(request.source, request.split, splits, "; if these folders are classes, rename them")
         if name != request.split:
             notes.append(f"split {request.split!r} is the folder {name!r}")
         inside, inner = _enter(splits[name], split_groups([name])[name])
@@ -52,6 +53,7 @@ def find_layout(root: Folder, request: DataRequest) -> Layout:
         passed, folder = [*passed, folder, *inside], inner
     if not folder.images_below:
         raise ValueError(f"data.source: {str(folder.path)!r} contains {describe_content(folder)}; {PER_CLASS}")
+    notes += note_masks(folder)
     ignored = sum((outer.ignored for outer in passed), folder.ignored_below)
     ignored["images beside the folders of the splits"] += sum(len(outer.images) for outer in passed)
     return Layout(folder, name, tuple(reversed(passed)), ignored, tuple(notes))

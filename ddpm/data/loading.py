@@ -14,12 +14,19 @@ from ddpm.data.decode import PixelFormat, UnreadableImage, Window
 from ddpm.data.fits import FITS
 from ddpm.data.frames import FRAMES, expand_frames
 from ddpm.data.images import ImageData, OnDemand
-from ddpm.data.notes import count_classes, describe_balance, describe_brightness, describe_decisions
+from ddpm.data.notes import (
+    count_classes,
+    describe_balance,
+    describe_brightness,
+    describe_decisions,
+    describe_gray_content,
+)
 from ddpm.data.reading import evenly_spaced, read_pictures
 from ddpm.data.records import Pictures, located
 from ddpm.data.request import DataRequest
-from ddpm.data.slices import parse_split
+from ddpm.data.slices import Part, parse_split
 from ddpm.data.sources import load_records
+from ddpm.data.split_names import split_groups
 from ddpm.data.survey import Survey
 from ddpm.names import lookup
 
@@ -57,8 +64,9 @@ def load_data(
         resolution: height and width in pixels, 1 or more; None for the side of the largest square that fits in nine
             of ten images, rounded down to a multiple of 4, from 4 to 64.
         split: the split to read. A single file, and a folder without splits, is `train`. Rows are selected as in
-            `train[:1500]`, `train[-500:]` or `train[10%:20%]`, in the order of the source; classes are those of the
-            whole split. Another letter case or a usual synonym finds the split, too (`val`, `Validation`, `dev`).
+            `train[:1500]`, `train[-500:]` or `train[10%:20%]`, in the order of the source, or in proportion from each
+            class if the source lists class after class; classes are those of the whole split. Another letter case or a
+            usual synonym finds the split, too (`val`, `Validation`, `dev`).
         image_column: the column of images; None to infer it.
         label_column: the column of labels (ids or names); None to infer it.
         labels: `auto`, `none` to ignore labels, `filename` for the part of the file names before the first underscore,
@@ -93,17 +101,21 @@ def load_data(
     lookup(FITS, fit, "data.fit")
     window = None if intensity is None else (float(intensity[0]), float(intensity[1]))
 
-    asked = parse_split(split)
-    records = load_records(DataRequest(source, asked.split, image_column, label_column, labels))
-    part = replace(asked, split=records.split).part(len(records.labels))
-    ids = records.labels[part.start : part.stop]
+    selection = parse_split(split)
+    records = load_records(DataRequest(source, selection.split, image_column, label_column, labels))
+    part = replace(selection, split=records.split).part(len(records.labels))
+    pictures, notes = records.pictures, list(records.notes)
+    order = torch.arange(part.total)
+    if part.stop - part.start < part.total and is_grouped(records.labels):
+        order = in_proportion(records.labels)
+        notes.append(f"the source lists class after class, so {split} takes the same part of each class")
+    files = rows = order[part.start : part.stop].sort().values     # the file of each image, and its row in `pictures`
+    ids = records.labels[files]
     if records.class_names and len(ids.unique()) < 2:
         raise ValueError(
             f"data.split: all images of {split!r} have class {records.class_names[int(ids[0])]!r}; a class-conditional "
             "model needs two classes: select other rows, or train without classes with data.labels none"
         )
-    files = rows = torch.arange(part.start, part.stop)      # the file of each image, and its row in `pictures`
-    pictures, notes = records.pictures, list(records.notes)
     expanded = expand_frames(pictures, rows) if each_frame else None
     if expanded is not None:
         pictures, rows = expanded, torch.arange(len(expanded))
@@ -111,18 +123,19 @@ def load_data(
         ids = records.labels[files]
         notes.append(f"the {part.stop - part.start:,} files have {len(rows):,} frames or pages; each is an image")
 
-    options = Asked(resolution, channels, window, deep_intensity, fit)
-    survey, target, pixels, bad = read_pictures(source, pictures, rows, options, skip, memory_gb * 1e9)
+    asked = Asked(resolution, channels, window, deep_intensity, fit)
+    survey, target, pixels, bad = read_pictures(source, pictures, rows, asked, skip, memory_gb * 1e9)
     if bad:
         good = torch.ones(len(rows), dtype=torch.bool)
         good[bad] = False
         rows, files, ids = rows[good], files[good], ids[good]
         pixels = None if pixels is None else pixels[good]
     store = OnDemand(pictures, rows, target)
-    notes += describe_decisions(survey, options, target)
-    notes += describe_brightness(_some_pixels(store) if pixels is None else pixels, target)
+    notes += describe_decisions(survey, asked, target)
+    notes += describe_brightness(_some_pixels(store) if pixels is None else pixels, survey, target)
+    notes += () if pixels is None else describe_gray_content(pixels, asked)
     notes += describe_balance(count_classes(ids, len(records.class_names)), records.class_names)
-    identity = {"split": str(part), "classes": records.class_names} | _identify_pixels(survey, target)
+    identity = {"split": _identify_part(part), "classes": records.class_names} | _identify_pixels(survey, target)
     if expanded is not None:
         identity["frames"] = "all"
     return ImageData(
@@ -138,6 +151,32 @@ def load_data(
         ignored=records.ignored,
         notes=tuple(notes),
     )
+
+
+def _identify_part(part: Part) -> str:
+    """Return the rows of a split, with the same name for all folders that are the split `train`."""
+    return str(part._replace(split="train") if split_groups([part.split])[part.split] == "train" else part)
+
+
+def is_grouped(labels: torch.Tensor) -> bool:
+    """Return whether a source lists its images class after class, as folders of classes do."""
+    return bool((labels.diff() >= 0).all() and labels[0] < labels[-1])
+
+
+def in_proportion(labels: torch.Tensor) -> torch.Tensor:
+    """Return an order of rows in which any part of it has the classes in about the proportions of the whole.
+
+    Row i of the n rows of a class is placed at (i + 1/2) / n of the order.
+
+    Args:
+        labels: int64 (N,).
+    """
+    counts = labels.bincount()
+    by_class = labels.argsort(stable=True)
+    place = torch.empty(len(labels), dtype=torch.float64)
+    within = torch.cat([(torch.arange(count) + 0.5) / count for count in counts.tolist()])
+    place[by_class] = within.double()
+    return place.argsort(stable=True)
 
 
 def _identify_pixels(survey: Survey, target: PixelFormat) -> dict[str, Any]:

@@ -10,16 +10,16 @@ from ddpm.data.decode import PixelFormat, Window
 from ddpm.data.survey import FOURTH, MAX_SURVEYED, TRANSPARENCY, Survey
 
 FEW_IMAGES = 10     # per class
-IMBALANCE = 10      # times as many images of the largest class as of the smallest
+IMBALANCE = 10      # times as many images of one class as of another
 DIM = 256 / 8       # gray levels; a source whose brightest value is below uses little of its range
 
 
 def describe_decisions(survey: Survey, asked: Asked, target: PixelFormat) -> Iterator[str]:
     """Yield a sentence for each decision about pixels that is not simply what the images are."""
-    if survey.of > MAX_SURVEYED:
-        yield f"sizes, channels and values are those of {MAX_SURVEYED:,} of {survey.of:,} images, evenly spaced"
+    if survey.total > MAX_SURVEYED:
+        yield f"sizes, channels and values are those of {MAX_SURVEYED:,} of {survey.total:,} images, evenly spaced"
     yield from _resolution(survey, asked, target)
-    yield from _channels(survey, target)
+    yield from _channels(survey, asked, target)
     yield from _frames(survey)
     yield from _intensity(survey, asked, target)
 
@@ -47,9 +47,10 @@ def count_classes(labels: Tensor, num_classes: int) -> list[int]:
     return torch.bincount(labels, minlength=num_classes).tolist() if num_classes else []
 
 
-def describe_brightness(pixels: Tensor, target: PixelFormat) -> Iterator[str]:
+def describe_brightness(pixels: Tensor, survey: Survey, target: PixelFormat) -> Iterator[str]:
     """Yield a sentence if the brightest of some pixels, uint8 (N, C, H, W), is below an eighth of the range."""
-    colors = pixels[:, :-1] if target.channels in (2, 4) else pixels
+    has_alpha = target.channels in (2, 4) and len(survey.where(lambda facts: facts.extra == TRANSPARENCY))
+    colors = pixels[:, :-1] if has_alpha else pixels
     brightest = int(colors.max()) if colors.numel() else 255
     low, high = target.intensity or target.intensity_8_bit or (0.0, 255.0)
     if brightest == 0:
@@ -57,6 +58,14 @@ def describe_brightness(pixels: Tensor, target: PixelFormat) -> Iterator[str]:
     elif brightest < DIM:
         top = low + brightest / 255 * (high - low)
         yield f"the images are dark: the brightest value is {brightest} of 255; brighter: {_window_option((low, top))}"
+
+
+def describe_gray_content(pixels: Tensor, asked: Asked) -> Iterator[str]:
+    """Yield a sentence if pixels, uint8 (N, C, H, W), have three equal channels that were not asked for."""
+    if asked.channels is not None or pixels.shape[1] != 3:
+        return
+    if all(bool((chunk == chunk[:, :1]).all()) for chunk in pixels.split(1024)):     # the first with color ends it
+        yield "the images are stored in color, but all are gray; with less work: --data.channels 1"
 
 
 def describe_balance(counts: Sequence[int], class_names: Sequence[str]) -> Iterator[str]:
@@ -67,18 +76,30 @@ def describe_balance(counts: Sequence[int], class_names: Sequence[str]) -> Itera
     if few:
         shown = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
         yield f"classes with fewer than {FEW_IMAGES} images: {len(few):,} of {len(counts):,} ({shown})"
-    low, high = min(counts), max(counts)
-    if high >= IMBALANCE * low:
-        yield f"classes have {low:,} to {high:,} images, drawn in proportion; equally often: --data.balance true"
+    if are_imbalanced(counts):
+        yield f"classes have {min(counts):,} to {max(counts):,} images"
+
+
+def are_imbalanced(counts: Sequence[int]) -> bool:
+    """Return whether one class has ten times as many images as another, or more."""
+    return bool(counts) and max(counts) >= IMBALANCE * min(counts)
 
 
 def _resolution(survey: Survey, asked: Asked, target: PixelFormat) -> Iterator[str]:
     side, sizes = target.resolution, survey.sizes
-    if asked.resolution is not None:
-        smaller = sum(count for size, count in sizes.items() if max(size) < side)
+    if asked.resolution is None:
+        yield from _default_resolution(survey, side)
+    else:
+        decisive = max if target.fit == "pad" else min      # of width and height
+        smaller = sum(count for size, count in sizes.items() if decisive(size) < side)
         if smaller:
             yield f"images smaller than {side}x{side}, which are enlarged: {smaller:,} of {len(survey):,}"
-        return
+    if target.fit == "crop" and any(width != height for width, height in sizes):
+        yield "images that are not square are cropped to the center; to keep all of them: --data.fit pad"
+
+
+def _default_resolution(survey: Survey, side: int) -> Iterator[str]:
+    sizes = survey.sizes
     if set(sizes) == {(side, side)}:
         return
     one_size = len(sizes) == 1
@@ -91,18 +112,13 @@ def _resolution(survey: Survey, asked: Asked, target: PixelFormat) -> Iterator[s
     else:
         fits = "a multiple of 4" if one_size else "which fits in nine of ten"
         yield f"{reason}, {fits}; to choose: --data.resolution {side}"
-    if target.fit == "crop" and any(width != height for width, height in sizes):
-        yield "images that are not square are cropped to the center; to keep all of them: --data.fit pad"
 
 
-def _channels(survey: Survey, target: PixelFormat) -> Iterator[str]:
+def _channels(survey: Survey, asked: Asked, target: PixelFormat) -> Iterator[str]:
     gray = len(survey.where(lambda facts: facts.channels == 1))
     color = len(survey.where(lambda facts: facts.channels == 3))
-    if gray and color:
-        if target.channels in (1, 2):
-            yield f"{color:,} color and {gray:,} gray images: all become gray; in color: --data.channels 3"
-        else:
-            yield f"{color:,} color and {gray:,} gray images: all become RGB; in gray: --data.channels 1"
+    if gray and color and asked.channels is None:
+        yield f"{color:,} color and {gray:,} gray images: all become RGB; in gray: --data.channels 1"
     if target.channels in (1, 3):
         transparent = len(survey.where(lambda facts: facts.extra == TRANSPARENCY))
         fourth = len(survey.where(lambda facts: facts.extra == FOURTH))
@@ -130,20 +146,33 @@ def _intensity(survey: Survey, asked: Asked, target: PixelFormat) -> Iterator[st
         outside = len(affected.where(lambda f: f.values is not None and (f.values[0] < low or f.values[1] > high)))
         if outside:
             yield f"{outside:,} of {len(affected):,} images have values outside data.intensity, which are clipped"
-    elif deep.values is not None and target.intensity is not None and (
-        not has_usual_scale(survey, target.intensity) or any(facts.kind == "float" for facts in deep.counts)
-    ):
+    elif deep.values is not None and target.intensity is not None and _is_worth_telling(deep, target.intensity):
         found, window = format_range(deep.values), format_range(target.intensity)
-        yield f"values are {found}; {window} becomes 0 to 255; otherwise: {_window_option(_other_window(deep.values))}"
+        yield f"values are {found}; {window} becomes 0 to 255; {_other_window(deep, target.intensity)}"
     shallow = len(survey) - len(deep)
     if deep.counts and shallow:
         yield f"{len(deep):,} images have more than 8 bits and are scaled; {shallow:,} have 8 bits and are not"
 
 
-def _other_window(values: Window) -> Window:
-    """Return the smallest usual range that contains some values, or the values' own."""
-    usual = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
-    return next((window for window in usual if window[0] <= values[0] and values[1] <= window[1]), values)
+def _is_worth_telling(deep: Survey, window: Window) -> bool:
+    """Return whether the scale of pictures with more than 8 bits was found from their values and not their type."""
+    kinds = {facts.kind for facts in deep.counts}
+    if "float" in kinds:
+        return True
+    as_8_bits = window == (0.0, 255.0) and all(facts.usual in (None, window) for facts in deep.counts)
+    return not (as_8_bits or has_usual_scale(deep, window))
+
+
+def _other_window(deep: Survey, window: Window) -> str:
+    """Return the option for the smallest usual range that contains the values, or for any other range."""
+    assert deep.values is not None
+    low, high = deep.values
+    is_float = any(facts.kind == "float" for facts in deep.counts)
+    usual = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)) if is_float else ((0.0, 65535.0),)
+    found = next((each for each in usual if each[0] <= low and high <= each[1]), window)
+    if found == window:
+        return 'to choose another range: --data.intensity "[LOW, HIGH]"'
+    return f"otherwise: {_window_option(found)}"
 
 
 def _window_option(window: Window) -> str:

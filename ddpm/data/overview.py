@@ -14,8 +14,6 @@ _LINES = TextWrapper(120, subsequent_indent=" " * 13, break_long_words=False, br
 def describe_data(data: ImageData) -> str:
     """Return a table of a few lines: images, classes, sizes, channels, values, what was left out, and decisions."""
     rows = {"data": data.summary(), **_rows_on_classes(data), **_rows_on_pixels(data)}
-    if data.skipped:
-        rows["skipped"] = f"{data.skipped:,} unreadable images"
     if data.ignored:
         rows["ignored"] = ", ".join(f"{count:,} {reason}" for reason, count in data.ignored.items())
     lines = [*rows.items(), *(("note", note) for note in data.notes)]

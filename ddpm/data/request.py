@@ -27,6 +27,16 @@ class DataRequest:
             if value is not None:
                 raise ValueError(f"data.{key}: {self.source!r} {reason}; omit the option (got {value!r})")
 
+    def has_label_column(self) -> bool:
+        """Return whether labels are those of a column; raise ValueError if one is named all the same."""
+        if self.labels not in ("none", "filename"):
+            return True
+        if self.label_column is not None:
+            raise ValueError(
+                f"data.label_column: {self.label_column!r} contradicts data.labels {self.labels}; omit one of them"
+            )
+        return False
+
     def restrict_labels(self, *allowed: str) -> None:
         """Raise ValueError unless `labels` is one of the allowed values."""
         if self.labels not in allowed:

@@ -14,17 +14,17 @@ class Part(NamedTuple):
         split: its name.
         start: the first row.
         stop: the row after the last.
-        of: number of rows of the split.
+        total: number of rows of the split.
     """
 
     split: str
     start: int
     stop: int
-    of: int
+    total: int
 
     def __str__(self) -> str:
         """Return the split's name alone if all rows are used, so that equal rows have equal names."""
-        return self.split if (self.start, self.stop) == (0, self.of) else f"{self.split}[{self.start}:{self.stop}]"
+        return self.split if (self.start, self.stop) == (0, self.total) else f"{self.split}[{self.start}:{self.stop}]"
 
     def shared(self, other: "Part") -> int:
         """Return how many rows two ranges of one source have in common."""

@@ -41,11 +41,11 @@ def kind_of(source: str) -> str:
     if source == "digits":
         return "digits"
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):             # unlike pathlib's, it is false for a name that is too long
         return "saved" if (path / "dataset_dict.json").exists() or (path / "state.json").exists() else "folder"
-    if path.exists():
+    if os.path.exists(path):
         return _kind_of_file(path)
-    if path.is_symlink():
+    if os.path.islink(path):
         raise ValueError(f"data.source: {source!r} is a broken link to {os.readlink(path)!r}; restore its target")
     if _looks_like_path(source):
         raise ValueError(f"data.source: file or folder {source!r} does not exist{did_you_mean_path(path)}")
@@ -76,7 +76,7 @@ def _looks_like_path(source: str) -> bool:
         source.startswith((".", "~"))
         or "" in parts
         or len(parts) > 2
-        or (len(parts) == 2 and Path(parts[0]).is_dir())
+        or (len(parts) == 2 and os.path.isdir(parts[0]))
         or Path(source).suffix.lower() in IMAGE_SUFFIXES | TABLE_SUFFIXES | ARRAY_SUFFIXES
         or other_kind(source) is not None
     )
@@ -95,7 +95,9 @@ def load_digits(request: DataRequest) -> Records:
     digits = load()
     arrays = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     names = [str(name) for name in digits.target_names]
-    return label_records(request, ArrayPictures(arrays), digits.target.tolist(), names, remedy="")
+    beside = "scikit-learn's digits are read, and not the folder of this name; for that: --data.source ./digits"
+    notes = (beside,) if os.path.exists("digits") else ()
+    return label_records(request, ArrayPictures(arrays), digits.target.tolist(), names, remedy="", notes=notes)
 
 
 KINDS_BY_SUFFIX = dict.fromkeys(TABLE_SUFFIXES, "list") | {".npz": "npz", ".npy": "npy", ".parquet": "parquet"}

@@ -41,8 +41,14 @@ def _words(name: str) -> list[str]:
     return [word for word in words if word not in _NOISE]
 
 
-def find_split(source: str, asked: str, splits: Iterable[str]) -> str:
+def find_split(source: str, asked: str, splits: Iterable[str], remedy: str = "") -> str:
     """Return the split of a source that an option names: exactly, in another letter case, or by a synonym.
+
+    Args:
+        source: its name, for error messages.
+        asked: the name of a split.
+        splits: those of the source.
+        remedy: what else to do if there is none, after a semicolon.
 
     Raises:
         ValueError: if there is none, or several; lists the splits and suggests the nearest.
@@ -56,6 +62,7 @@ def find_split(source: str, asked: str, splits: Iterable[str]) -> str:
     if len(same) == 1:
         return same[0]
     if same:
-        raise ValueError(f"data.split: {asked!r} may be {' or '.join(map(repr, same))} of {source!r}; name one of them")
+        choices = " or ".join(map(repr, same))
+        raise ValueError(f"data.split: {asked!r} may be {choices} of {source!r}; name one of them{remedy}")
     listed = f"it has: {', '.join(splits)}{did_you_mean(asked, splits)}"
-    raise ValueError(f"data.split: {asked!r} is not a split of {source!r}; {listed}")
+    raise ValueError(f"data.split: {asked!r} is not a split of {source!r}; {listed}{remedy}")

@@ -33,7 +33,8 @@ class PictureFacts(NamedTuple):
         extra: what it has beside gray or color: `TRANSPARENCY`, `FOURTH`, or None.
         kind: of its values: `8 bits`, `bool`, `integer` (more than 8 bits) or `float`.
         values: its lowest and highest value; None if they were not looked at, as for most pictures of 8 bits.
-        usual: the scale of its values if it were the only picture; None for 8 bits.
+        usual: the scale of its values if it were the only picture; None for 8 bits. Where it is the scale of all,
+            nothing depends on the other pictures.
         frames: number of frames or pages of its file.
     """
 
@@ -54,11 +55,11 @@ class Survey:
 
     Attributes:
         counts: facts -> number of pictures.
-        of: number of pictures of the source; of more than `MAX_SURVEYED`, that many are looked at, evenly spaced.
+        total: number of pictures of the source; of more than `MAX_SURVEYED`, that many are looked at, evenly spaced.
     """
 
     counts: Counter[PictureFacts]
-    of: int
+    total: int
 
     @property
     def deep(self) -> "Survey":
@@ -67,7 +68,7 @@ class Survey:
 
     def where(self, condition: Callable[[PictureFacts], bool]) -> "Survey":
         """Return the pictures that meet a condition."""
-        return Survey(Counter({facts: n for facts, n in self.counts.items() if condition(facts)}), self.of)
+        return Survey(Counter({facts: n for facts, n in self.counts.items() if condition(facts)}), self.total)
 
     def __len__(self) -> int:
         """Return how many pictures were looked at."""

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddpm.data.label_tables import LABEL_COLUMNS
-from ddpm.data.labels import MULTI_LABEL, label_records
+from ddpm.data.column_names import IMAGE_COLUMNS, LABEL_COLUMNS, find_usual, is_usual
+from ddpm.data.labels import ONE_CLASS_EACH, label_records
 from ddpm.data.records import Records, TablePictures
 from ddpm.data.request import DataRequest
 from ddpm.data.split_names import find_split
@@ -16,9 +16,6 @@ from ddpm.names import did_you_mean
 
 if TYPE_CHECKING:
     import datasets
-
-# in order of preference
-IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixels")
 
 
 def load_parquet(request: DataRequest) -> Records:
@@ -163,18 +160,27 @@ def _stored_images(table: "datasets.Dataset", given: str | None) -> "datasets.Da
     return table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
 
 
-def holds_images(file: Path) -> bool:
-    """Return whether a parquet file has a column of encoded images; an unreadable file counts, to be reported."""
+def holds_images(file: Path, surely: bool = False) -> bool:
+    """Return whether a parquet file has a column of encoded images.
+
+    Args:
+        file: the parquet file.
+        surely: whether bytes, which may be anything, such as hashes, are images only with a path or in a column with a
+            usual name. Otherwise all bytes are, and so is an unreadable file, to be reported.
+    """
     import pyarrow
     import pyarrow.parquet
 
     try:
-        kinds = pyarrow.parquet.read_schema(file).types
+        schema = pyarrow.parquet.read_schema(file)
     except (OSError, pyarrow.lib.ArrowException):
+        return not surely
+    types = pyarrow.types
+    structs = (column.type for column in schema if types.is_struct(column.type))
+    if any({"bytes", "path"} <= {field.name for field in struct} for struct in structs):
         return True
-    binary = (pyarrow.types.is_binary, pyarrow.types.is_large_binary)
-    fields = [{field.name for field in kind} if pyarrow.types.is_struct(kind) else set() for kind in kinds]
-    return any(is_kind(kind) for is_kind in binary for kind in kinds) or any({"bytes", "path"} <= f for f in fields)
+    binary = [column.name for column in schema if types.is_binary(column.type) or types.is_large_binary(column.type)]
+    return any(not surely or is_usual(name, IMAGE_COLUMNS) for name in binary)
 
 
 def _find_labels(table: "datasets.Dataset", request: DataRequest) -> tuple[list[Any] | None, list[str] | None]:
@@ -185,20 +191,21 @@ def _find_labels(table: "datasets.Dataset", request: DataRequest) -> tuple[list[
     """
     import datasets
 
-    given = request.label_column
-    if request.labels == "none":
-        if given is not None:
-            raise ValueError(f"data.label_column: {given!r} contradicts data.labels none; omit one of them")
+    if not request.has_label_column():
         return None, None
-    usual = [name for name, kind in table.features.items() if _holds_lists(kind) and name.lower() in LABEL_COLUMNS]
-    several = given if given is not None and _holds_lists(table.features.get(given)) else (usual or [None])[0]
-    if several is not None and (given is not None or not _label_columns(table.features)):
+    given, features = request.label_column, table.features
+    lists = [name for name, kind in features.items() if _holds_lists(kind)]
+    if given is not None:
+        several = given if given in lists else None
+    else:
+        several = None if _label_columns(features) else find_usual(lists, LABEL_COLUMNS)
+    if several is not None:
         raise ValueError(
-            f"data.label_column: {several!r} holds lists of labels (multi-label); {MULTI_LABEL}: add a column with one "
-            "label per image, or train without classes with data.labels none"
+            f"data.label_column: {several!r} holds lists of labels (multi-label); {ONE_CLASS_EACH}: add a column with "
+            "one label per image, or train without classes with data.labels none"
         )
-    values = any(isinstance(kind, datasets.Value) and not _holds_images(kind) for kind in table.features.values())
-    if given is None and not values and not _label_columns(table.features):
+    values = any(isinstance(kind, datasets.Value) and not _holds_images(kind) for kind in features.values())
+    if given is None and not values and not _label_columns(features):
         return None, None
     return _raw_labels(table, given)
 
@@ -218,7 +225,7 @@ def _label_columns(features: dict[str, Any], any_name: bool = False) -> list[str
     values = [name for name, kind in features.items() if isinstance(kind, datasets.Value) and not _holds_images(kind)]
     if any_name:
         return declared + values
-    return declared or [name for name in values if name.lower() in LABEL_COLUMNS]
+    return declared or [name for name in values if is_usual(name, LABEL_COLUMNS)]
 
 
 def _holds_images(feature: Any) -> bool:
@@ -249,9 +256,9 @@ def _choose(
         raise ValueError(f"{key}: {given!r} {problem}; the columns are: {columns}{did_you_mean(given, features)}")
     if len(candidates) == 1:
         return candidates[0]
-    named = [candidate for name in usual for candidate in candidates if candidate.lower() == name]
-    if named:
-        return named[0]
+    named = find_usual(candidates, usual)
+    if named is not None:
+        return named
     found = f"the {role} column is ambiguous" if candidates else f"no {role} column found"
     without = ", or train without classes with data.labels none" * (role == "label")
     raise ValueError(f"{key}: {found}; name it as {key} (the columns are: {columns}){without}")

@@ -151,7 +151,7 @@ class Augmentation:
         """Describe the augmentation in one sentence."""
         unchanged = 100 * (1 - self._probability) ** len(self._transforms)
         return (
-            f"augmented by {', '.join(self._names)}, each with probability {self._probability:g}; {unchanged:.2g}% of "
+            f"augmented by {', '.join(self._names)}, each with probability {self._probability:g}; {unchanged:.3g}% of "
             "the images stay unchanged, and samples resemble these"
         )
 

@@ -19,7 +19,7 @@ from ddpm.training.timeline import Timeline
 from ddpm.training.tracking import Trackers
 
 MAX_IMAGES = 64
-MAX_SIDE = 2048         # pixels of the picture, if two images in a row are not larger
+MAX_SIDE = 2048         # maximum width and height in pixels; exceeded if needed to draw two rows and columns
 MIN_IMAGE = 64          # pixels; smaller images are enlarged by an integer factor
 MIN_CAPTION = 96        # pixels; width of a caption under a narrow image
 FONT_SIZE = 12

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
+from ddpm.data.notes import are_imbalanced, count_classes
 from ddpm.diffusion.objective import diffusion_loss
 from ddpm.diffusion.sampling import from_uint8
 from ddpm.diffusion.schedule import NoiseSchedule
@@ -65,6 +66,8 @@ def describe_samples(config: Config, data: ImageData, samples: int) -> list[str]
         samples: number of images that the steps to be made draw.
     """
     lines, augmentation = [], build_augmentation(config)
+    if not config.data.balance and are_imbalanced(count_classes(data.labels, data.num_classes)):
+        lines.append("classes are drawn in proportion to their sizes; equally often: --data.balance true")
     if config.data.balance:
         counts = data.labels.bincount(minlength=data.num_classes)
         classes = int((counts > 0).sum())

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from ddpm.randomness import Purpose, permutations
 
-DRAWN_TOGETHER = 256       # small permutations are drawn in groups of about so many numbers, which takes as long as one
+# Drawing several small permutations at once takes as long as drawing one, so about this many numbers are drawn
+# together.
+DRAWN_TOGETHER = 256
 
 
 class Order(Protocol):

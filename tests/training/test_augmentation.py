@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ddpm.config.sections import Config, DataConfig, ModelConfig, SampleConfig, TrackingConfig, TrainConfig
-from ddpm.data import load_data
+from ddpm.data import ImageData, load_data
 from ddpm.io.pipelines import load_pipeline
 from ddpm.models.embedding import CONDITIONINGS
 from ddpm.training.augmentation import AUGMENTATIONS, Augmentation, resample
@@ -340,5 +340,8 @@ def test_what_is_told(run: Path) -> None:
     smallest, largest = data.labels.bincount().min(), data.labels.bincount().max()
     each = 6 * 8 / 10
     assert all(f"({n} images) {each / n:.1f} times" in balance for n in (smallest, largest)), balance
-    assert all(name in augment for name in ALL) and "0.5" in augment and f"{100 * 0.5**8:.2g}%" in augment
+    assert all(name in augment for name in ALL) and "0.5" in augment and f"{100 * 0.5**8:.3g}%" in augment
     assert describe_samples(Config(), data, 64) == []
+    uneven = ImageData(data.pixels, (torch.arange(len(data.labels)) == 0).long(), ("many", "one"))
+    (advice,) = describe_samples(Config(), uneven, 64)
+    assert "--data.balance true" in advice and "--data.balance" not in " ".join(describe_samples(RUN, uneven, 64))

@@ -116,6 +116,6 @@ def _held_out(command: ProbeCommand, source: DataConfig, data: ImageData) -> boo
     same_source = Path(config.data.source).resolve() == Path(source.source).resolve()
     if part is None or not same_source or any("+" in name or "[" in name for name in (own.split, part.split)):
         return None
-    if own.split == part.split and own.part(part.of).shared(part):
+    if own.split == part.split and own.part(part.total).shared(part):
         return False
     return None if config.model.pretrained else True      # the pretrained weights may have seen the images

@@ -1,0 +1,139 @@
+"""Reading of tables: CSV, TSV, JSON, JSON Lines and parquet, as people and tools write them."""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ddpm.data.column_names import FILE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS, is_usual
+from ddpm.data.folders import TABLE_SUFFIXES, is_image
+
+Find = Callable[[str], Sequence[Path]]      # from a name in a table to the images that have it
+
+
+class LabelTable(NamedTuple):
+    """The content of a table.
+
+    Attributes:
+        path: of its file.
+        columns: names -> values, all of one length; none if the table says that images have no labels.
+    """
+
+    path: Path
+    columns: dict[str, list[Any]]
+
+
+def read_table(path: Path, finds: Sequence[Find]) -> LabelTable:
+    """Read a table.
+
+    A CSV or TSV without a header, whose first line has the name of an image, has the columns `0`, `1` and so on. A JSON
+    file is a list of objects, an object from file name to label, or {"labels": [[file name, label], ...]}, as StyleGAN
+    and EDM write it, where null instead of the list stands for images without labels. NaN stands for a missing value.
+
+    Args:
+        path: of the file.
+        finds: each returns the images with a name; they tell a first line of names from a header.
+
+    Raises:
+        ValueError: if it is not such a table; the message begins with the path.
+    """
+    readers: dict[str, Callable[[Path], dict[str, list[Any]]]] = {
+        ".csv": lambda path: _read_csv(path, finds),
+        ".tsv": lambda path: _read_csv(path, finds),
+        ".json": _read_json,
+        ".parquet": _read_parquet,
+    }
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        raise ValueError(f"{path}: is not a table; allowed are {', '.join(sorted(TABLE_SUFFIXES))}")
+    try:
+        columns = readers.get(path.suffix.lower(), _read_json_lines)(path)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is not text in UTF-8; save it as UTF-8") from None
+    except (ValueError, OSError, csv.Error, RecursionError) as problem:
+        raise ValueError(f"{path}: cannot be read as a table: {' '.join(str(problem).split())}") from problem
+    known = {name: [None if value != value else value for value in values] for name, values in columns.items()}
+    return LabelTable(path, known)
+
+
+def _read_csv(path: Path, finds: Sequence[Find]) -> dict[str, list[Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        start = file.readline()
+        file.seek(0)
+        delimiter = max("\t,;|", key=start.count)
+        reader = csv.reader(file, delimiter=delimiter)
+        lines = [(reader.line_num, row) for row in reader if any(row)]
+    if not lines:
+        raise ValueError("it is empty")
+    header = [cell.strip() for cell in lines[0][1]]
+    if any(_names_image(cell, [row[index] for _, row in lines[1:] if index < len(row)], finds)
+           for index, cell in enumerate(header)):
+        header = [str(number) for number in range(len(header))]
+    else:
+        del lines[0]
+    for number, row in lines:
+        if len(row) != len(header):
+            raise ValueError(f"line {number} has {len(row)} cells, and {len(header)} columns are expected")
+    columns = zip(*(row for _, row in lines), strict=True) if lines else [()] * len(header)
+    # the column without a name is the index that pandas writes
+    return {name: _typed(list(column)) for name, column in zip(header, columns, strict=True) if name}
+
+
+def _names_image(cell: str, below: Sequence[str], finds: Sequence[Find]) -> bool:
+    """Return whether a cell of the first line is the name of an image, and not that of the column below it."""
+    if is_image(Path(cell)):
+        return True
+    # pandas writes `0`, which may be the name of an image too, above columns without names
+    if not cell or cell in below or is_usual(cell, (*FILE_COLUMNS, *LABEL_COLUMNS, *SPLIT_COLUMNS)):
+        return False
+    return any(find(cell) for find in finds)
+
+
+def _typed(cells: Sequence[str]) -> list[Any]:
+    """Convert the cells of a column to integers or floats if all are; empty ones, and NaN, are None."""
+    cells = [cell.strip() for cell in cells]
+    cells = ["" if cell in ("nan", "NaN") else cell for cell in cells]      # as numpy and other tools write nothing
+    filled = [cell for cell in cells if cell]
+    if all(re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", cell) for cell in filled):
+        return [int(cell) if cell else None for cell in cells]
+    if all(re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", cell) for cell in filled):
+        return [float(cell) if cell else None for cell in cells]
+    return [cell or None for cell in cells]
+
+
+def _read_json_lines(path: Path) -> dict[str, list[Any]]:
+    with path.open(encoding="utf-8-sig") as file:
+        return _from_objects([json.loads(line) for line in file if line.strip()])
+
+
+def _read_json(path: Path) -> dict[str, list[Any]]:
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    if isinstance(content, dict) and {"images", "annotations", "categories"} <= set(content):
+        raise ValueError("it lists objects in images (COCO); write a CSV with one file name and one label per image")
+    if isinstance(content, dict) and "labels" in content:
+        content = content["labels"]
+        if content is None:
+            return {}
+        if not isinstance(content, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in content):
+            raise ValueError("labels are not a list of pairs of file name and label")
+        return {"file_name": [name for name, _ in content], "label": [label for _, label in content]}
+    if isinstance(content, dict):
+        return {"file_name": [*content], "label": [*content.values()]}
+    return _from_objects(content)
+
+
+def _from_objects(rows: Any) -> dict[str, list[Any]]:
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("it is not a list of objects")
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
+
+
+def _read_parquet(path: Path) -> dict[str, list[Any]]:
+    import pyarrow.lib
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(path).to_pydict()
+    except pyarrow.lib.ArrowException as problem:
+        raise ValueError(str(problem)) from problem
