@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.data.folders import TABLES
-from ddpm.data.label_tables import UnusableTable, class_values, image_finders, label_files
+from ddpm.data.label_tables import UnusableSplits, UnusableTable, class_values, image_finders, label_files
 from ddpm.data.labels import ONE_CLASS_EACH
 from ddpm.data.layouts import Layout
 from ddpm.data.request import DataRequest
@@ -55,7 +55,7 @@ def apply_table(path: Path, layout: Layout, request: DataRequest) -> FolderLabel
     if not table.columns:
         says = f"{name!r} says that the images have no labels"
         return FolderLabels(images, without_classes=True, ignored=ignored, notes=(says,))
-    rows = label_files(table, finds, request)
+    rows = label_files(table, finds, request, with_splits=layout.split is None)
     labels: dict[Path, Any] = {}
     for image, label in zip(rows.images, rows.labels or [None] * len(rows.names), strict=True):
         if image is not None and labels.setdefault(image, label) != label:
@@ -64,8 +64,11 @@ def apply_table(path: Path, layout: Layout, request: DataRequest) -> FolderLabel
                 "one row per image"
             )
     split = None
-    if rows.splits is not None and layout.split is None:
-        split = find_split(name, request.split, sorted(set(rows.splits)))
+    if rows.splits is not None:
+        try:
+            split = find_split(name, request.split, sorted(set(rows.splits)))
+        except ValueError as problem:
+            raise UnusableSplits(str(problem)) from problem
         here = {image for image, named in zip(rows.images, rows.splits, strict=True) if named == split}
         others = len(labels) - len(here & set(labels))
         ignored["images of other splits"] += others

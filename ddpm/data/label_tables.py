@@ -17,6 +17,10 @@ class UnusableTable(ValueError):
     """A table that is meant for the images, as its rows name them, but that cannot be used as it is."""
 
 
+class UnusableSplits(UnusableTable):
+    """A table that divides the images into splits, of which none can be chosen."""
+
+
 class LabeledFiles(NamedTuple):
     """The rows of a table, with one entry per row in each attribute.
 
@@ -72,7 +76,9 @@ def normalize_path(text: str) -> str:
     return unicodedata.normalize("NFC", text.replace("\\", "/"))
 
 
-def label_files(table: LabelTable, finds: Sequence[Find], request: DataRequest) -> LabeledFiles:
+def label_files(
+    table: LabelTable, finds: Sequence[Find], request: DataRequest, with_splits: bool = True
+) -> LabeledFiles:
     """Return the images and labels that the rows of a table name.
 
     Args:
@@ -80,6 +86,7 @@ def label_files(table: LabelTable, finds: Sequence[Find], request: DataRequest) 
         finds: each returns the image with a name; the first that finds any image is used.
         request: its columns, which are inferred if they are not named. The column of images is the one whose values
             are names of the most images; that of labels has a usual name, or is the only other one.
+        with_splits: whether to read a column of splits.
 
     Raises:
         ValueError: if there is no such column, or the one for labels cannot be inferred.
@@ -88,7 +95,9 @@ def label_files(table: LabelTable, finds: Sequence[Find], request: DataRequest) 
     names = [str(value) for value in table.columns[files]]
     for name, several in zip(names, found, strict=True):
         _check_unique(table, name, several)
-    splits = _split_column(table, [name for name in table.columns if name not in (files, request.label_column)])
+    splits = None
+    if with_splits:
+        splits = _split_column(table, [name for name in table.columns if name not in (files, request.label_column)])
     others = [name for name in table.columns if name != files and not is_usual(name, SPLIT_COLUMNS)]
     label = _column_of_labels(table, others, request) if request.has_label_column() else None
     return LabeledFiles(
@@ -172,7 +181,7 @@ def _split_column(table: LabelTable, candidates: Sequence[str]) -> str | None:
     """Return the column of splits; None if there is none, or none of its values is the name of a split.
 
     Raises:
-        UnusableTable: if only some of its values are names of splits.
+        UnusableSplits: if only some of its values are names of splits.
     """
     name = find_usual(candidates, SPLIT_COLUMNS)
     if name is None:
@@ -184,7 +193,7 @@ def _split_column(table: LabelTable, candidates: Sequence[str]) -> str | None:
     odd = [value for value in values if groups[value] is None]
     if odd:
         shown = ", ".join(map(repr, odd[:5])) + (", ..." if len(odd) > 5 else "")
-        raise UnusableTable(
+        raise UnusableSplits(
             f"data.split: column {name!r} of {str(table.path)!r} has values that are no names of splits, {shown}, "
             f"beside {next(value for value in values if groups[value])!r}; write {', '.join(SPLITS)} in every row, or "
             "rename the column if it does not name splits"

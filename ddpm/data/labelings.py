@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddpm.data.folder_labels import FolderLabels, all_tables, apply_table
 from ddpm.data.folders import Folder, scan_folder
-from ddpm.data.label_tables import UnusableTable
+from ddpm.data.label_tables import UnusableSplits, UnusableTable
 from ddpm.data.labels import label_records
 from ddpm.data.layouts import Layout, describe_content, find_layout
 from ddpm.data.masks import MASKS
@@ -97,6 +97,9 @@ def infer_labels(layout: Layout, request: DataRequest) -> FolderLabels:
     fitting = {path: labels for path, labels in attempts.items() if isinstance(labels, FolderLabels)}
     telling = {path: labels for path, labels in fitting.items() if labels.values is not None or labels.without_classes}
     filled = [inner for inner in folder.folders if inner.images_below]
+    for path, problem in attempts.items():
+        if isinstance(problem, UnusableSplits) and _rank(path, layout) == 0:
+            raise problem
     if len(filled) > 1 and not any(_rank(path, layout) == 0 for path in telling):
         classes = _from_class_folders(folder, request)
         divided = next((labels for labels in fitting.values() if labels.values is None and labels.split), None)
@@ -204,7 +207,7 @@ def _select(classes: FolderLabels, divided: FolderLabels) -> FolderLabels:
         values=[value for _, value in pairs],
         split=divided.split,
         ignored=ignored,
-        notes=(*classes.notes, *divided.notes),
+        notes=(*classes.notes, f"{divided.notes[0]}; its split {divided.split!r} selects images of the class folders"),
     )
 
 

@@ -328,6 +328,24 @@ def class_folders_with_splits(root: Path) -> Path:
 
 
 @named
+def class_folders_with_odd_splits(root: Path) -> Path:
+    class_folders_with_splits(root)
+    table = root / "metadata.csv"
+    table.write_text(table.read_text().replace("003.png,train", "003.png,public"))
+    return root
+
+
+@named
+def splits_with_odd_splits(root: Path) -> Path:
+    """Folders of splits, with a table that calls them differently."""
+    tree(root, "train", "test")
+    lines = [f"{name}/{i:03d}.png,{CLASSES[i % 2]},{name if i else 'public'}\n" for name in ("train", "test")
+             for i in range(COUNT)]
+    (root / "metadata.csv").write_text("file_name,label,split\n" + "".join(lines))
+    return root
+
+
+@named
 def class_folders_with_bare_names(root: Path) -> Path:
     class_folders(root)
     lines = [f"{i:03d}.png,{name}\n" for name in CLASSES for i in range(COUNT)]

@@ -169,8 +169,11 @@ EXPECTED: dict[str, Read | No | list[Read | No]] = {
     "class_folders_with_file_names": Read(told=("metadata.csv",), ignored=1),
     "class_folders_with_splits": [
         Read(8, told=("metadata.csv",), ignored=4),
-        Read(4, told=("metadata.csv",), ignored=8, options={"split": "test"}),
+        Read(4, told=("metadata.csv", "'test'"), ignored=8, options={"split": "test"}),
+        No(("data.split", "metadata.csv", "test, train"), {"split": "validation"}),
     ],
+    "splits_with_odd_splits": [Read(COUNT), Read(COUNT, options={"split": "test"})],
+    "class_folders_with_odd_splits": No(("data.split", "metadata.csv", "'public'", "rename the column")),
     "class_folders_with_bare_names": [
         Read(told=("labels.csv", "'000.png'", "disc/000.png"), ignored=1),
         No(("data.image_column", "'000.png'", "disc/000.png"), {"labels": "labels.csv"}),
