@@ -25,6 +25,7 @@ class FolderLabels:
         names: the names of the ids in `values`; None if they are to be inferred.
         split: the split that the table of the labels names; None if it names none.
         without_classes: whether a table says that the images have no labels.
+        grouped: see `Records`.
         ignored: see `Records`.
         notes: see `Records`.
     """
@@ -34,6 +35,7 @@ class FolderLabels:
     names: list[str] | None = None
     split: str | None = None
     without_classes: bool = False
+    grouped: bool = False
     ignored: Counter[str] = field(default_factory=Counter)
     notes: tuple[str, ...] = ()
 

@@ -62,7 +62,7 @@ def load_folder(request: DataRequest) -> Records:
             f"data.labels: {request.labels!r} gives all images of {request.source!r} the same class, or none; train "
             "without classes with data.labels none"
         )
-    return records
+    return replace(records, grouped=labels.grouped and bool(records.class_names))
 
 
 def _holds_images_in_tables(root: Folder) -> bool:
@@ -189,7 +189,8 @@ def _from_class_folders(folder: Folder, request: DataRequest) -> FolderLabels:
         values += [label] * len(inner.images_below)
     names, loose = [inner.path.name for inner in folder.folders], len(folder.images)
     notes = (f"{loose:,} images beside the class folders are not read",) if loose else ()
-    return FolderLabels(paths, values, names, ignored=Counter({"images beside the class folders": loose}), notes=notes)
+    ignored = Counter({"images beside the class folders": loose})
+    return FolderLabels(paths, values, names, grouped=True, ignored=ignored, notes=notes)
 
 
 def _select(classes: FolderLabels, divided: FolderLabels) -> FolderLabels:

@@ -64,8 +64,8 @@ def load_data(
         resolution: height and width in pixels, 1 or more; None for the side of the largest square that fits in nine
             of ten images, rounded down to a multiple of 4, from 4 to 64.
         split: the split to read. A single file, and a folder without splits, is `train`. Rows are selected as in
-            `train[:1500]`, `train[-500:]` or `train[10%:20%]`, in the order of the source, or in proportion from each
-            class if the source lists class after class; classes are those of the whole split. Another letter case or a
+            `train[:1500]`, `train[-500:]` or `train[10%:20%]`, in the order of the source, or from folders of classes
+            in proportion from each class; classes are those of the whole split. Another letter case or a
             usual synonym finds the split, too (`val`, `Validation`, `dev`).
         image_column: the column of images; None to infer it.
         label_column: the column of labels (ids or names); None to infer it.
@@ -106,9 +106,9 @@ def load_data(
     part = replace(selection, split=records.split).part(len(records.labels))
     pictures, notes = records.pictures, list(records.notes)
     order = torch.arange(part.total)
-    if part.stop - part.start < part.total and is_grouped(records.labels):
+    if records.grouped and part.stop - part.start < part.total:
         order = in_proportion(records.labels)
-        notes.append(f"the source lists class after class, so {split} takes the same part of each class")
+        notes.append(f"{split} takes the same part of each class")
     files = rows = order[part.start : part.stop].sort().values     # the file of each image, and its row in `pictures`
     ids = records.labels[files]
     if records.class_names and len(ids.unique()) < 2:
@@ -156,11 +156,6 @@ def load_data(
 def _identify_part(part: Part) -> str:
     """Return the rows of a split, with the same name for all folders that are the split `train`."""
     return str(part._replace(split="train") if split_groups([part.split])[part.split] == "train" else part)
-
-
-def is_grouped(labels: torch.Tensor) -> bool:
-    """Return whether a source lists its images class after class, as folders of classes do."""
-    return bool((labels.diff() >= 0).all() and labels[0] < labels[-1])
 
 
 def in_proportion(labels: torch.Tensor) -> torch.Tensor:

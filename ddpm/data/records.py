@@ -51,10 +51,10 @@ class Records:
         pictures: N pictures.
         labels: int64 (N,), in 0..K-1; all 0 without classes.
         class_names: K names; none for a source without classes.
-        ignored: reason, such as "hidden files" -> number of files or folders that are not read as
-            images for this reason.
+        ignored: reason, such as "hidden files" -> number of files or folders that are not read as images for it.
         notes: decisions about the source that its owner should know, one sentence each.
         split: name of the split in the source, which can be a synonym of the one that was asked for.
+        grouped: whether the rows are those of class after class, because the source has no order of its own.
     """
 
     pictures: Pictures
@@ -63,6 +63,7 @@ class Records:
     ignored: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     split: str = "train"
+    grouped: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ddpm.data import load_data
-from ddpm.data.loading import in_proportion, is_grouped
+from ddpm.data.loading import in_proportion
 from ddpm.data.slices import Part, parse_split
 
 BOUNDS = ["", "0", "1", "7", "40", "-1", "-12", "0%", "1%", "33%", "50%", "67%", "100%", "-10%", "-50%"]
@@ -95,7 +95,6 @@ def test_parts_that_cannot_be_had_are_one_line(split: str, expected: str) -> Non
 def test_parts_of_rows_that_are_in_the_order_of_classes(counts: tuple[int, ...], percent: int) -> None:
     """Each class is divided as the whole is; by at most one row more or fewer."""
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    assert is_grouped(labels)
     order = in_proportion(labels)
     assert order.sort().values.equal(torch.arange(len(labels)))
     first = labels[order[: round(len(labels) * percent / 100)]].bincount(minlength=len(counts))
@@ -112,4 +111,3 @@ def test_a_slice_of_class_folders_has_all_classes(tmp_path: Path) -> None:
     values = [set(part.pixels[:, 0, 0, 0].tolist()) for part in parts]
     assert not values[0] & values[1] and len(values[0] | values[1]) == 30
     assert all("each class" in " ".join(part.notes) for part in parts)
-    assert not is_grouped(load_data().labels)       # digits are in no such order, and keep their rows
