@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -110,6 +111,20 @@ def test_a_study_is_made_once(tmp_path: Path, study: Callable[..., Study], works
     ablate(study(), {"study.yaml": "question: ?\n"}, path)
     assert len(workshop.trained) == 9 and workshop.timed == timed
     assert (path / "outcome.json").read_bytes() == before
+
+
+def test_a_study_goes_on_with_images_that_have_moved(
+    tmp_path: Path, study: Callable[..., Study], workshop: Workshop
+) -> None:
+    """Every run is continued once, which remembers the new place and makes no step; then there is nothing to do."""
+    ablate(study(), {}, tmp_path)
+    place = {"data.source": "new/place"}
+    arms = [replace(arm, config=arm.config.with_options(place)) for arm in study().arms]
+    moved = study(arms=tuple(arms), base=study().base.with_options(place))
+    for _ in range(2):
+        ablate(moved, {}, tmp_path)
+        assert len(workshop.trained) == 2 * 9
+    assert {read_config(run / "config.yaml").data.source for run in workshop.trained} == {"new/place"}
 
 
 def test_registration_comes_before_the_first_run(
