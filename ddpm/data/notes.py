@@ -69,13 +69,17 @@ def describe_gray_content(pixels: Tensor, asked: Asked) -> Iterator[str]:
 
 
 def describe_balance(counts: Sequence[int], class_names: Sequence[str]) -> Iterator[str]:
-    """Yield sentences about classes with few images, and about classes of very different sizes."""
+    """Yield sentences about classes with no or few images, and about classes of very different sizes."""
     if not class_names:
         return
-    few = [name for name, count in zip(class_names, counts, strict=True) if count < FEW_IMAGES]
-    if few:
-        shown = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
-        yield f"classes with fewer than {FEW_IMAGES} images: {len(few):,} of {len(counts):,} ({shown})"
+    named = list(zip(class_names, counts, strict=True))
+    for names, problem in (
+        ([name for name, count in named if count == 0], "without images here, so that they are not learned"),
+        ([name for name, count in named if 0 < count < FEW_IMAGES], f"with fewer than {FEW_IMAGES} images"),
+    ):
+        if names:
+            shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            yield f"classes {problem}: {len(names):,} of {len(counts):,} ({shown})"
     if are_imbalanced(counts):
         yield f"classes have {min(counts):,} to {max(counts):,} images"
 

@@ -172,7 +172,7 @@ def network_images(batch_size: int, indices: list[list[int]], sampler: str, guid
     return torch.stack([found[i] for i in range(8)])
 
 
-@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("guidance", [pytest.param(1.0, marks=pytest.mark.slow), 2.0])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_pixels_are_equal_at_the_fixed_batch_and_near_otherwise(sampler: str, guidance: float) -> None:
     eight_by_one, two_by_four = [[i] for i in range(8)], [[0, 1, 2, 3], [4, 5, 6, 7]]

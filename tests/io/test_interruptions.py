@@ -167,6 +167,7 @@ class Launched:
         return self.process.returncode, said
 
 
+@pytest.mark.slow
 def test_two_processes_killed_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count, formats, out = 102, tuple(FORMATS), tmp_path / "out"
     write(tmp_path / "whole", formats, Toy(), requests=asked(count))
@@ -200,7 +201,7 @@ def test_two_processes_killed_and_resumed(tmp_path: Path, monkeypatch: pytest.Mo
     same(tmp_path / "copy", expected)
 
 
-@pytest.mark.parametrize("failing", ["main draws", "main writes"])
+@pytest.mark.parametrize("failing", [pytest.param("main draws", marks=pytest.mark.slow), "main writes"])
 def test_a_failure_ends_all_processes(failing: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     started = time.monotonic()

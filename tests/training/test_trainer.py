@@ -134,7 +134,7 @@ def test_learning_rate(decay):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("learned_variance", [False, True])
+@pytest.mark.parametrize("learned_variance", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_norm_learns(norm, learned_variance):
     """The loss falls to less than two thirds within 40 steps."""
     config = replace(
