@@ -238,7 +238,9 @@ def test_killed_and_resumed(model: Path, tmp_path: Path) -> None:
     assert file.read_bytes() == expected
 
 
-@pytest.mark.parametrize("survived", [0, 21, *(pytest.param(n, marks=pytest.mark.slow) for n in (7, 19, 20, 22, 24))])
+@pytest.mark.parametrize(
+    "survived", [0, 21, *(pytest.param(number, marks=pytest.mark.slow) for number in (7, 19, 20, 22, 23, 24))]
+)
 def test_killed_before_any_file(survived: int, model: Path, tmp_path: Path, one_thread: None) -> None:
     """An evaluation that ends before one of its files is renamed continues to the same result."""
     options = {"batch_size": 16, "metrics": "frechet_distance,accuracy,denoising,bits_per_dim", "out": tmp_path / "out"}
