@@ -183,8 +183,9 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_is_counted(monkeypatch):
     assert given_up.value.step == trainer.step == 6
 
 
-def test_bf16_trains():
-    command = [sys.executable, "scripts/train.py", "--train.mixed_precision", "bf16", "--train.steps", "3", "--dry-run"]
+def test_bf16_trains(tmp_path):
+    options = ["--train.mixed_precision", "bf16", "--train.steps", "3", "--dry-run", "--run-dir", str(tmp_path / "run")]
+    command = [sys.executable, "scripts/train.py", *options]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 0 and "bf16" in done.stdout, done.stderr
 
