@@ -153,7 +153,7 @@ def derive_learning_rate(config: Config, data: ImageData) -> float:
 
 # In this order, because a rule may depend on the options before it.
 RULES = {
-    "model.channel_mult": Rule(derive_channel_mult, "stages down to 8 pixels"),
+    "model.channel_mult": Rule(derive_channel_mult, "one per halving, to 8 pixels if that is possible"),
     "model.attention_resolutions": Rule(derive_attention, "up to 16 pixels"),
     "model.channels": Rule(derive_channels, "32, 64 or 128 by the number of images, or more for the attention heads"),
     "train.steps": Rule(derive_steps, "a third of the number of images, at least 600 to 2,400"),

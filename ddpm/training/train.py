@@ -74,11 +74,11 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
     schedule = build_schedule(config)
     unet = first_on_main(accelerator, lambda: build_unet(config, data, checkpoint))
     derivation = describe_derivation(adopted, config) or kept
-    doubts = [*ignored_options(given, adopted), *ineffective_options(config, data.in_memory)]
-    doubts += coarsest_stage_warning(adopted, data)
+    warnings = [*ignored_options(given, adopted), *ineffective_options(config, data.in_memory)]
+    warnings += coarsest_stage_warning(adopted, data)
     accelerator.print(describe_data(data))
     if dry_run:
-        tell_decisions(derivation, doubts, accelerator)
+        print_decisions(derivation, warnings, accelerator)
         timeline, done = describe_run(config, data, known, allowed, run_dir, accelerator)
         accelerator.print(estimate_cost(config, data, unet, schedule, accelerator, timeline, done))
         accelerator.print(f"run directory {run_dir} (nothing was written)")
@@ -91,7 +91,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
         "seed": config.train.seed,
     }
     with hold_run_directory(accelerator, run_dir, config, data, facts, allowed) as (run_id, timeline):
-        tell_decisions(derivation, doubts, accelerator)
+        print_decisions(derivation, warnings, accelerator)
         devices = describe_devices(accelerator)
         size = f"{facts['parameters']:,} parameters{describe_architecture(config, unet)}"
         accelerator.print(f"run directory {run_dir}: {data.summary()}; {size}; {devices}")
@@ -106,18 +106,18 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
         Trainer(config, accelerator, data, schedule, unet, run_dir, metrics, timeline).run(run_id)
 
 
-def tell_decisions(derivation: str, doubts: Sequence[str], accelerator: Accelerator) -> None:
+def print_decisions(derivation: str, warnings: Sequence[str], accelerator: Accelerator) -> None:
     """Print which options were derived, and warn about options that are ignored or have no effect.
 
     Args:
         derivation: one line; empty if nothing was derived or kept.
-        doubts: one line each.
+        warnings: one line each.
         accelerator: the processes, of which the main one prints.
     """
     if derivation:
         accelerator.print(derivation)
-    for doubt in doubts if accelerator.is_main_process else ():
-        print(f"WARNING: {doubt}", file=sys.stderr)
+    for warning in warnings if accelerator.is_main_process else ():
+        print(f"WARNING: {warning}", file=sys.stderr)
 
 
 def load_images(config: Config, known: KnownRun | None) -> ImageData:

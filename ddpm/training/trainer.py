@@ -323,7 +323,7 @@ def prepare_inputs(
         labels: int64 (B,), on the same device.
         config: seed, horizontal flip, class dropout, timestep sampler and number of timesteps.
         null_label: id of the null class, or None if there is none; then no label is dropped.
-        augmentation: transforms that the network is told of; None for none.
+        augmentation: transforms whose labels the network receives; None for none.
 
     Returns:
         x_0 in [-1, 1] (B, C, H, W), labels with the null class where dropped (B,), t (B,), noise (B, C, H, W), and the
