@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,9 @@ CARD = "README.md"
 GRID = "samples.png"
 
 
-def write_card(
-    folder: Path,
-    run: Path,
-    name: str = "path/to/this/folder",
-    license: str | None = None,
-    step: int | None = None,
-    title: str | None = None,
-) -> Path:
-    """Write README.md, and the run's newest sample grid, into a pipeline directory.
+@dataclass(frozen=True)
+class ModelCard:
+    """The README.md of a pipeline directory, and the run's newest sample grid beside it.
 
     Args:
         folder: the pipeline directory.
@@ -33,54 +28,62 @@ def write_card(
         license: of the weights, an identifier of the Hub; None if not stated.
         step: training step of the weights; None for the last.
         title: heading of the card; None for a general one.
-
-    Returns:
-        Path of the card.
     """
-    grid = _newest_grid(run, step)
-    if grid is not None:
-        shutil.copyfile(grid, folder / GRID)
-    card = folder / CARD
-    card.write_text(render_card(folder, run, name, license, step, title))
-    return card
 
+    folder: Path
+    run: Path
+    name: str = "path/to/this/folder"
+    license: str | None = None
+    step: int | None = None
+    title: str | None = None
 
-def render_card(
-    folder: Path,
-    run: Path,
-    name: str = "path/to/this/folder",
-    license: str | None = None,
-    step: int | None = None,
-    title: str | None = None,
-) -> str:
-    """Return the text of the card; the arguments are those of `write_card`."""
-    index = json.loads((folder / "model_index.json").read_text())
-    names = index.get("id2label") or {}
-    class_names = [names.get(str(i), str(i)) for i in range(len(names))]
-    # Chainable: information that a run does not contain, such as `facts.data.summary`, is undefined.
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, keep_trailing_newline=True,
-        undefined=ChainableUndefined,
-    )
-    model = json.loads(_read(folder / "unet" / "config.json", "{}"))
-    channels = model.get("in_channels", 3)
-    facts = read_json(run / "run.json") if (run / "run.json").is_file() else {}
-    return templates.get_template("card.md.jinja").render(
-        name=name,
-        title=title,
-        license=license,
-        model=model,
-        grid=None if _newest_grid(run, step) is None else GRID,
-        drawn=describe_picture(channels),
-        as_array=channels > PIL_CHANNELS,
-        class_names=class_names,
-        label=repr(class_names[0]) if class_names else None,
-        facts=facts,
-        history=describe_history(facts.get("changes", []), step) or None,
-        metrics=_last_metrics(run, step),
-        step=step,
-        config="\n".join(line for line in _read(run / "config.yaml").splitlines() if not line.startswith("#")),
-    )
+    @property
+    def file(self) -> Path:
+        """The README.md."""
+        return self.folder / CARD
+
+    def write(self) -> Path:
+        """Write the card and the grid, and return the path of the card."""
+        grid = _newest_grid(self.run, self.step)
+        if grid is not None:
+            shutil.copyfile(grid, self.folder / GRID)
+        self.file.write_text(self.render())
+        return self.file
+
+    def is_written(self) -> bool:
+        """Return whether the directory has this card."""
+        return self.file.is_file() and self.file.read_text() == self.render()
+
+    def render(self) -> str:
+        """Return the text of the card."""
+        index = json.loads((self.folder / "model_index.json").read_text())
+        names = index.get("id2label") or {}
+        class_names = [names.get(str(i), str(i)) for i in range(len(names))]
+        # Chainable: information that a run does not contain, such as `facts.data.summary`, is undefined.
+        templates = Environment(
+            loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, keep_trailing_newline=True,
+            undefined=ChainableUndefined,
+        )
+        model = json.loads(_read(self.folder / "unet" / "config.json", "{}"))
+        channels = model.get("in_channels", 3)
+        facts = read_json(self.run / "run.json") if (self.run / "run.json").is_file() else {}
+        config = _read(self.run / "config.yaml").splitlines()
+        return templates.get_template("card.md.jinja").render(
+            name=self.name,
+            title=self.title,
+            license=self.license,
+            model=model,
+            grid=None if _newest_grid(self.run, self.step) is None else GRID,
+            drawn=describe_picture(channels),
+            as_array=channels > PIL_CHANNELS,
+            class_names=class_names,
+            label=repr(class_names[0]) if class_names else None,
+            facts=facts,
+            history=describe_history(facts.get("changes", []), self.step) or None,
+            metrics=_last_metrics(self.run, self.step),
+            step=self.step,
+            config="\n".join(line for line in config if not line.startswith("#")),
+        )
 
 
 def _newest_grid(run: Path, step: int | None) -> Path | None:

@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from ddpm.atomic import MANIFEST
-from ddpm.io.card import GRID, write_card
+from ddpm.io.card import CARD, GRID, ModelCard
 from ddpm.io.pipelines import load_pipeline, locate
 
 
@@ -40,7 +40,7 @@ def push(model: Path, name: str, license: str | None = None, private: bool = Fal
     directory = locate(model)
     folders = (model, directory, *directory.absolute().parents[:2])
     run = next((folder for folder in folders if (folder / "run.json").is_file()), None)
-    card = directory / "README.md"
+    card = directory / CARD
     keeps_card = run is None and card.is_file()         # for a pipeline outside its run directory
     if keeps_card and license is not None:
         raise ValueError(f"license: {card} already states a license; change it there")
@@ -53,7 +53,8 @@ def push(model: Path, name: str, license: str | None = None, private: bool = Fal
                 if file.is_file():
                     shutil.copyfile(file, folder / file.name)
         else:
-            write_card(folder, run or model, name, license, _step(directory), title=name.partition("/")[2])
+            title = name.partition("/")[2]
+            ModelCard(folder, run or model, name, license, _step(directory), title).write()
         files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
         for file in files:
             print(f"{file.stat().st_size / 1e6:10.3f} MB  {file.relative_to(folder)}")

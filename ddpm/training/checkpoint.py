@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ddpm.atomic import digests, newest_intact, recover, write_directory_atomically, write_json
-from ddpm.io.card import CARD, render_card, write_card
+from ddpm.io.card import ModelCard
 from ddpm.pipeline import ClassConditionalPipeline
 
 AVERAGED_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -137,9 +137,9 @@ def export_pipeline(run: Path, step: int, pipeline: ClassConditionalPipeline) ->
 
     def fill(folder: Path) -> None:
         pipeline.save_pretrained(folder)
-        write_card(folder, run)
+        ModelCard(folder, run).write()
 
     same_weights = digests(target).get(AVERAGED_WEIGHTS) == digests(checkpoint).get(AVERAGED_WEIGHTS)
-    if not (same_weights and (target / CARD).is_file() and (target / CARD).read_text() == render_card(target, run)):
+    if not (same_weights and ModelCard(target, run).is_written()):
         write_directory_atomically(target, fill)
     return target

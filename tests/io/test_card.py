@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -10,7 +9,7 @@ from PIL import Image
 
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.io import hub
-from ddpm.io.card import write_card
+from ddpm.io.card import ModelCard
 from ddpm.io.hub import push
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
@@ -40,18 +39,18 @@ def pushed_cards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The cards that `push` writes, without a token."""
     cards: list[str] = []
 
-    def write(*args: Any, **options: Any) -> Path:
-        card = write_card(*args, **options)
-        cards.append(card.read_text())
-        return card
+    class Recorded(ModelCard):
+        def write(self) -> Path:
+            cards.append(self.render())
+            return super().write()
 
     monkeypatch.setattr(hub, "get_token", lambda: None)
-    monkeypatch.setattr(hub, "write_card", write)
+    monkeypatch.setattr(hub, "ModelCard", Recorded)
     return cards
 
 
 def test_a_card_tells_of_the_run(run: Path) -> None:
-    text = write_card(run / "pipeline", run, "somebody/cats", "mit").read_text()
+    text = ModelCard(run / "pipeline", run, "somebody/cats", "mit").write().read_text()
     front = yaml.safe_load(text.split("---")[1])
     assert front["license"] == "mit" and front["library_name"] == "diffusers"
     for fact in ("2 classes: cat, dog", "10 images, 8x8", "12,345", "| steps | 7 |", "0.25", "torch 9.9", "steps: 7",
@@ -68,23 +67,23 @@ def test_a_card_tells_what_changed_before_its_step(run: Path) -> None:
         {"step": 4, "option": "data.source", "old": "a", "new": "b"},
         {"step": 6, "option": "data", "old": {"summary": "10 images"}, "new": other},
     ]
-    assert "changed during" not in write_card(run / "pipeline", run).read_text()
+    assert "changed during" not in ModelCard(run / "pipeline", run).render()
     file.write_text(json.dumps({**json.loads(file.read_text()), "changes": changes}))
-    text = write_card(run / "pipeline", run).read_text()
+    text = ModelCard(run / "pipeline", run).render()
     assert f"| changed during training | {size} 64 to 32 at step 4, data (10 images) to (12 images) at step 6 |" in text
-    assert f"{size} 64 to 32 at step 4 |" in write_card(run / "pipeline", run, step=5).read_text()
-    assert "changed during" not in write_card(run / "pipeline", run, step=4).read_text()
+    assert f"{size} 64 to 32 at step 4 |" in ModelCard(run / "pipeline", run, step=5).render()
+    assert "changed during" not in ModelCard(run / "pipeline", run, step=4).render()
 
 
 def test_a_card_is_tagged_with_the_norm_of_the_model(run: Path) -> None:
     config = run / "pipeline" / "unet" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "norm": "adarms"}))
-    tags = yaml.safe_load(write_card(run / "pipeline", run).read_text().split("---")[1])["tags"]
+    tags = yaml.safe_load(ModelCard(run / "pipeline", run).render().split("---")[1])["tags"]
     assert "adarms" in tags and "adagn" not in tags
 
 
 def test_a_card_does_not_make_up_what_is_not_known(tmp_path: Path, run: Path) -> None:
-    text = write_card(run / "pipeline", tmp_path / "nothing").read_text()
+    text = ModelCard(run / "pipeline", tmp_path / "nothing").render()
     assert yaml.safe_load(text.split("---")[1])["license"] == "other"
     assert "not stated by their author" in text and "None" not in text and "## Training" not in text
 
@@ -126,7 +125,7 @@ def test_with_a_token_what_was_listed_is_uploaded(run: Path, monkeypatch: pytest
 
 def test_a_pipeline_that_left_its_run_keeps_its_card(run: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(hub, "get_token", lambda: None)
-    write_card(run / "pipeline", run, license="mit")
+    ModelCard(run / "pipeline", run, license="mit").write()
     (run / "pipeline").rename(tmp_path / "alone")
     push(tmp_path / "alone", "somebody/cats")
     assert "samples.png" in capsys.readouterr().out
@@ -138,15 +137,15 @@ def test_a_pipeline_that_left_its_run_keeps_its_card(run: Path, tmp_path: Path, 
 def test_a_pushed_card_has_the_title_of_its_repository(license: str | None, run: Path, pushed_cards: list[str]) -> None:
     push(run, "somebody/cats", license)
     assert "\n# cats\n" in pushed_cards[0]
-    assert "\n# Class-conditional diffusion model\n" in write_card(run / "pipeline", run).read_text()
+    assert "\n# Class-conditional diffusion model\n" in ModelCard(run / "pipeline", run).render()
 
 
 def test_a_card_of_an_earlier_checkpoint_tells_of_it(run: Path, pushed_cards: list[str]) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "sam')         # a line that a power cut left unfinished
-    text = write_card(run / "pipeline", run, step=6).read_text()
+    text = ModelCard(run / "pipeline", run, step=6).render()
     assert "| steps | 6 |" in text and "| images seen | 60 |" in text and "samples.png" not in text
-    assert "| steps | 7 |" in write_card(run / "pipeline", run).read_text()
+    assert "| steps | 7 |" in ModelCard(run / "pipeline", run).render()
     (run / "checkpoints").mkdir()
     (run / "pipeline").rename(run / "checkpoints" / "step_00000006")
     push(run / "checkpoints" / "step_00000006", "somebody/cats")
@@ -162,16 +161,16 @@ def test_a_card_of_the_best_model_tells_of_its_step(run: Path, pushed_cards: lis
 
 
 def test_lines_of_evaluations_are_not_lines_of_training(run: Path) -> None:
-    before = write_card(run / "pipeline", run).read_text()
+    before = ModelCard(run / "pipeline", run).render()
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "samples": 70, "evaluation/accuracy": 0.5}\n')
-    assert write_card(run / "pipeline", run).read_text() == before
+    assert ModelCard(run / "pipeline", run).render() == before
 
 
 def test_many_classes_are_listed_in_their_order(tmp_path: Path) -> None:
     names = {str(i): f"c{i}" for i in range(12)}
     (tmp_path / "model_index.json").write_text(json.dumps({"id2label": names}, sort_keys=True))     # as diffusers does
-    assert "12 classes: c0, c1, c2, c3," in write_card(tmp_path, tmp_path).read_text()
+    assert "12 classes: c0, c1, c2, c3," in ModelCard(tmp_path, tmp_path).render()
 
 
 def test_a_license_that_is_no_identifier(run: Path) -> None:
@@ -193,7 +192,7 @@ def test_names_that_cannot_be(name: str, expected: str, run: Path) -> None:
 def test_a_card_says_how_channels_are_shown_and_how_to_get_them(run: Path, channels: int) -> None:
     file = run / "pipeline" / "unet" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"in_channels": channels, "out_channels": channels}))
-    text = write_card(run / "pipeline", run).read_text()
+    text = ModelCard(run / "pipeline", run).render()
     assert ("tiles" in text) == (channels not in (1, 3))
     call = next(line for line in text.splitlines() if line.startswith("image = pipeline("))
     assert ('output_type="np"' in call) == (channels > 4) == (f"{channels} channels, more than" in text)
