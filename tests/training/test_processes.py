@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ddpm.cli.train import main
+
 ROOT = Path(__file__).parents[2]
 OPTIONS = [
     *("--model.channels", "16", "--model.head_channels", "16", "--data.horizontal_flip", "true"),
@@ -105,6 +107,26 @@ def test_evaluation_does_not_depend_on_the_number_of_processes(tmp_path):
     assert len(metrics[1]) == 4 and metrics[1].pop("evaluation/settings") == metrics[2].pop("evaluation/settings")
     # Batches are the same whoever draws them; float64 sums may differ in order.
     assert metrics[2] == pytest.approx(metrics[1], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_continue_a_run_with_another_batch_size(tmp_path, monkeypatch):
+    """A run of one process that two processes continue makes the steps that one process makes."""
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    quick = ["--train.log_every", "1", "--train.sample_every", "0", "--sample.steps", "1", "--sample.per_class", "1"]
+    main([*OPTIONS, *quick, "--train.steps", "2", "--tracking.wandb", "off", "--run-dir", str(tmp_path / "1")])
+    shutil.copytree(tmp_path / "1", tmp_path / "2")
+    change = ["--train.steps", "6", "--train.batch_size", "24", "--allow-change", "train.batch_size"]
+    main(["--run-dir", str(tmp_path / "1"), *change])
+    done = accelerate(*TWO, str(ROOT / "scripts" / "train.py"), "--run-dir", str(tmp_path / "2"), *change)
+    assert done.returncode == 0, done.stderr
+    assert len([line for line in done.stdout.splitlines() if line.startswith("train.batch_size: 32 becomes 24")]) == 1
+    alone, together = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in "12"
+    )
+    assert [r["samples"] for r in together] == [r["samples"] for r in alone] == [32, 64, 88, 112, 136, 160]
+    # As in `test_equals_one_process`.
+    assert [r["loss"] for r in together] == pytest.approx([r["loss"] for r in alone], rel=1e-5)
 
 
 EXTRACTOR = """
