@@ -23,7 +23,7 @@ from ddpm.config.values import (
     field_types,
     split_list,
 )
-from ddpm.config.yaml_files import prefixed_errors, read_options
+from ddpm.config.yaml_files import is_run, prefixed_errors, read_options
 
 Command = TypeVar("Command")
 Given = tuple[str, str | bool, bool]        # name of an option, its text, and whether it appends to a list
@@ -80,6 +80,7 @@ class CommandLine:
         self.overrides = next((name for name, kind in self.kinds.items() if kind is Overrides), None)
         if self.overrides is not None:
             del self.kinds[self.overrides], self.defaults[self.overrides]
+        if self.overrides is not None and "config" not in self.kinds:
             self.kinds |= OPTIONS
             self.defaults |= dict.fromkeys(OPTIONS)
         self.positional = next((name for name in POSITIONAL if name in field_types(command)), None)
@@ -121,10 +122,10 @@ class CommandLine:
             if not values.get(name):
                 raise ValueError(f"{name}: is missing; type {self.usage}")
         options = {key: values.pop(key) for key in [*values] if key in OPTIONS}
+        config = Config().with_options(options)     # checks the values
         if "config" in self.kinds:
-            values["config"] = Config().with_options(options)
-        elif self.overrides is not None:
-            Config().with_options(options)      # checks the values; the study has those that are not given
+            values["config"] = config
+        if self.overrides is not None:
             values[self.overrides] = Overrides(options)
         return values
 
@@ -162,11 +163,11 @@ class CommandLine:
         texts = {name: text for name, text, _ in given}
         if "config" not in self.kinds or "config" in texts or "run_dir" not in texts:
             return {}
-        file = Path(str(texts["run_dir"])) / "config.yaml"
-        if not (file.is_file() and file.with_name("run.json").is_file()):
+        run = convert_value(texts["run_dir"], Path, "run_dir")
+        if not is_run(run):
             return {}
         try:
-            return self._read_file("run_dir", file)
+            return self._read_file("run_dir", run / "config.yaml")
         except ValueError as problem:
             raise ValueError(
                 f"{problem}; correct it, or give a file of options that replaces it, with --config FILE; run.json has "
@@ -208,6 +209,8 @@ class CommandLine:
             remedy = f"separate the entries of {self.options[option]} by commas, as in 1,2,4"
         elif option is not None:
             remedy = f"{self.options[option]} takes one value; put a value with spaces in quotes"
+        elif "config" in self.options and is_run(Path(word)):
+            remedy = f"continue a run with --run-dir {word}"
         elif "data.source" in self.options and Path(word).is_dir():
             remedy = f"give images as --data.source {word}"
         raise ValueError(f"{word!r} is unexpected; {remedy}")
@@ -219,7 +222,7 @@ class CommandLine:
     def _read(self, name: str, text: str | bool, append: bool, values: dict[str, Any]) -> dict[str, Any]:
         """Return the values of one option, given the values of the options before it."""
         if name in OPTIONS_THAT_TAKE_FILES:
-            return self._read_file(name, Path(str(text)))
+            return self._read_file(name, convert_value(text, Path, name))
         self.names[name] = self.options[name]
         if append:
             return {name: [*self._entries(name, values), *split_list(str(text))]}
@@ -228,7 +231,7 @@ class CommandLine:
     def _entries(self, name: str, values: dict[str, Any]) -> list[Any]:
         """Return the entries of a list so far; a word that stands for no list counts as none."""
         given = values.get(name, self.defaults[name])
-        if given is None and (self.overrides is not None or derived_from(self.kinds[name])):
+        if given is None and ("config" not in self.kinds or derived_from(self.kinds[name])):
             raise ValueError(f"{name}: there is no list yet to append to; give all entries with {self.options[name]}")
         before = convert_value(given, self.kinds[name], name)
         return before if isinstance(before, list) else []

@@ -12,4 +12,4 @@ def main(command: TrainCommand) -> None:
         return
     from ddpm.training.train import train  # imported only now, so that --help is fast
 
-    train(command.config, command.directory, command.dry_run, command.allowed)
+    train(command.config, command.directory, command.dry_run, command.allowed, command.continues)

@@ -5,8 +5,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from ddpm.config.foreign_names import suggest_option
 from ddpm.config.sections import OPTIONS, Config, DataConfig, flatten
-from ddpm.config.values import check_known, spell_value
+from ddpm.config.values import spell_value
 
 # Options that affect how a run is observed, stored or computed, but not its result. They may change on resume. (With
 # dropout, gradient accumulation also changes which activations are dropped, as the number of processes does.)
@@ -95,6 +96,12 @@ def reason_against(key: str, old: Any = None, new: Any = None) -> str | None:
     return REASONS[max(prefixes, key=len)] if prefixes else None
 
 
+def nameable() -> list[str]:
+    """Return the options that change only if a user names them."""
+    free = CHANGEABLE | READING | {"train.steps"}
+    return [key for key in OPTIONS if key == OTHER_IMAGES or (key not in free and reason_against(key) is None)]
+
+
 def check_allowed(keys: Collection[str], run: Path) -> None:
     """Check the options that a user allows to change.
 
@@ -107,7 +114,10 @@ def check_allowed(keys: Collection[str], run: Path) -> None:
             images are.
     """
     for key in keys:
-        check_known(key, OPTIONS)
+        if key not in OPTIONS:
+            known = nameable()
+            hint = suggest_option(key, known) or suggest_option(key, OPTIONS) or f"; allowed: {', '.join(known)}"
+            raise ValueError(f"allow_change: {key} is not an option{hint}")
         if reason := reason_against(key):
             raise ValueError(f"allow_change: {key} cannot change in a run, because {reason}; {another_run([key], run)}")
         if key in READING and key != OTHER_IMAGES:

@@ -35,11 +35,13 @@ class TrainCommand(CheckedOptions):
         config: YAML file of options; options after it on the command line override it.
         run_dir: run directory. Default: runs/ and the name of the data source. If it holds a run, the run continues:
             with its own configuration and the given options, or with that of --config, which must agree with it.
+            Given alone, it must hold a run.
         allow_change: options that may change in a run that continues although they affect its result, separated by
             commas, such as train.batch_size,train.learning_rate. The change is recorded in run.json.
         dry_run: print the size and the estimated cost of the run, and what would change in a run that continues, and
             exit.
         print_config: print the configuration in the format of --config files, and exit.
+        given: the options of the configuration that files and the command line give.
     """
 
     config: Config = dataclasses.field(default_factory=Config)
@@ -47,6 +49,7 @@ class TrainCommand(CheckedOptions):
     allow_change: str | None = None
     dry_run: bool = False
     print_config: bool = False
+    given: Overrides = dataclasses.field(default_factory=Overrides)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,7 +58,12 @@ class TrainCommand(CheckedOptions):
     @property
     def allowed(self) -> list[str]:
         """The options that may change, by names such as `train.batch_size`."""
-        return re.findall(r"[^\s,\[\]]+", self.allow_change or "")
+        return [name.replace("-", "_") for name in re.findall(r"[^\s,\[\]]+", self.allow_change or "")]
+
+    @property
+    def continues(self) -> bool:
+        """Whether there must be a run: the command says nothing about a new one, or allows changes of a run."""
+        return bool(self.allowed) or (self.run_dir is not None and not self.given)
 
     @property
     def directory(self) -> Path:

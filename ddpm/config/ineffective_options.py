@@ -16,7 +16,7 @@ def ineffective_options(config: Config, in_memory: bool) -> list[str]:
         config: the configuration, without null where a value is derived from the data.
         in_memory: whether the images are decoded once, before training.
     """
-    return [*_of_model(config), *_of_training(config, in_memory), *_of_sampling(config), *_of_evaluation(config)]
+    return [*_of_model(config), *_of_data(config, in_memory), *_of_sampling(config), *_of_evaluation(config)]
 
 
 def ineffective_guidance(options: SamplerOptions, prefix: str = "") -> list[str]:
@@ -41,14 +41,7 @@ def _of_model(config: Config) -> Iterator[str]:
         yield "model.condition_at: has no effect with model.conditioning none"
 
 
-def _of_training(config: Config, in_memory: bool) -> Iterator[str]:
-    train = config.train
-    if train.warmup_steps > train.steps:
-        yield (
-            f"train.warmup_steps: {train.warmup_steps} steps of warmup do not end within {train.steps} steps, so the "
-            f"learning rate only reaches {train.learning_rate * train.steps / train.warmup_steps:.2g} instead of "
-            f"{train.learning_rate:g}; use at most {train.steps}"
-        )
+def _of_data(config: Config, in_memory: bool) -> Iterator[str]:
     if in_memory and config.data.workers != type(config.data).workers:
         yield "data.workers: has no effect, because the images are in memory; lower data.memory_gb to decode on demand"
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -265,6 +266,8 @@ def _convert_to(value: Any, kind: Any) -> Any:
         return number
     if kind is int and text and (power := re.fullmatch(r"([0-9]+)[eE]\+?([0-9]{1,2})", value)):
         value = int(power[1]) * 10 ** int(power[2])
+    elif kind is Path and text:
+        value = Path(os.path.expanduser(value))     # a shell leaves the ~ in --run-dir=~/run
     elif kind is Path or (kind is int and text):
         value = kind(value)
     if kind is bool and text:

@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ddpm.atomic import read_json
 from ddpm.config.commands import ModelSamplingOptions
 from ddpm.config.file_kinds import check_is_file, check_is_options
-from ddpm.config.sections import Config, SampleConfig, flatten
+from ddpm.config.places import with_places
+from ddpm.config.sections import Config, DataConfig, SampleConfig, flatten
 from ddpm.config.values import field_types, show
 from ddpm.config.yaml_syntax import parse_yaml
 
@@ -79,10 +81,23 @@ def read_flags(path: Path) -> dict[str, Any]:
         return {str(name): value for name, value in read_yaml(path, "image_size: 64").items()}
 
 
+def is_run(path: Path) -> bool:
+    """Return whether a path is a run directory."""
+    return (path / "config.yaml").is_file() and (path / "run.json").is_file()
+
+
 def run_of(path: Path) -> Path | None:
     """Return the run directory that `path` is or lies in, as a checkpoint does; None if there is none."""
-    near = (path, *path.absolute().parents[:3])
-    return next((f for f in near if (f / "config.yaml").is_file() and (f / "run.json").is_file()), None)
+    return next((folder for folder in (path, *path.absolute().parents[:3]) if is_run(folder)), None)
+
+
+def read_data_options(run: Path) -> DataConfig:
+    """Return the section `data` of the run in a directory, with paths that lead to its images from here.
+
+    Raises:
+        ValueError: if a file is damaged.
+    """
+    return with_places(read_config(run / "config.yaml").data, read_json(run / "run.json").get("places", {}))
 
 
 def sample_settings(options: ModelSamplingOptions) -> SampleConfig:

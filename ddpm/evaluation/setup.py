@@ -20,9 +20,7 @@ from ddpm.evaluation.image_source import (
     images_from_disk,
     images_from_model,
     load_held_out,
-    load_real_images,
-    reference_config,
-    trained_intensity,
+    load_reference,
     was_trained_on,
 )
 from ddpm.evaluation.metrics import METRICS, describe_shortage
@@ -153,8 +151,7 @@ def prepare_evaluation(
     for name in names:
         lookup(known, name, "metrics")
     pipeline = None if model is None else load_pipeline(model).to(processes.device)
-    config = reference_config(command, pipeline)
-    data = load_real_images(config, "reference", trained_intensity(command.model))
+    config, data = load_reference(command, pipeline)
     left_out = {name: why for name in names if (why := why_without_classes(name, command.extractor, data)) is not None}
     if command.metrics is not None or pipeline is None:
         check_metrics(names, command.extractor, data)

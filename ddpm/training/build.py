@@ -139,13 +139,14 @@ def _locate_pretrained(path: str) -> Path:
     Raises:
         ValueError: if it does not exist or is damaged.
     """
-    if not Path(path).exists():
+    folder = Path(path).expanduser()
+    if not folder.exists():
         raise ValueError(
             f"model.pretrained: {path} does not exist; give a run, a checkpoint or a pipeline"
-            f"{did_you_mean_path(Path(path))}"
+            f"{did_you_mean_path(folder)}"
         )
     try:
-        return locate(Path(path))
+        return locate(folder)
     except ValueError as problem:
         raise ValueError(f"model.pretrained: {problem}") from None
 

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +22,10 @@ from ddpm.config.changes import (
     fill_nulls,
     reason_against,
 )
+from ddpm.config.places import find_places, is_same_path
 from ddpm.config.sections import Config, flatten
 from ddpm.config.values import spell_value
-from ddpm.config.yaml_files import prefixed_errors, read_config
+from ddpm.config.yaml_files import is_run, prefixed_errors, read_config
 from ddpm.data import ImageData
 from ddpm.data.overview import data_facts
 from ddpm.io.provenance import git_commit, versions
@@ -57,7 +59,7 @@ class KnownRun:
             ValueError: if config.yaml or run.json is damaged.
         """
         config_file, facts_file = path / "config.yaml", path / "run.json"
-        if not (config_file.is_file() and facts_file.is_file()):
+        if not is_run(path):
             return None
         facts = read_json(facts_file, "id", "data")
         # The copy in run.json shows what was changed by hand in config.yaml; runs of older versions have none.
@@ -104,7 +106,8 @@ class KnownRun:
         """
         free = {"train.steps", *READING}
         pretrained = self.config.model.pretrained
-        if pretrained is not None and not Path(pretrained).exists():      # it has moved, and a checkpoint replaces it
+        if pretrained is not None and not Path(pretrained).expanduser().exists():
+            # It has moved, and a checkpoint replaces it.
             free.add("model.pretrained")
         changed = {key: pair for key, pair in differences(self.config, config).items() if key not in free}
         reasons = {key: reason_against(key, *pair) for key, pair in changed.items()}
@@ -112,13 +115,24 @@ class KnownRun:
         if not refused:
             return
         held = f"{self.path}: holds a run with other settings: {_list({key: changed[key] for key in refused})}"
+        keep = self._how_to_keep(refused, config)
         if lost := [key for key in refused if reasons[key]]:
             why = "; ".join(f"{key} cannot change, because {reasons[key]}" for key in lost)
-            raise ValueError(f"{held}; {why}; {another_run(lost, self.path, self.config)}")
+            raise ValueError(f"{held}; {why}; {keep}, or {another_run(lost, self.path, self.config)}")
         raise ValueError(
-            f"{held}; to change them in this run from here on, add --allow-change {','.join(refused)}; otherwise "
-            f"leave the options out, or {another_run(refused, self.path, self.config)}"
+            f"{held}; to change them in this run from here on, give --allow-change {','.join([*allowed, *refused])}; "
+            f"otherwise {keep}, or {another_run(refused, self.path, self.config)}"
         )
+
+    def _how_to_keep(self, keys: Collection[str], config: Config) -> str:
+        """Return the remedy that keeps the settings of the run: where options with other values have come from."""
+        file = self.path / "config.yaml"
+        with suppress(ValueError, OSError):         # it may be damaged
+            stored, given = flatten(read_config(file).to_dict()), flatten(config.to_dict())
+            if edited := [key for key in keys if stored[key] == given[key]]:
+                was = flatten(self.config.to_dict())
+                return f"restore {', '.join(f'{key} {spell_value(was[key])}' for key in edited)} in {file}"
+        return "leave them out (and --config, if it is given)"
 
     def check_data(self, config: Config, data: ImageData, allowed: Collection[str] = ()) -> bool:
         """Check that the images are those of the run, wherever they are.
@@ -148,7 +162,9 @@ class KnownRun:
         about = f"{', '.join(options) or OTHER_IMAGES}: {self.path} holds a run on other data: {'; '.join(differing)}"
         read_otherwise = [key for key in options if key != OTHER_IMAGES]
         own = f"leave {' and '.join(read_otherwise)} out" if read_otherwise else ""
-        own = own or "give the run's own images with --data.source"
+        place = self.facts.get("places", {}).get(config.data.source)
+        elsewhere = place is not None and not is_same_path(place, config.data.source)
+        own = own or f"give the run's own images with --data.source{f' {shlex.quote(place)}' if elsewhere else ''}"
         shape = list(data.pixels.shape[1:])
         if known.get("shape", shape) != shape:
             raise ValueError(
@@ -158,10 +174,29 @@ class KnownRun:
             raise ValueError(f"{about}; {own}, or {another_run(options, self.path)}")
         if OTHER_IMAGES not in allowed:
             raise ValueError(
-                f"{about}; {own}, continue with these images on purpose with --allow-change {OTHER_IMAGES}, or "
-                f"{another_run(options, self.path)}"
+                f"{about}; {own}, continue with these images on purpose with --allow-change "
+                f"{','.join([*allowed, OTHER_IMAGES])}, or {another_run(options, self.path)}"
             )
         return False
+
+    def describe_unused(self, config: Config, data: ImageData, allowed: Collection[str]) -> list[str]:
+        """Return one line on each option that may change, but has the value of the run and has not changed before.
+
+        Args:
+            config: the configuration to continue with, without null where null means a value that follows from data.
+            data: its images.
+            allowed: the options that may change.
+        """
+        changed = {*all_differences(self.config, config), *(c["option"] for c in self.facts.get("changes", []))}
+        if self.facts["data"].get("fingerprint") != data.fingerprint or "data" in changed:
+            changed.add(OTHER_IMAGES)
+        values = {key: f"it is {spell_value(value)} already" for key, value in flatten(config.to_dict()).items()}
+        values[OTHER_IMAGES] = "the images are those of the run"
+        return [
+            f"allow_change: {key} does not change: {values[key]}; give --{key} another value, or leave it out"
+            for key in dict.fromkeys(allowed)
+            if key not in changed
+        ]
 
     def plan(
         self, config: Config, data: ImageData, allowed: Collection[str], done: Callable[[], int]
@@ -183,8 +218,9 @@ class KnownRun:
         self.check(config, allowed)
         same_data = self.check_data(config, data, allowed)
         changed = all_differences(self.config, config)
+        facts = {**self.facts, **facts_on_options(config, self.facts.get("places"))}
         if not changed and same_data:
-            return replace(self, config=config, facts={**self.facts, "config": options_of(config)}), []
+            return replace(self, config=config, facts=facts), []
         before = self.facts.get("changes", [])
         # A change that was recorded later is kept: it is reached again after a damaged checkpoint.
         step = max([done(), *(change["step"] for change in before)])
@@ -202,8 +238,7 @@ class KnownRun:
             {"step": step, "option": key, "old": old, "new": new, "allow_change": by_name} | made_with
             for key, old, new, by_name in records
         ]
-        facts = {**self.facts, "config": options_of(config), "changes": before + changes, "data": data_facts(data)}
-        after = replace(self, config=config, facts=facts)
+        after = replace(self, config=config, facts=facts | {"changes": before + changes, "data": data_facts(data)})
         return after, [*_describe(changed, same_data, step), *_describe_rate(self.timeline, after.timeline, step)]
 
     def warn_of_changes_ahead(self, done: Callable[[], int]) -> list[str]:
@@ -238,9 +273,14 @@ def step_of(checkpoint: Path | None) -> int:
     return 0 if checkpoint is None else int(checkpoint.name.removeprefix("step_"))
 
 
-def options_of(config: Config) -> dict[str, Any]:
-    """Return the options of a configuration as JSON values, by names such as `model.norm`."""
-    return {f"{section}.{name}": v for section, values in config.to_dict().items() for name, v in values.items()}
+def facts_on_options(config: Config, places: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return what run.json says about the options of a run.
+
+    Args:
+        config: the configuration.
+        places: the places of images that are known already (`ddpm.config.places`).
+    """
+    return {"config": flatten(config.to_dict()), "places": {**(places or {}), **find_places(config.data)}}
 
 
 def continue_command(path: Path) -> str:

@@ -70,6 +70,25 @@ def scheduled_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def describe_unfinished_warmup(timeline: Timeline) -> list[str]:
+    """Return one line if training ends within the warmup, or on the way to a changed schedule; none otherwise."""
+    steps = timeline.segments[-1].config.steps
+    *earlier, (first, _, config) = timeline.schedule_changes(steps)
+    left, warmup = steps - first, config.warmup_steps
+    if left == 0 or warmup <= left:
+        return []
+    ends = f"the learning rate ends at {learning_rate(timeline, steps - 1):.2g}"
+    if earlier:
+        return [
+            f"train.warmup_steps: within {warmup} steps the learning rate moves to its new schedule, but only {left} "
+            f"are left, so {ends}; use at most {left}, with --allow-change train.warmup_steps"
+        ]
+    return [
+        f"train.warmup_steps: {warmup} steps of warmup do not end within {steps} steps, so {ends} instead of reaching "
+        f"{config.learning_rate:g}; use at most {steps}"
+    ]
+
+
 class EMA(Generic[_Model]):
     """An exponential moving average of a model's weights, with a half-life counted in images.
 

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import secrets
+import shlex
 import socket
 import sys
 from collections.abc import Collection, Iterator
@@ -14,17 +15,28 @@ from accelerate import Accelerator
 
 from ddpm.atomic import write_json, write_text
 from ddpm.config.sections import Config
-from ddpm.config.yaml_files import run_of
+from ddpm.config.yaml_files import is_run, run_of
 from ddpm.data import ImageData
 from ddpm.data.folders import IMAGE_SUFFIXES
 from ddpm.data.overview import data_facts
 from ddpm.io.provenance import git_commit, versions
+from ddpm.names import did_you_mean
 from ddpm.processes import InUse, acquire_lock, broadcast_from_main, on_main
 from ddpm.training.checkpoint import find_checkpoint
-from ddpm.training.continuation import KnownRun, continue_command, options_of, step_of
+from ddpm.training.continuation import KnownRun, continue_command, facts_on_options, step_of
 from ddpm.training.timeline import Timeline
 
 SEARCHED = 1000         # number of files in a folder among which images are looked for
+LISTED_RUNS = 5          # maximum number of runs that a message lists
+# Files by which directories are recognized that are not those of a run; what they are, and what to do.
+OTHER_DIRECTORIES = {
+    "study.json": ("the directory of a study", "scripts/ablate.py continues it; {another}"),
+    "model_index.json": (
+        "a pipeline, which has no state of training", "start from its weights with --model.pretrained {path}; {another}"
+    ),
+    "evaluation.json": ("an evaluation", "{another}"),
+    "samples.json": ("a folder of drawn images", "train on them with --data.source {path}; {another}"),
+}
 
 
 @contextmanager
@@ -110,7 +122,7 @@ class RunDirectory:
         known = KnownRun.read(self.path)
         if known is None:
             facts = {"id": secrets.token_hex(4), "data": data_facts(data), **facts}
-            facts |= {"versions": versions(), "git_commit": git_commit(), "config": options_of(config), "changes": []}
+            facts |= {"versions": versions(), "git_commit": git_commit(), **facts_on_options(config), "changes": []}
             run = KnownRun(self.path, config, facts)
         else:
             def done() -> int:
@@ -137,22 +149,25 @@ class RunDirectory:
             write_json(self.path / "run.json", run.facts)
 
 
-def check_run_directory(path: Path, source: str) -> None:
+def check_run_directory(path: Path, source: str, continues: bool = False) -> None:
     """Check that a directory can be that of a run, before anything is written.
 
     Args:
         path: the directory; it need not exist.
         source: the option data.source.
+        continues: whether it must hold a run.
 
     Raises:
-        ValueError: if it holds something else, or lies within the images.
+        ValueError: if it holds something else or no run, or lies within the images.
     """
     another = "choose another directory with --run-dir"
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"run_dir: {path} is a file; {another}")
     run = run_of(path)
     if run is not None and run.resolve() != path.resolve():
-        raise ValueError(f"run_dir: {path} is a part of the run {run}; give --run-dir {run}, or {another}")
+        raise ValueError(
+            f"run_dir: {path} is a part of the run {run}; give --run-dir {shlex.quote(str(run))}, or {another}"
+        )
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"run_dir: {path} is a file; {another}")
     images = Path(source).expanduser()
     if images.is_dir() and run is None and path.resolve().is_relative_to(images.resolve()):
         name = images.resolve().name or "images"
@@ -163,15 +178,12 @@ def check_run_directory(path: Path, source: str) -> None:
             f"run_dir: {path} is in the folder of images {source}, where a run would be read as images; {another}, "
             f"such as {apart}"
         )
-    if run is not None or not path.is_dir():
+    if run is not None:
         return
-    if (path / "study.json").exists():
-        raise ValueError(f"run_dir: {path} is the directory of a study, which scripts/ablate.py continues; {another}")
-    if (path / "model_index.json").exists():
-        raise ValueError(
-            f"run_dir: {path} is a pipeline, which has no state of training; {another}, and give --model.pretrained "
-            f"{path} to start from its weights"
-        )
+    quoted = shlex.quote(str(path))
+    for file, (kind, remedy) in OTHER_DIRECTORIES.items():
+        if (path / file).exists():
+            raise ValueError(f"run_dir: {path} is {kind}; {remedy.format(path=quoted, another=another)}")
     if any((path / "checkpoints").glob("step_*")):
         missing = "run.json" if (path / "config.yaml").exists() else "config.yaml"
         raise ValueError(f"run_dir: {path} holds checkpoints but no {missing}; restore it, or {another}")
@@ -179,8 +191,28 @@ def check_run_directory(path: Path, source: str) -> None:
     if found is not None:
         raise ValueError(
             f"run_dir: {path} is a folder of images, such as {found.relative_to(path)}; give it as --data.source "
-            f"{path}, and {another}"
+            f"{quoted}, and {another}"
         )
+    if not continues:
+        return
+    if (path / "config.yaml").is_file():
+        raise ValueError(
+            f"run_dir: {path} holds a configuration, but no run that could continue; begin it with --config "
+            f"{shlex.quote(str(path / 'config.yaml'))} --run-dir {quoted}"
+        )
+    problem = "holds no run" if path.exists() else "does not exist, so there is no run"
+    raise ValueError(
+        f"run_dir: {path} {problem} that could continue; for a new run, say what it trains on: --data.source FOLDER "
+        f"--run-dir {quoted}, or --config configs/digits.yaml --run-dir {quoted}{_name_near_runs(path)}"
+    )
+
+
+def _name_near_runs(path: Path) -> str:
+    """Return the end of a message: the run whose name is nearest to a path, or else some runs beside it or in runs/."""
+    folders = dict.fromkeys((path.parent, Path("runs")))
+    runs = [str(run) for folder in folders if folder.is_dir() for run in sorted(folder.iterdir()) if is_run(run)]
+    near = did_you_mean(str(path), runs)
+    return near or (f"; there are the runs {', '.join(runs[:LISTED_RUNS])}" if runs else "")
 
 
 def _images_in(folder: Path) -> Iterator[Path]:

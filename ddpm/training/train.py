@@ -2,11 +2,14 @@
 
 import sys
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate import Accelerator
 
+from ddpm.config.changes import differences
 from ddpm.config.ineffective_options import ineffective_options
+from ddpm.config.places import is_gone, with_places
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
 from ddpm.data.overview import describe_data
@@ -31,13 +34,16 @@ from ddpm.training.dry_run import (
     multiply_adds,
 )
 from ddpm.training.launch import check_batch, start_accelerator
+from ddpm.training.optim import describe_unfinished_warmup
 from ddpm.training.run_directory import check_run_directory, hold_run_directory
 from ddpm.training.timeline import Timeline
 from ddpm.training.trainer import Trainer
 from ddpm.training.validation import check_classes, check_config
 
 
-def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collection[str] = ()) -> None:
+def train(
+    config: Config, run_dir: Path, dry_run: bool = False, allowed: Collection[str] = (), continues: bool = False
+) -> None:
     """Train a model in a run directory, or continue its run.
 
     Args:
@@ -46,6 +52,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
         run_dir: the run directory.
         dry_run: print the cost of the run, and what would change in a run that continues, and write nothing.
         allowed: options that may change in a run that continues although they affect its result.
+        continues: whether the directory must hold a run.
 
     Raises:
         ValueError: if the configuration, the data, the launch or the directory does not allow the run.
@@ -57,7 +64,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
         config = known.complete(config)
     check_config(config)
     accelerator = start_accelerator(config)
-    on_main(accelerator, lambda: check_run_directory(run_dir, config.data.source))
+    on_main(accelerator, lambda: check_run_directory(run_dir, config.data.source, continues))
     checkpoint = None
     if known is not None and config.model.pretrained is not None:
         checkpoint = broadcast_from_main(accelerator, known.newest_checkpoint)
@@ -76,10 +83,14 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
     derivation = describe_derivation(adopted, config) or kept
     warnings = [*ignored_options(given, adopted), *ineffective_options(config, data.in_memory)]
     warnings += coarsest_stage_warning(adopted, data)
+    if known is None:
+        accelerator.print(f"run          new, in {run_dir}, of {config.data.source}")
+    else:
+        warnings += known.describe_unused(config, data, allowed)
     accelerator.print(describe_data(data))
     if dry_run:
-        print_decisions(derivation, warnings, accelerator)
-        timeline, done = describe_run(config, data, known, allowed, run_dir, accelerator)
+        timeline, done = describe_run(config, data, known, allowed, accelerator)
+        print_decisions(derivation, [*warnings, *describe_warmup(timeline, known)], accelerator)
         accelerator.print(estimate_cost(config, data, unet, schedule, accelerator, timeline, done))
         accelerator.print(f"run directory {run_dir} (nothing was written)")
         return
@@ -91,7 +102,7 @@ def train(config: Config, run_dir: Path, dry_run: bool = False, allowed: Collect
         "seed": config.train.seed,
     }
     with hold_run_directory(accelerator, run_dir, config, data, facts, allowed) as (run_id, timeline):
-        print_decisions(derivation, warnings, accelerator)
+        print_decisions(derivation, [*warnings, *describe_warmup(timeline, known)], accelerator)
         devices = describe_devices(accelerator)
         size = f"{facts['parameters']:,} parameters{describe_architecture(config, unet)}"
         accelerator.print(f"run directory {run_dir}: {data.summary()}; {size}; {devices}")
@@ -120,24 +131,37 @@ def print_decisions(derivation: str, warnings: Sequence[str], accelerator: Accel
         print(f"WARNING: {warning}", file=sys.stderr)
 
 
+def describe_warmup(timeline: Timeline, known: KnownRun | None) -> list[str]:
+    """Return `describe_unfinished_warmup` for a new run or changed settings; what a run has begun with was told then.
+
+    Args:
+        timeline: the settings of all steps.
+        known: the run that continues; None for a new run.
+    """
+    return describe_unfinished_warmup(timeline) if known is None or known.timeline != timeline else []
+
+
 def load_images(config: Config, known: KnownRun | None) -> ImageData:
     """Load the configured images.
 
     Args:
         config: the configuration.
-        known: the run that continues; None for a new run.
+        known: the run that continues; None for a new run. Relative paths that lead nowhere from here lead from where it
+            was started.
 
     Raises:
         ValueError: if they cannot be read. If the images of a run are gone, it names the option for their new place.
     """
-    source = config.data.source
+    if known is None:
+        return build_data(config)
+    found = replace(config, data=with_places(config.data, known.facts.get("places", {}), prefer_typed=True))
     try:
-        return build_data(config, None if known is None else known.facts["data"])
+        return build_data(found, known.facts["data"])
     except ValueError as problem:
-        moved = known is not None and source == known.config.data.source and not Path(source).expanduser().exists()
-        if not moved:
+        option = str(problem).partition(":")[0]
+        if not is_gone(found.data, option) or option in differences(known.config, config):
             raise
-        raise ValueError(f"{problem}; if the images have moved, give their new place with --data.source NEW") from None
+        raise ValueError(f"{problem}; if it has moved, give its new place with --{option} NEW") from None
 
 
 def describe_run(
@@ -145,24 +169,22 @@ def describe_run(
     data: ImageData,
     known: KnownRun | None,
     allowed: Collection[str],
-    run_dir: Path,
     accelerator: Accelerator,
 ) -> tuple[Timeline, int]:
-    """Print what a run directory holds, and what would change if its run continued.
+    """Print what would change if a run continued; nothing for a new run.
 
     Returns:
         The settings of all steps, and the number of steps that have been made.
 
     Raises:
-        ValueError: if the run in it cannot continue with this configuration.
+        ValueError: if the run cannot continue with this configuration.
     """
     if known is None:
-        accelerator.print(f"run          new, in {run_dir}")
         return Timeline.of(config.train), 0
     step = known.newest_step()
     run, changes = known.plan(config, data, allowed, lambda: step)
     left = config.train.steps - step
-    accelerator.print(f"run          {run_dir} continues from step {step} and has {left} steps left")
+    accelerator.print(f"run          {known.path} continues from step {step} and has {left} steps left")
     for change in changes or ["no setting"]:
         accelerator.print(f"changes      {change}")
     return run.timeline, step

@@ -73,5 +73,5 @@ def test_attention_on_digits_is_that_of_the_documented_configuration(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py"])
-    main(["--run-dir", str(tmp_path / "run"), "--dry-run"])
+    main(["--data.source", "digits", "--run-dir", str(tmp_path / "run"), "--dry-run"])
     assert "attention at 4x4" in capsys.readouterr().out

@@ -200,6 +200,20 @@ def test_the_run_directory_is_named_after_the_source() -> None:
     assert parse_train(["--run-dir", "here"]).directory == Path("here")
 
 
+def test_the_shell_leaves_a_tilde_after_an_equals_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.yaml").write_text("train: {steps: 3}")
+    command = parse_train(["--config=~/a.yaml", "--run-dir=~/run"])
+    assert command.directory == tmp_path / "run" and command.config.train.steps == 3
+
+
+def test_a_run_without_an_option_is_one_to_continue(tmp_path: Path, refused: Callable[..., str]) -> None:
+    (tmp_path / "run").mkdir()
+    for name in ("config.yaml", "run.json"):
+        (tmp_path / "run" / name).write_text("{}")
+    assert f"--run-dir {tmp_path / 'run'}" in refused(parse_train, [str(tmp_path / "run")])
+
+
 def test_help_names_every_option(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as exit_:
         parse_train(["--help-all", "--model.chanels", "8"])

@@ -18,6 +18,7 @@ from ddpm.config.changes import (
     describe_nulls,
     differences,
     fill_nulls,
+    nameable,
     reason_against,
 )
 from ddpm.config.sections import OPTIONS, SECTIONS, Config
@@ -112,9 +113,24 @@ def test_reasons_are_about_options() -> None:
     assert all(any(key.startswith(prefix) for key in OPTIONS) for prefix in REASONS)
 
 
-def test_an_unknown_option_is_not_allowed(refused) -> None:
-    with refused("train.batchsize", "did you mean train.batch_size?"):
-        check_allowed(["train.batchsize"], RUN)
+@pytest.mark.parametrize(("key", "meant"), [
+    ("train.batchsize", "did you mean train.batch_size?"),
+    ("batch_size", "did you mean train.batch_size?"),       # and not sample.batch_size, which may always change
+    ("lr", "did you mean train.learning_rate?"),
+    ("source", "did you mean data.source?"),
+    ("channels", "model.channels"),         # a better message follows
+    ("x", "train.batch_size, "),
+])
+def test_an_unknown_option_is_not_allowed(key: str, meant: str, refused) -> None:
+    with refused(f"allow_change: {key} ", meant):
+        check_allowed([key], RUN)
+
+
+def test_options_that_have_to_be_named() -> None:
+    assert {"train.batch_size", "data.augment", "model.dropout", OTHER_IMAGES} <= {*nameable()}
+    for key in nameable():
+        check_allowed([key], RUN)
+    assert not {*nameable()} & (CHANGEABLE | {"train.steps", "train.seed", "data.split"})
 
 
 @pytest.mark.parametrize("key", sorted(CHANGEABLE))

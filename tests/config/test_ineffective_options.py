@@ -12,8 +12,6 @@ TRAINED = {"train.steps": 600, "train.batch_size": 64, "train.learning_rate": 1e
 # Given options, and the words of each warning about them: the option first, then the other option or the remedy.
 CASES: list[tuple[dict[str, Any], list[list[str]]]] = [
     ({}, []),
-    ({"train.warmup_steps": 600}, []),
-    ({"train.warmup_steps": 700}, [["train.warmup_steps", "600"]]),
     ({"sample.guidance_interval": [0.3, 3]}, [["sample.guidance_interval", "sample.guidance_scale 1"]]),
     ({"sample.guidance_rescale": 0.5}, [["sample.guidance_rescale", "sample.guidance_scale 1"]]),
     ({"sample.guidance_rescale": 0.5, "sample.guidance_scale": 2}, []),

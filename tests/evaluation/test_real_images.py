@@ -8,10 +8,17 @@ import pytest
 from PIL import Image
 
 from ddpm.config.commands import EvaluateCommand
+from ddpm.config.places import find_places
 from ddpm.config.sections import Config, DataConfig
 from ddpm.data import ImageData
 from ddpm.data.overview import data_facts
-from ddpm.evaluation.image_source import load_held_out, load_real_images, reference_config, trained_intensity
+from ddpm.evaluation.image_source import (
+    load_held_out,
+    load_real_images,
+    load_reference,
+    reference_config,
+    trained_intensity,
+)
 
 
 def write(root: Path, highest: float, kind: type = np.float32) -> str:
@@ -27,7 +34,8 @@ def write(root: Path, highest: float, kind: type = np.float32) -> str:
 def write_run(run: Path, config: DataConfig, data: ImageData) -> Path:
     run.mkdir()
     (run / "config.yaml").write_text(Config(data=config).to_yaml())
-    (run / "run.json").write_text(json.dumps({"data": data_facts(data)}))
+    facts = {"data": data_facts(data), "places": find_places(config)}
+    (run / "run.json").write_text(json.dumps(facts))
     return run
 
 
@@ -69,3 +77,62 @@ def test_another_source_is_read_with_the_fit_and_frames_of_the_run(tmp_path: Pat
     run = write_run(tmp_path / "run", config, load_real_images(config, "reference"))
     other = reference_config(EvaluateCommand(model=run, reference="digits"), None)
     assert (other.source, other.fit, other.frames) == ("digits", "pad", "all")
+
+
+@pytest.fixture
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a run that names its images by a relative path; the working directory is another one."""
+    monkeypatch.chdir(tmp_path)
+    config = DataConfig(source="images", split="train[:]")
+    write(tmp_path / "images", 1000)
+    run = write_run(tmp_path / "run", config, load_real_images(config, "reference"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return run
+
+
+def fingerprint(run: Path) -> str:
+    return json.loads((run / "run.json").read_text())["data"]["fingerprint"]
+
+
+def test_the_images_of_a_run_are_found_from_any_directory(started: Path) -> None:
+    write(Path("images"), 1)            # others with the same name
+    config, data = load_reference(EvaluateCommand(model=started), None)
+    assert data.fingerprint == fingerprint(started)
+    # Held-out images are recognized as rows of the same source, however its path is written.
+    command = EvaluateCommand(model=started, held_out="../images", held_out_split="train[2:]")
+    with pytest.raises(ValueError, match=r"^held_out_split: 2 images"):
+        load_held_out(command, config, data)
+
+
+def test_a_run_that_was_moved_with_its_images(started: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (started.parent / "images").rename("images")
+    _, data = load_reference(EvaluateCommand(model=started), None)
+    assert data.fingerprint == fingerprint(started)
+
+
+def test_images_that_have_moved_are_named_as_the_message_says(started: Path, refused) -> None:
+    (started.parent / "images").rename("moved")
+    with refused("reference: ", str(started.parent / "images"), "--reference NEW --reference-split 'train[:]'",
+                 f"scripts/train.py --run-dir {started} --data.source NEW"):
+        load_reference(EvaluateCommand(model=started), None)
+    command = EvaluateCommand(model=started, reference="moved", reference_split="train[:]")
+    assert load_reference(command, None)[1].fingerprint == fingerprint(started)
+    with refused("reference: ", "'nowhere/at/all'"):
+        load_reference(EvaluateCommand(model=started, reference="nowhere/at/all"), None)
+
+
+def test_a_table_of_labels_is_found_and_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "images", 1000)
+    names = sorted(path.relative_to(tmp_path / "images") for path in (tmp_path / "images").rglob("*.tif"))
+    table = Path("labels.csv")
+    table.write_text("file_name,label\n" + "".join(f"{name},{'xy'[i % 2]}\n" for i, name in enumerate(names)))
+    config = DataConfig(source="images", labels="labels.csv")
+    run = write_run(tmp_path / "run", config, load_real_images(config, "reference"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert load_reference(EvaluateCommand(model=run), None)[1].fingerprint == fingerprint(run)
+    (tmp_path / "labels.csv").rename("moved.csv")
+    with refused("data.labels: ", f"--run-dir {run} --data.labels NEW"):
+        load_reference(EvaluateCommand(model=run), None)

@@ -78,7 +78,7 @@ def parse(*words: str) -> TrainCommand:
 def start(*words: str) -> None:
     """Run the command scripts/train.py in this process."""
     command = parse(*words)
-    train(command.config, command.directory, command.dry_run, command.allowed)
+    train(command.config, command.directory, command.dry_run, command.allowed, command.continues)
 
 
 class Killed(Exception):
@@ -132,7 +132,6 @@ def test_the_directory_alone_continues_with_its_own_configuration(run: Path, cap
     assert parse("--run-dir", run, "--sample.steps", "3").config == replace(complete, sample=sample)
     Path(run.parent / "file.yaml").write_text("model: {channels: 8, head_channels: 8}")
     assert parse("--run-dir", run, "--config", run.parent / "file.yaml").config == Config(model=CONFIG.model)
-    assert parse("--run-dir", run.parent / "new").config == Config()
 
 
 def test_the_command_in_the_first_line_works(run: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -277,7 +276,49 @@ def test_harmless_options_change_and_are_written(run: Path) -> None:
     ]
 
 
+def test_the_images_are_found_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused) -> None:
+    """A relative path leads where it led when the run was started, and is not stored as an absolute one."""
+    monkeypatch.chdir(tmp_path)
+    pictures(Path("images"))
+    train(replace(CONFIG, data=DataConfig("images")), tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    start("--run-dir", tmp_path / "run", "--train.steps", "7")
+    start("--run-dir", tmp_path / "run", "--data.source", "images", "--train.steps", "8")
+    stored = [tmp_path / "run" / "config.yaml", *(tmp_path / "run" / "pipeline").rglob("*.*")]
+    assert read_config(stored[0]).data.source == "images"
+    assert not [file for file in stored[1:] if str(tmp_path).encode() in file.read_bytes()]
+    pictures(Path("images"), 7)         # other images with the same name
+    with refused("data.source", "14 images", f"own images with --data.source {tmp_path / 'images'}"):
+        start("--run-dir", tmp_path / "run")
+    start("--run-dir", tmp_path / "run", "--data.source", tmp_path / "images", "--dry-run")
+    shutil.rmtree("images")
+    (tmp_path / "images").rename(tmp_path / "moved")
+    with refused("data.source", str(tmp_path / "images"), "--data.source NEW"):
+        start("--run-dir", tmp_path / "run")
+    start("--run-dir", tmp_path / "run", "--data.source", "../moved")
+
+
 # ------------------------------------------------------------------------------------------------------------- refusals
+
+
+def test_an_option_that_may_change_but_does_not(run: Path, capsys: pytest.CaptureFixture) -> None:
+    start("--run-dir", run, "--allow-change", "train.batch-size,data.source", "--dry-run")
+    batch, images = [line for line in capsys.readouterr().err.splitlines() if "allow_change" in line]
+    assert "train.batch_size" in batch and "8 already" in batch and "data.source" in images
+    words = ("--run-dir", run, "--train.batch_size", "4", "--train.steps", "7", "--allow-change", "train.batch_size")
+    start(*words)
+    start(*words)                       # the same command again, as after an interruption
+    assert "allow_change" not in capsys.readouterr().err
+
+
+def test_the_warmup_of_a_changed_schedule_is_told_once(run: Path, capsys: pytest.CaptureFixture) -> None:
+    start("--run-dir", run, "--train.steps", "8")
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "train.warmup_steps" in line]
+    assert "at most 2, with --allow-change train.warmup_steps" in warning
+    start("--run-dir", run)
+    start("--run-dir", run, "--train.steps", "14", "--dry-run")
+    assert "train.warmup_steps" not in capsys.readouterr().err
 
 REFUSED = {
     "batch size": (
@@ -289,9 +330,12 @@ REFUSED = {
     ),
     "one of two": (
         ["--train.batch_size", "16", "--train.beta2", "0.9", "--allow-change", "train.beta2"],
-        ("--allow-change train.batch_size;",),
+        ("--allow-change train.beta2,train.batch_size;",),      # the last --allow-change of a command counts
     ),
-    "width": (["--model.channels", "16"], ("model.channels (8 there, 16 now)", "weights", "--run-dir OTHER")),
+    "width": (
+        ["--model.channels", "16"],
+        ("model.channels (8 there, 16 now)", "weights", "leave them out (and --config", "--run-dir OTHER"),
+    ),
     "seed": (["--train.seed", "1"], ("train.seed (0 there, 1 now)", "--run-dir OTHER --model.pretrained ")),
     "harmless and not": (
         ["--train.seed", "1", "--allow-change", "model.gradient_checkpointing"], ("train.seed (0 there, 1 now)",),
@@ -459,11 +503,38 @@ def test_a_changed_config_file_counts_as_options(run: Path, refused) -> None:
     """What the weights were trained with is known even if config.yaml was edited."""
     file = run / "config.yaml"
     file.write_text(file.read_text().replace("batch_size: 8", "batch_size: 16"))
-    with refused("train.batch_size (8 there, 16 now)"):
+    with refused("train.batch_size (8 there, 16 now)", f"restore train.batch_size 8 in {file}"):
         start("--run-dir", run)
     file.write_text(file.read_text().replace("batch_size: 16", "batch_size: 8").replace("steps: 6", "steps: 8"))
     start("--run-dir", run)
     assert KnownRun.read(run).timeline.segments[-1].step == 6 and facts(run)["changes"][0]["new"] == 8
+
+
+def test_a_directory_alone_must_hold_a_run(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused) -> None:
+    monkeypatch.chdir(tmp_path)
+    new = "--config configs/digits.yaml --run-dir"
+    for words in ([], ["--dry-run"], ["--allow-change", "train.beta2"]):
+        with refused("run_dir: rnu ", f"{new} rnu", "--data.source FOLDER --run-dir rnu", "did you mean run?"):
+            start("--run-dir", "rnu", *words)
+    with refused("run_dir: ", "--run-dir 'a b'; there are the runs run"):
+        start("--run-dir", "a b")
+    with refused("run_dir: ", "run"):       # options of a run that continues
+        start("--run-dir", "rnu", "--train.beta2", "0.9", "--allow-change", "train.beta2")
+    for name in ("empty", "early/checkpoints", "early/.lock"):
+        Path(name).mkdir(parents=True)
+    for name in ("empty", "early"):
+        with refused(f"run_dir: {name} ", f"{new} {name}"):
+            start("--run-dir", name)
+    shutil.copy(run / "config.yaml", "early")           # killed before run.json was written
+    with refused("run_dir: early ", "--config early/config.yaml --run-dir early"):
+        start("--run-dir", "early")
+    start("--config", "early/config.yaml", "--run-dir", "early", "--dry-run")
+    assert not Path("rnu").exists() and not Path("a b").exists()
+
+
+def test_a_new_run_says_what_it_trains_on(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    start("--run-dir", tmp_path / "run", "--train.steps", "3", "--dry-run")
+    assert f"new, in {tmp_path / 'run'}, of digits" in capsys.readouterr().out
 
 
 def test_directories_that_are_no_runs(run: Path, tmp_path: Path, refused) -> None:
@@ -472,18 +543,25 @@ def test_directories_that_are_no_runs(run: Path, tmp_path: Path, refused) -> Non
     study.mkdir()
     (study / "study.json").write_text("{}")
     shutil.copytree(run / "pipeline", tmp_path / "model")
+    for name, file in (("evaluation", "evaluation.json"), ("drawn", "samples.json")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text("{}")
     cases = {
         run / "pipeline": ("run_dir", f"--run-dir {run}"),
         run / "checkpoints" / "step_00000006": ("run_dir", f"--run-dir {run}"),
         tmp_path / "model": ("run_dir", "pipeline", f"--model.pretrained {tmp_path / 'model'}"),
         study: ("run_dir", "study", "scripts/ablate.py"),
-        run / "run.json": ("run_dir", "file", "--run-dir"),
+        tmp_path / "evaluation": ("run_dir", "an evaluation", "--run-dir"),
+        tmp_path / "drawn": ("run_dir", "drawn", f"--data.source {tmp_path / 'drawn'}"),
+        run / "run.json": ("run_dir", f"--run-dir {run}"),
+        tmp_path / "model" / "model_index.json": ("run_dir", "file", "--run-dir"),
         tmp_path / "images": ("run_dir", f"--data.source {tmp_path / 'images'}"),
         tmp_path / "images" / "a": ("run_dir", "--data.source"),
     }
     for folder, parts in cases.items():
-        with refused(*parts):
-            start("--run-dir", folder)
+        for words in ([], ["--data.source", "digits"]):
+            with refused(*parts):
+                start("--run-dir", folder, *words)
     for folder in (tmp_path / "images", tmp_path / "images" / "run"):       # the run would become a class
         with refused("run_dir", "images", "runs/images"):
             start("--run-dir", folder, *source)

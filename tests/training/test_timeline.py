@@ -8,7 +8,7 @@ import pytest
 
 from ddpm.config.sections import TrainConfig
 from ddpm.training.batches import micro_batch_positions
-from ddpm.training.optim import learning_rate
+from ddpm.training.optim import describe_unfinished_warmup, learning_rate
 from ddpm.training.timeline import Timeline
 
 COSINE = TrainConfig(steps=100, warmup_steps=10, learning_rate=2.0, batch_size=8)
@@ -77,6 +77,32 @@ def test_changes_that_were_taken_back_before_a_step_leave_no_trace() -> None:
     ]
     early = timeline(COSINE, (0, {"steps": 50, "batch_size": 4}))
     assert early == Timeline.of(replace(COSINE, steps=50, batch_size=4))
+
+
+CONSTANT = replace(COSINE, lr_schedule="constant")
+UNFINISHED: list[tuple[Timeline, list[str]]] = [
+    (Timeline.of(COSINE), []),
+    (Timeline.of(replace(COSINE, warmup_steps=100)), []),
+    (Timeline.of(replace(COSINE, warmup_steps=101)), ["at most 100", "instead of reaching 2;"]),
+    # A finished run gets no steps, enough, or too few to reach the cosine of the new length.
+    (timeline(COSINE, (100, {"learning_rate": 1.0})), []),
+    (timeline(COSINE, (100, {"steps": 110})), []),
+    (timeline(COSINE, (100, {"steps": 109})), ["at most 9, with --allow-change train.warmup_steps"]),
+    # What was changed at a step that begins no new schedule.
+    (timeline(CONSTANT, (98, {"batch_size": 4})), []),
+    (timeline(CONSTANT, (100, {"steps": 105})), []),
+    (timeline(CONSTANT, (100, {"steps": 150, "warmup_steps": 200})), ["at most 50, with --allow-change"]),
+]
+
+
+@pytest.mark.parametrize(("history", "parts"), UNFINISHED)
+def test_a_schedule_that_is_not_reached_is_told(history: Timeline, parts: list[str]) -> None:
+    lines = describe_unfinished_warmup(history)
+    assert len(lines) == bool(parts)
+    for line in lines:
+        assert line.startswith("train.warmup_steps: ") and not [part for part in parts if part not in line], line
+        last = learning_rate(history, history.segments[-1].config.steps - 1)
+        assert f"ends at {last:.2g}" in line
 
 
 @pytest.mark.parametrize(("option", "since"), [

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from ddpm.atomic import digests
-from ddpm.config.yaml_files import read_config
+from ddpm.config.yaml_files import is_run, read_config
 from ddpm.io.provenance import weights_digest
 from ddpm.training.tracking import EVALUATION_SETTINGS
 
@@ -123,7 +123,7 @@ def read_run(path: Path, name: str) -> Run:
     Raises:
         ValueError: if it is not a run directory or contains a damaged file.
     """
-    if not ((path / "config.yaml").is_file() and (path / "run.json").is_file()):
+    if not is_run(path):
         problem = "config.yaml or run.json is missing" if path.is_dir() else "no such directory"
         raise ValueError(f"{path}: {problem}; give a run directory, as made by scripts/train.py --run-dir")
     sections = read_config(path / "config.yaml").to_dict()

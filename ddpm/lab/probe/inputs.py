@@ -1,21 +1,19 @@
 """The inputs of a probe: a model, and the real images that it is measured on."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ddpm.config.commands import MIN_PROBE_IMAGES, EvaluateCommand, ProbeCommand
+from ddpm.config.places import is_same_path
 from ddpm.config.sections import DataConfig
-from ddpm.config.yaml_files import read_config, run_of
+from ddpm.config.yaml_files import read_config, read_data_options, run_of
 from ddpm.data import ImageData
 from ddpm.data.slices import parse_split
 from ddpm.evaluation.image_source import (
     check_size,
-    load_real_images,
-    reference_config,
-    trained_intensity,
+    load_reference,
     was_trained_on,
 )
 from ddpm.io.pipelines import load_pipeline, locate
@@ -78,8 +76,7 @@ def read_inputs(command: ProbeCommand, device: torch.device) -> ProbeInputs:
 
 
 def _read_images(command: ProbeCommand, pipeline: ClassConditionalPipeline, device: torch.device) -> Images:
-    source = _source(command, pipeline)
-    data = load_real_images(source, "reference", trained_intensity(command.model))
+    source, data = load_reference(_as_evaluation(command), pipeline)
     check_size(pipeline, data)
     names = pipeline.class_names
     unknown = next((name for name in data.class_names if names and name not in names), None)
@@ -97,11 +94,10 @@ def _read_images(command: ProbeCommand, pipeline: ClassConditionalPipeline, devi
     return Images(data, pixels.to(device), labels.to(device), indices.to(device), _held_out(command, source, data))
 
 
-def _source(command: ProbeCommand, pipeline: ClassConditionalPipeline) -> DataConfig:
-    """Return the data that the command names; by default the run's own data, or a split of it."""
-    split = command.reference_split
-    named = EvaluateCommand(model=command.model, reference=command.reference, reference_split=split)
-    return reference_config(named, pipeline)
+def _as_evaluation(command: ProbeCommand) -> EvaluateCommand:
+    """Return the evaluation that has the same real images: by default the run's own, or a split of them."""
+    named = {name: getattr(command, name) for name in ("model", "reference", "reference_split")}
+    return EvaluateCommand(**named)
 
 
 def _held_out(command: ProbeCommand, source: DataConfig, data: ImageData) -> bool | None:
@@ -113,7 +109,7 @@ def _held_out(command: ProbeCommand, source: DataConfig, data: ImageData) -> boo
     config = read_config(run / "config.yaml")
     own = parse_split(config.data.split)
     # Other sources may contain the same images, and sums of splits overlap with their terms.
-    same_source = Path(config.data.source).resolve() == Path(source.source).resolve()
+    same_source = is_same_path(read_data_options(run).source, source.source)
     if part is None or not same_source or any("+" in name or "[" in name for name in (own.split, part.split)):
         return None
     if own.split == part.split and own.part(part.total).shared(part):

@@ -16,8 +16,9 @@ from ddpm.data.slices import parse_split
 from ddpm.diffusion.divergence import Diverged
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.evaluation.estimates import Estimate
+from ddpm.evaluation.image_source import reference_config
 from ddpm.evaluation.modulation import modulated_layers
-from ddpm.lab.probe.inputs import _held_out, _source
+from ddpm.lab.probe.inputs import _as_evaluation, _held_out
 from ddpm.lab.probe.measurements import MAX_CLASSES, choose_classes
 from ddpm.lab.probe.probe import _file_name, command_line, probe
 from ddpm.lab.probe.results import ProbeResults, from_json
@@ -149,9 +150,9 @@ def test_a_split_without_a_reference_belongs_to_the_source_of_the_run(tmp_path: 
     (tmp_path / "config.yaml").write_text("data: {source: digits, split: 'train[:1500]'}\n")
     (tmp_path / "run.json").write_text("{}")
     pipeline = SimpleNamespace(unet=SimpleNamespace(config=SimpleNamespace(resolution=8, in_channels=1)))
-    found = _source(ProbeCommand(tmp_path, reference_split="train[1500:]"), pipeline)
+    found = reference_config(_as_evaluation(ProbeCommand(tmp_path, reference_split="train[1500:]")), pipeline)
     assert (found.source, found.split, found.resolution, found.channels) == ("digits", "train[1500:]", 8, 1)
-    assert _source(ProbeCommand(tmp_path), pipeline).split == "train[:1500]"
+    assert reference_config(_as_evaluation(ProbeCommand(tmp_path)), pipeline).split == "train[:1500]"
 
 
 def test_layers_that_are_not_conditioned_are_not_called_unmoved(tmp_path: Path) -> None:
