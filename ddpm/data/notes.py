@@ -81,12 +81,13 @@ def describe_balance(counts: Sequence[int], class_names: Sequence[str]) -> Itera
             shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
             yield f"classes {problem}: {len(names):,} of {len(counts):,} ({shown})"
     if are_imbalanced(counts):
-        yield f"classes have {min(counts):,} to {max(counts):,} images"
+        yield f"classes have {min(filter(None, counts)):,} to {max(counts):,} images"
 
 
 def are_imbalanced(counts: Sequence[int]) -> bool:
-    """Return whether one class has ten times as many images as another, or more."""
-    return bool(counts) and max(counts) >= IMBALANCE * min(counts)
+    """Return whether a class has ten times as many images as another that has any, or more."""
+    filled = [count for count in counts if count]
+    return bool(filled) and max(filled) >= IMBALANCE * min(filled)
 
 
 def _resolution(survey: Survey, asked: Asked, target: PixelFormat) -> Iterator[str]:

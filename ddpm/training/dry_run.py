@@ -73,14 +73,13 @@ def describe_samples(config: Config, data: ImageData, samples: int) -> list[str]
         classes = int((counts > 0).sum())
         drawn = samples / classes          # images of each class
         smallest, largest = int(torch.where(counts > 0, counts, len(data)).argmin()), int(counts.argmax())
-        sizes = [
-            f"{data.class_names[label]} ({counts[label]:,} images) {drawn / int(counts[label]):,.1f} times"
-            for label in (smallest, largest)
-        ]
-        lines.append(
-            f"each of {classes} classes is drawn equally often: an image of the smallest, {sizes[0]}, and of the "
-            f"largest, {sizes[1]}"
-        )
+        times = [f"{drawn / int(counts[label]):,.1f} times" for label in (smallest, largest)]
+        sizes = [f"{data.class_names[label]} ({counts[label]:,} images)" for label in (smallest, largest)]
+        if counts[smallest] == counts[largest]:
+            each = f"all of them have {counts[largest]:,} images, each of which is drawn {times[0]}"
+        else:
+            each = f"an image of the smallest, {sizes[0]} {times[0]}, and of the largest, {sizes[1]} {times[1]}"
+        lines.append(f"each of {classes} classes is drawn equally often: {each}")
     if augmentation is not None:
         lines.append(augmentation.describe())
     return lines

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from ddpm.config.sections import Config, DataConfig, TrainConfig
 from ddpm.data import ImageData
+from ddpm.data.notes import describe_balance
 from ddpm.randomness import Purpose, bits, permutation, permutations
 from ddpm.training.batches import build_samples, load_micro_batches
+from ddpm.training.dry_run import describe_samples
 from ddpm.training.orders import DRAWN_TOGETHER, BalancedOrder, EpochOrder, Order
 from ddpm.training.timeline import Timeline
 from ddpm.training.validation import check_classes
@@ -145,6 +147,23 @@ def test_shuffled_labels_are_balanced_as_they_are_trained_on() -> None:
     samples = build_samples(config, images_of(LABELS, 5))
     _, _, labels = samples.__getitems__(range(400))
     assert labels.bincount(minlength=5).tolist() == [100, 100, 0, 100, 100]
+
+
+@pytest.mark.parametrize(("counts", "smallest", "largest"), [
+    ([0, 20, 20], 20, 20), ([0, 20, 199], 20, 199), ([0, 20, 200], 20, 200), ([20, 200, 0], 20, 200),
+    ([20, 0, 0], 20, 20),
+])
+def test_what_is_said_about_the_sizes_of_classes(counts: list[int], smallest: int, largest: int) -> None:
+    """Classes without images are neither small nor part of the balance."""
+    data = images_of(torch.arange(3).repeat_interleave(torch.tensor(counts)), 3)
+    imbalanced = largest >= 10 * smallest
+    notes = " ".join(describe_balance(counts, data.class_names))
+    assert (f"{smallest} to {largest} images" in notes) == imbalanced
+    plain, balanced = (" ".join(describe_samples(config_of(balance), data, 1200)) for balance in (False, True))
+    assert ("--data.balance true" in plain) == imbalanced
+    classes = sum(count > 0 for count in counts)
+    assert f"each of {classes} classes" in balanced and f"{1200 / classes / smallest:,.1f} times" in balanced
+    assert ("smallest" in balanced) == (smallest < largest)
 
 
 def test_balance_needs_classes(refused) -> None:
