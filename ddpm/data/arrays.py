@@ -204,8 +204,9 @@ def _check_labels(name: str, header: _Header, count: int) -> None:
 
 def _check_type(name: str, header: _Header, allowed: str) -> None:
     """Check that an array can be read without running code that is stored in it."""
-    if header.dtype.hasobject:
-        raise ValueError(f"{name} are Python objects; allowed: {allowed}; convert them with {name}.astype(str)")
+    if header.dtype.hasobject or header.dtype.kind == "S":
+        kind = "Python objects" if header.dtype.hasobject else "bytes"
+        raise ValueError(f"{name} are {kind}; allowed: {allowed}; convert them with {name}.astype(str)")
 
 
 def _image_shape(name: str, header: _Header) -> tuple[int, ...]:

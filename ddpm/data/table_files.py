@@ -3,9 +3,10 @@
 import csv
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from ddpm.data.column_names import FILE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS, is_usual
 from ddpm.data.folders import TABLE_SUFFIXES, is_image
@@ -46,7 +47,8 @@ def read_table(path: Path, finds: Sequence[Find]) -> LabelTable:
         ".parquet": _read_parquet,
     }
     if path.suffix.lower() not in TABLE_SUFFIXES:
-        raise ValueError(f"{path}: is not a table; allowed are {', '.join(sorted(TABLE_SUFFIXES))}")
+        allowed = ", ".join(sorted(TABLE_SUFFIXES))
+        raise ValueError(f"{path}: is not a table; save it as one of {allowed}, with one row per image")
     try:
         columns = readers.get(path.suffix.lower(), _read_json_lines)(path)
     except UnicodeDecodeError:
@@ -61,23 +63,61 @@ def _read_csv(path: Path, finds: Sequence[Find]) -> dict[str, list[Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         start = file.readline()
         file.seek(0)
-        delimiter = max("\t,;|", key=start.count)
-        reader = csv.reader(file, delimiter=delimiter)
-        lines = [(reader.line_num, row) for row in reader if any(row)]
+        lines = [line for line in _csv_lines(file, max("\t,;|", key=start.count)) if any(line.cells)]
     if not lines:
         raise ValueError("it is empty")
-    header = [cell.strip() for cell in lines[0][1]]
-    if any(_names_image(cell, [row[index] for _, row in lines[1:] if index < len(row)], finds)
+    header = [cell.strip() for cell in lines[0].cells]
+    if any(_names_image(cell, [line.cells[index] for line in lines[1:] if index < len(line.cells)], finds)
            for index, cell in enumerate(header)):
         header = [str(number) for number in range(len(header))]
     else:
         del lines[0]
-    for number, row in lines:
-        if len(row) != len(header):
-            raise ValueError(f"line {number} has {len(row)} cells, and {len(header)} columns are expected")
-    columns = zip(*(row for _, row in lines), strict=True) if lines else [()] * len(header)
+    for line in lines:
+        if len(line.cells) != len(header):
+            several = f", up to line {line.last} because of a quote in it," if line.last > line.first else ""
+            found = f"line {line.first}{several} has {len(line.cells)} cells"
+            raise ValueError(f"{found}, and {len(header)} columns are expected")
+    columns = zip(*(line.cells for line in lines), strict=True) if lines else [()] * len(header)
     # the column without a name is the index that pandas writes
-    return {name: _typed(list(column)) for name, column in zip(header, columns, strict=True) if name}
+    return _distinct((name, _typed(list(column))) for name, column in zip(header, columns, strict=True) if name)
+
+
+class _Line(NamedTuple):
+    """A row of a CSV, which goes from line `first` to line `last` of its file if quoted cells have line breaks."""
+
+    first: int
+    last: int
+    cells: list[str]
+
+
+def _csv_lines(file: TextIO, delimiter: str) -> Iterator[_Line]:
+    """Yield the rows of a CSV, with empty ones.
+
+    Raises:
+        ValueError: if a quote is not closed, so that the rest of the file would be one cell.
+    """
+    end = "\x1e"       # which a quote that is still open takes into its cell
+    reader, first = csv.reader(chain(file, [end]), delimiter=delimiter), 1
+    try:
+        for cells in reader:
+            if cells == [end]:
+                return
+            if cells and cells[-1].endswith(end):
+                opened = first + sum(cell.count("\n") for cell in cells[:-1])
+                raise ValueError(f"the quote that opens in line {opened} is not closed; close it, or remove it")
+            yield _Line(first, reader.line_num, cells)
+            first = reader.line_num + 1
+    except csv.Error as problem:        # above all, a cell that is too long
+        raise ValueError(f"line {first}: {problem}; if a quote in it is not closed, close or remove it") from problem
+
+
+def _distinct(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return names and values as a dict, if a name that occurs again has the same value."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if found.setdefault(name, value) != value:
+            raise ValueError(f"{name!r} occurs twice, with different values; rename or remove one")
+    return found
 
 
 def _names_image(cell: str, below: Sequence[str], finds: Sequence[Find]) -> bool:
@@ -95,7 +135,7 @@ def _typed(cells: Sequence[str]) -> list[Any]:
     cells = [cell.strip() for cell in cells]
     cells = ["" if cell in ("nan", "NaN") else cell for cell in cells]      # as numpy and other tools write nothing
     filled = [cell for cell in cells if cell]
-    if all(re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", cell) for cell in filled):
+    if all(re.fullmatch(r"-?(0|[1-9][0-9]*)", cell) for cell in filled):
         return [int(cell) if cell else None for cell in cells]
     if all(re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", cell) for cell in filled):
         return [float(cell) if cell else None for cell in cells]
@@ -103,12 +143,25 @@ def _typed(cells: Sequence[str]) -> list[Any]:
 
 
 def _read_json_lines(path: Path) -> dict[str, list[Any]]:
+    rows = []
     with path.open(encoding="utf-8-sig") as file:
-        return _from_objects([json.loads(line) for line in file if line.strip()])
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                rows.append(json.loads(line, object_pairs_hook=_distinct))
+            except json.JSONDecodeError as problem:
+                reason = problem.msg.removesuffix(" at")
+                raise ValueError(f"line {number}, column {problem.colno}: {reason}") from problem
+            except ValueError as problem:
+                raise ValueError(f"line {number}: {problem}") from problem
+            if not isinstance(rows[-1], dict):
+                raise ValueError(f"line {number} is not an object, such as {{\"file_name\": ..., \"label\": ...}}")
+    return _from_objects(rows)
 
 
 def _read_json(path: Path) -> dict[str, list[Any]]:
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_distinct)
     if isinstance(content, dict) and {"images", "annotations", "categories"} <= set(content):
         raise ValueError("it lists objects in images (COCO); write a CSV with one file name and one label per image")
     if isinstance(content, dict) and "labels" in content:
@@ -134,6 +187,8 @@ def _read_parquet(path: Path) -> dict[str, list[Any]]:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_table(path).to_pydict()
+        table = pyarrow.parquet.read_table(path)
+        columns = zip(table.column_names, table.columns, strict=True)
+        return _distinct((name, column.to_pylist()) for name, column in columns)
     except pyarrow.lib.ArrowException as problem:
         raise ValueError(str(problem)) from problem
