@@ -21,10 +21,14 @@ def is_usual(name: str, usual: Sequence[str]) -> bool:
     return _plain(name) in usual
 
 
+def find_all_usual(names: Iterable[str], usual: Sequence[str]) -> list[str]:
+    """Return the names that are usual, in the order of preference."""
+    return sorted((name for name in names if is_usual(name, usual)), key=lambda name: usual.index(_plain(name)))
+
+
 def find_usual(names: Iterable[str], usual: Sequence[str]) -> str | None:
     """Return the name that is the first of the usual names; None if none is usual."""
-    plain = {_plain(name): name for name in reversed(list(names))}
-    return next((plain[name] for name in usual if name in plain), None)
+    return next(iter(find_all_usual(names, usual)), None)
 
 
 def _plain(name: str) -> str:

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.data.folders import TABLES
-from ddpm.data.label_tables import UnusableSplits, UnusableTable, class_values, image_finders, label_files
+from ddpm.data.label_tables import (
+    IncompleteTable,
+    UnusableSplits,
+    class_values,
+    image_finders,
+    label_files,
+    listed_finders,
+)
 from ddpm.data.labels import ONE_CLASS_EACH
 from ddpm.data.layouts import Layout
 from ddpm.data.request import DataRequest
@@ -77,18 +84,21 @@ def apply_table(path: Path, layout: Layout, request: DataRequest) -> FolderLabel
         images = tuple(image for image in images if image in here or image not in labels)
     missing = [image for image in images if image not in labels]
     if missing:
-        kind = UnusableTable if 2 * len(missing) <= len(images) else ValueError
-        raise kind(
+        finds = listed_finders(path.parent)
+        listed = any(all(find(text) for text in rows.names) for find in finds)
+        only = f", or use only the images that it lists: --data.source {path}" if listed else ""
+        raise IncompleteTable(
             f"data.labels: {name!r} has no row for {len(missing):,} of {len(images):,} images, such as "
-            f"{str(missing[0])!r}; add rows, move these images elsewhere, or name the table as data.source to use only "
-            "the images that it lists"
+            f"{str(missing[0])!r}; add rows, or move these images elsewhere{only}",
+            frozenset(images).difference(missing),
+            split is not None,
         )
     notes = [f"labels are read from {name!r}" if rows.labels is not None else f"{name!r} has no column of labels"]
     lost = [text for text, image in zip(rows.names, rows.images, strict=True) if image is None]
     if lost:
         notes.append(f"{len(lost):,} of {len(rows.names):,} rows of {name!r} name no image here, such as {lost[0]!r}")
     values, names = (None, None) if rows.labels is None else class_values([labels[image] for image in images])
-    return FolderLabels(images, values, names, split, ignored=ignored, notes=tuple(notes))
+    return FolderLabels(images, values, names, split, ignored=ignored, notes=(*notes, *rows.notes))
 
 
 def all_tables(layout: Layout) -> list[Path]:

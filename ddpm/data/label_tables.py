@@ -3,22 +3,41 @@
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ddpm.data.column_names import FILE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS, find_usual, is_usual
+from ddpm.data.column_names import (
+    FILE_COLUMNS,
+    LABEL_COLUMNS,
+    SPLIT_COLUMNS,
+    find_all_usual,
+    find_usual,
+    is_usual,
+)
+from ddpm.data.folders import is_image
+from ddpm.data.labels import compare_columns, could_be_classes
 from ddpm.data.request import DataRequest
 from ddpm.data.split_names import SPLITS, split_groups
 from ddpm.data.table_files import Find, LabelTable
 from ddpm.names import did_you_mean
 
 
-class UnusableTable(ValueError):
-    """A table that is meant for the images, as its rows name them, but that cannot be used as it is."""
-
-
-class UnusableSplits(UnusableTable):
+class UnusableSplits(ValueError):
     """A table that divides the images into splits, of which none can be chosen."""
+
+
+class IncompleteTable(ValueError):
+    """A table without a row for some of the images.
+
+    Attributes:
+        covered: the images that it has rows for.
+        divides: whether it has a column of splits.
+    """
+
+    def __init__(self, message: str, covered: frozenset[Path], divides: bool) -> None:
+        super().__init__(message)
+        self.covered, self.divides = covered, divides
 
 
 class LabeledFiles(NamedTuple):
@@ -29,12 +48,14 @@ class LabeledFiles(NamedTuple):
         images: their paths; None for a row whose image does not exist.
         labels: raw labels, or None if the table has none.
         splits: names of splits, or None if the table has no column of them.
+        notes: decisions about columns, one sentence each; the only attribute that is not one entry per row.
     """
 
     names: list[str]
     images: list[Path | None]
     labels: list[Any] | None
     splits: list[str] | None
+    notes: tuple[str, ...]
 
 
 def image_finders(images: Sequence[Path], bases: Iterable[Path]) -> list[Find]:
@@ -58,6 +79,41 @@ def image_finders(images: Sequence[Path], bases: Iterable[Path]) -> list[Find]:
         return [] if is_other else found
 
     return [find_path, find_name]
+
+
+def listed_finders(folder: Path) -> list[Find]:
+    """Return two ways to find the image files that a table in `folder` lists as a source.
+
+    The first takes a path, absolute or relative to `folder`, and the second one that is relative to a folder in it.
+    Both also take a path without suffix.
+    """
+
+    @cache
+    def images_in(parent: Path) -> dict[str, list[Path]]:
+        return index_images((name, parent / name) for name in _list(parent) if is_image(Path(name)))
+
+    @cache
+    def folders() -> list[Path]:
+        return [folder / name for name in _list(folder) if os.path.isdir(folder / name) and not name.startswith(".")]
+
+    def find_in(parent: Path, text: str) -> list[Path]:
+        path = parent / os.path.expanduser(text)
+        if os.path.isfile(path):
+            return [path]
+        path = parent / normalize_path(os.path.expanduser(text))
+        return images_in(path.parent).get(path.name, [])
+
+    def find_beside(text: str) -> list[Path]:
+        return [path for inner in folders() for path in find_in(inner, text)]
+
+    return [lambda text: find_in(folder, text), find_beside]
+
+
+def _list(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except (OSError, ValueError):       # no folder, or no name of one
+        return []
 
 
 def index_images(named: Iterable[tuple[str, Path]]) -> dict[str, list[Path]]:
@@ -95,16 +151,25 @@ def label_files(
     names = [str(value) for value in table.columns[files]]
     for name, several in zip(names, found, strict=True):
         _check_unique(table, name, several)
-    splits = None
+    others = [name for name in table.columns if name != files]
+    if request.label_column == files:
+        raise ValueError(
+            f"data.label_column: {files!r} has the names of the images in {str(table.path)!r}; name another column "
+            f"({', '.join(others)}), and that of the images as data.image_column if it is not this one"
+        )
+    splits, notes = None, tuple[str, ...]()
     if with_splits:
-        splits = _split_column(table, [name for name in table.columns if name not in (files, request.label_column)])
-    others = [name for name in table.columns if name != files and not is_usual(name, SPLIT_COLUMNS)]
-    label = _column_of_labels(table, others, request) if request.has_label_column() else None
+        splits, notes = _split_column(table, [name for name in others if name != request.label_column])
+    label = None
+    if request.has_label_column():
+        label, more = _column_of_labels(table, [name for name in others if not is_usual(name, SPLIT_COLUMNS)], request)
+        notes += more
     return LabeledFiles(
         names,
         [one[0] if one else None for one in found],
         None if label is None else table.columns[label],
         None if splits is None else [str(value) for value in table.columns[splits]],
+        notes,
     )
 
 
@@ -156,49 +221,50 @@ def _check_unique(table: LabelTable, name: str, images: Sequence[Path]) -> None:
         )
 
 
-def _column_of_labels(table: LabelTable, others: list[str], request: DataRequest) -> str | None:
+def _column_of_labels(
+    table: LabelTable, others: list[str], request: DataRequest
+) -> tuple[str | None, tuple[str, ...]]:
+    """Return the column of labels, None if there is no other column than that of images, and a note on its choice."""
     given = request.label_column
     if given is not None:
         _check_column(table, given, "label_column")
-        return given
-    usual = find_usual(others, LABEL_COLUMNS)
-    if usual is not None or not others:
-        return usual
-    if len(others) == 1 and _could_be_classes(table.columns[others[0]]):
-        return others[0]
+        return given, ()
+    usual = find_all_usual(others, LABEL_COLUMNS)
+    if usual:
+        return usual[0], compare_columns(usual[0], {name: table.columns[name] for name in usual}, str(table.path))
+    if not others:
+        return None, ()
+    if len(others) == 1 and could_be_classes(table.columns[others[0]]):
+        return others[0], ()
     raise ValueError(
         f"data.label_column: no column of {str(table.path)!r} is known to be labels; name it as data.label_column "
-        f"({', '.join(others)}), or train without classes with data.labels none"
+        f"({', '.join(others)}), {request.without_classes}"
     )
 
 
-def _could_be_classes(values: list[Any]) -> bool:
-    """Return whether values repeat as those of classes do, and those of captions and measurements do not."""
-    return not any(isinstance(value, float) for value in values) and 2 * len(set(map(repr, values))) <= len(values)
-
-
-def _split_column(table: LabelTable, candidates: Sequence[str]) -> str | None:
-    """Return the column of splits; None if there is none, or none of its values is the name of a split.
+def _split_column(table: LabelTable, candidates: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
+    """Return the column of splits, or None and a note if none of its values is the name of a split.
 
     Raises:
         UnusableSplits: if only some of its values are names of splits.
     """
     name = find_usual(candidates, SPLIT_COLUMNS)
     if name is None:
-        return None
+        return None, ()
     values = list(dict.fromkeys("" if value is None else str(value) for value in table.columns[name]))
     groups = split_groups(values)
-    if not set(groups.values()) & set(SPLITS):
-        return None
     odd = [value for value in values if groups[value] is None]
+    shown = ", ".join(map(repr, odd[:5])) + (", ..." if len(odd) > 5 else "")
+    if not set(groups.values()) & set(SPLITS):
+        unused = f"column {name!r} of {str(table.path)!r} is not used, as its values, {shown}, are no names of splits"
+        return None, (f"{unused}; for data.split, write {', '.join(SPLITS)}",)
     if odd:
-        shown = ", ".join(map(repr, odd[:5])) + (", ..." if len(odd) > 5 else "")
         raise UnusableSplits(
             f"data.split: column {name!r} of {str(table.path)!r} has values that are no names of splits, {shown}, "
             f"beside {next(value for value in values if groups[value])!r}; write {', '.join(SPLITS)} in every row, or "
             "rename the column if it does not name splits"
         )
-    return name
+    return name, ()
 
 
 def _check_column(table: LabelTable, name: str, option: str) -> None:

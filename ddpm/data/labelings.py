@@ -2,14 +2,14 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ddpm.data.folder_labels import FolderLabels, all_tables, apply_table
-from ddpm.data.folders import Folder, scan_folder
-from ddpm.data.label_tables import UnusableSplits, UnusableTable
-from ddpm.data.labels import label_records
+from ddpm.data.folders import TABLE_SUFFIXES, Folder, scan_folder
+from ddpm.data.label_tables import IncompleteTable, UnusableSplits
+from ddpm.data.labels import label_records, same_classes
 from ddpm.data.layouts import Layout, describe_content, find_layout
 from ddpm.data.masks import MASKS
 from ddpm.data.records import FilePictures, Records, TablePictures
@@ -22,11 +22,14 @@ from ddpm.names import did_you_mean, did_you_mean_path
 # StyleGAN and EDM write next to dataset.json are not classes.
 STANDARD_TABLES = ("metadata", "dataset")
 USUAL_TABLES = ("labels", "label", "annotations")
+OTHER_TABLES = (".txt", ".xlsx", ".xls", ".ods", ".xml", ".yaml", ".yml", ".npy", ".mat", ".pkl")  # that are not read
+USUAL_RANKS, OF_ANOTHER_SPLIT = (0, 1), 4
 
-TO_HAVE_CLASSES = (
-    "for classes, use one folder per class, a table with data.labels PATH, or data.labels filename if the file names "
-    "begin with the class and an underscore"
+FROM_TABLE_OR_NAMES = (
+    "a table with data.labels PATH, or data.labels filename if the file names begin with the class and an underscore"
 )
+
+Attempts = Mapping[Path, FolderLabels | ValueError]     # what each table says, or why it does not fit the images
 
 
 def load_folder(request: DataRequest) -> Records:
@@ -45,14 +48,17 @@ def load_folder(request: DataRequest) -> Records:
     if _holds_images_in_tables(root):
         return _load_parquet_files(request, root)
     layout = find_layout(root, request)
-    labels = LABELINGS.get(request.labels, label_from_table)(layout, request)
+    attempts = _try_tables(layout, request)
+    labels = LABELINGS.get(request.labels, label_from_table)(layout, request, attempts)
+    if layout.split is None and labels.split is None:
+        labels = _select_split(labels, attempts)
     split = layout.split or labels.split or find_split(request.source, request.split, ["train"])
     records = label_records(
         request,
         FilePictures(tuple(map(str, labels.paths))),
         labels.values,
         labels.names,
-        remedy=TO_HAVE_CLASSES,
+        remedy=_how_to_have_classes(layout, labels),
         split=split,
         ignored=+(layout.ignored + labels.ignored),
         notes=layout.notes + labels.notes,
@@ -67,8 +73,7 @@ def load_folder(request: DataRequest) -> Records:
 
 def _holds_images_in_tables(root: Folder) -> bool:
     """Return whether parquet files contain the images; there may be a few files of images besides, as on the Hub."""
-    filled = [inner for inner in root.folders if inner.images_below]
-    if len(filled) > 1 and len(filled) == len(root.folders):
+    if 1 < len(_filled(root)) == len(root.folders):
         return False
     files = [path for path in root.tables_below if path.suffix.lower() == ".parquet"]
     return any(holds_images(path, surely=bool(root.images_below)) for path in files)
@@ -91,31 +96,33 @@ def _load_parquet_files(request: DataRequest, root: Folder) -> Records:
     return replace(records, notes=(*records.notes, note), ignored=ignored)
 
 
-def infer_labels(layout: Layout, request: DataRequest) -> FolderLabels:
-    """Use class folders if there are two or more, otherwise a table that labels every image, if there is one."""
-    folder, attempts = layout.folder, _try_tables(layout, request)
+def infer_labels(layout: Layout, request: DataRequest, attempts: Attempts) -> FolderLabels:
+    """Use class folders if there are two or more, otherwise a table that labels every image, if there is one.
+
+    Tables with standard names that label every image come before class folders.
+    """
+    labels = _infer_labels(layout, request, attempts)
+    return replace(labels, notes=(*labels.notes, *_note_other_files(layout)))
+
+
+def _infer_labels(layout: Layout, request: DataRequest, attempts: Attempts) -> FolderLabels:
+    folder, split = layout.folder, layout.split or request.split
     fitting = {path: labels for path, labels in attempts.items() if isinstance(labels, FolderLabels)}
     telling = {path: labels for path, labels in fitting.items() if labels.values is not None or labels.without_classes}
-    filled = [inner for inner in folder.folders if inner.images_below]
-    for path, problem in attempts.items():
-        if isinstance(problem, UnusableSplits) and _rank(path, layout) == 0:
-            raise problem
-    if len(filled) > 1 and not any(_rank(path, layout) == 0 for path in telling):
-        classes = _from_class_folders(folder, request)
-        divided = next((labels for labels in fitting.values() if labels.values is None and labels.split), None)
-        return _note_unread(classes, layout, attempts) if divided is None else _select(classes, divided)
+    filled = _filled(folder)
+    if len(filled) > 1 and not any(_rank(path, split) == 0 for path in telling):
+        return _note_unread(_from_class_folders(folder, request), layout, attempts)
     if telling:
-        best = min(_rank(path, layout) for path in telling)
-        chosen = [path for path in telling if _rank(path, layout) == best]
-        if len(chosen) > 1:
-            both = " and ".join(repr(str(path)) for path in chosen[:2])
-            raise ValueError(f"data.labels: {both} both label the images; name one of them as data.labels PATH")
-        return telling[chosen[0]]
-    wanted = request.image_column or request.label_column
-    failures = ((path, problem) for path, problem in attempts.items() if isinstance(problem, ValueError))
-    for path, problem in failures:
-        if wanted or _rank(path, layout) < 2 or isinstance(problem, UnusableTable):
-            raise ValueError(f"{problem}; or train without classes with data.labels none")
+        return _choose_table(telling, layout, split)
+    failures = [(path, problem) for path, problem in attempts.items() if isinstance(problem, ValueError)]
+    covered = frozenset[Path]().union(*(each.covered for _, each in failures if isinstance(each, IncompleteTable)))
+    mostly = 2 * len(covered) >= len(folder.images_below)       # the tables are meant for the images
+    for path, problem in sorted(failures, key=lambda failure: _rank(failure[0], split)):
+        if isinstance(problem, UnusableSplits) or request.image_column or request.label_column:
+            raise problem
+        if _rank(path, split) in USUAL_RANKS or (mostly and isinstance(problem, IncompleteTable)):
+            remedy = request.without_classes
+            raise ValueError(str(problem) if remedy in str(problem) else f"{problem}; {remedy}")
     if fitting:
         return next(iter(fitting.values()))
     if filled and len(filled) < len(folder.folders):
@@ -134,13 +141,13 @@ def infer_labels(layout: Layout, request: DataRequest) -> FolderLabels:
     return _note_unread(FolderLabels(folder.images_below, notes=mixture), layout, attempts)
 
 
-def omit_labels(layout: Layout, request: DataRequest) -> FolderLabels:
+def omit_labels(layout: Layout, request: DataRequest, attempts: Attempts) -> FolderLabels:
     """Return the images at any depth without labels."""
     request.refuse_columns("is read without labels, as data.labels none says")
     return FolderLabels(layout.folder.images_below)
 
 
-def label_from_filenames(layout: Layout, request: DataRequest) -> FolderLabels:
+def label_from_filenames(layout: Layout, request: DataRequest, attempts: Attempts) -> FolderLabels:
     """Use the part of each file name before the first underscore, as guided-diffusion does."""
     request.refuse_columns("has labels in its file names, as data.labels filename says")
     return FolderLabels(layout.folder.images_below, [filename_label(path) for path in layout.folder.images_below])
@@ -161,16 +168,29 @@ def filename_label(path: Path) -> str:
     return label
 
 
-def label_from_table(layout: Layout, request: DataRequest) -> FolderLabels:
+def label_from_table(layout: Layout, request: DataRequest, attempts: Attempts) -> FolderLabels:
     """Use the table that data.labels names: a path, relative to the working directory or to the source."""
     given = Path(request.labels).expanduser()
-    path = next((path for path in (given, Path(request.source) / given) if os.path.isfile(path)), None)
+    places = (given, Path(request.source) / given)
+    path = next((path for path in places if os.path.isfile(path)), None)
     if path is None:
-        near = did_you_mean(request.labels, LABELINGS) or did_you_mean_path(given)
         raise ValueError(
-            f"data.labels: {request.labels!r} is neither {', '.join(LABELINGS)} nor the path of a table{near}"
+            f"data.labels: {request.labels!r} is neither {', '.join(LABELINGS)} nor the path of a table"
+            f"{_nearest_table(request.labels, places)}"
         )
     return apply_table(path, layout, request)
+
+
+def _nearest_table(given: str, places: Sequence[Path]) -> str:
+    """Return a remedy for a name of a table that is none of the files in `places`."""
+    folder = next((path for path in places if os.path.isdir(path)), None)
+    if folder is None:
+        near = (did_you_mean_path(path) for path in places)
+        return did_you_mean(given, LABELINGS) or next(filter(None, near), "")
+    tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in TABLE_SUFFIXES)
+    if tables:
+        return f"; it is a folder, in which there is {str(tables[0])!r}"
+    return f", but a folder; for class folders: --data.source {folder} --data.labels auto"
 
 
 def _from_class_folders(folder: Folder, request: DataRequest) -> FolderLabels:
@@ -193,41 +213,119 @@ def _from_class_folders(folder: Folder, request: DataRequest) -> FolderLabels:
     return FolderLabels(paths, values, names, grouped=True, ignored=ignored, notes=notes)
 
 
-def _select(classes: FolderLabels, divided: FolderLabels) -> FolderLabels:
-    """Return the images of class folders that are in the split of a table without labels."""
-    assert classes.values is not None
-    chosen = set(divided.paths)
-    pairs = [(path, value) for path, value in zip(classes.paths, classes.values, strict=True) if path in chosen]
-    if not pairs:
-        raise ValueError(f"data.split: no image of the class folders is in the split {divided.split!r}")
-    ignored = classes.ignored.copy()
-    ignored.update(divided.ignored)
+def _choose_table(telling: Mapping[Path, FolderLabels], layout: Layout, split: str) -> FolderLabels:
+    """Return the labels from the table whose name says most that it has them.
+
+    Raises:
+        ValueError: if another table divides the images into other classes, unless it is named after another split.
+    """
+    path = min(telling, key=lambda path: _rank(path, split))
+    labels, filled = telling[path], _filled(layout.folder)
+    for other, rival in telling.items():
+        if _rank(other, split) < OF_ANOTHER_SPLIT and not _agree(labels, rival):
+            raise ValueError(
+                f"data.labels: {str(path)!r} and {str(other)!r} both label the images, and differ; choose one: "
+                f"--data.labels {path} or {other}"
+            )
+    notes, texts = labels.notes, _texts(labels)
+    renamed = [str(other) for other in telling if not texts.items() >= _texts(telling[other]).items()]
+    if renamed:
+        notes += (f"classes have the names in {str(path)!r}; for others: --data.labels {' or '.join(renamed)}",)
+    if len(filled) > 1 and any(image.relative_to(layout.folder.path).parts[0] != text for image, text in texts.items()):
+        why = f"folders such as {str(filled[0].path)!r} are no classes, because {str(path)!r} has the labels"
+        notes += (f"{why}; to use the folders, move the table elsewhere",)
+    return replace(labels, notes=notes)
+
+
+def _texts(labels: FolderLabels) -> dict[Path, str]:
+    """Map images to their labels as text."""
+    if labels.values is None:
+        return dict.fromkeys(labels.paths, "")
+    texts = [labels.names[value] if labels.names else str(value) for value in labels.values]
+    return dict(zip(labels.paths, texts, strict=True))
+
+
+def _agree(first: FolderLabels, second: FolderLabels) -> bool:
+    """Return whether two tables give the images that both read the same classes."""
+    if first.values is None or second.values is None:
+        return first.values is second.values
+    others = dict(zip(second.paths, second.values, strict=True))
+    pairs = [(value, others[path]) for path, value in zip(first.paths, first.values, strict=True) if path in others]
+    return same_classes([one for one, _ in pairs], [other for _, other in pairs])
+
+
+def _select_split(labels: FolderLabels, attempts: Attempts) -> FolderLabels:
+    """Return the images in the split of a table that has no labels, or whose labels are not used."""
+    for problem in attempts.values():
+        if isinstance(problem, UnusableSplits):
+            raise problem
+    read = {path: each for path, each in attempts.items() if isinstance(each, FolderLabels)}
+    divided = {path: each for path, each in read.items() if each.split is not None}
+    partly = [f"the splits of {str(path)!r} are not used: {problem}" for path, problem in attempts.items()
+              if isinstance(problem, IncompleteTable) and problem.divides]
+    if not divided:
+        return replace(labels, notes=(*labels.notes, *partly))
+    path, first = next(iter(divided.items()))
+    for other, each in divided.items():
+        if set(each.paths) != set(first.paths):
+            raise ValueError(
+                f"data.split: {str(path)!r} and {str(other)!r} both divide the images into splits, and differ; remove "
+                "the column of splits from one"
+            )
+    chosen = set(first.paths)
+    rows = [row for row, image in enumerate(labels.paths) if image in chosen]
+    if not rows:
+        raise ValueError(f"data.split: no image that has a label is in the split {first.split!r} of {str(path)!r}")
+    ignored = labels.ignored.copy()
+    ignored.update(first.ignored)
     return replace(
-        classes,
-        paths=[path for path, _ in pairs],
-        values=[value for _, value in pairs],
-        split=divided.split,
+        labels,
+        paths=[labels.paths[row] for row in rows],
+        values=None if labels.values is None else [labels.values[row] for row in rows],
+        split=first.split,
         ignored=ignored,
-        notes=(*classes.notes, f"{divided.notes[0]}; its split {divided.split!r} selects images of the class folders"),
+        notes=(*labels.notes, f"{str(path)!r} selects the images of split {first.split!r}"),
     )
 
 
-def _note_unread(
-    labels: FolderLabels, layout: Layout, attempts: Mapping[Path, FolderLabels | ValueError]
-) -> FolderLabels:
+def _how_to_have_classes(layout: Layout, labels: FolderLabels) -> str:
+    """Return the remedies for images without classes."""
+    for split, folder in layout.beside.items():
+        names = [inner.path.name for inner in _filled(folder)]
+        if len(names) > 1:
+            return f"split {split!r} has classes, such as {names[0]!r} and {names[1]!r}: --data.split {split}"
+    if labels.grouped:
+        return f"for classes, use one more folder for each other class, {FROM_TABLE_OR_NAMES}"
+    return f"for classes, use one folder per class, {FROM_TABLE_OR_NAMES}"
+
+
+def _filled(folder: Folder) -> list[Folder]:
+    return [inner for inner in folder.folders if inner.images_below]
+
+
+def _note_other_files(layout: Layout) -> tuple[str, ...]:
+    """Return a note on files that may have labels by their name, and are no tables."""
+    names = {*STANDARD_TABLES, *USUAL_TABLES}
+    files = [path for folder in (layout.folder, *layout.outer) for path in sorted(folder.path.iterdir())]
+    found = [path for path in files if path.stem.lower() in names and path.suffix.lower() in OTHER_TABLES]
+    remedy = "if it has labels, save it as a .csv with one row per image, and name that as data.labels"
+    return tuple(f"{str(path)!r} is not read; {remedy}" for path in found)
+
+
+def _note_unread(labels: FolderLabels, layout: Layout, attempts: Attempts) -> FolderLabels:
     """Add a note if there are tables, none of which is read."""
-    tables = all_tables(layout)
+    tables = [path for path in all_tables(layout) if getattr(attempts.get(path), "split", None) is None]
     if not tables:
         return labels
-    failed, problem = next(
-        ((path, problem) for path, problem in attempts.items() if isinstance(problem, ValueError)), (tables[0], None)
-    )
+    failed = next((path for path in tables if isinstance(attempts.get(path), ValueError)), None)
+    named = next((path for path in tables if isinstance(attempts.get(path), FolderLabels)), failed) or tables[0]
     more = f" and {len(tables) - 1} more tables are" if len(tables) > 1 else " is"
-    reason = "; if it has labels, name it as data.labels PATH" if problem is None else f": {problem}"
-    return replace(labels, notes=(*labels.notes, f"{str(failed)!r}{more} not used{reason}"))
+    problem = attempts.get(named)
+    reason = f": {problem}" if isinstance(problem, ValueError) else f"; if it has labels: --data.labels {named}"
+    return replace(labels, notes=(*labels.notes, f"{str(named)!r}{more} not used{reason}"))
 
 
-def _try_tables(layout: Layout, request: DataRequest) -> dict[Path, FolderLabels | ValueError]:
+def _try_tables(layout: Layout, request: DataRequest) -> Attempts:
     """Return the labels from each table beside the images or further out, or why it does not label every image."""
     attempts: dict[Path, FolderLabels | ValueError] = {}
     for path in (path for folder in (layout.folder, *layout.outer) for path in folder.tables):
@@ -238,23 +336,25 @@ def _try_tables(layout: Layout, request: DataRequest) -> dict[Path, FolderLabels
         except ValueError as problem:
             attempts[path] = problem
         else:
-            if labels.values is not None or _rank(path, layout) == 0:
+            if labels.values is not None or labels.split is not None or path.stem.lower() in STANDARD_TABLES:
                 attempts[path] = labels
     return attempts
 
 
-def _rank(path: Path, layout: Layout) -> int:
-    """Return how much the name of a table says that it has the labels of these images; 0 is the most."""
+def _rank(path: Path, split: str) -> int:
+    """Return how much the name of a table says that it has the labels of the images of a split; 0 says the most."""
     stem = path.stem.lower()
     if stem in STANDARD_TABLES:
         return 0
     if stem in USUAL_TABLES:
         return 1
-    group = split_groups([layout.split])[layout.split] if layout.split else None
-    return 2 if group and group in split_groups([stem.replace("labels", "")]).values() else 3
+    (named,) = split_groups([stem.replace("labels", "")]).values()
+    if named is None:
+        return 3
+    return 2 if named in split_groups([split]).values() else OF_ANOTHER_SPLIT
 
 
-LABELINGS: dict[str, Callable[[Layout, DataRequest], FolderLabels]] = {
+LABELINGS: dict[str, Callable[[Layout, DataRequest, Attempts], FolderLabels]] = {
     "auto": infer_labels,
     "none": omit_labels,
     "filename": label_from_filenames,

@@ -14,7 +14,6 @@ from ddpm.names import NO_CLASS
 # -1 is the label of images in splits of the Hub's datasets whose labels are not published
 UNLABELED = (None, -1)
 ONE_CLASS_EACH = "a class-conditional model needs one class per image, as text or an integer"
-WITHOUT_CLASSES = "or train without classes with data.labels none"
 
 
 def check_distinct(names: Sequence[str], option: str, remedy: str = "give every class a different name") -> None:
@@ -61,7 +60,7 @@ def label_records(
     elif values is None or all(value in UNLABELED for value in values):
         notes += (f"the images have no labels and are trained without classes; {remedy}",)
     else:
-        labels, class_names = encode_labels(values, names, pictures.where, option)
+        labels, class_names = encode_labels(values, names, pictures.where, option, request.without_classes)
         if len(labels.unique()) < 2:
             only = class_names[int(labels[0])]
             notes += (f"all images have class {only!r} and are trained without classes; {remedy}",)
@@ -73,16 +72,18 @@ def encode_labels(
     values: Sequence[Any],
     names: Sequence[str] | None,
     where: Callable[[int], str],
-    option: str = "data.label_column",
+    option: str,
+    without: str,
 ) -> tuple[torch.Tensor, tuple[str, ...]]:
     """Encode labels as class ids.
 
     Args:
         values: N raw labels, 1 or more: ids, or names.
-        names: class names of the ids in `values`; None if the source declares none. Then the classes are the sorted
-            distinct names (or booleans), or ids that must be 0..K-1, each occurring.
+        names: class names, of which `values` are the ids or some; None if the source declares none. Then the classes
+            are the sorted distinct names (or booleans), or ids that must be 0..K-1, each occurring.
         where: describes the location of a row, for error messages.
         option: the option that says where labels are, for error messages.
+        without: how to train without classes, the last remedy of error messages.
 
     Returns:
         int64 (N,) in 0..K-1, and K names.
@@ -94,43 +95,43 @@ def encode_labels(
     if several is not None:
         raise ValueError(
             f"{option}: {where(several)} has a list of labels, {values[several]!r} (multi-label); {ONE_CLASS_EACH}: "
-            f"keep one, or join them into one name, {WITHOUT_CLASSES}"
+            f"keep one, or join them into one name, {without}"
         )
     missing = next((row for row, value in enumerate(values) if value is None or value != value), None)  # or NaN
     if missing is not None:
         raise ValueError(
-            f"{option}: {where(missing)} has no label ({values[missing]}); label it or remove it, {WITHOUT_CLASSES}"
+            f"{option}: {where(missing)} has no label ({values[missing]}); label it or remove it, {without}"
         )
-    if names is None and all(isinstance(value, (str, bool)) for value in values):
-        names = sorted({str(value) for value in values})
-        ids = {name: index for index, name in enumerate(names)}
-        values = [ids[str(value)] for value in values]
-    odd = next((row for row, value in enumerate(values) if not isinstance(value, int)), None)
+    kind = _kind(values[0])
+    odd = next((row for row, value in enumerate(values) if kind is None or _kind(value) is not kind), None)
     if odd is not None:
+        first = "" if odd == 0 else f", and {where(0)} has {values[0]!r} ({type(values[0]).__name__})"
         raise ValueError(
-            f"{option}: {where(odd)} has label {values[odd]!r} ({type(values[odd]).__name__}); allowed are class names "
-            f"or integers, but not both: convert the labels, {WITHOUT_CLASSES}"
+            f"{option}: {where(odd)} has label {values[odd]!r} ({type(values[odd]).__name__}){first}; allowed are "
+            f"class names or integers, but not both: convert the labels, {without}"
         )
-    labels = torch.tensor(values, dtype=torch.int64)
     if names is not None:
         check_distinct(names, "data.source")
-    else:
-        present = labels[labels >= 0].unique().tolist()
+    if kind is str or (kind is bool and names is None):
+        names = sorted(set(map(str, values))) if names is None else names
+        values = _ids(list(map(str, values)), names, where, option, without)
+    elif names is None:
+        present = sorted({value for value in values if value >= 0})
         gap = next((i for i, label in enumerate(present) if i != label), None)
         if gap is not None:             # it would be a class without images
-            row = int((labels == present[gap]).nonzero()[0])
             raise ValueError(
                 f"{option}: integer labels must be 0..K-1, each occurring, but {gap} is missing ({len(present)} labels "
-                f"up to {present[-1]}; {where(row)} has {present[gap]}); renumber them, or use names, {WITHOUT_CLASSES}"
+                f"up to {present[-1]}; {where(values.index(present[gap]))} has {present[gap]}); renumber them, or use "
+                f"names, {without}"
             )
         names = [str(label) for label in present]
-    outside = (labels < 0) | (labels >= len(names))
-    if outside.any():
-        row = int(outside.nonzero()[0])
+    outside = next((row for row, value in enumerate(values) if not 0 <= value < len(names)), None)
+    if outside is not None:
         raise ValueError(
-            f"{option}: {where(row)} has label {int(labels[row])}; allowed are 0 to {len(names) - 1}; correct it, "
-            f"{WITHOUT_CLASSES}"
+            f"{option}: {where(outside)} has label {values[outside]}; allowed are 0 to {len(names) - 1}; correct it, "
+            f"{without}"
         )
+    labels = torch.tensor(values, dtype=torch.int64)
     for label, name in enumerate(names):
         problem = _problem(name)
         if problem is not None:
@@ -140,6 +141,60 @@ def encode_labels(
                 f"data.source: class {name!r}{place} {problem}; rename its folder, or its entry in the table"
             )
     return labels, tuple(names)
+
+
+def same_classes(first: Sequence[Any], second: Sequence[Any]) -> bool:
+    """Return whether two sequences of labels divide their rows into the same classes, under any names."""
+    pairs = set(zip(map(repr, first), map(repr, second), strict=True))
+    return len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs})
+
+
+def could_be_classes(values: Sequence[Any]) -> bool:
+    """Return whether values repeat as those of classes do, and those of captions and measurements do not."""
+    return not any(isinstance(value, float) for value in values) and 2 * len(set(map(repr, values))) <= len(values)
+
+
+def compare_columns(chosen: str, columns: Mapping[str, Sequence[Any]], source: str) -> tuple[str, ...]:
+    """Return a note if other columns with usual names give the classes other names.
+
+    Args:
+        chosen: the column of labels.
+        columns: all columns with a usual name of labels -> their values.
+        source: the table, for error messages.
+
+    Raises:
+        ValueError: if another column has other classes, so that none is known to be meant.
+    """
+    rivals = {name: values for name, values in columns.items() if name != chosen and could_be_classes(values)}
+    for name, values in rivals.items():
+        if not same_classes(columns[chosen], values):
+            raise ValueError(
+                f"data.label_column: columns {chosen!r} and {name!r} of {source!r} could both be the labels, and "
+                f"differ; name one as data.label_column ({', '.join(columns)})"
+            )
+    renamed = [name for name, values in rivals.items() if list(map(str, values)) != list(map(str, columns[chosen]))]
+    if not renamed:
+        return ()
+    return (f"classes have the names in column {chosen!r}; for others: --data.label_column {' or '.join(renamed)}",)
+
+
+def _kind(value: Any) -> type | None:
+    """Return the type of a label that can be a class; None if it cannot. A bool is no integer here."""
+    return next((kind for kind in (str, bool, int) if isinstance(value, kind)), None)
+
+
+def _ids(
+    values: Sequence[str], names: Sequence[str], where: Callable[[int], str], option: str, without: str
+) -> list[int]:
+    ids = {name: index for index, name in enumerate(names)}
+    unknown = next((row for row, value in enumerate(values) if value not in ids), None)
+    if unknown is not None:
+        listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        raise ValueError(
+            f"{option}: {where(unknown)} has label {values[unknown]!r}, which is not among the names of the classes, "
+            f"{listed}; correct it, {without}"
+        )
+    return [ids[value] for value in values]
 
 
 def _problem(name: str) -> str | None:

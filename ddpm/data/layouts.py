@@ -1,6 +1,8 @@
 """Where the splits and the images of a folder are."""
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from ddpm.data.folders import ARRAY_SUFFIXES, IMAGE_SUFFIXES, OTHER_KINDS, TABLES, Folder
@@ -9,6 +11,7 @@ from ddpm.data.request import DataRequest
 from ddpm.data.split_names import SPLITS, find_split, split_groups
 
 PER_CLASS = "allowed are images in one folder, or in one folder of images per class"
+BESIDE_SPLITS = "images beside the folders of the splits"
 
 
 class Layout(NamedTuple):
@@ -17,6 +20,7 @@ class Layout(NamedTuple):
     Attributes:
         folder: contains the images of the split, at any depth.
         split: the folder name of the split; None if the source has no folders of splits.
+        beside: the other splits by the names of their folders.
         outer: the folders between the source and `folder`, from the innermost; tables in them can hold the labels.
         ignored: see `Records`.
         notes: see `Records`.
@@ -24,6 +28,7 @@ class Layout(NamedTuple):
 
     folder: Folder
     split: str | None
+    beside: Mapping[str, Folder]
     outer: tuple[Folder, ...]
     ignored: Counter[str]
     notes: tuple[str, ...]
@@ -34,7 +39,8 @@ def find_layout(root: Folder, request: DataRequest) -> Layout:
 
     Folders of splits are recognized by their names: if all look like splits, or two or more different splits are among
     them, or one is `train` or `test` and all contain folders but no images. Otherwise a folder called `train` (the
-    vehicle) is a class. The only folder in a folder, as archives have it, is entered.
+    vehicle) is a class. The splits can also be inside of every class. The only folder in a folder, as archives have it,
+    is entered.
 
     Raises:
         ValueError: if there is no such split, or it contains no images; names the option.
@@ -43,7 +49,7 @@ def find_layout(root: Folder, request: DataRequest) -> Layout:
     notes = _note_entered(root, folder)
     splits, mixture = _splits(folder)
     notes += mixture
-    name = None
+    name, beside = None, dict[str, Folder]()
     if splits:
         name = find_split(request.source, request.split, splits, "; if these folders are classes, rename them")
         if name != request.split:
@@ -51,12 +57,17 @@ def find_layout(root: Folder, request: DataRequest) -> Layout:
         inside, inner = _enter(splits[name], split_groups([name])[name])
         notes += _note_entered(splits[name], inner)
         passed, folder = [*passed, folder, *inside], inner
+        beside = {other: inner for other, inner in splits.items() if other != name and inner.images_below}
+    else:
+        folder, name, inside_classes = _split_in_classes(folder, request)
+        notes += inside_classes
     if not folder.images_below:
-        raise ValueError(f"data.source: {str(folder.path)!r} contains {describe_content(folder)}; {PER_CLASS}")
+        remedy = f"for a split with images: --data.split {' or '.join(beside)}" if beside else PER_CLASS
+        raise ValueError(f"data.source: {str(folder.path)!r} contains {describe_content(folder)}; {remedy}")
     notes += note_masks(folder)
     ignored = sum((outer.ignored for outer in passed), folder.ignored_below)
-    ignored["images beside the folders of the splits"] += sum(len(outer.images) for outer in passed)
-    return Layout(folder, name, tuple(reversed(passed)), ignored, tuple(notes))
+    ignored[BESIDE_SPLITS] += sum(len(outer.images) for outer in passed)
+    return Layout(folder, name, beside, tuple(reversed(passed)), ignored, tuple(notes))
 
 
 def describe_content(folder: Folder) -> str:
@@ -116,3 +127,34 @@ def _splits(folder: Folder) -> tuple[dict[str, Folder], list[str]]:
     if name is None:
         return {}, []
     return {}, [f"folder {name!r} is a class and no split, because it is next to folders such as {other!r}"]
+
+
+def _split_in_classes(folder: Folder, request: DataRequest) -> tuple[Folder, str | None, list[str]]:
+    """Return a folder with the requested split of each folder in it, if all of these contain splits; and notes."""
+    filled = [inner for inner in folder.folders if inner.images_below]
+    divided = {inner.path: splits for inner in filled if (splits := _splits(inner)[0])}
+    if len(filled) < 2 or not divided:
+        return folder, None, []
+    whole = next((inner.path for inner in filled if inner.path not in divided), None)
+    if whole is not None:
+        first = next(iter(next(iter(divided.values())).values())).path
+        why = f"because there are none in {str(whole)!r}; to leave images out, move them elsewhere"
+        return folder, None, [f"folders such as {str(first)!r} are not read as splits of a class, {why}"]
+    remedy = "; if these folders are no splits, rename them"
+    names = {path: find_split(str(path), request.split, splits, remedy) for path, splits in divided.items()}
+    name = next(iter(names.values()))
+    classes = [
+        replace(
+            inner,
+            folders=(divided[inner.path][names[inner.path]],),
+            images=(),
+            ignored=inner.ignored + Counter({BESIDE_SPLITS: len(inner.images)}),
+        )
+        if inner.path in divided
+        else inner
+        for inner in folder.folders
+    ]
+    others = [other for other in next(iter(divided.values())) if other != name]
+    more = f"; others: --data.split {' or '.join(others)}" if others else ""
+    note = f"split {name!r} inside of each folder is read, such as {str(filled[0].path / name)!r}{more}"
+    return replace(folder, folders=tuple(classes)), name, [note]

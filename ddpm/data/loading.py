@@ -86,7 +86,8 @@ def load_data(
 
     Raises:
         ValueError: if an option is out of range, the source or a column does not exist, a label is unusable, all
-            selected rows of several classes have one class, or an image is unreadable; names the option.
+            selected rows of several classes have one class, or an image is unreadable, or with `skip` all of a class;
+            names the option.
     """
     if resolution is not None and resolution < 1:
         raise ValueError(f"data.resolution: {resolution} is out of range; allowed: 1 or more pixels")
@@ -102,7 +103,8 @@ def load_data(
     window = None if intensity is None else (float(intensity[0]), float(intensity[1]))
 
     selection = parse_split(split)
-    records = load_records(DataRequest(source, selection.split, image_column, label_column, labels))
+    request = DataRequest(source, selection.split, image_column, label_column, labels)
+    records = load_records(request)
     part = replace(selection, split=records.split).part(len(records.labels))
     pictures, notes = records.pictures, list(records.notes)
     order = torch.arange(part.total)
@@ -114,7 +116,7 @@ def load_data(
     if records.class_names and len(ids.unique()) < 2:
         raise ValueError(
             f"data.split: all images of {split!r} have class {records.class_names[int(ids[0])]!r}; a class-conditional "
-            "model needs two classes: select other rows, or train without classes with data.labels none"
+            f"model needs two classes: select other rows, {request.without_classes}"
         )
     expanded = expand_frames(pictures, rows) if each_frame else None
     if expanded is not None:
@@ -128,6 +130,14 @@ def load_data(
     if bad:
         good = torch.ones(len(rows), dtype=torch.bool)
         good[bad] = False
+        left = set(ids[good].tolist()) if records.class_names else {0}
+        lost = next((index for index in bad if int(ids[index]) not in left), None)
+        if lost is not None:
+            raise ValueError(
+                f"data.on_bad_image: no image of class {records.class_names[int(ids[lost])]!r} is readable, such as "
+                f"{pictures.where(int(rows[lost]))}, and a class without images cannot be learned; replace the images, "
+                f"or remove the class, {request.without_classes}"
+            )
         rows, files, ids = rows[good], files[good], ids[good]
         pixels = None if pixels is None else pixels[good]
     store = OnDemand(pictures, rows, target)

@@ -1,5 +1,6 @@
 """What to read of a data source."""
 
+import os
 from dataclasses import dataclass
 
 
@@ -20,6 +21,16 @@ class DataRequest:
     image_column: str | None = None
     label_column: str | None = None
     labels: str = "auto"
+
+    @property
+    def without_classes(self) -> str:
+        """The last remedy of a message about labels."""
+        columns = {"label_column": self.label_column}
+        if os.path.isdir(self.source):
+            columns["image_column"] = self.image_column
+        given = [f"data.{key}" for key, value in columns.items() if value is not None]
+        instead = f" in place of {' and '.join(given)}" if given else ""
+        return f"or train without classes with data.labels none{instead}"
 
     def refuse_columns(self, reason: str) -> None:
         """Raise ValueError if a column is named; `reason` says why there are none."""

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddpm.data.column_names import IMAGE_COLUMNS, LABEL_COLUMNS, find_usual, is_usual
-from ddpm.data.labels import ONE_CLASS_EACH, label_records
+from ddpm.data.column_names import IMAGE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS, find_all_usual, find_usual, is_usual
+from ddpm.data.labels import ONE_CLASS_EACH, compare_columns, label_records
 from ddpm.data.records import Records, TablePictures
 from ddpm.data.request import DataRequest
 from ddpm.data.split_names import find_split
@@ -146,9 +146,12 @@ def table_records(table: "datasets.Dataset", request: DataRequest, split: str) -
         ValueError: if a column does not exist or is ambiguous, or a label is not usable.
     """
     pictures = TablePictures(_stored_images(table, request.image_column), split)
-    values, names = _find_labels(table, request)
+    values, names, notes = _find_labels(table, request)
     remedy = f"for classes, name their column as data.label_column (the columns are: {', '.join(table.features)})"
-    return label_records(request, pictures, values, names, remedy=remedy, split=split)
+    unused = find_usual([name for name in table.features if name != request.label_column], SPLIT_COLUMNS)
+    if unused is not None:
+        notes += (f"column {unused!r} is not used; to select by it, write one parquet file per value, such as train",)
+    return label_records(request, pictures, values, names, remedy=remedy, split=split, notes=notes)
 
 
 def _stored_images(table: "datasets.Dataset", given: str | None) -> "datasets.Dataset":
@@ -183,16 +186,20 @@ def holds_images(file: Path, surely: bool = False) -> bool:
     return any(not surely or is_usual(name, IMAGE_COLUMNS) for name in binary)
 
 
-def _find_labels(table: "datasets.Dataset", request: DataRequest) -> tuple[list[Any] | None, list[str] | None]:
-    """Return the labels and the names of the ids as `_raw_labels`; None if labels are not asked for, or there are none.
+def _find_labels(
+    table: "datasets.Dataset", request: DataRequest
+) -> tuple[list[Any] | None, list[str] | None, tuple[str, ...]]:
+    """Return the labels and the names of the ids as `_raw_labels`, and notes on the choice of their column.
+
+    Labels are None if they are not asked for, or there are none.
 
     Raises:
-        ValueError: if there are other columns than images, and none is known to be labels.
+        ValueError: if there are other columns than images, and none is known to be labels, or several are.
     """
     import datasets
 
     if not request.has_label_column():
-        return None, None
+        return None, None, ()
     given, features = request.label_column, table.features
     lists = [name for name, kind in features.items() if _holds_lists(kind)]
     if given is not None:
@@ -202,12 +209,22 @@ def _find_labels(table: "datasets.Dataset", request: DataRequest) -> tuple[list[
     if several is not None:
         raise ValueError(
             f"data.label_column: {several!r} holds lists of labels (multi-label); {ONE_CLASS_EACH}: add a column with "
-            "one label per image, or train without classes with data.labels none"
+            f"one label per image, {request.without_classes}"
         )
     values = any(isinstance(kind, datasets.Value) and not _holds_images(kind) for kind in features.values())
     if given is None and not values and not _label_columns(features):
-        return None, None
-    return _raw_labels(table, given)
+        return None, None, ()
+    found, names = _raw_labels(table, given)
+    candidates = _label_columns(features)
+    if given is not None or len(candidates) < 2:
+        return found, names, ()
+    usual = find_all_usual(candidates, LABEL_COLUMNS)
+    plain = table.with_format(None)
+    notes = compare_columns(usual[0], {name: plain[name][:] for name in usual}, request.source)
+    others = " or ".join(name for name in candidates if name not in usual)
+    if others:
+        notes += (f"classes are those of column {usual[0]!r}; for others: --data.label_column {others}",)
+    return found, names, notes
 
 
 def _raw_labels(table: "datasets.Dataset", given: str | None) -> tuple[list[Any], list[str] | None]:

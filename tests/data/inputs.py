@@ -199,6 +199,12 @@ INPUTS |= {
     "splits_without_train": tree_of("validation/disc", "validation/square", "test/disc", "test/square"),
     "splits_class_missing": tree_of("train/disc", "train/hexagon", "train/square", "test/disc", "test/square"),
     "splits_flat": tree_of("train", "test"),
+    "splits_in_classes": tree_of("disc/train", "disc/test", "square/Train", "square/Test"),
+    "splits_in_some_classes": tree_of("disc/train", "disc/test", "square"),
+    "split_in_each_class_but_one": tree_of("disc/train", "disc/test", "square/train"),
+    "only_a_val_split": tree_of("val/disc"),
+    "only_the_test_split_has_classes": tree_of("train/good", "test/good", "test/broken"),       # as in MVTec AD
+    "empty_split": lambda root: tree(tree(root, "train", count=0), "test/disc", "test/square"),
     "class_called_train": tree_of("train", "plane", "ship"),
     "wrapper": tree_of("dataset/disc", "dataset/square"),
     "wrapper_of_splits": tree_of(*(f"dataset/{split}/{name}" for split in ("train", "val") for name in CLASSES)),
@@ -354,6 +360,47 @@ def class_folders_with_bare_names(root: Path) -> Path:
 
 
 @named
+def class_folders_with_split_table(root: Path) -> Path:
+    """Class folders beside a table that is not called metadata."""
+    class_folders_with_splits(root)
+    (root / "metadata.csv").rename(root / "parts.csv")
+    return root
+
+
+@named
+def class_folders_with_unreadable_class(root: Path) -> Path:
+    class_folders(root, classes=(*CLASSES, "zebra"))
+    for path in (root / "zebra").iterdir():
+        path.write_bytes(b"")
+    return root
+
+
+@named
+def class_folders_and_text_file(root: Path) -> Path:
+    class_folders(root)
+    (root / "labels.txt").write_text("0 square\n1 disc\n")
+    return root
+
+
+@named
+def class_folders_that_a_table_contradicts(root: Path) -> Path:
+    class_folders(root)
+    lines = [f"{name}/{i:03d}.png,{('even', 'odd')[i % 2]}\n" for name in CLASSES for i in range(COUNT)]
+    (root / "metadata.csv").write_text("file_name,label\n" + "".join(lines))
+    return root
+
+
+@named
+def tables_of_splits(root: Path) -> Path:
+    """A folder of images and one table per split, as in competitions (bare names without endings)."""
+    tree(root, "images", count=2 * COUNT)
+    lines = [f"{i:03d},{CLASSES[i % 2]}\n" for i in range(2 * COUNT)]
+    (root / "train.csv").write_text("id,label\n" + "".join(lines[:4]))
+    (root / "test.csv").write_text("id,label\n" + "".join(lines[4:]))
+    return root
+
+
+@named
 def hashes_in_parquet(root: Path) -> Path:
     """A table of features with bytes that are no images."""
     table_folder(root, "labels.csv", rows("id,label"))
@@ -467,6 +514,16 @@ def rows(header: str, delimiter: str = ",", suffix: str = ".png") -> str:
     return stream.getvalue()
 
 
+def columns(header: str, cells: Callable[[int], str]) -> str:
+    """Return the text of a table of the file names of `table_folder`, and other cells of each row."""
+    return f"{header}\n" + "".join(f"{i:03d}.png,{cells(i)}\n" for i in range(2 * COUNT))
+
+
+def json_object(labels: Sequence[object]) -> str:
+    """Return an object from the file names of `table_folder` to one of two labels."""
+    return json.dumps({f"{i:03d}.png": labels[i % 2] for i in range(2 * COUNT)})
+
+
 def table_folder_of(file: str, text: str) -> Make:
     return lambda root: table_folder(root, file, text)
 
@@ -497,7 +554,60 @@ INPUTS |= {
     "breeds_csv_incomplete": table_folder_of("breeds.csv", "".join(rows("id,label").splitlines(True)[:-2])),
     "breeds_csv_of_others": table_folder_of("breeds.csv", "".join(rows("id,label").splitlines(True)[:3])),
     "dataset_json_without_labels": table_folder_of("dataset.json", json.dumps({"labels": None})),
+    "labels_csv_two_columns": table_folder_of(
+        "labels.csv", columns("id,label,class", lambda i: f"{CLASSES[i % 2]},{i % 3}")
+    ),
+    "labels_csv_two_names": table_folder_of(
+        "labels.csv", columns("id,class,class_name", lambda i: f"{i % 2},{CLASSES[i % 2]}")
+    ),
+    "labels_csv_and_measurement": table_folder_of(
+        "labels.csv", columns("id,label,y", lambda i: f"{CLASSES[i % 2]},{i}.5")
+    ),
+    "labels_csv_same_header": table_folder_of(
+        "labels.csv", columns("id,label,label", lambda i: f"{CLASSES[i % 2]},{i}")
+    ),
+    "labels_csv_open_quote": table_folder_of("labels.csv", rows("id,label").replace("004.png", '"004.png')),
+    "labels_csv_odd_quotes": table_folder_of(
+        "labels.csv", rows("id,label").replace("004.png", '"004.png').replace("007.png,square", '007.png,"square"')
+    ),
+    "labels_csv_numbered_splits": table_folder_of(
+        "labels.csv", columns("id,label,split", lambda i: f"{CLASSES[i % 2]},{i // 9}")
+    ),
+    "labels_csv_with_splits": table_folder_of(
+        "labels.csv", columns("file,label,split", lambda i: f"{CLASSES[i % 2]},{'train' if i < 8 else 'test'}")
+    ),
+    "labels_csv_long_numbers": table_folder_of("labels.csv", columns("id,label", lambda i: f"{10**19 + i % 2}")),
+    "labels_json_mixed": table_folder_of("labels.json", json_object((1, "1"))),
+    "labels_json_truth_mixed": table_folder_of("labels.json", json_object((True, 0))),
+    "labels_json_twice": table_folder_of("labels.json", '{"000.png": "square", ' + json_object(CLASSES)[1:]),
+    "labels_jsonl_broken": table_folder_of("labels.jsonl", "".join(
+        json.dumps({"file_name": f"{i:03d}.png", "label": CLASSES[i % 2]})[: -3 if i == 7 else None] + "\n\n"
+        for i in range(2 * COUNT)
+    )),
+    "labels_jsonl_number": table_folder_of("labels.jsonl", '{"file_name": "000.png", "label": "disc"}\n3\n'),
+    "labels_txt": table_folder_of("labels.txt", rows("", " ")),
 }
+
+
+@named
+def tables_that_differ(root: Path) -> Path:
+    table_folder(root, "labels.csv", rows("id,label"))
+    (root / "metadata.csv").write_text(columns("file_name,label", lambda i: f"{i % 3}"))
+    return root
+
+
+@named
+def tables_that_agree(root: Path) -> Path:
+    table_folder(root, "labels.csv", rows("id,label"))
+    (root / "metadata.csv").write_text(columns("file_name,label", lambda i: f"{i % 2}"))
+    return root
+
+
+@named
+def tables_of_labels_and_of_splits(root: Path) -> Path:
+    table_folder(root, "labels.csv", rows("id,label"))
+    (root / "parts.csv").write_text(columns("id,split", lambda i: "test" if i < 4 else "train"))
+    return root
 
 
 @named
@@ -518,7 +628,7 @@ def table_of_captions(root: Path) -> Path:
     return root / "table.csv"
 
 
-def parquet_of(labels: object, column: str = "label") -> Make:
+def parquet_of(labels: object, column: str = "label", **more: object) -> Make:
     def make(root: Path) -> Path:
         root.mkdir(parents=True)
         images = []
@@ -526,7 +636,7 @@ def parquet_of(labels: object, column: str = "label") -> Make:
             stream = io.BytesIO()
             picture(i % 2, i).save(stream, "PNG")
             images.append({"bytes": stream.getvalue(), "path": None})
-        pq.write_table(pa.table({"image": images, column: labels}), root / "table.parquet")
+        pq.write_table(pa.table({"image": images, column: labels, **more}), root / "table.parquet")
         return root / "table.parquet"
 
     return make
@@ -544,6 +654,8 @@ INPUTS |= {
     "parquet_empty_text": parquet_of(["", "disc"] * COUNT),
     "parquet_capital": parquet_of(["square", "disc"] * COUNT, "Label"),
     "parquet_odd_column": parquet_of(["square", "disc"] * COUNT, "breed"),
+    "parquet_two_columns": parquet_of(["square", "disc"] * COUNT, **{"class": [0, 1, 2] * (2 * COUNT // 3)}),
+    "parquet_splits": parquet_of(["square", "disc"] * COUNT, split=["train"] * COUNT + ["test"] * COUNT),
     "parquet_one_class": parquet_of(["disc"] * (2 * COUNT)),
 }
 
@@ -571,6 +683,14 @@ INPUTS |= {
     "npz_one_based": npz_of(labels=lambda x, y: y + 1),
     "npz_negative": npz_of(labels=lambda x, y: y - 1),
     "npz_text_labels": npz_of(labels=lambda x, y: np.array(["square", "disc"])[y]),
+    "npz_text_labels_and_names": npz_of(
+        labels=lambda x, y: np.array(["square", "disc"])[y], class_names=lambda x, y: np.array(["square", "disc"])
+    ),
+    "npz_text_labels_beyond_names": npz_of(
+        labels=lambda x, y: np.array(["square", "disc"])[y], class_names=lambda x, y: np.array(["disc", "hexagon"])
+    ),
+    "npz_bytes_labels": npz_of(labels=lambda x, y: np.array([b"square", b"disc"])[y]),
+    "npz_huge_labels": npz_of(labels=lambda x, y: y.astype(np.uint64) + np.uint64(2**63)),
     "npz_object_labels": npz_of(labels=lambda x, y: np.array(["a", None] * COUNT, dtype=object)),
     "npz_without_labels": npz_of(labels=None),
     "npz_4_channels": npz_of(4),

@@ -236,9 +236,17 @@ def test_unreadable_files(bad: bytes, has_header: bool, memory_gb: float) -> Non
 
 
 def test_unreadable_rows() -> None:
-    rows(image=[picture(), None, b"x"], label=[0, 1, 0]).to_parquet("data.parquet")
+    rows(image=[picture(), None, b"x", picture()], label=[0, 1, 0, 1]).to_parquet("data.parquet")
     refuses("split 'train', row 1", "data.on_bad_image skip", source="data.parquet")
     assert load_data("data.parquet", on_bad_image="skip").skipped == 2
+
+
+def test_a_class_of_which_no_image_is_readable() -> None:
+    """In memory or not, with every frame or not; as an empty class folder, it cannot be learned."""
+    folder(ant=[b"", b"x"], bee=[picture()], cow=[picture(), b""])
+    for options in ({}, {"memory_gb": 1e-9}, {"frames": "all"}, {"split": "train[50%:]"}):
+        refuses("data.on_bad_image", "'ant'", "data/ant/", "data.labels none", on_bad_image="skip", **options)
+    assert load_data("data", on_bad_image="skip", labels="none").skipped == 3
 
 
 def test_unreadable_first_and_all() -> None:

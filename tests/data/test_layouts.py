@@ -536,10 +536,72 @@ def test_mistakes_in_tables(refused: Callable, tmp_path: Path) -> None:
         read(root, labels=str(root / "labels.tsv"))
     table.unlink()
     write_csv(root / "breeds.csv", rows)
-    write_csv(root / "kinds.csv", rows)
-    with refused("data.labels", "breeds.csv", "kinds.csv"):
+    write_csv(root / "kinds.csv", [(name, name[-5]) for name, _ in rows])
+    with refused("data.labels", "--data.labels", "breeds.csv", "kinds.csv"):
         read(root)
     assert found(read(root, labels="kinds.csv"))
+
+
+def test_a_folder_in_place_of_a_table(refused: Callable, tmp_path: Path) -> None:
+    """The remedy is a table in the folder, or the folder as a source, and never the folder itself again."""
+    root = save_classes(tmp_path / "birds")
+    with refused("data.labels", f"--data.source {root} --data.labels auto"):
+        read(root, labels=str(root))
+    rows = [(f"{name}/{i}.png", name) for name in CLASSES for i in range(3)]
+    (tmp_path / "tables").mkdir()
+    table = write_csv(tmp_path / "tables/classes.csv", rows)
+    with refused("data.labels", repr(str(table))):
+        read(root, labels=str(table.parent))
+    assert found(read(root, labels=str(table))) == expected(root)
+    write_csv(root / "labels.csv", rows)
+    with refused("data.labels", f"did you mean {root / 'labels.csv'}?"):
+        read(root, labels="label.csv")
+
+
+def test_the_last_remedy_is_named_once_and_where_it_helps(tmp_path: Path) -> None:
+    """`data.labels none` is of no use beside a column of labels, which contradicts it."""
+    def message(**options: str) -> str:
+        with pytest.raises(ValueError) as problem:
+            read(tmp_path, **options)
+        return str(problem.value)
+
+    save_flat(tmp_path)
+    rows = [(f"{name}_{i}.png", f"{name}!{i}", i / 3) for name in CLASSES for i in range(3)]
+    write_csv(tmp_path / "labels.csv", rows, ("file", "text", "score"))
+    assert message().count("data.labels none") == 1
+    assert read(tmp_path, labels="none").class_names == ()
+    assert message(label_column="score").endswith("data.labels none in place of data.label_column")
+    assert "none" not in message(label_column="scores") and "none" not in message(image_column="files")
+    header = ("file", "label", "split")
+    write_csv(tmp_path / "labels.csv", [(*row[:2], "ab"[i % 2]) for i, row in enumerate(rows)], header)
+    assert read(tmp_path).class_names           # the column has other values than names of splits
+    write_csv(tmp_path / "labels.csv", [(*row[:2], ("train", "b")[i % 2]) for i, row in enumerate(rows)], header)
+    assert "rename the column" in message() == message(labels="none") and "none" not in message()
+
+
+def test_a_list_of_images_in_a_folder_beside_it(refused: Callable, tmp_path: Path) -> None:
+    """Names without a folder are those of images in one folder; the remedy of an incomplete table works."""
+    save_flat(tmp_path / "images")
+    table = write_csv(tmp_path / "some.csv", [(f"{name}_{i}", name) for name in CLASSES for i in range(2)])
+    with refused("data.labels", "no row for 2 of 6", f"--data.source {table}"):
+        read(tmp_path)
+    assert found(read(table)) == {str(tmp_path / f"images/{name}_{i}.png"): name for name in CLASSES for i in range(2)}
+    save(tmp_path / "more/disc_0.png")
+    with refused("data.image_column", "'disc_0'", "images/disc_0.png", "more/disc_0.png"):
+        read(table)
+
+
+def test_splits_in_a_table_select_the_images_however_they_are_labeled(tmp_path: Path) -> None:
+    save_flat(tmp_path)
+    rows = [(f"{name}_{i}", ("train", "train", "test")[i]) for name in CLASSES for i in range(3)]
+    table = write_csv(tmp_path / "parts.csv", rows, ("file", "split"))
+    for labels in ("none", "filename"):
+        for split in ("train", "test"):
+            records = read(tmp_path, labels=labels, split=split)
+            wanted = [str(tmp_path / f"{name}.png") for name, of in rows if of == split]
+            assert list(found(records)) == wanted and said(records, str(table), repr(split))
+    write_csv(table, rows[:-1], ("file", "split"))
+    assert said(read(tmp_path, labels="none"), "splits", str(table), "no row for 1 of")
 
 
 def test_lists_of_labels(refused: Callable, tmp_path: Path) -> None:

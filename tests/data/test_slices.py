@@ -101,8 +101,7 @@ def test_parts_of_rows_that_are_in_the_order_of_classes(counts: tuple[int, ...],
     assert all(abs(int(n) - count * percent / 100) <= 1 for n, count in zip(first, counts, strict=True))
 
 
-def test_classes_without_images_are_told(tmp_path: Path) -> None:
-    """In a slice, or because no image of the class can be read."""
+def test_classes_without_images_in_a_slice_are_told(tmp_path: Path) -> None:
     for name, count in (("ant", 2), ("bee", 30), ("cow", 30)):
         (tmp_path / name).mkdir()
         for i in range(count):
@@ -110,10 +109,7 @@ def test_classes_without_images_are_told(tmp_path: Path) -> None:
     held_out = load_data(str(tmp_path), split="train[80%:]")
     assert held_out.labels.bincount(minlength=3).tolist() == [0, 6, 6]
     assert any("without images" in note and "(ant)" in note for note in held_out.notes)
-    for file in (tmp_path / "ant").iterdir():
-        file.write_bytes(b"no image")
-    readable = load_data(str(tmp_path), on_bad_image="skip")
-    assert readable.skipped == 2 and any("without images" in note and "(ant)" in note for note in readable.notes)
+    assert not any("classes have" in note for note in held_out.notes)       # those that have any are equally large
 
 
 def test_a_slice_of_class_folders_has_all_classes(tmp_path: Path) -> None:
