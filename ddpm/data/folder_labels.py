@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ddpm.data.folders import TABLES
@@ -14,6 +15,7 @@ from ddpm.data.label_tables import (
     image_finders,
     label_files,
     listed_finders,
+    note_shared,
 )
 from ddpm.data.labels import ONE_CLASS_EACH
 from ddpm.data.layouts import Layout
@@ -31,6 +33,7 @@ class FolderLabels:
         values: N raw labels; None without labels.
         names: the names of the ids in `values`; None if they are to be inferred.
         split: the split that the table of the labels names; None if it names none.
+        unused_splits: a note that a column of the table looks like one of splits, and is not used; empty if none does.
         without_classes: whether a table says that the images have no labels.
         grouped: see `Records`.
         ignored: see `Records`.
@@ -41,6 +44,7 @@ class FolderLabels:
     values: list[Any] | None = None
     names: list[str] | None = None
     split: str | None = None
+    unused_splits: str = ""
     without_classes: bool = False
     grouped: bool = False
     ignored: Counter[str] = field(default_factory=Counter)
@@ -82,11 +86,12 @@ def apply_table(path: Path, layout: Layout, request: DataRequest) -> FolderLabel
         others = len(labels) - len(here & set(labels))
         ignored["images of other splits"] += others
         images = tuple(image for image in images if image in here or image not in labels)
+        rows = rows._replace(notes=(*rows.notes, *note_shared(rows, split)))
     missing = [image for image in images if image not in labels]
     if missing:
         finds = listed_finders(path.parent)
         listed = any(all(find(text) for text in rows.names) for find in finds)
-        only = f", or use only the images that it lists: --data.source {path}" if listed else ""
+        only = f", or use only the images that it lists: --data.source {quote(name)}" if listed else ""
         raise IncompleteTable(
             f"data.labels: {name!r} has no row for {len(missing):,} of {len(images):,} images, such as "
             f"{str(missing[0])!r}; add rows, or move these images elsewhere{only}",
@@ -98,7 +103,9 @@ def apply_table(path: Path, layout: Layout, request: DataRequest) -> FolderLabel
     if lost:
         notes.append(f"{len(lost):,} of {len(rows.names):,} rows of {name!r} name no image here, such as {lost[0]!r}")
     values, names = (None, None) if rows.labels is None else class_values([labels[image] for image in images])
-    return FolderLabels(images, values, names, split, ignored=ignored, notes=(*notes, *rows.notes))
+    return FolderLabels(
+        images, values, names, split, rows.unused_splits, ignored=ignored, notes=(*notes, *rows.notes)
+    )
 
 
 def all_tables(layout: Layout) -> list[Path]:

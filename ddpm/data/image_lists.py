@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ddpm.data.label_tables import class_values, label_files, listed_finders
+from ddpm.data.label_tables import class_values, label_files, listed_finders, note_shared
 from ddpm.data.labelings import filename_label
 from ddpm.data.labels import label_records
 from ddpm.data.records import FilePictures, Records
@@ -30,6 +30,7 @@ def load_list(request: DataRequest) -> Records:
     splits = rows.splits or ["train"] * len(rows.names)
     split = find_split(request.source, request.split, dict.fromkeys(splits))
     chosen = [row for row, name in enumerate(splits) if name == split]
+    notes = (*rows.notes, *note_shared(rows, split), *filter(None, (rows.unused_splits,)))
     missing = [row for row in chosen if rows.images[row] is None]
     if missing:
         raise ValueError(
@@ -45,5 +46,5 @@ def load_list(request: DataRequest) -> Records:
         values, names = class_values([rows.labels[row] for row in chosen])
     remedy = "for classes, add a column `label` to the table"
     return label_records(
-        request, FilePictures(tuple(map(str, images))), values, names, remedy=remedy, split=split, notes=rows.notes
+        request, FilePictures(tuple(map(str, images))), values, names, remedy=remedy, split=split, notes=notes
     )

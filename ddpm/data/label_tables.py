@@ -41,20 +41,22 @@ class IncompleteTable(ValueError):
 
 
 class LabeledFiles(NamedTuple):
-    """The rows of a table, with one entry per row in each attribute.
+    """The rows of a table, with one entry per row in the first four attributes.
 
     Attributes:
         names: of the images, as in the table.
         images: their paths; None for a row whose image does not exist.
         labels: raw labels, or None if the table has none.
         splits: names of splits, or None if the table has no column of them.
-        notes: decisions about columns, one sentence each; the only attribute that is not one entry per row.
+        unused_splits: a note that a column looks like one of splits, and is not used; empty if none does.
+        notes: other decisions about columns, one sentence each.
     """
 
     names: list[str]
     images: list[Path | None]
     labels: list[Any] | None
     splits: list[str] | None
+    unused_splits: str
     notes: tuple[str, ...]
 
 
@@ -152,25 +154,41 @@ def label_files(
     for name, several in zip(names, found, strict=True):
         _check_unique(table, name, several)
     others = [name for name in table.columns if name != files]
+    with_labels = request.has_label_column()
     if request.label_column == files:
         raise ValueError(
             f"data.label_column: {files!r} has the names of the images in {str(table.path)!r}; name another column "
             f"({', '.join(others)}), and that of the images as data.image_column if it is not this one"
         )
-    splits, notes = None, tuple[str, ...]()
+    splits, unused = None, ""
     if with_splits:
-        splits, notes = _split_column(table, [name for name in others if name != request.label_column])
-    label = None
-    if request.has_label_column():
-        label, more = _column_of_labels(table, [name for name in others if not is_usual(name, SPLIT_COLUMNS)], request)
-        notes += more
+        splits, unused = _split_column(table, [name for name in others if name != request.label_column])
+    label, notes = None, tuple[str, ...]()
+    if with_labels:
+        label, notes = _column_of_labels(table, [name for name in others if not is_usual(name, SPLIT_COLUMNS)], request)
     return LabeledFiles(
         names,
         [one[0] if one else None for one in found],
         None if label is None else table.columns[label],
         None if splits is None else [str(value) for value in table.columns[splits]],
+        unused,
         notes,
     )
+
+
+def note_shared(rows: LabeledFiles, split: str) -> tuple[str, ...]:
+    """Return a note if images of a split are in other splits, too."""
+    if rows.splits is None:
+        return ()
+    here, others = (
+        {image for image, name in zip(rows.images, rows.splits, strict=True) if image and (name == split) == inside}
+        for inside in (True, False)
+    )
+    shared = sorted(here & others)
+    if not shared:
+        return ()
+    example = f"such as {str(shared[0])!r}; if the others are held out, remove the rows in one"
+    return (f"{len(shared):,} images of split {split!r} are in other splits of the table, too, {example}",)
 
 
 def class_values(labels: list[Any]) -> tuple[list[Any], list[str] | None]:
@@ -242,7 +260,7 @@ def _column_of_labels(
     )
 
 
-def _split_column(table: LabelTable, candidates: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
+def _split_column(table: LabelTable, candidates: Sequence[str]) -> tuple[str | None, str]:
     """Return the column of splits, or None and a note if none of its values is the name of a split.
 
     Raises:
@@ -250,21 +268,21 @@ def _split_column(table: LabelTable, candidates: Sequence[str]) -> tuple[str | N
     """
     name = find_usual(candidates, SPLIT_COLUMNS)
     if name is None:
-        return None, ()
+        return None, ""
     values = list(dict.fromkeys("" if value is None else str(value) for value in table.columns[name]))
     groups = split_groups(values)
     odd = [value for value in values if groups[value] is None]
     shown = ", ".join(map(repr, odd[:5])) + (", ..." if len(odd) > 5 else "")
     if not set(groups.values()) & set(SPLITS):
         unused = f"column {name!r} of {str(table.path)!r} is not used, as its values, {shown}, are no names of splits"
-        return None, (f"{unused}; for data.split, write {', '.join(SPLITS)}",)
+        return None, f"{unused}; for data.split, write {', '.join(SPLITS)}"
     if odd:
         raise UnusableSplits(
             f"data.split: column {name!r} of {str(table.path)!r} has values that are no names of splits, {shown}, "
             f"beside {next(value for value in values if groups[value])!r}; write {', '.join(SPLITS)} in every row, or "
             "rename the column if it does not name splits"
         )
-    return name, ()
+    return name, ""
 
 
 def _check_column(table: LabelTable, name: str, option: str) -> None:

@@ -4,7 +4,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from shlex import quote
 
 from ddpm.data.folder_labels import FolderLabels, all_tables, apply_table
 from ddpm.data.folders import TABLE_SUFFIXES, Folder, scan_folder
@@ -23,7 +25,7 @@ from ddpm.names import did_you_mean, did_you_mean_path
 STANDARD_TABLES = ("metadata", "dataset")
 USUAL_TABLES = ("labels", "label", "annotations")
 OTHER_TABLES = (".txt", ".xlsx", ".xls", ".ods", ".xml", ".yaml", ".yml", ".npy", ".mat", ".pkl")  # that are not read
-USUAL_RANKS, OF_ANOTHER_SPLIT = (0, 1), 4
+USUAL_RANKS = (0, 1)
 
 FROM_TABLE_OR_NAMES = (
     "a table with data.labels PATH, or data.labels filename if the file names begin with the class and an underscore"
@@ -107,7 +109,7 @@ def infer_labels(layout: Layout, request: DataRequest, attempts: Attempts) -> Fo
 
 def _infer_labels(layout: Layout, request: DataRequest, attempts: Attempts) -> FolderLabels:
     folder, split = layout.folder, layout.split or request.split
-    fitting = {path: labels for path, labels in attempts.items() if isinstance(labels, FolderLabels)}
+    fitting = _fitting(attempts)
     telling = {path: labels for path, labels in fitting.items() if labels.values is not None or labels.without_classes}
     filled = _filled(folder)
     if len(filled) > 1 and not any(_rank(path, split) == 0 for path in telling):
@@ -123,8 +125,9 @@ def _infer_labels(layout: Layout, request: DataRequest, attempts: Attempts) -> F
         if _rank(path, split) in USUAL_RANKS or (mostly and isinstance(problem, IncompleteTable)):
             remedy = request.without_classes
             raise ValueError(str(problem) if remedy in str(problem) else f"{problem}; {remedy}")
-    if fitting:
-        return next(iter(fitting.values()))
+    standard = next((path for path in fitting if _rank(path, split) == 0), None)
+    if standard is not None:            # it says that there are no labels
+        return fitting[standard]
     if filled and len(filled) < len(folder.folders):
         return _from_class_folders(folder, request)
     request.refuse_columns("has no table with columns")
@@ -136,7 +139,7 @@ def _infer_labels(layout: Layout, request: DataRequest, attempts: Attempts) -> F
         mixture = (
             f"{len(folder.images):,} images of {str(folder.path)!r} and {len(inner.images_below):,} of "
             f"{str(inner.path)!r} are read together; to leave these out, move them elsewhere, or for these alone: "
-            f"--data.source {inner.path}",
+            f"--data.source {quote(str(inner.path))}",
         )
     return _note_unread(FolderLabels(folder.images_below, notes=mixture), layout, attempts)
 
@@ -190,7 +193,7 @@ def _nearest_table(given: str, places: Sequence[Path]) -> str:
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in TABLE_SUFFIXES)
     if tables:
         return f"; it is a folder, in which there is {str(tables[0])!r}"
-    return f", but a folder; for class folders: --data.source {folder} --data.labels auto"
+    return f", but a folder; for class folders: --data.source {quote(str(folder))} --data.labels auto"
 
 
 def _from_class_folders(folder: Folder, request: DataRequest) -> FolderLabels:
@@ -221,16 +224,19 @@ def _choose_table(telling: Mapping[Path, FolderLabels], layout: Layout, split: s
     """
     path = min(telling, key=lambda path: _rank(path, split))
     labels, filled = telling[path], _filled(layout.folder)
+    notes, texts = labels.notes, _texts(labels)
     for other, rival in telling.items():
-        if _rank(other, split) < OF_ANOTHER_SPLIT and not _agree(labels, rival):
+        option = f"--data.labels {quote(str(other))}"
+        if _agree(labels, rival):
+            if any(texts[image] != text for image, text in _texts(rival).items() if image in texts):
+                notes += (f"classes have the names in {str(path)!r}; for others: {option}",)
+        elif _is_named_after_split(path, split) > _is_named_after_split(other, split):
+            notes += (f"{str(other)!r} has other labels, and is not used because of its name; to use it: {option}",)
+        else:
             raise ValueError(
                 f"data.labels: {str(path)!r} and {str(other)!r} both label the images, and differ; choose one: "
-                f"--data.labels {path} or {other}"
+                f"--data.labels {quote(str(path))} or {quote(str(other))}"
             )
-    notes, texts = labels.notes, _texts(labels)
-    renamed = [str(other) for other in telling if not texts.items() >= _texts(telling[other]).items()]
-    if renamed:
-        notes += (f"classes have the names in {str(path)!r}; for others: --data.labels {' or '.join(renamed)}",)
     if len(filled) > 1 and any(image.relative_to(layout.folder.path).parts[0] != text for image, text in texts.items()):
         why = f"folders such as {str(filled[0].path)!r} are no classes, because {str(path)!r} has the labels"
         notes += (f"{why}; to use the folders, move the table elsewhere",)
@@ -259,12 +265,13 @@ def _select_split(labels: FolderLabels, attempts: Attempts) -> FolderLabels:
     for problem in attempts.values():
         if isinstance(problem, UnusableSplits):
             raise problem
-    read = {path: each for path, each in attempts.items() if isinstance(each, FolderLabels)}
-    divided = {path: each for path, each in read.items() if each.split is not None}
-    partly = [f"the splits of {str(path)!r} are not used: {problem}" for path, problem in attempts.items()
-              if isinstance(problem, IncompleteTable) and problem.divides]
+    fitting = _fitting(attempts).values()
+    divided = {path: each for path, each in _fitting(attempts).items() if each.split is not None}
     if not divided:
-        return replace(labels, notes=(*labels.notes, *partly))
+        unused = dict.fromkeys(each.unused_splits for each in (labels, *fitting) if each.unused_splits)
+        partly = [f"the splits of {str(path)!r} are not used: {problem}" for path, problem in attempts.items()
+                  if isinstance(problem, IncompleteTable) and problem.divides]
+        return replace(labels, notes=(*labels.notes, *unused, *partly))
     path, first = next(iter(divided.items()))
     for other, each in divided.items():
         if set(each.paths) != set(first.paths):
@@ -293,10 +300,14 @@ def _how_to_have_classes(layout: Layout, labels: FolderLabels) -> str:
     for split, folder in layout.beside.items():
         names = [inner.path.name for inner in _filled(folder)]
         if len(names) > 1:
-            return f"split {split!r} has classes, such as {names[0]!r} and {names[1]!r}: --data.split {split}"
+            return f"split {split!r} has classes, such as {names[0]!r} and {names[1]!r}: --data.split {quote(split)}"
     if labels.grouped:
         return f"for classes, use one more folder for each other class, {FROM_TABLE_OR_NAMES}"
     return f"for classes, use one folder per class, {FROM_TABLE_OR_NAMES}"
+
+
+def _fitting(attempts: Attempts) -> dict[Path, FolderLabels]:
+    return {path: each for path, each in attempts.items() if isinstance(each, FolderLabels)}
 
 
 def _filled(folder: Folder) -> list[Folder]:
@@ -317,11 +328,13 @@ def _note_unread(labels: FolderLabels, layout: Layout, attempts: Attempts) -> Fo
     tables = [path for path in all_tables(layout) if getattr(attempts.get(path), "split", None) is None]
     if not tables:
         return labels
-    failed = next((path for path in tables if isinstance(attempts.get(path), ValueError)), None)
-    named = next((path for path in tables if isinstance(attempts.get(path), FolderLabels)), failed) or tables[0]
+    telling = (path for path, each in _fitting(attempts).items() if each.values is not None)
+    failing = (path for path in tables if isinstance(attempts.get(path), ValueError))
+    named = next(chain(telling, failing, tables))
     more = f" and {len(tables) - 1} more tables are" if len(tables) > 1 else " is"
     problem = attempts.get(named)
-    reason = f": {problem}" if isinstance(problem, ValueError) else f"; if it has labels: --data.labels {named}"
+    option = f"--data.labels {quote(str(named))}"
+    reason = f": {problem}" if isinstance(problem, ValueError) else f"; if it has labels: {option}"
     return replace(labels, notes=(*labels.notes, f"{str(named)!r}{more} not used{reason}"))
 
 
@@ -332,12 +345,9 @@ def _try_tables(layout: Layout, request: DataRequest) -> Attempts:
         if path.suffix.lower() == ".parquet" and path.stem.lower() not in STANDARD_TABLES:
             continue        # it may be large, and more often holds features than labels
         try:
-            labels = apply_table(path, layout, request)
+            attempts[path] = apply_table(path, layout, request)
         except ValueError as problem:
             attempts[path] = problem
-        else:
-            if labels.values is not None or labels.split is not None or path.stem.lower() in STANDARD_TABLES:
-                attempts[path] = labels
     return attempts
 
 
@@ -348,10 +358,15 @@ def _rank(path: Path, split: str) -> int:
         return 0
     if stem in USUAL_TABLES:
         return 1
-    (named,) = split_groups([stem.replace("labels", "")]).values()
+    return 3 - _is_named_after_split(path, split)
+
+
+def _is_named_after_split(path: Path, split: str) -> int:
+    """Return 1 if a table has the name of a split, -1 if it has that of another, and 0 if it has neither."""
+    (named,) = split_groups([path.stem.lower().replace("labels", "")]).values()
     if named is None:
-        return 3
-    return 2 if named in split_groups([split]).values() else OF_ANOTHER_SPLIT
+        return 0
+    return 1 if named in split_groups([split]).values() else -1
 
 
 LABELINGS: dict[str, Callable[[Layout, DataRequest, Attempts], FolderLabels]] = {

@@ -3,6 +3,7 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 import torch
@@ -172,7 +173,8 @@ def compare_columns(chosen: str, columns: Mapping[str, Sequence[Any]], source: s
                 f"data.label_column: columns {chosen!r} and {name!r} of {source!r} could both be the labels, and "
                 f"differ; name one as data.label_column ({', '.join(columns)})"
             )
-    renamed = [name for name, values in rivals.items() if list(map(str, values)) != list(map(str, columns[chosen]))]
+    texts = list(map(str, columns[chosen]))
+    renamed = [quote(name) for name, values in rivals.items() if list(map(str, values)) != texts]
     if not renamed:
         return ()
     return (f"classes have the names in column {chosen!r}; for others: --data.label_column {' or '.join(renamed)}",)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from shlex import quote
 from typing import NamedTuple
 
 from ddpm.data.folders import ARRAY_SUFFIXES, IMAGE_SUFFIXES, OTHER_KINDS, TABLES, Folder
@@ -62,7 +63,7 @@ def find_layout(root: Folder, request: DataRequest) -> Layout:
         folder, name, inside_classes = _split_in_classes(folder, request)
         notes += inside_classes
     if not folder.images_below:
-        remedy = f"for a split with images: --data.split {' or '.join(beside)}" if beside else PER_CLASS
+        remedy = f"for a split with images: --data.split {' or '.join(map(quote, beside))}" if beside else PER_CLASS
         raise ValueError(f"data.source: {str(folder.path)!r} contains {describe_content(folder)}; {remedy}")
     notes += note_masks(folder)
     ignored = sum((outer.ignored for outer in passed), folder.ignored_below)
@@ -140,7 +141,7 @@ def _split_in_classes(folder: Folder, request: DataRequest) -> tuple[Folder, str
         first = next(iter(next(iter(divided.values())).values())).path
         why = f"because there are none in {str(whole)!r}; to leave images out, move them elsewhere"
         return folder, None, [f"folders such as {str(first)!r} are not read as splits of a class, {why}"]
-    remedy = "; if these folders are no splits, rename them"
+    remedy = "; move a class without this split elsewhere, or rename the folders if they are no splits"
     names = {path: find_split(str(path), request.split, splits, remedy) for path, splits in divided.items()}
     name = next(iter(names.values()))
     classes = [
@@ -154,7 +155,8 @@ def _split_in_classes(folder: Folder, request: DataRequest) -> tuple[Folder, str
         else inner
         for inner in folder.folders
     ]
-    others = [other for other in next(iter(divided.values())) if other != name]
+    groups = split_groups([*next(iter(divided.values()))])
+    others = [quote(other) for other, group in groups.items() if group is not None and other != name]
     more = f"; others: --data.split {' or '.join(others)}" if others else ""
     note = f"split {name!r} inside of each folder is read, such as {str(filled[0].path / name)!r}{more}"
     return replace(folder, folders=tuple(classes)), name, [note]

@@ -1,6 +1,7 @@
 """Folders of masks, which data sets for segmentation have beside their images."""
 
 from collections.abc import Iterator
+from shlex import quote
 
 from ddpm.data.folders import Folder
 
@@ -21,7 +22,9 @@ def note_masks(root: Folder) -> list[str]:
     more = f" and {len(found) - 1:,} more folders look" if len(found) > 1 else " looks"
     note = f"{str(masks.path)!r}{more} like masks of images, and all of them are read as images"
     alone = len(found) == 1 and pictures is not None and len(root.folders) == 2 and masks in root.folders
-    remedy = f"--data.source {pictures.path}" if alone and pictures is not None else "move the masks elsewhere"
+    remedy = "move the masks elsewhere"
+    if alone and pictures is not None:
+        remedy = f"--data.source {quote(str(pictures.path))}"
     return [f"{note}; to train on the images alone: {remedy}"]
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from shlex import quote
 
 from ddpm.names import did_you_mean
 
@@ -64,6 +65,6 @@ def find_split(source: str, asked: str, splits: Iterable[str], remedy: str = "")
     if same:
         choices = " or ".join(map(repr, same))
         raise ValueError(f"data.split: {asked!r} may be {choices} of {source!r}; name one of them{remedy}")
-    only = f"; for that: --data.split {splits[0]}" if len(splits) == 1 else ""
+    only = f"; for that: --data.split {quote(splits[0])}" if len(splits) == 1 else ""
     listed = f"it has: {', '.join(splits)}{did_you_mean(asked, splits) or only}"
     raise ValueError(f"data.split: {asked!r} is not a split of {source!r}; {listed}{remedy}")

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from ddpm.data.column_names import IMAGE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS, find_all_usual, find_usual, is_usual
@@ -221,7 +222,7 @@ def _find_labels(
     usual = find_all_usual(candidates, LABEL_COLUMNS)
     plain = table.with_format(None)
     notes = compare_columns(usual[0], {name: plain[name][:] for name in usual}, request.source)
-    others = " or ".join(name for name in candidates if name not in usual)
+    others = " or ".join(quote(name) for name in candidates if name not in usual)
     if others:
         notes += (f"classes are those of column {usual[0]!r}; for others: --data.label_column {others}",)
     return found, names, notes

@@ -368,6 +368,14 @@ def class_folders_with_split_table(root: Path) -> Path:
 
 
 @named
+def class_folders_with_numbered_splits(root: Path) -> Path:
+    class_folders_with_splits(root)
+    table = root / "metadata.csv"
+    table.write_text(table.read_text().replace(",train", ",0").replace(",test", ",1"))
+    return root
+
+
+@named
 def class_folders_with_unreadable_class(root: Path) -> Path:
     class_folders(root, classes=(*CLASSES, "zebra"))
     for path in (root / "zebra").iterdir():
@@ -387,6 +395,16 @@ def class_folders_that_a_table_contradicts(root: Path) -> Path:
     class_folders(root)
     lines = [f"{name}/{i:03d}.png,{('even', 'odd')[i % 2]}\n" for name in CLASSES for i in range(COUNT)]
     (root / "metadata.csv").write_text("file_name,label\n" + "".join(lines))
+    return root
+
+
+@named
+def tables_beside_splits(root: Path) -> Path:
+    """Folders and tables of splits, and a table of another name that labels the same images, as in competitions."""
+    tree(root, "train", "test")
+    for name, classes in (("train", CLASSES), ("test", ("a", "b")), ("sample", ("disc", "disc"))):
+        lines = [f"{i:03d},{classes[i % 2]}\n" for i in range(COUNT)]
+        (root / f"{name}.csv").write_text("id,label\n" + "".join(lines))
     return root
 
 
@@ -575,6 +593,12 @@ INPUTS |= {
     ),
     "labels_csv_with_splits": table_folder_of(
         "labels.csv", columns("file,label,split", lambda i: f"{CLASSES[i % 2]},{'train' if i < 8 else 'test'}")
+    ),
+    "labels_csv_in_both_splits": table_folder_of("labels.csv", columns(
+        "file,label,split", lambda i: f"{CLASSES[i % 2]},train\n{i:03d}.png,{CLASSES[i % 2]},{('test', 'train')[i % 2]}"
+    )),
+    "labels_csv_name_with_space": table_folder_of(
+        "labels.csv", columns("id,class,class name", lambda i: f"{i % 2},{CLASSES[i % 2]}")
     ),
     "labels_csv_long_numbers": table_folder_of("labels.csv", columns("id,label", lambda i: f"{10**19 + i % 2}")),
     "labels_json_mixed": table_folder_of("labels.json", json_object((1, "1"))),

@@ -197,6 +197,7 @@ EXPECTED: dict[str, Read | No | list[Read | No]] = {
         Read(8, (), told=("parts.csv",), ignored=4, options={"labels": "none"}),
         Read(4, ignored=8, options={"split": "test"}),
     ],
+    "class_folders_with_numbered_splits": Read(told=("metadata.csv", "'split'", "'1', '0'", "validation"), ignored=1),
     "class_folders_with_unreadable_class": [
         No(("data.source", "zebra/000.png", "data.on_bad_image skip")),
         No(("data.on_bad_image", "'zebra'", "zebra/000.png", "data.labels none"), {"on_bad_image": "skip"}),
@@ -204,6 +205,10 @@ EXPECTED: dict[str, Read | No | list[Read | No]] = {
     ],
     "class_folders_and_text_file": Read(told=("labels.txt", ".csv", "data.labels"), ignored=1),
     "class_folders_that_a_table_contradicts": Read(classes=("even", "odd"), told=("metadata.csv", "/disc", "move")),
+    "tables_beside_splits": [
+        Read(COUNT, told=("train.csv", "sample.csv", "--data.labels"), ignored=2),
+        Read(COUNT, ("a", "b"), ignored=2, options={"split": "test"}),
+    ],
     "tables_of_splits": [
         No(("data.labels", "--data.source", "train.csv", "data.labels none")),
         No(("--data.source", "test.csv"), {"split": "test"}),
@@ -264,6 +269,8 @@ EXPECTED: dict[str, Read | No | list[Read | No]] = {
         Read(4, (), ignored=8, options={"labels": "none", "split": "test"}),
         No(("data.split", "labels.csv", "test, train"), {"labels": "none", "split": "val"}),
     ],
+    "labels_csv_in_both_splits": Read(told=("6 images", "'train'", "other splits", "000.png")),
+    "labels_csv_name_with_space": Read(classes=NUMBERS, told=("--data.label_column 'class name'",)),
     "labels_csv_long_numbers": Read(classes=(str(10**19), str(10**19 + 1))),
     "labels_json_mixed": No(("data.label_column", "000.png", "001.png", "'1' (str)", "1 (int)", "data.labels none")),
     "labels_json_truth_mixed": No(("data.label_column", "001.png", "0 (int)", "True (bool)")),
