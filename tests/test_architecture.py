@@ -19,7 +19,7 @@ RANK = {part: i for i, parts in enumerate(" ".join(ORDER.split()).split(" -> "))
 USERS = {
     "accelerate": {"lab", "training", "evaluation", "io", "processes"},
     "docstring_parser": {"cli"},
-    "matplotlib": {"lab", "evaluation"},
+    "matplotlib": {"lab", "evaluation", "io"},
     "wandb": {"training"},
     "yaml": {"config"},
 }

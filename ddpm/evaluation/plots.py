@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from torch import Tensor
 
+from ddpm.io.captions import class_captions
 from ddpm.io.pictures import labeled_grid
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def draw_confusion(matrix: Tensor, names: Sequence[str]) -> "Figure":
     side = max(6, len(names) / 3) if legible else 10
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
-    captions = [name.replace("$", r"\$") for name in names]        # matplotlib reads text between dollars as a formula
+    # matplotlib reads text between dollars as a formula
+    captions = [name.replace("$", r"\$") for name in class_captions(names)]
     display = ConfusionMatrixDisplay(percent.numpy(), display_labels=captions)
     display.plot(ax=axes, cmap="Blues", values_format=".0f", include_values=legible, colorbar=False)
     axes.set(xlabel="predicted class (%)", ylabel="requested class")

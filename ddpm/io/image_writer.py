@@ -31,6 +31,7 @@ from tqdm import tqdm
 from ddpm.atomic import atomic_write, json_digest, read_json, write_json
 from ddpm.data.labels import check_distinct
 from ddpm.diffusion.class_labels import NO_CLASS
+from ddpm.io.captions import caption
 from ddpm.io.image_formats import FORMATS, BatchFormat, BatchStore, FileLayout, Format, ReadBatch, Request
 from ddpm.io.pictures import count_tiles, labeled_grid, plain_grid
 from ddpm.io.provenance import describe_changes
@@ -223,4 +224,7 @@ def _grid(layout: FileLayout, read: ReadBatch) -> Image.Image:
     for batch in sorted({index // layout.batch_size for index in wanted}):
         drawn = zip(layout.indices(batch), read(batch), strict=True)
         images |= {index: image.clone() for index, image in drawn if index in wanted}
-    return labeled_grid([[images[index] for index in indices] for indices in shown.values()], rows)
+    labels = [layout.requests[indices[0]].label for indices in shown.values()]      # -1 for rows without a class
+    numbered = [f"row {number}" if label < 0 else f"class {label}" for number, label in enumerate(labels, 1)]
+    captions = [caption(row, instead) for row, instead in zip(rows, numbered, strict=True)]
+    return labeled_grid([[images[index] for index in indices] for indices in shown.values()], captions)

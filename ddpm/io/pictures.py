@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ddpm.io.captions import load_font
 from ddpm.pipeline import PIL_CHANNELS
 
 MAX_TILES = 8               # of a picture; further channels are not shown
@@ -95,7 +96,7 @@ def labeled_grid(rows: Sequence[Sequence[Tensor]], names: Sequence[str], min_pix
     factor = max(1, -(-min_pixels // height))
     gap = 2
     cell_h, cell_w = height * factor + gap, width * factor + gap
-    font = ImageFont.load_default(size=max(12, min(24, cell_h // 3)))
+    font = load_font(max(12, min(24, cell_h // 3)))
     captions = ["".join(x if x.isprintable() else " " for x in name)[:60] for name in names]
     margin = round(max(font.getlength(caption) for caption in captions)) + 16 if any(captions) else gap
     sheet = Image.new("RGB", (margin + max(map(len, rows)) * cell_w, len(rows) * cell_h + gap), "white")

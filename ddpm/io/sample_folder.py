@@ -13,6 +13,7 @@ from ddpm.config.commands import SampleCommand
 from ddpm.config.sections import SampleConfig
 from ddpm.diffusion.class_labels import NO_CLASS, Label, label_ids
 from ddpm.diffusion.sampling import BetweenSeeds, Seed, plan_seeds
+from ddpm.io.captions import describe_captions
 from ddpm.io.image_formats import FORMATS, Request, check_formats
 from ddpm.io.image_writer import write_samples
 from ddpm.io.pipelines import load_guide, load_pipeline, locate, process_digest
@@ -180,6 +181,8 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
     grid = write_samples(out, plan.requests, draw, settings.batch_size, names, record, formats)
     if processes.is_main_process:
         print(f"{len(plan.requests)} images in {out}; overview: {grid}")
+        if (shown := describe_captions(names)) is not None:
+            print(shown)
 
 
 def _select_classes(pipeline: ClassConditionalPipeline, classes: str | None, settings: SampleConfig) -> Classes:

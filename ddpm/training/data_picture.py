@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ddpm.atomic import atomic_write
 from ddpm.diffusion.sampling import to_uint8
+from ddpm.io.captions import class_captions, load_font
 from ddpm.io.pictures import to_picture
 from ddpm.processes import on_main
 from ddpm.training.timeline import Timeline
@@ -46,7 +47,7 @@ class DataPicture:
         images_at: Callable[[range], tuple[Tensor, Tensor]],
         timeline: Timeline,
     ) -> None:
-        self._accelerator, self._class_names = accelerator, class_names
+        self._accelerator, self._captions = accelerator, class_captions(class_names)
         self._images_at, self._timeline = images_at, timeline
         self.file = path / "samples" / "data.png"
 
@@ -60,10 +61,10 @@ class DataPicture:
             images, labels = self._images_at(
                 range(first, first + min(self._timeline.batch_size(step), MAX_IMAGES))
             )
-            names = [self._class_names[label] if self._class_names else "" for label in labels.tolist()]
+            captions = [self._captions[label] if self._captions else "" for label in labels.tolist()]
             self.file.parent.mkdir(exist_ok=True)
             with atomic_write(self.file) as stream:
-                captioned_grid([to_picture(image) for image in to_uint8(images)], names).save(stream, format="PNG")
+                captioned_grid([to_picture(image) for image in to_uint8(images)], captions).save(stream, format="PNG")
             trackers.image(self.file, step, "data")
 
         on_main(self._accelerator, write)
@@ -77,7 +78,7 @@ def captioned_grid(images: Sequence[Image.Image], captions: Sequence[str]) -> Im
         captions: one per image; those that do not fit into two lines are truncated. If all are empty, there is no
             space for them.
     """
-    font = ImageFont.load_default(size=FONT_SIZE)
+    font = load_font(FONT_SIZE)
     width, height = (side * max(1, -(-MIN_IMAGE // min(images[0].size))) for side in images[0].size)
     texts = [wrap(caption, font, max(width, MIN_CAPTION)) for caption in captions]
     lines = [text.split("\n") for text in texts]
@@ -96,7 +97,7 @@ def captioned_grid(images: Sequence[Image.Image], captions: Sequence[str]) -> Im
     return sheet
 
 
-def wrap(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
+def wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """Break a text into at most LINES lines of at most `width` pixels; an ellipsis stands for what does not fit."""
     rest = "".join(x if x.isprintable() else " " for x in text)
     lines: list[str] = []

@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from ddpm.atomic import atomic_write
 from ddpm.config.sections import Config
 from ddpm.diffusion.sampling import plan_seeds
+from ddpm.io.captions import class_captions
 from ddpm.io.pictures import labeled_grid, plain_grid
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import broadcast_from_main, map_batches, on_main
@@ -59,7 +60,7 @@ class SampleGrid:
         def write() -> None:
             images = torch.cat(drawn)
             rows = images.unflatten(0, (len(classes), each))
-            grid = labeled_grid(rows, class_names) if class_names else plain_grid(images.unbind())
+            grid = labeled_grid(rows, class_captions(class_names)) if class_names else plain_grid(images.unbind())
             file = self.file(step)
             file.parent.mkdir(exist_ok=True)
             with atomic_write(file) as stream:

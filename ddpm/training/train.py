@@ -13,6 +13,7 @@ from ddpm.config.places import is_gone, with_places
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
 from ddpm.data.overview import describe_data
+from ddpm.io.captions import describe_captions
 from ddpm.io.pictures import describe_picture
 from ddpm.processes import broadcast_from_main, describe_devices, first_on_main, on_main
 from ddpm.training.build import (
@@ -107,6 +108,8 @@ def train(
         size = f"{facts['parameters']:,} parameters{describe_architecture(config, unet)}"
         accelerator.print(f"run directory {run_dir}: {data.summary()}; {size}; {devices}")
         if (shown := describe_picture(data.channels)) is not None:
+            accelerator.print(shown)
+        if (shown := describe_captions(data.class_names)) is not None:
             accelerator.print(shown)
         if data.num_classes == 0:
             accelerator.print(describe_unconditional(unet))

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from PIL import Image, ImageFont
+from PIL import Image
 
 from ddpm.config.sections import Config, DataConfig, ModelConfig, SampleConfig, TrackingConfig, TrainConfig
 from ddpm.data import ImageData, load_data
+from ddpm.io.captions import load_font
 from ddpm.training import trainer as trainer_module
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.data_picture import GAP, LINES, MAX_IMAGES, DataPicture, captioned_grid, wrap
@@ -20,7 +21,7 @@ from ddpm.training.timeline import Timeline
 from ddpm.training.train import train
 from ddpm.training.trainer import Trainer
 
-FONT = ImageFont.load_default(size=12)
+FONT = load_font(12)
 SMALL = Config(
     data=DataConfig(augment=0.4, horizontal_flip=True),
     model=ModelConfig(channels=8, head_channels=8),
@@ -120,6 +121,20 @@ def test_labels_name_the_images_that_are_shown(tmp_path: Path, monkeypatch: pyte
     picture_of(trainer, tmp_path, [])
     _, _, labels = trainer.samples.__getitems__(range(16))
     assert given == [[str(label) for label in labels.tolist()]]
+
+
+def test_classes_whose_names_cannot_be_drawn_are_shown_by_their_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, given = trainer_of(SMALL, load_data("digits"), tmp_path), []
+    monkeypatch.setattr(
+        "ddpm.training.data_picture.captioned_grid", lambda images, names: given.extend(names) or Image.new("L", (1, 1))
+    )
+    names = [f"кошка {i}" if i % 2 else f"猫 {i}" for i in range(10)]
+    picture = DataPicture(trainer.accelerator, tmp_path, names, trainer.images_at, trainer.timeline)
+    picture.observe(0, SimpleNamespace(image=lambda *image: None))
+    _, _, labels = trainer.samples.__getitems__(range(16))
+    assert given == [names[label] if label % 2 else f"class {label}" for label in labels.tolist()]
 
 
 def test_images_without_classes_have_no_captions(tmp_path: Path) -> None:
