@@ -2,8 +2,23 @@
 
 A model of few images repeats them. Transformed copies help, but a model that is trained on them also draws them. Here
 the network receives a label of the transform of each training image, which is zero for an unchanged one, and samples
-are drawn with the label zero. This is the augmentation of Karras et al. 2022 (arXiv 2206.00364, appendix F.2), after
-that of Karras et al. 2020 (arXiv 2006.06676) for GANs, with strengths of our own.
+are drawn with the label zero. This is the method of Karras et al. 2022 (EDM, arXiv 2206.00364, appendix F.2), after
+that of Karras et al. 2020 (arXiv 2006.06676) for GANs: a projection of the label without bias, independent transforms,
+flips before the others, the label 1 of a flip, and (cos - 1, sin) of a rotation by any angle.
+
+The strengths are those of this package. They are bounded, so that none of the transforms shows less than half of an
+image. In EDM's own training (its released code):
+
+- `flip` is applied to half of all images, whatever the probability; here it has the probability of the others. Of the
+  images with a vertical flip, half are flipped, so that its probability is effectively halved; here all are.
+- `scale` is 2^(0.2 n) with a normal n. Here it is uniform in its logarithm, from 1/1.3 to 1.3, which has about the same
+  standard deviation (2^0.22).
+- `aspect` is 2^(0.2 n), half of the time along a random direction. Here it is weaker, at most 1.2, and along the sides.
+- Translations are normal with a standard deviation of 1/8 of the side. Here `shift` is by whole pixels, which needs no
+  interpolation, up to 1/8 of the side.
+- `quarter_turn` and shifts by whole pixels exist, but are not used; there is no `crop`.
+- Images are resampled at twice the resolution, between two wavelet filters. Here interpolation is bicubic (`resample`).
+- The projection is added before the layers that embed the noise level, and here after them, where the class is added.
 
 A label determines its transform: `Transform.matrix` is a function of the label alone. The matrices are in coordinates
 that go from -1 at the left and upper edge of an image to 1 at the right and lower edge, as in `F.affine_grid`.
