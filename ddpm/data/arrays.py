@@ -67,11 +67,20 @@ class Arrays(NamedTuple):
     class_names: list[str] | None
 
 
-class _Header(NamedTuple):
+class Header(NamedTuple):
+    """What precedes the values of an array in a file.
+
+    Attributes:
+        shape: of the array.
+        fortran_order: whether the first dimension varies fastest.
+        dtype: of the values.
+        size: of the header itself, in bytes.
+    """
+
     shape: tuple[int, ...]
     fortran_order: bool
     dtype: np.dtype
-    size: int           # of the header itself, in bytes
+    size: int
 
 
 def open_npz(path: Path, with_labels: bool = True) -> Arrays:
@@ -89,7 +98,7 @@ def open_npz(path: Path, with_labels: bool = True) -> Arrays:
     """
     try:
         with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as arrays:
-            headers = {name.removesuffix(".npy"): _member_header(archive, name) for name in archive.namelist()}
+            headers = {name.removesuffix(".npy"): member_header(archive, name) for name in archive.namelist()}
             found = next((name for name in IMAGES if name in headers), None)
             if found is None:
                 there = ", ".join(f"{name} {header.shape}" for name, header in headers.items())
@@ -143,7 +152,7 @@ def load_npy(request: DataRequest) -> Records:
     request.refuse_columns("is an .npy, which has no columns")
     try:
         with open(request.source, "rb") as file:
-            header = _read_header(file)
+            header = read_header(file)
         shape = _image_shape("the array", header)
         pictures: Pictures
         if header.fortran_order:
@@ -168,27 +177,33 @@ def _load_labels(request: DataRequest, count: int) -> list[Any]:
         )
     try:
         with path.open("rb") as file:
-            _check_labels("labels", _read_header(file), count)
+            _check_labels("labels", read_header(file), count)
         values: list[Any] = np.load(path, allow_pickle=False).tolist()
     except (OSError, ValueError, EOFError) as problem:
         raise ValueError(f"data.labels: {path}: not an .npy of labels: {' '.join(str(problem).split())}") from problem
     return values
 
 
-def _member_header(archive: zipfile.ZipFile, name: str) -> _Header:
+def member_header(archive: zipfile.ZipFile, name: str) -> Header:
+    """Read the header of an array in an .npz."""
     with archive.open(name) as member:
-        return _read_header(member)
+        return read_header(member)
 
 
-def _read_header(file: IO[bytes]) -> _Header:
+def read_header(file: IO[bytes]) -> Header:
+    """Read the header of an .npy, after which the file is at the first value.
+
+    Raises:
+        ValueError: if it is not an .npy that numpy writes today.
+    """
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(file)
     if version not in readers:
         raise ValueError(f"array format version {version} is not supported")
-    return _Header(*readers[version](file), file.tell())
+    return Header(*readers[version](file), file.tell())
 
 
-def _check_labels(name: str, header: _Header, count: int) -> None:
+def _check_labels(name: str, header: Header, count: int) -> None:
     """Check that labels are one number or text for each of `count` images."""
     shape = header.shape
     _check_type(name, header, "integers or text")
@@ -202,14 +217,14 @@ def _check_labels(name: str, header: _Header, count: int) -> None:
         raise ValueError(f"{name} have shape {shape}; allowed is one id or name per image, {(count,)}: {remedy}")
 
 
-def _check_type(name: str, header: _Header, allowed: str) -> None:
+def _check_type(name: str, header: Header, allowed: str) -> None:
     """Check that an array can be read without running code that is stored in it."""
     if header.dtype.hasobject or header.dtype.kind == "S":
         kind = "Python objects" if header.dtype.hasobject else "bytes"
         raise ValueError(f"{name} are {kind}; allowed: {allowed}; convert them with {name}.astype(str)")
 
 
-def _image_shape(name: str, header: _Header) -> tuple[int, ...]:
+def _image_shape(name: str, header: Header) -> tuple[int, ...]:
     """Return (N, H, W) for gray images or (N, H, W, C), if type and shape are allowed."""
     if header.dtype.kind not in "buif":
         raise ValueError(f"{name} is {header.dtype}; allowed are integers, floats and truth values")
@@ -227,7 +242,7 @@ def _image_shape(name: str, header: _Header) -> tuple[int, ...]:
     return shape
 
 
-def _first_value(path: Path, member: zipfile.ZipInfo, header: _Header) -> int | None:
+def _first_value(path: Path, member: zipfile.ZipInfo, header: Header) -> int | None:
     """Return the position of an array's first value in the file; None if its values are not there in C order."""
     if member.compress_type != zipfile.ZIP_STORED or header.fortran_order:
         return None

@@ -1,7 +1,8 @@
 """Datasets on the Hugging Face Hub."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from ddpm.data.records import Records
@@ -9,6 +10,7 @@ from ddpm.data.request import DataRequest
 from ddpm.data.tables import load_tables, silenced, suggest_source
 
 SECONDS_TO_ANSWER = 10      # in which the Hub has to answer
+OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")     # each forbids to ask the Hub
 
 
 def load_hub(request: DataRequest) -> Records:
@@ -19,10 +21,20 @@ def load_hub(request: DataRequest) -> Records:
     """
     import datasets
 
-    if datasets.config.HF_HUB_OFFLINE or _is_on_hub(request.source):
-        return load_tables(request)
-    with _offline():
-        return load_tables(request)
+    forbidden = datasets.config.HF_HUB_OFFLINE
+    answers = not forbidden and _is_on_hub(request.source)
+    try:
+        with nullcontext() if answers else _offline():
+            return load_tables(request)
+    except ConnectionError as problem:
+        why, remedy = "the Hub does not answer", "connect to the internet to download it"
+        if forbidden:
+            names = [name for name in OFFLINE_VARIABLES if os.environ.get(name)] or OFFLINE_VARIABLES[:1]
+            why, remedy = f"{' and '.join(names)} forbids to ask the Hub", f"`unset {' '.join(names)}` to download it"
+        raise ValueError(
+            f"data.source: {request.source!r} is neither a local path nor a dataset of the Hub that was downloaded "
+            f"before, and {why}; {remedy}, or give a local path{suggest_source(request.source)}"
+        ) from problem
 
 
 def _is_on_hub(name: str) -> bool:

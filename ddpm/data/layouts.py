@@ -7,6 +7,7 @@ from shlex import quote
 from typing import NamedTuple
 
 from ddpm.data.folders import ARRAY_SUFFIXES, IMAGE_SUFFIXES, OTHER_KINDS, TABLES, Folder
+from ddpm.data.loose_arrays import describe_arrays
 from ddpm.data.masks import note_masks
 from ddpm.data.request import DataRequest
 from ddpm.data.split_names import SPLITS, find_split, split_groups
@@ -75,13 +76,13 @@ def describe_content(folder: Folder) -> str:
     """Return what a folder without images contains instead, and what to do about it."""
     ignored = folder.ignored_below
     files = sorted(path for inner in folder.walk() for path in inner.path.iterdir())
-    array = next((path.name for path in files if path.suffix.lower() in ARRAY_SUFFIXES), None)
+    arrays = [path for path in files if path.suffix.lower() in ARRAY_SUFFIXES]
     for kind, other in OTHER_KINDS.items():
         if ignored[kind]:
             example = next(path.name for path in files if path.name.lower().endswith(other.suffixes))
             return f"{ignored[kind]:,} {kind}, such as {example!r}, and no images; {other.remedy}"
-    if array is not None:
-        return f"no images, but {array!r}; name that file as data.source"
+    if arrays:
+        return f"no images, but {describe_arrays(folder.path, arrays)}"
     if ignored[TABLES]:
         table = folder.tables_below[0]
         return f"no images, but the table {table.name!r}; if it lists paths of images, name that file as data.source"

@@ -22,6 +22,9 @@ from ddpm.names import did_you_mean_path
 
 def load_records(request: DataRequest) -> Records:
     """Return the records of a source; see `load_data` for arguments and errors."""
+    if not request.source.strip():
+        what = "a folder or file of images, or the name of a dataset on the Hub"
+        raise ValueError(f"data.source: {request.source!r} is empty; give {what}, or digits for handwritten digits")
     request = replace(request, source=os.path.expanduser(request.source))
     kind = kind_of(request.source)
     if kind not in ("folder", "npy"):

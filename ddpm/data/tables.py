@@ -76,7 +76,8 @@ def load_tables(request: DataRequest) -> Records:
     """Return one split of what `datasets.load_dataset` loads: a dataset on the Hub, or a folder of parquet files.
 
     Raises:
-        ValueError: as in `load_parquet`, or if the Hub is not reachable.
+        ValueError: as in `load_parquet`.
+        ConnectionError: if the Hub is not reachable.
     """
     import datasets
 
@@ -106,7 +107,7 @@ def reading(source: str) -> Iterator[None]:
     try:
         with silenced("datasets"):      # which logs errors before it raises them
             yield
-    except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
+    except datasets.exceptions.DatasetNotFoundError as error:
         raise ValueError(
             f"data.source: {source!r} is neither a local path nor a reachable dataset on the Hub"
             f" ({_one_line(error)}){suggest_source(source)}"

@@ -733,6 +733,42 @@ INPUTS |= {
 }
 
 
+def array_each(suffix: str, *folders: str, make: Callable[[int, int], np.ndarray] = gray, name: str = "x") -> Make:
+    """Return a maker of folders with one array per image; in an .npz it has a name."""
+
+    def save_array(path: Path, kind: int, i: int) -> None:
+        np.save(path, make(kind, i)) if suffix == ".npy" else np.savez(path, **{name: make(kind, i), "id": np.array(i)})
+
+    def make_all(root: Path) -> Path:
+        for kind, folder in enumerate(folders):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            for i in range(COUNT):
+                save_array(root / folder / f"{kind}{i:03d}{suffix}", kind, i)
+        return root
+
+    return make_all
+
+
+INPUTS |= {
+    "npy_each": array_each(".npy", ".", "."),
+    "npy_each_in_classes": array_each(".npy", *CLASSES, make=lambda k, i: np.asarray(picture(k, i))),
+    "npy_each_float": array_each(".npy", "it's", "a \"b\"", make=lambda k, i: gray(k, i) / 255),
+    "npz_each": array_each(".npz", ".", name="image"),
+    "npz_each_in_classes": array_each(".npz", "disc/day 1", "square/day 1", name="arr_0"),
+    "npz_each_of_several_channels": array_each(".npz", *CLASSES, make=lambda k, i: np.dstack([gray(k, i)] * 7)),
+    "npy_each_of_several_shapes": array_each(".npy", ".", make=lambda k, i: gray(k, i)[i:]),
+}
+
+
+@named
+def npy_beside_labels(root: Path) -> Path:
+    """A folder with an array of images and one of labels, as preprocessing scripts write it."""
+    root.mkdir(parents=True)
+    for name, values in zip(("all labels", "the images"), reversed(array()), strict=True):
+        np.save(root / f"{name}.npy", values)
+    return root
+
+
 @named
 def npy(root: Path) -> Path:
     root.mkdir(parents=True)

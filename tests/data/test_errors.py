@@ -93,10 +93,22 @@ def test_nearest_path() -> None:
     refuses("'data/bird'", "did you mean data/birds?", source="data/bird")
 
 
+@pytest.mark.parametrize("source", ["", " ", "\n"])
+def test_no_source(source: str) -> None:
+    refuses(f"data.source: {source!r} is empty", "folder", "digits", source=source)
+
+
+@pytest.mark.parametrize("variable", [None, "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
 @pytest.mark.parametrize("source", ["digit", "owner/digits"])
-def test_unreachable_hub(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub(source: str, variable: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    refuses(f"data.source: {source!r}", "the Hub", source=source)
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    if variable is not None:
+        monkeypatch.setenv(variable, "1")
+    refuses(f"data.source: {source!r}", "the Hub", f"unset {variable or 'HF_HUB_OFFLINE'}", "local path", source=source)
+    with pytest.raises(ValueError, match=r"^(?!.*OfflineMode)"):
+        load_data(source)
     if source == "digit":
         refuses("did you mean digits?", source=source)
 

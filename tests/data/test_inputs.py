@@ -1,5 +1,9 @@
 """What becomes of sources as people have them: which are read, as what, and what their owners are told."""
 
+import re
+import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -352,6 +356,14 @@ EXPECTED: dict[str, Read | No | list[Read | No]] = {
     "npz_not_square": Read(classes=NUMBERS, resolution=8, told=("data.fit",)),
     "npz_1000_classes": Read(2000, tuple(map(str, range(1000))), resolution=8),
     "npy": Read(classes=(), told=("labels",)),
+    "npy_each": No(("data.source", "12 arrays", "0000.npy", "python -c")),
+    "npy_each_in_classes": No(("data.source", "12 arrays", "0000.npy", "python -c", "labels=")),
+    "npy_each_float": No(("data.source", "12 arrays", "python -c", "labels=")),
+    "npz_each": No(("data.source", "6 arrays", "0000.npz", "python -c")),
+    "npz_each_in_classes": No(("data.source", "12 arrays", "python -c", "labels=")),
+    "npz_each_of_several_channels": No(("data.source", "12 arrays", "python -c", "labels=")),
+    "npy_each_of_several_shapes": No(("data.source", "6 arrays", "shapes differ", "PNG")),
+    "npy_beside_labels": No(("data.source", "--data.source '", "the images.npy")),
 }
 
 
@@ -410,6 +422,37 @@ def test_links_that_form_a_cycle_are_followed_once(made: Callable[[str], Path]) 
     start = time.monotonic()
     data = load_data(str(made("link_cycle")))
     assert data.class_names == CLASSES and time.monotonic() - start < 10
+
+
+def remedy_of(source: Path) -> str:
+    with pytest.raises(ValueError, match=r"data\.source") as error:
+        load_data(str(source))
+    return str(error.value)
+
+
+@pytest.mark.parametrize(("name", "classes", "channels"), [
+    ("npy_each", (), 1), ("npy_each_in_classes", CLASSES, 3), ("npy_each_float", ('a "b"', "it's"), 1),
+    ("npz_each", (), 1), ("npz_each_in_classes", CLASSES, 1), ("npz_each_of_several_channels", CLASSES, 7),
+])
+def test_arrays_of_one_image_each_are_joined_by_the_printed_command(
+    name: str, classes: tuple[str, ...], channels: int, made: Callable[[str], Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = made(name)
+    monkeypatch.chdir(tmp_path)
+    for existing in (0, 1):     # a file of the name is not overwritten
+        command, joined = re.search(r"join them: (.*), and use --data\.source (\S*);", remedy_of(source)).groups()
+        subprocess.run(command.replace("python", shlex.quote(sys.executable), 1), shell=True, check=True)
+        data = load_data(joined)
+        assert len([*tmp_path.iterdir()]) == existing + 1
+        assert (data.class_names, data.channels) == (classes, channels)
+        assert len(data) == len([*source.rglob("*.np[yz]")])
+        assert_images_differ(data)
+
+
+def test_an_array_of_images_in_a_folder_is_named(made: Callable[[str], Path]) -> None:
+    (named,) = shlex.split(re.search(r"--data\.source (.*?);", remedy_of(made("npy_beside_labels")))[1])
+    assert len(load_data(named)) == TWO
 
 
 def test_a_folder_with_the_name_of_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

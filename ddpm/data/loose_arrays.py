@@ -1,0 +1,84 @@
+"""Folders of arrays, one per image, which are not read: what to do to train on them."""
+
+import json
+import os
+import shlex
+import struct
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+
+from ddpm.data.arrays import member_header, read_header
+
+EXAMINED = 100      # arrays whose shapes are looked at
+FEW_CHANNELS = 4    # in an array of three dimensions, a first or last one of at most this size is that of channels
+
+
+def describe_arrays(folder: Path, files: Sequence[Path]) -> str:
+    """Return what the arrays in a folder without images are, and what to do to train on them.
+
+    Args:
+        folder: contains them at any depth.
+        files: one or more .npy or .npz.
+    """
+    stored = {file: found for file in files[:EXAMINED] if (found := _largest_array(file)) is not None}
+    shapes = {file: shape for file, (_, shape) in stored.items() if len(shape) > 1}     # others may be labels
+    one_shape = len(shapes) > 2 and len({*shapes.values()}) == 1
+    of_several = [
+        file
+        for file, shape in shapes.items()
+        if len(shape) > 3 or (len(shape) == 3 and min(shape[0], shape[-1]) > FEW_CHANNELS and not one_shape)
+    ]
+    if of_several or len(shapes) < 2:
+        named = (of_several or [*shapes] or [*files])[0]
+        return f"{named.name!r}; name that file: --data.source {shlex.quote(str(named))}"
+    ((suffix, _),) = Counter(file.suffix for file in shapes).most_common(1)
+    images = [file for file in shapes if file.suffix == suffix]
+    count = len([file for file in files if file.suffix == suffix])
+    about = f"{count:,} arrays of one image each, such as {images[0].name!r}"
+    if len({shapes[file] for file in images}) > 1:
+        return f"{about}, whose shapes differ; save them as PNG or other image files, or in one shape"
+    return f"{about}; join them: {_joining(folder, images, suffix, stored[images[0]][0])}"
+
+
+def _joining(folder: Path, files: Sequence[Path], suffix: str, member: str) -> str:
+    """Return the command that joins files of one image each in an .npz, with their class folders as labels.
+
+    Args:
+        folder: contains the files at any depth.
+        files: some of them.
+        suffix: of all of them.
+        member: name of the array in each .npz; empty for .npy.
+    """
+    inner = {file.relative_to(folder).parts[0] for file in files}
+    classes = len(inner) > 1 and all(file.parent != folder for file in files)
+    name = folder.absolute().name or "images"
+    target = f"{name}_images.npz" if os.path.exists(f"{name}.npz") else f"{name}.npz"
+    load = f"np.load(file)[{_python_text(member)}]" if member else "np.load(file)"
+    labels = ", labels=[file.relative_to(root).parts[0] for file in files]" if classes else ""
+    code = (
+        f"import numpy as np, pathlib; root = pathlib.Path({_python_text(str(folder))}); "
+        f"files = sorted(root.rglob({_python_text(f'*{suffix}')})); "
+        f"np.savez({_python_text(target)}, images=[{load} for file in files]{labels})"
+    )
+    return f"python -c {shlex.quote(code)}, and use --data.source {shlex.quote(target)}"
+
+
+def _python_text(text: str) -> str:
+    """Return a text as a literal of Python in double quotes, which a shell does not read between single quotes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _largest_array(file: Path) -> tuple[str, tuple[int, ...]] | None:
+    """Return the name, empty in an .npy, and the shape of the largest array of a file; None if it is damaged."""
+    try:
+        if file.suffix.lower() == ".npy":
+            with file.open("rb") as stream:
+                return "", read_header(stream).shape
+        with zipfile.ZipFile(file) as archive:
+            shapes = {name.removesuffix(".npy"): member_header(archive, name).shape for name in archive.namelist()}
+        return max(shapes.items(), key=lambda item: prod(item[1]))
+    except (OSError, ValueError, EOFError, struct.error, zipfile.BadZipFile, NotImplementedError):
+        return None
