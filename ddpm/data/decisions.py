@@ -1,15 +1,17 @@
 """How pictures become pixels: resolution, channels and scale, decided from the survey and from what is asked for."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from ddpm.data.decode import PixelFormat, Window
-from ddpm.data.survey import FOURTH, TRANSPARENCY, Survey
+from ddpm.data.survey import FOURTH, MAX_SURVEYED, TRANSPARENCY, Survey
 
 STEP = 4                    # default resolutions are multiples of it, so that the U-Net can halve them twice
 MAX_DEFAULT_RESOLUTION = 64  # pixels; larger images are expensive
 LARGE_RESOLUTION = 128      # suggested for larger images
 TOO_SMALL = 10              # one of so many images may be smaller than the default resolution
 DEPTHS = tuple(2.0**bits - 1 for bits in (8, 10, 12, 14, 16))      # highest values of cameras and scanners
+UNSCALED = (0.0, 255.0)     # the scale of values with 8 bits that changes nothing
 KEPT_BY = {None: (), TRANSPARENCY: (2, 4), FOURTH: (4,)}      # numbers of channels that keep what color does not hold
 
 
@@ -21,26 +23,26 @@ class Asked:
         resolution: height and width in pixels.
         channels: number of channels.
         intensity: the values that become 0 and 255.
-        deep_intensity: the same for values with more than 8 bits only.
+        high_bit_depth_intensity: the same for values with more than 8 bits only.
         fit: entry of `ddpm.data.fits.FITS`.
     """
 
     resolution: int | None = None
     channels: int | None = None
     intensity: Window | None = None
-    deep_intensity: Window | None = None
+    high_bit_depth_intensity: Window | None = None
     fit: str = "crop"
 
 
 def choose_format(survey: Survey, asked: Asked) -> PixelFormat:
     """Return what the surveyed pictures, one or more, are converted to."""
-    deep = len(survey.deep) > 0
+    high = survey.high_bit_depth
     return PixelFormat(
         asked.resolution or default_resolution(survey),
         asked.channels or max(facts.channels for facts in survey.counts),
         asked.fit,
-        asked.intensity or asked.deep_intensity or (default_intensity(survey.deep) if deep else None),
-        None if deep else asked.intensity,
+        asked.intensity or asked.high_bit_depth_intensity or (default_intensity(high) if high.counts else None),
+        None if high.counts else asked.intensity,
     )
 
 
@@ -55,11 +57,11 @@ def default_resolution(survey: Survey) -> int:
     return min(max(common_square(survey) // STEP * STEP, STEP), MAX_DEFAULT_RESOLUTION)
 
 
-def default_intensity(deep: Survey) -> Window:
+def default_intensity(survey: Survey) -> Window:
     """Return the scale of pictures with more than 8 bits: the bit depth in use, or the range of other values."""
-    assert deep.values is not None
-    low, high = deep.values
-    kinds = {facts.kind for facts in deep.counts}
+    assert survey.values is not None
+    low, high = survey.values
+    kinds = {facts.kind for facts in survey.counts}
     if kinds == {"bool"}:
         return 0.0, 1.0
     if "float" not in kinds and low >= 0 and high <= DEPTHS[-1]:
@@ -72,7 +74,26 @@ def has_usual_scale(survey: Survey, intensity: Window | None) -> bool:
 
     Then the scale is no decision that depends on the other pictures, and identifies nothing.
     """
-    return all(facts.usual == intensity for facts in survey.deep.counts)
+    return all(facts.usual == intensity for facts in survey.high_bit_depth.counts)
+
+
+def identify_pixels(survey: Survey, target: PixelFormat) -> dict[str, Any]:
+    """Return the facts that determine pixels.
+
+    Left out is what changes nothing on these pictures, so that equal pixels have equal facts, however they were asked
+    for: a fit of squares, a scale that is the usual one, or that keeps values with 8 bits.
+    """
+    facts: dict[str, Any] = {"size": [target.channels, target.resolution]}
+    if target.fit != "crop" and not are_squares(survey):
+        facts["fit"] = target.fit
+    if target.intensity_8_bit not in (None, UNSCALED) or not has_usual_scale(survey, target.intensity):
+        facts["intensity"] = target.intensity_8_bit or target.intensity
+    return facts
+
+
+def are_squares(survey: Survey) -> bool:
+    """Return whether all pictures, each of which was looked at, are squares."""
+    return survey.total <= MAX_SURVEYED and all(width == height for width, height in survey.sizes)
 
 
 def check_channels(survey: Survey, channels: int | None) -> None:

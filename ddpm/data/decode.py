@@ -92,10 +92,10 @@ def is_gray(image: Image.Image) -> bool:
     if image.mode == "P":
         palette = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
         return bool((palette == palette[:, :1]).all())
-    return image.mode in ("1", "L", "LA", "La") or is_deep(image)
+    return image.mode in ("1", "L", "LA", "La") or has_high_bit_depth(image)
 
 
-def is_deep(image: Image.Image) -> bool:
+def has_high_bit_depth(image: Image.Image) -> bool:
     """Return whether `image` is gray with more than 8 bits."""
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
@@ -124,7 +124,7 @@ def to_pixels(picture: Picture, target: PixelFormat) -> np.ndarray:
             # checked first because most images have no EXIF data, and transposing copies them
             if picture.getexif():
                 picture = ImageOps.exif_transpose(picture)
-            if is_deep(picture) or (picture.mode == "RGBX" and target.channels == 4):
+            if has_high_bit_depth(picture) or (picture.mode == "RGBX" and target.channels == 4):
                 picture = np.asarray(picture)
         layers = _from_array(picture, target) if isinstance(picture, np.ndarray) else [_flatten(picture, target)]
         fit = FITS[target.fit]

@@ -25,6 +25,8 @@ class ImageData:
         fingerprint: hexadecimal digest of the content: stored bytes, labels, class names, split, resolution, channels,
             and other options that change pixels. It does not depend on the machine or the location of the data. Of
             more than 65,536 images, that many are read for it, evenly spaced.
+        contents: int64 (M,), a hash of the stored bytes of each file that was read for the fingerprint, in order; empty
+            if unknown.
         part: the rows of the source's split, including unreadable ones; None if unknown.
         format: what the pictures are converted to; None if unknown.
         survey: what the pictures are like; None if unknown.
@@ -39,6 +41,7 @@ class ImageData:
     _: dataclasses.KW_ONLY
     skipped: int = 0
     fingerprint: str = ""
+    contents: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     part: Part | None = None
     format: PixelFormat | None = None
     survey: Survey | None = None
@@ -90,6 +93,10 @@ class ImageData:
         """
         indices = torch.as_tensor(indices, dtype=torch.int64)
         return self.pixels[indices], self.labels[indices]
+
+    def copies_of(self, other: "ImageData") -> int:
+        """Return how many of the files read for the fingerprint are, byte for byte, among those of other images."""
+        return int(torch.isin(self.contents, other.contents).sum())
 
     def with_labels(self, labels: Tensor) -> "ImageData":
         """Return the same images with other labels, int64 (N,); the fingerprint is unchanged."""

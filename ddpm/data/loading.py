@@ -5,12 +5,12 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from ddpm.data.decisions import Asked, has_usual_scale
-from ddpm.data.decode import PixelFormat, UnreadableImage, Window
+from ddpm.data.decisions import Asked, identify_pixels
+from ddpm.data.decode import UnreadableImage, Window
 from ddpm.data.fits import FITS
 from ddpm.data.frames import FRAMES, expand_frames
 from ddpm.data.images import ImageData, OnDemand
@@ -18,16 +18,16 @@ from ddpm.data.notes import (
     count_classes,
     describe_balance,
     describe_brightness,
+    describe_copies,
     describe_decisions,
     describe_gray_content,
 )
 from ddpm.data.reading import evenly_spaced, read_pictures
-from ddpm.data.records import Pictures, located
+from ddpm.data.records import Pictures, Records, located
 from ddpm.data.request import DataRequest
 from ddpm.data.slices import Part, parse_split
 from ddpm.data.sources import load_records
 from ddpm.data.split_names import split_groups
-from ddpm.data.survey import Survey
 from ddpm.names import lookup
 
 ON_BAD_IMAGE = {"error": False, "skip": True}  # whether to omit the image
@@ -47,7 +47,7 @@ def load_data(
     intensity: Sequence[float] | None = None,
     fit: str = "crop",
     frames: str = "first",
-    deep_intensity: Window | None = None,
+    high_bit_depth_intensity: Window | None = None,
     on_bad_image: str = "error",
     memory_gb: float = 4.0,
 ) -> ImageData:
@@ -79,8 +79,8 @@ def load_data(
             or 65535), otherwise from the lowest to the highest value.
         fit: how images become squares: `crop` (the center), `pad` (with black) or `stretch`.
         frames: of animations and files with several pages: `first`, or `all` as one image each.
-        deep_intensity: scale of values with more than 8 bits in place of the derived one, as for images that are
-            compared with those of another source.
+        high_bit_depth_intensity: scale of values with more than 8 bits in place of the derived one, as for images that
+            are compared with those of another source.
         on_bad_image: `error`, or `skip` to omit and count unreadable images.
         memory_gb: maximum size of images in memory, in 1e9 bytes of uint8 pixels; above 0.
 
@@ -116,7 +116,7 @@ def load_data(
     if records.class_names and len(ids.unique()) < 2:
         raise ValueError(
             f"data.split: all images of {split!r} have class {records.class_names[int(ids[0])]!r}; a class-conditional "
-            f"model needs two classes: select other rows, {request.without_classes}"
+            f"model needs two classes: {_other_rows(records)}, {request.without_classes}"
         )
     expanded = expand_frames(pictures, rows) if each_frame else None
     if expanded is not None:
@@ -125,7 +125,7 @@ def load_data(
         ids = records.labels[files]
         notes.append(f"the {part.stop - part.start:,} files have {len(rows):,} frames or pages; each is an image")
 
-    asked = Asked(resolution, channels, window, deep_intensity, fit)
+    asked = Asked(resolution, channels, window, high_bit_depth_intensity, fit)
     survey, target, pixels, bad = read_pictures(source, pictures, rows, asked, skip, memory_gb * 1e9)
     if bad:
         good = torch.ones(len(rows), dtype=torch.bool)
@@ -145,15 +145,19 @@ def load_data(
     notes += describe_brightness(_some_pixels(store) if pixels is None else pixels, survey, target)
     notes += () if pixels is None else describe_gray_content(pixels, asked)
     notes += describe_balance(count_classes(ids, len(records.class_names)), records.class_names)
-    identity = {"split": _identify_part(part), "classes": records.class_names} | _identify_pixels(survey, target)
+    identity = {"split": _identify_part(part), "classes": records.class_names} | identify_pixels(survey, target)
     if expanded is not None:
         identity["frames"] = "all"
+    content = _identify(identity, ids, records.pictures, files)
+    if records.class_names:
+        notes += describe_copies(content.hashes, records.labels[content.files], content.files, records.pictures.where)
     return ImageData(
         store if pixels is None else pixels,
         ids,
         records.class_names,
         skipped=len(bad),
-        fingerprint=_fingerprint(identity, ids, records.pictures, files),
+        fingerprint=content.fingerprint,
+        contents=content.hashes,
         part=part,
         format=target,
         survey=survey,
@@ -161,6 +165,17 @@ def load_data(
         ignored=records.ignored,
         notes=tuple(notes),
     )
+
+
+def _other_rows(records: Records) -> str:
+    """Return what to do about a slice with one class."""
+    if not records.grouped:
+        return "select other rows"
+    counts = records.labels.bincount(minlength=len(records.class_names))
+    single = [name for name, count in zip(records.class_names, counts.tolist(), strict=True) if count < 2]
+    if single:
+        return f"class {single[0]!r} has only one image, which cannot be divided; add images"
+    return f"add images, or divide them in the middle, as {records.split}[:50%] and {records.split}[50%:]"
 
 
 def _identify_part(part: Part) -> str:
@@ -184,16 +199,6 @@ def in_proportion(labels: torch.Tensor) -> torch.Tensor:
     return place.argsort(stable=True)
 
 
-def _identify_pixels(survey: Survey, target: PixelFormat) -> dict[str, Any]:
-    """Return the facts that determine pixels, without those that are the same for most sources."""
-    facts: dict[str, Any] = {"size": [target.channels, target.resolution]}
-    if target.fit != "crop":
-        facts["fit"] = target.fit
-    if target.intensity_8_bit is not None or not has_usual_scale(survey, target.intensity):
-        facts["intensity"] = target.intensity_8_bit or target.intensity
-    return facts
-
-
 def _some_pixels(store: OnDemand) -> torch.Tensor:
     """Decode a few readable images: uint8 (N, C, H, W)."""
     found = []
@@ -205,13 +210,30 @@ def _some_pixels(store: OnDemand) -> torch.Tensor:
     return torch.cat(found) if found else torch.empty(0, *store.shape[1:], dtype=torch.uint8)
 
 
-def _fingerprint(identity: dict[str, Any], labels: torch.Tensor, pictures: Pictures, files: torch.Tensor) -> str:
+class _Content(NamedTuple):
+    """What identifies the images of a source.
+
+    Attributes:
+        fingerprint: see `ImageData`.
+        hashes: int64 (M,), one for each file that was read for the fingerprint.
+        files: int64 (M,), their rows in the source.
+    """
+
+    fingerprint: str
+    hashes: torch.Tensor
+    files: torch.Tensor
+
+
+def _identify(identity: dict[str, Any], labels: torch.Tensor, pictures: Pictures, files: torch.Tensor) -> _Content:
     """Return a digest of facts, of the label of each image, and of the content of their files."""
     digest = hashlib.blake2b(json.dumps(identity).encode(), digest_size=16)
     digest.update(labels.numpy().tobytes())
     files = files.unique_consecutive()
-    for row in files[evenly_spaced(len(files), MAX_HASHED)].tolist():
+    files = files[evenly_spaced(len(files), MAX_HASHED)]
+    hashes = []
+    for row in files.tolist():
         with located(pictures, row):
             data = pictures.read(row)
         digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.hexdigest()
+        hashes.append(int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True))
+    return _Content(digest.hexdigest(), torch.tensor(hashes, dtype=torch.int64), files)

@@ -1,6 +1,7 @@
 """Sentences about the decisions that were made for a user's data, each with the option that changes it."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -48,13 +49,20 @@ def count_classes(labels: Tensor, num_classes: int) -> list[int]:
 
 
 def describe_brightness(pixels: Tensor, survey: Survey, target: PixelFormat) -> Iterator[str]:
-    """Yield a sentence if the brightest of some pixels, uint8 (N, C, H, W), is below an eighth of the range."""
+    """Yield a sentence if some pixels, uint8 (N, C, H, W), are all equal, or all below an eighth of the range."""
     has_alpha = target.channels in (2, 4) and len(survey.where(lambda facts: facts.extra == TRANSPARENCY))
     colors = pixels[:, :-1] if has_alpha else pixels
-    brightest = int(colors.max()) if colors.numel() else 255
-    low, high = target.intensity or target.intensity_8_bit or (0.0, 255.0)
-    if brightest == 0:
-        yield "every pixel is black; if the images are not, set data.intensity to the range of their values"
+    if not colors.numel():
+        return
+    darkest, brightest = (int(value) for value in colors.aminmax())
+    low, high = window = target.intensity or target.intensity_8_bit or (0.0, 255.0)
+    if darkest == brightest:
+        same = f"every pixel of every image has the same value, {brightest} of 255"
+        found = survey.values
+        if found is None or found[0] == found[1] or found == window:
+            yield f"{same}, so there is nothing to learn; check the images"
+        else:
+            yield f"{same}, but their values are {format_range(found)}; for all of them: {_window_option(found)}"
     elif brightest < DIM:
         top = low + brightest / 255 * (high - low)
         yield f"the images are dark: the brightest value is {brightest} of 255; brighter: {_window_option((low, top))}"
@@ -82,6 +90,28 @@ def describe_balance(counts: Sequence[int], class_names: Sequence[str]) -> Itera
             yield f"classes {problem}: {len(names):,} of {len(counts):,} ({shown})"
     if are_imbalanced(counts):
         yield f"classes have {min(filter(None, counts)):,} to {max(counts):,} images"
+
+
+def describe_copies(hashes: Tensor, labels: Tensor, rows: Tensor, where: Callable[[int], str]) -> Iterator[str]:
+    """Yield a sentence if equal files have different labels.
+
+    Args:
+        hashes: of the content of files, int64 (M,).
+        labels: of the same files, int64 (M,).
+        rows: of the same files in their source, int64 (M,).
+        where: describes the location of a row.
+    """
+    _, group = hashes.unique(return_inverse=True)                                                       # (M,)
+    lowest, highest = (
+        torch.zeros(int(group.max()) + 1, dtype=torch.int64).scatter_reduce(0, group, labels, way, include_self=False)
+        for way in ("amin", "amax")
+    )
+    torn = (lowest != highest)[group]
+    if torn.any():
+        first = int(torn.nonzero()[0])
+        second = int(((group == group[first]) & (labels != labels[first])).nonzero()[0])
+        example = " and ".join(where(int(rows[index])) for index in (first, second))
+        yield f"the same image is in different classes: {int(torn.sum()):,} files, such as {example}; keep one of each"
 
 
 def are_imbalanced(counts: Sequence[int]) -> bool:
@@ -144,35 +174,35 @@ def _frames(survey: Survey) -> Iterator[str]:
 
 
 def _intensity(survey: Survey, asked: Asked, target: PixelFormat) -> Iterator[str]:
-    deep = survey.deep
+    high_bit_depth, scale = survey.high_bit_depth, target.intensity
     if asked.intensity is not None:
         low, high = asked.intensity
-        affected = deep if deep.counts else survey
+        affected = high_bit_depth if high_bit_depth.counts else survey
         outside = len(affected.where(lambda f: f.values is not None and (f.values[0] < low or f.values[1] > high)))
         if outside:
             yield f"{outside:,} of {len(affected):,} images have values outside data.intensity, which are clipped"
-    elif deep.values is not None and target.intensity is not None and _is_worth_telling(deep, target.intensity):
-        found, window = format_range(deep.values), format_range(target.intensity)
-        yield f"values are {found}; {window} becomes 0 to 255; {_other_window(deep, target.intensity)}"
-    shallow = len(survey) - len(deep)
-    if deep.counts and shallow:
-        yield f"{len(deep):,} images have more than 8 bits and are scaled; {shallow:,} have 8 bits and are not"
+    elif high_bit_depth.values is not None and scale is not None and _is_worth_telling(high_bit_depth, scale):
+        found = format_range(high_bit_depth.values)
+        yield f"values are {found}; {format_range(scale)} becomes 0 to 255; {_other_window(high_bit_depth, scale)}"
+    scaled, kept = len(high_bit_depth), len(survey) - len(high_bit_depth)
+    if scaled and kept:
+        yield f"{scaled:,} images have more than 8 bits and are scaled; {kept:,} have 8 bits and are not"
 
 
-def _is_worth_telling(deep: Survey, window: Window) -> bool:
+def _is_worth_telling(survey: Survey, window: Window) -> bool:
     """Return whether the scale of pictures with more than 8 bits was found from their values and not their type."""
-    kinds = {facts.kind for facts in deep.counts}
+    kinds = {facts.kind for facts in survey.counts}
     if "float" in kinds:
         return True
-    as_8_bits = window == (0.0, 255.0) and all(facts.usual in (None, window) for facts in deep.counts)
-    return not (as_8_bits or has_usual_scale(deep, window))
+    as_8_bits = window == (0.0, 255.0) and all(facts.usual in (None, window) for facts in survey.counts)
+    return not (as_8_bits or has_usual_scale(survey, window))
 
 
-def _other_window(deep: Survey, window: Window) -> str:
+def _other_window(survey: Survey, window: Window) -> str:
     """Return the option for the smallest usual range that contains the values, or for any other range."""
-    assert deep.values is not None
-    low, high = deep.values
-    is_float = any(facts.kind == "float" for facts in deep.counts)
+    assert survey.values is not None
+    low, high = survey.values
+    is_float = any(facts.kind == "float" for facts in survey.counts)
     usual = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)) if is_float else ((0.0, 65535.0),)
     found = next((each for each in usual if each[0] <= low and high <= each[1]), window)
     if found == window:
@@ -181,7 +211,11 @@ def _other_window(deep: Survey, window: Window) -> str:
 
 
 def _window_option(window: Window) -> str:
-    return f'--data.intensity "[{", ".join(map(_format_value, window))}]"'
+    """Return the option for a range, with as many decimals as its ends need to differ clearly."""
+    decimals = max(0, 2 - math.floor(math.log10(window[1] - window[0])))
+    ends = [round(value, decimals) for value in window]
+    texts = [str(int(end)) if end == int(end) else f"{end:.{decimals}f}" for end in ends]
+    return f'--data.intensity "[{", ".join(texts)}]"'
 
 
 def _size(size: tuple[int, int]) -> str:

@@ -56,11 +56,13 @@ def _rows_on_classes(data: ImageData) -> dict[str, str]:
     if len(counts) <= LISTED_CLASSES:
         each = ", ".join(f"{name} {count:,}" for name, count in zip(data.class_names, counts, strict=True))
         return {"classes": each}
-    low, high = min(counts), max(counts)
+    present = [count for count in counts if count]
+    low, high, missing = min(present), max(present), len(counts) - len(present)
+    without = f", and {missing:,} without images" if missing else ""
     if low == high:
-        return {"classes": f"{len(counts):,} with {low:,} images each"}
+        return {"classes": f"{len(present):,} with {low:,} images each{without}"}
     fewest, most = (data.class_names[counts.index(count)] for count in (low, high))
-    return {"classes": f"{len(counts):,} with {low:,} ({fewest}) to {high:,} ({most}) images"}
+    return {"classes": f"{len(present):,} with {low:,} ({fewest}) to {high:,} ({most}) images{without}"}
 
 
 def _rows_on_pixels(data: ImageData) -> dict[str, str]:

@@ -56,9 +56,11 @@ class Slice:
         """
         start, stop = self._row(self.start, count, 0), self._row(self.stop, count, count)
         if start >= stop:
+            shares = all(bound in ("", bound.rstrip("%") + "%") for bound in (self.start, self.stop))
+            few = "; add images" if shares and self._row(self.start, 100, 0) < self._row(self.stop, 100, 100) else ""
             raise ValueError(
                 f"data.split: {self.text!r} selects no rows ({start} to {stop} of {count:,}); allowed is a start "
-                "before the stop"
+                f"before the stop{few}"
             )
         return Part(self.split, start, stop, count)
 

@@ -13,7 +13,7 @@ from ddpm.data.decode import (
     UnreadableImage,
     Window,
     check_finite,
-    is_deep,
+    has_high_bit_depth,
     is_gray,
     unreadable_if_it_fails,
 )
@@ -62,7 +62,7 @@ class Survey:
     total: int
 
     @property
-    def deep(self) -> "Survey":
+    def high_bit_depth(self) -> "Survey":
         """The pictures with more than 8 bits."""
         return self.where(lambda facts: facts.kind != "8 bits")
 
@@ -107,7 +107,7 @@ def examine(picture: Picture, with_values: bool = False) -> PictureFacts:
     with unreadable_if_it_fails():
         if isinstance(picture, np.ndarray):
             return _examine_array(picture)
-        if is_deep(picture):
+        if has_high_bit_depth(picture):
             values = np.asarray(picture)
             check_finite(values)
             low, high = float(values.min()), float(values.max())

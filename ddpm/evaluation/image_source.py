@@ -117,19 +117,19 @@ def trained_intensity(model: Path) -> Window | None:
     return low, high
 
 
-def load_real_images(config: DataConfig, name: str, deep_intensity: Window | None = None) -> ImageData:
+def load_real_images(config: DataConfig, name: str, high_bit_depth_intensity: Window | None = None) -> ImageData:
     """Load real images.
 
     Args:
         config: which, and how.
         name: option that an error names instead of the configuration's key.
-        deep_intensity: scale of values with more than 8 bits, which otherwise is derived from these images.
+        high_bit_depth_intensity: scale of values with more than 8 bits, which otherwise is derived from these images.
 
     Raises:
         ValueError: as `load_data`, or if two classes have the same name.
     """
     try:
-        data = load_data(**config.load_options(), deep_intensity=deep_intensity)
+        data = load_data(**config.load_options(), high_bit_depth_intensity=high_bit_depth_intensity)
     except ValueError as problem:
         message = str(problem).replace("data.source", name).replace("data.split", f"{name}_split")
         raise ValueError(message) from problem
@@ -202,6 +202,23 @@ def load_held_out(command: EvaluateCommand, config: DataConfig, data: ImageData)
             f"{abbreviate(data.class_names)}; give images of the same classes"
         )
     return held_out
+
+
+def describe_leak(held_out: ImageData, data: ImageData, role: str) -> str | None:
+    """Say in a sentence how many held-out images are, byte for byte, among others; None if none are.
+
+    Args:
+        held_out: real images that should not have been trained on.
+        data: the others.
+        role: what they are, such as `training`.
+    """
+    copies = held_out.copies_of(data)
+    if not copies:
+        return None
+    return (
+        f"{copies:,} of {len(held_out.contents):,} held-out images are exact copies of {role} images, so that results "
+        "on them favor a model that memorizes; remove the copies from either"
+    )
 
 
 def was_trained_on(model: Path, data: ImageData) -> bool | None:

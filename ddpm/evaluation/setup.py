@@ -1,5 +1,6 @@
 """Everything that an evaluation needs, loaded and checked before any image is generated."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from ddpm.evaluation.feature_tables import Features
 from ddpm.evaluation.features import feature_digest, load_extractors
 from ddpm.evaluation.image_source import (
     ImageSource,
+    describe_leak,
     images_from_disk,
     images_from_model,
     load_held_out,
@@ -77,7 +79,7 @@ class EvaluationSetup(NamedTuple):
         data = self.data if self.held_out is None else self.held_out
         if self.images.pipeline.class_names and not data.class_names:
             return "the model needs the classes of the real images, which have none"
-        return None
+        return describe_few(data)
 
     def identify(self, command: EvaluateCommand) -> dict[str, Any]:
         """Return the facts that determine the content of evaluation.json."""
@@ -90,6 +92,11 @@ class EvaluationSetup(NamedTuple):
             "metrics": self.metrics,
             **{name: getattr(command, name) for name in ("bootstrap", "bound_images", "bound_steps")},
         }
+
+
+def describe_few(data: ImageData) -> str | None:
+    """Return why the metrics of the denoiser cannot be computed from so few images; None if they can."""
+    return f"needs 2 real images or more, there are {len(data)}" if len(data) < 2 else None
 
 
 def why_without_classes(name: str, extractor: str, data: ImageData) -> str | None:
@@ -161,6 +168,8 @@ def prepare_evaluation(
     else:
         images = images_from_model(command, settings, data, pipeline, model, guide)
     held_out = load_held_out(command, config, data)
+    if held_out is not None and processes.is_main_process and (copies := describe_leak(held_out, data, "reference")):
+        print(f"WARNING: {copies}", file=sys.stderr)
     extractors: tuple[Extractor, ReferenceClassifier | None] = NoExtractor(), None
     if any(name in METRICS for name in names):
         require_classifier = command.metrics is not None and "accuracy" in names

@@ -33,8 +33,8 @@ def build_data(config: Config, decided: Mapping[str, Any] | None = None) -> Imag
     channels, resolution, _ = decided.get("shape", (None, None, None))
     options["channels"] = options["channels"] or channels
     options["resolution"] = options["resolution"] or resolution
-    deep = decided.get("intensity") if options["intensity"] is None else None
-    return load_data(**options, deep_intensity=None if deep is None else tuple(deep))
+    scale = decided.get("intensity") if options["intensity"] is None else None
+    return load_data(**options, high_bit_depth_intensity=None if scale is None else tuple(scale))
 
 
 def build_in_training_metrics(config: Config, data: ImageData, accelerator: Accelerator) -> "InTrainingMetrics | None":

@@ -1,16 +1,19 @@
 """How pictures become pixels is decided from all of them: size, channels, scale; and what is told about it."""
 
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from ddpm.data import ImageData, load_data
 from ddpm.data.decisions import default_resolution
+from ddpm.data.notes import _window_option
 from ddpm.data.survey import PictureFacts, Survey
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -91,7 +94,7 @@ def test_a_size_that_is_not_the_images_own_is_told(
 
 @pytest.mark.parametrize("side", [4, 8, 28, 32, 64])
 def test_the_images_own_size_is_not_worth_a_note(side: int, tmp_path: Path) -> None:
-    images = [Image.new("RGB", square(side), "red") for _ in range(20)]
+    images = [Image.new("RGB", square(side), (200, i, 0)) for i in range(20)]
     assert load_data(write(tmp_path, images)).notes == ()
 
 
@@ -119,7 +122,7 @@ def test_one_image_with_color_is_enough(tmp_path: Path) -> None:
 def test_transparency_is_told_and_can_be_kept(mode: str, tmp_path: Path) -> None:
     image = Image.fromarray(RAMP).convert(mode)
     image.putalpha(Image.fromarray(RAMP.T))
-    source, with_alpha = write(tmp_path, [image] * 2), len(mode)
+    source, with_alpha = write(tmp_path, [image, image.rotate(180)]), len(mode)
     data = load_data(source)
     assert data.channels == with_alpha - 1 and told(data, "white", f"--data.channels {with_alpha}")
     kept = load_data(source, channels=with_alpha)
@@ -205,6 +208,40 @@ def test_images_that_use_a_small_part_of_the_range(brightest: int, tmp_path: Pat
         assert told(load_data(source, memory_gb=memory_gb), f'--data.intensity "[0, {brightest}]"') == expected
 
 
+def windows(data: ImageData) -> list[list[float]]:
+    """Return the ranges that notes propose."""
+    proposed = re.findall(r'--data\.intensity "(\[[^"]+\])"', " ".join(data.notes))
+    return [yaml.safe_load(window) for window in proposed if "LOW" not in window]
+
+
+@pytest.mark.parametrize(("value", "kind", "suffix"), [
+    (0, np.uint8, ".png"), (255, np.uint8, ".png"), (0, np.uint16, ".png"), (7, np.uint16, ".png"),
+    (-3, np.int32, ".tif"), (0, np.float32, ".tif"), (0.5, np.float32, ".tif"), (1e6, np.float32, ".tif"),
+])
+def test_images_of_one_value_are_told_and_no_remedy_is_refused(
+    value: float, kind: type, suffix: str, tmp_path: Path
+) -> None:
+    source = write(tmp_path, [np.full((8, 8), value, kind)] * 4, suffix)
+    for memory_gb in (4, 1e-9):
+        data = load_data(source, memory_gb=memory_gb)
+        assert told(data, "same value", "nothing to learn", "check the images"), data.notes
+        for window in windows(data):
+            load_data(source, intensity=window)
+
+
+def test_a_range_that_loses_all_values_is_told(tmp_path: Path) -> None:
+    source = write(tmp_path, ramps(1, np.float32), ".tif")
+    data = load_data(source, intensity=[5, 6])
+    assert told(data, "same value", "0 to 1") and windows(data) == [[0, 1]]
+    assert not told(load_data(source, intensity=[0, 1]), "same value")
+
+
+@pytest.mark.parametrize("window", [(0, 3e-4), (100_000, 100_001.18), (1000.01, 1000.02), (-1, 7e6), (0, 15)])
+def test_a_proposed_range_keeps_its_ends_apart(window: tuple[float, float]) -> None:
+    low, high = yaml.safe_load(_window_option(window).split('"')[1])
+    assert low < high and (low, high) == pytest.approx(window, abs=(window[1] - window[0]) / 50)
+
+
 def test_a_mixture_of_depths_is_told(tmp_path: Path) -> None:
     data = load_data(write(tmp_path, [RAMP, RAMP.astype(np.uint16) * 16]))
     assert data.intensity == (0, 4095) and told(data, "1 images", "more than 8 bits", "1 have 8 bits")
@@ -219,6 +256,58 @@ def test_values_that_are_not_finite_make_an_image_unreadable(value: float, tmp_p
         load_data(source)
     data = load_data(source, on_bad_image="skip")
     assert data.skipped == 1 and data.intensity == (0, 2)
+
+
+# -------------------------------------------------------------------------------------------------------- fingerprints
+
+
+COLOR = np.dstack([RAMP, RAMP.T, RAMP // 2])
+
+
+@pytest.mark.parametrize(("image", "options", "other"), [
+    *((COLOR, {"fit": fit}, {}) for fit in ("crop", "pad", "stretch")),
+    *((COLOR, {"fit": fit, "resolution": 8}, {"resolution": 8}) for fit in ("pad", "stretch")),
+    (COLOR, {"resolution": 16}, {}),
+    (COLOR, {"channels": 3}, {}),
+    (RAMP, {"channels": 1}, {}),
+    (COLOR, {"frames": "all"}, {}),
+    (COLOR, {"frames": "first"}, {}),
+    (COLOR, {"intensity": [0, 255]}, {}),
+    (COLOR, {"on_bad_image": "skip", "memory_gb": 1e-9, "split": "train[:100%]"}, {}),
+    (RAMP.astype(np.uint16) * 257, {"intensity": [0, 65535]}, {}),
+    (RAMP.astype(np.uint16) * 16, {"intensity": [0, 4095], "fit": "pad"}, {}),
+])
+def test_options_that_change_no_pixel_do_not_count(
+    image: np.ndarray, options: dict, other: dict, tmp_path: Path
+) -> None:
+    source = write(tmp_path, [image, image // 2])
+    one, another = load_data(source, **options), load_data(source, **other)
+    np.testing.assert_array_equal(pixels(one), pixels(another))
+    assert one.fingerprint == another.fingerprint
+
+
+@pytest.mark.parametrize(("image", "options"), [
+    (COLOR[:8], {"fit": "pad"}),
+    (COLOR[:8], {"fit": "stretch"}),
+    (COLOR, {"resolution": 8}),
+    (COLOR, {"channels": 1}),
+    (COLOR, {"intensity": [0, 254]}),
+    (COLOR, {"intensity": [-1, 255]}),
+    (RAMP.astype(np.uint16) * 257, {"intensity": [0, 4095]}),
+])
+def test_options_that_change_pixels_count(image: np.ndarray, options: dict, tmp_path: Path) -> None:
+    source = write(tmp_path, [image, image // 2])
+    one, another = load_data(source, **options), load_data(source)
+    assert not np.array_equal(pixels(one), pixels(another)) and one.fingerprint != another.fingerprint
+
+
+def test_the_fit_counts_if_not_all_images_are_known_to_be_squares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("survey", "reading", "notes", "decisions"):
+        monkeypatch.setattr(f"ddpm.data.{module}.MAX_SURVEYED", 2)
+    source = write(tmp_path, [RAMP, RAMP[:8], RAMP])
+    assert load_data(source, fit="pad").fingerprint != load_data(source).fingerprint
 
 
 # ---------------------------------------------------------------------------------------------------------- all images

@@ -243,6 +243,28 @@ def test_columns_can_be_named_and_the_usual_name_wins(tmp_path: Path) -> None:
     np.testing.assert_array_equal(everything(data)[0].permute(0, 2, 3, 1).numpy(), 255 - PIXELS)
 
 
+def test_equal_files_in_different_classes_are_told(tmp_path: Path) -> None:
+    source = write_folder(tmp_path)
+    assert not [note for note in load_data(str(source)).notes if "same image" in note]
+    (source / "ant/0.png").write_bytes((source / "ant/1.png").read_bytes())         # of one class
+    assert not [note for note in load_data(str(source)).notes if "same image" in note]
+    (source / "cat/5.png").write_bytes((source / "ant/1.png").read_bytes())
+    for memory_gb in (4, 1e-9):
+        (note,) = (note for note in load_data(str(source), memory_gb=memory_gb).notes if "same image" in note)
+        assert "3 files" in note and str(source / "ant/0.png") in note and str(source / "cat/5.png") in note
+    assert not [note for note in load_data(str(source), labels="none").notes if "same image" in note]
+
+
+def test_copies_in_other_rows_and_sources_are_counted(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "one")
+    other = write_folder(tmp_path / "other")
+    for file in ("ant/0.png", "bee/2.png"):
+        (other / file).write_bytes(png(255 - PIXELS[0]))
+    one, another = load_data(str(source)), load_data(str(other), resolution=4, channels=1)
+    assert (one.copies_of(one), one.copies_of(another), another.copies_of(one)) == (6, 4, 4)
+    assert ImageData(one.pixels, one.labels, one.class_names).copies_of(one) == 0
+
+
 def test_more_images_than_are_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddpm.data.loading.MAX_HASHED", 2)
     source = str(write_folder(tmp_path))

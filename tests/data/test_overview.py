@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ddpm.data import ImageData, load_data
+from ddpm.data.notes import describe_balance
 from ddpm.data.overview import data_facts, describe_data
 from ddpm.data.records import ArrayPictures, Records
 
@@ -50,6 +52,21 @@ def test_class_counts(tmp_path: Path) -> None:
 def test_small_and_uneven_classes_are_told(counts: dict[str, int], few: bool, uneven: bool, tmp_path: Path) -> None:
     notes = " ".join(load_data(folder(tmp_path, **counts)).notes)
     assert ("ant" in notes) == few and (f"{min(counts.values())} to {max(counts.values())}" in notes) == uneven
+
+
+@pytest.mark.parametrize(("counts", "row", "uneven"), [
+    ([10, 10, 0], "a 10, b 10, c 0", None),
+    ([12] * 7, "7 with 12 images each", None),
+    ([12] * 7 + [0] * 2, "7 with 12 images each, and 2 without images", None),
+    ([12] * 6 + [200, 0], "7 with 12 (a) to 200 (g) images, and 1 without images", "12 to 200"),
+])
+def test_classes_without_images_are_told_apart(counts: list[int], row: str, uneven: str | None) -> None:
+    labels, names = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)), "abcdefghi"[: len(counts)]
+    data = ImageData(torch.zeros(len(labels), 1, 8, 8, dtype=torch.uint8), labels, tuple(names))
+    notes = " ".join(describe_balance(counts, names))
+    assert rows(data)["classes"] == [row]
+    assert ("without images" in notes) == (0 in counts) and ("classes have" in notes) == (uneven is not None)
+    assert uneven is None or uneven in notes
 
 
 def test_what_was_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

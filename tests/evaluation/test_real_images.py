@@ -13,6 +13,7 @@ from ddpm.config.sections import Config, DataConfig
 from ddpm.data import ImageData
 from ddpm.data.overview import data_facts
 from ddpm.evaluation.image_source import (
+    describe_leak,
     load_held_out,
     load_real_images,
     load_reference,
@@ -56,7 +57,7 @@ def test_other_images_have_the_scale_of_the_models_images(options: dict, tmp_pat
     assert again.fingerprint == json.loads((run / "run.json").read_text())["data"]["fingerprint"]
 
 
-def test_images_of_eight_bits_are_not_scaled_like_deeper_ones(tmp_path: Path) -> None:
+def test_images_of_eight_bits_are_not_scaled_like_those_of_more(tmp_path: Path) -> None:
     config = DataConfig(source=write(tmp_path / "train", 4000, np.uint16))
     run = write_run(tmp_path / "run", config, load_real_images(config, "reference"))
     assert trained_intensity(run) == (0, 4095)
@@ -70,6 +71,17 @@ def test_held_out_images_have_the_scale_of_the_reference(tmp_path: Path) -> None
     command = EvaluateCommand(model=tmp_path, held_out=write(tmp_path / "other", 100))
     held_out = load_held_out(command, config, reference)
     assert held_out is not None and brightest(held_out) == round(255 / 10)
+
+
+def test_held_out_images_that_are_copies_are_counted(tmp_path: Path) -> None:
+    config = DataConfig(source=write(tmp_path / "train", 1000))
+    reference = load_real_images(config, "reference")
+    other = Path(write(tmp_path / "other", 100))
+    command = EvaluateCommand(model=tmp_path, held_out=str(other))
+    assert describe_leak(load_held_out(command, config, reference), reference, "training") is None
+    (other / "b/1.tif").write_bytes((tmp_path / "train/b/3.tif").read_bytes())
+    told = describe_leak(load_held_out(command, config, reference), reference, "training")
+    assert told is not None and "1 of 4" in told and "training" in told
 
 
 def test_another_source_is_read_with_the_fit_and_frames_of_the_run(tmp_path: Path) -> None:

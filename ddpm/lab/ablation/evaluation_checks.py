@@ -1,6 +1,7 @@
 """Checks the evaluation options of a study before its first run is trained."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 from ddpm.config.commands import EvaluateCommand
@@ -10,8 +11,8 @@ from ddpm.config.yaml_files import prefixed_errors
 from ddpm.data import ImageData
 from ddpm.evaluation.extractors import EXTRACTORS, build_extractor
 from ddpm.evaluation.features import cache_directory
-from ddpm.evaluation.image_source import load_held_out, load_real_images, reference_config
-from ddpm.evaluation.setup import check_metrics, why_without_classes
+from ddpm.evaluation.image_source import describe_leak, load_held_out, load_real_images, reference_config
+from ddpm.evaluation.setup import DENOISER_METRICS, check_metrics, describe_few, why_without_classes
 from ddpm.io.pipelines import locate
 from ddpm.lab.ablation.planned_runs import evaluate_command, sampling_settings
 from ddpm.training.validation import check_classes, check_extractor, check_sampler, check_unguided
@@ -44,7 +45,7 @@ def check_evaluation(study: Study, data: ImageData) -> None:
     try:
         if command.extractor not in EXTRACTORS and not command.extractor.startswith(DOWNLOADED):
             build_extractor(command.extractor, data, "cpu", cache_directory())
-        reference = _check_images(command, study.baseline.config.data, data)
+        reference, held_out = _check_images(command, study.baseline.config.data, data)
         if command.metrics is not None:
             check_metrics([name.strip() for name in command.metrics.split(",")], command.extractor, reference)
     except ValueError as problem:
@@ -52,16 +53,21 @@ def check_evaluation(study: Study, data: ImageData) -> None:
     reason = why_without_classes(STUDY_METRICS[study.metric], command.extractor, reference)
     if reason is not None:
         raise ValueError(f"metric: {study.metric} is not possible: {reason}; use denoising_error")
+    few = describe_few(reference if held_out is None else held_out)
+    if few is not None and STUDY_METRICS[study.metric] in DENOISER_METRICS:
+        raise ValueError(f"metric: {study.metric} {few} to measure it on; hold out more rows, or add images")
     if command.guide is not None:
         with prefixed_errors("evaluation.guide"):
             locate(command.guide)
 
 
-def _check_images(command: EvaluateCommand, training: DataConfig, data: ImageData) -> ImageData:
+def _check_images(
+    command: EvaluateCommand, training: DataConfig, data: ImageData
+) -> tuple[ImageData, ImageData | None]:
     """Read the reference images and the held-out images, and check that the latter are not trained on.
 
     Returns:
-        The reference images.
+        The reference images, and the held-out images if there are any.
     """
     reference, config = data, training
     if command.reference is not None:
@@ -74,10 +80,12 @@ def _check_images(command: EvaluateCommand, training: DataConfig, data: ImageDat
         reference = load_real_images(config, "reference", None if data.format is None else data.format.intensity)
     held_out = load_held_out(command, config, reference)
     if held_out is None:
-        return reference
+        return reference, None
     same_source = (command.held_out or config.source) == training.source
     shared = held_out.part.shared(data.part) if same_source and held_out.part and data.part else 0
     if shared or held_out.fingerprint == data.fingerprint:
         option = "held_out" if command.held_out_split is None else "held_out_split"
         raise ValueError(f"{option}: {shared or len(data):,} of these images are trained on; choose others")
-    return reference
+    if (copies := describe_leak(held_out, data, "training")) is not None:
+        print(f"WARNING: {copies}", file=sys.stderr)
+    return reference, held_out

@@ -75,6 +75,45 @@ def test_valid_options_are_accepted(evaluation: dict[str, Any], images: ImageDat
     check_evaluation(study_of(**evaluation), images)
 
 
+def check_own(folder: Path, counts: dict[str, int], split: str, held_out_split: str) -> None:
+    """Check a study like configs/studies/own.yaml of class folders with a few images each."""
+    for kind, (name, count) in enumerate(counts.items()):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            Image.new("L", (8, 8), 20 * i + kind).save(folder / name / f"{i}.png")
+    base = Config(data=DataConfig(source=str(folder), split=split), sample=SampleConfig(steps=10))
+    evaluation = {"held_out_split": held_out_split, "metrics": "denoising"}
+    norm = {"model.norm": "groupnorm"}
+    arms = Arm("a", {}, base), Arm("b", norm, base.with_options(norm))
+    check_evaluation(Study("?", arms, (0,), "denoising_error", (), evaluation), build_data(base))
+
+
+@pytest.mark.parametrize("counts", [{"a": 5, "b": 5}, {"a": 4, "b": 4}, {"a": 20, "b": 3}])
+def test_few_images_of_each_class_are_enough(counts: dict[str, int], tmp_path: Path) -> None:
+    check_own(tmp_path, counts, "train[:80%]", "train[80%:]")
+
+
+@pytest.mark.parametrize("counts", [{"a": 2, "b": 2}, {"a": 3, "b": 3}, {"a": 20, "b": 2}])
+def test_fewer_are_divided_in_the_middle_as_the_error_says(counts: dict[str, int], tmp_path: Path, refused) -> None:
+    halves = "train[:50%]", "train[50%:]"
+    with refused("evaluation.held_out_split", "class", "add images", *halves):
+        check_own(tmp_path, counts, "train[:80%]", "train[80%:]")
+    check_own(tmp_path, counts, *halves)
+
+
+def test_one_image_of_a_class_cannot_be_divided(tmp_path: Path, refused) -> None:
+    with refused("evaluation.held_out_split", "selects no rows", "add images"):
+        check_own(tmp_path, {"a": 1, "b": 1}, "train[:80%]", "train[80%:]")
+    with refused("data.split", "class 'a' has only one image", "add images"):
+        check_own(tmp_path, {"a": 1, "b": 1}, "train[:50%]", "train[50%:]")
+
+
+def test_one_image_is_not_enough_for_an_error_with_its_interval(tmp_path: Path, refused) -> None:
+    with refused("metric: denoising_error", "2 real images or more", "add images"):
+        check_own(tmp_path, {"all": 4}, "train[:75%]", "train[75%:]")
+    check_own(tmp_path, {"all": 4}, "train[:50%]", "train[50%:]")
+
+
 def test_a_guide_is_a_path() -> None:
     assert evaluate_command(study_of(guide="runs/weak"), Path("run")).guide == Path("runs/weak")
     assert evaluate_command(study_of(), Path("run")).guide is None
