@@ -192,6 +192,8 @@ def _intensity(survey: Survey, asked: Asked, target: PixelFormat) -> Iterator[st
 def _is_worth_telling(survey: Survey, window: Window) -> bool:
     """Return whether the scale of pictures with more than 8 bits was found from their values and not their type."""
     kinds = {facts.kind for facts in survey.counts}
+    if survey.values is not None and survey.values[0] == survey.values[1]:     # `describe_brightness` tells it
+        return False
     if "float" in kinds:
         return True
     as_8_bits = window == (0.0, 255.0) and all(facts.usual in (None, window) for facts in survey.counts)

@@ -55,7 +55,7 @@ def check_evaluation(study: Study, data: ImageData) -> None:
         raise ValueError(f"metric: {study.metric} is not possible: {reason}; use denoising_error")
     few = describe_few(reference if held_out is None else held_out)
     if few is not None and STUDY_METRICS[study.metric] in DENOISER_METRICS:
-        raise ValueError(f"metric: {study.metric} {few} to measure it on; hold out more rows, or add images")
+        raise ValueError(f"metric: {study.metric} {few}; hold out more with evaluation.held_out_split, or add images")
     if command.guide is not None:
         with prefixed_errors("evaluation.guide"):
             locate(command.guide)
