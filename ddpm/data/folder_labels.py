@@ -91,7 +91,8 @@ def apply_table(path: Path, layout: Layout, request: DataRequest) -> FolderLabel
     if missing:
         finds = listed_finders(path.parent)
         listed = any(all(find(text) for text in rows.names) for find in finds)
-        only = f", or use only the images that it lists: --data.source {quote(name)}" if listed else ""
+        whole = "" if request.split == "train" or rows.splits is not None else " --data.split train"
+        only = f", or use only the images that it lists: --data.source {quote(name)}{whole}" if listed else ""
         raise IncompleteTable(
             f"data.labels: {name!r} has no row for {len(missing):,} of {len(images):,} images, such as "
             f"{str(missing[0])!r}; add rows, or move these images elsewhere{only}",

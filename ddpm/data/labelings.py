@@ -110,7 +110,12 @@ def infer_labels(layout: Layout, request: DataRequest, attempts: Attempts) -> Fo
 def _infer_labels(layout: Layout, request: DataRequest, attempts: Attempts) -> FolderLabels:
     folder, split = layout.folder, layout.split or request.split
     fitting = _fitting(attempts)
-    telling = {path: labels for path, labels in fitting.items() if labels.values is not None or labels.without_classes}
+    of_others = {path for path in fitting if layout.split is not None and _is_named_after_split(path, split) < 0}
+    telling = {
+        path: labels
+        for path, labels in fitting.items()
+        if (labels.values is not None or labels.without_classes) and path not in of_others
+    }
     filled = _filled(folder)
     if len(filled) > 1 and not any(_rank(path, split) == 0 for path in telling):
         return _note_unread(_from_class_folders(folder, request), layout, attempts)
@@ -332,9 +337,11 @@ def _note_unread(labels: FolderLabels, layout: Layout, attempts: Attempts) -> Fo
     failing = (path for path in tables if isinstance(attempts.get(path), ValueError))
     named = next(chain(telling, failing, tables))
     more = f" and {len(tables) - 1} more tables are" if len(tables) > 1 else " is"
-    problem = attempts.get(named)
-    option = f"--data.labels {quote(str(named))}"
-    reason = f": {problem}" if isinstance(problem, ValueError) else f"; if it has labels: {option}"
+    problem, option = attempts.get(named), f"--data.labels {quote(str(named))}"
+    if isinstance(problem, FolderLabels):
+        reason = f": {problem.notes[0]}" if problem.values is None else f"; for its labels: {option}"
+    else:
+        reason = f"; if it has labels: {option}" if problem is None else f": {problem}"
     return replace(labels, notes=(*labels.notes, f"{str(named)!r}{more} not used{reason}"))
 
 

@@ -156,8 +156,9 @@ def _split_in_classes(folder: Folder, request: DataRequest) -> tuple[Folder, str
         else inner
         for inner in folder.folders
     ]
-    groups = split_groups([*next(iter(divided.values()))])
-    others = [quote(other) for other, group in groups.items() if group is not None and other != name]
+    groups = [split_groups([*splits]) for splits in divided.values()]
+    shared = set.intersection(*(set(each.values()) for each in groups)) - {None, groups[0][name]}
+    others = [quote(other) for other, group in groups[0].items() if group in shared]
     more = f"; others: --data.split {' or '.join(others)}" if others else ""
     note = f"split {name!r} inside of each folder is read, such as {str(filled[0].path / name)!r}{more}"
     return replace(folder, folders=tuple(classes)), name, [note]

@@ -402,9 +402,20 @@ def class_folders_that_a_table_contradicts(root: Path) -> Path:
 def tables_beside_splits(root: Path) -> Path:
     """Folders and tables of splits, and a table of another name that labels the same images, as in competitions."""
     tree(root, "train", "test")
-    for name, classes in (("train", CLASSES), ("test", ("a", "b")), ("sample", ("disc", "disc"))):
-        lines = [f"{i:03d},{classes[i % 2]}\n" for i in range(COUNT)]
+    for name, classes in (("train", CLASSES), ("test", ("a", "b")), ("sample", ("x", "x", "y"))):
+        lines = [f"{i:03d},{classes[i % len(classes)]}\n" for i in range(COUNT)]
         (root / f"{name}.csv").write_text("id,label\n" + "".join(lines))
+    return root
+
+
+@named
+def table_of_another_split(root: Path) -> Path:
+    """Bare names in a table that are also those of images of the split for training."""
+    tables_beside_splits(root)
+    (root / "train.csv").unlink()
+    (root / "sample.csv").unlink()
+    table = root / "test.csv"
+    table.write_text(table.read_text().replace("a\n", "disc\n").replace("b\n", "square\n"))
     return root
 
 

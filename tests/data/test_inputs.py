@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 from inputs import CLASSES, COUNT, INPUTS
 
 from ddpm.data import ImageData, load_data
@@ -213,6 +214,10 @@ EXPECTED: dict[str, Read | No | list[Read | No]] = {
         Read(COUNT, told=("train.csv", "sample.csv", "--data.labels"), ignored=2),
         Read(COUNT, ("a", "b"), ignored=2, options={"split": "test"}),
     ],
+    "table_of_another_split": [
+        Read(COUNT, (), told=("test.csv", "--data.labels"), ignored=1),
+        Read(COUNT, ignored=0, options={"split": "test"}),
+    ],
     "tables_of_splits": [
         No(("data.labels", "--data.source", "train.csv", "data.labels none")),
         No(("--data.source", "test.csv"), {"split": "test"}),
@@ -411,6 +416,21 @@ def assert_images_differ(data: ImageData) -> None:
     """Pictures of the inputs are bright shapes on dark backgrounds; none is lost in a wrong scale."""
     pixels, _ = data.__getitems__(range(min(len(data), 12)))
     assert (pixels.float().flatten(1).amax(1) - pixels.float().flatten(1).amin(1)).median() > 40
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_what_a_message_says_to_type_works(name: str, made: Callable[[str], Path]) -> None:
+    source = made(name)
+    try:
+        told = " ".join(load_data(str(source)).notes)
+    except ValueError as problem:
+        told = str(problem)
+    value = r"(?:'[^']*'|\"[^\"]*\"|[\w./-]+)"
+    for option, values in re.findall(rf"(?<!if it has labels: )--data\.(\w+) ({value}(?: or {value})*)", told):
+        for typed in values.split(" or "):
+            (text,) = shlex.split(typed)
+            if "LOW" not in text:       # a range for the reader to choose
+                load_data(**{"source": str(source), option: yaml.safe_load(text)})
 
 
 def test_every_input_has_an_expectation() -> None:
