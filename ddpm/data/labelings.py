@@ -225,7 +225,7 @@ def _choose_table(telling: Mapping[Path, FolderLabels], layout: Layout, split: s
     """Return the labels from the table whose name says most that it has them.
 
     Raises:
-        ValueError: if another table divides the images into other classes, unless it is named after another split.
+        ValueError: if another table gives the images other classes, and its name speaks for this split as much.
     """
     path = min(telling, key=lambda path: _rank(path, split))
     labels, filled = telling[path], _filled(layout.folder)
