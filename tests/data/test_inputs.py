@@ -426,7 +426,9 @@ def test_what_a_message_says_to_type_works(name: str, made: Callable[[str], Path
     except ValueError as problem:
         told = str(problem)
     value = r"(?:'[^']*'|\"[^\"]*\"|[\w./-]+)"
-    for option, values in re.findall(rf"(?<!if it has labels: )--data\.(\w+) ({value}(?: or {value})*)", told):
+    # not a guess about a table, nor a file that a printed command writes first
+    certain = r"(?<!if it has labels: )(?<!and use )"
+    for option, values in re.findall(rf"{certain}--data\.(\w+) ({value}(?: or {value})*)", told):
         for typed in values.split(" or "):
             (text,) = shlex.split(typed)
             if "LOW" not in text:       # a range for the reader to choose
