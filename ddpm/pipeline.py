@@ -25,7 +25,16 @@ from torch import Tensor
 from ddpm.diffusion.class_labels import Label, Labels, label_tensor
 from ddpm.diffusion.guidance import unet_denoiser, with_guidance
 from ddpm.diffusion.samplers import invert
-from ddpm.diffusion.sampling import BetweenSeeds, Seed, batches, draw, from_uint8, plan_timesteps, to_uint8
+from ddpm.diffusion.sampling import (
+    BetweenSeeds,
+    Seed,
+    batches,
+    draw,
+    from_uint8,
+    images_per_call,
+    plan_timesteps,
+    to_uint8,
+)
 from ddpm.diffusion.schedule import Denoiser, NoiseSchedule
 from ddpm.diffusion.timesteps import timestep_grid
 from ddpm.names import did_you_mean, lookup
@@ -180,6 +189,11 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """The sampler of the scheduler's class, an entry of `ddpm.diffusion.samplers.SAMPLERS`."""
         return lookup(SAMPLER_OF, type(self.scheduler).__name__, "scheduler")
 
+    @property
+    def images_per_call(self) -> int:
+        """The number of images per network call that suits the resolution and the device."""
+        return images_per_call(self.unet.config.resolution, self._execution_device)
+
     def denoiser(
         self,
         guidance_scale: float = 1.0,
@@ -266,7 +280,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
             eta: noise added by ddim, 0 to 1.
             timestep_spacing: an entry of `ddpm.diffusion.timesteps.SPACINGS`.
             batch_size: images per network call; smaller batches are padded. By default the number of labels, but at
-                most 100. Images are identical for the same batch size, and within one gray level for another.
+                most `images_per_call`. Images are identical for the same batch size, and within one gray level for
+                another.
             noise: initial noise (N, C, H, W), such as that from `invert`; by default that of the seeds.
             clip: whether to clip x_0 to [-1, 1] at each step.
             output_type: `pil` (images of mode L, LA, RGB or RGBA, for 1 to 4 channels), `np` (N, H, W, C in [0, 1]),
@@ -282,7 +297,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """
         self._check_output_type(output_type)
         labels = _repeat(self.labels(class_labels), num_images)
-        batch_size = min(100, len(labels)) if batch_size is None else batch_size
+        batch_size = min(self.images_per_call, len(labels)) if batch_size is None else batch_size
         draw_batch = self.make_draw_batch(
             labels,
             _expand_seeds(seeds, len(labels)),
@@ -338,7 +353,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         guidance_interval: Sequence[float] | None = None,
         guidance_rescale: float = 0.0,
         guide: "ClassConditionalPipeline | None" = None,
-        batch_size: int = 100,
+        batch_size: int | None = None,
         noise: Tensor | None = None,
         clip: bool = True,
     ) -> Callable[[list[int]], Tensor]:
@@ -351,6 +366,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             ValueError: for settings that do not fit the model, before the network is called.
         """
         schedule, config = self.schedule, self.unet.config
+        batch_size = self.images_per_call if batch_size is None else batch_size
         if not isinstance(batch_size, Integral) or batch_size < 1:
             raise ValueError(f"batch_size: {batch_size!r} is out of range; allowed: 1 or more")
         if guide is not None:
@@ -387,7 +403,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         num_inference_steps: int = 50,
         timestep_spacing: str = "trailing",
         iterations: int = 3,
-        batch_size: int = 100,
+        batch_size: int | None = None,
     ) -> Tensor:
         """Return the noise from which DDIM generates the given images.
 
@@ -399,7 +415,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             num_inference_steps: number of timesteps.
             timestep_spacing: an entry of `ddpm.diffusion.timesteps.SPACINGS`.
             iterations: evaluations of the denoiser per timestep.
-            batch_size: maximum number of images per network call.
+            batch_size: maximum number of images per network call; by default `images_per_call`.
 
         Returns:
             Noise (N, C, H, W) on the CPU.
@@ -417,7 +433,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         x_0, labels = from_uint8(images).to(device), labels.to(device)
         noise = [
             invert(denoiser, schedule, x_0[at], labels[at], timesteps, iterations).cpu()
-            for at in batches(len(labels), batch_size)
+            for at in batches(len(labels), batch_size or self.images_per_call)
         ]
         self.maybe_free_model_hooks()
         return torch.cat(noise)

@@ -282,7 +282,7 @@ class ProbeCommand(CheckedOptions):
             of the model's run.
         reference_split: split of the reference; not with a run directory as the reference, which has a split.
             Default: train, or without a reference the split of the model's run.
-        batch_size: number of images per network call.
+        batch_size: number of images per network call. Default: 100, or on a CPU fewer if they are larger than 16x16.
         seed: seed for the choice of images, the drawn images and the permutations.
     """
 
@@ -293,5 +293,5 @@ class ProbeCommand(CheckedOptions):
     samples: PositiveInt = 8
     reference: str | None = None
     reference_split: str | None = None
-    batch_size: PositiveInt = 100
+    batch_size: PositiveInt | None = None
     seed: SeedInt = 0

@@ -292,12 +292,13 @@ class SampleConfig(SamplerOptions, section="sample"):
         per_class: number of images of each class in a grid; without classes, a quarter of the images.
         seed: first seed; image j of class c gets the seed `seed + j * number of classes + c`, and without classes
             image j the seed `seed + j`.
-        batch_size: number of images per network call.
+        batch_size: number of images per network call. Null selects 100, or on a CPU fewer if they are larger than
+            16x16.
     """
 
     per_class: PositiveInt = 8
     seed: SeedInt = 0
-    batch_size: PositiveInt = 100
+    batch_size: PositiveInt | None = None
 
     def sampling_options(self) -> dict[str, Any]:
         """Return the options as arguments of the pipeline's `make_draw_batch`."""

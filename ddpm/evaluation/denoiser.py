@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 from torch import Tensor, cat
 
 from ddpm.config.commands import EvaluateCommand
+from ddpm.diffusion.sampling import images_per_call
 from ddpm.evaluation.estimates import Estimate, mean_estimate
 from ddpm.evaluation.feature_tables import random_indices, tabulate
 from ddpm.evaluation.likelihood import (
+    DENOISER_BATCH_SIZE,
     bits_per_dim,
     bound_curve,
     bound_terms,
@@ -39,6 +41,7 @@ def measure_denoiser(
     data = setup.data if setup.held_out is None else setup.held_out
     schedule = pipeline.schedule
     timesteps, steps = error_timesteps(schedule), min(command.bound_steps, schedule.num_timesteps)
+    batch_size = images_per_call(data.resolution, processes.device, most=DENOISER_BATCH_SIZE)
     indices = random_indices(len(data), min(len(data), command.bound_images))
 
     def measure_all(name: str, measure: Callable[..., Tensor]) -> Tensor:
@@ -56,13 +59,15 @@ def measure_denoiser(
     images = {"count": len(indices), "held_out": setup.held_out is not None}
     found: dict[str, Any] = {"images": images, "metrics": metrics}
     if "denoising" in wanted:
-        measure = partial(denoising_errors, pipeline.denoiser(clip=False), schedule, timesteps=timesteps, seed=0)
+        denoiser = pipeline.denoiser(clip=False)
+        measure = partial(denoising_errors, denoiser, schedule, timesteps=timesteps, seed=0, batch_size=batch_size)
         errors = measure_all("denoising", measure)
         curve = denoising_curve(errors, schedule, timesteps)
         found["denoising"] = [point._asdict() for point in curve]
         metrics["denoising_error"] = mean_estimate(eps_errors(errors, [point.sigma for point in curve]))
     if "bits_per_dim" in wanted:
-        measure = partial(bound_terms, pipeline.denoiser(), schedule, evaluations=steps, seed=0)
+        denoiser = pipeline.denoiser()
+        measure = partial(bound_terms, denoiser, schedule, evaluations=steps, seed=0, batch_size=batch_size)
         terms = measure_all("bits_per_dim", measure)
         found["bound"] = [part._asdict() for part in bound_curve(terms, schedule)]
         metrics["bits_per_dim"] = bits_per_dim(terms)

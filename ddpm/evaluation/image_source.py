@@ -264,6 +264,8 @@ def images_from_model(
             f"reference: the model has no class {unknown[0]!r}{did_you_mean(unknown[0], names)}; its classes are "
             f"{abbreviate(names)}"
         )
+    batch_size = settings.batch_size or pipeline.images_per_call
+    options = settings.sampling_options() | {"batch_size": batch_size}
     guide, guide_digest = load_guide(guide_directory, pipeline.device)
     count = command.count or min(len(data), DEFAULT_COUNT)
     labels: Tensor | None = None
@@ -277,12 +279,12 @@ def images_from_model(
     rows = [*names, NO_CLASS]
     requests = [Request(rows[c], f"seed{seed:06d}", c, seed) for c, seed in zip(ids, seeds, strict=True)]
     model_labels = pipeline.labels([None if c < 0 else c for c in ids])
-    draw = pipeline.make_draw_batch(model_labels, seeds, guide=guide, **settings.sampling_options())
+    draw = pipeline.make_draw_batch(model_labels, seeds, guide=guide, **options)
     identity = {
         "weights": weights_digest(directory),
         "process": process_digest(pipeline),
         "guide": guide_digest,
-        "settings": {**settings.sampling_options(), "seed": settings.seed},
+        "settings": {**options, "seed": settings.seed},
         "count": count,
         "classes": json_digest([r.label for r in requests]),
     }
@@ -290,12 +292,12 @@ def images_from_model(
     folder = evaluations_folder(command) / "samples" / name
 
     def get() -> ReadImages:
-        layout = FileLayout(folder, requests, settings.batch_size, names)
+        layout = FileLayout(folder, requests, batch_size, names)
         kind, files = ("png", PngFolders) if data.channels <= PIL_CHANNELS else ("npz", NpzFile)
-        write_samples(folder, requests, draw, settings.batch_size, names, identity, (kind,))
+        write_samples(folder, requests, draw, batch_size, names, identity, (kind,))
         return files(layout).read_images
 
-    return ImageSource(str(command.model), count, settings.batch_size, labels, identity, get, folder, pipeline)
+    return ImageSource(str(command.model), count, batch_size, labels, identity, get, folder, pipeline)
 
 
 def check_size(pipeline: ClassConditionalPipeline, data: ImageData) -> None:

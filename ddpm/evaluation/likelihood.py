@@ -18,7 +18,7 @@ from ddpm.diffusion.timesteps import SIGMA_MAX, logsnr
 from ddpm.evaluation.estimates import Estimate, mean_estimate
 from ddpm.randomness import Purpose, bits, normal
 
-DENOISER_BATCH_SIZE = 256
+DENOISER_BATCH_SIZE = 256         # at most; see `images_per_call`
 
 # (x_0, x_t, t, the denoiser's prediction) -> one number per image
 Score = Callable[[Tensor, Tensor, Tensor, Prediction], Tensor]

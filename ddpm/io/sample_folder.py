@@ -163,6 +163,7 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
 
     def prepare() -> tuple[SamplePlan, dict[str, Any], list[str], Callable[[list[int]], Tensor]]:
         pipeline = load_pipeline(directory).to(processes.device)
+        batch_size = {"batch_size": settings.batch_size or pipeline.images_per_call}
         check_formats(formats, pipeline.unet.config.in_channels)
         guide, guide_digest = load_guide(guide_directory, processes.device)
         plan = make_plan(_select_classes(pipeline, command.classes, settings))
@@ -171,14 +172,15 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
             "process": process_digest(pipeline),
             "guide": guide_digest,
             **dataclasses.asdict(settings),
+            **batch_size,
         }
-        labels, options = pipeline.labels(plan.labels), settings.sampling_options()
+        labels, options = pipeline.labels(plan.labels), settings.sampling_options() | batch_size
         return plan, record, pipeline.class_names, pipeline.make_draw_batch(labels, plan.seeds, guide=guide, **options)
 
     plan, record, names, draw = first_on_main(processes, prepare)
     digest = json_digest([record, plan.requests, formats], length=6)
     out = command.out or command.model / "samples" / f"{settings.sampler}{settings.steps}-{digest}"
-    grid = write_samples(out, plan.requests, draw, settings.batch_size, names, record, formats)
+    grid = write_samples(out, plan.requests, draw, record["batch_size"], names, record, formats)
     if processes.is_main_process:
         print(f"{len(plan.requests)} images in {out}; overview: {grid}")
         if (shown := describe_captions(names)) is not None:

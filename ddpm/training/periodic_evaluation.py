@@ -72,7 +72,7 @@ class PeriodicEvaluation:
 
     def _evaluate(self, step: int, trackers: Trackers) -> None:
         metrics, settings = self._metrics, self._config.evaluation
-        batch_size = self._config.sample.batch_size
+        batch_size = self._config.sample.batch_size or self._pipeline.images_per_call
         draw_batch = self._pipeline.make_draw_batch(
             metrics.labels, metrics.seeds, **settings.sampling_options(), batch_size=batch_size
         )

@@ -55,7 +55,8 @@ class SampleGrid:
             classes, each = range(1), ROWS * each
         labels, seeds = plan_seeds(classes, each, settings.seed, len(self._pipeline.class_names))
         draw_batch = self._pipeline.make_draw_batch(torch.tensor(labels), seeds, **settings.sampling_options())
-        drawn = map_batches(self._accelerator, len(labels), settings.batch_size, draw_batch)
+        batch_size = settings.batch_size or self._pipeline.images_per_call
+        drawn = map_batches(self._accelerator, len(labels), batch_size, draw_batch)
 
         def write() -> None:
             images = torch.cat(drawn)

@@ -10,7 +10,16 @@ from torch import Tensor
 from ddpm.diffusion.divergence import Diverged
 from ddpm.diffusion.guidance import unet_denoiser, with_guidance
 from ddpm.diffusion.samplers import SAMPLERS, Sampler
-from ddpm.diffusion.sampling import BetweenSeeds, batches, draw, from_uint8, plan_seeds, seeded_noise, to_uint8
+from ddpm.diffusion.sampling import (
+    BetweenSeeds,
+    batches,
+    draw,
+    from_uint8,
+    images_per_call,
+    plan_seeds,
+    seeded_noise,
+    to_uint8,
+)
 from ddpm.diffusion.schedule import SCHEDULES, Denoiser, NoiseSchedule, Prediction
 from ddpm.models.unet import UNet
 from ddpm.randomness import Purpose, normal
@@ -200,3 +209,14 @@ def test_a_walk_is_normal_noise_all_the_way() -> None:
     mixed = seeded_noise([3, BetweenSeeds(1, 2, 0.25), BetweenSeeds(5, 5, 0.7)], Purpose.SAMPLER_NOISE, 4, (3,))
     assert torch.equal(mixed[[0, 2]], seeded_noise([3, 5], Purpose.SAMPLER_NOISE, 4, (3,)))
     assert torch.equal(mixed[1:2], seeded_noise([BetweenSeeds(1, 2, 0.25)], Purpose.SAMPLER_NOISE, 4, (3,)))
+
+
+def test_images_per_call_suit_the_device() -> None:
+    """On a CPU the calls for larger images are smaller, on other devices they are not, and none is empty."""
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    sizes = (2, 8, 16, 17, 28, 32, 64, 100, 256, 1024)
+    calls = [images_per_call(size, cpu) for size in sizes]
+    assert calls[:3] == [100, 100, 100]             # up to 16x16 as on every device
+    assert calls == sorted(calls, reverse=True) and calls[-1] == 4
+    assert {images_per_call(size, cuda) for size in sizes} == {100}
+    assert images_per_call(8, cpu, most=256) == 256

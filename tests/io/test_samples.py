@@ -114,6 +114,16 @@ def test_the_folder_is_named_after_what_is_in_it(model: Path, capsys: pytest.Cap
     assert only_folder(model) == folder and before == {p: p.stat().st_mtime_ns for p in folder.glob("*/*.png")}
 
 
+def test_without_a_batch_size_it_is_that_of_the_resolution(model: Path, tmp_path: Path) -> None:
+    """The batch size is recorded, and does not depend on the number of images, so that they are bit-equal."""
+    for per_class in (1, 2):
+        draw(model, "cat", SampleConfig(steps=3, per_class=per_class), tmp_path / str(per_class))
+    records = [json.loads((tmp_path / name / "samples.json").read_text()) for name in ("1", "2")]
+    assert [record["batch_size"] for record in records] == [100, 100]           # images of 8x8
+    first = Path("cat/seed000000.png")
+    assert (tmp_path / "1" / first).read_bytes() == (tmp_path / "2" / first).read_bytes()
+
+
 def test_a_given_folder_holds_one_drawing(model: Path, tmp_path: Path) -> None:
     draw(model, None, QUICK, tmp_path / "out")
     other = SampleConfig(steps=4, per_class=2, batch_size=4)

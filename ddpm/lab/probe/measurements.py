@@ -96,7 +96,8 @@ class Measurements:
 
     def __init__(self, command: ProbeCommand, inputs: ProbeInputs) -> None:
         self.command, self.pipeline, self.real_images = command, inputs.pipeline, inputs.images
-        self.draws = command.seed, command.batch_size       # how measurements draw numbers and images
+        batch_size = command.batch_size or inputs.pipeline.images_per_call
+        self.draws = command.seed, batch_size       # how measurements draw numbers and images
         self.unet, self.schedule = inputs.pipeline.unet, inputs.pipeline.schedule
         device, self.names = inputs.pipeline.device, inputs.pipeline.class_names
         self.cross_attention = CONDITIONINGS[self.unet.config.conditioning].cross_attention
