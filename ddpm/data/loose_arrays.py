@@ -15,6 +15,8 @@ from ddpm.data.arrays import member_header, read_header
 EXAMINED = 100      # arrays whose shapes are looked at
 FEW_CHANNELS = 4    # in an array of three dimensions, a first or last one of at most this size is that of channels
 
+Shape = tuple[int, ...]
+
 
 def describe_arrays(folder: Path, files: Sequence[Path]) -> str:
     """Return what the arrays in a folder without images are, and what to do to train on them.
@@ -25,25 +27,34 @@ def describe_arrays(folder: Path, files: Sequence[Path]) -> str:
     """
     stored = {file: found for file in files[:EXAMINED] if (found := _largest_array(file)) is not None}
     shapes = {file: shape for file, (_, shape) in stored.items() if len(shape) > 1}     # others may be labels
-    one_shape = len(shapes) > 2 and len({*shapes.values()}) == 1
-    of_several = [
-        file
-        for file, shape in shapes.items()
-        if len(shape) > 3 or (len(shape) == 3 and min(shape[0], shape[-1]) > FEW_CHANNELS and not one_shape)
-    ]
-    if of_several or len(shapes) < 2:
-        named = (of_several or [*shapes] or [*files])[0]
+    one_shape = len({*shapes.values()}) == 1
+    single = [file for file, shape in shapes.items() if _is_one_image(shape, one_shape)]
+    if len(single) < 2:
+        named = max((file for file in shapes if file not in single), key=lambda file: prod(shapes[file]), default=None)
+        named = named or [*single, *files][0]
         return f"{named.name!r}; name that file: --data.source {shlex.quote(str(named))}"
-    ((suffix, _),) = Counter(file.suffix for file in shapes).most_common(1)
-    images = [file for file in shapes if file.suffix == suffix]
+    ((suffix, _),) = Counter(file.suffix for file in single).most_common(1)
+    single = [file for file in single if file.suffix == suffix]
     count = len([file for file in files if file.suffix == suffix])
-    about = f"{count:,} arrays of one image each, such as {images[0].name!r}"
-    if len({shapes[file] for file in images}) > 1:
+    about = f"{count:,} arrays of one image each, such as {single[0].name!r}"
+    if len({shapes[file] for file in single}) > 1:
         return f"{about}, whose shapes differ; save them as PNG or other image files, or in one shape"
-    return f"{about}; join them: {_joining(folder, images, suffix, stored[images[0]][0])}"
+    return f"{about}; join them: {_joining(folder, single, suffix, *stored[single[0]])}"
 
 
-def _joining(folder: Path, files: Sequence[Path], suffix: str, member: str) -> str:
+def _is_one_image(shape: Shape, one_shape: bool) -> bool:
+    """Return whether an array seems to be one image, and not several.
+
+    Args:
+        shape: of the array, with two dimensions or more.
+        one_shape: whether the arrays beside it have the same shape, so that their last dimension may be many channels.
+    """
+    if len(shape) != 3:
+        return len(shape) == 2
+    return min(shape[0], shape[2]) <= FEW_CHANNELS or (one_shape and shape[2] < min(shape[:2]))
+
+
+def _joining(folder: Path, files: Sequence[Path], suffix: str, member: str, shape: Shape) -> str:
     """Return the command that joins files of one image each in an .npz, with their class folders as labels.
 
     Args:
@@ -51,13 +62,15 @@ def _joining(folder: Path, files: Sequence[Path], suffix: str, member: str) -> s
         files: some of them.
         suffix: of all of them.
         member: name of the array in each .npz; empty for .npy.
+        shape: of each array.
     """
-    inner = {file.relative_to(folder).parts[0] for file in files}
-    classes = len(inner) > 1 and all(file.parent != folder for file in files)
+    classes = {file.relative_to(folder).parts[0] for file in files if file.parent != folder}
     name = folder.absolute().name or "images"
     target = f"{name}_images.npz" if os.path.exists(f"{name}.npz") else f"{name}.npz"
     load = f"np.load(file)[{_python_text(member)}]" if member else "np.load(file)"
-    labels = ", labels=[file.relative_to(root).parts[0] for file in files]" if classes else ""
+    if len(shape) == 3 and shape[0] <= FEW_CHANNELS < shape[2]:     # channels come first
+        load = f"np.moveaxis({load}, 0, 2)"
+    labels = ", labels=[file.relative_to(root).parts[0] for file in files]" if len(classes) > 1 else ""
     code = (
         f"import numpy as np, pathlib; root = pathlib.Path({_python_text(str(folder))}); "
         f"files = sorted(root.rglob({_python_text(f'*{suffix}')})); "
@@ -71,7 +84,7 @@ def _python_text(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _largest_array(file: Path) -> tuple[str, tuple[int, ...]] | None:
+def _largest_array(file: Path) -> tuple[str, Shape] | None:
     """Return the name, empty in an .npy, and the shape of the largest array of a file; None if it is damaged."""
     try:
         if file.suffix.lower() == ".npy":

@@ -766,6 +766,8 @@ INPUTS |= {
     "npy_each_float": array_each(".npy", "it's", "a \"b\"", make=lambda k, i: gray(k, i) / 255),
     "npz_each": array_each(".npz", ".", name="image"),
     "npz_each_in_classes": array_each(".npz", "disc/day 1", "square/day 1", name="arr_0"),
+    "npy_each_channels_first": array_each(".npy", ".", make=lambda k, i: np.asarray(picture(k, i)).transpose(2, 0, 1)),
+    "npy_of_several_each": array_each(".npy", *CLASSES, make=lambda k, i: np.stack([gray(k, j) for j in range(9)])),
     "npz_each_of_several_channels": array_each(".npz", *CLASSES, make=lambda k, i: np.dstack([gray(k, i)] * 7)),
     "npy_each_of_several_shapes": array_each(".npy", ".", make=lambda k, i: gray(k, i)[i:]),
 }
@@ -777,6 +779,17 @@ def npy_beside_labels(root: Path) -> Path:
     root.mkdir(parents=True)
     for name, values in zip(("all labels", "the images"), reversed(array()), strict=True):
         np.save(root / f"{name}.npy", values)
+    return root
+
+
+@named
+def npy_of_keras(root: Path) -> Path:
+    """Arrays of gray images and labels for training and testing."""
+    root.mkdir(parents=True)
+    images, labels = array(1)
+    for split, rows in (("test", slice(5)), ("train", slice(None))):
+        np.save(root / f"x_{split}.npy", images[rows, ..., 0])
+        np.save(root / f"y_{split}.npy", labels[rows])
     return root
 
 

@@ -364,6 +364,9 @@ EXPECTED: dict[str, Read | No | list[Read | No]] = {
     "npy_each": No(("data.source", "12 arrays", "0000.npy", "python -c")),
     "npy_each_in_classes": No(("data.source", "12 arrays", "0000.npy", "python -c", "labels=")),
     "npy_each_float": No(("data.source", "12 arrays", "python -c", "labels=")),
+    "npy_each_channels_first": No(("data.source", "6 arrays", "python -c", "moveaxis")),
+    "npy_of_several_each": No(("data.source", "0000.npy", "name that file")),
+    "npy_of_keras": No(("data.source", "x_train.npy")),
     "npz_each": No(("data.source", "6 arrays", "0000.npz", "python -c")),
     "npz_each_in_classes": No(("data.source", "12 arrays", "python -c", "labels=")),
     "npz_each_of_several_channels": No(("data.source", "12 arrays", "python -c", "labels=")),
@@ -454,7 +457,9 @@ def remedy_of(source: Path) -> str:
 
 @pytest.mark.parametrize(("name", "classes", "channels"), [
     ("npy_each", (), 1), ("npy_each_in_classes", CLASSES, 3), ("npy_each_float", ('a "b"', "it's"), 1),
-    ("npz_each", (), 1), ("npz_each_in_classes", CLASSES, 1), ("npz_each_of_several_channels", CLASSES, 7),
+    ("npz_each", (), 1),
+    ("npy_each_channels_first", (), 3),
+    ("npz_each_in_classes", CLASSES, 1), ("npz_each_of_several_channels", CLASSES, 7),
 ])
 def test_arrays_of_one_image_each_are_joined_by_the_printed_command(
     name: str, classes: tuple[str, ...], channels: int, made: Callable[[str], Path], tmp_path: Path,
@@ -472,9 +477,19 @@ def test_arrays_of_one_image_each_are_joined_by_the_printed_command(
         assert_images_differ(data)
 
 
-def test_an_array_of_images_in_a_folder_is_named(made: Callable[[str], Path]) -> None:
-    (named,) = shlex.split(re.search(r"--data\.source (.*?);", remedy_of(made("npy_beside_labels")))[1])
-    assert len(load_data(named)) == TWO
+@pytest.mark.parametrize(("name", "images"), [
+    ("npy_beside_labels", TWO), ("npy_of_several_each", 9), ("npy_of_keras", TWO),
+])
+def test_an_array_of_images_in_a_folder_is_named(name: str, images: int, made: Callable[[str], Path]) -> None:
+    (named,) = shlex.split(re.search(r"--data\.source (.*?);", remedy_of(made(name)))[1])
+    assert len(load_data(named)) == images
+
+
+def test_options_that_name_what_is_found_anyway_do_not_count(made: Callable[[str], Path]) -> None:
+    table, flat = made("metadata_csv"), made("flat")
+    for options in ({"labels": str(table / "metadata.csv")}, {"image_column": "file_name", "label_column": "label"}):
+        assert load_data(str(table), **options).fingerprint == load_data(str(table)).fingerprint
+    assert load_data(str(flat), labels="none").fingerprint == load_data(str(flat)).fingerprint
 
 
 def test_a_folder_with_the_name_of_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,12 +75,16 @@ def test_valid_options_are_accepted(evaluation: dict[str, Any], images: ImageDat
     check_evaluation(study_of(**evaluation), images)
 
 
-def check_own(folder: Path, counts: dict[str, int], split: str, held_out_split: str) -> None:
-    """Check a study like configs/studies/own.yaml of class folders with a few images each."""
+def check_own(folder: Path, counts: dict[str, int], split: str, held_out_split: str, copied: bool = False) -> None:
+    """Check a study like configs/studies/own.yaml of class folders with a few images each.
+
+    If `copied`, the last image of the first class is a copy of the first.
+    """
     for kind, (name, count) in enumerate(counts.items()):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for i in range(count):
-            Image.new("L", (8, 8), 20 * i + kind).save(folder / name / f"{i}.png")
+            value = 0 if copied and (kind, i) == (0, count - 1) else 20 * i + kind
+            Image.new("L", (8, 8), value).save(folder / name / f"{i}.png")
     base = Config(data=DataConfig(source=str(folder), split=split), sample=SampleConfig(steps=10))
     evaluation = {"held_out_split": held_out_split, "metrics": "denoising"}
     norm = {"model.norm": "groupnorm"}
@@ -112,6 +116,15 @@ def test_one_image_is_not_enough_for_an_error_with_its_interval(tmp_path: Path, 
     with refused("metric: denoising_error", "2 real images or more", "add images"):
         check_own(tmp_path, {"all": 4}, "train[:75%]", "train[75%:]")
     check_own(tmp_path, {"all": 4}, "train[:50%]", "train[50%:]")
+
+
+def test_copies_of_training_images_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    counts, parts = {"a": 5, "b": 5}, ("train[:80%]", "train[80%:]")
+    check_own(tmp_path, counts, *parts)
+    assert "copies" not in capsys.readouterr().err
+    check_own(tmp_path, counts, *parts, copied=True)
+    warning = capsys.readouterr().err
+    assert warning.startswith("WARNING: ") and "1 of 2 held-out images" in warning and "training" in warning
 
 
 def test_a_guide_is_a_path() -> None:
