@@ -1,4 +1,4 @@
-"""README.md and docs: every command runs, in a folder with small stand-ins for what it names.
+"""README.md, docs and --help: every command runs, in a folder with small stand-ins for what it names.
 
 Training and studies are run with --dry-run, which loads the images, derives options, builds and times the network.
 """
@@ -16,6 +16,7 @@ from diffusers import UNet2DModel
 from PIL import Image
 
 import ddpm.training.dry_run
+from ddpm.cli.help_pages import HELP_PAGES
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
@@ -46,7 +47,16 @@ ONLY_PARSED = {
     "64x64_diffusion.pt": "a file of 1.2 GB on another server; tests/io/test_adm.py converts a small one",
     "inception": "needs weights from the network; tests/evaluation/test_extractors.py has a stand-in",
 }
+
+
+def of_script(command: str) -> tuple[str, tuple[str, ...]]:
+    """Return the script of a command line, and its arguments."""
+    _, script, arguments = re.split(r"scripts/(\w+)\.py", command)
+    return script, tuple(shlex.split(arguments))
+
+
 GIVEN = [(document, Path(script).stem, tuple(words)) for document, script, words in commands("scripts")]
+GIVEN += [("--help", *of_script(example)) for page in HELP_PAGES.values() for _, example in page.examples]
 
 
 def parameters() -> list:
@@ -92,6 +102,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [checkpoint] = Path("digits/checkpoints").glob("step_*2")
         shutil.copytree(checkpoint, checkpoint.with_name("step_00000400"))      # to guide with
         call("train", [*TINY, "--run-dir", "mine", "--data.source", "images", "--data.resolution", "8"])
+        call("train", [*TINY, "--run-dir", "digits8", "--model.norm_groups", "2"])      # 8, with fewer channels
         draw_splits(folder / CIFAR10, [f"class{i}" for i in range(10)])
         call("train", [*TINY, "--run-dir", "cifar10", "--data.source", CIFAR10, "--data.resolution", "8"])
     unet = UNet(64, channels=8, channel_mult=(1, 1), num_classes=2, attention_resolutions=(), head_channels=8)
@@ -116,18 +127,18 @@ def continues(script: str, words: tuple[str, ...]) -> bool:
 def prepare(script: str, words: tuple[str, ...], models: Path) -> None:
     """Make stand-ins in the working directory for the files and folders that a command names."""
     Path("configs").symlink_to(ROOT / "configs")
-    named = {word for word in words if "/" in word or "." in word}
-    for word in named:
+    for word in {word for word in words if "/" in word or "." in word}:
         path, run = Path(word), re.match(r"runs/[\w/]*?(?=/checkpoints|$)", word)
         if run and continues(script, words):
             shutil.copytree(models / "mine", run[0])
             shutil.copytree(models / "images", "images", dirs_exist_ok=True)
         elif run and word != _value(words, "--run-dir") and not Path(run[0]).exists():
-            shutil.copytree(models / ("cifar10" if "cifar10" in word else "digits"), run[0])
+            named = next((name for name in ("cifar10", "digits8") if name in word), "digits")
+            shutil.copytree(models / named, run[0])
         elif word.startswith("new/"):
             shutil.copytree(models / "images", path)
         elif path.suffix in (".parquet", ".npz"):
-            _write_images(path)
+            _write_images(path, 32 if "path/to/class/folders" in words else 8)
         elif word in ("path/to/unet2d", "models/adm64"):
             shutil.copytree(models / path.name, path)
         elif word == "models/mine" and "--out" not in words[: words.index(word) + 1]:
@@ -142,9 +153,9 @@ def _value(words: tuple[str, ...], option: str) -> str | None:
     return words[words.index(option) + 1] if option in words else None
 
 
-def _write_images(path: Path) -> None:
+def _write_images(path: Path, size: int) -> None:
     """Write 60 color images of 3 classes as a file of the format of its name."""
-    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (60, size, size, 3), dtype=np.uint8)
     labels = np.arange(60) % 3
     if path.suffix == ".npz":
         np.savez(path, images=images, labels=labels)

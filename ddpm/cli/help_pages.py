@@ -34,6 +34,8 @@ HELP_PAGES: dict[type, HelpPage] = {
         (
             ("your own images, one folder per class",
              "python scripts/train.py --data.source path/to/class/folders --data.resolution 64 --run-dir runs/mine"),
+            ("an interrupted run goes on; with more steps, a finished one does too",
+             "python scripts/train.py --run-dir runs/mine --train.steps 4000"),
             ("options from a file, one of them changed, and what this would cost",
              "python scripts/train.py --config configs/cifar10.yaml --train.batch_size 64 --dry-run"),
             ("on all GPUs of the machine", "accelerate launch scripts/train.py --config configs/cifar10.yaml"),
@@ -76,7 +78,8 @@ HELP_PAGES: dict[type, HelpPage] = {
         (
             ("a released model of ADM",
              "python scripts/convert.py 64x64_diffusion.pt --preset imagenet64 --out models/imagenet64"),
-            ("a run for diffusers alone", "python scripts/convert.py runs/digits --to diffusers --out digits_unet2d"),
+            ("a run with model.norm_groups 8, for diffusers alone",
+             "python scripts/convert.py runs/digits8 --to diffusers --out digits_unet2d"),
         ),
         ("docs/sampling.md",),
     ),
