@@ -33,13 +33,12 @@ class TrainCommand(CheckedOptions):
 
     Args:
         config: YAML file of options; options after it on the command line override it.
-        run_dir: run directory. Default: runs/ and the name of the data source. If it holds a run, the run continues:
+        run_dir: run directory; a run in it continues. Default: runs/ and the name of the data source. The run continues
             with its own configuration and the given options, or with that of --config, which must agree with it.
             Given alone, it must hold a run.
         allow_change: options that may change in a run that continues although they affect its result, separated by
             commas, such as train.batch_size,train.learning_rate. The change is recorded in run.json.
-        dry_run: print the size and the estimated cost of the run, and what would change in a run that continues, and
-            exit.
+        dry_run: print data, size and cost of the run, and what would change, and exit.
         print_config: print the configuration in the format of --config files, and exit.
         given: the options of the configuration that files and the command line give.
     """
@@ -53,6 +52,8 @@ class TrainCommand(CheckedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.allow_change is not None and not self.allowed:
+            raise ValueError(f"allow_change: {self.allow_change!r} names no option; give some, as train.batch_size")
         check_allowed(self.allowed, self.directory)
 
     @property

@@ -88,7 +88,8 @@ def is_run(path: Path) -> bool:
 
 def run_of(path: Path) -> Path | None:
     """Return the run directory that `path` is or lies in, as a checkpoint does; None if there is none."""
-    return next((folder for folder in (path, *path.absolute().parents[:3]) if is_run(folder)), None)
+    near = (path, *path.parents[:3], *path.absolute().parents[:3])      # named as the path is, if that is possible
+    return next((folder for folder in near if is_run(folder)), None)
 
 
 def read_data_options(run: Path) -> DataConfig:

@@ -22,7 +22,7 @@ from ddpm.config.changes import (
     fill_nulls,
     reason_against,
 )
-from ddpm.config.places import find_places, is_same_path
+from ddpm.config.places import find_places, is_same_path, with_places
 from ddpm.config.sections import Config, flatten
 from ddpm.config.values import spell_value
 from ddpm.config.yaml_files import is_run, prefixed_errors, read_config
@@ -117,7 +117,8 @@ class KnownRun:
         held = f"{self.path}: holds a run with other settings: {_list({key: changed[key] for key in refused})}"
         keep = self._how_to_keep(refused, config)
         if lost := [key for key in refused if reasons[key]]:
-            why = "; ".join(f"{key} cannot change, because {reasons[key]}" for key in lost)
+            named = {why: " and ".join(key for key in lost if reasons[key] == why) for why in map(reasons.get, lost)}
+            why = "; ".join(f"{keys} cannot change, because {why}" for why, keys in named.items())
             raise ValueError(f"{held}; {why}; {keep}, or {another_run(lost, self.path, self.config)}")
         raise ValueError(
             f"{held}; to change them in this run from here on, give --allow-change {','.join([*allowed, *refused])}; "
@@ -162,9 +163,9 @@ class KnownRun:
         about = f"{', '.join(options) or OTHER_IMAGES}: {self.path} holds a run on other data: {'; '.join(differing)}"
         read_otherwise = [key for key in options if key != OTHER_IMAGES]
         own = f"leave {' and '.join(read_otherwise)} out" if read_otherwise else ""
-        place = self.facts.get("places", {}).get(config.data.source)
-        elsewhere = place is not None and not is_same_path(place, config.data.source)
-        own = own or f"give the run's own images with --data.source{f' {shlex.quote(place)}' if elsewhere else ''}"
+        place = with_places(self.config.data, self.facts.get("places", {})).source
+        known_place = "" if is_same_path(place, config.data.source) else f" {shlex.quote(place)}"
+        own = own or f"give the run's own images with --data.source{known_place}"
         shape = list(data.pixels.shape[1:])
         if known.get("shape", shape) != shape:
             raise ValueError(
@@ -193,7 +194,7 @@ class KnownRun:
         values = {key: f"it is {spell_value(value)} already" for key, value in flatten(config.to_dict()).items()}
         values[OTHER_IMAGES] = "the images are those of the run"
         return [
-            f"allow_change: {key} does not change: {values[key]}; give --{key} another value, or leave it out"
+            f"--allow-change {key} has no effect, because {values[key]}; give --{key} another value, or leave it out"
             for key in dict.fromkeys(allowed)
             if key not in changed
         ]
@@ -239,7 +240,12 @@ class KnownRun:
             for key, old, new, by_name in records
         ]
         after = replace(self, config=config, facts=facts | {"changes": before + changes, "data": data_facts(data)})
-        return after, [*_describe(changed, same_data, step), *_describe_rate(self.timeline, after.timeline, step)]
+        lines = _describe(changed, same_data, step)
+        if step < config.train.steps:
+            return after, lines + _describe_rate(self.timeline, after.timeline, step)
+        if not (same_data and {*changed} <= CHANGEABLE | READING | {"train.steps"}):
+            lines.append(f"train.steps: all {step} steps are made, so the changes wait for more; give a larger number")
+        return after, lines
 
     def warn_of_changes_ahead(self, done: Callable[[], int]) -> list[str]:
         """Return a warning for each change that was made at a later step, but is in effect already.
@@ -313,12 +319,13 @@ def _describe(changed: dict[str, tuple[Any, Any]], same_data: bool, step: int) -
 
 def _describe_rate(before: Timeline, after: Timeline, step: int) -> list[str]:
     """Return a sentence on the learning rate if it follows another schedule from now on."""
-    changes = after.schedule_changes(step)
-    if len(changes) < 2 or changes[-1].step < step:
+    schedules = [[(c.step, c.schedule_key) for c in timeline.schedule_changes(step)] for timeline in (before, after)]
+    if schedules[0] == schedules[1] or len(schedules[1]) < 2 or schedules[1][-1][0] < step:
         return []
     config = after.at(step).config
     schedule = f"the {config.lr_schedule} schedule" + f" of {config.steps} steps" * (config.lr_schedule != "constant")
-    there, peak = f"from {learning_rate(before, step):.3g}", f"to {schedule} with peak {config.learning_rate:g}"
+    left = Timeline(tuple(segment for segment in after.segments if segment.step < step))      # the schedule until now
+    there, peak = f"from {learning_rate(left, step):.3g}", f"to {schedule} with peak {config.learning_rate:g}"
     if config.warmup_steps == 0:
         return [f"train.learning_rate: at step {step}, the rate jumps {there} {peak}"]
     return [

@@ -185,8 +185,14 @@ def check_run_directory(path: Path, source: str, continues: bool = False) -> Non
         if (path / file).exists():
             raise ValueError(f"run_dir: {path} is {kind}; {remedy.format(path=quoted, another=another)}")
     if any((path / "checkpoints").glob("step_*")):
-        missing = "run.json" if (path / "config.yaml").exists() else "config.yaml"
-        raise ValueError(f"run_dir: {path} holds checkpoints but no {missing}; restore it, or {another}")
+        facts = path / "run.json"
+        missing, source = ("config.yaml", f" (its options are in {facts})") if facts.is_file() else ("run.json", "")
+        raise ValueError(f"run_dir: {path} holds checkpoints but no {missing}; restore it{source}, or {another}")
+    if runs := _runs_in(path):
+        raise ValueError(
+            f"run_dir: {path} is a folder of runs; continue one of them, such as --run-dir {shlex.quote(runs[0])}, or "
+            f"{another}"
+        )
     found = next(_images_in(path), None)
     if found is not None:
         raise ValueError(
@@ -209,10 +215,14 @@ def check_run_directory(path: Path, source: str, continues: bool = False) -> Non
 
 def _name_near_runs(path: Path) -> str:
     """Return the end of a message: the run whose name is nearest to a path, or else some runs beside it or in runs/."""
-    folders = dict.fromkeys((path.parent, Path("runs")))
-    runs = [str(run) for folder in folders if folder.is_dir() for run in sorted(folder.iterdir()) if is_run(run)]
+    runs = [run for folder in dict.fromkeys((path.parent, Path("runs"))) for run in _runs_in(folder)]
     near = did_you_mean(str(path), runs)
     return near or (f"; there are the runs {', '.join(runs[:LISTED_RUNS])}" if runs else "")
+
+
+def _runs_in(folder: Path) -> list[str]:
+    """Return the run directories in a folder."""
+    return [str(path) for path in sorted(folder.iterdir()) if is_run(path)] if folder.is_dir() else []
 
 
 def _images_in(folder: Path) -> Iterator[Path]:

@@ -21,6 +21,7 @@ from ddpm.config.changes import (
     nameable,
     reason_against,
 )
+from ddpm.config.commands import TrainCommand
 from ddpm.config.sections import OPTIONS, SECTIONS, Config
 from ddpm.config.values import members
 
@@ -124,6 +125,11 @@ def test_reasons_are_about_options() -> None:
 def test_an_unknown_option_is_not_allowed(key: str, meant: str, refused) -> None:
     with refused(f"allow_change: {key} ", meant):
         check_allowed([key], RUN)
+
+
+def test_a_list_of_no_options(refused) -> None:
+    with refused("allow_change: ", "train.batch_size"):
+        TrainCommand(allow_change=" , ")
 
 
 def test_options_that_have_to_be_named() -> None:

@@ -238,6 +238,24 @@ def test_a_killed_extension_equals_the_whole(
     assert [c["step"] for c in facts(run)["changes"]] == [6] * len(facts(whole)["changes"])
 
 
+def test_the_rate_is_told_when_it_changes(run: Path, killed_before: Callable[..., None], capsys) -> None:
+    """Another change at the same step counts from the same rate, and other options do not touch it."""
+    def told() -> list[str]:
+        return [line for line in capsys.readouterr().out.splitlines() if "(train.warmup_steps)" in line]
+
+    killed_before(7, "--run-dir", run, "--train.steps", "14")
+    assert len(told()) == 1
+    killed_before(7, "--run-dir", run, "--train.log_every", "1")
+    assert told() == []
+    start("--run-dir", run, "--train.steps", "9", "--train.learning_rate", "1e-3", "--allow-change",
+          "train.learning_rate")
+    (line,) = told()
+    assert "from step 6 on" in line and "from 0 to the cosine schedule of 9 steps with peak 0.001" in line
+    assert [r["learning_rate"] for r in records(run)[-3:]] == pytest.approx([w * cosine(s, 9) / 3 for s, w in (
+        (6, 1 / 3), (7, 2 / 3), (8, 1)
+    )])
+
+
 def test_an_unfinished_run_gets_another_length(
     tmp_path: Path, killed_before: Callable[..., None], refused
 ) -> None:
@@ -304,12 +322,22 @@ def test_the_images_are_found_from_any_directory(tmp_path: Path, monkeypatch: py
 
 def test_an_option_that_may_change_but_does_not(run: Path, capsys: pytest.CaptureFixture) -> None:
     start("--run-dir", run, "--allow-change", "train.batch-size,data.source", "--dry-run")
-    batch, images = [line for line in capsys.readouterr().err.splitlines() if "allow_change" in line]
+    batch, images = [line for line in capsys.readouterr().err.splitlines() if "--allow-change" in line]
     assert "train.batch_size" in batch and "8 already" in batch and "data.source" in images
     words = ("--run-dir", run, "--train.batch_size", "4", "--train.steps", "7", "--allow-change", "train.batch_size")
     start(*words)
     start(*words)                       # the same command again, as after an interruption
-    assert "allow_change" not in capsys.readouterr().err
+    assert "--allow-change train.batch_size" not in capsys.readouterr().err
+
+
+def test_a_change_without_steps_is_told(run: Path, capsys: pytest.CaptureFixture) -> None:
+    slower = ("--train.learning_rate", "1e-3", "--allow-change", "train.learning_rate", "--dry-run")
+    start("--run-dir", run, *slower)
+    out = capsys.readouterr().out
+    assert "train.steps: all 6 steps are made" in out and "the rate moves" not in out
+    for words in ([*slower, "--train.steps", "7"], ["--train.log_every", "1", "--dry-run"]):
+        start("--run-dir", run, *words)
+        assert "steps are made" not in capsys.readouterr().out
 
 
 def test_the_warmup_of_a_changed_schedule_is_told_once(run: Path, capsys: pytest.CaptureFixture) -> None:
@@ -335,6 +363,10 @@ REFUSED = {
     "width": (
         ["--model.channels", "16"],
         ("model.channels (8 there, 16 now)", "weights", "leave them out (and --config", "--run-dir OTHER"),
+    ),
+    "one reason for several": (
+        ["--model.channels", "16", "--model.norm", "groupnorm"],
+        ("model.channels and model.norm cannot change, because",),
     ),
     "seed": (["--train.seed", "1"], ("train.seed (0 there, 1 now)", "--run-dir OTHER --model.pretrained ")),
     "harmless and not": (
@@ -516,6 +548,11 @@ def test_a_directory_alone_must_hold_a_run(run: Path, tmp_path: Path, monkeypatc
     for words in ([], ["--dry-run"], ["--allow-change", "train.beta2"]):
         with refused("run_dir: rnu ", f"{new} rnu", "--data.source FOLDER --run-dir rnu", "did you mean run?"):
             start("--run-dir", "rnu", *words)
+    Path("folder").mkdir()
+    shutil.copytree(run, "folder/one")
+    for words in ([], ["--data.source", "digits"]):
+        with refused("run_dir: folder ", "--run-dir folder/one"):
+            start("--run-dir", "folder", *words)
     with refused("run_dir: ", "--run-dir 'a b'; there are the runs run"):
         start("--run-dir", "a b")
     with refused("run_dir: ", "run"):       # options of a run that continues
@@ -537,7 +574,7 @@ def test_a_new_run_says_what_it_trains_on(tmp_path: Path, capsys: pytest.Capture
     assert f"new, in {tmp_path / 'run'}, of digits" in capsys.readouterr().out
 
 
-def test_directories_that_are_no_runs(run: Path, tmp_path: Path, refused) -> None:
+def test_directories_that_are_no_runs(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused) -> None:
     source = ["--data.source", str(pictures(tmp_path / "images"))]
     study = tmp_path / "study"
     study.mkdir()
@@ -562,6 +599,9 @@ def test_directories_that_are_no_runs(run: Path, tmp_path: Path, refused) -> Non
         for words in ([], ["--data.source", "digits"]):
             with refused(*parts):
                 start("--run-dir", folder, *words)
+    monkeypatch.chdir(tmp_path)
+    with refused("run_dir", "--run-dir run,"):          # as the path was typed
+        start("--run-dir", "run/pipeline")
     for folder in (tmp_path / "images", tmp_path / "images" / "run"):       # the run would become a class
         with refused("run_dir", "images", "runs/images"):
             start("--run-dir", folder, *source)
