@@ -1,5 +1,7 @@
 """Class proportions and class metrics against closed forms, torchmetrics, scikit-learn and repetitions."""
 
+import io
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -16,6 +18,7 @@ from ddpm.evaluation.classes import (
     inception_score,
     proportional_labels,
 )
+from ddpm.evaluation.plots import draw_confusion
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -113,3 +116,10 @@ def test_largest_remainder(frequencies: list[int]) -> None:
 def test_a_class_without_images_is_not_drawn() -> None:
     drawn = proportional_labels(torch.tensor([0, 0, 2]), 4, 300)
     assert drawn.bincount(minlength=4).tolist() == [200, 0, 100, 0]
+
+
+def test_a_confusion_matrix_has_no_boxes_in_place_of_letters() -> None:
+    """matplotlib warns about each letter that its font lacks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_confusion(torch.eye(3, dtype=torch.int64), ["猫", "кошка", "$5 bill"]).savefig(io.BytesIO(), format="png")

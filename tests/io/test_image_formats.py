@@ -118,6 +118,18 @@ def test_the_grid(formats: tuple[str, ...], tmp_path: Path, whole: dict) -> None
     assert len(toy.calls) == drawn
 
 
+def test_rows_whose_names_cannot_be_drawn_have_the_id_of_their_class_or_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str] = []
+    monkeypatch.setattr(files, "labeled_grid", lambda rows, names: given.extend(names) or Image.new("L", (1, 1)))
+    names = ["猫", "кошка", "cat", "犬"]
+    requests = [Request(names[c], f"{c}", c, c) for c in (3, 2, 1)]
+    requests += [Request(f"{name} to cat", "0", -1, 0) for name in names[:2]]
+    write(tmp_path, ("png",), Toy(), requests=requests, class_names=names)
+    assert given == ["class 3", "cat", "кошка", "row 4", "кошка to cat"]
+
+
 def test_a_large_grid_is_cut(tmp_path: Path) -> None:
     requests = [Request(f"row {i % 40}\n", f"{i:04d}", -1, i) for i in range(40 * 60)]
     with Image.open(write(tmp_path, ("png",), Toy((1, 8, 8)), requests=requests, batch_size=500)) as grid:
