@@ -11,7 +11,6 @@ from ddpm.data.folders import TABLES
 from ddpm.data.label_tables import (
     IncompleteTable,
     UnusableSplits,
-    class_values,
     image_finders,
     label_files,
     listed_finders,
@@ -103,9 +102,9 @@ def apply_table(path: Path, layout: Layout, request: DataRequest) -> FolderLabel
     lost = [text for text, image in zip(rows.names, rows.images, strict=True) if image is None]
     if lost:
         notes.append(f"{len(lost):,} of {len(rows.names):,} rows of {name!r} name no image here, such as {lost[0]!r}")
-    values, names = (None, None) if rows.labels is None else class_values([labels[image] for image in images])
+    values = None if rows.labels is None else [labels[image] for image in images]
     return FolderLabels(
-        images, values, names, split, rows.unused_splits, ignored=ignored, notes=(*notes, *rows.notes)
+        images, values, None, split, rows.unused_splits, ignored=ignored, notes=(*notes, *rows.notes)
     )
 
 

@@ -10,7 +10,7 @@ from shlex import quote
 
 from ddpm.data.folder_labels import FolderLabels, all_tables, apply_table
 from ddpm.data.folders import TABLE_SUFFIXES, Folder, scan_folder
-from ddpm.data.label_tables import IncompleteTable, UnusableSplits
+from ddpm.data.label_tables import IncompleteTable, UnusableSplits, class_values
 from ddpm.data.labels import label_records, same_classes
 from ddpm.data.layouts import Layout, describe_content, find_layout
 from ddpm.data.masks import MASKS
@@ -54,12 +54,15 @@ def load_folder(request: DataRequest) -> Records:
     labels = LABELINGS.get(request.labels, label_from_table)(layout, request, attempts)
     if layout.split is None and labels.split is None:
         labels = _select_split(labels, attempts)
+    values, names = labels.values, labels.names
+    if values is not None and names is None:        # of the images that are selected
+        values, names = class_values(values)
     split = layout.split or labels.split or find_split(request.source, request.split, ["train"])
     records = label_records(
         request,
         FilePictures(tuple(map(str, labels.paths))),
-        labels.values,
-        labels.names,
+        values,
+        names,
         remedy=_how_to_have_classes(layout, labels),
         split=split,
         ignored=+(layout.ignored + labels.ignored),
@@ -249,11 +252,8 @@ def _choose_table(telling: Mapping[Path, FolderLabels], layout: Layout, split: s
 
 
 def _texts(labels: FolderLabels) -> dict[Path, str]:
-    """Map images to their labels as text."""
-    if labels.values is None:
-        return dict.fromkeys(labels.paths, "")
-    texts = [labels.names[value] if labels.names else str(value) for value in labels.values]
-    return dict(zip(labels.paths, texts, strict=True))
+    """Map images to their labels in a table as text."""
+    return dict(zip(labels.paths, map(str, labels.values or [""] * len(labels.paths)), strict=True))
 
 
 def _agree(first: FolderLabels, second: FolderLabels) -> bool:

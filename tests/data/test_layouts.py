@@ -600,7 +600,13 @@ def test_splits_in_a_table_select_the_images_however_they_are_labeled(tmp_path: 
             records = read(tmp_path, labels=labels, split=split)
             wanted = [str(tmp_path / f"{name}.png") for name, of in rows if of == split]
             assert list(found(records)) == wanted and said(records, str(table), repr(split))
+    # ids of which the split lacks one are names, in the table of the splits or in another
+    for columns in (("file", "label"), ("file", "label", "split")):
+        ids = [(name, 1 if of == "test" else 2 * (i % 2), of)[: len(columns)] for i, (name, of) in enumerate(rows)]
+        labels = write_csv(tmp_path / "labels.csv", ids, columns)
+        assert read(tmp_path, labels=str(labels)).class_names == ("0", "2"), columns
     write_csv(table, rows[:-1], ("file", "split"))
+    (tmp_path / "labels.csv").unlink()
     assert said(read(tmp_path, labels="none"), "splits", str(table), "no row for 1 of")
 
 
