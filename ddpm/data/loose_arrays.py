@@ -6,11 +6,12 @@ import shlex
 import struct
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
 from ddpm.data.arrays import member_header, read_header
+from ddpm.data.column_names import LABEL_COLUMNS, find_usual
 
 EXAMINED = 100      # arrays whose shapes are looked at
 FEW_CHANNELS = 4    # in an array of three dimensions, a first or last one of at most this size is that of channels
@@ -25,8 +26,9 @@ def describe_arrays(folder: Path, files: Sequence[Path]) -> str:
         folder: contains them at any depth.
         files: one or more .npy or .npz.
     """
-    stored = {file: found for file in files[:EXAMINED] if (found := _largest_array(file)) is not None}
-    shapes = {file: shape for file, (_, shape) in stored.items() if len(shape) > 1}     # others may be labels
+    stored = {file: found for file in files[:EXAMINED] if (found := _stored_shapes(file))}
+    largest = {file: found[_largest(found)] for file, found in stored.items()}
+    shapes = {file: shape for file, shape in largest.items() if len(shape) > 1}     # others may be labels
     one_shape = len({*shapes.values()}) == 1
     single = [file for file, shape in shapes.items() if _is_one_image(shape, one_shape)]
     if len(single) < 2:
@@ -39,7 +41,7 @@ def describe_arrays(folder: Path, files: Sequence[Path]) -> str:
     about = f"{count:,} arrays of one image each, such as {single[0].name!r}"
     if len({shapes[file] for file in single}) > 1:
         return f"{about}, whose shapes differ; save them as PNG or other image files, or in one shape"
-    return f"{about}; join them: {_joining(folder, single, suffix, *stored[single[0]])}"
+    return f"{about}; join them: {_joining(folder, single, suffix, stored[single[0]])}"
 
 
 def _is_one_image(shape: Shape, one_shape: bool) -> bool:
@@ -54,23 +56,30 @@ def _is_one_image(shape: Shape, one_shape: bool) -> bool:
     return min(shape[0], shape[2]) <= FEW_CHANNELS or (one_shape and shape[2] < min(shape[:2]))
 
 
-def _joining(folder: Path, files: Sequence[Path], suffix: str, member: str, shape: Shape) -> str:
-    """Return the command that joins files of one image each in an .npz, with their class folders as labels.
+def _joining(folder: Path, files: Sequence[Path], suffix: str, shapes: Mapping[str, Shape]) -> str:
+    """Return the command that joins files of one image each in an .npz, with labels.
+
+    Labels are the class folders, or else a single value beside the image in each .npz, if it is called as labels are.
 
     Args:
         folder: contains the files at any depth.
         files: some of them.
         suffix: of all of them.
-        member: name of the array in each .npz; empty for .npy.
-        shape: of each array.
+        shapes: of the arrays in each of them by name.
     """
     classes = {file.relative_to(folder).parts[0] for file in files if file.parent != folder}
     name = folder.absolute().name or "images"
     target = f"{name}_images.npz" if os.path.exists(f"{name}.npz") else f"{name}.npz"
-    load = f"np.load(file)[{_python_text(member)}]" if member else "np.load(file)"
+    image = _largest(shapes)
+    shape, load = shapes[image], _loading(image)
     if len(shape) == 3 and shape[0] <= FEW_CHANNELS < shape[2]:     # channels come first
         load = f"np.moveaxis({load}, 0, 2)"
-    labels = ", labels=[file.relative_to(root).parts[0] for file in files]" if len(classes) > 1 else ""
+    label = find_usual([member for member, own in shapes.items() if prod(own) == 1], LABEL_COLUMNS)
+    labels = ""
+    if len(classes) > 1:
+        labels = ", labels=[file.relative_to(root).parts[0] for file in files]"
+    elif label is not None:
+        labels = f", labels=[{_loading(label)}.item() for file in files]"
     code = (
         f"import numpy as np, pathlib; root = pathlib.Path({_python_text(str(folder))}); "
         f"files = sorted(root.rglob({_python_text(f'*{suffix}')})); "
@@ -79,19 +88,27 @@ def _joining(folder: Path, files: Sequence[Path], suffix: str, member: str, shap
     return f"python -c {shlex.quote(code)}, and use --data.source {shlex.quote(target)}"
 
 
+def _loading(member: str) -> str:
+    """Return the expression for an array of `file` by its name, which is empty in an .npy."""
+    return f"np.load(file)[{_python_text(member)}]" if member else "np.load(file)"
+
+
 def _python_text(text: str) -> str:
     """Return a text as a literal of Python in double quotes, which a shell does not read between single quotes."""
     return json.dumps(text, ensure_ascii=False)
 
 
-def _largest_array(file: Path) -> tuple[str, Shape] | None:
-    """Return the name, empty in an .npy, and the shape of the largest array of a file; None if it is damaged."""
+def _largest(shapes: Mapping[str, Shape]) -> str:
+    return max(shapes, key=lambda member: prod(shapes[member]))
+
+
+def _stored_shapes(file: Path) -> dict[str, Shape]:
+    """Return the shapes of the arrays of a file by their names, empty in an .npy; nothing if it is damaged."""
     try:
         if file.suffix.lower() == ".npy":
             with file.open("rb") as stream:
-                return "", read_header(stream).shape
+                return {"": read_header(stream).shape}
         with zipfile.ZipFile(file) as archive:
-            shapes = {name.removesuffix(".npy"): member_header(archive, name).shape for name in archive.namelist()}
-        return max(shapes.items(), key=lambda item: prod(item[1]))
+            return {name.removesuffix(".npy"): member_header(archive, name).shape for name in archive.namelist()}
     except (OSError, ValueError, EOFError, struct.error, zipfile.BadZipFile, NotImplementedError):
-        return None
+        return {}

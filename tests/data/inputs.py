@@ -744,11 +744,13 @@ INPUTS |= {
 }
 
 
-def array_each(suffix: str, *folders: str, make: Callable[[int, int], np.ndarray] = gray, name: str = "x") -> Make:
-    """Return a maker of folders with one array per image; in an .npz it has a name."""
+def array_each(
+    suffix: str, *folders: str, make: Callable[[int, int], np.ndarray] = gray, name: str = "x", beside: str = "id"
+) -> Make:
+    """Return a maker of folders with one array per image; in an .npz it has a name, and a number beside it."""
 
     def save_array(path: Path, kind: int, i: int) -> None:
-        np.save(path, make(kind, i)) if suffix == ".npy" else np.savez(path, **{name: make(kind, i), "id": np.array(i)})
+        np.save(path, make(kind, i)) if suffix == ".npy" else np.savez(path, **{name: make(kind, i), beside: kind})
 
     def make_all(root: Path) -> Path:
         for kind, folder in enumerate(folders):
@@ -768,6 +770,7 @@ INPUTS |= {
     "npz_each_in_classes": array_each(".npz", "disc/day 1", "square/day 1", name="arr_0"),
     "npy_each_channels_first": array_each(".npy", ".", make=lambda k, i: np.asarray(picture(k, i)).transpose(2, 0, 1)),
     "npy_of_several_each": array_each(".npy", *CLASSES, make=lambda k, i: np.stack([gray(k, j) for j in range(9)])),
+    "npz_each_with_label": array_each(".npz", ".", ".", name="image", beside="label"),
     "npz_each_of_several_channels": array_each(".npz", *CLASSES, make=lambda k, i: np.dstack([gray(k, i)] * 7)),
     "npy_each_of_several_shapes": array_each(".npy", ".", make=lambda k, i: gray(k, i)[i:]),
 }

@@ -367,6 +367,7 @@ EXPECTED: dict[str, Read | No | list[Read | No]] = {
     "npy_each_channels_first": No(("data.source", "6 arrays", "python -c", "moveaxis")),
     "npy_of_several_each": No(("data.source", "0000.npy", "name that file")),
     "npy_of_keras": No(("data.source", "x_train.npy")),
+    "npz_each_with_label": No(("data.source", "12 arrays", "python -c", '["label"]')),
     "npz_each": No(("data.source", "6 arrays", "0000.npz", "python -c")),
     "npz_each_in_classes": No(("data.source", "12 arrays", "python -c", "labels=")),
     "npz_each_of_several_channels": No(("data.source", "12 arrays", "python -c", "labels=")),
@@ -458,6 +459,7 @@ def remedy_of(source: Path) -> str:
 @pytest.mark.parametrize(("name", "classes", "channels"), [
     ("npy_each", (), 1), ("npy_each_in_classes", CLASSES, 3), ("npy_each_float", ('a "b"', "it's"), 1),
     ("npz_each", (), 1),
+    ("npz_each_with_label", NUMBERS, 1),
     ("npy_each_channels_first", (), 3),
     ("npz_each_in_classes", CLASSES, 1), ("npz_each_of_several_channels", CLASSES, 7),
 ])
