@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from ddpm.cli.errors import one_line_errors, reject_command_line
 from ddpm.cli.help import help_text
 from ddpm.config.commands import Overrides
+from ddpm.config.run_folders import is_run
 from ddpm.config.sections import OPTIONS, SECTIONS, Config, flatten
 from ddpm.config.values import (
     accepts_list,
@@ -23,7 +24,7 @@ from ddpm.config.values import (
     field_types,
     split_list,
 )
-from ddpm.config.yaml_files import is_run, prefixed_errors, read_options
+from ddpm.config.yaml_files import prefixed_errors, read_options
 
 Command = TypeVar("Command")
 Given = tuple[str, str | bool, bool]        # name of an option, its text, and whether it appends to a list

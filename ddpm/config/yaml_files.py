@@ -10,6 +10,7 @@ from ddpm.atomic import read_json
 from ddpm.config.commands import ModelSamplingOptions
 from ddpm.config.file_kinds import check_is_file, check_is_options
 from ddpm.config.places import with_places
+from ddpm.config.run_folders import run_of
 from ddpm.config.sections import Config, DataConfig, SampleConfig, flatten
 from ddpm.config.values import field_types, show
 from ddpm.config.yaml_syntax import parse_yaml
@@ -79,17 +80,6 @@ def read_flags(path: Path) -> dict[str, Any]:
         check_is_file(path)
     with prefixed_errors(f"flags: {path}"):
         return {str(name): value for name, value in read_yaml(path, "image_size: 64").items()}
-
-
-def is_run(path: Path) -> bool:
-    """Return whether a path is a run directory."""
-    return (path / "config.yaml").is_file() and (path / "run.json").is_file()
-
-
-def run_of(path: Path) -> Path | None:
-    """Return the run directory that `path` is or lies in, as a checkpoint does; None if there is none."""
-    near = (path, *path.parents[:3], *path.absolute().parents[:3])      # named as the path is, if that is possible
-    return next((folder for folder in near if is_run(folder)), None)
 
 
 def read_data_options(run: Path) -> DataConfig:

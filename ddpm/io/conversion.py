@@ -17,6 +17,7 @@ from ddpm.io.diffusers_folder import read_folder
 from ddpm.io.pipelines import load_pipeline
 from ddpm.io.pretrained import training_options
 from ddpm.io.unet2d import to_unet2d
+from ddpm.names import did_you_mean_path
 from ddpm.pipeline import ClassConditionalPipeline
 
 CONVERSION_RECORD = "conversion.json"           # describes a conversion; only this command writes it
@@ -39,7 +40,7 @@ def convert(command: ConvertCommand, flags: Mapping[str, Any] | None = None) -> 
     """
     model, out = command.model, command.out
     if not model.exists():
-        raise ValueError(f"{model}: no such file or folder")
+        raise ValueError(f"{model}: no such file or folder{did_you_mean_path(model) or '; give one that exists'}")
     _check_out(out, model)
     what = "a model of this program"
     if command.to != "diffusers":

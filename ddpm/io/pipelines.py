@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from ddpm.atomic import MANIFEST, find_damage, json_digest, newest_intact
+from ddpm.config.run_folders import is_run, name_near_runs
 from ddpm.io.provenance import weights_digest
 from ddpm.pipeline import ClassConditionalPipeline
 
@@ -29,14 +30,16 @@ def locate(path: Path) -> Path:
         return locate(exported)
     if damaged:
         raise ValueError(f"{path}: every checkpoint is damaged; restore one, or train again")
-    if not path.is_dir():
-        raise ValueError(f"{path}: no such directory; give a run directory, one of its checkpoints, or a pipeline")
     if (path / "model_index.json").is_file():
         damage = find_damage(path) if (path / MANIFEST).is_file() else None
         if damage is not None:
             raise ValueError(f"{path}: damaged, {damage}")
         return path
-    raise ValueError(f"{path}: contains neither checkpoints nor a pipeline; has the run reached its first checkpoint?")
+    if is_run(path):
+        raise ValueError(f"{path}: the run has no checkpoint yet; wait for the first, or train it to the end")
+    problem = "no such directory" if not path.is_dir() else "contains neither checkpoints nor a pipeline"
+    remedy = f"give a run directory, one of its checkpoints, or a pipeline{name_near_runs(path)}"
+    raise ValueError(f"{path}: {problem}; {remedy}")
 
 
 def load_pipeline(path: Path) -> ClassConditionalPipeline:

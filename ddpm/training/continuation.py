@@ -23,9 +23,10 @@ from ddpm.config.changes import (
     reason_against,
 )
 from ddpm.config.places import find_places, is_same_path, with_places
+from ddpm.config.run_folders import is_run
 from ddpm.config.sections import Config, flatten
 from ddpm.config.values import spell_value
-from ddpm.config.yaml_files import is_run, prefixed_errors, read_config
+from ddpm.config.yaml_files import prefixed_errors, read_config
 from ddpm.data import ImageData
 from ddpm.data.overview import data_facts
 from ddpm.io.provenance import git_commit, versions

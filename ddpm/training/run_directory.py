@@ -14,20 +14,18 @@ from typing import Any, Self
 from accelerate import Accelerator
 
 from ddpm.atomic import write_json, write_text
+from ddpm.config.run_folders import name_near_runs, run_of, runs_in
 from ddpm.config.sections import Config
-from ddpm.config.yaml_files import is_run, run_of
 from ddpm.data import ImageData
 from ddpm.data.folders import IMAGE_SUFFIXES
 from ddpm.data.overview import data_facts
 from ddpm.io.provenance import git_commit, versions
-from ddpm.names import did_you_mean
 from ddpm.processes import InUse, acquire_lock, broadcast_from_main, on_main
 from ddpm.training.checkpoint import find_checkpoint
 from ddpm.training.continuation import KnownRun, continue_command, facts_on_options, step_of
 from ddpm.training.timeline import Timeline
 
 SEARCHED = 1000         # number of files in a folder among which images are looked for
-LISTED_RUNS = 5          # maximum number of runs that a message lists
 # Files by which directories are recognized that are not those of a run; what they are, and what to do.
 OTHER_DIRECTORIES = {
     "study.json": ("the directory of a study", "scripts/ablate.py continues it; {another}"),
@@ -188,10 +186,10 @@ def check_run_directory(path: Path, source: str, continues: bool = False) -> Non
         facts = path / "run.json"
         missing, source = ("config.yaml", f" (its options are in {facts})") if facts.is_file() else ("run.json", "")
         raise ValueError(f"run_dir: {path} holds checkpoints but no {missing}; restore it{source}, or {another}")
-    if runs := _runs_in(path):
+    if runs := runs_in(path):
         raise ValueError(
-            f"run_dir: {path} is a folder of runs; continue one of them, such as --run-dir {shlex.quote(runs[0])}, or "
-            f"{another}"
+            f"run_dir: {path} is a folder of runs; continue one of them, such as --run-dir "
+            f"{shlex.quote(str(runs[0]))}, or {another}"
         )
     found = next(_images_in(path), None)
     if found is not None:
@@ -209,20 +207,8 @@ def check_run_directory(path: Path, source: str, continues: bool = False) -> Non
     problem = "holds no run" if path.exists() else "does not exist, so there is no run"
     raise ValueError(
         f"run_dir: {path} {problem} that could continue; for a new run, say what it trains on: --data.source FOLDER "
-        f"--run-dir {quoted}, or --config configs/digits.yaml --run-dir {quoted}{_name_near_runs(path)}"
+        f"--run-dir {quoted}, or --config configs/digits.yaml --run-dir {quoted}{name_near_runs(path)}"
     )
-
-
-def _name_near_runs(path: Path) -> str:
-    """Return the end of a message: the run whose name is nearest to a path, or else some runs beside it or in runs/."""
-    runs = [run for folder in dict.fromkeys((path.parent, Path("runs"))) for run in _runs_in(folder)]
-    near = did_you_mean(str(path), runs)
-    return near or (f"; there are the runs {', '.join(runs[:LISTED_RUNS])}" if runs else "")
-
-
-def _runs_in(folder: Path) -> list[str]:
-    """Return the run directories in a folder."""
-    return [str(path) for path in sorted(folder.iterdir()) if is_run(path)] if folder.is_dir() else []
 
 
 def _images_in(folder: Path) -> Iterator[Path]:

@@ -6,6 +6,7 @@ import pytest
 
 from ddpm.atomic import write_directory_atomically
 from ddpm.io.pipelines import locate
+from ddpm.lab.comparison.runs import read_runs
 
 
 @pytest.fixture
@@ -52,3 +53,24 @@ def test_a_run_without_checkpoints_is_its_pipeline(run: Path, capsys: pytest.Cap
     (run / "checkpoints").rename(run / "elsewhere")
     assert locate(run) == run / "pipeline"
     assert str(run / "pipeline") in capsys.readouterr().err
+
+
+def test_a_path_that_is_no_model_leads_to_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "begun"):
+        (tmp_path / "runs" / name / "checkpoints").mkdir(parents=True)
+        for file in ("config.yaml", "run.json"):
+            (tmp_path / "runs" / name / file).touch()
+    meant = {
+        "runs/mne": "did you mean runs/mine?", "run/mine": "did you mean runs/mine?", "mine": "did you mean runs/mine?",
+        "runs/mine/config.yaml": "did you mean the run runs/mine?",
+        "runs/mine/checkpoints": "did you mean the run runs/mine?",
+        "runs": "there are the runs runs/begun, runs/mine", "x": "there are the runs runs/begun, runs/mine",
+        "runs/begun": "no checkpoint yet",
+    }
+    for path, words in meant.items():
+        with refused(f"{path}: ", words):
+            locate(Path(path))
+    for path in ("runs/mne", "runs", "runs/mine/config.yaml"):
+        with refused(f"{path}: ", meant[path]):
+            read_runs([Path(path)])

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from ddpm.atomic import digests
-from ddpm.config.yaml_files import is_run, read_config
+from ddpm.config.run_folders import is_run, name_near_runs
+from ddpm.config.yaml_files import read_config
 from ddpm.io.provenance import weights_digest
 from ddpm.training.tracking import EVALUATION_SETTINGS
 
@@ -125,7 +126,8 @@ def read_run(path: Path, name: str) -> Run:
     """
     if not is_run(path):
         problem = "config.yaml or run.json is missing" if path.is_dir() else "no such directory"
-        raise ValueError(f"{path}: {problem}; give a run directory, as made by scripts/train.py --run-dir")
+        remedy = f"give a run directory, as made by scripts/train.py --run-dir{name_near_runs(path)}"
+        raise ValueError(f"{path}: {problem}; {remedy}")
     sections = read_config(path / "config.yaml").to_dict()
     config = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
     facts, = _parse(path / "run.json", [(path / "run.json").read_text("utf-8")], RUN_KEYS, "restore the file")

@@ -7,7 +7,7 @@ from pathlib import Path
 from ddpm import __version__
 from ddpm.atomic import write_text
 from ddpm.config.commands import ProbeCommand
-from ddpm.config.yaml_files import run_of
+from ddpm.config.run_folders import run_of
 from ddpm.io.provenance import git_commit
 from ddpm.lab.probe.inputs import ProbeInputs, read_inputs
 from ddpm.lab.probe.measurements import measure_modulation
