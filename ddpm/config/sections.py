@@ -211,8 +211,8 @@ class TrainConfig(CheckedOptions, section="train"):
     """Training.
 
     Args:
-        steps: number of optimizer steps. Null selects a third of the number of images, from 600 (up to 32
-            pixels; 2,400 above 64) to 200,000.
+        steps: number of optimizer steps. Null selects a third of the number of images, from 600 (up to 16
+            pixels; 4,800 above 64) to 200,000.
         batch_size: number of images per optimizer step, over all processes. Null selects up to 64 for small images, and
             fewer for larger ones.
         gradient_accumulation_steps: number of micro-batches per optimizer step; more of them need less memory.

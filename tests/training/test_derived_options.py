@@ -70,7 +70,7 @@ def test_the_options_fit_together_at_every_size(count: int) -> None:
         assert model.channels >= channels and 32 <= model.channels <= 128
         assert resolution % 2 ** (len(model.channel_mult) - 1) == 0
         assert all(size <= 16 for size in model.attention_resolutions)
-        assert 2 <= train.batch_size <= min(count, 256) and train.batch_size.bit_count() == 1
+        assert 2 <= train.batch_size <= min(count, 512) and train.batch_size.bit_count() == 1
         assert 600 <= train.steps <= 200_000 and train.warmup_steps < train.steps
         assert 1e-4 <= train.learning_rate <= 3e-3
 
