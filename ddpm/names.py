@@ -25,17 +25,18 @@ _SYNONYMS = {
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean X?` for the nearest of `known`, or an empty string if none is close."""
-    near = _nearest(name, known)
+    near = nearest_name(name, known)
     return "" if near is None else f"; did you mean {near}?"
 
 
 def did_you_mean_path(path: Path) -> str:
     """Return `; did you mean PATH?` for the nearest name in the folder of a missing file, or an empty string."""
-    near = _nearest(path.name, os.listdir(path.parent)) if os.path.isdir(path.parent) else None
+    near = nearest_name(path.name, os.listdir(path.parent)) if os.path.isdir(path.parent) else None
     return "" if near is None else f"; did you mean {path.parent / near}?"
 
 
-def _nearest(name: str, known: Iterable[str]) -> str | None:
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the nearest of `known`; None if none is close."""
     by_folded = {str(k).lower(): str(k) for k in known}
     folded = str(name).lower()
     synonym = _SYNONYMS.get(folded)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ddpm.names import did_you_mean
+from ddpm.names import nearest_name
 
 LISTED_RUNS = 5         # maximum number of runs that a message lists
 
@@ -28,8 +28,10 @@ def name_near_runs(path: Path) -> str:
     run = run_of(path)
     if run is not None:
         return f"; did you mean the run {run}?"
-    inside = runs_in(path)
-    beside = [run for folder in dict.fromkeys((path.parent, Path("runs"))) for run in runs_in(folder)]
-    found = [str(run) for run in inside or beside]
-    near = "" if inside else did_you_mean(str(path), found)
-    return near or (f"; there are the runs {', '.join(found[:LISTED_RUNS])}" if found else "")
+    runs = runs_in(path)
+    if not runs:
+        runs = [run for folder in dict.fromkeys((path.parent, Path("runs"))) for run in runs_in(folder)]
+        by_name = {run.name: run for run in reversed(runs)}         # those beside the path come first
+        if (near := nearest_name(path.name, by_name)) is not None:
+            return f"; did you mean {by_name[near]}?"
+    return f"; there are the runs {', '.join(map(str, runs[:LISTED_RUNS]))}" if runs else ""

@@ -134,7 +134,7 @@ class KnownRun:
             if edited := [key for key in keys if stored[key] == given[key]]:
                 was = flatten(self.config.to_dict())
                 return f"restore {', '.join(f'{key} {spell_value(was[key])}' for key in edited)} in {file}"
-        return "leave them out (and --config, if it is given)"
+        return f"give --run-dir {shlex.quote(str(self.path))} without these options and without --config"
 
     def check_data(self, config: Config, data: ImageData, allowed: Collection[str] = ()) -> bool:
         """Check that the images are those of the run, wherever they are.

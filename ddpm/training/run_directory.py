@@ -206,8 +206,9 @@ def check_run_directory(path: Path, source: str, continues: bool = False) -> Non
         )
     problem = "holds no run" if path.exists() else "does not exist, so there is no run"
     raise ValueError(
-        f"run_dir: {path} {problem} that could continue; for a new run, say what it trains on: --data.source FOLDER "
-        f"--run-dir {quoted}, or --config configs/digits.yaml --run-dir {quoted}{name_near_runs(path)}"
+        f"run_dir: {path} {problem} that could continue; for a new run, say what it trains on, without "
+        f"--allow-change: --data.source FOLDER --run-dir {quoted}, or --config configs/digits.yaml --run-dir {quoted}"
+        f"{name_near_runs(path)}"
     )
 
 

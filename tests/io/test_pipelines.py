@@ -65,7 +65,7 @@ def test_a_path_that_is_no_model_leads_to_one(tmp_path: Path, monkeypatch: pytes
         "runs/mne": "did you mean runs/mine?", "run/mine": "did you mean runs/mine?", "mine": "did you mean runs/mine?",
         "runs/mine/config.yaml": "did you mean the run runs/mine?",
         "runs/mine/checkpoints": "did you mean the run runs/mine?",
-        "runs": "there are the runs runs/begun, runs/mine", "x": "there are the runs runs/begun, runs/mine",
+        "runs": "there are the runs runs/begun, runs/mine", "runs/x": "there are the runs runs/begun, runs/mine",
         "runs/begun": "no checkpoint yet",
     }
     for path, words in meant.items():

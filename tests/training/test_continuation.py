@@ -362,7 +362,7 @@ REFUSED = {
     ),
     "width": (
         ["--model.channels", "16"],
-        ("model.channels (8 there, 16 now)", "weights", "leave them out (and --config", "--run-dir OTHER"),
+        ("model.channels (8 there, 16 now)", "weights", "without these options", "--run-dir OTHER"),
     ),
     "one reason for several": (
         ["--model.channels", "16", "--model.norm", "groupnorm"],
@@ -396,6 +396,15 @@ def test_what_a_run_does_not_survive_is_refused(case: str, dry: list[str], run: 
     with refused(*parts):
         start("--run-dir", run, *words, *dry)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"} == before
+
+
+def test_the_remedy_that_keeps_the_settings_works(run: Path, tmp_path: Path, refused, capsys) -> None:
+    """The same command without --run-dir, or with a file, lacks options that the run began with."""
+    (tmp_path / "file.yaml").write_text("train: {steps: 8}")
+    with refused("model.channels (8 there, 32 now)", f"give --run-dir {run} without these options"):
+        start("--run-dir", run, "--config", tmp_path / "file.yaml", "--model.channels", "32")
+    start("--run-dir", run, "--train.steps", "8", "--dry-run")
+    assert "has 2 steps left" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [
