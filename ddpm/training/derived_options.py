@@ -123,9 +123,9 @@ def derive_channels(config: Config, data: ImageData) -> int:
 
 
 def derive_batch_size(config: Config, data: ImageData) -> int:
-    """Return the batch: 64 up to 16 pixels, 32 up to 32, 16 up to 64, 8 above; more for many images, up to their number.
+    """Return the batch: 64 up to 16 pixels, 32 up to 32, 16 up to 64, 8 above; more for many images.
 
-    It is a power of two, rounded down to a multiple of the accumulation steps.
+    It is a power of two, at most the number of images, rounded down to a multiple of the accumulation steps.
     """
     batch = min(_batch_for(data.resolution) * _size(data)[1], 2 ** int(math.log2(len(data))))
     parts = config.train.gradient_accumulation_steps
