@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ddpm.config.sections import DataConfig
 
 OPTIONS_WITH_PATHS = ("source", "labels")                   # of the section `data`
-RESERVED = ("digits", "auto", "filename", "none")           # values of these options that are no paths
+RESERVED = ("digits", "auto", "folders", "filename", "none")           # values of these options that are no paths
 
 
 def find_places(data: DataConfig) -> dict[str, str]:

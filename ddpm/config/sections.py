@@ -66,9 +66,10 @@ class DataConfig(CheckedOptions, section="data"):
         image_column: name of the column of images; null detects it.
         label_column: name of the column of labels; null detects it.
         labels: where the classes of images in a folder come from. `auto` uses one folder per class, or a table such
-            as metadata.csv, labels.csv or dataset.json beside the images; `filename` uses the part of each file name
-            before the first underscore; a path names a table of file names and labels, or an .npy of labels for images
-            in an .npy; and `none` trains without classes, from any source.
+            as metadata.csv, labels.csv or dataset.json beside the images; `folders` uses one folder per class,
+            whatever tables there are; `filename` uses the part of each file name before the first underscore; a path
+            names a table of file names and labels, or an .npy of labels for images in an .npy; and `none` trains
+            without classes, from any source.
         on_bad_image: whether an unreadable image is an error or is skipped.
         balance: draw training images of every class equally often, however many images it has.
         augment: probability with which each transform of data.augmentations is applied to a training image. The

@@ -158,6 +158,16 @@ def omit_labels(layout: Layout, request: DataRequest, attempts: Attempts) -> Fol
     return FolderLabels(layout.folder.images_below)
 
 
+def label_from_folders(layout: Layout, request: DataRequest, attempts: Attempts) -> FolderLabels:
+    """Use class folders, whatever tables say; a column of splits still selects images."""
+    if not _filled(layout.folder):
+        raise ValueError(
+            f"data.labels: folders needs one folder per class, and there is none in {str(layout.folder.path)!r}; use "
+            f"{FROM_TABLE_OR_NAMES}"
+        )
+    return _from_class_folders(layout.folder, request)
+
+
 def label_from_filenames(layout: Layout, request: DataRequest, attempts: Attempts) -> FolderLabels:
     """Use the part of each file name before the first underscore, as guided-diffusion does."""
     request.refuse_columns("has labels in its file names, as data.labels filename says")
@@ -247,7 +257,7 @@ def _choose_table(telling: Mapping[Path, FolderLabels], layout: Layout, split: s
             )
     if len(filled) > 1 and any(image.relative_to(layout.folder.path).parts[0] != text for image, text in texts.items()):
         why = f"folders such as {str(filled[0].path)!r} are no classes, because {str(path)!r} has the labels"
-        notes += (f"{why}; to use the folders, move the table elsewhere",)
+        notes += (f"{why}; to use the folders: --data.labels folders",)
     return replace(labels, notes=notes)
 
 
@@ -378,6 +388,7 @@ def _is_named_after_split(path: Path, split: str) -> int:
 
 LABELINGS: dict[str, Callable[[Layout, DataRequest, Attempts], FolderLabels]] = {
     "auto": infer_labels,
+    "folders": label_from_folders,
     "none": omit_labels,
     "filename": label_from_filenames,
 }

@@ -13,7 +13,7 @@ class DataRequest:
         split: name of the split, without a range of rows.
         image_column: the column of images or of their file names; None to infer it.
         label_column: the column of labels; None to infer it.
-        labels: `auto`, `none`, `filename`, or the path of a table.
+        labels: `auto`, `folders`, `filename`, `none`, or the path of a table.
     """
 
     source: str

@@ -326,6 +326,16 @@ def class_folders_with_file_names(root: Path) -> Path:
 
 
 @named
+def class_folders_with_other_labels(root: Path) -> Path:
+    """Class folders, with a standard table that has other labels, and splits."""
+    class_folders(root)
+    lines = [f"{name}/{i:03d}.png,{'dark' if i % 2 else 'light'},{'test' if i < 2 else 'train'}\n" for name in CLASSES
+             for i in range(COUNT)]
+    (root / "metadata.csv").write_text("file_name,label,split\n" + "".join(lines))
+    return root
+
+
+@named
 def class_folders_with_splits(root: Path) -> Path:
     class_folders(root)
     lines = [f"{name}/{i:03d}.png,{'test' if i < 2 else 'train'}\n" for name in CLASSES for i in range(COUNT)]

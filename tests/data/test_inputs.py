@@ -173,6 +173,7 @@ EXPECTED: dict[str, Read | No | list[Read | No]] = {
         Read(classes=(), told=NO_CLASSES),
         Read(options={"labels": "filename"}),
         Read(classes=(), options={"labels": "none"}),
+        No(("data.labels", "filename", "PATH"), {"labels": "folders"}),
     ],
     "camera_names": Read(COUNT, (), told=NO_CLASSES),
     # five files in each of three folders, and eight folders
@@ -189,6 +190,12 @@ EXPECTED: dict[str, Read | No | list[Read | No]] = {
         Read(ignored=1),
         No(("labels.csv", "data.labels none"), {"split": "test"}),
         Read(COUNT, (), ignored=1, options={"split": "test", "labels": "none"}),
+    ],
+    "class_folders_with_other_labels": [
+        Read(8, ("dark", "light"), told=("/disc", "--data.labels folders"), ignored=4),
+        Read(8, told=("selects", "'train'"), ignored=4, options={"labels": "folders"}),
+        Read(4, ignored=8, options={"labels": "folders", "split": "test"}),
+        No(("data.label_column",), {"labels": "folders", "label_column": "label"}),
     ],
     "class_folders_with_metadata": Read(told=("metadata.csv", "breed, count"), ignored=1),
     "class_folders_with_file_names": Read(told=("metadata.csv",), ignored=1),
@@ -209,7 +216,10 @@ EXPECTED: dict[str, Read | No | list[Read | No]] = {
         Read(classes=(), options={"on_bad_image": "skip", "labels": "none"}),
     ],
     "class_folders_and_text_file": Read(told=("labels.txt", ".csv", "data.labels"), ignored=1),
-    "class_folders_that_a_table_contradicts": Read(classes=("even", "odd"), told=("metadata.csv", "/disc", "move")),
+    "class_folders_that_a_table_contradicts": [
+        Read(classes=("even", "odd"), told=("metadata.csv", "/disc", "--data.labels folders")),
+        Read(ignored=1, options={"labels": "folders"}),
+    ],
     "tables_beside_splits": [
         Read(COUNT, told=("train.csv", "sample.csv", "--data.labels"), ignored=2),
         Read(COUNT, ("a", "b"), ignored=2, options={"split": "test"}),
