@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ddpm.config.changes import differences
+from ddpm.config.changes import NOT_FREE, differences
 from ddpm.config.sections import Config
 from ddpm.names import lookup
 
@@ -193,7 +193,7 @@ class Study:
     def _problems_of_pair(self, a: Arm, b: Arm) -> Iterator[str]:
         first, second = (arm.config.with_options({"train.seed": 0}) for arm in (a, b))
         # In both directions: null matches every value of the other arm, but need not stand for it.
-        if differences(first, second) or differences(second, first):
+        if differences(first, second, NOT_FREE) or differences(second, first, NOT_FREE):
             return
         if a.seed_shift == b.seed_shift:
             yield (

@@ -37,8 +37,8 @@ def training_options(pipeline: ClassConditionalPipeline) -> dict[str, Any]:
 def architecture_options(folder: Path) -> dict[str, Any]:
     """Return the options of scripts/train.py that describe the network of a pipeline directory."""
     network = UNet.load_config(folder, subfolder="unet")
-    defaults = {name: parameter.default for name, parameter in signature(UNet).parameters.items()}
-    return {f"model.{name}": network.get(name, defaults[name]) for name in ARCHITECTURE}
+    defaults = {f"model.{name}": parameter.default for name, parameter in signature(UNet).parameters.items()}
+    return {option: network.get(option.removeprefix("model."), defaults[option]) for option in ARCHITECTURE}
 
 
 def schedule_name(schedule: NoiseSchedule) -> tuple[str, bool]:

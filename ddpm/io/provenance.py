@@ -13,7 +13,7 @@ import torch
 
 from ddpm import __version__
 from ddpm.atomic import digests, sha256
-from ddpm.config.changes import CHANGEABLE, READING
+from ddpm.config.changes import Change, change_kind
 from ddpm.config.values import spell_value
 
 SHOWN_CHANGES = 5       # maximum number of changes that a message lists
@@ -69,8 +69,8 @@ def describe_history(changes: Sequence[Mapping[str, Any]], step: int | None = No
         changes: the records in run.json.
         step: training step of the weights; None for the last.
     """
-    unimportant = CHANGEABLE | READING | {"model.pretrained"}
-    made = [c for c in changes if c["option"] not in unimportant and (step is None or c["step"] < step)]
+    kinds = Change.LENGTH, Change.BY_NAME
+    made = [c for c in changes if change_kind(c["option"]) in kinds and (step is None or c["step"] < step)]
     return ", ".join(f"{c['option']} {_short(c['old'])} to {_short(c['new'])} at step {c['step']}" for c in made)
 
 

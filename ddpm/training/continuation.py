@@ -10,17 +10,14 @@ from typing import Any, Self
 
 from ddpm.atomic import newest_intact, read_json
 from ddpm.config.changes import (
-    CHANGEABLE,
     OTHER_IMAGES,
-    READING,
-    all_differences,
-    another_length,
-    another_run,
-    another_shape,
-    describe_nulls,
+    Change,
+    change_kind,
     differences,
-    fill_nulls,
     reason_against,
+    suggest_length,
+    suggest_run,
+    suggest_shape,
 )
 from ddpm.config.places import find_places, is_same_path, with_places
 from ddpm.config.run_folders import is_run
@@ -74,18 +71,6 @@ class KnownRun:
         """The settings of all steps."""
         return Timeline.of(self.config.train, self.facts.get("changes", []))
 
-    def complete(self, config: Config) -> Config:
-        """Return a configuration with the values of this run where it has null, which stands for what the data gives.
-
-        Raises:
-            ValueError: if a value is out of range.
-        """
-        return fill_nulls(config, self.config)
-
-    def describe_nulls(self, config: Config) -> str:
-        """Return one line on the options that `complete` replaces; empty if there are none."""
-        return describe_nulls(config, self.config)
-
     def newest_checkpoint(self) -> Path | None:
         """Return the newest intact checkpoint; None if there is none. Changes nothing on disk."""
         newest, _ = newest_intact(self.path / "checkpoints")
@@ -105,12 +90,10 @@ class KnownRun:
         Raises:
             ValueError: if another option differs; names it, both values and the remedies.
         """
-        free = {"train.steps", *READING}
+        changed = differences(self.config, config, {Change.BY_NAME, Change.NEVER})
         pretrained = self.config.model.pretrained
         if pretrained is not None and not Path(pretrained).expanduser().exists():
-            # It has moved, and a checkpoint replaces it.
-            free.add("model.pretrained")
-        changed = {key: pair for key, pair in differences(self.config, config).items() if key not in free}
+            changed.pop("model.pretrained", None)       # it has moved, and a checkpoint replaces it
         reasons = {key: reason_against(key, *pair) for key, pair in changed.items()}
         refused = [key for key in changed if reasons[key] or key not in allowed]
         if not refused:
@@ -120,10 +103,10 @@ class KnownRun:
         if lost := [key for key in refused if reasons[key]]:
             named = {why: " and ".join(key for key in lost if reasons[key] == why) for why in map(reasons.get, lost)}
             why = "; ".join(f"{keys} cannot change, because {why}" for why, keys in named.items())
-            raise ValueError(f"{held}; {why}; {keep}, or {another_run(lost, self.path, self.config)}")
+            raise ValueError(f"{held}; {why}; {keep}, or {suggest_run(lost, self.path, self.config)}")
         raise ValueError(
             f"{held}; to change them in this run from here on, give --allow-change {','.join([*allowed, *refused])}; "
-            f"otherwise {keep}, or {another_run(refused, self.path, self.config)}"
+            f"otherwise {keep}, or {suggest_run(refused, self.path, self.config)}"
         )
 
     def _how_to_keep(self, keys: Collection[str], config: Config) -> str:
@@ -155,7 +138,7 @@ class KnownRun:
             return True
         summaries = known.get("summary"), data.summary()
         there, here = (list(names) for names in (self.facts.get("class_names", data.class_names), data.class_names))
-        options = {key: pair for key, pair in differences(self.config, config).items() if key in READING}
+        options = differences(self.config, config, {Change.SAME_IMAGES})
         differing = [_list(options)] if options else []
         differing += ["{} there, {} now".format(*summaries)] if summaries[0] != summaries[1] else []
         differing += _describe_classes(there, here)
@@ -170,14 +153,14 @@ class KnownRun:
         shape = list(data.pixels.shape[1:])
         if known.get("shape", shape) != shape:
             raise ValueError(
-                f"{about}, which its model does not fit; {own}, or {another_shape(self.path, self.config)}"
+                f"{about}, which its model does not fit; {own}, or {suggest_shape(self.path, self.config)}"
             )
         if there != here:
-            raise ValueError(f"{about}; {own}, or {another_run(options, self.path)}")
+            raise ValueError(f"{about}; {own}, or {suggest_run(options, self.path)}")
         if OTHER_IMAGES not in allowed:
             raise ValueError(
                 f"{about}; {own}, continue with these images on purpose with --allow-change "
-                f"{','.join([*allowed, OTHER_IMAGES])}, or {another_run(options, self.path)}"
+                f"{','.join([*allowed, OTHER_IMAGES])}, or {suggest_run(options, self.path)}"
             )
         return False
 
@@ -189,7 +172,7 @@ class KnownRun:
             data: its images.
             allowed: the options that may change.
         """
-        changed = {*all_differences(self.config, config), *(c["option"] for c in self.facts.get("changes", []))}
+        changed = {*differences(self.config, config), *(c["option"] for c in self.facts.get("changes", []))}
         if self.facts["data"].get("fingerprint") != data.fingerprint or "data" in changed:
             changed.add(OTHER_IMAGES)
         values = {key: f"it is {spell_value(value)} already" for key, value in flatten(config.to_dict()).items()}
@@ -219,7 +202,7 @@ class KnownRun:
         # Again, because the run may have changed before this process held its directory.
         self.check(config, allowed)
         same_data = self.check_data(config, data, allowed)
-        changed = all_differences(self.config, config)
+        changed = differences(self.config, config)
         facts = {**self.facts, **facts_on_options(config, self.facts.get("places"))}
         if not changed and same_data:
             return replace(self, config=config, facts=facts), []
@@ -229,7 +212,7 @@ class KnownRun:
         if config.train.steps < step and "train.steps" in changed:
             raise ValueError(
                 f"train.steps: {config.train.steps} is less than the {step} steps that {self.path} has made; give "
-                f"{step} or more, or {another_length(self.path, config.train.steps)}"
+                f"{step} or more, or {suggest_length(self.path, config.train.steps)}"
             )
         now = datetime.now(UTC).isoformat(timespec="seconds")
         made_with = {"time": now, "versions": versions(), "git_commit": git_commit()}
@@ -244,7 +227,7 @@ class KnownRun:
         lines = _describe(changed, same_data, step)
         if step < config.train.steps:
             return after, lines + _describe_rate(self.timeline, after.timeline, step)
-        if not (same_data and {*changed} <= CHANGEABLE | READING | {"train.steps"}):
+        if any(change_kind(key) is Change.BY_NAME for key, *_ in records):
             lines.append(f"train.steps: all {step} steps are made, so the changes wait for more; give a larger number")
         return after, lines
 
@@ -257,7 +240,7 @@ class KnownRun:
         Args:
             done: returns the number of steps that the run has made.
         """
-        changes = [c for c in self.facts.get("changes", []) if not _follows_the_steps(c["option"])]
+        changes = [c for c in self.facts.get("changes", []) if _holds_for_all_steps(c["option"])]
         if not changes:
             return []
         step = done()
@@ -269,10 +252,9 @@ class KnownRun:
         ]
 
 
-def _follows_the_steps(option: str) -> bool:
-    """Return whether it does not matter, or is known for each step, what an option was before a change."""
-    free = CHANGEABLE | READING | {"model.pretrained"}
-    return option in free or (option.startswith("train.") and option not in OF_A_PROCESS)
+def _holds_for_all_steps(option: str) -> bool:
+    """Return whether a change affects the steps before it too, if they are made again."""
+    return change_kind(option) is Change.BY_NAME and (not option.startswith("train.") or option in OF_A_PROCESS)
 
 
 def step_of(checkpoint: Path | None) -> int:
@@ -311,7 +293,7 @@ def _describe(changed: dict[str, tuple[Any, Any]], same_data: bool, step: int) -
     """Return one sentence for each option that changes."""
     lines = [] if same_data else [f"data: other images from step {step} on, as --allow-change {OTHER_IMAGES} says"]
     for key, (old, new) in changed.items():
-        remark = " (the same images)" if key in READING and same_data else ""
+        remark = " (the same images)" if change_kind(key) is Change.SAME_IMAGES and same_data else ""
         if key == "model.pretrained" and step > 0:
             remark = " (the weights are those of the checkpoint)"
         lines.append(f"{key}: {spell_value(old)} becomes {spell_value(new)} at step {step}{remark}")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from ddpm.config.changes import CHANGEABLE, READING
+from ddpm.config.changes import Change, change_kind
 from ddpm.config.sections import TrainConfig
 
 
@@ -60,7 +60,9 @@ class Timeline:
         timeline = cls((Segment(0, 0, configs.pop(0)),))
         for step, settings in configs.items():
             timeline = cls((*timeline.segments, Segment(step, timeline.position(step), settings)))
-        return cls(timeline.segments, max((c["step"] for c in changes if _is_about_images(c["option"])), default=0))
+        of_data = [c for c in changes if c["option"].startswith("data")]
+        other_images = [c["step"] for c in of_data if change_kind(c["option"]) is Change.BY_NAME]
+        return cls(timeline.segments, max(other_images, default=0))
 
     def at(self, step: int) -> Segment:
         """Return the segment that a step belongs to."""
@@ -85,8 +87,3 @@ class Timeline:
             if segment.step <= step and not (found and found[-1].schedule_key == segment.schedule_key):
                 found.append(segment)
         return found
-
-
-def _is_about_images(option: str) -> bool:
-    """Return whether a change is one of the images; where they are may change while they stay the same."""
-    return option.startswith("data") and option not in CHANGEABLE | READING

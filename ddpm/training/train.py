@@ -7,7 +7,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from ddpm.config.changes import differences
+from ddpm.config.changes import describe_nulls, differences, fill_nulls
 from ddpm.config.ineffective_options import ineffective_options
 from ddpm.config.places import is_gone, with_places
 from ddpm.config.sections import Config
@@ -61,8 +61,8 @@ def train(
     """
     known, kept = KnownRun.read(run_dir), ""
     if known is not None:
-        kept = known.describe_nulls(config)
-        config = known.complete(config)
+        kept = describe_nulls(config, known.config)
+        config = fill_nulls(config, known.config)
     check_config(config)
     accelerator = start_accelerator(config)
     on_main(accelerator, lambda: check_run_directory(run_dir, config.data.source, continues))

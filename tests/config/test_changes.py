@@ -6,26 +6,29 @@ from typing import Any
 import pytest
 
 from ddpm.config.changes import (
-    CHANGEABLE,
+    KINDS,
     NAMES_OF_COLUMNS,
+    NOT_FREE,
     OTHER_IMAGES,
-    READING,
     REASONS,
-    all_differences,
-    another_run,
-    another_shape,
+    REASONS_ABOUT_0,
+    Change,
+    change_kind,
     check_allowed,
     describe_nulls,
     differences,
     fill_nulls,
-    nameable,
+    list_allowed,
     reason_against,
+    suggest_run,
+    suggest_shape,
 )
 from ddpm.config.commands import TrainCommand
-from ddpm.config.sections import OPTIONS, SECTIONS, Config
+from ddpm.config.sections import OPTIONS, SECTIONS, Config, DataConfig
 from ddpm.config.values import members
 
 RUN = Path("runs/my run")
+OF_KIND = {kind: [key for key in OPTIONS if change_kind(key) is kind] for kind in Change}
 FROM_WEIGHTS = "--config 'runs/my run/config.yaml' --run-dir OTHER --model.pretrained 'runs/my run'"
 NEW_MODEL = "--config 'runs/my run/config.yaml' --run-dir OTHER"
 
@@ -45,7 +48,6 @@ def test_differences() -> None:
 
 
 def test_options_that_do_not_affect_the_result_may_change() -> None:
-    assert OPTIONS.keys() >= CHANGEABLE
     new = changed(
         data={"memory_gb": 1.0, "workers": 0},
         model={"gradient_checkpointing": True},
@@ -57,17 +59,18 @@ def test_options_that_do_not_affect_the_result_may_change() -> None:
         evaluation={"every": 10, "count": 20, "extractor": "dinov2", "metric": "accuracy", "steps": 3, "seed": 1},
         tracking={"wandb": "off"},
     )
-    assert differences(Config(), new) == {}
-    assert len(all_differences(Config(), new)) == 18
+    assert differences(Config(), new, NOT_FREE) == {}
+    assert len(differences(Config(), new)) == 18
     # Options that determine the weights may not change: randomness, data, model, objective, optimizer.
-    assert not CHANGEABLE & {"train.seed", "train.batch_size", "train.steps", "data.source", "train.mixed_precision"}
-    assert not [key for key in CHANGEABLE if key.startswith("diffusion.")]
-    assert {key for key in OPTIONS if key.startswith(("evaluation.", "sample.", "tracking."))} <= CHANGEABLE
+    free = {*OF_KIND[Change.FREE]}
+    assert not free & {"train.seed", "train.batch_size", "train.steps", "data.source", "train.mixed_precision"}
+    assert not [key for key in free if key.startswith("diffusion.")]
+    assert {key for key in OPTIONS if key.startswith(("evaluation.", "sample.", "tracking."))} <= free
 
 
 def test_how_images_are_read_is_known_from_their_content() -> None:
-    assert OPTIONS.keys() >= READING >= {"data.source", "data.split", "data.resolution", *NAMES_OF_COLUMNS}
-    assert not READING & CHANGEABLE and "data.horizontal_flip" not in READING
+    read = {f"data.{name}" for name in DataConfig().load_options()}
+    assert {*OF_KIND[Change.SAME_IMAGES]} == read - {*OF_KIND[Change.FREE]} >= {OTHER_IMAGES, *NAMES_OF_COLUMNS}
 
 
 def test_null_stands_for_the_value_of_the_run() -> None:
@@ -81,13 +84,13 @@ def test_null_stands_for_the_value_of_the_run() -> None:
     assert (filled.data.resolution, filled.data.channels, filled.model.attention_resolutions) == (16, 3, [8])
     # Null is a value of its own here: guidance at all sigmas, and columns that are detected.
     assert filled.sample.guidance_interval is None and filled.data.image_column is None
-    assert differences(run, given).keys() == {"data.image_column"}
+    assert differences(run, given, NOT_FREE).keys() == {"data.image_column"}
     assert differences(run, Config().with_options({"model.attention_resolutions": [4]})).keys() >= {
         "model.attention_resolutions"
     }
 
 
-@pytest.mark.parametrize("key", sorted(OPTIONS.keys() - CHANGEABLE - READING))
+@pytest.mark.parametrize("key", OF_KIND[Change.LENGTH] + OF_KIND[Change.BY_NAME] + OF_KIND[Change.NEVER])
 def test_every_other_option_is_allowed_or_has_a_reason_against_it(key: str, refused) -> None:
     """Architecture, objective and randomness stay; optimization, augmentation and regularization may change."""
     kept = ("train.seed", "data.shuffle_labels", "data.augmentations")
@@ -100,7 +103,7 @@ def test_every_other_option_is_allowed_or_has_a_reason_against_it(key: str, refu
         survived = key.startswith(("train.", "data."))
         with refused("allow_change", key, FROM_WEIGHTS if survived else NEW_MODEL):
             check_allowed([key], RUN)
-        assert ("--model.pretrained" in another_run([key], RUN)) == survived
+        assert ("--model.pretrained" in suggest_run([key], RUN)) == survived
     else:
         check_allowed([key], RUN)
 
@@ -110,8 +113,10 @@ def test_the_null_class_and_the_labels_of_augmentation_stay(key: str) -> None:
     assert reason_against(key, 0.1, 0.2) is None and reason_against(key, 0.1, 0.0) and reason_against(key, 0.0, 0.1)
 
 
-def test_reasons_are_about_options() -> None:
-    assert all(any(key.startswith(prefix) for key in OPTIONS) for prefix in REASONS)
+def test_kinds_and_reasons_are_about_options() -> None:
+    names = [*REASONS, *(name for names in KINDS.values() for name in names if name != "data")]
+    assert all(any(key == name or (name[-1] == "." and key.startswith(name)) for key in OPTIONS) for name in names)
+    assert len({*names}) == len(names) and all(change_kind(key) is Change.BY_NAME for key in REASONS_ABOUT_0)
 
 
 @pytest.mark.parametrize(("key", "meant"), [
@@ -133,19 +138,19 @@ def test_a_list_of_no_options(refused) -> None:
 
 
 def test_options_that_have_to_be_named() -> None:
-    assert {"train.batch_size", "data.augment", "model.dropout", OTHER_IMAGES} <= {*nameable()}
-    for key in nameable():
+    assert {"train.batch_size", "data.augment", "model.dropout", OTHER_IMAGES} <= {*list_allowed()}
+    for key in list_allowed():
         check_allowed([key], RUN)
-    assert not {*nameable()} & (CHANGEABLE | {"train.steps", "train.seed", "data.split"})
+    assert not {*list_allowed()} & {*OF_KIND[Change.FREE], "train.steps", "train.seed", "data.split"}
 
 
-@pytest.mark.parametrize("key", sorted(CHANGEABLE))
+@pytest.mark.parametrize("key", OF_KIND[Change.FREE])
 def test_what_may_always_change_may_be_named(key: str) -> None:
     assert reason_against(key) is None
     check_allowed([key], RUN)
 
 
-@pytest.mark.parametrize("key", sorted(READING - {OTHER_IMAGES}))
+@pytest.mark.parametrize("key", sorted({*OF_KIND[Change.SAME_IMAGES]} - {OTHER_IMAGES}))
 def test_only_one_option_allows_other_images(key: str, refused) -> None:
     with refused("allow_change", key, f"--allow-change {OTHER_IMAGES}"):
         check_allowed([key], RUN)
@@ -153,8 +158,8 @@ def test_only_one_option_allows_other_images(key: str, refused) -> None:
 
 def test_the_architecture_of_pretrained_weights_is_no_setting() -> None:
     old = changed(model={"pretrained": "a", "channels": 32})
-    assert all_differences(old, changed(model={"pretrained": "a", "channels": 8, "norm": "groupnorm"})) == {}
-    assert all_differences(old, changed(model={"pretrained": "a", "channels": 32, "dropout": 0.5})).keys() == {
+    assert differences(old, changed(model={"pretrained": "a", "channels": 8, "norm": "groupnorm"})) == {}
+    assert differences(old, changed(model={"pretrained": "a", "channels": 32, "dropout": 0.5})).keys() == {
         "model.dropout"
     }
 
@@ -162,13 +167,13 @@ def test_the_architecture_of_pretrained_weights_is_no_setting() -> None:
 def test_remedies_fit_the_change() -> None:
     plain, tuned = Config(), changed(model={"pretrained": "a"})
     for key in ("model.channels", "diffusion.prediction", "diffusion.num_timesteps"):
-        assert another_run([key], RUN, plain).endswith(NEW_MODEL)
-        assert another_run([key, "train.seed"], RUN, plain).endswith(NEW_MODEL)
-        assert another_run([key], RUN, tuned).endswith(f"{NEW_MODEL} --model.pretrained null")
-    assert another_run(["model.pretrained"], RUN, tuned).endswith(NEW_MODEL)
-    assert another_run(["diffusion.class_dropout_prob"], RUN, tuned).endswith(FROM_WEIGHTS)
+        assert suggest_run([key], RUN, plain).endswith(NEW_MODEL)
+        assert suggest_run([key, "train.seed"], RUN, plain).endswith(NEW_MODEL)
+        assert suggest_run([key], RUN, tuned).endswith(f"{NEW_MODEL} --model.pretrained null")
+    assert suggest_run(["model.pretrained"], RUN, tuned).endswith(NEW_MODEL)
+    assert suggest_run(["diffusion.class_dropout_prob"], RUN, tuned).endswith(FROM_WEIGHTS)
     # The stages of another size would not fit.
-    assert NEW_MODEL in another_shape(RUN, plain) and "--model.attention_resolutions null" in another_shape(RUN, plain)
+    assert NEW_MODEL in suggest_shape(RUN, plain) and "--model.attention_resolutions null" in suggest_shape(RUN, plain)
 
 
 def test_what_null_keeps_is_told() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddpm.atomic import write_json
-from ddpm.config.changes import CHANGEABLE, READING, differences
+from ddpm.config.changes import NOT_FREE, Change, change_kind, differences
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import Config, SampleConfig
 from ddpm.config.study import STUDY_METRICS, Study
@@ -131,8 +131,9 @@ def check_unchanged(planned: PlannedRun) -> None:
     run = KnownRun.read(planned.path)
     if run is None:
         return
-    changed = [key for key in differences(run.config, planned.config) if key not in READING]
-    changed += [c["option"] for c in run.facts.get("changes", []) if c["option"] not in CHANGEABLE | READING]
+    kinds = NOT_FREE - {Change.SAME_IMAGES}
+    changed = [*differences(run.config, planned.config, kinds)]
+    changed += [c["option"] for c in run.facts.get("changes", []) if change_kind(c["option"]) in kinds]
     if changed:
         raise ValueError(
             f"{planned.name}: {planned.path} was continued with settings that are not those of the study: "
@@ -150,7 +151,7 @@ def is_finished(planned: PlannedRun, study: Study) -> bool:
     last = planned.path / "checkpoints" / f"step_{planned.config.train.steps:08d}"
     if not ((planned.path / "run.json").is_file() and last.is_dir() and (planned.path / "pipeline").is_dir()):
         return False
-    if differences(read_config(planned.path / "config.yaml"), planned.config):
+    if differences(read_config(planned.path / "config.yaml"), planned.config, NOT_FREE):
         return False
     evaluation = find_study_evaluation(read_run(planned.path, planned.name))
     return evaluation is not None and study.metric in evaluation.content["metrics"]
