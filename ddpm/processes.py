@@ -5,7 +5,7 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import IO, Any, TypeVar
 
@@ -111,6 +111,32 @@ def first_on_main(processes: Accelerator | PartialState, act: Callable[[], Any])
     """Call `act` on the main process, and then on the others if it did not fail."""
     result = on_main(processes, act)
     return result if processes.is_main_process else act()
+
+
+def check_same(
+    processes: Accelerator | PartialState,
+    found: Mapping[str, Any],
+    remedy: str = "give every machine the same files, or name a folder that all machines share",
+) -> None:
+    """Check that every process has read the same, because each machine may have files of its own.
+
+    Args:
+        processes: the processes, all of which must call this.
+        found: option -> digest, or other facts, of what this process has read for it.
+        remedy: what to do if they differ.
+
+    Raises:
+        ValueError: on the main process, if they differ; names the option.
+    """
+    everywhere = gather_object([dict(found)])
+
+    def compare() -> None:
+        for process, others in enumerate(everywhere):
+            option = next((option for option, facts in found.items() if others[option] != facts), None)
+            if option is not None:
+                raise ValueError(f"{option}: process {process} does not read the same as process 0; {remedy}")
+
+    on_main(processes, compare)
 
 
 def acquire_lock(lock: IO[str], kind: int) -> bool:

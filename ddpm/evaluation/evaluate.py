@@ -18,7 +18,7 @@ from ddpm.data import ImageData
 from ddpm.evaluation.classes import class_accuracies
 from ddpm.evaluation.denoiser import measure_denoiser
 from ddpm.evaluation.feature_tables import Features
-from ddpm.evaluation.features import cache_directory, cached_features, feature_digest, tabulate_features
+from ddpm.evaluation.features import SHARE_CACHE, cache_directory, cached_features, feature_digest, tabulate_features
 from ddpm.evaluation.image_metrics import EvaluationFeatures, estimate_json, measure_images
 from ddpm.evaluation.image_source import ReadImages, evaluations_folder, find_models
 from ddpm.evaluation.memorization import nearest_pairs
@@ -27,7 +27,15 @@ from ddpm.evaluation.plots import draw_confusion, draw_neighbors
 from ddpm.evaluation.setup import DENOISER_METRICS, EvaluationSetup, prepare_evaluation
 from ddpm.evaluation.text_table import evaluation_table
 from ddpm.io.provenance import describe_changes, versions
-from ddpm.processes import LONG_TIMEOUT, broadcast_from_main, check_launch, first_on_main, join_processes, on_main
+from ddpm.processes import (
+    LONG_TIMEOUT,
+    broadcast_from_main,
+    check_launch,
+    check_same,
+    first_on_main,
+    join_processes,
+    on_main,
+)
 
 NEIGHBOR_PAIRS = 10        # in the picture
 
@@ -55,6 +63,9 @@ def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
         models = broadcast_from_main(processes, lambda: find_models(command))
         setup = first_on_main(processes, lambda: prepare_evaluation(command, settings, processes, cache, *models))
     identity = setup.identify(command)
+    images = {"model": identity["samples"], "reference": identity["reference"], "held_out": identity["held_out"]}
+    check_same(processes, images)
+    check_same(processes, {"extractor": identity["features"]}, SHARE_CACHE)
     kind = "images" if setup.images.pipeline is None else f"{settings.sampler}{settings.steps}"
     name = f"{kind}-{setup.extractor.name}-{json_digest(identity, length=6)}"
     out = command.out or evaluations_folder(command) / name

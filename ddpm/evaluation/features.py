@@ -20,6 +20,8 @@ IMAGES_PER_TABLE_FILE = 500
 THUMBNAIL_SIZE = 16     # pixels; nearest neighbors are searched among downscaled images
 TABLE_FORMAT = f"2; area {THUMBNAIL_SIZE}"
 
+SHARE_CACHE = "set the environment variable DDPM_CACHE to a folder that all machines share"
+
 
 def cache_directory() -> Path:
     """Return the folder of cached classifiers and features: DDPM_CACHE, or a folder in the user's cache."""

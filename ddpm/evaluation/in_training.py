@@ -14,12 +14,18 @@ from ddpm.diffusion.sampling import class_seeds
 from ddpm.evaluation.classes import accuracy, proportional_labels
 from ddpm.evaluation.extractors import Extractor
 from ddpm.evaluation.feature_tables import Features, random_rows
-from ddpm.evaluation.features import cached_features, extract_features, feature_digest, load_extractors
+from ddpm.evaluation.features import (
+    SHARE_CACHE,
+    cached_features,
+    extract_features,
+    feature_digest,
+    load_extractors,
+)
 from ddpm.evaluation.frechet import distance_to, moments
 from ddpm.evaluation.kernel import kernel_distance
 from ddpm.evaluation.metrics import METRICS, confusion, describe_shortage
 from ddpm.evaluation.reference_classifier import ReferenceClassifier
-from ddpm.processes import first_on_main
+from ddpm.processes import check_same, first_on_main
 
 KERNEL_IMAGES = 2_000       # maximum number of real images, since all pairs are compared
 
@@ -78,6 +84,7 @@ class InTrainingMetrics:
 
         self._extractors = first_on_main(processes, load)
         extractor, classifier = self._extractors
+        check_same(processes, {"evaluation.extractor": feature_digest(extractor, classifier)}, SHARE_CACHE)
         self._reference = reference = cached_features(data, extractor, classifier, cache, processes)
         problems = {
             name: describe_shortage(METRICS[name], settings.count, reference)

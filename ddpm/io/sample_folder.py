@@ -20,7 +20,7 @@ from ddpm.io.pipelines import load_guide, load_pipeline, locate, process_digest
 from ddpm.io.provenance import weights_digest
 from ddpm.names import lookup
 from ddpm.pipeline import ClassConditionalPipeline
-from ddpm.processes import LONG_TIMEOUT, broadcast_from_main, check_launch, first_on_main, join_processes
+from ddpm.processes import LONG_TIMEOUT, broadcast_from_main, check_launch, check_same, first_on_main, join_processes
 
 
 class SamplePlan(NamedTuple):
@@ -178,6 +178,7 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
         return plan, record, pipeline.class_names, pipeline.make_draw_batch(labels, plan.seeds, guide=guide, **options)
 
     plan, record, names, draw = first_on_main(processes, prepare)
+    check_same(processes, {"model": [record["model"], record["process"]], "guide": record["guide"]})
     digest = json_digest([record, plan.requests, formats], length=6)
     out = command.out or command.model / "samples" / f"{settings.sampler}{settings.steps}-{digest}"
     grid = write_samples(out, plan.requests, draw, record["batch_size"], names, record, formats)

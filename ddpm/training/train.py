@@ -15,7 +15,7 @@ from ddpm.data import ImageData
 from ddpm.data.overview import describe_data
 from ddpm.io.captions import describe_captions
 from ddpm.io.pictures import describe_picture
-from ddpm.processes import broadcast_from_main, describe_devices, first_on_main, on_main
+from ddpm.processes import broadcast_from_main, check_same, describe_devices, first_on_main, on_main
 from ddpm.training.build import (
     adopt_pretrained,
     build_data,
@@ -73,6 +73,7 @@ def train(
     if known is not None:
         on_main(accelerator, lambda: known.check(adopted, allowed))
     data = first_on_main(accelerator, lambda: load_images(adopted, known))
+    check_same(accelerator, {"data.source": data.fingerprint})
     on_main(accelerator, lambda: check_classes(adopted, data))
     if known is not None:       # options that were derived from other images would not fit these
         on_main(accelerator, lambda: known.check_data(adopted, data, allowed))

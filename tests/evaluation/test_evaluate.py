@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+import ddpm.processes
 from ddpm.atomic import sha256
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import DataConfig
@@ -49,6 +50,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     schedule = NoiseSchedule(SCHEDULES["cosine"](50))
     ClassConditionalPipeline.from_parts(unet, schedule, "v", DIGITS).save_pretrained(folder)
     return folder
+
+
+def test_processes_compare_with_the_same_images(model, refused, monkeypatch, tmp_path):
+    def gather(found: list) -> list:
+        is_identity = isinstance(found[0], dict) and "reference" in found[0]
+        return [*found, {**found[0], "reference": "other"}] if is_identity else found
+
+    monkeypatch.setattr(ddpm.processes, "gather_object", gather)
+    with refused("reference", "process 1", "same files"):
+        run(model, metrics="denoising", out=tmp_path / "evaluation")
+    assert not (tmp_path / "evaluation").exists()
 
 
 def run(model: Path, **options: object) -> dict:

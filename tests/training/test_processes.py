@@ -8,12 +8,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+import ddpm.processes
 from ddpm.cli.train import main
+from ddpm.config.sections import Config
+from ddpm.config.study_files import read_study
+from ddpm.lab.ablation.ablate import ablate
+from ddpm.training.train import train
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = [
@@ -157,6 +164,49 @@ def test_a_fault_of_one_process_while_it_describes_is_one_line(tmp_path):
     # The launcher has a traceback of its own, and its table shows the exit code of the process that failed first.
     assert "gloo" not in done.stderr.lower() and done.stderr.count("Traceback") <= 1
     assert "exitcode  : 2 " in done.stderr
+
+
+@pytest.fixture
+def other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add a second process, which has read other images."""
+
+    def gather(found: list[Any]) -> list[Any]:
+        if isinstance(found[0], dict) and "data.source" in found[0]:
+            return [*found, dict.fromkeys(found[0], "other")]
+        return found
+
+    monkeypatch.setattr(ddpm.processes, "gather_object", gather)
+
+
+def test_processes_train_on_the_same_images(other_machine, refused, tmp_path):
+    with refused("data.source", "process 1", "same files"):
+        train(Config(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_of_a_study_use_the_same_images(other_machine, refused, tmp_path):
+    study = read_study(ROOT / "configs" / "studies" / "own.yaml", {"data.source": "digits"})
+    with refused("data.source", "process 1", "same files"):
+        ablate(study, {}, tmp_path / "study")
+
+
+@pytest.mark.slow
+def test_copies_of_the_images_that_differ_are_refused(tmp_path):
+    """Each process has a folder of images of its own, as on two machines."""
+    for machine in range(2):
+        for label in range(2):
+            folder = tmp_path / str(machine) / "images" / str(label)
+            folder.mkdir(parents=True)
+            for i in range(4):
+                Image.new("L", (8, 8), 40 * label + 8 * machine + i).save(folder / f"{i}.png")
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import os, sys\nfrom ddpm.cli.train import main\n"
+        "os.chdir(os.environ['LOCAL_RANK'])\nmain([*sys.argv[1:]])\n"
+    )
+    done = accelerate(*TWO, str(script), *OPTIONS, "--data.source", "images", "--dry-run", folder=tmp_path)
+    (line,) = (line for line in done.stderr.splitlines() if "train.py: error" in line)
+    assert "data.source" in line and "process 1" in line and "exitcode  : 2 " in done.stderr
 
 
 @pytest.mark.slow

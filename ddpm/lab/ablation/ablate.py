@@ -41,6 +41,7 @@ from ddpm.processes import (
     InUse,
     broadcast_from_main,
     check_launch,
+    check_same,
     first_on_main,
     join_processes,
     on_main,
@@ -74,7 +75,7 @@ def ablate(
     check_launch(processes.num_processes, "ablate.py")
     check_arms(study)
     given = study.base
-    data = first_on_main(processes, lambda: build_data(study.baseline.config))
+    data = _load_images(study, processes)
     study = broadcast_from_main(processes, partial(resolve_study, study, data))
     documents = {**documents, "resolved.yaml": study_to_yaml(study)}
     if derivation := describe_derivation(given, study.base):
@@ -96,10 +97,17 @@ def ablate(
     _train_and_evaluate(take_shard(planned, shard), study, processes, "run")
     if broadcast_from_main(processes, lambda: read_timing(path)) is None:
         processes.print("\ntiming the training steps of all arms in turns", flush=True)
-        data = first_on_main(processes, lambda: build_data(study.baseline.config))
+        data = _load_images(study, processes)
         seconds = time_steps({arm.name: arm.config for arm in study.arms}, data)
         on_main(processes, lambda: write_timing(path, seconds, processes.device, processes.num_processes))
     on_main(processes, lambda: _conclude(study, path, planned))
+
+
+def _load_images(study: Study, processes: PartialState) -> ImageData:
+    """Return the training images, which are the same on every process."""
+    data = first_on_main(processes, lambda: build_data(study.baseline.config))
+    check_same(processes, {"data.source": data.fingerprint})
+    return data
 
 
 def _print_plan(
