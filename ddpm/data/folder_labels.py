@@ -1,13 +1,14 @@
-"""The images of a folder with their labels, and how a table gives them."""
+"""The images of a folder with their labels, and what the tables beside them say."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, NamedTuple
 
-from ddpm.data.folders import TABLES
+from ddpm.data.folders import OTHER_SPLITS
 from ddpm.data.label_tables import (
     IncompleteTable,
     UnusableSplits,
@@ -19,8 +20,13 @@ from ddpm.data.label_tables import (
 from ddpm.data.labels import ONE_CLASS_EACH
 from ddpm.data.layouts import Layout
 from ddpm.data.request import DataRequest
-from ddpm.data.split_names import find_split
+from ddpm.data.split_names import find_split, split_groups
 from ddpm.data.table_files import read_table
+
+# Tables with these names label even images in class folders: `datasets` reads `metadata` so, and the folders that
+# StyleGAN and EDM write next to dataset.json are not classes.
+STANDARD_TABLES = ("metadata", "dataset")
+USUAL_TABLES = ("labels", "label", "annotations")
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ class FolderLabels:
         names: the names of the ids in `values`; None if they are to be inferred.
         split: the split that the table of the labels names; None if it names none.
         unused_splits: a note that a column of the table looks like one of splits, and is not used; empty if none does.
-        without_classes: whether a table says that the images have no labels.
+        says_unlabeled: whether a table says that the images have no labels.
+        tables: the tables that the labels or the split come from.
         grouped: see `Records`.
         ignored: see `Records`.
         notes: see `Records`.
@@ -44,7 +51,8 @@ class FolderLabels:
     names: list[str] | None = None
     split: str | None = None
     unused_splits: str = ""
-    without_classes: bool = False
+    says_unlabeled: bool = False
+    tables: tuple[Path, ...] = ()
     grouped: bool = False
     ignored: Counter[str] = field(default_factory=Counter)
     notes: tuple[str, ...] = ()
@@ -63,10 +71,9 @@ def apply_table(path: Path, layout: Layout, request: DataRequest) -> FolderLabel
         table = read_table(path, finds)
     except ValueError as problem:
         raise ValueError(f"data.labels: {problem}") from problem
-    ignored = Counter({TABLES: -1}) if path in all_tables(layout) else Counter()
     if not table.columns:
         says = f"{name!r} says that the images have no labels"
-        return FolderLabels(images, without_classes=True, ignored=ignored, notes=(says,))
+        return FolderLabels(images, says_unlabeled=True, tables=(path,), notes=(says,))
     rows = label_files(table, finds, request, with_splits=layout.split is None)
     labels: dict[Path, Any] = {}
     for image, label in zip(rows.images, rows.labels or [None] * len(rows.names), strict=True):
@@ -75,21 +82,20 @@ def apply_table(path: Path, layout: Layout, request: DataRequest) -> FolderLabel
                 f"data.labels: {name!r} has several labels for {str(image)!r} (multi-label); {ONE_CLASS_EACH}: keep "
                 "one row per image"
             )
-    split = None
+    split, ignored = None, Counter[str]()
     if rows.splits is not None:
         try:
             split = find_split(name, request.split, sorted(set(rows.splits)))
         except ValueError as problem:
             raise UnusableSplits(str(problem)) from problem
         here = {image for image, named in zip(rows.images, rows.splits, strict=True) if named == split}
-        others = len(labels) - len(here & set(labels))
-        ignored["images of other splits"] += others
+        ignored[OTHER_SPLITS] = len(labels) - len(here & set(labels))
         images = tuple(image for image in images if image in here or image not in labels)
         rows = rows._replace(notes=(*rows.notes, *note_shared(rows, split)))
     missing = [image for image in images if image not in labels]
     if missing:
         finds = listed_finders(path.parent)
-        listed = any(all(find(text) for text in rows.names) for find in finds)
+        listed = any(all(len(find(text)) == 1 for text in rows.names) for find in finds)
         whole = "" if request.split == "train" or rows.splits is not None else " --data.split train"
         only = f", or use only the images that it lists: --data.source {quote(name)}{whole}" if listed else ""
         raise IncompleteTable(
@@ -103,11 +109,85 @@ def apply_table(path: Path, layout: Layout, request: DataRequest) -> FolderLabel
     if lost:
         notes.append(f"{len(lost):,} of {len(rows.names):,} rows of {name!r} name no image here, such as {lost[0]!r}")
     values = None if rows.labels is None else [labels[image] for image in images]
+    notes += rows.notes
     return FolderLabels(
-        images, values, None, split, rows.unused_splits, ignored=ignored, notes=(*notes, *rows.notes)
+        images, values, None, split, rows.unused_splits, tables=(path,), ignored=ignored, notes=tuple(notes)
     )
 
 
-def all_tables(layout: Layout) -> list[Path]:
-    """Return the tables at any depth of a folder, and those beside the folders that contain it."""
-    return [*layout.folder.tables_below, *(path for outer in layout.outer for path in outer.tables)]
+class TableName(IntEnum):
+    """How much the name of a table says that it labels the images of a split; the first says the most."""
+
+    STANDARD = 1
+    USUAL = 2
+    THIS_SPLIT = 3
+    NEUTRAL = 4
+    OTHER_SPLIT = 5
+
+
+class TableResult(NamedTuple):
+    """What a table says of the images of a folder.
+
+    Attributes:
+        path: of the table.
+        name: what its name says.
+        labels: the images, with labels if the table has them; no images if it is not read or does not fit them.
+        problem: why it does not fit them; None if it does, or is not read.
+    """
+
+    path: Path
+    name: TableName
+    labels: FolderLabels = FolderLabels(())
+    problem: ValueError | None = None
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """The images of a folder, and the tables that may have their labels or their splits.
+
+    Attributes:
+        layout: where they are.
+        request: the options.
+    """
+
+    layout: Layout
+    request: DataRequest
+    _results: dict[Path, TableResult] = field(default_factory=dict)
+
+    def name_of(self, path: Path) -> TableName:
+        """Return what the name of a table says."""
+        stem, split = path.stem.lower(), self.layout.split or self.request.split
+        if stem in STANDARD_TABLES:
+            return TableName.STANDARD
+        if stem in USUAL_TABLES:
+            return TableName.USUAL
+        (named,) = split_groups([stem.replace("labels", "")]).values()
+        if named is None:
+            return TableName.NEUTRAL
+        return TableName.THIS_SPLIT if named == split_groups([split])[split] else TableName.OTHER_SPLIT
+
+    def read_table(self, path: Path) -> TableResult:
+        """Return what a table says; each is read once, and only if it is asked for."""
+        if path not in self._results:
+            name = self.name_of(path)
+            try:
+                self._results[path] = TableResult(path, name, apply_table(path, self.layout, self.request))
+            except ValueError as problem:
+                self._results[path] = TableResult(path, name, problem=problem)
+        return self._results[path]
+
+    def read_tables(self) -> list[TableResult]:
+        """Return what the tables at any depth and further out say; only those beside or around the images are read."""
+        near = [path for folder in (self.layout.folder, *self.layout.outer) for path in folder.tables]
+        # A .parquet of another name may be large, and more often holds features than labels.
+        read = {p for p in near if p.suffix.lower() != ".parquet" or self.name_of(p) is TableName.STANDARD}
+        return [
+            self.read_table(path) if path in read else TableResult(path, self.name_of(path))
+            for path in self.all_tables
+        ]
+
+    @property
+    def all_tables(self) -> list[Path]:
+        """The tables at any depth of the folder, and those beside the folders that contain it."""
+        outer = (path for folder in self.layout.outer for path in folder.tables)
+        return [*self.layout.folder.tables_below, *outer]

@@ -55,6 +55,10 @@ OTHER_KINDS = {
 }
 # fmt: on
 CYCLES = "links to a folder that contains them"
+BESIDE_CLASSES = "images beside the class folders"
+BESIDE_PARQUET = "image files beside parquet files"
+BESIDE_SPLITS = "images beside the folders of the splits"
+OTHER_SPLITS = "images of other splits"
 NOT_DOWNLOADED = "images that iCloud has not downloaded"
 
 # What operating systems, network drives and tools leave behind and do not hide: macOS, Windows, Synology, QNAP,

@@ -256,7 +256,7 @@ def _column_of_labels(
         return others[0], ()
     raise ValueError(
         f"data.label_column: no column of {str(table.path)!r} is known to be labels; name it as data.label_column "
-        f"({', '.join(others)}), {request.without_classes}"
+        f"({', '.join(others)}), {request.classless_remedy}"
     )
 
 

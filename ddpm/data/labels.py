@@ -61,7 +61,7 @@ def label_records(
     elif values is None or all(value in UNLABELED for value in values):
         notes += (f"the images have no labels and are trained without classes; {remedy}",)
     else:
-        labels, class_names = encode_labels(values, names, pictures.where, option, request.without_classes)
+        labels, class_names = encode_labels(values, names, pictures.where, option, request.classless_remedy)
         if len(labels.unique()) < 2:
             only = class_names[int(labels[0])]
             notes += (f"all images have class {only!r} and are trained without classes; {remedy}",)

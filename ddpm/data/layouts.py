@@ -6,14 +6,13 @@ from dataclasses import replace
 from shlex import quote
 from typing import NamedTuple
 
-from ddpm.data.folders import ARRAY_SUFFIXES, IMAGE_SUFFIXES, OTHER_KINDS, TABLES, Folder
+from ddpm.data.folders import ARRAY_SUFFIXES, BESIDE_SPLITS, IMAGE_SUFFIXES, OTHER_KINDS, TABLES, Folder
 from ddpm.data.loose_arrays import describe_arrays
 from ddpm.data.masks import note_masks
 from ddpm.data.request import DataRequest
 from ddpm.data.split_names import SPLITS, find_split, split_groups
 
 PER_CLASS = "allowed are images in one folder, or in one folder of images per class"
-BESIDE_SPLITS = "images beside the folders of the splits"
 
 
 class Layout(NamedTuple):

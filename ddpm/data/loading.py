@@ -116,7 +116,7 @@ def load_data(
     if records.class_names and len(ids.unique()) < 2:
         raise ValueError(
             f"data.split: all images of {split!r} have class {records.class_names[int(ids[0])]!r}; a class-conditional "
-            f"model needs two classes: {_other_rows(records)}, {request.without_classes}"
+            f"model needs two classes: {_other_rows(records)}, {request.classless_remedy}"
         )
     expanded = expand_frames(pictures, rows) if each_frame else None
     if expanded is not None:
@@ -136,7 +136,7 @@ def load_data(
             raise ValueError(
                 f"data.on_bad_image: no image of class {records.class_names[int(ids[lost])]!r} is readable, such as "
                 f"{pictures.where(int(rows[lost]))}, and a class without images cannot be learned; replace the images, "
-                f"or remove the class, {request.without_classes}"
+                f"or remove the class, {request.classless_remedy}"
             )
         rows, files, ids = rows[good], files[good], ids[good]
         pixels = None if pixels is None else pixels[good]

@@ -23,7 +23,7 @@ class DataRequest:
     labels: str = "auto"
 
     @property
-    def without_classes(self) -> str:
+    def classless_remedy(self) -> str:
         """The last remedy of a message about labels."""
         columns = {"label_column": self.label_column}
         if os.path.isdir(self.source):
@@ -40,7 +40,7 @@ class DataRequest:
 
     def has_label_column(self) -> bool:
         """Return whether labels are those of a column; raise ValueError if one is named all the same."""
-        if self.labels not in ("none", "filename"):
+        if self.labels not in ("none", "folders", "filename"):
             return True
         if self.label_column is not None:
             raise ValueError(

@@ -11,7 +11,7 @@ from ddpm.data.arrays import load_npy, load_npz
 from ddpm.data.folders import ARRAY_SUFFIXES, IMAGE_SUFFIXES, OTHER_KINDS, TABLE_SUFFIXES, other_kind
 from ddpm.data.hub_datasets import load_hub
 from ddpm.data.image_lists import load_list
-from ddpm.data.labelings import LABELINGS, load_folder
+from ddpm.data.labelings import load_folder
 from ddpm.data.labels import label_records
 from ddpm.data.records import ArrayPictures, Records
 from ddpm.data.request import DataRequest
@@ -28,7 +28,7 @@ def load_records(request: DataRequest) -> Records:
     request = replace(request, source=os.path.expanduser(request.source))
     kind = kind_of(request.source)
     if kind not in ("folder", "npy"):
-        request.restrict_labels(*(LABELINGS if kind == "list" else ("auto", "none")))
+        request.restrict_labels("auto", "none", *(["filename"] if kind == "list" else []))
     return DATASETS[kind](request)
 
 

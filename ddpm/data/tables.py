@@ -211,7 +211,7 @@ def _find_labels(
     if several is not None:
         raise ValueError(
             f"data.label_column: {several!r} holds lists of labels (multi-label); {ONE_CLASS_EACH}: add a column with "
-            f"one label per image, {request.without_classes}"
+            f"one label per image, {request.classless_remedy}"
         )
     values = any(isinstance(kind, datasets.Value) and not _holds_images(kind) for kind in features.values())
     if given is None and not values and not _label_columns(features):

@@ -344,6 +344,15 @@ def class_folders_with_splits(root: Path) -> Path:
 
 
 @named
+def class_folders_with_captions_and_splits(root: Path) -> Path:
+    class_folders(root)
+    lines = [f"{name}/{i:03d}.png,{'test' if i < 2 else 'train'},a {name} {i}!\n" for name in CLASSES
+             for i in range(COUNT)]
+    (root / "metadata.csv").write_text("file_name,split,text\n" + "".join(lines))
+    return root
+
+
+@named
 def class_folders_with_odd_splits(root: Path) -> Path:
     class_folders_with_splits(root)
     table = root / "metadata.csv"
@@ -426,6 +435,14 @@ def table_of_another_split(root: Path) -> Path:
     (root / "sample.csv").unlink()
     table = root / "test.csv"
     table.write_text(table.read_text().replace("a\n", "disc\n").replace("b\n", "square\n"))
+    return root
+
+
+@named
+def part_of_a_table_of_another_split(root: Path) -> Path:
+    table_of_another_split(root)
+    table = root / "test.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-2]))
     return root
 
 

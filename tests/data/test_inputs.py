@@ -204,6 +204,12 @@ EXPECTED: dict[str, Read | No | list[Read | No]] = {
         Read(4, told=("metadata.csv", "'test'"), ignored=8, options={"split": "test"}),
         No(("data.split", "metadata.csv", "test, train"), {"split": "validation"}),
     ],
+    "class_folders_with_captions_and_splits": [
+        Read(told=("metadata.csv", "data.label_column"), ignored=1),
+        Read(8, ignored=4, options={"labels": "folders"}),
+        Read(4, (), ignored=8, options={"labels": "none", "split": "test"}),
+        No(("data.label_column", "data.labels"), {"labels": "folders", "label_column": "text"}),
+    ],
     "class_folders_with_split_table": [
         Read(8, told=("parts.csv",), ignored=4),
         Read(8, (), told=("parts.csv",), ignored=4, options={"labels": "none"}),
@@ -228,6 +234,7 @@ EXPECTED: dict[str, Read | No | list[Read | No]] = {
         Read(COUNT, (), told=("test.csv", "--data.labels"), ignored=1),
         Read(COUNT, ignored=0, options={"split": "test"}),
     ],
+    "part_of_a_table_of_another_split": Read(COUNT, (), told=("test.csv", "no row for 2 of 6"), ignored=1),
     "tables_of_splits": [
         No(("data.labels", "--data.source", "train.csv", "data.labels none")),
         No(("--data.source", "test.csv"), {"split": "test"}),
@@ -239,7 +246,7 @@ EXPECTED: dict[str, Read | No | list[Read | No]] = {
         No(("data.image_column", "'000.png'", "disc/000.png"), {"labels": "labels.csv"}),
     ],
     "hashes_in_parquet": Read(ignored=1),
-    "images_in_parquet": Read(told=("1 image files",), ignored=1),
+    "images_in_parquet": Read(ignored=1),
     "images_and_images_in_parquet": No(("data.source", "parquet", "6 more")),
     "class_folders_with_parquet": Read(told=("features.parquet",), ignored=1),
     "names_not_utf_8": No(("data.source", "rename")),
@@ -316,7 +323,7 @@ EXPECTED: dict[str, Read | No | list[Read | No]] = {
     "labels_csv_too_long": Read(told=("labels.csv", "999.png")),
     "dataset_json": Read(classes=NUMBERS),
     "dataset_json_without_labels": Read(classes=(), told=NO_CLASSES),
-    "table_csv": Read(),
+    "table_csv": [Read(), No(("data.labels", "filename"), {"labels": "folders"})],
     "table_of_captions": [
         No(("data.label_column", "caption", "data.labels none")),
         No(("data.label_column", "data.labels none"), {"labels": "none", "label_column": "caption"}),

@@ -256,7 +256,7 @@ def test_class_folders_win_over_loose_images_which_are_counted(tmp_path: Path) -
     save(tmp_path / "preview.png")
     records = read(tmp_path)
     assert found(records) == expected(tmp_path)
-    assert list(records.ignored.values()) == [1] and said(records, "beside the class folders")
+    assert records.ignored == {"images beside the class folders": 1}
     without = read(tmp_path, labels="none")
     assert len(without.labels) == 7 and not without.ignored
 
