@@ -13,18 +13,33 @@ from typing import Any, NamedTuple
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
 
-COARSEST = 8                # pixels; stages are halved down to this, and the first one once more if it is this small
-SMALLEST = 4                # pixels; no stage is smaller
+COARSEST = 8                # pixels; a larger stage is halved if it can be, and so is a first stage of this size
 MAX_ATTENTION = 16          # pixels; attention at larger resolutions is expensive
 MAX_MIDDLE = 64             # pixels; the middle of the network always has attention
-MIN_IMAGES = 38_400         # A run sees at least so many images: those of the first command, 600 steps of 64.
+MIN_IMAGES = 38_400         # that a run sees: those of the first command, 600 steps of 64
+STEPS_FOR_FEW_IMAGES = (600, 4_800)     # in which it sees so many; with batches below 8 the run would be too long
 MAX_STEPS = 200_000
 MIN_LEARNING_RATE = 1e-4    # that of ADM
 # Resolutions up to which a batch is taken. In short runs on few images, the same number of images in smaller batches
 # gives a lower loss (docs/measurements.md).
 BATCHES = ((16, 64), (32, 32), (64, 16), (math.inf, 8))
-# Numbers of images up to which a size holds, the base width, and the factor of the batch.
-BY_IMAGES = ((10_000, 32, 1), (200_000, 64, 4), (math.inf, 128, 8))
+
+
+class DataSize(NamedTuple):
+    """What follows from the number of images.
+
+    Attributes:
+        max_images: the number of images up to which it holds.
+        channels: base width of the network.
+        batch_factor: factor of the batch.
+    """
+
+    max_images: float
+    channels: int
+    batch_factor: int
+
+
+DATA_SIZES = (DataSize(10_000, 32, 1), DataSize(200_000, 64, 4), DataSize(math.inf, 128, 8))
 
 
 class Rule(NamedTuple):
@@ -85,9 +100,12 @@ def coarsest_stage_warning(given: Config, data: ImageData) -> list[str]:
 
 
 def stage_sizes(resolution: int) -> list[int]:
-    """Return the resolutions of the stages: halved down to 8 pixels or less, at least once, but not below 4."""
+    """Return the resolutions of the stages: halved as long as they are even and above 8 pixels; 8 pixels become 8, 4.
+
+    So no stage but the first has less than 4 pixels.
+    """
     sizes = [resolution]
-    while sizes[-1] % 2 == 0 and sizes[-1] >= 2 * SMALLEST and (sizes[-1] > COARSEST or len(sizes) == 1):
+    while sizes[-1] % 2 == 0 and (sizes[-1] > COARSEST or sizes == [COARSEST]):
         sizes.append(sizes[-1] // 2)
     return sizes
 
@@ -111,7 +129,7 @@ def derive_attention(config: Config, data: ImageData) -> list[int]:
 
 def derive_channels(config: Config, data: ImageData) -> int:
     """Return the base width: more for more images or channels, and a multiple that suits the attention heads."""
-    model, wanted = config.model, max(_size(data)[0], data.channels)
+    model, wanted = config.model, max(_find_size(data).channels, data.channels)
     attended = {len(model.channel_mult) - 1}        # the middle, which has the width of the last stage
     attended |= {i for i in range(len(model.channel_mult)) if data.resolution // 2**i in model.attention_resolutions}
 
@@ -125,19 +143,20 @@ def derive_channels(config: Config, data: ImageData) -> int:
 def derive_batch_size(config: Config, data: ImageData) -> int:
     """Return the batch: 64 up to 16 pixels, 32 up to 32, 16 up to 64, 8 above; more for many images.
 
-    It is a power of two, at most the number of images, rounded down to a multiple of the accumulation steps.
+    It is a power of two, at most the number of images. It does not depend on how it is divided among processes and
+    accumulation steps, because these do not affect the trained model; `check_batch` checks whether it can be.
     """
-    batch = min(_batch_for(data.resolution) * _size(data)[1], 2 ** int(math.log2(len(data))))
-    parts = config.train.gradient_accumulation_steps
-    return max(parts, batch // parts * parts)
+    batch = next(batch for pixels, batch in BATCHES if data.resolution <= pixels)
+    return min(batch * _find_size(data).batch_factor, 2 ** int(math.log2(len(data))))
 
 
 def derive_steps(config: Config, data: ImageData) -> int:
     """Return a third of the number of images, rounded to two digits, between a minimum and 200,000.
 
-    The minimum shows the network as many images as the first command does, in batches for this resolution.
+    In the minimum the network sees as many images as in the first command, but it has 600 to 4,800 steps.
     """
-    least = MIN_IMAGES / _batch_for(data.resolution)
+    fewest, most = STEPS_FOR_FEW_IMAGES
+    least = min(max(fewest, MIN_IMAGES / config.train.batch_size), most)
     return int(_round(min(MAX_STEPS, max(least, len(data) / 3)), digits=2))
 
 
@@ -155,11 +174,21 @@ def derive_learning_rate(config: Config, data: ImageData) -> float:
 
 # In this order, because a rule may depend on the options before it.
 RULES = {
-    "model.channel_mult": Rule(derive_channel_mult, "one per halving, to 8 pixels if that is possible"),
-    "model.attention_resolutions": Rule(derive_attention, "up to 16 pixels"),
-    "model.channels": Rule(derive_channels, "32, 64 or 128 by the number of images, or more for the attention heads"),
-    "train.steps": Rule(derive_steps, "a third of the number of images, at least 600 to 4,800"),
-    "train.batch_size": Rule(derive_batch_size, "64 at most for few images, fewer above 16 pixels"),
+    "model.channel_mult": Rule(derive_channel_mult, f"one per halving, to {COARSEST} pixels if that is possible"),
+    "model.attention_resolutions": Rule(derive_attention, f"up to {MAX_ATTENTION} pixels"),
+    "model.channels": Rule(
+        derive_channels,
+        f"{', '.join(str(size.channels) for size in DATA_SIZES[:-1])} or {DATA_SIZES[-1].channels} by the number of "
+        "images, or more for the attention heads",
+    ),
+    "train.batch_size": Rule(
+        derive_batch_size, f"{BATCHES[0][1]} at most for few images, fewer above {BATCHES[0][0]} pixels"
+    ),
+    "train.steps": Rule(
+        derive_steps,
+        f"a third of the number of images, but at least {MIN_IMAGES:,} images in batches, and "
+        f"{STEPS_FOR_FEW_IMAGES[0]:,} to {STEPS_FOR_FEW_IMAGES[1]:,} steps",
+    ),
     "train.learning_rate": Rule(derive_learning_rate, "3e-3 for digits, less for larger images and networks"),
 }
 
@@ -176,14 +205,9 @@ def _format(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _size(data: ImageData) -> tuple[int, int]:
-    """Return the base width and the factor of the batch for the number of images."""
-    return next((width, factor) for images, width, factor in BY_IMAGES if len(data) <= images)
-
-
-def _batch_for(resolution: int) -> int:
-    """Return the batch for a resolution."""
-    return next(batch for pixels, batch in BATCHES if resolution <= pixels)
+def _find_size(data: ImageData) -> DataSize:
+    """Return what follows from the number of images."""
+    return next(size for size in DATA_SIZES if len(data) <= size.max_images)
 
 
 def _nearest_divisible(resolution: int) -> str:

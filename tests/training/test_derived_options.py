@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +17,19 @@ from ddpm.config.yaml_files import read_config
 from ddpm.data import ImageData, load_data
 from ddpm.training.build import build_unet
 from ddpm.training.derived_options import (
+    BATCHES,
+    DATA_SIZES,
+    MAX_STEPS,
+    MIN_IMAGES,
+    MIN_LEARNING_RATE,
     RULES,
+    STEPS_FOR_FEW_IMAGES,
     coarsest_stage_warning,
     derive_config,
     describe_derivation,
     stage_sizes,
 )
+from ddpm.training.launch import check_batch
 
 IMAGES = (2, 10, 300, 1797, 50_000, 1_200_000)
 DERIVED = {name for name, kind in OPTIONS.items() if derived_from(kind)}
@@ -72,6 +81,7 @@ def test_the_options_fit_together_at_every_size(count: int) -> None:
         assert all(size <= 16 for size in model.attention_resolutions)
         assert 2 <= train.batch_size <= min(count, 512) and train.batch_size.bit_count() == 1
         assert 600 <= train.steps <= 200_000 and train.warmup_steps < train.steps
+        assert train.steps * train.batch_size >= 38_400 or train.steps == 4_800
         assert 1e-4 <= train.learning_rate <= 3e-3
 
 
@@ -91,7 +101,8 @@ def test_more_images_and_pixels_change_the_options_in_one_direction() -> None:
         found = [derive_config(Config(), images(resolution, count)) for count in IMAGES]
         for few, many in itertools.pairwise(found):
             assert few.model.channels <= many.model.channels
-            assert few.train.steps <= many.train.steps and few.train.batch_size <= many.train.batch_size
+            assert few.train.batch_size <= many.train.batch_size
+            assert few.train.steps * few.train.batch_size <= many.train.steps * many.train.batch_size
             assert few.train.learning_rate >= many.train.learning_rate
     for count in IMAGES:
         found = [derive_config(Config(), images(resolution, count)) for resolution in powers]
@@ -136,10 +147,53 @@ def test_a_thin_first_stage_does_not_widen_the_network() -> None:
     assert config.model.channels == 32
 
 
-def test_a_batch_divides_into_the_accumulation_steps() -> None:
-    for parts, count in itertools.product(range(1, 9), IMAGES):
-        config = Config(train=TrainConfig(gradient_accumulation_steps=parts))
-        assert derive_config(config, images(32, count)).train.batch_size % parts == 0
+def test_a_run_sees_as_many_images_whatever_its_batch() -> None:
+    """At least those of the first command, in 600 to 4,800 steps."""
+    for batch, steps in {1: 4_800, 8: 4_800, 16: 2_400, 24: 1_600, 64: 600, 512: 600}.items():
+        for resolution in (8, 32, 128):
+            config = derive_config(Config(train=TrainConfig(batch_size=batch)), images(resolution, 300))
+            assert config.train.steps == steps, (batch, resolution)
+    assert derive_config(Config(train=TrainConfig(batch_size=8)), images(32, 60_000)).train.steps == 20_000
+
+
+def test_accumulation_does_not_change_what_is_trained() -> None:
+    """It may change in a run, so no option follows from it; what to do about a batch that it does not divide works."""
+    for parts, count, processes in itertools.product(range(1, 9), IMAGES, (1, 3)):
+        given = Config(train=TrainConfig(gradient_accumulation_steps=parts))
+        config = derive_config(given, images(32, count))
+        assert config.train == dataclasses.replace(
+            derive_config(Config(), images(32, count)).train, gradient_accumulation_steps=parts
+        )
+        try:
+            check_batch(config.train, processes)
+        except ValueError as problem:
+            sizes, _, fitting = str(problem).partition("; use ")[2].partition(", or train.gradient_accumulation_steps ")
+            for name, values in {"batch_size": sizes, "gradient_accumulation_steps": fitting}.items():
+                for number in re.findall(r"\d+", values):
+                    check_batch(dataclasses.replace(config.train, **{name: int(number)}), processes)
+
+
+def test_the_document_states_the_rules() -> None:
+    """The numbers of the rules, and the table of what they give for 1,000 images."""
+    text = (Path(__file__).parents[2] / "docs" / "own_data.md").read_text()
+    rows = {row.split("|")[1].strip(): row for row in text.splitlines() if row.startswith("|")}
+    numbers = {option: re.findall(r"\d[\d,]*(?:e-?\d+)?", rows[f"`{option}`"]) for option in RULES}
+    told = {option: {float(number.replace(",", "")) for number in found} for option, found in numbers.items()}
+    widths = {size.channels for size in DATA_SIZES} | {size.max_images for size in DATA_SIZES[:-1]}
+    assert widths <= told["model.channels"]
+    batches = {number for pair in BATCHES for number in pair} - {math.inf}
+    assert batches | {size.max_images for size in DATA_SIZES[:-1]} <= told["train.batch_size"]
+    assert {MIN_IMAGES, *STEPS_FOR_FEW_IMAGES, MAX_STEPS} <= told["train.steps"]
+    assert {MIN_LEARNING_RATE, 3e-3} <= told["train.learning_rate"]
+    for resolution in (8, 16, 28, 32, 64, 128, 256):
+        config = derive_config(Config(), images(resolution, 1_000))
+        model, train = config.model, config.train
+        sizes, attention, widths = (", ".join(f"{x:g}" for x in numbers) for numbers in (
+            stage_sizes(resolution), model.attention_resolutions, [model.channels * m for m in model.channel_mult]
+        ))
+        rate = f"{train.learning_rate:.0e}".replace("e-0", "e-")
+        found = [cell.strip() for cell in rows[str(resolution)].strip("|").split("|")]
+        assert found == [str(resolution), sizes, attention, widths, f"{train.steps:,}", str(train.batch_size), rate]
 
 
 def test_a_resolution_that_cannot_be_halved_is_refused_with_ones_that_can(refused) -> None:

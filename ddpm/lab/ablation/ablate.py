@@ -15,7 +15,7 @@ from ddpm.config.study_files import study_to_yaml
 from ddpm.data import ImageData
 from ddpm.diffusion.divergence import Diverged
 from ddpm.evaluation.evaluate import evaluate
-from ddpm.lab.ablation.arms import Size, check_arms, measure_arms, resolve_study
+from ddpm.lab.ablation.arms import Size, check_arms, check_batches, measure_arms, resolve_study
 from ddpm.lab.ablation.evaluation_checks import check_evaluation
 from ddpm.lab.ablation.planned_runs import (
     PlannedRun,
@@ -77,6 +77,7 @@ def ablate(
     given = study.base
     data = _load_images(study, processes)
     study = broadcast_from_main(processes, partial(resolve_study, study, data))
+    on_main(processes, lambda: check_batches(study, processes.num_processes))
     documents = {**documents, "resolved.yaml": study_to_yaml(study)}
     if derivation := describe_derivation(given, study.base):
         processes.print(derivation)

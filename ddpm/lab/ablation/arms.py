@@ -14,6 +14,7 @@ from ddpm.models.unet import UNet
 from ddpm.training.build import adopt_pretrained, build_unet
 from ddpm.training.derived_options import derive_config
 from ddpm.training.dry_run import count_parameters, multiply_adds
+from ddpm.training.launch import check_batch
 from ddpm.training.validation import check_config
 
 MIN_GROUP = 4           # smallest number of channels per group in an arm that adds the embedding before the norm
@@ -52,6 +53,17 @@ def check_arms(study: Study) -> None:
                         f"diffusion.{key} is {ours}, but {theirs} in {study.baseline.name}; use bits_per_dim or a "
                         "metric of generated images"
                     )
+
+
+def check_batches(study: Study, processes: int) -> None:
+    """Check that the batches of all arms, derived or given, divide among the processes and the accumulation steps.
+
+    Raises:
+        ValueError: if one does not; the message names the arm.
+    """
+    for arm in study.arms:
+        with prefixed_errors(f"arms.{arm.name}"):
+            check_batch(arm.config.train, processes)
 
 
 def resolve_study(study: Study, data: ImageData) -> Study:

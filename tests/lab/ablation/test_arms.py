@@ -9,7 +9,7 @@ from ddpm.config.sections import Config, DiffusionConfig, ModelConfig, SampleCon
 from ddpm.config.study import Arm, Study
 from ddpm.config.study_files import read_study, study_to_yaml
 from ddpm.data import ImageData
-from ddpm.lab.ablation.arms import check_arms, check_groups, measure_arms, resolve_study
+from ddpm.lab.ablation.arms import check_arms, check_batches, check_groups, measure_arms, resolve_study
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import UNet
 from ddpm.training.build import build_data
@@ -67,6 +67,16 @@ def test_all_arms_share_the_budget_that_is_derived_from_the_base(digits: ImageDa
     assert slow.train == dataclasses.replace(plain.train, learning_rate=1e-5)
     assert resolve_study(study, digits) == study
     assert "null" not in yaml.safe_dump([arm.config.to_dict()["train"] for arm in study.arms])
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_the_first_run(digits: ImageData, refused) -> None:
+    parts = {"train.gradient_accumulation_steps": 3}
+    both = ({}, {"model.norm": "groupnorm"})
+    arms = tuple(Arm(f"arm{i}", own, Config().with_options(parts | own)) for i, own in enumerate(both))
+    study = resolve_study(Study("?", arms, (0, 1, 2), "accuracy", base=Config().with_options(parts)), digits)
+    with refused("train.batch_size: 64", "63 or 66"):
+        check_batches(study, 1)
+    check_batches(resolve_study(study_of(first="adagn", second="groupnorm"), digits), 2)
 
 
 def test_the_file_of_a_resolved_study_stands_for_the_same_study(digits: ImageData, tmp_path: Path) -> None:
