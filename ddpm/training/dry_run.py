@@ -1,6 +1,7 @@
 """The cost of a run before it starts: parameters, operations, memory, time, devices, data."""
 
 import time
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -12,12 +13,13 @@ from ddpm.config.sections import Config
 from ddpm.data import ImageData
 from ddpm.data.notes import are_imbalanced, count_classes
 from ddpm.diffusion.objective import diffusion_loss
-from ddpm.diffusion.sampling import from_uint8
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.models.unet import UNet
 from ddpm.processes import describe_devices
+from ddpm.training.batches import build_samples
 from ddpm.training.build import build_augmentation
 from ddpm.training.timeline import Timeline
+from ddpm.training.trainer import prepare_inputs
 
 TRIAL_IMAGES = 8
 AFFORDABLE_SECONDS = 10
@@ -111,7 +113,7 @@ def estimate_cost(
     device, train = accelerator.device, config.train
     steps, samples = train.steps - done, timeline.position(train.steps) - timeline.position(done)
     micro_batch = train.batch_size // accelerator.num_processes // train.gradient_accumulation_steps
-    unet = unet.to(device).train()
+    unet, sequence, augmentation = unet.to(device).train(), build_samples(config, data), build_augmentation(config)
     if config.model.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     macs = multiply_adds(unet)
@@ -126,17 +128,18 @@ def estimate_cost(
         return tensor
 
     def seconds(images: int) -> float:
-        """Return the seconds of one forward and backward pass (best of two)."""
+        """Return the seconds of the inputs, the forward and the backward pass of one micro-batch (best of two)."""
         prediction, weighting = config.diffusion.prediction, config.diffusion.weighting
-        x_0, labels = data.__getitems__([i % len(data) for i in range(images)])
-        x_0, labels = from_uint8(x_0.to(device)), labels.to(device)
-        t = torch.arange(images, device=device) * (schedule.num_timesteps - 1) // images
+        position, pixels, labels = sequence.__getitems__(range(images))
         taken = []
         for _ in range(2):
             start = time.perf_counter()
+            x_0, given, t, noise, augment_labels = prepare_inputs(
+                position, pixels.to(device), labels.to(device), config, unet.null_label, augmentation
+            )
+            model = partial(unet.forward, augment_labels=augment_labels)
             with accelerator.autocast():
-                noise = torch.randn_like(x_0)
-                loss = diffusion_loss(unet, schedule, x_0, labels, t, noise, prediction, weighting)
+                loss = diffusion_loss(model, schedule, x_0, given, t, noise, prediction, weighting)
             loss.mean().backward()
             if device.type == "cuda":
                 torch.cuda.synchronize()

@@ -3,6 +3,8 @@
 import itertools
 import json
 import math
+import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +19,13 @@ from ddpm.config.sections import Config, DataConfig, ModelConfig, SampleConfig, 
 from ddpm.data import ImageData, load_data
 from ddpm.io.pipelines import load_pipeline
 from ddpm.models.embedding import CONDITIONINGS
+from ddpm.training import augmentation as augmentation_module
 from ddpm.training.augmentation import AUGMENTATIONS, Augmentation, resample
 from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.derived_options import derive_config
-from ddpm.training.dry_run import describe_samples
+from ddpm.training.dry_run import describe_samples, estimate_cost
+from ddpm.training.timeline import Timeline
 from ddpm.training.train import train
 from ddpm.training.trainer import Trainer, prepare_images
 
@@ -332,6 +336,18 @@ def test_a_pretrained_model_without_conditioning_learns_its_projection(tmp_path:
     before = trainer.unet.augment_embed.weight.detach().clone()
     advance(trainer, 4)
     assert not torch.equal(trainer.unet.augment_embed.weight, before)
+
+
+def test_the_estimate_of_a_run_has_the_time_of_its_transforms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step is slowed down by a known time, which the estimate therefore has."""
+    slow = 0.2
+    transform = augmentation_module.resample
+    monkeypatch.setattr(augmentation_module, "resample", lambda *given: (time.sleep(slow), transform(*given))[1])
+    data = load_data("digits")
+    config = derive_config(RUN, data)
+    parts = build_unet(config, data), build_schedule(config), Accelerator(cpu=True), Timeline.of(config.train)
+    [seconds] = re.findall(r"about (\S+) s per step", estimate_cost(config, data, *parts))
+    assert float(seconds) >= slow
 
 
 def test_what_is_told(run: Path) -> None:
