@@ -4,7 +4,7 @@ from ddpm.cli.errors import print_warnings
 from ddpm.cli.parser import from_command_line
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.ineffective_options import ineffective_guidance
-from ddpm.config.yaml_files import sample_settings
+from ddpm.config.run_folders import sample_settings
 
 
 @from_command_line(EvaluateCommand)

@@ -1,7 +1,14 @@
-"""Which folders are run directories, and which run is meant by a path that is none."""
+"""Which folders are run directories, which run is meant by a path that is none, and options of a run for commands."""
 
+import dataclasses
 from pathlib import Path
 
+from ddpm.atomic import read_json
+from ddpm.config.commands import ModelSamplingOptions
+from ddpm.config.places import with_places
+from ddpm.config.sections import DataConfig, SampleConfig
+from ddpm.config.values import field_types
+from ddpm.config.yaml_files import read_config
 from ddpm.names import nearest_name
 
 LISTED_RUNS = 5         # maximum number of runs that a message lists
@@ -35,3 +42,25 @@ def name_near_runs(path: Path) -> str:
         if (near := nearest_name(path.name, by_name)) is not None:
             return f"; did you mean {by_name[near]}?"
     return f"; there are the runs {', '.join(map(str, runs[:LISTED_RUNS]))}" if runs else ""
+
+
+def read_data_options(run: Path) -> DataConfig:
+    """Return the section `data` of the run in a directory, with paths that lead to its images from here.
+
+    Raises:
+        ValueError: if a file is damaged.
+    """
+    return with_places(read_config(run / "config.yaml").data, read_json(run / "run.json").get("places", {}))
+
+
+def sample_settings(options: ModelSamplingOptions) -> SampleConfig:
+    """Return the `sample` section of the run that the model belongs to, if any, with the given options replaced.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+    run = run_of(options.model)
+    defaults = SampleConfig() if run is None else read_config(run / "config.yaml").sample
+    names = field_types(SampleConfig)
+    given = {key: value for key, value in vars(options).items() if key in names and value is not None}
+    return dataclasses.replace(defaults, **given)

@@ -1,18 +1,13 @@
 """YAML files: configurations, and the flags that a model of another code base was trained with."""
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ddpm.atomic import read_json
-from ddpm.config.commands import ModelSamplingOptions
 from ddpm.config.file_kinds import check_is_file, check_is_options
-from ddpm.config.places import with_places
-from ddpm.config.run_folders import run_of
-from ddpm.config.sections import Config, DataConfig, SampleConfig, flatten
-from ddpm.config.values import field_types, show
+from ddpm.config.sections import Config, flatten
+from ddpm.config.values import show
 from ddpm.config.yaml_syntax import parse_yaml
 
 
@@ -63,10 +58,9 @@ def read_config(path: Path) -> Config:
         ValueError: if it is not a configuration; one line that names the file and the option.
         OSError: if it cannot be read.
     """
+    options = read_options(path)
     with prefixed_errors(path):
-        content = read_yaml(path)
-        check_is_options(content, path)
-        return Config().with_options(flatten(content))
+        return Config().with_options(options)
 
 
 def read_flags(path: Path) -> dict[str, Any]:
@@ -80,28 +74,6 @@ def read_flags(path: Path) -> dict[str, Any]:
         check_is_file(path)
     with prefixed_errors(f"flags: {path}"):
         return {str(name): value for name, value in read_yaml(path, "image_size: 64").items()}
-
-
-def read_data_options(run: Path) -> DataConfig:
-    """Return the section `data` of the run in a directory, with paths that lead to its images from here.
-
-    Raises:
-        ValueError: if a file is damaged.
-    """
-    return with_places(read_config(run / "config.yaml").data, read_json(run / "run.json").get("places", {}))
-
-
-def sample_settings(options: ModelSamplingOptions) -> SampleConfig:
-    """Return the `sample` section of the run that the model belongs to, if any, with the given options replaced.
-
-    Raises:
-        ValueError: if a value is out of range.
-    """
-    run = run_of(options.model)
-    defaults = SampleConfig() if run is None else read_config(run / "config.yaml").sample
-    names = field_types(SampleConfig)
-    given = {key: value for key, value in vars(options).items() if key in names and value is not None}
-    return dataclasses.replace(defaults, **given)
 
 
 @contextmanager

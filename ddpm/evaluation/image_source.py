@@ -13,10 +13,10 @@ from torch import Tensor
 from ddpm.atomic import json_digest, read_json
 from ddpm.config.commands import EvaluateCommand, ModelSamplingOptions
 from ddpm.config.places import is_gone, is_same_path
-from ddpm.config.run_folders import run_of
+from ddpm.config.run_folders import read_data_options, run_of
 from ddpm.config.sections import DataConfig, SampleConfig
 from ddpm.config.values import field_types
-from ddpm.config.yaml_files import read_config, read_data_options
+from ddpm.config.yaml_files import read_config
 from ddpm.data import ImageData, load_data
 from ddpm.data.decode import Window
 from ddpm.data.labels import check_distinct

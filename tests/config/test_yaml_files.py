@@ -8,6 +8,7 @@ import yaml
 
 from ddpm.config.changes import NOT_FREE, differences
 from ddpm.config.commands import SampleCommand
+from ddpm.config.run_folders import sample_settings
 from ddpm.config.sections import (
     SECTIONS,
     Config,
@@ -19,7 +20,7 @@ from ddpm.config.sections import (
     TrackingConfig,
     TrainConfig,
 )
-from ddpm.config.yaml_files import read_config, read_flags, sample_settings
+from ddpm.config.yaml_files import read_config, read_flags
 
 UNUSUAL = Config(
     DataConfig(source="images", resolution=28, channels=3, image_column="on", horizontal_flip=True, memory_gb=1e-3),

@@ -18,8 +18,8 @@ from PIL import Image
 import ddpm.processes
 from ddpm.atomic import sha256
 from ddpm.config.commands import EvaluateCommand
+from ddpm.config.run_folders import sample_settings
 from ddpm.config.sections import DataConfig
-from ddpm.config.yaml_files import sample_settings
 from ddpm.data import ImageData, load_data
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.evaluation.denoiser import SCORES, image_scores

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ddpm.config.commands import MIN_PROBE_IMAGES, EvaluateCommand, ProbeCommand
 from ddpm.config.places import is_same_path
-from ddpm.config.run_folders import run_of
+from ddpm.config.run_folders import read_data_options, run_of
 from ddpm.config.sections import DataConfig
-from ddpm.config.yaml_files import read_config, read_data_options
+from ddpm.config.yaml_files import read_config
 from ddpm.data import ImageData
 from ddpm.data.slices import parse_split
 from ddpm.evaluation.image_source import (
