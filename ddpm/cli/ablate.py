@@ -10,7 +10,7 @@ from ddpm.config.yaml_files import prefixed_errors
 def main(command: AblateCommand) -> None:
     """Run the command."""
     with prefixed_errors("study"):
-        study, documents = read_study(command.study, command.base), study_documents(command.study)
+        study, documents = read_study(command.study, command.overrides), study_documents(command.study)
     from ddpm.lab.ablation.ablate import ablate  # imported only now, so that --help is fast
 
     ablate(study, documents, command.directory, command.shard_numbers, command.dry_run)

@@ -78,12 +78,12 @@ class CommandLine:
         if "config" in self.kinds:
             self.kinds |= OPTIONS | dict.fromkeys(OPTIONS_THAT_TAKE_FILES, Path)
             self.defaults |= flatten(Config().to_dict()) | dict.fromkeys(OPTIONS_THAT_TAKE_FILES)
-        self.overrides = next((name for name, kind in self.kinds.items() if kind is Overrides), None)
-        if self.overrides is not None:
-            del self.kinds[self.overrides], self.defaults[self.overrides]
-        if self.overrides is not None and "config" not in self.kinds:
-            self.kinds |= OPTIONS
-            self.defaults |= dict.fromkeys(OPTIONS)
+        self.has_overrides = "overrides" in self.kinds
+        if self.has_overrides:
+            del self.kinds["overrides"], self.defaults["overrides"]
+            if "config" not in self.kinds:
+                self.kinds |= OPTIONS
+                self.defaults |= dict.fromkeys(OPTIONS)
         self.positional = next((name for name in POSITIONAL if name in field_types(command)), None)
         self.names = {name: name if name == self.positional else spell(name) for name in self.kinds}
         self.options = {name: option for name, option in self.names.items() if name != self.positional}
@@ -126,8 +126,8 @@ class CommandLine:
         config = Config().with_options(options)     # checks the values
         if "config" in self.kinds:
             values["config"] = config
-        if self.overrides is not None:
-            values[self.overrides] = Overrides(options)
+        if self.has_overrides:
+            values["overrides"] = Overrides(options)
         return values
 
     def _separate(self, argv: Sequence[str]) -> tuple[list[Given], list[str]]:

@@ -40,7 +40,7 @@ class TrainCommand(CheckedOptions):
             commas, such as train.batch_size,train.learning_rate. The change is recorded in run.json.
         dry_run: print data, size and cost of the run, and what would change, and exit.
         print_config: print the configuration in the format of --config files, and exit.
-        given: the options of the configuration that files and the command line give.
+        overrides: the options of the configuration that files and the command line give.
     """
 
     config: Config = dataclasses.field(default_factory=Config)
@@ -48,7 +48,7 @@ class TrainCommand(CheckedOptions):
     allow_change: str | None = None
     dry_run: bool = False
     print_config: bool = False
-    given: Overrides = dataclasses.field(default_factory=Overrides)
+    overrides: Overrides = dataclasses.field(default_factory=Overrides)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,7 +64,7 @@ class TrainCommand(CheckedOptions):
     @property
     def continues(self) -> bool:
         """Whether there must be a run: the command says nothing about a new one, or allows changes of a run."""
-        return bool(self.allowed) or (self.run_dir is not None and not self.given)
+        return bool(self.allowed) or (self.run_dir is not None and not self.overrides)
 
     @property
     def directory(self) -> Path:
@@ -245,14 +245,14 @@ class AblateCommand(CheckedOptions):
 
     Args:
         study: YAML file of the question, the base configuration, the arms, the seeds and the deciding metric.
-        base: options that replace those of the base configuration.
+        overrides: options that replace those of the base configuration.
         run_dir: directory of the study. Default: runs/ and the name of the file.
         shard: run only the i-th of n shards of the runs, so that several machines can share a study.
         dry_run: print the number of runs and the estimated cost of the study, and exit.
     """
 
     study: Path
-    base: Overrides = dataclasses.field(default_factory=Overrides)
+    overrides: Overrides = dataclasses.field(default_factory=Overrides)
     run_dir: Path | None = None
     shard: Annotated[str, Range("i/n with i from 1 to n, such as 2/4", is_shard)] = "1/1"
     dry_run: bool = False
