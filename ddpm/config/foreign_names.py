@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 # What to type: the first of these options that the command has, or else the sentence, which has spaces; and the names
 # for which this is said, with underscores for dashes.
-_INSTEAD: dict[tuple[str, ...], str] = {
+INSTEAD: dict[tuple[str, ...], str] = {
     ("train.learning_rate",): "lr learn_rate base_lr max_lr peak_lr initial_lr alpha",
     ("give train.steps instead: epochs x number of images / train.batch_size",):
         "epochs num_epochs n_epochs num_train_epochs max_epochs epoch",
@@ -116,7 +116,7 @@ _INSTEAD: dict[tuple[str, ...], str] = {
         "overwrite force overwrite_output_dir",
     ("there is no such option; leave it out",): "verbose v debug quiet version",
 }
-FOREIGN_NAMES = {name: instead for instead, names in _INSTEAD.items() for name in names.split()}
+FOREIGN_NAMES = {name: instead for instead, names in INSTEAD.items() for name in names.split()}
 
 
 def suggest_option(name: str, known: Collection[str]) -> str:

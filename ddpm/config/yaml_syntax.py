@@ -123,8 +123,8 @@ def _explain_colon(lines: list[str], at: int) -> str:
     if len(re.findall(r":(?=\s|$)", lines[at])) > 1:
         return f"line {at + 1}: has two colons; put a value that contains a colon in quotes"
     if above is not None and not re.search(r":(\s|$)", lines[above]):
-        return f"line {above + 1}: the colon is missing; write NAME: VALUE, with a space after the colon"
-    return f"line {at + 1}: the indentation differs from the lines above; indent the options of a section equally"
+        return f"line {above + 1}: {_NO_COLON}"
+    return f"line {at + 1}: {_INDENTATION}"
 
 
 _Words = str | Callable[[list[str], int], str]

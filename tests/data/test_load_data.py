@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from ddpm.config.places import RESERVED
 from ddpm.data import DATASETS, ImageData, load_data
+from ddpm.data.labelings import LABELINGS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
 LABELS = [0, 0, 1, 1, 2, 2]
@@ -93,6 +95,10 @@ def test_digits_are_those_of_scikit_learn() -> None:
     assert images.dtype == torch.uint8 and labels.dtype == torch.int64
     assert data.class_names == tuple("0123456789") and data.num_classes == 10
     assert data.summary() == "1,797 images, 8x8, 1 channel, 10 classes, in memory (0.1 MB)"
+
+
+def test_the_names_that_stand_for_no_path_are_reserved() -> None:
+    assert {*RESERVED} == {*LABELINGS, "digits"} and "digits" in DATASETS
 
 
 def test_digits_need_no_datasets_library_and_hash_alike_in_another_process() -> None:
