@@ -1,6 +1,7 @@
 """Look-up by name. An error lists the known names and suggests the nearest one."""
 
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,6 +22,11 @@ _SYNONYMS = {
     **dict.fromkeys(("no", "false", "disabled"), "off"),
     **dict.fromkeys(("yes", "true", "on", "enabled"), "online"),
 }
+
+
+def to_nfc(text: str) -> str:
+    """Return a text in Unicode's form NFC; some file systems change the form of names, such as HFS+ to NFD."""
+    return unicodedata.normalize("NFC", text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

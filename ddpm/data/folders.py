@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from ddpm.names import to_nfc
+
 # fmt: off
 IMAGE_SUFFIXES = frozenset((
     ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
@@ -78,7 +80,7 @@ class Folder:
 
     Attributes:
         path: of the folder.
-        folders: the folders in it, sorted by name.
+        folders: the folders in it, sorted by name; all names are sorted in the same Unicode form on all systems.
         images: the image files directly in it, sorted.
         tables: the files directly in it that could contain labels, sorted.
         ignored: reason -> number of files or folders directly in it that are not read for this reason.
@@ -93,7 +95,7 @@ class Folder:
     @cached_property
     def images_below(self) -> tuple[Path, ...]:
         """The image files at any depth, sorted."""
-        return tuple(sorted(path for folder in self.walk() for path in folder.images))
+        return tuple(sorted((path for folder in self.walk() for path in folder.images), key=_in_order))
 
     @property
     def tables_below(self) -> list[Path]:
@@ -127,7 +129,7 @@ def _scan(path: Path, above: tuple[tuple[int, int], ...]) -> Folder:
     above += ((status.st_dev, status.st_ino),)
     folders, images, tables, ignored = [], [], [], Counter[str]()
     with os.scandir(path) as entries:
-        ordered = sorted(entries, key=lambda entry: entry.name)
+        ordered = sorted(entries, key=lambda entry: (to_nfc(entry.name), entry.name))
     for entry in ordered:
         inner, is_folder = path / entry.name, entry.is_dir()
         reason = _why_ignored(entry.name, is_folder)
@@ -149,6 +151,10 @@ def _scan(path: Path, above: tuple[tuple[int, int], ...]) -> Folder:
                 tables.append(inner)
             ignored[TABLES if inner in tables else other_kind(entry.name) or OTHERS] += 1
     return Folder(path, tuple(folders), tuple(images), tuple(tables), ignored)
+
+
+def _in_order(path: Path) -> tuple[Path, Path]:
+    return Path(to_nfc(str(path))), path
 
 
 def _why_ignored(name: str, is_folder: bool) -> str | None:

@@ -1,7 +1,6 @@
 """Which images the rows of a table name, and with which labels."""
 
 import os
-import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,7 +19,7 @@ from ddpm.data.labels import compare_columns, could_be_classes
 from ddpm.data.request import DataRequest
 from ddpm.data.split_names import SPLITS, split_groups
 from ddpm.data.table_files import Find, LabelTable
-from ddpm.names import did_you_mean
+from ddpm.names import did_you_mean, to_nfc
 
 
 class UnusableSplits(ValueError):
@@ -131,7 +130,7 @@ def index_images(named: Iterable[tuple[str, Path]]) -> dict[str, list[Path]]:
 
 def normalize_path(text: str) -> str:
     """Return a path as it is compared: with slashes, and in the same Unicode form on all systems."""
-    return unicodedata.normalize("NFC", text.replace("\\", "/"))
+    return to_nfc(text.replace("\\", "/"))
 
 
 def label_files(

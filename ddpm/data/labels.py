@@ -10,7 +10,7 @@ import torch
 
 from ddpm.data.records import Pictures, Records
 from ddpm.data.request import DataRequest
-from ddpm.names import NO_CLASS
+from ddpm.names import NO_CLASS, to_nfc
 
 # -1 is the label of images in splits of the Hub's datasets whose labels are not published
 UNLABELED = (None, -1)
@@ -87,7 +87,7 @@ def encode_labels(
         without: how to train without classes, the last remedy of error messages.
 
     Returns:
-        int64 (N,) in 0..K-1, and K names.
+        int64 (N,) in 0..K-1, and K names in Unicode's form NFC.
 
     Raises:
         ValueError: if a label is missing, out of range or no single class, or a class name is unusable.
@@ -114,7 +114,7 @@ def encode_labels(
     if names is not None:
         check_distinct(names, "data.source")
     if kind is str or (kind is bool and names is None):
-        names = sorted(set(map(str, values))) if names is None else names
+        names = sorted(set(map(str, values)), key=lambda name: (to_nfc(name), name)) if names is None else names
         values = _ids(list(map(str, values)), names, where, option, without)
     elif names is None:
         present = sorted({value for value in values if value >= 0})
@@ -136,12 +136,19 @@ def encode_labels(
     for label, name in enumerate(names):
         problem = _problem(name)
         if problem is not None:
-            rows = (labels == label).nonzero()
-            place = f" ({where(int(rows[0]))!a})" if len(rows) else ""
+            place = _example(labels, label, where)
             raise ValueError(
                 f"data.source: class {name!r}{place} {problem}; rename its folder, or its entry in the table"
             )
-    return labels, tuple(names)
+    known: dict[str, int] = {}
+    for label, name in enumerate(names):
+        twin = known.setdefault(to_nfc(name), label)
+        if twin != label:
+            both = " and ".join(f"{names[each]!a}{_example(labels, each, where)}" for each in (twin, label))
+            raise ValueError(
+                f"data.source: classes {both} have the same name in two Unicode forms; join them, or rename one"
+            )
+    return labels, tuple(known)
 
 
 def same_classes(first: Sequence[Any], second: Sequence[Any]) -> bool:
@@ -197,6 +204,12 @@ def _ids(
             f"{listed}; correct it, {without}"
         )
     return [ids[value] for value in values]
+
+
+def _example(labels: torch.Tensor, label: int, where: Callable[[int], str]) -> str:
+    """Return where an image of a class is, in parentheses; empty for a class without images."""
+    rows = (labels == label).nonzero()
+    return f" ({where(int(rows[0]))!a})" if len(rows) else ""
 
 
 def _problem(name: str) -> str | None:

@@ -25,7 +25,7 @@ from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.io.image_formats import folder_names
 from ddpm.io.image_writer import SAMPLES_RECORD
 from ddpm.io.pictures import to_tensor
-from ddpm.names import did_you_mean, did_you_mean_path
+from ddpm.names import did_you_mean, did_you_mean_path, to_nfc
 
 IMAGES_PER_TASK = 256               # of the thread pool
 EXIF_ORIENTATION = 0x0112
@@ -225,7 +225,7 @@ def _match_folder(folder: str, class_names: Sequence[str]) -> list[int]:
     """
     safe = [folder_names([name])[name] for name in class_names]
     tries = ((class_names, folder), (safe, folder), (safe, re.sub(r"_[0-9]+$", "", folder)))
-    found = ([i for i, name in enumerate(names) if name == wanted] for names, wanted in tries)
+    found = ([i for i, name in enumerate(names) if to_nfc(name) == to_nfc(wanted)] for names, wanted in tries)
     return next((ids for ids in found if ids), [])
 
 
