@@ -78,7 +78,7 @@ def _holds_images_in_tables(root: Folder) -> bool:
 
 def _load_parquet_files(request: DataRequest, root: Folder) -> Records:
     """Return the images in the parquet files of a folder, and count the files of images beside them."""
-    request.restrict_labels("auto", "none")
+    request.restrict_labels("has its images in parquet files", "auto", "none")
     records, count = load_tables(request), len(root.images_below)
     if not count:
         return records

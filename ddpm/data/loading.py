@@ -179,8 +179,11 @@ def _other_rows(records: Records) -> str:
 
 
 def _identify_part(part: Part) -> str:
-    """Return the rows of a split, with the same name for all folders that are the split `train`."""
-    return str(part._replace(split="train") if split_groups([part.split])[part.split] == "train" else part)
+    """Return the rows of a split, with the same name for all usual names of it, such as `val` and `validation`.
+
+    The name counts so that what is measured on one split is never taken for what is measured on another.
+    """
+    return str(part._replace(split=split_groups([part.split])[part.split] or part.split))
 
 
 def in_proportion(labels: torch.Tensor) -> torch.Tensor:

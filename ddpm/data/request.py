@@ -48,10 +48,10 @@ class DataRequest:
             )
         return False
 
-    def restrict_labels(self, *allowed: str) -> None:
-        """Raise ValueError unless `labels` is one of the allowed values."""
+    def restrict_labels(self, what: str, *allowed: str) -> None:
+        """Raise ValueError unless `labels` is one of the allowed values; `what` says what the source is."""
         if self.labels not in allowed:
             raise ValueError(
-                f"data.labels: {self.labels!r} is not possible for {self.source!r}, which is no folder of images; "
-                f"allowed are {', '.join(allowed)}"
+                f"data.labels: {self.labels!r} is not possible for {self.source!r}, which {what}; allowed are "
+                f"{', '.join(allowed)}"
             )

@@ -27,8 +27,10 @@ def load_records(request: DataRequest) -> Records:
         raise ValueError(f"data.source: {request.source!r} is empty; give {what}, or digits for handwritten digits")
     request = replace(request, source=os.path.expanduser(request.source))
     kind = kind_of(request.source)
-    if kind not in ("folder", "npy"):
-        request.restrict_labels("auto", "none", *(["filename"] if kind == "list" else []))
+    if kind == "list":
+        request.restrict_labels("is itself the table", "auto", "none", "filename")
+    elif kind not in ("folder", "npy"):
+        request.restrict_labels("is no folder of images", "auto", "none")
     return DATASETS[kind](request)
 
 

@@ -122,6 +122,14 @@ def test_slices_and_fingerprints_do_not_depend_on_the_synonym_that_was_asked_for
     assert by_name["train"].part.shared(by_name["Training"].part) == 4
 
 
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_fingerprints_do_not_depend_on_the_synonym_of_the_source(split: str, tmp_path: Path) -> None:
+    for name in SPLITS[split]:
+        save_classes(tmp_path / name / name)
+        save_classes(tmp_path / name / ("test" if split == "train" else "train"), count=1)
+    assert len({load_data(str(tmp_path / name), split=split).fingerprint for name in SPLITS[split]}) == 1
+
+
 def test_a_train_among_cars_is_a_class_and_a_third_folder_beside_two_splits_is_one(tmp_path: Path) -> None:
     save_classes(tmp_path / "vehicles", ("car", "bus", "train"))
     records = read(tmp_path / "vehicles")
