@@ -21,7 +21,7 @@ def load_font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def caption(name: str, instead: str) -> str:
-    """Return a name, or what stands for it in pictures if the font has not all of its letters."""
+    """Return a name, or what stands for it in pictures if the font lacks some of its letters."""
     letters = [letter for letter in name if letter.isprintable()]
     directions = {unicodedata.bidirectional(letter) for letter in letters}
     if directions & {"R", "AL"} and not features.check("raqm"):     # letters would be in the wrong order
@@ -29,8 +29,28 @@ def caption(name: str, instead: str) -> str:
     return name if all(ord(letter) in _letters() for letter in letters) else instead
 
 
+def wrap(text: str, font: ImageFont.FreeTypeFont, width: int, max_lines: int) -> str:
+    """Break a text into lines of at most `width` pixels; an ellipsis stands for what does not fit into `max_lines`.
+
+    Characters that cannot be drawn, such as line breaks, become spaces.
+    """
+    rest = "".join(x if x.isprintable() else " " for x in text)
+    lines: list[str] = []
+    while rest:
+        last = len(lines) == max_lines - 1
+        fits = next(n for n in range(len(rest), -1, -1) if font.getlength(rest[:n]) <= width)
+        if fits < len(rest) and last:
+            fits = next(n for n in range(fits, -1, -1) if font.getlength(rest[:n] + "…") <= width)
+            return "\n".join([*lines, rest[:fits] + "…"])
+        if fits < len(rest):
+            fits = rest.rfind(" ", 0, fits + 1) + 1 or max(1, fits)         # at a space if there is one
+        lines.append(rest[:fits].rstrip())
+        rest = rest[fits:]
+    return "\n".join(lines)
+
+
 def class_captions(class_names: Sequence[str]) -> list[str]:
-    """Return the name of each class as pictures show it: `class 3` if the font has not all letters of its name."""
+    """Return the name of each class as pictures show it: `class 3` if the font lacks some letters of its name."""
     return [caption(name, f"class {label}") for label, name in enumerate(class_names)]
 
 
@@ -43,7 +63,7 @@ def describe_captions(class_names: Sequence[str]) -> str | None:
     if not replaced:
         return None
     more = ", ..." if len(replaced) > NAMED else ""
-    return f"Pictures show classes by their ids if their font has not all letters: {', '.join(replaced[:NAMED])}{more}."
+    return f"Pictures show classes by their ids if their font lacks some letters: {', '.join(replaced[:NAMED])}{more}."
 
 
 def _font_file() -> Path:

@@ -1,4 +1,4 @@
-"""Conversions between tensors and Pillow images, images of any number of channels as pictures, and labeled grids."""
+"""Conversions between tensors and Pillow images, images of any number of channels as pictures, and grids of these."""
 
 import math
 from collections.abc import Sequence
@@ -10,10 +10,18 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ddpm.io.captions import load_font
+from ddpm.io.captions import load_font, wrap
 from ddpm.pipeline import PIL_CHANNELS
 
 MAX_TILES = 8               # of a picture; further channels are not shown
+MAX_NAME = 600              # pixels; width of a name beside a row of images
+# Of grids with captions, in pixels:
+MAX_SIDE = 2048             # width and height; exceeded if needed to draw two rows and columns
+MIN_IMAGE = 64              # smaller images are enlarged by an integer factor
+MIN_CAPTION = 96            # width of a caption under a narrow image
+CAPTION_LINES = 2
+CAPTION_FONT = 12
+CAPTION_GAP = 4
 
 
 def read_image(file: Path | BytesIO) -> Tensor:
@@ -88,7 +96,7 @@ def labeled_grid(rows: Sequence[Sequence[Tensor]], names: Sequence[str], min_pix
 
     Args:
         rows: images of each row, uint8 (C, H, W) of equal size, which are shown as by `to_picture`.
-        names: one per row; long names are truncated. If all are empty, there is no margin for them.
+        names: one per row; long names are shortened. If all are empty, there is no margin for them.
         min_pixels: smaller images are enlarged by an integer factor to at least this size.
     """
     channels, height, width = rows[0][0].shape
@@ -97,7 +105,7 @@ def labeled_grid(rows: Sequence[Sequence[Tensor]], names: Sequence[str], min_pix
     gap = 2
     cell_h, cell_w = height * factor + gap, width * factor + gap
     font = load_font(max(12, min(24, cell_h // 3)))
-    captions = ["".join(x if x.isprintable() else " " for x in name)[:60] for name in names]
+    captions = [wrap(name, font, MAX_NAME, max_lines=1) for name in names]
     margin = round(max(font.getlength(caption) for caption in captions)) + 16 if any(captions) else gap
     sheet = Image.new("RGB", (margin + max(map(len, rows)) * cell_w, len(rows) * cell_h + gap), "white")
     pen = ImageDraw.Draw(sheet)
@@ -106,6 +114,33 @@ def labeled_grid(rows: Sequence[Sequence[Tensor]], names: Sequence[str], min_pix
         for c, image in enumerate(row):
             cell = to_picture(image).resize((width * factor, height * factor), Image.Resampling.NEAREST)
             sheet.paste(cell, (margin + c * cell_w, gap + r * cell_h))
+    return sheet
+
+
+def captioned_grid(images: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:
+    """Draw images of equal size in a nearly square grid, each with its caption under it.
+
+    Args:
+        images: the images. Of many large images, as many are drawn as fit into MAX_SIDE x MAX_SIDE pixels.
+        captions: one per image; those that do not fit into two lines are shortened. If all are empty, there is no
+            space for them.
+    """
+    font = load_font(CAPTION_FONT)
+    width, height = (side * max(1, -(-MIN_IMAGE // min(images[0].size))) for side in images[0].size)
+    texts = [wrap(caption, font, max(width, MIN_CAPTION), CAPTION_LINES) for caption in captions]
+    lines = [text.split("\n") for text in texts]
+    caption_w = math.ceil(max(font.getlength(line) for text in lines for line in text))
+    caption_h = max(len(text) for text in lines) * (CAPTION_FONT + 3) if any(captions) else 0
+    cell_w, cell_h = max(width, caption_w) + CAPTION_GAP, height + caption_h + CAPTION_GAP
+    columns = min(math.isqrt(len(images) - 1) + 1, max(2, MAX_SIDE // cell_w))
+    rows = min(-(-len(images) // columns), max(2, MAX_SIDE // cell_h))
+    sheet = Image.new("RGB", (columns * cell_w + CAPTION_GAP, rows * cell_h + CAPTION_GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, (image, text) in enumerate(zip(images[: rows * columns], texts, strict=False)):
+        left, top = CAPTION_GAP + i % columns * cell_w, CAPTION_GAP + i // columns * cell_h
+        center = left + (cell_w - CAPTION_GAP) // 2
+        sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), (center - width // 2, top))
+        pen.multiline_text((center, top + height + 1), text, "black", font, anchor="ma", align="center", spacing=2)
     return sheet
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, features
 
-from ddpm.io.captions import caption, class_captions, describe_captions, load_font
+from ddpm.io.captions import caption, class_captions, describe_captions, load_font, wrap
 
 DRAWN = ["cat", "Ünïcode", "кошка", "γάτα", "ծառ", "կատու", "n01440764", "a\u0301", "two\nlines", "", "½ €", "…"]
 NOT_DRAWN = ["猫", "cat 猫", "日本語", "고양이", "बिल्ली", "\U0001f9a9"]
@@ -47,3 +47,23 @@ def test_which_class_has_which_id_is_said() -> None:
     assert told is not None and "class 1 is 猫" in told and "class 3 is 犬" in told and "cat" not in told
     assert describe_captions(["cat", "кошка"]) is None and describe_captions([]) is None
     assert len(describe_captions(["猫" * i for i in range(1, 100)])) < 200
+
+
+@pytest.mark.parametrize("name", [
+    "", "cat", "a bird of the northern hemisphere and elsewhere", "n01440764_tench_Tinca_tinca_of_the_north" * 3,
+    "line\nbreak", "日本語" * 30, "W", " ", "  two  spaces  ",
+])
+@pytest.mark.parametrize("width", [20, 96, 300])
+def test_captions_fit(name: str, width: int) -> None:
+    lines = wrap(name, load_font(12), width, 2).split("\n")
+    assert len(lines) <= 2 and all(load_font(12).getlength(line) <= width for line in lines)
+    whole = "".join(x if x.isprintable() else " " for x in name)
+    if "…" not in lines[-1]:
+        assert "".join(lines).replace(" ", "") == whole.replace(" ", "")
+    else:
+        assert whole.replace(" ", "").startswith("".join(lines)[:-1].replace(" ", ""))
+    assert width < 300 or len(name) > 40 or "…" not in lines[-1]
+
+
+def test_captions_break_at_spaces() -> None:
+    assert wrap("common tench", load_font(12), 60, 2) == "common\ntench"

@@ -8,7 +8,17 @@ import torch
 from PIL import Image
 from toy_images import CHANNELS, pixels
 
-from ddpm.io.pictures import MAX_TILES, count_tiles, describe_picture, encode_png, labeled_grid, to_picture, to_tensor
+from ddpm.io.pictures import (
+    CAPTION_GAP,
+    MAX_TILES,
+    captioned_grid,
+    count_tiles,
+    describe_picture,
+    encode_png,
+    labeled_grid,
+    to_picture,
+    to_tensor,
+)
 from ddpm.pipeline import PIL_CHANNELS
 
 H, W = 5, 7
@@ -73,3 +83,16 @@ def test_a_grid_has_a_cell_for_each_image(channels: int) -> None:
         for c, image in enumerate(row):
             cell = sheet[2 + 10 * r :, margin + c * (wide + 2) :][:8, :wide]
             assert np.array_equal(cell, expected(image.numpy()))
+
+
+@pytest.mark.parametrize(("count", "side", "shown"), [
+    (64, 8, (8, 8)), (64, 64, (8, 8)), (64, 1024, (2, 2)), (64, 300, (6, 6)), (3, 8, (2, 2)), (1, 8, (1, 1)),
+    (5, 1, (3, 2)),
+])
+def test_a_grid_with_captions_is_nearly_square_and_not_too_large(count: int, side: int, shown: tuple[int, int]) -> None:
+    images = [Image.new("RGB", (side, side), "red")] * count
+    sheet = captioned_grid(images, ["cat"] * len(images))
+    columns, rows = shown
+    cell = max(64, side) + CAPTION_GAP
+    assert sheet.width == columns * cell + CAPTION_GAP and sheet.height == rows * (cell + 15) + CAPTION_GAP
+    assert max(sheet.size) < 2200

@@ -12,16 +12,15 @@ from PIL import Image
 
 from ddpm.config.sections import Config, DataConfig, ModelConfig, SampleConfig, TrackingConfig, TrainConfig
 from ddpm.data import ImageData, load_data
-from ddpm.io.captions import load_font
+from ddpm.io.pictures import CAPTION_GAP, captioned_grid
 from ddpm.training import trainer as trainer_module
 from ddpm.training.build import build_schedule, build_unet
-from ddpm.training.data_picture import GAP, LINES, MAX_IMAGES, DataPicture, captioned_grid, wrap
+from ddpm.training.data_picture import DataPicture
 from ddpm.training.derived_options import derive_config
 from ddpm.training.timeline import Timeline
 from ddpm.training.train import train
 from ddpm.training.trainer import Trainer
 
-FONT = load_font(12)
 SMALL = Config(
     data=DataConfig(augment=0.4, horizontal_flip=True),
     model=ModelConfig(channels=8, head_channels=8),
@@ -59,13 +58,13 @@ def test_it_shows_what_the_first_step_sees(tmp_path: Path, monkeypatch: pytest.M
     train(config, tmp_path)
     x_0 = torch.cat(seen)
     sheet = np.asarray(Image.open(tmp_path / "samples" / "data.png"))
-    height = 64 + 15 + GAP      # image, one line, gap
+    height = 64 + 15 + CAPTION_GAP      # image, one line, gap
     for i, image in enumerate(x_0[:16, 0]):
-        left, top = GAP + i % 4 * (64 + GAP), GAP + i // 4 * height
+        left, top = CAPTION_GAP + i % 4 * (64 + CAPTION_GAP), CAPTION_GAP + i // 4 * height
         shown = sheet[top + 4 : top + 64 : 8, left + 4 : left + 64 : 8]
         expected = ((image + 1) * 127.5).round().byte().numpy()
         assert np.array_equal(shown, expected[:, :, None].repeat(3, axis=2)), i
-    assert sheet.shape[:2] == (4 * height + GAP, 4 * (64 + GAP) + GAP)
+    assert sheet.shape[:2] == (4 * height + CAPTION_GAP, 4 * (64 + CAPTION_GAP) + CAPTION_GAP)
 
 
 def test_it_is_drawn_once_at_the_start_and_logged_under_its_name(tmp_path: Path) -> None:
@@ -142,37 +141,4 @@ def test_images_without_classes_have_no_captions(tmp_path: Path) -> None:
     trainer = trainer_of(SMALL, data, tmp_path)
     picture = DataPicture(trainer.accelerator, tmp_path, (), trainer.images_at, trainer.timeline)
     picture.observe(0, SimpleNamespace(image=lambda *image: None))
-    assert Image.open(picture.file).size == (4 * (64 + GAP) + GAP,) * 2
-
-
-@pytest.mark.parametrize(("batch", "side", "shown"), [
-    (512, 8, (8, 8)), (512, 64, (8, 8)), (512, 1024, (2, 2)), (512, 300, (6, 6)), (3, 8, (2, 2)), (1, 8, (1, 1)),
-    (5, 1, (3, 2)),
-])
-def test_layout(batch: int, side: int, shown: tuple[int, int]) -> None:
-    images = [Image.new("RGB", (side, side), "red")] * min(batch, MAX_IMAGES)
-    sheet = captioned_grid(images, ["cat"] * len(images))
-    columns, rows = shown
-    cell = max(64, side) + GAP
-    assert sheet.width == columns * cell + GAP and sheet.height == rows * (cell + 15) + GAP
-    assert max(sheet.size) < 2200
-
-
-@pytest.mark.parametrize("name", [
-    "", "cat", "a bird of the northern hemisphere and elsewhere", "n01440764_tench_Tinca_tinca_of_the_north" * 3,
-    "line\nbreak", "日本語" * 30, "W", " ", "  two  spaces  ",
-])
-@pytest.mark.parametrize("width", [20, 96, 300])
-def test_captions_fit(name: str, width: int) -> None:
-    lines = wrap(name, FONT, width).split("\n")
-    assert len(lines) <= LINES and all(FONT.getlength(line) <= width for line in lines)
-    whole = "".join(x if x.isprintable() else " " for x in name)
-    if "…" not in lines[-1]:
-        assert "".join(lines).replace(" ", "") == whole.replace(" ", "")
-    else:
-        assert whole.replace(" ", "").startswith("".join(lines)[:-1].replace(" ", ""))
-    assert width < 300 or len(name) > 40 or "…" not in lines[-1]
-
-
-def test_captions_break_at_spaces() -> None:
-    assert wrap("common tench", FONT, 60) == "common\ntench"
+    assert Image.open(picture.file).size == (4 * (64 + CAPTION_GAP) + CAPTION_GAP,) * 2
