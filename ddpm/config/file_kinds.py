@@ -10,7 +10,13 @@ from ddpm.names import did_you_mean_path
 
 
 class FileKind(NamedTuple):
-    """A kind of file: how it is recognized by its content, and what to do with it, about `{path}`."""
+    """A kind of file.
+
+    Attributes:
+        recognize: returns whether the content of a file is of this kind.
+        remedy: what the file is and what to do with it. In it, {path} stands for the file, and {folder} for the folder
+            of the model that the file belongs to.
+    """
 
     recognize: Callable[[Mapping[str, Any]], bool]
     remedy: str

@@ -126,13 +126,13 @@ class ModelConfig(CheckedOptions, section="model"):
     """U-Net.
 
     Args:
-        channels: base width of the network; null selects 32, 64 or 128, more for more images.
+        channels: base width of the network; null derives it from the number of images: more for more images.
         channel_mult: width multiplier of each stage, from the finest to the coarsest. The first stage keeps the
-            resolution, and each later stage halves it. null selects stages down to 8 pixels, with the multiplier 2
-            up to 16 pixels.
+            resolution, and each later stage halves it. null derives as many stages as the resolution can usefully be
+            halved, of which the coarsest are the widest.
         num_res_blocks: number of residual blocks per stage.
         attention_resolutions: resolutions in pixels at which there is self-attention, in addition to the middle of the
-            network; null selects all resolutions up to 16 pixels, except that of the first stage.
+            network; null derives those of the coarsest stages.
         head_channels: number of channels per attention head.
         norm: how the timestep and class embedding enters a residual block. `groupnorm` adds it before the norm;
             `groupnorm_matched` does too, with a wider embedding so that the number of parameters equals that of
@@ -212,12 +212,12 @@ class TrainConfig(CheckedOptions, section="train"):
     """Training.
 
     Args:
-        steps: number of optimizer steps. Null selects a third of the number of images, from 600 (up to 16
-            pixels; 4,800 above 64) to 200,000.
-        batch_size: number of images per optimizer step, over all processes. Null selects up to 64 for small images, and
-            fewer for larger ones.
+        steps: number of optimizer steps. Null derives it from the number of images, so that few images are seen often
+            enough.
+        batch_size: number of images per optimizer step, over all processes. Null derives it from the resolution and the
+            number of images: fewer for larger images, and more for many.
         gradient_accumulation_steps: number of micro-batches per optimizer step; more of them need less memory.
-        learning_rate: peak learning rate. Null selects 3e-3 for a small network on small images, and less for others.
+        learning_rate: peak learning rate. Null derives it from the resolution and the network: lower for larger ones.
         warmup_steps: number of optimizer steps of linear warmup.
         lr_schedule: learning rate schedule after the warmup; `cosine` decays towards 0, which it would reach one
             step after the last.
@@ -333,7 +333,8 @@ class EvaluationConfig(SamplerOptions, section="evaluation"):
         extractor: feature extractor: classifier, inception, dinov2, package.module:Name, or the folder of a saved
             classifier.
         metric: metric that selects the best model.
-        seed: first seed; image j of class c gets the seed `seed + j * number of classes + c`.
+        seed: first seed; image j of class c gets the seed `seed + j * number of classes + c`, and without classes
+            image j the seed `seed + j`.
     """
 
     sampler: SamplerName = "dpmpp"

@@ -30,7 +30,12 @@ _NAMES = {
 
 
 class Range(NamedTuple):
-    """The range of an option, declared with its type as `Annotated[type, Range(...)]`. None is always in range."""
+    """The range of an option, which follows its type: `Annotated[int, Range(...)]`. None is always in range.
+
+    Attributes:
+        allowed: the range in words, for help and errors.
+        contains: returns whether a value is in the range.
+    """
 
     allowed: str
     contains: Callable[[Any], bool]

@@ -60,7 +60,10 @@ class Transform(NamedTuple):
 
 
 def _affine(like: Tensor, x: tuple[Tensor | float, ...], y: tuple[Tensor | float, ...]) -> Tensor:
-    """Return matrices (B, 3, 3) with two rows of entries that are numbers or (B,), for labels (B, L)."""
+    """Return one matrix per label of `like` (B, L): (B, 3, 3), with the rows x, y and (0, 0, 1).
+
+    An entry of x or y is a number for all matrices, or has one value for each of them, (B,).
+    """
     entries = [torch.as_tensor(entry, dtype=like.dtype).expand(len(like)) for entry in (*x, *y, 0, 0, 1)]
     return torch.stack(entries, dim=1).unflatten(1, (3, 3))                                             # (B, 3, 3)
 
