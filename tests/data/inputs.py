@@ -1,7 +1,8 @@
 """Sources of images as people have them: messy folders, unusual pixels, tables of other tools.
 
-INPUTS maps the name of an input to a function that makes it in an empty folder and returns the path of the source. The
-comment of an input names the public report of such a situation, if it was taken from one.
+INPUTS maps the name of an input to a function that makes it in an empty folder and returns the path of the source, and
+to what is expected of it, with the default options and with others. The comment of an input names the public report of
+such a situation, if it was taken from one.
 """
 
 import csv
@@ -9,6 +10,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,16 +20,57 @@ from PIL import Image, ImageDraw
 COUNT = 6               # images of a class
 CLASSES = ("disc", "square")
 SIZE = (16, 16)
+TWO = 2 * COUNT         # images of two classes
+NUMBERS = ("0", "1")
+NO_CLASSES = ("data.labels filename", "data.labels PATH")
+
+
+class Accepted(NamedTuple):
+    """What is expected of a source that can be read.
+
+    Attributes:
+        images: N.
+        classes: names of the classes; none for a source that is read without classes.
+        channels: C.
+        resolution: H = W in pixels.
+        told: words of the notes, such as numbers and files.
+        suggested: the options that the notes say to type, each with its value where that is the same everywhere.
+        ignored: number of files that are not read as images.
+        options: arguments of `load_data`.
+    """
+
+    images: int = TWO
+    classes: tuple[str, ...] = CLASSES
+    channels: int = 3
+    resolution: int = 16
+    told: tuple[str, ...] = ()
+    suggested: tuple[str, ...] = ()
+    ignored: int = 0
+    options: dict[str, Any] = {}        # noqa: RUF012
+
+
+class Refused(NamedTuple):
+    """What is expected of a source that is refused: the option, other words of the message, and as in `Accepted`."""
+
+    told: tuple[str, ...]
+    suggested: tuple[str, ...] = ()
+    options: dict[str, Any] = {}        # noqa: RUF012
+
 
 Make = Callable[[Path], Path]
 Save = Callable[[Path, int, int], object]
 
-INPUTS: dict[str, Make] = {}
+INPUTS: dict[str, tuple[Make, *tuple[Accepted | Refused, ...]]] = {}
 
 
-def named(make: Make) -> Make:
-    INPUTS[make.__name__] = make
-    return make
+def register(*cases: Accepted | Refused) -> Callable[[Make], Make]:
+    """Add a function to INPUTS by its name, with what is expected of the source that it makes."""
+
+    def add(make: Make) -> Make:
+        INPUTS[make.__name__] = (make, *cases)
+        return make
+
+    return add
 
 
 def picture(kind: int, i: int, size: tuple[int, int] = SIZE, mode: str = "RGB") -> Image.Image:
@@ -46,12 +89,12 @@ def gray(kind: int, i: int) -> np.ndarray:
     return np.asarray(picture(kind, i, mode="L"))
 
 
-def save(path: Path, kind: int, i: int) -> None:
+def save_picture(path: Path, kind: int, i: int) -> None:
     picture(kind, i).save(path)
 
 
 def class_folders(
-    root: Path, save: Save = save, classes: Sequence[str] = CLASSES, count: int = COUNT, suffix: str = ".png"
+    root: Path, save: Save = save_picture, classes: Sequence[str] = CLASSES, count: int = COUNT, suffix: str = ".png"
 ) -> Path:
     """Save `count` pictures into a folder for each class."""
     for kind, name in enumerate(classes):
@@ -133,41 +176,130 @@ def save_size(choose: Callable[[int, int], tuple[int, int]]) -> Save:
 
 
 INPUTS |= {
-    "png_16_bit": folders_of(save_16_bit(65535)),
-    "png_12_bit": folders_of(save_16_bit(4095)),
-    "png_10_bit": folders_of(save_16_bit(1023)),
-    "gray_alpha": folders_of(save_gray_alpha),
-    "rgba": folders_of(save_rgba),
-    "palette_transparent": folders_of(lambda p, k, i: picture(k, i).quantize(8).save(p, transparency=0)),
-    "cmyk_jpeg": folders_of(lambda p, k, i: picture(k, i, mode="CMYK").save(p, quality=95), ".jpg"),
-    "lab_tiff": folders_of(lambda p, k, i: Image.merge("LAB", picture(k, i).split()).save(p), ".tif"),
-    "gray_in_color": folders_of(lambda p, k, i: picture(k, i, mode="L").convert("RGB").save(p)),
-    "one_bit": folders_of(lambda p, k, i: picture(k, i, mode="1").save(p)),
-    "exif_rotated": folders_of(save_rotated, ".jpg"),
-    "animated_gif": folders_of(save_animation, ".gif"),
-    "animated_webp": folders_of(save_animation, ".webp"),
-    "tiff_pages": folders_of(save_pages, ".tif"),
-    "tiff_float_0_1": folders_of(save_float(1), ".tif"),
-    "tiff_float_hounsfield": folders_of(save_float(2000, -1000), ".tif"),
-    "tiff_float_0_4000": folders_of(save_float(4000), ".tif"),
-    "tiff_float_dark_frames": folders_of(save_dark_among_bright, ".tif"),
-    "tiff_int32": folders_of(lambda p, k, i: Image.fromarray(gray(k, i).astype(np.int32) * 300).save(p), ".tif"),
-    "tiff_nan": folders_of(lambda p, k, i: save_float(float("nan") if (k, i) == (1, 0) else 1)(p, k, i), ".tif"),
-    "gray_first": folders_of(lambda p, k, i: picture(k, i, mode="L" if (k, i) == (0, 0) else "RGB").save(p)),
-    "color_first": folders_of(lambda p, k, i: picture(k, i, mode="RGB" if (k, i) == (0, 0) else "L").save(p)),
-    "smaller_than_the_resolution": folders_of(save_size(lambda kind, i: (10, 10))),
-    "mixed_sizes": folders_of(save_size(lambda kind, i: (10 + 7 * i, 40 - 2 * i))),
-    "first_is_tiny": folders_of(save_size(lambda kind, i: (2, 2) if (kind, i) == (0, 0) else (32, 32)), count=12),
-    "not_square": folders_of(save_size(lambda kind, i: (64, 16))),
-    "size_28": folders_of(lambda p, k, i: picture(k, i, (28, 28), "L").save(p)),
-    "size_48": folders_of(save_size(lambda kind, i: (48, 48))),
-    "size_100": folders_of(save_size(lambda kind, i: (100, 100))),
-    "size_17": folders_of(save_size(lambda kind, i: (17, 17))),
-    "one_pixel_high": folders_of(save_size(lambda kind, i: (300, 1) if i == 3 else (16, 16)), count=12),
-    "huge": folders_of(lambda p, k, i: (Image.new("1", (20_000, 20_000)) if i + k == 0 else picture(k, i)).save(p)),
-    "damaged": folders_of(save_damaged),
+    "png_16_bit": (folders_of(save_16_bit(65535)), Accepted(channels=1)),
+    "png_12_bit": (folders_of(save_16_bit(4095)), Accepted(channels=1, told=("4095",), suggested=("intensity",))),
+    "png_10_bit": (folders_of(save_16_bit(1023)), Accepted(channels=1, told=("1023",), suggested=("intensity",))),
+    "gray_alpha": (
+        folders_of(save_gray_alpha),
+        Accepted(channels=1, suggested=("channels 2",)),
+        Accepted(channels=2, options={"channels": 2}),
+    ),
+    "rgba": (
+        folders_of(save_rgba),
+        Accepted(suggested=("channels 4",)),
+        Accepted(channels=4, options={"channels": 4}),
+    ),
+    "palette_transparent": (
+        folders_of(lambda p, k, i: picture(k, i).quantize(8).save(p, transparency=0)),
+        Accepted(suggested=("channels 4",)),
+    ),
+    "cmyk_jpeg": (folders_of(lambda p, k, i: picture(k, i, mode="CMYK").save(p, quality=95), ".jpg"), Accepted()),
+    "lab_tiff": (
+        folders_of(lambda p, k, i: Image.merge("LAB", picture(k, i).split()).save(p), ".tif"),
+        Accepted(),
+        Accepted(channels=1, options={"channels": 1}),
+    ),
+    "gray_in_color": (
+        folders_of(lambda p, k, i: picture(k, i, mode="L").convert("RGB").save(p)),
+        Accepted(suggested=("channels 1",)),
+        Accepted(options={"channels": 3}),
+        Accepted(channels=1, options={"channels": 1}),
+    ),
+    "one_bit": (folders_of(lambda p, k, i: picture(k, i, mode="1").save(p)), Accepted(channels=1)),
+    "exif_rotated": (folders_of(save_rotated, ".jpg"), Accepted(suggested=("fit", "resolution"))),
+    "animated_gif": (
+        folders_of(save_animation, ".gif"),
+        Accepted(suggested=("frames all",)),
+        Accepted(4 * TWO, options={"frames": "all"}),
+    ),
+    "animated_webp": (
+        folders_of(save_animation, ".webp"),
+        Accepted(suggested=("frames all",)),
+        Accepted(4 * TWO, options={"frames": "all"}),
+    ),
+    "tiff_pages": (
+        folders_of(save_pages, ".tif"),
+        Accepted(suggested=("frames all",)),
+        Accepted(3 * TWO, options={"frames": "all"}),
+    ),
+    "tiff_float_0_1": (folders_of(save_float(1), ".tif"), Accepted(channels=1, suggested=("intensity",))),
+    "tiff_float_hounsfield": (
+        folders_of(save_float(2000, -1000), ".tif"),
+        Accepted(channels=1, told=("LOW, HIGH",), suggested=("intensity",)),
+        Accepted(channels=1, options={"intensity": [-200, 400]}),
+    ),
+    "tiff_float_0_4000": (folders_of(save_float(4000), ".tif"), Accepted(channels=1, suggested=("intensity",))),
+    "tiff_float_dark_frames": (
+        folders_of(save_dark_among_bright, ".tif"),
+        Accepted(channels=1, suggested=("intensity",)),
+    ),
+    "tiff_int32": (
+        folders_of(lambda p, k, i: Image.fromarray(gray(k, i).astype(np.int32) * 300).save(p), ".tif"),
+        Accepted(channels=1, suggested=("intensity",)),
+    ),
+    "tiff_nan": (
+        folders_of(lambda p, k, i: save_float(float("nan") if (k, i) == (1, 0) else 1)(p, k, i), ".tif"),
+        Refused(("data.source", "square/000.tif", "data.on_bad_image skip")),
+    ),
+    "gray_first": (
+        folders_of(lambda p, k, i: picture(k, i, mode="L" if (k, i) == (0, 0) else "RGB").save(p)),
+        Accepted(told=("11 color and 1 gray",), suggested=("channels 1",)),
+        Accepted(options={"channels": 3}),
+    ),
+    "color_first": (
+        folders_of(lambda p, k, i: picture(k, i, mode="RGB" if (k, i) == (0, 0) else "L").save(p)),
+        Accepted(told=("1 color and 11 gray",), suggested=("channels 1",)),
+        Accepted(channels=1, options={"channels": 1}),
+    ),
+    "smaller_than_the_resolution": (
+        folders_of(save_size(lambda kind, i: (10, 10))),
+        Accepted(resolution=8, suggested=("resolution",)),
+        Accepted(resolution=32, options={"resolution": 32}),
+    ),
+    "mixed_sizes": (
+        folders_of(save_size(lambda kind, i: (10 + 7 * i, 40 - 2 * i))),
+        Accepted(resolution=8, told=("10x40", "45x30"), suggested=("fit", "resolution")),
+    ),
+    "first_is_tiny": (
+        folders_of(save_size(lambda kind, i: (2, 2) if (kind, i) == (0, 0) else (32, 32)), count=12),
+        Accepted(24, resolution=32, told=("2x2", "32x32"), suggested=("resolution",)),
+    ),
+    "not_square": (
+        folders_of(save_size(lambda kind, i: (64, 16))),
+        Accepted(suggested=("fit pad", "resolution")),
+        Accepted(suggested=("fit pad",), options={"resolution": 16}),
+        Accepted(resolution=32, told=("32x32", "12 of 12"), suggested=("fit pad",), options={"resolution": 32}),
+        Accepted(resolution=32, options={"resolution": 32, "fit": "pad"}),
+        Accepted(suggested=("resolution",), options={"fit": "pad"}),
+        Accepted(suggested=("resolution",), options={"fit": "stretch"}),
+    ),
+    "size_28": (folders_of(lambda p, k, i: picture(k, i, (28, 28), "L").save(p)), Accepted(channels=1, resolution=28)),
+    "size_48": (folders_of(save_size(lambda kind, i: (48, 48))), Accepted(resolution=48)),
+    "size_100": (
+        folders_of(save_size(lambda kind, i: (100, 100))),
+        Accepted(resolution=64, told=("100",), suggested=("resolution",)),
+        Accepted(resolution=100, options={"resolution": 100}),
+    ),
+    "size_17": (
+        folders_of(save_size(lambda kind, i: (17, 17))),
+        Accepted(resolution=16, told=("17",), suggested=("resolution",)),
+    ),
+    "one_pixel_high": (
+        folders_of(save_size(lambda kind, i: (300, 1) if i == 3 else (16, 16)), count=12),
+        Accepted(24, resolution=16, told=("300x1",), suggested=("fit", "resolution")),
+    ),
+    "huge": (
+        folders_of(lambda p, k, i: (Image.new("1", (20_000, 20_000)) if i + k == 0 else picture(k, i)).save(p)),
+        Refused(("data.source", "disc/000.png", "data.on_bad_image skip")),
+        Accepted(TWO - 1, options={"on_bad_image": "skip"}),
+    ),
+    "damaged": (
+        folders_of(save_damaged),
+        Refused(("data.source", "disc/003.png", "data.on_bad_image skip")),
+        Accepted(TWO - 3, resolution=64, options={"on_bad_image": "skip"}),
+    ),
     # GabrielePicco/deep-learning-flower-identifier#2: WebP files named .jpg
-    "wrong_ending": folders_of(lambda p, k, i: picture(k, i).save(p, format="WEBP"), ".jpg"),
+    "wrong_ending": (folders_of(lambda p, k, i: picture(k, i).save(p, format="WEBP"), ".jpg"), Accepted()),
 }
 
 
@@ -179,7 +311,7 @@ def tree(root: Path, *folders: str, count: int = COUNT) -> Path:
     for folder in folders:
         (root / folder).mkdir(parents=True, exist_ok=True)
         for i in range(count):
-            save(root / folder / f"{i:03d}.png", int(folder.endswith("square")), i)
+            save_picture(root / folder / f"{i:03d}.png", int(folder.endswith("square")), i)
     return root
 
 
@@ -188,57 +320,130 @@ def tree_of(*folders: str) -> Make:
 
 
 INPUTS |= {
-    "nested": tree_of("disc/batch 0/deep", "disc/batch 1", "square/batch 0/deep"),
-    "numeric_classes": folders_of(save, classes=[str(i) for i in range(12)], count=2),      # pytorch/vision#714
-    "imbalanced": lambda root: tree(tree(root, "disc", count=60), "square", count=1),
-    "two_images": folders_of(save, count=1),
-    "splits": tree_of("train/disc", "train/square", "test/disc", "test/square"),
-    "splits_capital": tree_of("Train/disc", "Train/square", "Test/disc", "Test/square"),
-    "splits_training": tree_of("TRAINING/disc", "TRAINING/square", "Testing/disc", "Testing/square"),
-    "splits_eval": tree_of("train/disc", "train/square", "eval/disc", "eval/square", "dev/disc", "dev/square"),
-    "splits_without_train": tree_of("validation/disc", "validation/square", "test/disc", "test/square"),
-    "splits_class_missing": tree_of("train/disc", "train/hexagon", "train/square", "test/disc", "test/square"),
-    "splits_flat": tree_of("train", "test"),
-    "splits_in_classes": tree_of("disc/train", "disc/test", "square/Train", "square/Test"),
-    "splits_in_some_classes": tree_of("disc/train", "disc/test", "square"),
-    "split_in_each_class_but_one": tree_of("disc/train", "disc/test", "square/train"),
-    "only_a_val_split": tree_of("val/disc"),
-    "only_the_test_split_has_classes": tree_of("train/good", "test/good", "test/broken"),       # as in MVTec AD
-    "empty_split": lambda root: tree(tree(root, "train", count=0), "test/disc", "test/square"),
-    "class_called_train": tree_of("train", "plane", "ship"),
-    "wrapper": tree_of("dataset/disc", "dataset/square"),
-    "wrapper_of_splits": tree_of(*(f"dataset/{split}/{name}" for split in ("train", "val") for name in CLASSES)),
-    "one_class": tree_of("disc"),
-    "odd_names": tree_of("my disc (1)", "квадрат #2, ünïcode"),
-    "class_called_none": tree_of("none", "square"),
-    "classes_called_recycled": tree_of("recycled", "recycler"),
-    "classes_called_test": tree_of("test1", "test2"),
-    "images_beside_masks": lambda root: tree(root, ".", "masks"),
-    "images_beside_a_folder": lambda root: tree(root, ".", "more"),
-    "masks_in_classes": tree_of("disc/images", "disc/masks", "square/images", "square/masks"),
+    "nested": (tree_of("disc/batch 0/deep", "disc/batch 1", "square/batch 0/deep"), Accepted(3 * COUNT)),
+    "imbalanced": (lambda root: tree(tree(root, "disc", count=60), "square", count=1), Accepted(61, told=("1 to 60",))),
+    "two_images": (folders_of(save_picture, count=1), Accepted(2)),
+    "splits": (
+        tree_of("train/disc", "train/square", "test/disc", "test/square"),
+        Accepted(),
+        Accepted(options={"split": "test"}),
+    ),
+    "splits_capital": (
+        tree_of("Train/disc", "Train/square", "Test/disc", "Test/square"),
+        Accepted(),
+        Accepted(options={"split": "test"}),
+    ),
+    "splits_training": (
+        tree_of("TRAINING/disc", "TRAINING/square", "Testing/disc", "Testing/square"),
+        Accepted(),
+        Accepted(options={"split": "test"}),
+    ),
+    "splits_eval": (
+        tree_of("train/disc", "train/square", "eval/disc", "eval/square", "dev/disc", "dev/square"),
+        Accepted(),
+        Accepted(options={"split": "dev"}),
+        Accepted(options={"split": "eval"}),
+        Refused(("data.split", "dev", "eval"), options={"split": "validation"}),
+    ),
+    "splits_without_train": (
+        tree_of("validation/disc", "validation/square", "test/disc", "test/square"),
+        Refused(("data.split", "validation", "test")),
+        Accepted(options={"split": "val"}),
+    ),
+    "splits_class_missing": (
+        tree_of("train/disc", "train/hexagon", "train/square", "test/disc", "test/square"),
+        Accepted(3 * COUNT, ("disc", "hexagon", "square")),
+    ),
+    "splits_flat": (tree_of("train", "test"), Accepted(COUNT, (), told=NO_CLASSES)),
+    "splits_in_classes": (
+        tree_of("disc/train", "disc/test", "square/Train", "square/Test"),
+        Accepted(told=("disc/train",), suggested=("split test",)),
+        Accepted(told=("disc/test",), suggested=("split",), options={"split": "test"}),
+        Accepted(classes=(), suggested=("split",), options={"labels": "none"}),
+        Refused(("data.split", "validation", "disc", "rename"), options={"split": "validation"}),
+    ),
+    "splits_in_some_classes": (
+        tree_of("disc/train", "disc/test", "square"),
+        Accepted(3 * COUNT, told=("disc/test", "square", "move")),
+        Refused(("data.split",), suggested=("split train",), options={"split": "test"}),
+    ),
+    "split_in_each_class_but_one": (
+        tree_of("disc/train", "disc/test", "square/train"),
+        Accepted(),
+        Refused(("data.split", "square", "train"), suggested=("split",), options={"split": "test"}),
+    ),
+    "only_a_val_split": (
+        tree_of("val/disc"),
+        Refused(("--data.split val",), suggested=("split",)),
+        Accepted(COUNT, (), told=("one more folder",), options={"split": "val"}),
+    ),
+    # as in MVTec AD
+    "only_the_test_split_has_classes": (
+        tree_of("train/good", "test/good", "test/broken"),
+        Accepted(COUNT, (), told=("'broken' and 'good'",), suggested=("split test",)),
+        Accepted(classes=("broken", "good"), options={"split": "test"}),
+    ),
+    "empty_split": (
+        lambda root: tree(tree(root, "train", count=0), "test/disc", "test/square"),
+        Refused(("data.source",), suggested=("split test",)),
+        Accepted(options={"split": "test"}),
+    ),
+    "class_called_train": (tree_of("train", "plane", "ship"), Accepted(3 * COUNT, ("plane", "ship", "train"))),
+    "wrapper": (tree_of("dataset/disc", "dataset/square"), Accepted(told=("dataset",))),
+    "wrapper_of_splits": (
+        tree_of(*(f"dataset/{split}/{name}" for split in ("train", "val") for name in CLASSES)),
+        Accepted(told=("dataset",)),
+        Accepted(options={"split": "validation"}),
+    ),
+    "one_class": (tree_of("disc"), Accepted(COUNT, (), told=NO_CLASSES)),
+    "odd_names": (
+        tree_of("my disc (1)", "квадрат #2, ünïcode"),
+        Accepted(classes=("my disc (1)", "квадрат #2, ünïcode")),
+    ),
+    "class_called_none": (tree_of("none", "square"), Refused(("data.source", "'none'", "rename"))),
+    "classes_called_recycled": (tree_of("recycled", "recycler"), Accepted(classes=("recycled", "recycler"))),
+    "classes_called_test": (tree_of("test1", "test2"), Refused(("data.split", "test1", "rename"))),
+    "images_beside_masks": (
+        lambda root: tree(root, ".", "masks"),
+        Accepted(classes=(), told=("/masks", "masks of images")),
+    ),
+    "images_beside_a_folder": (
+        lambda root: tree(root, ".", "more"),
+        Accepted(classes=(), told=("6 images", "/more"), suggested=("source",)),
+    ),
+    "masks_in_classes": (
+        tree_of("disc/images", "disc/masks", "square/images", "square/masks"),
+        Accepted(4 * COUNT, told=("disc/masks", "masks of images")),
+    ),
 }
 
 
-@named
+@register(
+    Accepted(classes=(), told=NO_CLASSES),
+    Accepted(options={"labels": "filename"}),
+    Accepted(classes=(), options={"labels": "none"}),
+    Refused(("data.labels", "filename", "PATH"), options={"labels": "folders"}),
+)
 def flat(root: Path) -> Path:
     """Images named by their class in one folder, as guided-diffusion reads them (openai/guided-diffusion#95)."""
     root.mkdir(parents=True, exist_ok=True)
     for kind, name in enumerate(CLASSES):
         for i in range(COUNT):
-            save(root / f"{name}_{i:03d}.png", kind, i)
+            save_picture(root / f"{name}_{i:03d}.png", kind, i)
     return root
 
 
-@named
+@register(Accepted(COUNT, (), told=NO_CLASSES))
 def camera_names(root: Path) -> Path:
     """A flat folder whose file names share a prefix that is no class."""
     root.mkdir(parents=True, exist_ok=True)
     for i in range(COUNT):
-        save(root / f"IMG_{i:04d}.png", i % 2, i)
+        save_picture(root / f"IMG_{i:04d}.png", i % 2, i)
     return root
 
 
-@named
+# five files in each of three folders, and eight folders
+@register(Accepted(ignored=5 * 3 + 8))
 def litter(root: Path) -> Path:
     """What file managers, archive programs, network storage and notebooks leave behind (pytorch/vision#109, #2831)."""
     class_folders(root)
@@ -250,59 +455,21 @@ def litter(root: Path) -> Path:
         "square/.thumbnails/large", "$RECYCLE.BIN", "lost+found",
     ):
         (root / hidden).mkdir(parents=True)
-        save(root / hidden / "000.png", 0, 0)
+        save_picture(root / hidden / "000.png", 0, 0)
     return root
 
 
-@named
-def links(root: Path) -> Path:
-    """Linked images, a linked class folder, and a linked folder inside a class."""
-    elsewhere = class_folders(root.parent / "elsewhere", classes=("disc", "square", "more"))
-    (root / "disc").mkdir(parents=True)
-    for file in sorted((elsewhere / "disc").iterdir()):
-        (root / "disc" / file.name).symlink_to(file)
-    (root / "disc" / "more").symlink_to(elsewhere / "more", target_is_directory=True)
-    (root / "square").symlink_to(elsewhere / "square", target_is_directory=True)
-    return root
-
-
-@named
-def link_cycle(root: Path) -> Path:
-    class_folders(root)
-    (root / "disc" / "again").symlink_to(root, target_is_directory=True)
-    return root
-
-
-@named
-def broken_link(root: Path) -> Path:
-    class_folders(root)
-    (root / "disc" / "zz.png").symlink_to(root / "missing.png")
-    return root
-
-
-@named
-def empty_class(root: Path) -> Path:
-    class_folders(root)
-    (root / "zebra").mkdir()
-    return root
-
-
-@named
+@register(Refused(("data.source",)))
 def empty_folder(root: Path) -> Path:
     root.mkdir(parents=True)
     return root
 
 
-@named
-def loose_images(root: Path) -> Path:
-    """Class folders with images beside them."""
-    class_folders(root)
-    for i in range(3):
-        save(root / f"preview {i}.png", 0, i)
-    return root
-
-
-@named
+@register(
+    Accepted(ignored=1, suggested=("source",)),
+    Refused(("labels.csv", "data.labels none"), options={"split": "test"}),
+    Accepted(COUNT, (), ignored=1, options={"split": "test", "labels": "none"}),
+)
 def split_without_classes(root: Path) -> Path:
     """Class folders for training, and test images without classes (fastai/fastai#2336)."""
     tree(root, "train/disc", "train/square", "test")
@@ -310,14 +477,14 @@ def split_without_classes(root: Path) -> Path:
     return root
 
 
-@named
+@register(Accepted(ignored=1, told=("metadata.csv", "breed, count")))
 def class_folders_with_metadata(root: Path) -> Path:
     class_folders(root)
     (root / "metadata.csv").write_text("breed,count\ndisc,6\nsquare,6\n")
     return root
 
 
-@named
+@register(Accepted(ignored=1, told=("metadata.csv",)))
 def class_folders_with_file_names(root: Path) -> Path:
     class_folders(root)
     lines = [f"{name}/{i:03d}.png\n" for name in CLASSES for i in range(COUNT)]
@@ -325,7 +492,12 @@ def class_folders_with_file_names(root: Path) -> Path:
     return root
 
 
-@named
+@register(
+    Accepted(8, ("dark", "light"), ignored=4, told=("/disc",), suggested=("labels folders",)),
+    Accepted(8, ignored=4, told=("metadata.csv", "'train'"), options={"labels": "folders"}),
+    Accepted(4, ignored=8, options={"labels": "folders", "split": "test"}),
+    Refused(("data.label_column",), options={"labels": "folders", "label_column": "label"}),
+)
 def class_folders_with_other_labels(root: Path) -> Path:
     """Class folders, with a standard table that has other labels, and splits."""
     class_folders(root)
@@ -335,7 +507,11 @@ def class_folders_with_other_labels(root: Path) -> Path:
     return root
 
 
-@named
+@register(
+    Accepted(8, ignored=4, told=("metadata.csv",)),
+    Accepted(4, ignored=8, told=("metadata.csv", "'test'"), options={"split": "test"}),
+    Refused(("data.split", "metadata.csv", "test, train"), options={"split": "validation"}),
+)
 def class_folders_with_splits(root: Path) -> Path:
     class_folders(root)
     lines = [f"{name}/{i:03d}.png,{'test' if i < 2 else 'train'}\n" for name in CLASSES for i in range(COUNT)]
@@ -343,7 +519,12 @@ def class_folders_with_splits(root: Path) -> Path:
     return root
 
 
-@named
+@register(
+    Accepted(ignored=1, told=("metadata.csv", "data.label_column")),
+    Accepted(8, ignored=4, options={"labels": "folders"}),
+    Accepted(4, (), ignored=8, options={"labels": "none", "split": "test"}),
+    Refused(("data.label_column", "data.labels"), options={"labels": "folders", "label_column": "text"}),
+)
 def class_folders_with_captions_and_splits(root: Path) -> Path:
     class_folders(root)
     lines = [f"{name}/{i:03d}.png,{'test' if i < 2 else 'train'},a {name} {i}!\n" for name in CLASSES
@@ -352,7 +533,7 @@ def class_folders_with_captions_and_splits(root: Path) -> Path:
     return root
 
 
-@named
+@register(Refused(("data.split", "metadata.csv", "'public'", "rename the column")))
 def class_folders_with_odd_splits(root: Path) -> Path:
     class_folders_with_splits(root)
     table = root / "metadata.csv"
@@ -360,7 +541,7 @@ def class_folders_with_odd_splits(root: Path) -> Path:
     return root
 
 
-@named
+@register(Accepted(COUNT), Accepted(COUNT, options={"split": "test"}))
 def splits_with_odd_splits(root: Path) -> Path:
     """Folders of splits, with a table that calls them differently."""
     tree(root, "train", "test")
@@ -370,7 +551,10 @@ def splits_with_odd_splits(root: Path) -> Path:
     return root
 
 
-@named
+@register(
+    Accepted(ignored=1, told=("labels.csv", "'000.png'", "disc/000.png")),
+    Refused(("data.image_column", "'000.png'", "disc/000.png"), options={"labels": "labels.csv"}),
+)
 def class_folders_with_bare_names(root: Path) -> Path:
     class_folders(root)
     lines = [f"{i:03d}.png,{name}\n" for name in CLASSES for i in range(COUNT)]
@@ -378,7 +562,11 @@ def class_folders_with_bare_names(root: Path) -> Path:
     return root
 
 
-@named
+@register(
+    Accepted(8, ignored=4, told=("parts.csv",)),
+    Accepted(8, (), ignored=4, told=("parts.csv",), options={"labels": "none"}),
+    Accepted(4, ignored=8, options={"split": "test"}),
+)
 def class_folders_with_split_table(root: Path) -> Path:
     """Class folders beside a table that is not called metadata."""
     class_folders_with_splits(root)
@@ -386,7 +574,7 @@ def class_folders_with_split_table(root: Path) -> Path:
     return root
 
 
-@named
+@register(Accepted(ignored=1, told=("metadata.csv", "'split'", "'1', '0'", "validation")))
 def class_folders_with_numbered_splits(root: Path) -> Path:
     class_folders_with_splits(root)
     table = root / "metadata.csv"
@@ -394,7 +582,11 @@ def class_folders_with_numbered_splits(root: Path) -> Path:
     return root
 
 
-@named
+@register(
+    Refused(("data.source", "zebra/000.png", "data.on_bad_image skip")),
+    Refused(("data.on_bad_image", "'zebra'", "zebra/000.png", "data.labels none"), options={"on_bad_image": "skip"}),
+    Accepted(classes=(), options={"on_bad_image": "skip", "labels": "none"}),
+)
 def class_folders_with_unreadable_class(root: Path) -> Path:
     class_folders(root, classes=(*CLASSES, "zebra"))
     for path in (root / "zebra").iterdir():
@@ -402,14 +594,17 @@ def class_folders_with_unreadable_class(root: Path) -> Path:
     return root
 
 
-@named
+@register(Accepted(ignored=1, told=("labels.txt", ".csv", "data.labels")))
 def class_folders_and_text_file(root: Path) -> Path:
     class_folders(root)
     (root / "labels.txt").write_text("0 square\n1 disc\n")
     return root
 
 
-@named
+@register(
+    Accepted(classes=("even", "odd"), told=("metadata.csv", "/disc"), suggested=("labels folders",)),
+    Accepted(ignored=1, options={"labels": "folders"}),
+)
 def class_folders_that_a_table_contradicts(root: Path) -> Path:
     class_folders(root)
     lines = [f"{name}/{i:03d}.png,{('even', 'odd')[i % 2]}\n" for name in CLASSES for i in range(COUNT)]
@@ -417,7 +612,10 @@ def class_folders_that_a_table_contradicts(root: Path) -> Path:
     return root
 
 
-@named
+@register(
+    Accepted(COUNT, ignored=2, told=("train.csv", "sample.csv"), suggested=("labels",)),
+    Accepted(COUNT, ("a", "b"), ignored=2, suggested=("labels",), options={"split": "test"}),
+)
 def tables_beside_splits(root: Path) -> Path:
     """Folders and tables of splits, and a table of another name that labels the same images, as in competitions."""
     tree(root, "train", "test")
@@ -427,7 +625,10 @@ def tables_beside_splits(root: Path) -> Path:
     return root
 
 
-@named
+@register(
+    Accepted(COUNT, (), ignored=1, told=("test.csv",), suggested=("labels",)),
+    Accepted(COUNT, options={"split": "test"}),
+)
 def table_of_another_split(root: Path) -> Path:
     """Bare names in a table that are also those of images of the split for training."""
     tables_beside_splits(root)
@@ -438,7 +639,7 @@ def table_of_another_split(root: Path) -> Path:
     return root
 
 
-@named
+@register(Accepted(COUNT, (), ignored=1, told=("test.csv", "no row for 2 of 6")))
 def part_of_a_table_of_another_split(root: Path) -> Path:
     table_of_another_split(root)
     table = root / "test.csv"
@@ -446,7 +647,10 @@ def part_of_a_table_of_another_split(root: Path) -> Path:
     return root
 
 
-@named
+@register(
+    Refused(("data.labels", "train.csv", "data.labels none"), suggested=("source",)),
+    Refused(("data.labels", "test.csv"), suggested=("source", "split"), options={"split": "test"}),
+)
 def tables_of_splits(root: Path) -> Path:
     """A folder of images and one table per split, as in competitions (bare names without endings)."""
     tree(root, "images", count=2 * COUNT)
@@ -456,7 +660,7 @@ def tables_of_splits(root: Path) -> Path:
     return root
 
 
-@named
+@register(Accepted(ignored=1))
 def hashes_in_parquet(root: Path) -> Path:
     """A table of features with bytes that are no images."""
     table_folder(root, "labels.csv", rows("id,label"))
@@ -464,28 +668,28 @@ def hashes_in_parquet(root: Path) -> Path:
     return root
 
 
-@named
+@register(Accepted(ignored=1))
 def images_in_parquet(root: Path) -> Path:
     """Images in a parquet file, with one as a file for a web page."""
     parquet_of(["square", "disc"] * COUNT)(root)
-    save(root / "preview.png", 0, 0)
+    save_picture(root / "preview.png", 0, 0)
     return root
 
 
-@named
+@register(Refused(("data.source", "parquet", "6")))
 def images_and_images_in_parquet(root: Path) -> Path:
     parquet_of(["square", "disc"] * COUNT)(root)
     return tree(root, ".")
 
 
-@named
+@register(Accepted(ignored=1, told=("features.parquet",), suggested=("labels",)))
 def class_folders_with_parquet(root: Path) -> Path:
     class_folders(root)
     pq.write_table(pa.table({"a": [1, 2]}), root / "features.parquet")
     return root
 
 
-@named
+@register(Refused(("data.source", "rename")))
 def names_not_utf_8(root: Path) -> Path:
     import os
 
@@ -494,12 +698,12 @@ def names_not_utf_8(root: Path) -> Path:
     return root
 
 
-@named
+@register(Refused(("data.source", "rename")))
 def names_with_control_characters(root: Path) -> Path:
     return class_folders(root, classes=("disc\n2", "square"))
 
 
-@named
+@register(Refused(("data.source", "ffmpeg")))
 def videos(root: Path) -> Path:
     for name in ("a", "b"):
         (root / name).mkdir(parents=True)
@@ -507,7 +711,7 @@ def videos(root: Path) -> Path:
     return root
 
 
-@named
+@register(Refused(("data.source", "HEIC", "JPEG")))
 def photos_of_a_phone(root: Path) -> Path:
     """HEIC files, which Pillow does not read (replicate/dreambooth#23, bmaltais/kohya_ss#1600)."""
     for name in CLASSES:
@@ -517,14 +721,14 @@ def photos_of_a_phone(root: Path) -> Path:
     return root
 
 
-@named
+@register(Accepted(ignored=1))
 def some_photos_of_a_phone(root: Path) -> Path:
     class_folders(root)
     (root / "disc" / "IMG_0001.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     return root
 
 
-@named
+@register(Refused(("data.source", ".npz", "data.intensity")))
 def medical_files(root: Path) -> Path:
     """DICOM and NIfTI files (perone/medicaltorch#7, matterport/Mask_RCNN#1983)."""
     for name, suffix in (("healthy", ".dcm"), ("ill", ".nii.gz")):
@@ -534,13 +738,13 @@ def medical_files(root: Path) -> Path:
     return root
 
 
-@named
+@register(Accepted(classes=("images", "masks"), told=("masks", "/images"), suggested=("source",)))
 def segmentation(root: Path) -> Path:
     """Images with masks in a second folder (selimsef/dsb2018_topcoders#8)."""
     return tree(root, "images", "masks")
 
 
-@named
+@register(Refused(("data.source", "unpack")))
 def archive(root: Path) -> Path:
     """A zip of class folders, as StyleGAN's tools write and people download."""
     import shutil
@@ -556,7 +760,7 @@ def table_folder(root: Path, file: str, text: str) -> Path:
     """Save 12 pictures 000.png, 001.png, ... and a file that holds their labels."""
     root.mkdir(parents=True)
     for i in range(2 * COUNT):
-        save(root / f"{i:03d}.png", i % 2, i)
+        save_picture(root / f"{i:03d}.png", i % 2, i)
     (root / file).write_text(text)
     return root
 
@@ -585,94 +789,189 @@ def table_folder_of(file: str, text: str) -> Make:
 
 
 INPUTS |= {
-    "metadata_csv": table_folder_of("metadata.csv", rows("file_name,label")),
-    "metadata_jsonl": table_folder_of("metadata.jsonl", "".join(
-        json.dumps({"file_name": f"{i:03d}.png", "label": CLASSES[i % 2]}) + "\n" for i in range(2 * COUNT)
-    )),
-    "labels_csv": table_folder_of("labels.csv", rows("id,label")),
+    "metadata_csv": (table_folder_of("metadata.csv", rows("file_name,label")), Accepted()),
+    "metadata_jsonl": (
+        table_folder_of("metadata.jsonl", "".join(
+            json.dumps({"file_name": f"{i:03d}.png", "label": CLASSES[i % 2]}) + "\n" for i in range(2 * COUNT)
+        )),
+        Accepted(),
+    ),
+    "labels_csv": (table_folder_of("labels.csv", rows("id,label")), Accepted()),
     # Excel in many countries writes semicolons and a byte order mark (HumanSignal/label-studio#8569, kukur#279)
-    "labels_csv_of_excel": table_folder_of("labels.csv", "\ufeff" + rows("filename,label", ";")),
-    "labels_csv_without_endings": table_folder_of("labels.csv", rows("id,breed", suffix="")),     # Kaggle's dog breeds
-    "labels_csv_incomplete": table_folder_of("labels.csv", "".join(rows("id,label").splitlines(True)[:-2])),
-    "labels_csv_too_long": table_folder_of("labels.csv", rows("id,label") + "999.png,disc\n"),
-    "dataset_json": table_folder_of("dataset.json", json.dumps(     # NVlabs/edm2#11
-        {"labels": [[f"{i:03d}.png", i % 2] for i in range(2 * COUNT)]}
-    )),
-    "dataset_json_number": table_folder_of("dataset.json", json.dumps({"labels": 2})),
-    "labels_csv_nan": table_folder_of("labels.csv", rows("id,label").replace("003.png,square", "003.png,nan")),
-    "labels_csv_without_header": table_folder_of("labels.csv", "".join(rows("", suffix="").splitlines(True)[1:])),
-    "labels_csv_of_splits": table_folder_of("labels.csv", "file_name,label,split\n" + "".join(
-        f"{i:03d}.png,{CLASSES[i % 2]},{('train', 'test', 'public')[i // 4]}\n" for i in range(2 * COUNT)
-    )),
-    "labels_csv_of_blank_splits": table_folder_of("labels.csv", "file_name,label,split\n" + "".join(
-        f"{i:03d}.png,{CLASSES[i % 2]},{'train' if i < 4 else ''}\n" for i in range(2 * COUNT)
-    )),
-    "breeds_csv_incomplete": table_folder_of("breeds.csv", "".join(rows("id,label").splitlines(True)[:-2])),
-    "breeds_csv_of_others": table_folder_of("breeds.csv", "".join(rows("id,label").splitlines(True)[:3])),
-    "dataset_json_without_labels": table_folder_of("dataset.json", json.dumps({"labels": None})),
-    "labels_csv_two_columns": table_folder_of(
-        "labels.csv", columns("id,label,class", lambda i: f"{CLASSES[i % 2]},{i % 3}")
+    "labels_csv_of_excel": (table_folder_of("labels.csv", "\ufeff" + rows("filename,label", ";")), Accepted()),
+    # Kaggle's dog breeds
+    "labels_csv_without_endings": (table_folder_of("labels.csv", rows("id,breed", suffix="")), Accepted()),
+    "labels_csv_incomplete": (
+        table_folder_of("labels.csv", "".join(rows("id,label").splitlines(True)[:-2])),
+        Refused(("data.labels", "labels.csv", "no row for 2 of 12"), suggested=("source",)),
     ),
-    "labels_csv_two_names": table_folder_of(
-        "labels.csv", columns("id,class,class_name", lambda i: f"{i % 2},{CLASSES[i % 2]}")
+    "labels_csv_too_long": (
+        table_folder_of("labels.csv", rows("id,label") + "999.png,disc\n"),
+        Accepted(told=("labels.csv", "999.png")),
     ),
-    "labels_csv_and_measurement": table_folder_of(
-        "labels.csv", columns("id,label,y", lambda i: f"{CLASSES[i % 2]},{i}.5")
+    "dataset_json": (
+        table_folder_of("dataset.json", json.dumps(     # NVlabs/edm2#11
+            {"labels": [[f"{i:03d}.png", i % 2] for i in range(2 * COUNT)]}
+        )),
+        Accepted(classes=NUMBERS),
     ),
-    "labels_csv_same_header": table_folder_of(
-        "labels.csv", columns("id,label,label", lambda i: f"{CLASSES[i % 2]},{i}")
+    "dataset_json_number": (
+        table_folder_of("dataset.json", json.dumps({"labels": 2})),
+        Refused(("data.labels", "dataset.json", "pairs")),
     ),
-    "labels_csv_open_quote": table_folder_of("labels.csv", rows("id,label").replace("004.png", '"004.png')),
-    "labels_csv_odd_quotes": table_folder_of(
-        "labels.csv", rows("id,label").replace("004.png", '"004.png').replace("007.png,square", '007.png,"square"')
+    "labels_csv_nan": (
+        table_folder_of("labels.csv", rows("id,label").replace("003.png,square", "003.png,nan")),
+        Refused(("data.label_column", "003.png", "data.labels none")),
     ),
-    "labels_csv_numbered_splits": table_folder_of(
-        "labels.csv", columns("id,label,split", lambda i: f"{CLASSES[i % 2]},{i // 9}")
+    "labels_csv_without_header": (
+        table_folder_of("labels.csv", "".join(rows("", suffix="").splitlines(True)[1:])),
+        Accepted(),
     ),
-    "labels_csv_with_splits": table_folder_of(
-        "labels.csv", columns("file,label,split", lambda i: f"{CLASSES[i % 2]},{'train' if i < 8 else 'test'}")
+    "labels_csv_of_splits": (
+        table_folder_of("labels.csv", "file_name,label,split\n" + "".join(
+            f"{i:03d}.png,{CLASSES[i % 2]},{('train', 'test', 'public')[i // 4]}\n" for i in range(2 * COUNT)
+        )),
+        Refused(("data.split", "'split'", "labels.csv", "'public'", "validation")),
     ),
-    "labels_csv_in_both_splits": table_folder_of("labels.csv", columns(
-        "file,label,split", lambda i: f"{CLASSES[i % 2]},train\n{i:03d}.png,{CLASSES[i % 2]},{('test', 'train')[i % 2]}"
-    )),
-    "labels_csv_name_with_space": table_folder_of(
-        "labels.csv", columns("id,class,class name", lambda i: f"{i % 2},{CLASSES[i % 2]}")
+    "labels_csv_of_blank_splits": (
+        table_folder_of("labels.csv", "file_name,label,split\n" + "".join(
+            f"{i:03d}.png,{CLASSES[i % 2]},{'train' if i < 4 else ''}\n" for i in range(2 * COUNT)
+        )),
+        Refused(("data.split", "'split'", "labels.csv", "''", "validation")),
     ),
-    "labels_csv_long_numbers": table_folder_of("labels.csv", columns("id,label", lambda i: f"{10**19 + i % 2}")),
-    "labels_json_mixed": table_folder_of("labels.json", json_object((1, "1"))),
-    "labels_json_truth_mixed": table_folder_of("labels.json", json_object((True, 0))),
-    "labels_json_twice": table_folder_of("labels.json", '{"000.png": "square", ' + json_object(CLASSES)[1:]),
-    "labels_jsonl_broken": table_folder_of("labels.jsonl", "".join(
-        json.dumps({"file_name": f"{i:03d}.png", "label": CLASSES[i % 2]})[: -3 if i == 7 else None] + "\n\n"
-        for i in range(2 * COUNT)
-    )),
-    "labels_jsonl_number": table_folder_of("labels.jsonl", '{"file_name": "000.png", "label": "disc"}\n3\n'),
-    "labels_txt": table_folder_of("labels.txt", rows("", " ")),
+    "breeds_csv_incomplete": (
+        table_folder_of("breeds.csv", "".join(rows("id,label").splitlines(True)[:-2])),
+        Refused(("data.labels", "breeds.csv", "no row for 2 of 12"), suggested=("source",)),
+    ),
+    "breeds_csv_of_others": (
+        table_folder_of("breeds.csv", "".join(rows("id,label").splitlines(True)[:3])),
+        Accepted(classes=(), ignored=1, told=("breeds.csv", "no row for 10 of 12"), suggested=("source",)),
+    ),
+    "dataset_json_without_labels": (
+        table_folder_of("dataset.json", json.dumps({"labels": None})),
+        Accepted(classes=(), told=NO_CLASSES),
+    ),
+    "labels_csv_two_columns": (
+        table_folder_of("labels.csv", columns("id,label,class", lambda i: f"{CLASSES[i % 2]},{i % 3}")),
+        Refused(("data.label_column", "label, class")),
+        Accepted(classes=("0", "1", "2"), options={"label_column": "class"}),
+        Refused(("data.label_column", "'id'", "label, class", "data.image_column"), options={"label_column": "id"}),
+        Refused(("data.label_column", "'id'", "label, class"), options={"label_column": "id", "image_column": "id"}),
+    ),
+    "labels_csv_two_names": (
+        table_folder_of("labels.csv", columns("id,class,class_name", lambda i: f"{i % 2},{CLASSES[i % 2]}")),
+        Accepted(classes=NUMBERS, told=("'class'",), suggested=("label_column class_name",)),
+        Accepted(options={"label_column": "class_name"}),
+    ),
+    "labels_csv_and_measurement": (
+        table_folder_of("labels.csv", columns("id,label,y", lambda i: f"{CLASSES[i % 2]},{i}.5")),
+        Accepted(),
+    ),
+    "labels_csv_same_header": (
+        table_folder_of("labels.csv", columns("id,label,label", lambda i: f"{CLASSES[i % 2]},{i}")),
+        Refused(("labels.csv", "'label'", "twice", "rename")),
+    ),
+    "labels_csv_open_quote": (
+        table_folder_of("labels.csv", rows("id,label").replace("004.png", '"004.png')),
+        Refused(("labels.csv", "line 6", "quote")),
+    ),
+    "labels_csv_odd_quotes": (
+        table_folder_of(
+            "labels.csv", rows("id,label").replace("004.png", '"004.png').replace("007.png,square", '007.png,"square"')
+        ),
+        Refused(("labels.csv", "line 6", "line 9", "quote")),
+    ),
+    "labels_csv_numbered_splits": (
+        table_folder_of("labels.csv", columns("id,label,split", lambda i: f"{CLASSES[i % 2]},{i // 9}")),
+        Accepted(told=("'split'", "'0', '1'", "validation")),
+        Refused(("data.split",), suggested=("split train",), options={"split": "test"}),
+    ),
+    "labels_csv_with_splits": (
+        table_folder_of(
+            "labels.csv", columns("file,label,split", lambda i: f"{CLASSES[i % 2]},{'train' if i < 8 else 'test'}")
+        ),
+        Accepted(8, ignored=4),
+        Accepted(8, (), ignored=4, told=("labels.csv", "'train'"), options={"labels": "none"}),
+        Accepted(4, (), ignored=8, options={"labels": "none", "split": "test"}),
+        Refused(("data.split", "labels.csv", "test, train"), options={"labels": "none", "split": "val"}),
+    ),
+    "labels_csv_in_both_splits": (
+        table_folder_of("labels.csv", columns("file,label,split", lambda i: (
+            f"{CLASSES[i % 2]},train\n{i:03d}.png,{CLASSES[i % 2]},{('test', 'train')[i % 2]}"
+        ))),
+        Accepted(told=("6 images", "'train'", "other splits", "000.png")),
+    ),
+    "labels_csv_name_with_space": (
+        table_folder_of("labels.csv", columns("id,class,class name", lambda i: f"{i % 2},{CLASSES[i % 2]}")),
+        Accepted(classes=NUMBERS, suggested=("label_column 'class name'",)),
+    ),
+    "labels_csv_long_numbers": (
+        table_folder_of("labels.csv", columns("id,label", lambda i: f"{10**19 + i % 2}")),
+        Accepted(classes=(str(10**19), str(10**19 + 1))),
+    ),
+    "labels_json_mixed": (
+        table_folder_of("labels.json", json_object((1, "1"))),
+        Refused(("data.label_column", "000.png", "001.png", "'1' (str)", "1 (int)", "data.labels none")),
+    ),
+    "labels_json_truth_mixed": (
+        table_folder_of("labels.json", json_object((True, 0))),
+        Refused(("data.label_column", "001.png", "0 (int)", "True (bool)")),
+    ),
+    "labels_json_twice": (
+        table_folder_of("labels.json", '{"000.png": "square", ' + json_object(CLASSES)[1:]),
+        Refused(("labels.json", "'000.png'", "twice")),
+    ),
+    "labels_jsonl_broken": (
+        table_folder_of("labels.jsonl", "".join(
+            json.dumps({"file_name": f"{i:03d}.png", "label": CLASSES[i % 2]})[: -3 if i == 7 else None] + "\n\n"
+            for i in range(2 * COUNT)
+        )),
+        Refused(("labels.jsonl", "line 15")),
+    ),
+    "labels_jsonl_number": (
+        table_folder_of("labels.jsonl", '{"file_name": "000.png", "label": "disc"}\n3\n'),
+        Refused(("labels.jsonl", "line 2")),
+    ),
+    "labels_txt": (
+        table_folder_of("labels.txt", rows("", " ")),
+        Accepted(classes=(), ignored=1, told=("labels.txt", ".csv")),
+        Refused(("data.labels", "labels.txt", ".csv"), options={"labels": "labels.txt"}),
+    ),
 }
 
 
-@named
+@register(
+    Refused(("data.labels", "metadata.csv", "labels.csv"), suggested=("labels",)),
+    Accepted(ignored=1, options={"labels": "labels.csv"}),
+)
 def tables_that_differ(root: Path) -> Path:
     table_folder(root, "labels.csv", rows("id,label"))
     (root / "metadata.csv").write_text(columns("file_name,label", lambda i: f"{i % 3}"))
     return root
 
 
-@named
+@register(
+    Accepted(classes=NUMBERS, ignored=1, told=("metadata.csv", "labels.csv"), suggested=("labels",)),
+    Accepted(ignored=1, options={"labels": "labels.csv"}),
+)
 def tables_that_agree(root: Path) -> Path:
     table_folder(root, "labels.csv", rows("id,label"))
     (root / "metadata.csv").write_text(columns("file_name,label", lambda i: f"{i % 2}"))
     return root
 
 
-@named
+@register(
+    Accepted(8, ignored=4, told=("parts.csv",)),
+    Accepted(4, ignored=8, told=("parts.csv",), options={"split": "test"}),
+    Accepted(8, (), ignored=5, options={"labels": "none"}),
+)
 def tables_of_labels_and_of_splits(root: Path) -> Path:
     table_folder(root, "labels.csv", rows("id,label"))
     (root / "parts.csv").write_text(columns("id,split", lambda i: "test" if i < 4 else "train"))
     return root
 
 
-@named
+@register(Accepted(), Refused(("data.labels", "filename"), options={"labels": "folders"}))
 def table_csv(root: Path) -> Path:
     """A table that is itself the source."""
     flat(root / "images")
@@ -681,7 +980,12 @@ def table_csv(root: Path) -> Path:
     return root / "table.csv"
 
 
-@named
+@register(
+    Refused(("data.label_column", "caption", "data.labels none")),
+    Refused(("data.label_column", "data.labels none"), options={"labels": "none", "label_column": "caption"}),
+    Accepted(classes=(), options={"labels": "none"}),
+    Accepted(options={"labels": "filename"}),
+)
 def table_of_captions(root: Path) -> Path:
     """A table whose captions are longer than names of files can be, and which names images without endings."""
     flat(root / "images")
@@ -705,20 +1009,44 @@ def parquet_of(labels: object, column: str = "label", **more: object) -> Make:
 
 
 INPUTS |= {
-    "parquet_float": parquet_of([0.0, 1.0] * COUNT),
-    "parquet_nan": parquet_of(pa.array([0.0, float("nan")] * COUNT)),
-    "parquet_none": parquet_of(pa.array([0, None] * COUNT)),
-    "parquet_bool": parquet_of([False, True] * COUNT),
-    "parquet_text": parquet_of(["square", "disc"] * COUNT),
-    "parquet_lists": parquet_of([[0, 1], [1]] * COUNT),         # NVlabs/stylegan2-ada-pytorch#269
-    "parquet_digits": parquet_of([str(i) for i in range(2 * COUNT)]),
-    "parquet_gap": parquet_of([10, 20] * COUNT),
-    "parquet_empty_text": parquet_of(["", "disc"] * COUNT),
-    "parquet_capital": parquet_of(["square", "disc"] * COUNT, "Label"),
-    "parquet_odd_column": parquet_of(["square", "disc"] * COUNT, "breed"),
-    "parquet_two_columns": parquet_of(["square", "disc"] * COUNT, **{"class": [0, 1, 2] * (2 * COUNT // 3)}),
-    "parquet_splits": parquet_of(["square", "disc"] * COUNT, split=["train"] * COUNT + ["test"] * COUNT),
-    "parquet_one_class": parquet_of(["disc"] * (2 * COUNT)),
+    "parquet_float": (
+        parquet_of([0.0, 1.0] * COUNT),
+        Refused(("data.label_column", "row 0", "float", "data.labels none")),
+    ),
+    "parquet_nan": (
+        parquet_of(pa.array([0.0, float("nan")] * COUNT)),
+        Refused(("data.label_column", "row 1", "data.labels none")),
+    ),
+    "parquet_none": (parquet_of(pa.array([0, None] * COUNT)), Refused(("data.label_column", "row 1"))),
+    "parquet_bool": (parquet_of([False, True] * COUNT), Accepted(classes=("False", "True"))),
+    "parquet_text": (parquet_of(["square", "disc"] * COUNT), Accepted()),
+    # NVlabs/stylegan2-ada-pytorch#269
+    "parquet_lists": (parquet_of([[0, 1], [1]] * COUNT), Refused(("data.label_column", "list"))),
+    "parquet_digits": (
+        parquet_of([str(i) for i in range(2 * COUNT)]),
+        Accepted(classes=tuple(sorted(str(i) for i in range(TWO)))),
+    ),
+    "parquet_gap": (
+        parquet_of([10, 20] * COUNT),
+        Refused(("data.label_column", "0 is missing", "row 0", "data.labels none")),
+    ),
+    "parquet_empty_text": (parquet_of(["", "disc"] * COUNT), Refused(("data.source", "''", "row 0"))),
+    "parquet_capital": (parquet_of(["square", "disc"] * COUNT, "Label"), Accepted()),
+    "parquet_odd_column": (
+        parquet_of(["square", "disc"] * COUNT, "breed"),
+        Refused(("data.label_column", "breed")),
+        Accepted(options={"label_column": "breed"}),
+    ),
+    "parquet_two_columns": (
+        parquet_of(["square", "disc"] * COUNT, **{"class": [0, 1, 2] * (2 * COUNT // 3)}),
+        Refused(("data.label_column", "label, class")),
+        Accepted(classes=("0", "1", "2"), options={"label_column": "class"}),
+    ),
+    "parquet_splits": (
+        parquet_of(["square", "disc"] * COUNT, split=["train"] * COUNT + ["test"] * COUNT),
+        Accepted(told=("'split'", "parquet")),
+    ),
+    "parquet_one_class": (parquet_of(["disc"] * (2 * COUNT)), Accepted(classes=(), told=("data.label",))),
 }
 
 
@@ -736,38 +1064,86 @@ def npz_of(channels: int = 3, **change: Callable[[np.ndarray, np.ndarray], objec
 
 
 INPUTS |= {
-    "npz": npz_of(),
-    "npz_float_labels": npz_of(labels=lambda x, y: y.astype(float)),
-    "npz_label_column": npz_of(labels=lambda x, y: y[:, None]),
-    "npz_one_hot": npz_of(labels=lambda x, y: np.eye(2)[y]),
-    "npz_bool_labels": npz_of(labels=lambda x, y: y.astype(bool)),
-    "npz_gap": npz_of(labels=lambda x, y: y * 5),
-    "npz_one_based": npz_of(labels=lambda x, y: y + 1),
-    "npz_negative": npz_of(labels=lambda x, y: y - 1),
-    "npz_text_labels": npz_of(labels=lambda x, y: np.array(["square", "disc"])[y]),
-    "npz_text_labels_and_names": npz_of(
-        labels=lambda x, y: np.array(["square", "disc"])[y], class_names=lambda x, y: np.array(["square", "disc"])
+    "npz": (npz_of(), Accepted(classes=NUMBERS)),
+    "npz_float_labels": (
+        npz_of(labels=lambda x, y: y.astype(float)),
+        Refused(("data.source", "row 0", "float", "data.labels none")),
     ),
-    "npz_text_labels_beyond_names": npz_of(
-        labels=lambda x, y: np.array(["square", "disc"])[y], class_names=lambda x, y: np.array(["disc", "hexagon"])
+    "npz_label_column": (npz_of(labels=lambda x, y: y[:, None]), Refused(("labels", "(12, 1)"))),
+    "npz_one_hot": (npz_of(labels=lambda x, y: np.eye(2)[y]), Refused(("labels", "argmax"))),
+    "npz_bool_labels": (npz_of(labels=lambda x, y: y.astype(bool)), Accepted(classes=("False", "True"))),
+    "npz_gap": (
+        npz_of(labels=lambda x, y: y * 5),
+        Refused(("data.source", "1 is missing", "row 1", "data.labels none")),
     ),
-    "npz_bytes_labels": npz_of(labels=lambda x, y: np.array([b"square", b"disc"])[y]),
-    "npz_huge_labels": npz_of(labels=lambda x, y: y.astype(np.uint64) + np.uint64(2**63)),
-    "npz_object_labels": npz_of(labels=lambda x, y: np.array(["a", None] * COUNT, dtype=object)),
-    "npz_without_labels": npz_of(labels=None),
-    "npz_4_channels": npz_of(4),
-    "npz_5_channels": npz_of(5),
-    "npz_channels_first": npz_of(images=lambda x, y: x.transpose(0, 3, 1, 2).copy()),
-    "npz_last_of_2_channels": npz_of(images=lambda x, y: np.stack([0 * x[..., 0], x[..., 0]], axis=3)),
-    "npz_class_names_object": npz_of(class_names=lambda x, y: np.array(["disc", "square"], dtype=object)),
-    "npz_int64": npz_of(images=lambda x, y: x.astype(np.int64)),
-    "npz_spectral": npz_of(images=lambda x, y: np.repeat(x[:, :12, :, :1], 16, axis=3)),
-    "npz_float": npz_of(images=lambda x, y: x.astype(np.float32) / 127.5 - 1),
-    "npz_uint16": npz_of(images=lambda x, y: x.astype(np.uint16) * 257),
-    "npz_of_keras": npz_of(x_train=lambda x, y: x, y_train=lambda x, y: y, images=None, labels=None),
-    "npz_not_square": npz_of(images=lambda x, y: x[:, :10]),
-    "npz_1000_classes": npz_of(images=lambda x, y: np.tile(x[:1, :8, :8], (2000, 1, 1, 1)),
-                               labels=lambda x, y: np.repeat(np.arange(1000), 2)),
+    "npz_one_based": (
+        npz_of(labels=lambda x, y: y + 1),
+        Refused(("data.source", "0 is missing", "row 0", "data.labels none")),
+    ),
+    "npz_negative": (npz_of(labels=lambda x, y: y - 1), Refused(("data.source", "row 0", "-1", "data.labels none"))),
+    "npz_text_labels": (npz_of(labels=lambda x, y: np.array(["square", "disc"])[y]), Accepted()),
+    "npz_text_labels_and_names": (
+        npz_of(
+            labels=lambda x, y: np.array(["square", "disc"])[y], class_names=lambda x, y: np.array(["square", "disc"])
+        ),
+        Accepted(classes=("square", "disc")),
+    ),
+    "npz_text_labels_beyond_names": (
+        npz_of(
+            labels=lambda x, y: np.array(["square", "disc"])[y], class_names=lambda x, y: np.array(["disc", "hexagon"])
+        ),
+        Refused(("data.source", "row 0", "'square'", "disc, hexagon", "data.labels none")),
+    ),
+    "npz_bytes_labels": (
+        npz_of(labels=lambda x, y: np.array([b"square", b"disc"])[y]),
+        Refused(("images.npz", "labels.astype(str)")),
+    ),
+    "npz_huge_labels": (
+        npz_of(labels=lambda x, y: y.astype(np.uint64) + np.uint64(2**63)),
+        Refused(("data.source", "row 0", str(2**63), "data.labels none")),
+    ),
+    "npz_object_labels": (
+        npz_of(labels=lambda x, y: np.array(["a", None] * COUNT, dtype=object)),
+        Refused(("images.npz",)),
+    ),
+    "npz_without_labels": (npz_of(labels=None), Accepted(classes=(), told=("labels",))),
+    "npz_4_channels": (npz_of(4), Accepted(classes=NUMBERS, channels=4)),
+    "npz_5_channels": (npz_of(5), Accepted(classes=NUMBERS, channels=5)),
+    "npz_channels_first": (
+        npz_of(images=lambda x, y: x.transpose(0, 3, 1, 2).copy()),
+        Refused(("images.npz", "transpose(0, 2, 3, 1)")),
+    ),
+    "npz_last_of_2_channels": (
+        npz_of(images=lambda x, y: np.stack([0 * x[..., 0], x[..., 0]], axis=3)),
+        Accepted(classes=NUMBERS, channels=2),
+    ),
+    "npz_class_names_object": (
+        npz_of(class_names=lambda x, y: np.array(["disc", "square"], dtype=object)),
+        Refused(("class_names", "astype(str)")),
+    ),
+    "npz_int64": (npz_of(images=lambda x, y: x.astype(np.int64)), Accepted(classes=NUMBERS)),
+    "npz_spectral": (
+        npz_of(images=lambda x, y: np.repeat(x[:, :12, :, :1], 16, axis=3)),
+        Refused(("images.npz", "transpose(0, 2, 3, 1)", "if not", "16")),
+    ),
+    "npz_float": (
+        npz_of(images=lambda x, y: x.astype(np.float32) / 127.5 - 1),
+        Accepted(classes=NUMBERS, suggested=("intensity",)),
+    ),
+    "npz_uint16": (npz_of(images=lambda x, y: x.astype(np.uint16) * 257), Accepted(classes=NUMBERS)),
+    "npz_of_keras": (
+        npz_of(x_train=lambda x, y: x, y_train=lambda x, y: y, images=None, labels=None),
+        Refused(("images.npz", "x_train")),
+    ),
+    "npz_not_square": (
+        npz_of(images=lambda x, y: x[:, :10]),
+        Accepted(classes=NUMBERS, resolution=8, suggested=("fit", "resolution")),
+    ),
+    "npz_1000_classes": (
+        npz_of(images=lambda x, y: np.tile(x[:1, :8, :8], (2000, 1, 1, 1)),
+                                   labels=lambda x, y: np.repeat(np.arange(1000), 2)),
+        Accepted(2000, tuple(map(str, range(1000))), resolution=8),
+    ),
 }
 
 
@@ -790,20 +1166,50 @@ def array_each(
 
 
 INPUTS |= {
-    "npy_each": array_each(".npy", ".", "."),
-    "npy_each_in_classes": array_each(".npy", *CLASSES, make=lambda k, i: np.asarray(picture(k, i))),
-    "npy_each_float": array_each(".npy", "it's", "a \"b\"", make=lambda k, i: gray(k, i) / 255),
-    "npz_each": array_each(".npz", ".", name="image"),
-    "npz_each_in_classes": array_each(".npz", "disc/day 1", "square/day 1", name="arr_0"),
-    "npy_each_channels_first": array_each(".npy", ".", make=lambda k, i: np.asarray(picture(k, i)).transpose(2, 0, 1)),
-    "npy_of_several_each": array_each(".npy", *CLASSES, make=lambda k, i: np.stack([gray(k, j) for j in range(9)])),
-    "npz_each_with_label": array_each(".npz", ".", ".", name="image", beside="label"),
-    "npz_each_of_several_channels": array_each(".npz", *CLASSES, make=lambda k, i: np.dstack([gray(k, i)] * 7)),
-    "npy_each_of_several_shapes": array_each(".npy", ".", make=lambda k, i: gray(k, i)[i:]),
+    "npy_each": (
+        array_each(".npy", ".", "."),
+        Refused(("data.source", "12 arrays", "0000.npy", "python -c"), suggested=("source",)),
+    ),
+    "npy_each_in_classes": (
+        array_each(".npy", *CLASSES, make=lambda k, i: np.asarray(picture(k, i))),
+        Refused(("data.source", "12 arrays", "0000.npy", "python -c", "labels="), suggested=("source",)),
+    ),
+    "npy_each_float": (
+        array_each(".npy", "it's", "a \"b\"", make=lambda k, i: gray(k, i) / 255),
+        Refused(("data.source", "12 arrays", "python -c", "labels="), suggested=("source",)),
+    ),
+    "npz_each": (
+        array_each(".npz", ".", name="image"),
+        Refused(("data.source", "6 arrays", "0000.npz", "python -c"), suggested=("source",)),
+    ),
+    "npz_each_in_classes": (
+        array_each(".npz", "disc/day 1", "square/day 1", name="arr_0"),
+        Refused(("data.source", "12 arrays", "python -c", "labels="), suggested=("source",)),
+    ),
+    "npy_each_channels_first": (
+        array_each(".npy", ".", make=lambda k, i: np.asarray(picture(k, i)).transpose(2, 0, 1)),
+        Refused(("data.source", "6 arrays", "python -c", "moveaxis"), suggested=("source",)),
+    ),
+    "npy_of_several_each": (
+        array_each(".npy", *CLASSES, make=lambda k, i: np.stack([gray(k, j) for j in range(9)])),
+        Refused(("data.source", "0000.npy", "name that file"), suggested=("source",)),
+    ),
+    "npz_each_with_label": (
+        array_each(".npz", ".", ".", name="image", beside="label"),
+        Refused(("data.source", "12 arrays", "python -c", '["label"]'), suggested=("source",)),
+    ),
+    "npz_each_of_several_channels": (
+        array_each(".npz", *CLASSES, make=lambda k, i: np.dstack([gray(k, i)] * 7)),
+        Refused(("data.source", "12 arrays", "python -c", "labels="), suggested=("source",)),
+    ),
+    "npy_each_of_several_shapes": (
+        array_each(".npy", ".", make=lambda k, i: gray(k, i)[i:]),
+        Refused(("data.source", "6 arrays", "shapes differ", "PNG")),
+    ),
 }
 
 
-@named
+@register(Refused(("data.source", "the images.npy"), suggested=("source '",)))
 def npy_beside_labels(root: Path) -> Path:
     """A folder with an array of images and one of labels, as preprocessing scripts write it."""
     root.mkdir(parents=True)
@@ -812,7 +1218,7 @@ def npy_beside_labels(root: Path) -> Path:
     return root
 
 
-@named
+@register(Refused(("data.source", "x_train.npy"), suggested=("source",)))
 def npy_of_keras(root: Path) -> Path:
     """Arrays of gray images and labels for training and testing."""
     root.mkdir(parents=True)
@@ -823,7 +1229,7 @@ def npy_of_keras(root: Path) -> Path:
     return root
 
 
-@named
+@register(Accepted(classes=(), told=("labels",)))
 def npy(root: Path) -> Path:
     root.mkdir(parents=True)
     np.save(root / "images.npy", array()[0])
