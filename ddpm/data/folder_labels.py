@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, NamedTuple
 
-from ddpm.data.folders import OTHER_SPLITS
+from ddpm.data.folders import OTHER_SPLITS, TABLES
 from ddpm.data.label_tables import (
     IncompleteTable,
     UnusableSplits,
@@ -190,4 +190,4 @@ class FolderSource:
     def all_tables(self) -> list[Path]:
         """The tables at any depth of the folder, and those beside the folders that contain it."""
         outer = (path for folder in self.layout.outer for path in folder.tables)
-        return [*self.layout.folder.tables_below, *outer]
+        return [*self.layout.folder.others_below(TABLES), *outer]

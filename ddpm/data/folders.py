@@ -3,8 +3,8 @@
 import errno
 import os
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,7 @@ class OtherKind(NamedTuple):
     remedy: str
 
 
-# Reasons for which files and folders are ignored; each follows a count, as in "3 hidden files". A name has the first
+# Reasons for which files and folders are ignored; a count may follow, as in "hidden files (3)". A name has the first
 # kind with one of its endings, so that .nii.gz is no archive.
 TABLES, OTHERS = "tables", "other files"
 OTHER_KINDS = {
@@ -82,15 +82,13 @@ class Folder:
         path: of the folder.
         folders: the folders in it, sorted by name; all names are sorted in the same Unicode form on all systems.
         images: the image files directly in it, sorted.
-        tables: the files directly in it that could contain labels, sorted.
-        ignored: reason -> number of files or folders directly in it that are not read for this reason.
+        others: reason -> the files or folders directly in it that are not read as images for this reason, sorted.
     """
 
     path: Path
     folders: tuple["Folder", ...]
     images: tuple[Path, ...]
-    tables: tuple[Path, ...]
-    ignored: Counter[str]
+    others: Mapping[str, Sequence[Path]]
 
     @cached_property
     def images_below(self) -> tuple[Path, ...]:
@@ -98,14 +96,23 @@ class Folder:
         return tuple(sorted((path for folder in self.walk() for path in folder.images), key=_in_order))
 
     @property
-    def tables_below(self) -> list[Path]:
-        """The tables at any depth."""
-        return [path for folder in self.walk() for path in folder.tables]
+    def tables(self) -> Sequence[Path]:
+        """The files directly in it that could contain labels, sorted."""
+        return self.others.get(TABLES, ())
 
     @property
     def ignored_below(self) -> Counter[str]:
-        """What is ignored at any depth."""
+        """Reason -> number of files or folders at any depth that are not read for this reason."""
         return sum((folder.ignored for folder in self.walk()), Counter())
+
+    @property
+    def ignored(self) -> Counter[str]:
+        """Reason -> number of files or folders directly in it that are not read for this reason."""
+        return Counter({reason: len(paths) for reason, paths in self.others.items()})
+
+    def others_below(self, reason: str) -> list[Path]:
+        """Return the files or folders at any depth that are not read for a reason."""
+        return [path for folder in self.walk() for path in folder.others.get(reason, ())]
 
     def walk(self) -> Iterator["Folder"]:
         """Yield the folder and all folders below it."""
@@ -127,18 +134,18 @@ def scan_folder(path: Path) -> Folder:
 def _scan(path: Path, above: tuple[tuple[int, int], ...]) -> Folder:
     status = path.stat()
     above += ((status.st_dev, status.st_ino),)
-    folders, images, tables, ignored = [], [], [], Counter[str]()
+    folders, images, others = [], [], defaultdict[str, list[Path]](list)
     with os.scandir(path) as entries:
         ordered = sorted(entries, key=lambda entry: (to_nfc(entry.name), entry.name))
     for entry in ordered:
         inner, is_folder = path / entry.name, entry.is_dir()
         reason = _why_ignored(entry.name, is_folder)
         if reason is not None:
-            ignored[reason] += 1
+            others[reason].append(inner)
         elif is_folder:
             status = entry.stat()       # of the target of a link
             if (status.st_dev, status.st_ino) in above:
-                ignored[CYCLES] += 1
+                others[CYCLES].append(inner)
             else:
                 folders.append(_scan(inner, above))
         elif is_image(inner) and (entry.is_file() or entry.is_symlink()):
@@ -147,10 +154,9 @@ def _scan(path: Path, above: tuple[tuple[int, int], ...]) -> Folder:
             remedy = f"is a broken link to {os.readlink(inner)!r}; restore its target, or remove the link"
             raise FileNotFoundError(errno.ENOENT, remedy, str(inner))
         else:
-            if inner.suffix.lower() in TABLE_SUFFIXES:
-                tables.append(inner)
-            ignored[TABLES if inner in tables else other_kind(entry.name) or OTHERS] += 1
-    return Folder(path, tuple(folders), tuple(images), tuple(tables), ignored)
+            is_table = inner.suffix.lower() in TABLE_SUFFIXES
+            others[TABLES if is_table else other_kind(entry.name) or OTHERS].append(inner)
+    return Folder(path, tuple(folders), tuple(images), others)
 
 
 def _in_order(path: Path) -> tuple[Path, Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 
 from ddpm.data.folder_labels import FolderLabels, FolderSource, TableName, TableResult
-from ddpm.data.folders import BESIDE_CLASSES, BESIDE_PARQUET, TABLE_SUFFIXES, TABLES, Folder, scan_folder
+from ddpm.data.folders import BESIDE_CLASSES, BESIDE_PARQUET, OTHERS, TABLE_SUFFIXES, TABLES, Folder, scan_folder
 from ddpm.data.label_tables import IncompleteTable, UnusableSplits, class_values
 from ddpm.data.labels import label_records, same_classes
 from ddpm.data.layouts import Layout, describe_content, find_layout
@@ -72,7 +72,7 @@ def _holds_images_in_tables(root: Folder) -> bool:
     """Return whether parquet files contain the images; there may be a few files of images besides, as on the Hub."""
     if 1 < len(_filled(root)) == len(root.folders):
         return False
-    files = [path for path in root.tables_below if path.suffix.lower() == ".parquet"]
+    files = [path for path in root.others_below(TABLES) if path.suffix.lower() == ".parquet"]
     return any(holds_images(path, surely=bool(root.images_below)) for path in files)
 
 
@@ -322,7 +322,7 @@ def _filled(folder: Folder) -> list[Folder]:
 
 def _note_unused(labels: FolderLabels, source: FolderSource) -> FolderLabels:
     """Note tables, none of which is used, and files that may be tables by their name."""
-    files = (path for folder in (source.layout.folder, *source.layout.outer) for path in sorted(folder.path.iterdir()))
+    files = (path for folder in (source.layout.folder, *source.layout.outer) for path in folder.others.get(OTHERS, ()))
     remedy = "if it has labels, save it as a .csv with one row per image, and name that as data.labels"
     notes = [f"{str(path)!r} is not read; {remedy}" for path in files
              if path.suffix.lower() in OTHER_TABLES and source.name_of(path) <= TableName.USUAL]

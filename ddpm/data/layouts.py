@@ -6,7 +6,7 @@ from dataclasses import replace
 from shlex import quote
 from typing import NamedTuple
 
-from ddpm.data.folders import ARRAY_SUFFIXES, BESIDE_SPLITS, IMAGE_SUFFIXES, OTHER_KINDS, TABLES, Folder
+from ddpm.data.folders import ARRAY_SUFFIXES, BESIDE_SPLITS, IMAGE_SUFFIXES, OTHER_KINDS, OTHERS, TABLES, Folder
 from ddpm.data.loose_arrays import describe_arrays
 from ddpm.data.masks import note_masks
 from ddpm.data.request import DataRequest
@@ -73,18 +73,17 @@ def find_layout(root: Folder, request: DataRequest) -> Layout:
 
 def describe_content(folder: Folder) -> str:
     """Return what a folder without images contains instead, and what to do about it."""
-    ignored = folder.ignored_below
-    files = sorted(path for inner in folder.walk() for path in inner.path.iterdir())
-    arrays = [path for path in files if path.suffix.lower() in ARRAY_SUFFIXES]
     for kind, other in OTHER_KINDS.items():
-        if ignored[kind]:
-            example = next(path.name for path in files if path.name.lower().endswith(other.suffixes))
-            return f"{ignored[kind]:,} {kind}, such as {example!r}, and no images; {other.remedy}"
+        files = folder.others_below(kind)
+        if files:
+            return f"{kind} ({len(files):,}), such as {files[0].name!r}, and no images; {other.remedy}"
+    arrays = sorted(path for path in folder.others_below(OTHERS) if path.suffix.lower() in ARRAY_SUFFIXES)
     if arrays:
         return f"no images, but {describe_arrays(folder.path, arrays)}"
-    if ignored[TABLES]:
-        table = folder.tables_below[0]
-        return f"no images, but the table {table.name!r}; if it lists paths of images, name that file as data.source"
+    tables = folder.others_below(TABLES)
+    if tables:
+        remedy = "if it lists paths of images, name that file as data.source"
+        return f"no images, but the table {tables[0].name!r}; {remedy}"
     suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
     return f"no images, that is, no files with suffix {suffixes}"
 
@@ -149,7 +148,7 @@ def _split_in_classes(folder: Folder, request: DataRequest) -> tuple[Folder, str
             inner,
             folders=(divided[inner.path][names[inner.path]],),
             images=(),
-            ignored=inner.ignored + Counter({BESIDE_SPLITS: len(inner.images)}),
+            others={**inner.others, BESIDE_SPLITS: inner.images},
         )
         if inner.path in divided
         else inner

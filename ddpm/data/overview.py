@@ -15,7 +15,7 @@ def describe_data(data: ImageData) -> str:
     """Return a table of a few lines: images, classes, sizes, channels, values, what was left out, and decisions."""
     rows = {"data": data.summary(), **_rows_on_classes(data), **_rows_on_pixels(data)}
     if data.ignored:
-        rows["ignored"] = ", ".join(f"{count:,} {reason}" for reason, count in data.ignored.items())
+        rows["ignored"] = ", ".join(f"{reason} ({count:,})" for reason, count in data.ignored.items())
     lines = [*rows.items(), *(("note", note) for note in data.notes)]
     return "\n".join(_LINES.fill(f"{name:<13}{text}") for name, text in lines)
 

@@ -307,7 +307,8 @@ def test_an_empty_class_is_named(refused: Callable, tmp_path: Path) -> None:
     with refused("data.source", str(tmp_path / "zebra"), ".png", "move the folder"):
         read(tmp_path)
     (tmp_path / "zebra/clip.MOV").write_bytes(b"\0")
-    with refused("data.source", "1 videos", "ffmpeg"):
+    (tmp_path / "zebra/._clip.MOV").write_bytes(b"\0")
+    with refused("data.source", "(1)", "'clip.MOV'", "ffmpeg"):
         read(tmp_path)
 
 

@@ -84,7 +84,7 @@ def test_what_was_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(loading, "load_records", with_more)
     data = load_data(source, on_bad_image="skip")
     table, facts = rows(data), data_facts(data)
-    assert "1 unreadable skipped" in table["data"][0] and table["ignored"] == ["3 hidden files, 1 texts"]
+    assert "1 unreadable skipped" in table["data"][0] and table["ignored"] == ["hidden files (3), texts (1)"]
     assert table["note"] == [note]
     assert (facts["skipped"], facts["ignored"], facts["notes"]) == (1, ignored, [note])
 
