@@ -50,9 +50,17 @@ class Accepted(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """What is expected of a source that is refused: the option, other words of the message, and as in `Accepted`."""
+    """What is expected of a source that is refused.
 
-    told: tuple[str, ...]
+    Attributes:
+        option: the name with which the message begins.
+        told: words of the message.
+        suggested: as in `Accepted`.
+        options: arguments of `load_data`.
+    """
+
+    option: str
+    told: tuple[str, ...] = ()
     suggested: tuple[str, ...] = ()
     options: dict[str, Any] = {}        # noqa: RUF012
 
@@ -239,7 +247,7 @@ INPUTS |= {
     ),
     "tiff_nan": (
         folders_of(lambda p, k, i: save_float(float("nan") if (k, i) == (1, 0) else 1)(p, k, i), ".tif"),
-        Refused(("data.source", "square/000.tif", "data.on_bad_image skip")),
+        Refused("source", ("square/000.tif", "data.on_bad_image skip")),
     ),
     "gray_first": (
         folders_of(lambda p, k, i: picture(k, i, mode="L" if (k, i) == (0, 0) else "RGB").save(p)),
@@ -290,12 +298,12 @@ INPUTS |= {
     ),
     "huge": (
         folders_of(lambda p, k, i: (Image.new("1", (20_000, 20_000)) if i + k == 0 else picture(k, i)).save(p)),
-        Refused(("data.source", "disc/000.png", "data.on_bad_image skip")),
+        Refused("source", ("disc/000.png", "data.on_bad_image skip")),
         Accepted(TWO - 1, options={"on_bad_image": "skip"}),
     ),
     "damaged": (
         folders_of(save_damaged),
-        Refused(("data.source", "disc/003.png", "data.on_bad_image skip")),
+        Refused("source", ("disc/003.png", "data.on_bad_image skip")),
         Accepted(TWO - 3, resolution=64, options={"on_bad_image": "skip"}),
     ),
     # GabrielePicco/deep-learning-flower-identifier#2: WebP files named .jpg
@@ -343,11 +351,11 @@ INPUTS |= {
         Accepted(),
         Accepted(options={"split": "dev"}),
         Accepted(options={"split": "eval"}),
-        Refused(("data.split", "dev", "eval"), options={"split": "validation"}),
+        Refused("split", ("dev", "eval"), options={"split": "validation"}),
     ),
     "splits_without_train": (
         tree_of("validation/disc", "validation/square", "test/disc", "test/square"),
-        Refused(("data.split", "validation", "test")),
+        Refused("split", ("validation", "test")),
         Accepted(options={"split": "val"}),
     ),
     "splits_class_missing": (
@@ -360,21 +368,21 @@ INPUTS |= {
         Accepted(told=("disc/train",), suggested=("split test",)),
         Accepted(told=("disc/test",), suggested=("split",), options={"split": "test"}),
         Accepted(classes=(), suggested=("split",), options={"labels": "none"}),
-        Refused(("data.split", "validation", "disc", "rename"), options={"split": "validation"}),
+        Refused("split", ("validation", "disc", "rename"), options={"split": "validation"}),
     ),
     "splits_in_some_classes": (
         tree_of("disc/train", "disc/test", "square"),
-        Accepted(3 * COUNT, told=("disc/test", "square", "move")),
-        Refused(("data.split",), suggested=("split train",), options={"split": "test"}),
+        Accepted(3 * COUNT, told=("disc/test", "square")),
+        Refused("split", suggested=("split train",), options={"split": "test"}),
     ),
     "split_in_each_class_but_one": (
         tree_of("disc/train", "disc/test", "square/train"),
         Accepted(),
-        Refused(("data.split", "square", "train"), suggested=("split",), options={"split": "test"}),
+        Refused("split", ("square", "train"), suggested=("split",), options={"split": "test"}),
     ),
     "only_a_val_split": (
         tree_of("val/disc"),
-        Refused(("--data.split val",), suggested=("split",)),
+        Refused("split", suggested=("split val",)),
         Accepted(COUNT, (), told=("one more folder",), options={"split": "val"}),
     ),
     # as in MVTec AD
@@ -385,7 +393,7 @@ INPUTS |= {
     ),
     "empty_split": (
         lambda root: tree(tree(root, "train", count=0), "test/disc", "test/square"),
-        Refused(("data.source",), suggested=("split test",)),
+        Refused("source", suggested=("split test",)),
         Accepted(options={"split": "test"}),
     ),
     "class_called_train": (tree_of("train", "plane", "ship"), Accepted(3 * COUNT, ("plane", "ship", "train"))),
@@ -400,12 +408,12 @@ INPUTS |= {
         tree_of("my disc (1)", "квадрат #2, ünïcode"),
         Accepted(classes=("my disc (1)", "квадрат #2, ünïcode")),
     ),
-    "class_called_none": (tree_of("none", "square"), Refused(("data.source", "'none'", "rename"))),
+    "class_called_none": (tree_of("none", "square"), Refused("source", ("'none'", "rename"))),
     "classes_called_recycled": (tree_of("recycled", "recycler"), Accepted(classes=("recycled", "recycler"))),
-    "classes_called_test": (tree_of("test1", "test2"), Refused(("data.split", "test1", "rename"))),
+    "classes_called_test": (tree_of("test1", "test2"), Refused("split", ("test1", "rename"))),
     "images_beside_masks": (
         lambda root: tree(root, ".", "masks"),
-        Accepted(classes=(), told=("/masks", "masks of images")),
+        Accepted(classes=(), told=("/masks",)),
     ),
     "images_beside_a_folder": (
         lambda root: tree(root, ".", "more"),
@@ -413,7 +421,7 @@ INPUTS |= {
     ),
     "masks_in_classes": (
         tree_of("disc/images", "disc/masks", "square/images", "square/masks"),
-        Accepted(4 * COUNT, told=("disc/masks", "masks of images")),
+        Accepted(4 * COUNT, told=("disc/masks",)),
     ),
 }
 
@@ -422,7 +430,7 @@ INPUTS |= {
     Accepted(classes=(), told=NO_CLASSES),
     Accepted(options={"labels": "filename"}),
     Accepted(classes=(), options={"labels": "none"}),
-    Refused(("data.labels", "filename", "PATH"), options={"labels": "folders"}),
+    Refused("labels", ("filename", "PATH"), options={"labels": "folders"}),
 )
 def flat(root: Path) -> Path:
     """Images named by their class in one folder, as guided-diffusion reads them (openai/guided-diffusion#95)."""
@@ -459,7 +467,7 @@ def litter(root: Path) -> Path:
     return root
 
 
-@register(Refused(("data.source",)))
+@register(Refused("source"))
 def empty_folder(root: Path) -> Path:
     root.mkdir(parents=True)
     return root
@@ -467,7 +475,7 @@ def empty_folder(root: Path) -> Path:
 
 @register(
     Accepted(ignored=1, suggested=("source",)),
-    Refused(("labels.csv", "data.labels none"), options={"split": "test"}),
+    Refused("image_column", ("labels.csv", "data.labels none"), options={"split": "test"}),
     Accepted(COUNT, (), ignored=1, options={"split": "test", "labels": "none"}),
 )
 def split_without_classes(root: Path) -> Path:
@@ -496,7 +504,7 @@ def class_folders_with_file_names(root: Path) -> Path:
     Accepted(8, ("dark", "light"), ignored=4, told=("/disc",), suggested=("labels folders",)),
     Accepted(8, ignored=4, told=("metadata.csv", "'train'"), options={"labels": "folders"}),
     Accepted(4, ignored=8, options={"labels": "folders", "split": "test"}),
-    Refused(("data.label_column",), options={"labels": "folders", "label_column": "label"}),
+    Refused("label_column", options={"labels": "folders", "label_column": "label"}),
 )
 def class_folders_with_other_labels(root: Path) -> Path:
     """Class folders, with a standard table that has other labels, and splits."""
@@ -510,7 +518,7 @@ def class_folders_with_other_labels(root: Path) -> Path:
 @register(
     Accepted(8, ignored=4, told=("metadata.csv",)),
     Accepted(4, ignored=8, told=("metadata.csv", "'test'"), options={"split": "test"}),
-    Refused(("data.split", "metadata.csv", "test, train"), options={"split": "validation"}),
+    Refused("split", ("metadata.csv", "test, train"), options={"split": "validation"}),
 )
 def class_folders_with_splits(root: Path) -> Path:
     class_folders(root)
@@ -523,7 +531,7 @@ def class_folders_with_splits(root: Path) -> Path:
     Accepted(ignored=1, told=("metadata.csv", "data.label_column")),
     Accepted(8, ignored=4, options={"labels": "folders"}),
     Accepted(4, (), ignored=8, options={"labels": "none", "split": "test"}),
-    Refused(("data.label_column", "data.labels"), options={"labels": "folders", "label_column": "text"}),
+    Refused("label_column", ("data.labels",), options={"labels": "folders", "label_column": "text"}),
 )
 def class_folders_with_captions_and_splits(root: Path) -> Path:
     class_folders(root)
@@ -533,7 +541,7 @@ def class_folders_with_captions_and_splits(root: Path) -> Path:
     return root
 
 
-@register(Refused(("data.split", "metadata.csv", "'public'", "rename the column")))
+@register(Refused("split", ("metadata.csv", "'public'", "rename the column")))
 def class_folders_with_odd_splits(root: Path) -> Path:
     class_folders_with_splits(root)
     table = root / "metadata.csv"
@@ -553,7 +561,7 @@ def splits_with_odd_splits(root: Path) -> Path:
 
 @register(
     Accepted(ignored=1, told=("labels.csv", "'000.png'", "disc/000.png")),
-    Refused(("data.image_column", "'000.png'", "disc/000.png"), options={"labels": "labels.csv"}),
+    Refused("image_column", ("'000.png'", "disc/000.png"), options={"labels": "labels.csv"}),
 )
 def class_folders_with_bare_names(root: Path) -> Path:
     class_folders(root)
@@ -583,8 +591,8 @@ def class_folders_with_numbered_splits(root: Path) -> Path:
 
 
 @register(
-    Refused(("data.source", "zebra/000.png", "data.on_bad_image skip")),
-    Refused(("data.on_bad_image", "'zebra'", "zebra/000.png", "data.labels none"), options={"on_bad_image": "skip"}),
+    Refused("source", ("zebra/000.png", "data.on_bad_image skip")),
+    Refused("on_bad_image", ("'zebra'", "zebra/000.png", "data.labels none"), options={"on_bad_image": "skip"}),
     Accepted(classes=(), options={"on_bad_image": "skip", "labels": "none"}),
 )
 def class_folders_with_unreadable_class(root: Path) -> Path:
@@ -648,8 +656,8 @@ def part_of_a_table_of_another_split(root: Path) -> Path:
 
 
 @register(
-    Refused(("data.labels", "train.csv", "data.labels none"), suggested=("source",)),
-    Refused(("data.labels", "test.csv"), suggested=("source", "split"), options={"split": "test"}),
+    Refused("labels", ("train.csv", "data.labels none"), suggested=("source",)),
+    Refused("labels", ("test.csv",), suggested=("source", "split"), options={"split": "test"}),
 )
 def tables_of_splits(root: Path) -> Path:
     """A folder of images and one table per split, as in competitions (bare names without endings)."""
@@ -676,7 +684,7 @@ def images_in_parquet(root: Path) -> Path:
     return root
 
 
-@register(Refused(("data.source", "parquet", "6")))
+@register(Refused("source", ("parquet", "6")))
 def images_and_images_in_parquet(root: Path) -> Path:
     parquet_of(["square", "disc"] * COUNT)(root)
     return tree(root, ".")
@@ -689,7 +697,7 @@ def class_folders_with_parquet(root: Path) -> Path:
     return root
 
 
-@register(Refused(("data.source", "rename")))
+@register(Refused("source", ("rename",)))
 def names_not_utf_8(root: Path) -> Path:
     import os
 
@@ -698,12 +706,12 @@ def names_not_utf_8(root: Path) -> Path:
     return root
 
 
-@register(Refused(("data.source", "rename")))
+@register(Refused("source", ("rename",)))
 def names_with_control_characters(root: Path) -> Path:
     return class_folders(root, classes=("disc\n2", "square"))
 
 
-@register(Refused(("data.source", "ffmpeg")))
+@register(Refused("source", ("ffmpeg",)))
 def videos(root: Path) -> Path:
     for name in ("a", "b"):
         (root / name).mkdir(parents=True)
@@ -711,7 +719,7 @@ def videos(root: Path) -> Path:
     return root
 
 
-@register(Refused(("data.source", "HEIC", "JPEG")))
+@register(Refused("source", ("HEIC", "JPEG")))
 def photos_of_a_phone(root: Path) -> Path:
     """HEIC files, which Pillow does not read (replicate/dreambooth#23, bmaltais/kohya_ss#1600)."""
     for name in CLASSES:
@@ -728,7 +736,7 @@ def some_photos_of_a_phone(root: Path) -> Path:
     return root
 
 
-@register(Refused(("data.source", ".npz", "data.intensity")))
+@register(Refused("source", (".npz", "data.intensity")))
 def medical_files(root: Path) -> Path:
     """DICOM and NIfTI files (perone/medicaltorch#7, matterport/Mask_RCNN#1983)."""
     for name, suffix in (("healthy", ".dcm"), ("ill", ".nii.gz")):
@@ -738,13 +746,13 @@ def medical_files(root: Path) -> Path:
     return root
 
 
-@register(Accepted(classes=("images", "masks"), told=("masks", "/images"), suggested=("source",)))
+@register(Accepted(classes=("images", "masks"), told=("/images",), suggested=("source",)))
 def segmentation(root: Path) -> Path:
     """Images with masks in a second folder (selimsef/dsb2018_topcoders#8)."""
     return tree(root, "images", "masks")
 
 
-@register(Refused(("data.source", "unpack")))
+@register(Refused("source", ("unpack",)))
 def archive(root: Path) -> Path:
     """A zip of class folders, as StyleGAN's tools write and people download."""
     import shutil
@@ -803,7 +811,7 @@ INPUTS |= {
     "labels_csv_without_endings": (table_folder_of("labels.csv", rows("id,breed", suffix="")), Accepted()),
     "labels_csv_incomplete": (
         table_folder_of("labels.csv", "".join(rows("id,label").splitlines(True)[:-2])),
-        Refused(("data.labels", "labels.csv", "no row for 2 of 12"), suggested=("source",)),
+        Refused("labels", ("labels.csv", "no row for 2 of 12"), suggested=("source",)),
     ),
     "labels_csv_too_long": (
         table_folder_of("labels.csv", rows("id,label") + "999.png,disc\n"),
@@ -817,11 +825,11 @@ INPUTS |= {
     ),
     "dataset_json_number": (
         table_folder_of("dataset.json", json.dumps({"labels": 2})),
-        Refused(("data.labels", "dataset.json", "pairs")),
+        Refused("labels", ("dataset.json", "pairs")),
     ),
     "labels_csv_nan": (
         table_folder_of("labels.csv", rows("id,label").replace("003.png,square", "003.png,nan")),
-        Refused(("data.label_column", "003.png", "data.labels none")),
+        Refused("label_column", ("003.png", "data.labels none")),
     ),
     "labels_csv_without_header": (
         table_folder_of("labels.csv", "".join(rows("", suffix="").splitlines(True)[1:])),
@@ -831,17 +839,17 @@ INPUTS |= {
         table_folder_of("labels.csv", "file_name,label,split\n" + "".join(
             f"{i:03d}.png,{CLASSES[i % 2]},{('train', 'test', 'public')[i // 4]}\n" for i in range(2 * COUNT)
         )),
-        Refused(("data.split", "'split'", "labels.csv", "'public'", "validation")),
+        Refused("split", ("'split'", "labels.csv", "'public'", "validation")),
     ),
     "labels_csv_of_blank_splits": (
         table_folder_of("labels.csv", "file_name,label,split\n" + "".join(
             f"{i:03d}.png,{CLASSES[i % 2]},{'train' if i < 4 else ''}\n" for i in range(2 * COUNT)
         )),
-        Refused(("data.split", "'split'", "labels.csv", "''", "validation")),
+        Refused("split", ("'split'", "labels.csv", "''", "validation")),
     ),
     "breeds_csv_incomplete": (
         table_folder_of("breeds.csv", "".join(rows("id,label").splitlines(True)[:-2])),
-        Refused(("data.labels", "breeds.csv", "no row for 2 of 12"), suggested=("source",)),
+        Refused("labels", ("breeds.csv", "no row for 2 of 12"), suggested=("source",)),
     ),
     "breeds_csv_of_others": (
         table_folder_of("breeds.csv", "".join(rows("id,label").splitlines(True)[:3])),
@@ -853,10 +861,10 @@ INPUTS |= {
     ),
     "labels_csv_two_columns": (
         table_folder_of("labels.csv", columns("id,label,class", lambda i: f"{CLASSES[i % 2]},{i % 3}")),
-        Refused(("data.label_column", "label, class")),
+        Refused("label_column", ("label, class",)),
         Accepted(classes=("0", "1", "2"), options={"label_column": "class"}),
-        Refused(("data.label_column", "'id'", "label, class", "data.image_column"), options={"label_column": "id"}),
-        Refused(("data.label_column", "'id'", "label, class"), options={"label_column": "id", "image_column": "id"}),
+        Refused("label_column", ("'id'", "label, class", "data.image_column"), options={"label_column": "id"}),
+        Refused("label_column", ("'id'", "label, class"), options={"label_column": "id", "image_column": "id"}),
     ),
     "labels_csv_two_names": (
         table_folder_of("labels.csv", columns("id,class,class_name", lambda i: f"{i % 2},{CLASSES[i % 2]}")),
@@ -869,22 +877,22 @@ INPUTS |= {
     ),
     "labels_csv_same_header": (
         table_folder_of("labels.csv", columns("id,label,label", lambda i: f"{CLASSES[i % 2]},{i}")),
-        Refused(("labels.csv", "'label'", "twice", "rename")),
+        Refused("labels", ("labels.csv", "'label'", "twice", "rename")),
     ),
     "labels_csv_open_quote": (
         table_folder_of("labels.csv", rows("id,label").replace("004.png", '"004.png')),
-        Refused(("labels.csv", "line 6", "quote")),
+        Refused("labels", ("labels.csv", "line 6", "quote")),
     ),
     "labels_csv_odd_quotes": (
         table_folder_of(
             "labels.csv", rows("id,label").replace("004.png", '"004.png').replace("007.png,square", '007.png,"square"')
         ),
-        Refused(("labels.csv", "line 6", "line 9", "quote")),
+        Refused("labels", ("labels.csv", "line 6", "line 9", "quote")),
     ),
     "labels_csv_numbered_splits": (
         table_folder_of("labels.csv", columns("id,label,split", lambda i: f"{CLASSES[i % 2]},{i // 9}")),
         Accepted(told=("'split'", "'0', '1'", "validation")),
-        Refused(("data.split",), suggested=("split train",), options={"split": "test"}),
+        Refused("split", suggested=("split train",), options={"split": "test"}),
     ),
     "labels_csv_with_splits": (
         table_folder_of(
@@ -893,7 +901,7 @@ INPUTS |= {
         Accepted(8, ignored=4),
         Accepted(8, (), ignored=4, told=("labels.csv", "'train'"), options={"labels": "none"}),
         Accepted(4, (), ignored=8, options={"labels": "none", "split": "test"}),
-        Refused(("data.split", "labels.csv", "test, train"), options={"labels": "none", "split": "val"}),
+        Refused("split", ("labels.csv", "test, train"), options={"labels": "none", "split": "val"}),
     ),
     "labels_csv_in_both_splits": (
         table_folder_of("labels.csv", columns("file,label,split", lambda i: (
@@ -911,37 +919,37 @@ INPUTS |= {
     ),
     "labels_json_mixed": (
         table_folder_of("labels.json", json_object((1, "1"))),
-        Refused(("data.label_column", "000.png", "001.png", "'1' (str)", "1 (int)", "data.labels none")),
+        Refused("label_column", ("000.png", "001.png", "'1' (str)", "1 (int)", "data.labels none")),
     ),
     "labels_json_truth_mixed": (
         table_folder_of("labels.json", json_object((True, 0))),
-        Refused(("data.label_column", "001.png", "0 (int)", "True (bool)")),
+        Refused("label_column", ("001.png", "0 (int)", "True (bool)")),
     ),
     "labels_json_twice": (
         table_folder_of("labels.json", '{"000.png": "square", ' + json_object(CLASSES)[1:]),
-        Refused(("labels.json", "'000.png'", "twice")),
+        Refused("labels", ("labels.json", "'000.png'", "twice")),
     ),
     "labels_jsonl_broken": (
         table_folder_of("labels.jsonl", "".join(
             json.dumps({"file_name": f"{i:03d}.png", "label": CLASSES[i % 2]})[: -3 if i == 7 else None] + "\n\n"
             for i in range(2 * COUNT)
         )),
-        Refused(("labels.jsonl", "line 15")),
+        Refused("labels", ("labels.jsonl", "line 15")),
     ),
     "labels_jsonl_number": (
         table_folder_of("labels.jsonl", '{"file_name": "000.png", "label": "disc"}\n3\n'),
-        Refused(("labels.jsonl", "line 2")),
+        Refused("labels", ("labels.jsonl", "line 2")),
     ),
     "labels_txt": (
         table_folder_of("labels.txt", rows("", " ")),
         Accepted(classes=(), ignored=1, told=("labels.txt", ".csv")),
-        Refused(("data.labels", "labels.txt", ".csv"), options={"labels": "labels.txt"}),
+        Refused("labels", ("labels.txt", ".csv"), options={"labels": "labels.txt"}),
     ),
 }
 
 
 @register(
-    Refused(("data.labels", "metadata.csv", "labels.csv"), suggested=("labels",)),
+    Refused("labels", ("metadata.csv", "labels.csv"), suggested=("labels",)),
     Accepted(ignored=1, options={"labels": "labels.csv"}),
 )
 def tables_that_differ(root: Path) -> Path:
@@ -971,7 +979,7 @@ def tables_of_labels_and_of_splits(root: Path) -> Path:
     return root
 
 
-@register(Accepted(), Refused(("data.labels", "filename"), options={"labels": "folders"}))
+@register(Accepted(), Refused("labels", ("filename",), options={"labels": "folders"}))
 def table_csv(root: Path) -> Path:
     """A table that is itself the source."""
     flat(root / "images")
@@ -981,8 +989,8 @@ def table_csv(root: Path) -> Path:
 
 
 @register(
-    Refused(("data.label_column", "caption", "data.labels none")),
-    Refused(("data.label_column", "data.labels none"), options={"labels": "none", "label_column": "caption"}),
+    Refused("label_column", ("caption", "data.labels none")),
+    Refused("label_column", ("data.labels none",), options={"labels": "none", "label_column": "caption"}),
     Accepted(classes=(), options={"labels": "none"}),
     Accepted(options={"labels": "filename"}),
 )
@@ -1011,35 +1019,35 @@ def parquet_of(labels: object, column: str = "label", **more: object) -> Make:
 INPUTS |= {
     "parquet_float": (
         parquet_of([0.0, 1.0] * COUNT),
-        Refused(("data.label_column", "row 0", "float", "data.labels none")),
+        Refused("label_column", ("row 0", "float", "data.labels none")),
     ),
     "parquet_nan": (
         parquet_of(pa.array([0.0, float("nan")] * COUNT)),
-        Refused(("data.label_column", "row 1", "data.labels none")),
+        Refused("label_column", ("row 1", "data.labels none")),
     ),
-    "parquet_none": (parquet_of(pa.array([0, None] * COUNT)), Refused(("data.label_column", "row 1"))),
+    "parquet_none": (parquet_of(pa.array([0, None] * COUNT)), Refused("label_column", ("row 1",))),
     "parquet_bool": (parquet_of([False, True] * COUNT), Accepted(classes=("False", "True"))),
     "parquet_text": (parquet_of(["square", "disc"] * COUNT), Accepted()),
     # NVlabs/stylegan2-ada-pytorch#269
-    "parquet_lists": (parquet_of([[0, 1], [1]] * COUNT), Refused(("data.label_column", "list"))),
+    "parquet_lists": (parquet_of([[0, 1], [1]] * COUNT), Refused("label_column", ("list",))),
     "parquet_digits": (
         parquet_of([str(i) for i in range(2 * COUNT)]),
         Accepted(classes=tuple(sorted(str(i) for i in range(TWO)))),
     ),
     "parquet_gap": (
         parquet_of([10, 20] * COUNT),
-        Refused(("data.label_column", "0 is missing", "row 0", "data.labels none")),
+        Refused("label_column", ("0 is missing", "row 0", "data.labels none")),
     ),
-    "parquet_empty_text": (parquet_of(["", "disc"] * COUNT), Refused(("data.source", "''", "row 0"))),
+    "parquet_empty_text": (parquet_of(["", "disc"] * COUNT), Refused("source", ("''", "row 0"))),
     "parquet_capital": (parquet_of(["square", "disc"] * COUNT, "Label"), Accepted()),
     "parquet_odd_column": (
         parquet_of(["square", "disc"] * COUNT, "breed"),
-        Refused(("data.label_column", "breed")),
+        Refused("label_column", ("breed",)),
         Accepted(options={"label_column": "breed"}),
     ),
     "parquet_two_columns": (
         parquet_of(["square", "disc"] * COUNT, **{"class": [0, 1, 2] * (2 * COUNT // 3)}),
-        Refused(("data.label_column", "label, class")),
+        Refused("label_column", ("label, class",)),
         Accepted(classes=("0", "1", "2"), options={"label_column": "class"}),
     ),
     "parquet_splits": (
@@ -1067,20 +1075,20 @@ INPUTS |= {
     "npz": (npz_of(), Accepted(classes=NUMBERS)),
     "npz_float_labels": (
         npz_of(labels=lambda x, y: y.astype(float)),
-        Refused(("data.source", "row 0", "float", "data.labels none")),
+        Refused("source", ("row 0", "float", "data.labels none")),
     ),
-    "npz_label_column": (npz_of(labels=lambda x, y: y[:, None]), Refused(("labels", "(12, 1)"))),
-    "npz_one_hot": (npz_of(labels=lambda x, y: np.eye(2)[y]), Refused(("labels", "argmax"))),
+    "npz_label_column": (npz_of(labels=lambda x, y: y[:, None]), Refused("source", ("labels", "(12, 1)"))),
+    "npz_one_hot": (npz_of(labels=lambda x, y: np.eye(2)[y]), Refused("source", ("labels", "argmax"))),
     "npz_bool_labels": (npz_of(labels=lambda x, y: y.astype(bool)), Accepted(classes=("False", "True"))),
     "npz_gap": (
         npz_of(labels=lambda x, y: y * 5),
-        Refused(("data.source", "1 is missing", "row 1", "data.labels none")),
+        Refused("source", ("1 is missing", "row 1", "data.labels none")),
     ),
     "npz_one_based": (
         npz_of(labels=lambda x, y: y + 1),
-        Refused(("data.source", "0 is missing", "row 0", "data.labels none")),
+        Refused("source", ("0 is missing", "row 0", "data.labels none")),
     ),
-    "npz_negative": (npz_of(labels=lambda x, y: y - 1), Refused(("data.source", "row 0", "-1", "data.labels none"))),
+    "npz_negative": (npz_of(labels=lambda x, y: y - 1), Refused("source", ("row 0", "-1", "data.labels none"))),
     "npz_text_labels": (npz_of(labels=lambda x, y: np.array(["square", "disc"])[y]), Accepted()),
     "npz_text_labels_and_names": (
         npz_of(
@@ -1092,26 +1100,26 @@ INPUTS |= {
         npz_of(
             labels=lambda x, y: np.array(["square", "disc"])[y], class_names=lambda x, y: np.array(["disc", "hexagon"])
         ),
-        Refused(("data.source", "row 0", "'square'", "disc, hexagon", "data.labels none")),
+        Refused("source", ("row 0", "'square'", "disc, hexagon", "data.labels none")),
     ),
     "npz_bytes_labels": (
         npz_of(labels=lambda x, y: np.array([b"square", b"disc"])[y]),
-        Refused(("images.npz", "labels.astype(str)")),
+        Refused("source", ("images.npz", "labels.astype(str)")),
     ),
     "npz_huge_labels": (
         npz_of(labels=lambda x, y: y.astype(np.uint64) + np.uint64(2**63)),
-        Refused(("data.source", "row 0", str(2**63), "data.labels none")),
+        Refused("source", ("row 0", str(2**63), "data.labels none")),
     ),
     "npz_object_labels": (
         npz_of(labels=lambda x, y: np.array(["a", None] * COUNT, dtype=object)),
-        Refused(("images.npz",)),
+        Refused("source", ("images.npz",)),
     ),
     "npz_without_labels": (npz_of(labels=None), Accepted(classes=(), told=("labels",))),
     "npz_4_channels": (npz_of(4), Accepted(classes=NUMBERS, channels=4)),
     "npz_5_channels": (npz_of(5), Accepted(classes=NUMBERS, channels=5)),
     "npz_channels_first": (
         npz_of(images=lambda x, y: x.transpose(0, 3, 1, 2).copy()),
-        Refused(("images.npz", "transpose(0, 2, 3, 1)")),
+        Refused("source", ("images.npz", "transpose(0, 2, 3, 1)")),
     ),
     "npz_last_of_2_channels": (
         npz_of(images=lambda x, y: np.stack([0 * x[..., 0], x[..., 0]], axis=3)),
@@ -1119,12 +1127,12 @@ INPUTS |= {
     ),
     "npz_class_names_object": (
         npz_of(class_names=lambda x, y: np.array(["disc", "square"], dtype=object)),
-        Refused(("class_names", "astype(str)")),
+        Refused("source", ("class_names", "astype(str)")),
     ),
     "npz_int64": (npz_of(images=lambda x, y: x.astype(np.int64)), Accepted(classes=NUMBERS)),
     "npz_spectral": (
         npz_of(images=lambda x, y: np.repeat(x[:, :12, :, :1], 16, axis=3)),
-        Refused(("images.npz", "transpose(0, 2, 3, 1)", "if not", "16")),
+        Refused("source", ("images.npz", "transpose(0, 2, 3, 1)", "16")),
     ),
     "npz_float": (
         npz_of(images=lambda x, y: x.astype(np.float32) / 127.5 - 1),
@@ -1133,7 +1141,7 @@ INPUTS |= {
     "npz_uint16": (npz_of(images=lambda x, y: x.astype(np.uint16) * 257), Accepted(classes=NUMBERS)),
     "npz_of_keras": (
         npz_of(x_train=lambda x, y: x, y_train=lambda x, y: y, images=None, labels=None),
-        Refused(("images.npz", "x_train")),
+        Refused("source", ("images.npz", "x_train")),
     ),
     "npz_not_square": (
         npz_of(images=lambda x, y: x[:, :10]),
@@ -1168,48 +1176,48 @@ def array_each(
 INPUTS |= {
     "npy_each": (
         array_each(".npy", ".", "."),
-        Refused(("data.source", "12 arrays", "0000.npy", "python -c"), suggested=("source",)),
+        Refused("source", ("12 arrays", "0000.npy", "python -c"), suggested=("source",)),
     ),
     "npy_each_in_classes": (
         array_each(".npy", *CLASSES, make=lambda k, i: np.asarray(picture(k, i))),
-        Refused(("data.source", "12 arrays", "0000.npy", "python -c", "labels="), suggested=("source",)),
+        Refused("source", ("12 arrays", "0000.npy", "python -c", "labels="), suggested=("source",)),
     ),
     "npy_each_float": (
         array_each(".npy", "it's", "a \"b\"", make=lambda k, i: gray(k, i) / 255),
-        Refused(("data.source", "12 arrays", "python -c", "labels="), suggested=("source",)),
+        Refused("source", ("12 arrays", "python -c", "labels="), suggested=("source",)),
     ),
     "npz_each": (
         array_each(".npz", ".", name="image"),
-        Refused(("data.source", "6 arrays", "0000.npz", "python -c"), suggested=("source",)),
+        Refused("source", ("6 arrays", "0000.npz", "python -c"), suggested=("source",)),
     ),
     "npz_each_in_classes": (
         array_each(".npz", "disc/day 1", "square/day 1", name="arr_0"),
-        Refused(("data.source", "12 arrays", "python -c", "labels="), suggested=("source",)),
+        Refused("source", ("12 arrays", "python -c", "labels="), suggested=("source",)),
     ),
     "npy_each_channels_first": (
         array_each(".npy", ".", make=lambda k, i: np.asarray(picture(k, i)).transpose(2, 0, 1)),
-        Refused(("data.source", "6 arrays", "python -c", "moveaxis"), suggested=("source",)),
+        Refused("source", ("6 arrays", "python -c", "moveaxis"), suggested=("source",)),
     ),
     "npy_of_several_each": (
         array_each(".npy", *CLASSES, make=lambda k, i: np.stack([gray(k, j) for j in range(9)])),
-        Refused(("data.source", "0000.npy", "name that file"), suggested=("source",)),
+        Refused("source", ("0000.npy",), suggested=("source",)),
     ),
     "npz_each_with_label": (
         array_each(".npz", ".", ".", name="image", beside="label"),
-        Refused(("data.source", "12 arrays", "python -c", '["label"]'), suggested=("source",)),
+        Refused("source", ("12 arrays", "python -c", '["label"]'), suggested=("source",)),
     ),
     "npz_each_of_several_channels": (
         array_each(".npz", *CLASSES, make=lambda k, i: np.dstack([gray(k, i)] * 7)),
-        Refused(("data.source", "12 arrays", "python -c", "labels="), suggested=("source",)),
+        Refused("source", ("12 arrays", "python -c", "labels="), suggested=("source",)),
     ),
     "npy_each_of_several_shapes": (
         array_each(".npy", ".", make=lambda k, i: gray(k, i)[i:]),
-        Refused(("data.source", "6 arrays", "shapes differ", "PNG")),
+        Refused("source", ("6 arrays", "PNG")),
     ),
 }
 
 
-@register(Refused(("data.source", "the images.npy"), suggested=("source '",)))
+@register(Refused("source", ("the images.npy",), suggested=("source",)))
 def npy_beside_labels(root: Path) -> Path:
     """A folder with an array of images and one of labels, as preprocessing scripts write it."""
     root.mkdir(parents=True)
@@ -1218,7 +1226,7 @@ def npy_beside_labels(root: Path) -> Path:
     return root
 
 
-@register(Refused(("data.source", "x_train.npy"), suggested=("source",)))
+@register(Refused("source", ("x_train.npy",), suggested=("source",)))
 def npy_of_keras(root: Path) -> Path:
     """Arrays of gray images and labels for training and testing."""
     root.mkdir(parents=True)

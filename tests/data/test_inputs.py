@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def test_source(name: str, expected: Accepted | Refused, made: Callable[[str], Path]) -> None:
     arguments = {"source": str(made(name)), **expected.options}
     if isinstance(expected, Refused):
-        with pytest.raises(ValueError, match=r"^data\.\w+: .*\Z") as error:
+        with pytest.raises(ValueError, match=rf"^data\.{expected.option}: .*\Z") as error:
             load_data(**arguments)
         told = str(error.value)
     else:
