@@ -25,8 +25,9 @@ from ddpm.config.commands import (
     SampleCommand,
     TrainCommand,
 )
-from ddpm.config.sections import SECTIONS, Config
+from ddpm.config.sections import OPTIONS, SECTIONS, Config
 from ddpm.config.study_files import read_study
+from ddpm.config.values import choices, field_types
 from ddpm.config.yaml_files import read_config
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, Prediction
 from ddpm.diffusion.timesteps import timestep_grid
@@ -131,20 +132,32 @@ def test_paths_exist() -> None:
 
 
 def test_the_layout_is_that_of_the_package() -> None:
-    """The files in the tree of docs/design.md exist, and the tree names every folder and the files at the top."""
+    """The tree of docs/design.md names every folder and module of the package, and nothing else."""
     [tree] = [block for block in blocks(ROOT / "docs" / "design.md") if block.startswith("ddpm/\n")]
     folders: list[str] = []         # around the line, outermost first
-    named = set()
+    named: list[str] = []
     for line in tree.splitlines()[1:]:
         depth = (len(line) - len(line.lstrip())) // 2 - 1
-        names = re.split(r"\s{3,}", line.strip())[0].split()           # a description follows three spaces or more
-        named |= {"/".join([*folders[:depth], name.rstrip("/")]) for name in names}
+        names = [word for word in line.split() if re.fullmatch(r"\w+(\.py|/)", word)]
+        named += ["/".join([*folders[:depth], name.rstrip("/")]) for name in names]
         folders[depth:] = [name.rstrip("/") for name in names if name.endswith("/")]
-    assert named and not [name for name in named if not (ROOT / "ddpm" / name).exists()]
     package = ROOT / "ddpm"
-    expected = {path.parent for path in package.rglob("*/__init__.py")}
-    expected |= {path for path in package.glob("*.py") if path.name != "__init__.py"}
-    assert not {str(path.relative_to(package)) for path in expected} - named
+    modules = [path for path in package.rglob("*.py") if path.name != "__init__.py"]
+    present = {*modules, *(path.parent for path in modules)} - {package}
+    paths = {str(path.relative_to(package)) for path in present}
+    assert {"not in docs/design.md": paths - {*named}, "not in the package": {*named} - paths} == {
+        "not in docs/design.md": set(), "not in the package": set()
+    }
+    assert len(named) == len({*named})
+
+
+def test_the_table_of_extensions_says_which_options_have_a_fixed_choice() -> None:
+    text = (ROOT / "docs" / "design.md").read_text()
+    rows = re.findall(r"^\| .* \| [A-Z_]+ in .* \| `(\S+)` \| (\w+) \|$", text, re.MULTILINE)
+    of_commands = {f"--{name}": kind for command in (SampleCommand, EvaluateCommand)
+                   for name, kind in field_types(command).items()}
+    types = OPTIONS | of_commands
+    assert len(rows) > 10 and {option: "yes" if choices(types[option]) else "no" for option, _ in rows} == dict(rows)
 
 
 def test_the_examples_of_extensions_run() -> None:

@@ -1,5 +1,9 @@
-"""The files that docs/design.md lists for reading are all that one training step and one sampling step execute."""
+"""The files that docs/design.md lists for reading are all that one training step and one sampling step execute.
 
+The functions that it lists for data are called in this order.
+"""
+
+import ast
 import re
 import sys
 from collections.abc import Iterator
@@ -8,7 +12,9 @@ from pathlib import Path
 from types import CodeType, FrameType
 
 import pytest
+from PIL import Image
 
+from ddpm.data import load_data
 from ddpm.diffusion.samplers import SAMPLERS, ddim
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.models.unet import UNet
@@ -22,13 +28,17 @@ TRAIN = ["--train.steps", "1", "--train.batch_size", "8", "--model.channels", "8
 TRAIN += ["--sample.steps", "1", "--sample.per_class", "1", "--tracking.wandb", "off"]
 
 
-def reading_list(subject: str) -> list[str]:
-    """Return the numbered paths after "To understand SUBJECT, read these files in this order" in docs/design.md."""
+def reading_list(subject: str) -> str:
+    """Return the numbered list after the line "To understand SUBJECT, ..." in docs/design.md."""
     text = (ROOT / "docs" / "design.md").read_text()
-    _, _, rest = text.partition(f"To understand {subject}, read these files in this order")
-    section = re.match(r":?\s*((?:\d+\. .*\n)+)", rest)
+    section = re.search(rf"^To understand {subject}, .*:\n\n((?:\d+\. .*\n|   .*\n)+)", text, re.MULTILINE)
     assert section is not None, subject
-    return re.findall(r"^\d+\. `(\S+)`", section[1], re.MULTILINE)
+    return section[1]
+
+
+def entries(listed: str) -> list[str]:
+    """Return what each number of a list begins with: a path or the name of a function."""
+    return re.findall(r"^\d+\. `(\S+)`", listed, re.MULTILINE)
 
 
 class Trace:
@@ -115,7 +125,7 @@ def sampling() -> Trace:
 
 @pytest.mark.parametrize("subject", LONGEST)
 def test_a_step_executes_the_listed_files_and_no_others(subject: str, request: pytest.FixtureRequest) -> None:
-    listed = reading_list(subject)
+    listed = entries(reading_list(subject))
     assert 1 < len(listed) == len({*listed}) <= LONGEST[subject]
     assert not [file for file in listed if not (ROOT / file).is_file()]
     assert {*listed} == request.getfixturevalue(subject).files
@@ -123,3 +133,30 @@ def test_a_step_executes_the_listed_files_and_no_others(subject: str, request: p
 
 def test_four_calls_lead_from_the_command_to_the_loss(training: Trace) -> None:
     assert training.calls and all(len(path) <= 4 for path in training.calls), training.calls
+
+
+def test_images_are_read_in_the_listed_order(tmp_path: Path) -> None:
+    """The functions of the list run in this order, and every name in it is one of `ddpm.data`."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "1.png")
+    called: list[str] = []
+
+    def record(frame: FrameType, event: str, arg: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(str(PACKAGE / "data")):
+            called.append(frame.f_code.co_name)
+
+    previous = sys.getprofile()
+    sys.setprofile(record)
+    try:
+        load_data(str(tmp_path))
+    finally:
+        sys.setprofile(previous)
+    listed = reading_list("data")
+    functions = entries(listed)
+    assert len(functions) > 5 and not {*functions} - {*called}
+    assert functions == sorted(functions, key=called.index)
+    trees = [ast.parse(path.read_text()) for path in (PACKAGE / "data").rglob("*.py")]
+    defined = {node.name for tree in trees for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    named = re.findall(r"`([A-Za-z_]+)`", listed)
+    assert len(named) > len(functions) and not {*named} - defined
