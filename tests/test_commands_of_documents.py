@@ -103,6 +103,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(checkpoint, checkpoint.with_name("step_00000400"))      # to guide with
         call("train", [*TINY, "--run-dir", "mine", "--data.source", "images", "--data.resolution", "8"])
         call("train", [*TINY, "--run-dir", "digits8", "--model.norm_groups", "2"])      # 8, with fewer channels
+        call("train", [*TINY, "--run-dir", "divided", "--data.split", "train[:80%]"])
         draw_splits(folder / CIFAR10, [f"class{i}" for i in range(10)])
         call("train", [*TINY, "--run-dir", "cifar10", "--data.source", CIFAR10, "--data.resolution", "8"])
     unet = UNet(64, channels=8, channel_mult=(1, 1), num_classes=2, attention_resolutions=(), head_channels=8)
@@ -133,7 +134,7 @@ def prepare(script: str, words: tuple[str, ...], models: Path) -> None:
             shutil.copytree(models / "mine", run[0])
             shutil.copytree(models / "images", "images", dirs_exist_ok=True)
         elif run and word != _value(words, "--run-dir") and not Path(run[0]).exists():
-            named = next((name for name in ("cifar10", "digits8") if name in word), "digits")
+            named = next((name for name in ("cifar10", "digits8", "divided") if name in word), "digits")
             shutil.copytree(models / named, run[0])
         elif word.startswith("new/"):
             shutil.copytree(models / "images", path)
