@@ -59,7 +59,7 @@ class DataConfig(CheckedOptions, section="data"):
         channels: 1 for grayscale, 3 for RGB, 2 or 4 for the same with alpha, or the number of channels of the arrays;
             null selects RGB if any image has color, or the channels of the arrays.
         intensity: values [low, high] of the images that become black and white, such as [-1000, 1000]; values outside
-            are clipped. null keeps values with 8 bits, and scales others by one range for all images.
+            are clipped. null keeps values of uint8, and scales others by one range for all images.
         fit: how images become squares. `crop` keeps the center, `pad` adds black, and `stretch` changes the aspect
             ratio.
         frames: whether the first frame or all frames of an animation or of a file with several pages are images.

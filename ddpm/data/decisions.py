@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ddpm.data.decode import PixelFormat, Window
+from ddpm.data.decode import IntensityRange, PixelFormat
 from ddpm.data.survey import FOURTH, MAX_SURVEYED, TRANSPARENCY, Survey
 
 STEP = 4                    # default resolutions are multiples of it, so that the U-Net can halve them twice
@@ -11,38 +11,38 @@ MAX_DEFAULT_RESOLUTION = 64  # pixels; larger images are expensive
 LARGE_RESOLUTION = 128      # suggested for larger images
 TOO_SMALL = 10              # one of so many images may be smaller than the default resolution
 DEPTHS = tuple(2.0**bits - 1 for bits in (8, 10, 12, 14, 16))      # highest values of cameras and scanners
-UNSCALED = (0.0, 255.0)     # the scale of values with 8 bits that changes nothing
-KEPT_BY = {None: (), TRANSPARENCY: (2, 4), FOURTH: (4,)}      # numbers of channels that keep what color does not hold
+UNSCALED = (0.0, 255.0)     # the range of uint8, which changes nothing
+CHANNELS_WITH_EXTRA = {None: (), TRANSPARENCY: (2, 4), FOURTH: (4,)}     # extra -> numbers of channels that keep it
 
 
 @dataclass(frozen=True)
-class Asked:
+class FormatOptions:
     """The options that decide how pictures become pixels; None where the survey decides.
 
     Attributes:
         resolution: height and width in pixels.
         channels: number of channels.
         intensity: the values that become 0 and 255.
-        high_bit_depth_intensity: the same for values with more than 8 bits only.
+        default_intensity: the same for values that are not uint8, where `intensity` is None.
         fit: entry of `ddpm.data.fits.FITS`.
     """
 
     resolution: int | None = None
     channels: int | None = None
-    intensity: Window | None = None
-    high_bit_depth_intensity: Window | None = None
+    intensity: IntensityRange | None = None
+    default_intensity: IntensityRange | None = None
     fit: str = "crop"
 
 
-def choose_format(survey: Survey, asked: Asked) -> PixelFormat:
+def choose_format(survey: Survey, options: FormatOptions) -> PixelFormat:
     """Return what the surveyed pictures, one or more, are converted to."""
-    high = survey.high_bit_depth
+    scaled = survey.scaled
     return PixelFormat(
-        asked.resolution or default_resolution(survey),
-        asked.channels or max(facts.channels for facts in survey.counts),
-        asked.fit,
-        asked.intensity or asked.high_bit_depth_intensity or (default_intensity(high) if high.counts else None),
-        None if high.counts else asked.intensity,
+        options.resolution or default_resolution(survey),
+        options.channels or max(facts.channels for facts in survey.counts),
+        options.fit,
+        options.intensity or options.default_intensity or (derive_intensity(scaled) if scaled.counts else None),
+        None if scaled.counts else options.intensity,
     )
 
 
@@ -57,8 +57,8 @@ def default_resolution(survey: Survey) -> int:
     return min(max(common_square(survey) // STEP * STEP, STEP), MAX_DEFAULT_RESOLUTION)
 
 
-def default_intensity(survey: Survey) -> Window:
-    """Return the scale of pictures with more than 8 bits: the bit depth in use, or the range of other values."""
+def derive_intensity(survey: Survey) -> IntensityRange:
+    """Return the range that pictures whose values are not uint8 are scaled by: the bit depth in use, or all values."""
     assert survey.values is not None
     low, high = survey.values
     kinds = {facts.kind for facts in survey.counts}
@@ -69,25 +69,25 @@ def default_intensity(survey: Survey) -> Window:
     return low, high if high > low else low + max(1.0, abs(low))
 
 
-def has_usual_scale(survey: Survey, intensity: Window | None) -> bool:
-    """Return whether every picture with more than 8 bits would have the same scale if it were the only one.
+def is_own_range(survey: Survey, intensity: IntensityRange | None) -> bool:
+    """Return whether every picture that is scaled would have the same range if it were the only one.
 
-    Then the scale is no decision that depends on the other pictures, and identifies nothing.
+    Then the range is no decision that depends on the other pictures, and identifies nothing.
     """
-    return all(facts.usual == intensity for facts in survey.high_bit_depth.counts)
+    return all(facts.own_range == intensity for facts in survey.scaled.counts)
 
 
-def identify_pixels(survey: Survey, target: PixelFormat) -> dict[str, Any]:
+def pixel_facts(survey: Survey, target: PixelFormat) -> dict[str, Any]:
     """Return the facts that determine pixels.
 
     Left out is what changes nothing on these pictures, so that equal pixels have equal facts, however they were asked
-    for: a fit of squares, a scale that is the usual one, or that keeps values with 8 bits.
+    for: a fit of squares, a range that each picture has of its own, or that keeps uint8.
     """
     facts: dict[str, Any] = {"size": [target.channels, target.resolution]}
     if target.fit != "crop" and not are_squares(survey):
         facts["fit"] = target.fit
-    if target.intensity_8_bit not in (None, UNSCALED) or not has_usual_scale(survey, target.intensity):
-        facts["intensity"] = target.intensity_8_bit or target.intensity
+    if target.intensity_uint8 not in (None, UNSCALED) or not is_own_range(survey, target.intensity):
+        facts["intensity"] = target.intensity_uint8 or target.intensity
     return facts
 
 
@@ -104,7 +104,7 @@ def check_channels(survey: Survey, channels: int | None) -> None:
     """
     found = {facts.channels for facts in survey.counts}
     convertible = found <= {1, 3}
-    allowed = {1, 3}.union(*(KEPT_BY[facts.extra] for facts in survey.counts)) if convertible else found
+    allowed = {1, 3}.union(*(CHANNELS_WITH_EXTRA[facts.extra] for facts in survey.counts)) if convertible else found
     if channels is None or channels in allowed:
         return
     have = " or ".join(map(str, sorted(found)))

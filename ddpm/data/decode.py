@@ -15,7 +15,7 @@ from ddpm.data.fits import FITS
 # An image of Pillow, or values (H, W) or (H, W, C) that Pillow has no mode for; their channels are all alike, so that
 # the last of four is not alpha.
 Picture = Image.Image | np.ndarray
-Window = tuple[float, float]    # the values that become 0 and 255
+IntensityRange = tuple[float, float]    # the values that become 0 and 255
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -31,15 +31,15 @@ class PixelFormat:
         resolution: height and width in pixels.
         channels: 1 (luma), 3 (RGB), 2 or 4 (with alpha), or as many as the arrays have that the pictures come from.
         fit: entry of `FITS`.
-        intensity: scale of values with more than 8 bits; None if no picture has them.
-        intensity_8_bit: scale of values with 8 bits; None to keep them.
+        intensity: range of values that are not uint8; None if no picture has them.
+        intensity_uint8: range of values that are uint8; None to keep them.
     """
 
     resolution: int
     channels: int
     fit: str = "crop"
-    intensity: Window | None = None
-    intensity_8_bit: Window | None = None
+    intensity: IntensityRange | None = None
+    intensity_uint8: IntensityRange | None = None
 
 
 class UnreadableImage(ValueError):
@@ -105,8 +105,8 @@ def to_pixels(picture: Picture, target: PixelFormat) -> np.ndarray:
 
     The EXIF orientation is applied. Transparent pixels are composited over white unless alpha is kept, because cut-outs
     and drawings are made for a white page, and because the color stored under full transparency is arbitrary, usually
-    black. Values with more than 8 bits are scaled by the target's window, which is the same for all pictures of a
-    source. Pictures of the right size are not resized; others are, with an antialiased bicubic filter.
+    black. Values that are not uint8 are scaled by the target's range, which is the same for all pictures of a source.
+    Pictures of the right size are not resized; others are, with an antialiased bicubic filter.
 
     Args:
         picture: an image of any Pillow mode, or an array.
@@ -135,9 +135,9 @@ def to_pixels(picture: Picture, target: PixelFormat) -> np.ndarray:
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def scale(values: np.ndarray, window: Window) -> np.ndarray:
-    """Map a window of values linearly to 0..255, as uint8; values outside are clipped."""
-    low, high = window
+def scale(values: np.ndarray, intensity_range: IntensityRange) -> np.ndarray:
+    """Map a range of values linearly to 0..255, as uint8; values outside are clipped."""
+    low, high = intensity_range
     return np.rint(np.clip((values.astype(np.float64) - low) * (255 / (high - low)), 0, 255)).astype(np.uint8)
 
 
@@ -148,15 +148,15 @@ def check_finite(values: np.ndarray) -> None:
 
 
 def _from_array(values: np.ndarray, target: PixelFormat) -> list[Image.Image]:
-    """Return the values with 8 bits as one image in the target's mode, or as one gray image per channel."""
+    """Return the values as uint8, as one image in the target's mode, or as one gray image per channel."""
     check_finite(values)
     if values.dtype != np.uint8:
         if target.intensity is None:
-            reason = "it has more than 8 bits, which other images do not have"
+            reason = f"its values are {values.dtype}, those of other images are uint8"
             raise UnsuitableFormat(f"{reason}; set data.intensity to [low, high]")
         values = scale(values, target.intensity)
-    elif target.intensity_8_bit is not None:
-        values = scale(values, target.intensity_8_bit)
+    elif target.intensity_uint8 is not None:
+        values = scale(values, target.intensity_uint8)
     channels = 1 if values.ndim == 2 else values.shape[2]
     if channels in (1, 3) and target.channels in MODES:
         return [Image.fromarray(values).convert(MODES[target.channels])]
@@ -166,7 +166,7 @@ def _from_array(values: np.ndarray, target: PixelFormat) -> list[Image.Image]:
 
 
 def _flatten(image: Image.Image, target: PixelFormat) -> Image.Image:
-    """Return an image of 8 bits in the target's mode."""
+    """Return an image of uint8 in the target's mode."""
     if target.channels not in MODES:
         raise UnsuitableFormat(f"it has {len(image.getbands())} channels, and data.channels is {target.channels}")
     mode = MODES[target.channels]
@@ -174,8 +174,8 @@ def _flatten(image: Image.Image, target: PixelFormat) -> Image.Image:
         image = image.convert("RGBA")
     elif image.mode not in ("L", "RGB"):
         image = image.convert("RGB" if image.mode in ("P", "LAB") or target.channels > 2 else "L")
-    if target.intensity_8_bit is not None:
-        table = scale(np.arange(256), target.intensity_8_bit).tolist()
+    if target.intensity_uint8 is not None:
+        table = scale(np.arange(256), target.intensity_uint8).tolist()
         colors = len(image.getbands()) - (image.mode == "RGBA")
         image = image.point(table * colors + list(range(256)) * (image.mode == "RGBA"))
     if image.mode == "RGBA" and not mode.endswith("A"):

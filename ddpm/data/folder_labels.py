@@ -41,7 +41,7 @@ class FolderLabels:
         unused_splits: a note that a column of the table looks like one of splits, and is not used; empty if none does.
         says_unlabeled: whether a table says that the images have no labels.
         tables: the tables that the labels or the split come from.
-        grouped: see `Records`.
+        sorted_by_class: see `Records`.
         ignored: see `Records`.
         notes: see `Records`.
     """
@@ -53,7 +53,7 @@ class FolderLabels:
     unused_splits: str = ""
     says_unlabeled: bool = False
     tables: tuple[Path, ...] = ()
-    grouped: bool = False
+    sorted_by_class: bool = False
     ignored: Counter[str] = field(default_factory=Counter)
     notes: tuple[str, ...] = ()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ddpm.data.decode import PixelFormat, Window, to_pixels
+from ddpm.data.decode import IntensityRange, PixelFormat, to_pixels
 from ddpm.data.records import Pictures, located
 from ddpm.data.slices import Part
 from ddpm.data.survey import Survey
@@ -60,9 +60,9 @@ class ImageData:
         return self.pixels.shape[2]
 
     @property
-    def intensity(self) -> Window | None:
-        """The values of the pictures that are 0 and 255 here; None for pictures of 8 bits that are not scaled."""
-        return None if self.format is None else self.format.intensity_8_bit or self.format.intensity
+    def intensity(self) -> IntensityRange | None:
+        """The values of the pictures that are 0 and 255 here; None for pictures of uint8 that are not scaled."""
+        return None if self.format is None else self.format.intensity_uint8 or self.format.intensity
 
     @property
     def num_classes(self) -> int:

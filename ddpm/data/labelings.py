@@ -65,7 +65,7 @@ def load_folder(request: DataRequest) -> Records:
             f"data.labels: {request.labels!r} gives all images of {request.source!r} the same class, or none; train "
             "without classes with data.labels none"
         )
-    return replace(records, grouped=labels.grouped and bool(records.class_names))
+    return replace(records, sorted_by_class=labels.sorted_by_class and bool(records.class_names))
 
 
 def _holds_images_in_tables(root: Folder) -> bool:
@@ -73,7 +73,7 @@ def _holds_images_in_tables(root: Folder) -> bool:
     if 1 < len(_filled(root)) == len(root.folders):
         return False
     files = [path for path in root.others_below(TABLES) if path.suffix.lower() == ".parquet"]
-    return any(holds_images(path, surely=bool(root.images_below)) for path in files)
+    return any(holds_images(path, strict=bool(root.images_below)) for path in files)
 
 
 def _load_parquet_files(request: DataRequest, root: Folder) -> Records:
@@ -174,7 +174,7 @@ def label_from_folders(source: FolderSource) -> FolderLabels:
         [path for inner in filled for path in inner.images_below],
         [label for label, inner in enumerate(filled) for _ in inner.images_below],
         [inner.path.name for inner in filled],
-        grouped=True,
+        sorted_by_class=True,
         ignored=Counter({BESIDE_CLASSES: len(folder.images)}),
     )
 
@@ -307,11 +307,11 @@ def _select_split(labels: FolderLabels, tables: Sequence[TableResult]) -> Folder
 
 def _how_to_have_classes(layout: Layout, labels: FolderLabels) -> str:
     """Return the remedies for images without classes."""
-    for split, folder in layout.beside.items():
+    for split, folder in layout.other_splits.items():
         names = [inner.path.name for inner in _filled(folder)]
         if len(names) > 1:
             return f"split {split!r} has classes, such as {names[0]!r} and {names[1]!r}: --data.split {quote(split)}"
-    if labels.grouped:
+    if labels.sorted_by_class:
         return f"for classes, use one more folder for each other class, {FROM_TABLE_OR_NAMES}"
     return f"for classes, use one folder per class, {FROM_TABLE_OR_NAMES}"
 

@@ -21,7 +21,7 @@ class Layout(NamedTuple):
     Attributes:
         folder: contains the images of the split, at any depth.
         split: the folder name of the split; None if the source has no folders of splits.
-        beside: the other splits by the names of their folders.
+        other_splits: the other splits by the names of their folders.
         outer: the folders between the source and `folder`, from the innermost; tables in them can hold the labels.
         ignored: see `Records`.
         notes: see `Records`.
@@ -29,7 +29,7 @@ class Layout(NamedTuple):
 
     folder: Folder
     split: str | None
-    beside: Mapping[str, Folder]
+    other_splits: Mapping[str, Folder]
     outer: tuple[Folder, ...]
     ignored: Counter[str]
     notes: tuple[str, ...]
@@ -50,7 +50,7 @@ def find_layout(root: Folder, request: DataRequest) -> Layout:
     notes = _note_entered(root, folder)
     splits, mixture = _splits(folder)
     notes += mixture
-    name, beside = None, dict[str, Folder]()
+    name, other_splits = None, dict[str, Folder]()
     if splits:
         name = find_split(request.source, request.split, splits, "; if these folders are classes, rename them")
         if name != request.split:
@@ -58,17 +58,18 @@ def find_layout(root: Folder, request: DataRequest) -> Layout:
         inside, inner = _enter(splits[name], split_groups([name])[name])
         notes += _note_entered(splits[name], inner)
         passed, folder = [*passed, folder, *inside], inner
-        beside = {other: inner for other, inner in splits.items() if other != name and inner.images_below}
+        other_splits = {other: inner for other, inner in splits.items() if other != name and inner.images_below}
     else:
         folder, name, inside_classes = _split_in_classes(folder, request)
         notes += inside_classes
     if not folder.images_below:
-        remedy = f"for a split with images: --data.split {' or '.join(map(quote, beside))}" if beside else PER_CLASS
+        others = " or ".join(map(quote, other_splits))
+        remedy = f"for a split with images: --data.split {others}" if others else PER_CLASS
         raise ValueError(f"data.source: {str(folder.path)!r} contains {describe_content(folder)}; {remedy}")
     notes += note_masks(folder)
     ignored = sum((outer.ignored for outer in passed), folder.ignored_below)
     ignored[BESIDE_SPLITS] += sum(len(outer.images) for outer in passed)
-    return Layout(folder, name, beside, tuple(reversed(passed)), ignored, tuple(notes))
+    return Layout(folder, name, other_splits, tuple(reversed(passed)), ignored, tuple(notes))
 
 
 def describe_content(folder: Folder) -> str:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ddpm.data.decisions import Asked, identify_pixels
-from ddpm.data.decode import UnreadableImage, Window
+from ddpm.data.decisions import FormatOptions, pixel_facts
+from ddpm.data.decode import IntensityRange, UnreadableImage
 from ddpm.data.fits import FITS
 from ddpm.data.frames import FRAMES, expand_frames
 from ddpm.data.images import ImageData, OnDemand
@@ -28,10 +28,10 @@ from ddpm.data.request import DataRequest
 from ddpm.data.slices import Part, parse_split
 from ddpm.data.sources import load_records
 from ddpm.data.split_names import split_groups
+from ddpm.data.survey import MAX_SURVEYED
 from ddpm.names import lookup
 
 ON_BAD_IMAGE = {"error": False, "skip": True}  # whether to omit the image
-MAX_HASHED = 65_536  # maximum number of images read for the fingerprint, evenly spaced
 BRIGHTNESS_IMAGES = 256  # that are decoded to find the brightest value, if they are not in memory
 
 
@@ -47,15 +47,16 @@ def load_data(
     intensity: Sequence[float] | None = None,
     fit: str = "crop",
     frames: str = "first",
-    high_bit_depth_intensity: Window | None = None,
+    default_intensity: IntensityRange | None = None,
     on_bad_image: str = "error",
     memory_gb: float = 4.0,
 ) -> ImageData:
     """Return the labeled images of a source: upright, square, and of equal size and channels.
 
-    How pictures become pixels is decided from all pictures of the split, so that their order does not matter. Images
-    are decoded once into memory if they fit, otherwise on access. With `skip` all images are decoded once at the
-    beginning in either case, because omitting an image later would shift the indices of the others.
+    How pictures become pixels is decided from all pictures of the split, so that their order does not matter (above
+    65,536, from so many, evenly spaced). Images are decoded into memory if they fit, otherwise on access. With `skip`
+    all images are decoded once at the beginning in either case, because omitting an image later would shift the
+    indices of the others.
 
     Args:
         source: `digits`; a folder of images, with or without folders of classes and of splits; a table that lists
@@ -74,13 +75,13 @@ def load_data(
             labels, or if all are equal, there are no classes: `class_names` is empty, and all labels are 0.
         channels: 1 (gray), 3 (RGB), 2 or 4 (the same with alpha, which otherwise is composited over white), or the
             number that arrays have; None for 3 if any image has color, otherwise 1, or for the number of arrays.
-        intensity: the values [low, high] that become 0 and 255; others are clipped. None keeps values with 8 bits, and
+        intensity: the values [low, high] that become 0 and 255; others are clipped. None keeps values of uint8, and
             scales others by one range for all images: the bit depth in use for integers (0 to 255, 1023, 4095, 16383
             or 65535), otherwise from the lowest to the highest value.
         fit: how images become squares: `crop` (the center), `pad` (with black) or `stretch`.
         frames: of animations and files with several pages: `first`, or `all` as one image each.
-        high_bit_depth_intensity: scale of values with more than 8 bits in place of the derived one, as for images that
-            are compared with those of another source.
+        default_intensity: the same for values that are not uint8, in place of the derived range, as for images that are
+            compared with those of another source.
         on_bad_image: `error`, or `skip` to omit and count unreadable images.
         memory_gb: maximum size of images in memory, in 1e9 bytes of uint8 pixels; above 0.
 
@@ -108,8 +109,8 @@ def load_data(
     part = replace(selection, split=records.split).part(len(records.labels))
     pictures, notes = records.pictures, list(records.notes)
     order = torch.arange(part.total)
-    if records.grouped and part.stop - part.start < part.total:
-        order = in_proportion(records.labels)
+    if records.sorted_by_class and part.stop - part.start < part.total:
+        order = interleave_classes(records.labels)
         notes.append(f"{split} takes the same part of each class")
     files = rows = order[part.start : part.stop].sort().values     # the file of each image, and its row in `pictures`
     ids = records.labels[files]
@@ -125,8 +126,8 @@ def load_data(
         ids = records.labels[files]
         notes.append(f"the {part.stop - part.start:,} files have {len(rows):,} frames or pages; each is an image")
 
-    asked = Asked(resolution, channels, window, high_bit_depth_intensity, fit)
-    survey, target, pixels, bad = read_pictures(source, pictures, rows, asked, skip, memory_gb * 1e9)
+    options = FormatOptions(resolution, channels, window, default_intensity, fit)
+    survey, target, pixels, bad = read_pictures(source, pictures, rows, options, skip, memory_gb * 1e9)
     if bad:
         good = torch.ones(len(rows), dtype=torch.bool)
         good[bad] = False
@@ -141,11 +142,11 @@ def load_data(
         rows, files, ids = rows[good], files[good], ids[good]
         pixels = None if pixels is None else pixels[good]
     store = OnDemand(pictures, rows, target)
-    notes += describe_decisions(survey, asked, target)
+    notes += describe_decisions(survey, options, target)
     notes += describe_brightness(_some_pixels(store) if pixels is None else pixels, survey, target)
-    notes += () if pixels is None else describe_gray_content(pixels, asked)
+    notes += () if pixels is None else describe_gray_content(pixels, options)
     notes += describe_balance(count_classes(ids, len(records.class_names)), records.class_names)
-    identity = {"split": _identify_part(part), "classes": records.class_names} | identify_pixels(survey, target)
+    identity = {"split": _identify_part(part), "classes": records.class_names} | pixel_facts(survey, target)
     if expanded is not None:
         identity["frames"] = "all"
     content = _identify(identity, ids, records.pictures, files)
@@ -169,7 +170,7 @@ def load_data(
 
 def _other_rows(records: Records) -> str:
     """Return what to do about a slice with one class."""
-    if not records.grouped:
+    if not records.sorted_by_class:
         return "select other rows"
     counts = records.labels.bincount(minlength=len(records.class_names))
     single = [name for name, count in zip(records.class_names, counts.tolist(), strict=True) if count < 2]
@@ -186,7 +187,7 @@ def _identify_part(part: Part) -> str:
     return str(part._replace(split=split_groups([part.split])[part.split] or part.split))
 
 
-def in_proportion(labels: torch.Tensor) -> torch.Tensor:
+def interleave_classes(labels: torch.Tensor) -> torch.Tensor:
     """Return an order of rows in which any part of it has the classes in about the proportions of the whole.
 
     Row i of the n rows of a class is placed at (i + 1/2) / n of the order.
@@ -232,7 +233,7 @@ def _identify(identity: dict[str, Any], labels: torch.Tensor, pictures: Pictures
     digest = hashlib.blake2b(json.dumps(identity).encode(), digest_size=16)
     digest.update(labels.numpy().tobytes())
     files = files.unique_consecutive()
-    files = files[evenly_spaced(len(files), MAX_HASHED)]
+    files = files[evenly_spaced(len(files), MAX_SURVEYED)]
     hashes = []
     for row in files.tolist():
         with located(pictures, row):

@@ -1,4 +1,4 @@
-"""Sentences about the decisions that were made for a user's data, each with the option that changes it."""
+"""Sentences about a user's data: decisions, with the option that changes each if there is one, and warnings."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -6,8 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ddpm.data.decisions import LARGE_RESOLUTION, MAX_DEFAULT_RESOLUTION, Asked, common_square, has_usual_scale
-from ddpm.data.decode import PixelFormat, Window
+from ddpm.data.decisions import (
+    LARGE_RESOLUTION,
+    MAX_DEFAULT_RESOLUTION,
+    UNSCALED,
+    FormatOptions,
+    common_square,
+    is_own_range,
+)
+from ddpm.data.decode import IntensityRange, PixelFormat
 from ddpm.data.survey import FOURTH, MAX_SURVEYED, TRANSPARENCY, Survey
 
 FEW_IMAGES = 10     # per class
@@ -15,14 +22,14 @@ IMBALANCE = 10      # times as many images of one class as of another
 DIM = 256 / 8       # gray levels; a source whose brightest value is below uses little of its range
 
 
-def describe_decisions(survey: Survey, asked: Asked, target: PixelFormat) -> Iterator[str]:
+def describe_decisions(survey: Survey, options: FormatOptions, target: PixelFormat) -> Iterator[str]:
     """Yield a sentence for each decision about pixels that is not simply what the images are."""
     if survey.total > MAX_SURVEYED:
         yield f"sizes, channels and values are those of {MAX_SURVEYED:,} of {survey.total:,} images, evenly spaced"
-    yield from _resolution(survey, asked, target)
-    yield from _channels(survey, asked, target)
+    yield from _resolution(survey, options, target)
+    yield from _channels(survey, options, target)
     yield from _frames(survey)
-    yield from _intensity(survey, asked, target)
+    yield from _intensity(survey, options, target)
 
 
 def describe_sizes(survey: Survey) -> str:
@@ -30,13 +37,13 @@ def describe_sizes(survey: Survey) -> str:
     sizes = sorted(survey.sizes, key=lambda size: (size[0] * size[1], size))
     (low, high), sides = (sizes[0], sizes[-1]), survey.shorter_sides()
     if len(sizes) == 1:
-        return _size(low)
-    return f"{_size(low)} to {_size(high)} (median side {sides[(len(sides) - 1) // 2]})"
+        return _format_size(low)
+    return f"{_format_size(low)} to {_format_size(high)} (median side {sides[(len(sides) - 1) // 2]})"
 
 
-def format_range(window: Window) -> str:
+def format_range(intensity_range: IntensityRange) -> str:
     """Return a range of values of images, such as `0 to 4095`."""
-    return " to ".join(map(_format_value, window))
+    return " to ".join(map(_format_value, intensity_range))
 
 
 def _format_value(value: float) -> str:
@@ -55,22 +62,22 @@ def describe_brightness(pixels: Tensor, survey: Survey, target: PixelFormat) -> 
     if not colors.numel():
         return
     darkest, brightest = (int(value) for value in colors.aminmax())
-    low, high = window = target.intensity or target.intensity_8_bit or (0.0, 255.0)
+    low, high = pixel_range = target.intensity or target.intensity_uint8 or (0.0, 255.0)
     if darkest == brightest:
         same = f"every pixel of every image has the same value, {brightest} of 255"
         found = survey.values
-        if found is None or found[0] == found[1] or found == window:
+        if found is None or found[0] == found[1] or found == pixel_range:
             yield f"{same}, so there is nothing to learn; check the images"
         else:
-            yield f"{same}, but their values are {format_range(found)}; for all of them: {_window_option(found)}"
+            yield f"{same}, but their values are {format_range(found)}; for all of them: {_range_option(found)}"
     elif brightest < DIM:
         top = low + brightest / 255 * (high - low)
-        yield f"the images are dark: the brightest value is {brightest} of 255; brighter: {_window_option((low, top))}"
+        yield f"the images are dark: the brightest value is {brightest} of 255; brighter: {_range_option((low, top))}"
 
 
-def describe_gray_content(pixels: Tensor, asked: Asked) -> Iterator[str]:
+def describe_gray_content(pixels: Tensor, options: FormatOptions) -> Iterator[str]:
     """Yield a sentence if pixels, uint8 (N, C, H, W), have three equal channels that were not asked for."""
-    if asked.channels is not None or pixels.shape[1] != 3:
+    if options.channels is not None or pixels.shape[1] != 3:
         return
     if all(bool((chunk == chunk[:, :1]).all()) for chunk in pixels.split(1024)):     # the first with color ends it
         yield "the images are stored in color, but all are gray; with less work: --data.channels 1"
@@ -120,9 +127,9 @@ def are_imbalanced(counts: Sequence[int]) -> bool:
     return bool(filled) and max(filled) >= IMBALANCE * min(filled)
 
 
-def _resolution(survey: Survey, asked: Asked, target: PixelFormat) -> Iterator[str]:
+def _resolution(survey: Survey, options: FormatOptions, target: PixelFormat) -> Iterator[str]:
     side, sizes = target.resolution, survey.sizes
-    if asked.resolution is None:
+    if options.resolution is None:
         yield from _default_resolution(survey, side)
     else:
         decisive = max if target.fit == "pad" else min      # of width and height
@@ -149,10 +156,10 @@ def _default_resolution(survey: Survey, side: int) -> Iterator[str]:
         yield f"{reason}, {fits}; to choose: --data.resolution {side}"
 
 
-def _channels(survey: Survey, asked: Asked, target: PixelFormat) -> Iterator[str]:
+def _channels(survey: Survey, options: FormatOptions, target: PixelFormat) -> Iterator[str]:
     gray = len(survey.where(lambda facts: facts.channels == 1))
     color = len(survey.where(lambda facts: facts.channels == 3))
-    if gray and color and asked.channels is None:
+    if gray and color and options.channels is None:
         yield f"{color:,} color and {gray:,} gray images: all become RGB; in gray: --data.channels 1"
     if target.channels in (1, 3):
         transparent = len(survey.where(lambda facts: facts.extra == TRANSPARENCY))
@@ -173,52 +180,54 @@ def _frames(survey: Survey) -> Iterator[str]:
         yield f"files with several frames or pages: {several:,}; only the first is used; all: --data.frames all"
 
 
-def _intensity(survey: Survey, asked: Asked, target: PixelFormat) -> Iterator[str]:
-    high_bit_depth, scale = survey.high_bit_depth, target.intensity
-    if asked.intensity is not None:
-        low, high = asked.intensity
-        affected = high_bit_depth if high_bit_depth.counts else survey
+def _intensity(survey: Survey, options: FormatOptions, target: PixelFormat) -> Iterator[str]:
+    scaled, target_range = survey.scaled, target.intensity
+    if options.intensity is not None:
+        low, high = options.intensity
+        affected = scaled if scaled.counts else survey
         outside = len(affected.where(lambda f: f.values is not None and (f.values[0] < low or f.values[1] > high)))
         if outside:
             yield f"{outside:,} of {len(affected):,} images have values outside data.intensity, which are clipped"
-    elif high_bit_depth.values is not None and scale is not None and _is_worth_telling(high_bit_depth, scale):
-        found = format_range(high_bit_depth.values)
-        yield f"values are {found}; {format_range(scale)} becomes 0 to 255; {_other_window(high_bit_depth, scale)}"
-    scaled, kept = len(high_bit_depth), len(survey) - len(high_bit_depth)
-    if scaled and kept:
-        yield f"{scaled:,} images have more than 8 bits and are scaled; {kept:,} have 8 bits and are not"
+    elif scaled.values is not None and target_range is not None and _is_worth_telling(scaled, target_range):
+        becomes = f"; {format_range(target_range)} becomes 0 to 255"
+        if target_range == UNSCALED:
+            becomes = ", and are read as uint8, 0 to 255"
+        yield f"values are {format_range(scaled.values)}{becomes}; {_other_range(scaled, target_range)}"
+    if len(scaled) and len(scaled) < len(survey):
+        kept = len(survey) - len(scaled)
+        yield f"{len(scaled):,} images have values that are not uint8, and are scaled; {kept:,} have uint8, and are not"
 
 
-def _is_worth_telling(survey: Survey, window: Window) -> bool:
-    """Return whether the scale of pictures with more than 8 bits was found from their values and not their type."""
+def _is_worth_telling(survey: Survey, found: IntensityRange) -> bool:
+    """Return whether the range of pictures was found from their values and not their type."""
     kinds = {facts.kind for facts in survey.counts}
     if survey.values is not None and survey.values[0] == survey.values[1]:     # `describe_brightness` tells it
         return False
     if "float" in kinds:
         return True
-    as_8_bits = window == (0.0, 255.0) and all(facts.usual in (None, window) for facts in survey.counts)
-    return not (as_8_bits or has_usual_scale(survey, window))
+    as_uint8 = found == UNSCALED and all(facts.own_range in (None, found) for facts in survey.counts)
+    return not (as_uint8 or is_own_range(survey, found))
 
 
-def _other_window(survey: Survey, window: Window) -> str:
+def _other_range(survey: Survey, intensity_range: IntensityRange) -> str:
     """Return the option for the smallest usual range that contains the values, or for any other range."""
     assert survey.values is not None
     low, high = survey.values
     is_float = any(facts.kind == "float" for facts in survey.counts)
     usual = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)) if is_float else ((0.0, 65535.0),)
-    found = next((each for each in usual if each[0] <= low and high <= each[1]), window)
-    if found == window:
+    found = next((each for each in usual if each[0] <= low and high <= each[1]), intensity_range)
+    if found == intensity_range:
         return 'to choose another range: --data.intensity "[LOW, HIGH]"'
-    return f"otherwise: {_window_option(found)}"
+    return f"otherwise: {_range_option(found)}"
 
 
-def _window_option(window: Window) -> str:
+def _range_option(intensity_range: IntensityRange) -> str:
     """Return the option for a range, with as many decimals as its ends need to differ clearly."""
-    decimals = max(0, 2 - math.floor(math.log10(window[1] - window[0])))
-    ends = [round(value, decimals) for value in window]
+    decimals = max(0, 2 - math.floor(math.log10(intensity_range[1] - intensity_range[0])))
+    ends = [round(value, decimals) for value in intensity_range]
     texts = [str(int(end)) if end == int(end) else f"{end:.{decimals}f}" for end in ends]
     return f'--data.intensity "[{", ".join(texts)}]"'
 
 
-def _size(size: tuple[int, int]) -> str:
+def _format_size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"

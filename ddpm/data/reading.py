@@ -1,4 +1,4 @@
-"""Reading all pictures of a source: what they are like, and their pixels, in one pass over the files if possible."""
+"""Reading all pictures of a source: what they are like, and their pixels, in one pass of decoding if possible."""
 
 import math
 from collections import Counter
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.data.decisions import Asked, check_channels, choose_format
+from ddpm.data.decisions import FormatOptions, check_channels, choose_format
 from ddpm.data.decode import PixelFormat, UnreadableImage, UnsuitableFormat, to_pixels
 from ddpm.data.images import OnDemand
 from ddpm.data.records import Pictures, located
@@ -45,19 +45,19 @@ def evenly_spaced(count: int, maximum: int) -> list[int]:
 
 
 def read_pictures(
-    source: str, pictures: Pictures, rows: Tensor, asked: Asked, skip: bool, max_bytes: float
+    source: str, pictures: Pictures, rows: Tensor, options: FormatOptions, skip: bool, max_bytes: float
 ) -> Reading:
     """Decide how pictures become pixels, and decode them if they fit in memory.
 
-    The decisions need all pictures. To read these only once, the format is guessed from a few of them; if it turns out
-    to be another, they are decoded again. The result does not depend on the guess. Pictures that do not fit in memory
-    are decoded only if unreadable ones are to be omitted.
+    The decisions need all pictures. To decode these only once, the format is guessed from a few of them; if it turns
+    out to be another, they are decoded again. The result does not depend on the guess. Pictures that do not fit in
+    memory are decoded only if unreadable ones are to be omitted. The fingerprint reads the files once more.
 
     Args:
         source: its name, for error messages.
         pictures: of the source.
         rows: int64 (N,), the rows that are used.
-        asked: the options.
+        options: the options.
         skip: whether to omit unreadable pictures.
         max_bytes: maximum size of the pixels in memory.
 
@@ -67,11 +67,11 @@ def read_pictures(
     """
     count = len(rows)
     surveyed = evenly_spaced(count, MAX_SURVEYED)
-    scan = _Scan(pictures, rows, asked.intensity is not None)
+    scan = _Scan(pictures, rows, options.intensity is not None)
     guess, pixels, bad = None, None, UnreadableOnes()
     first, _ = scan.look(evenly_spaced(count, FIRST_LOOK), skip=True)
     if first:
-        guess = choose_format(Survey(first, count), asked)
+        guess = choose_format(Survey(first, count), options)
         pixels = scan.allocate(guess, max_bytes)
     decoded = guess if pixels is not None or skip else None
     if decoded is None:
@@ -81,8 +81,8 @@ def read_pictures(
     if not found:
         raise ValueError(f"data.source: {source!r} has no readable image; all {count:,} were skipped")
     survey = Survey(found, count)
-    check_channels(survey, asked.channels)
-    target = choose_format(survey, asked)
+    check_channels(survey, options.channels)
+    target = choose_format(survey, options)
     if target != decoded:
         pixels = scan.allocate(target, max_bytes)
         if pixels is not None or skip:
@@ -98,7 +98,7 @@ class _Scan(NamedTuple):
     Attributes:
         pictures: of the source.
         rows: int64 (N,), the rows that are used.
-        with_values: whether to look at the values of pictures with 8 bits.
+        with_values: whether to look at the values of pictures of uint8.
     """
 
     pictures: Pictures

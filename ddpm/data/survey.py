@@ -3,25 +3,28 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from ddpm.data.decode import (
+    IntensityRange,
     Picture,
     UnreadableImage,
-    Window,
     check_finite,
     has_high_bit_depth,
     is_gray,
     unreadable_if_it_fails,
 )
 
-MAX_SURVEYED = 65_536            # maximum number of pictures that are looked at
+MAX_SURVEYED = 65_536            # maximum number of pictures that are looked at, and read for the fingerprint
 ANIMATED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")    # the further images of others, such as MPO, are not frames
 TRANSPARENCY = "transparency"
 FOURTH = "a fourth channel"     # of a TIFF, without a declared meaning
+
+
+Kind = Literal["uint8", "bool", "integer", "float"]
 
 
 class PictureFacts(NamedTuple):
@@ -31,19 +34,19 @@ class PictureFacts(NamedTuple):
         size: width and height in pixels, as stored.
         channels: 1 for gray, 3 for color, or the number of channels of an array; without `extra`.
         extra: what it has beside gray or color: `TRANSPARENCY`, `FOURTH`, or None.
-        kind: of its values: `8 bits`, `bool`, `integer` (more than 8 bits) or `float`.
-        values: its lowest and highest value; None if they were not looked at, as for most pictures of 8 bits.
-        usual: the scale of its values if it were the only picture; None for 8 bits. Where it is the scale of all,
-            nothing depends on the other pictures.
+        kind: of its values; `integer` is any type but uint8.
+        values: its lowest and highest value; None if they were not looked at, as for most pictures of uint8.
+        own_range: the range to scale its values by if it were the only picture; None for uint8, and if only its values
+            tell. Where it is the range for all, nothing depends on the other pictures.
         frames: number of frames or pages of its file.
     """
 
     size: tuple[int, int]
     channels: int
     extra: str | None = None
-    kind: str = "8 bits"
-    values: Window | None = None
-    usual: Window | None = None
+    kind: Kind = "uint8"
+    values: IntensityRange | None = None
+    own_range: IntensityRange | None = None
     frames: int = 1
 
 
@@ -51,7 +54,7 @@ class PictureFacts(NamedTuple):
 class Survey:
     """The pictures that were looked at.
 
-    Decisions are made from counts, so they do not depend on the order of the pictures.
+    Decisions are made from counts, so they do not depend on the order of the pictures, as long as all are looked at.
 
     Attributes:
         counts: facts -> number of pictures.
@@ -62,9 +65,9 @@ class Survey:
     total: int
 
     @property
-    def high_bit_depth(self) -> "Survey":
-        """The pictures with more than 8 bits."""
-        return self.where(lambda facts: facts.kind != "8 bits")
+    def scaled(self) -> "Survey":
+        """The pictures whose values are not uint8, and therefore have to be scaled."""
+        return self.where(lambda facts: facts.kind != "uint8")
 
     def where(self, condition: Callable[[PictureFacts], bool]) -> "Survey":
         """Return the pictures that meet a condition."""
@@ -88,7 +91,7 @@ class Survey:
         return np.sort(np.repeat(np.array(sides, np.int64), list(self.sizes.values())))
 
     @property
-    def values(self) -> Window | None:
+    def values(self) -> IntensityRange | None:
         """The lowest and highest value of all pictures whose values were looked at."""
         pairs = [facts.values for facts in self.counts if facts.values is not None]
         return (min(low for low, _ in pairs), max(high for _, high in pairs)) if pairs else None
@@ -98,8 +101,8 @@ def examine(picture: Picture, with_values: bool = False) -> PictureFacts:
     """Return what a picture is like.
 
     Args:
-        picture: an image, of which only the header is read if it has 8 bits; or an array.
-        with_values: whether to decode an image of 8 bits, too.
+        picture: an image, of which only the header is read if its values are uint8; or an array.
+        with_values: whether to decode an image of uint8, too.
 
     Raises:
         UnreadableImage: if the picture has to be decoded and cannot be, or has values that are not finite.
@@ -111,9 +114,9 @@ def examine(picture: Picture, with_values: bool = False) -> PictureFacts:
             values = np.asarray(picture)
             check_finite(values)
             low, high = float(values.min()), float(values.max())
-            kind = "float" if picture.mode == "F" else "integer"
-            usual = 65535.0 if picture.mode.startswith("I;16") else _usual_highest(kind, high)
-            return PictureFacts(picture.size, 1, None, kind, (low, high), (0.0, usual), _frames_known(picture))
+            kind: Kind = "float" if picture.mode == "F" else "integer"
+            top = 65535.0 if picture.mode.startswith("I;16") else _usual_highest(kind, high)
+            return PictureFacts(picture.size, 1, None, kind, (low, high), (0.0, top), _frames_known(picture))
         known = _extremes(picture) if with_values else None
         extra = TRANSPARENCY if picture.has_transparency_data else FOURTH if picture.mode == "RGBX" else None
         channels = 1 if is_gray(picture) else 3
@@ -143,7 +146,7 @@ def _frames_known(image: Image.Image) -> int:
         return 1
 
 
-def _usual_highest(kind: str, high: float) -> float:
+def _usual_highest(kind: Kind, high: float) -> float:
     """Return the top of the usual ranges of 32-bit values, 0..255 or 0..65535, and of floats, 0..1 or 0..255."""
     small, large = (1.0, 255.0) if kind == "float" else (255.0, 65535.0)
     return small if high <= small else large
@@ -151,18 +154,18 @@ def _usual_highest(kind: str, high: float) -> float:
 
 def _examine_array(values: np.ndarray) -> PictureFacts:
     check_finite(values)
-    kind = {"b": "bool", "f": "float"}.get(values.dtype.kind, "integer")
+    kinds: dict[str, Kind] = {"b": "bool", "f": "float"}
     return PictureFacts(
         (values.shape[1], values.shape[0]),
         1 if values.ndim == 2 else values.shape[2],
-        kind="8 bits" if values.dtype == np.uint8 else kind,
+        kind="uint8" if values.dtype == np.uint8 else kinds.get(values.dtype.kind, "integer"),
         values=(float(values.min()), float(values.max())),
-        usual={"bool": (0.0, 1.0), "uint16": (0.0, 65535.0)}.get(values.dtype.name),
+        own_range={"bool": (0.0, 1.0), "uint16": (0.0, 65535.0)}.get(values.dtype.name),
     )
 
 
-def _extremes(image: Image.Image) -> Window:
-    """Return the lowest and highest value of an image with 8 bits, without its alpha."""
+def _extremes(image: Image.Image) -> IntensityRange:
+    """Return the lowest and highest value of an image of uint8, without its alpha."""
     if image.mode not in ("L", "RGB", "LA", "RGBA"):
         image = image.convert("RGB")
     values = np.asarray(image)

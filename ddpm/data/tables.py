@@ -165,12 +165,12 @@ def _stored_images(table: "datasets.Dataset", given: str | None) -> "datasets.Da
     return table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
 
 
-def holds_images(file: Path, surely: bool = False) -> bool:
+def holds_images(file: Path, strict: bool = False) -> bool:
     """Return whether a parquet file has a column of encoded images.
 
     Args:
         file: the parquet file.
-        surely: whether bytes, which may be anything, such as hashes, are images only with a path or in a column with a
+        strict: whether bytes, which may be anything, such as hashes, are images only with a path or in a column with a
             usual name. Otherwise all bytes are, and so is an unreadable file, to be reported.
     """
     import pyarrow
@@ -179,13 +179,13 @@ def holds_images(file: Path, surely: bool = False) -> bool:
     try:
         schema = pyarrow.parquet.read_schema(file)
     except (OSError, pyarrow.lib.ArrowException):
-        return not surely
+        return not strict
     types = pyarrow.types
     structs = (column.type for column in schema if types.is_struct(column.type))
     if any({"bytes", "path"} <= {field.name for field in struct} for struct in structs):
         return True
     binary = [column.name for column in schema if types.is_binary(column.type) or types.is_large_binary(column.type)]
-    return any(not surely or is_usual(name, IMAGE_COLUMNS) for name in binary)
+    return any(not strict or is_usual(name, IMAGE_COLUMNS) for name in binary)
 
 
 def _find_labels(

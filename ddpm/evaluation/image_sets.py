@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ddpm.data.arrays import open_npz
-from ddpm.data.decode import MODES, Picture, UnreadableImage, unreadable_if_it_fails
+from ddpm.data.decode import MODES, Picture, UnreadableImage, has_high_bit_depth, unreadable_if_it_fails
 from ddpm.data.folders import IMAGE_SUFFIXES, scan_folder
 from ddpm.data.records import FilePictures, Pictures
 from ddpm.data.tables import holds_images, open_parquet
@@ -165,7 +165,7 @@ def _mismatch(image: Picture, resolution: int, channels: int) -> str | None:
     if image.size != (resolution, resolution):
         return _other_size(*image.size, resolution)
     # Pillow silently converts 16-bit color to 8 bits; only the raw mode of the file shows it.
-    if ";16" in str(getattr(image, "tile", "")) or image.mode in ("I", "F") or image.mode.startswith("I;16"):
+    if ";16" in str(getattr(image, "tile", "")) or has_high_bit_depth(image):
         return "more than 8 bits per value; save the images with 8 bits first"
     if channels not in MODES:
         return f"the reference has {channels} channels, more than an image file; save the images as .npz"

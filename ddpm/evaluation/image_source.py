@@ -18,7 +18,7 @@ from ddpm.config.sections import DataConfig, SampleConfig
 from ddpm.config.values import field_types
 from ddpm.config.yaml_files import read_config
 from ddpm.data import ImageData, load_data
-from ddpm.data.decode import Window
+from ddpm.data.decode import IntensityRange
 from ddpm.data.labels import check_distinct
 from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.diffusion.sampling import class_seeds
@@ -108,8 +108,8 @@ def reference_config(command: EvaluateCommand, pipeline: ClassConditionalPipelin
     return dataclasses.replace(config, resolution=unet.resolution, channels=unet.in_channels)
 
 
-def trained_intensity(model: Path) -> Window | None:
-    """Return the scale of values with more than 8 bits that a model's run derived from its images; None if none."""
+def trained_intensity(model: Path) -> IntensityRange | None:
+    """Return the range of values that are not uint8 that a model's run derived from its images; None if none."""
     run = run_of(model)
     facts = {} if run is None else read_json(run / "run.json", "data")["data"]
     if run is None or facts.get("intensity") is None or read_config(run / "config.yaml").data.intensity is not None:
@@ -118,19 +118,19 @@ def trained_intensity(model: Path) -> Window | None:
     return low, high
 
 
-def load_real_images(config: DataConfig, name: str, high_bit_depth_intensity: Window | None = None) -> ImageData:
+def load_real_images(config: DataConfig, name: str, default_intensity: IntensityRange | None = None) -> ImageData:
     """Load real images.
 
     Args:
         config: which, and how.
         name: option that an error names instead of the configuration's key.
-        high_bit_depth_intensity: scale of values with more than 8 bits, which otherwise is derived from these images.
+        default_intensity: range of values that are not uint8, which otherwise is derived from these images.
 
     Raises:
         ValueError: as `load_data`, or if two classes have the same name.
     """
     try:
-        data = load_data(**config.load_options(), high_bit_depth_intensity=high_bit_depth_intensity)
+        data = load_data(**config.load_options(), default_intensity=default_intensity)
     except ValueError as problem:
         message = str(problem).replace("data.source", name).replace("data.split", f"{name}_split")
         raise ValueError(message) from problem

@@ -34,7 +34,7 @@ def build_data(config: Config, decided: Mapping[str, Any] | None = None) -> Imag
     options["channels"] = options["channels"] or channels
     options["resolution"] = options["resolution"] or resolution
     scale = decided.get("intensity") if options["intensity"] is None else None
-    return load_data(**options, high_bit_depth_intensity=None if scale is None else tuple(scale))
+    return load_data(**options, default_intensity=None if scale is None else tuple(scale))
 
 
 def build_in_training_metrics(config: Config, data: ImageData, accelerator: Accelerator) -> "InTrainingMetrics | None":

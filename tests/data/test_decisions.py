@@ -13,7 +13,7 @@ from PIL import Image
 
 from ddpm.data import ImageData, load_data
 from ddpm.data.decisions import default_resolution
-from ddpm.data.notes import _window_option
+from ddpm.data.notes import _range_option
 from ddpm.data.survey import PictureFacts, Survey
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -237,13 +237,13 @@ def test_a_range_that_loses_all_values_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("window", [(0, 3e-4), (100_000, 100_001.18), (1000.01, 1000.02), (-1, 7e6), (0, 15)])
 def test_a_proposed_range_keeps_its_ends_apart(window: tuple[float, float]) -> None:
-    low, high = yaml.safe_load(_window_option(window).split('"')[1])
+    low, high = yaml.safe_load(_range_option(window).split('"')[1])
     assert low < high and (low, high) == pytest.approx(window, abs=(window[1] - window[0]) / 50)
 
 
 def test_a_mixture_of_depths_is_told(tmp_path: Path) -> None:
     data = load_data(write(tmp_path, [RAMP, RAMP.astype(np.uint16) * 16]))
-    assert data.intensity == (0, 4095) and told(data, "1 images", "more than 8 bits", "1 have 8 bits")
+    assert data.intensity == (0, 4095) and told(data, "1 images", "not uint8", "1 have uint8")
     np.testing.assert_array_equal(pixels(data)[0, 0], RAMP)
 
 

@@ -126,12 +126,12 @@ def test_a_window_of_eight_bits(name: str) -> None:
     image = (gray_cases() | color_cases())[name][0]
     plain = pixels_of(image, SIDE, 3)
     expected = np.interp(plain, [50, 100], [0, 255])
-    np.testing.assert_allclose(pixels_of(image, SIDE, 3, intensity_8_bit=(50.0, 100.0)), expected, atol=0.5)
+    np.testing.assert_allclose(pixels_of(image, SIDE, 3, intensity_uint8=(50.0, 100.0)), expected, atol=0.5)
 
 
 def test_a_window_does_not_change_alpha() -> None:
     image = Image.fromarray(np.dstack([COLOR, ALPHA]))
-    pixels = pixels_of(image, SIDE, 4, intensity_8_bit=(50.0, 100.0))
+    pixels = pixels_of(image, SIDE, 4, intensity_uint8=(50.0, 100.0))
     np.testing.assert_array_equal(pixels[3], ALPHA)
     np.testing.assert_allclose(pixels[:3], np.interp(COLOR.transpose(2, 0, 1), [50, 100], [0, 255]), atol=0.5)
 

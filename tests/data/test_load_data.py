@@ -272,7 +272,7 @@ def test_copies_in_other_rows_and_sources_are_counted(tmp_path: Path) -> None:
 
 
 def test_more_images_than_are_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpm.data.loading.MAX_HASHED", 2)
+    monkeypatch.setattr("ddpm.data.loading.MAX_SURVEYED", 2)
     source = str(write_folder(tmp_path))
     first = load_data(source).fingerprint
     (tmp_path / "cat/5.png").write_bytes(png(PIXELS[0]))

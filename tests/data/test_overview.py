@@ -33,7 +33,7 @@ def rows(data: ImageData) -> dict[str, list[str]]:
 def test_digits() -> None:
     table = rows(load_data())
     assert table.keys() == {"data", "classes", "sizes", "channels", "values"}
-    assert table["data"] == [load_data().summary()] and table["sizes"] == ["8x8"] and table["values"] == ["8 bits"]
+    assert table["data"] == [load_data().summary()] and table["sizes"] == ["8x8"] and table["values"] == ["uint8"]
 
 
 def test_class_counts(tmp_path: Path) -> None:

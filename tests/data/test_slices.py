@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ddpm.data import load_data
-from ddpm.data.loading import in_proportion
+from ddpm.data.loading import interleave_classes
 from ddpm.data.slices import Part, parse_split
 
 BOUNDS = ["", "0", "1", "7", "40", "-1", "-12", "0%", "1%", "33%", "50%", "67%", "100%", "-10%", "-50%"]
@@ -95,7 +95,7 @@ def test_parts_that_cannot_be_had_are_one_line(split: str, expected: str) -> Non
 def test_parts_of_rows_that_are_in_the_order_of_classes(counts: tuple[int, ...], percent: int) -> None:
     """Each class is divided as the whole is; by at most one row more or fewer."""
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    order = in_proportion(labels)
+    order = interleave_classes(labels)
     assert order.sort().values.equal(torch.arange(len(labels)))
     first = labels[order[: round(len(labels) * percent / 100)]].bincount(minlength=len(counts))
     assert all(abs(int(n) - count * percent / 100) <= 1 for n, count in zip(first, counts, strict=True))
