@@ -1,5 +1,6 @@
 """The images of a folder with their labels, and what the tables beside them say."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -152,7 +153,7 @@ class FolderSource:
 
     layout: Layout
     request: DataRequest
-    _results: dict[Path, TableResult] = field(default_factory=dict)
+    _results: dict[str, TableResult] = field(default_factory=dict)
 
     def name_of(self, path: Path) -> TableName:
         """Return what the name of a table says."""
@@ -168,13 +169,14 @@ class FolderSource:
 
     def read_table(self, path: Path) -> TableResult:
         """Return what a table says; each is read once, and only if it is asked for."""
-        if path not in self._results:
+        key = os.path.abspath(path)
+        if key not in self._results:
             name = self.name_of(path)
             try:
-                self._results[path] = TableResult(path, name, apply_table(path, self.layout, self.request))
+                self._results[key] = TableResult(path, name, apply_table(path, self.layout, self.request))
             except ValueError as problem:
-                self._results[path] = TableResult(path, name, problem=problem)
-        return self._results[path]
+                self._results[key] = TableResult(path, name, problem=problem)
+        return self._results[key]
 
     def read_tables(self) -> list[TableResult]:
         """Return what the tables at any depth and further out say; only those beside or around the images are read."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm.data import load_data
+from ddpm.data import folder_labels, load_data
 from ddpm.data.folders import BESIDE_CLASSES, CYCLES
 from ddpm.data.records import FilePictures, Records
 from ddpm.data.request import DataRequest
@@ -451,6 +451,23 @@ def test_tables_beside_the_images(name: str, refused: Callable, tmp_path: Path) 
         read(root, labels=str(TABLES[name](table, rows[:-1])))
     records = read(root, labels=str(TABLES[name](table, [*rows, ("missing.png", "disc")])))
     assert found(records) == labels and said(records, "1 of 7", "'missing.png'")
+
+
+def test_a_table_is_read_once_and_only_if_it_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    read_files = []
+    read_one = folder_labels.read_table
+    monkeypatch.setattr(folder_labels, "read_table", lambda *given: read_files.append(given[0]) or read_one(*given))
+    monkeypatch.chdir(tmp_path)
+    rows = [(f"{name}_{i}.png", name) for name in CLASSES for i in range(3)]
+    flat = write_csv(save_flat(tmp_path / "flat") / "labels.csv", rows).parent
+    for labels in ("auto", "none", "labels.csv", "flat/labels.csv", str(flat / "labels.csv")):
+        records = read(Path("flat"), labels=labels)
+        assert bool(records.ignored) == (labels == "none") and len(read_files) == 1, labels
+        read_files.clear()
+    save_flat(tmp_path / "splits/train")
+    write_csv(tmp_path / "splits/labels.csv", rows)
+    for labels in ("none", "filename"):         # of which no split is to be selected
+        assert read(tmp_path / "splits", labels=labels).ignored == {"tables": 1} and not read_files
 
 
 @pytest.mark.parametrize(
