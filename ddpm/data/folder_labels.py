@@ -39,7 +39,7 @@ class FolderLabels:
         values: N raw labels; None without labels.
         names: the names of the ids in `values`; None if they are to be inferred.
         split: the split that the table of the labels names; None if it names none.
-        unused_splits: a note that a column of the table looks like one of splits, and is not used; empty if none does.
+        split_notes: notes on the column of splits, whether labels are read from the same table or not.
         says_unlabeled: whether a table says that the images have no labels.
         tables: the tables that the labels or the split come from.
         sorted_by_class: see `Records`.
@@ -51,7 +51,7 @@ class FolderLabels:
     values: list[Any] | None = None
     names: list[str] | None = None
     split: str | None = None
-    unused_splits: str = ""
+    split_notes: tuple[str, ...] = ()
     says_unlabeled: bool = False
     tables: tuple[Path, ...] = ()
     sorted_by_class: bool = False
@@ -84,6 +84,7 @@ def apply_table(path: Path, layout: Layout, request: DataRequest) -> FolderLabel
                 "one row per image"
             )
     split, ignored = None, Counter[str]()
+    split_notes = tuple(filter(None, [rows.unused_splits]))
     if rows.splits is not None:
         try:
             split = find_split(name, request.split, sorted(set(rows.splits)))
@@ -92,7 +93,7 @@ def apply_table(path: Path, layout: Layout, request: DataRequest) -> FolderLabel
         here = {image for image, named in zip(rows.images, rows.splits, strict=True) if named == split}
         ignored[OTHER_SPLITS] = len(labels) - len(here & set(labels))
         images = tuple(image for image in images if image in here or image not in labels)
-        rows = rows._replace(notes=(*rows.notes, *note_shared(rows, split)))
+        split_notes = note_shared(rows, split)
     missing = [image for image in images if image not in labels]
     if missing:
         finds = listed_finders(path.parent)
@@ -112,7 +113,7 @@ def apply_table(path: Path, layout: Layout, request: DataRequest) -> FolderLabel
     values = None if rows.labels is None else [labels[image] for image in images]
     notes += rows.notes
     return FolderLabels(
-        images, values, None, split, rows.unused_splits, tables=(path,), ignored=ignored, notes=tuple(notes)
+        images, values, None, split, split_notes, tables=(path,), ignored=ignored, notes=tuple(notes)
     )
 
 

@@ -58,7 +58,7 @@ def load_folder(request: DataRequest) -> Records:
         remedy=_how_to_have_classes(layout, labels),
         split=layout.split or labels.split or find_split(request.source, request.split, ["train"]),
         ignored=layout.ignored + labels.ignored - Counter({TABLES: len(used)}),
-        notes=layout.notes + labels.notes,
+        notes=layout.notes + labels.notes + labels.split_notes,
     )
     if request.labels not in ("auto", "none") and not records.class_names:
         raise ValueError(
@@ -279,10 +279,10 @@ def _select_split(labels: FolderLabels, tables: Sequence[TableResult]) -> Folder
             raise table.problem
     divided = [table for table in tables if table.labels.split is not None]
     if not divided:
-        unused = dict.fromkeys(each.unused_splits for each in (labels, *(table.labels for table in tables)))
+        unused = dict.fromkeys(note for each in (labels, *(t.labels for t in tables)) for note in each.split_notes)
         partly = [f"the splits of {str(table.path)!r} are not used: {table.problem}" for table in tables
                   if isinstance(table.problem, IncompleteTable) and table.problem.divides]
-        return replace(labels, notes=(*labels.notes, *filter(None, unused), *partly))
+        return replace(labels, split_notes=(*unused, *partly))
     path, selected = divided[0].path, divided[0].labels
     chosen = set(selected.paths)
     for table in divided:
@@ -301,7 +301,7 @@ def _select_split(labels: FolderLabels, tables: Sequence[TableResult]) -> Folder
         split=selected.split,
         tables=(*labels.tables, path),
         ignored=labels.ignored + selected.ignored,
-        notes=(*labels.notes, f"{str(path)!r} selects the images of split {selected.split!r}"),
+        split_notes=(f"{str(path)!r} selects the images of split {selected.split!r}", *selected.split_notes),
     )
 
 

@@ -582,6 +582,19 @@ def class_folders_with_split_table(root: Path) -> Path:
     return root
 
 
+@register(
+    Accepted(told=("2 images", "'train'", "disc/000.png")),
+    Accepted(classes=(), told=("2 images", "'train'", "disc/000.png"), options={"labels": "none"}),
+)
+def class_folders_in_both_splits(root: Path) -> Path:
+    """Class folders, with a table in which an image of each class is in two splits."""
+    class_folders(root)
+    lines = [f"{name}/{i:03d}.png,{split}\n" for name in CLASSES for i in range(COUNT)
+             for split in ("train", "test")[: 2 if i == 0 else 1]]
+    (root / "parts.csv").write_text("file_name,split\n" + "".join(lines))
+    return root
+
+
 @register(Accepted(ignored=1, told=("metadata.csv", "'split'", "'1', '0'", "validation")))
 def class_folders_with_numbered_splits(root: Path) -> Path:
     class_folders_with_splits(root)
