@@ -1,6 +1,7 @@
-"""Frames of animations, and pages of TIFFs, as pictures."""
+"""Frames of animations, and pages of TIFFs, as pictures. FRAMES says which of them are images."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,9 +12,22 @@ from ddpm.data.decode import Picture, UnreadableImage, unreadable_if_it_fails
 from ddpm.data.records import Pictures
 from ddpm.data.survey import count_frames
 
-FRAMES = {"first": False, "all": True}      # whether each frame of a file is an image
 UNKNOWN = -1        # the frame of a file whose frames cannot be counted
-_opened = threading.local()     # the file that a thread read last, because later frames are made from earlier ones
+
+
+class _LastOpened(threading.local):
+    """The file that a thread has read last, because later frames are made from earlier ones.
+
+    Each thread has its own. It keeps one file open until the thread reads another, or ends.
+
+    Attributes:
+        frame: the pictures, the file, the number of the frame, and the open image; None if no file is open.
+    """
+
+    frame: "tuple[FramePictures, int, int, Image.Image] | None" = None
+
+
+_opened = _LastOpened()
 
 
 @dataclass(frozen=True)
@@ -40,11 +54,12 @@ class FramePictures(Pictures):
         if frame == UNKNOWN:
             self.pictures.open(file)        # names the reason, if the file cannot be opened at all
             raise UnreadableImage("its frames cannot be counted")
-        known = getattr(_opened, "frame", None)
-        if known is None or known[0] is not self or known[1] != file or known[2] > frame:
-            image = self.pictures.open(file)
-        else:
-            image = known[3]
+        image: Picture
+        match _opened.frame:
+            case (pictures, opened, last, image) if pictures is self and opened == file and last <= frame:
+                pass
+            case _:
+                image = self.pictures.open(file)
         if not isinstance(image, Image.Image):
             return image
         _opened.frame = None
@@ -85,3 +100,9 @@ def _as_stored(image: Image.Image) -> Image.Image:
     if any(ImageChops.difference(bands[0], band).getbbox() for band in bands[1:]):
         return image
     return image.convert("LA" if image.mode == "RGBA" else "L")
+
+
+FRAMES: dict[str, Callable[[Pictures, Tensor], FramePictures | None]] = {
+    "first": lambda pictures, rows: None,
+    "all": expand_frames,
+}

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ import torch
 from ddpm.data.decisions import FormatOptions, pixel_facts
 from ddpm.data.decode import IntensityRange, UnreadableImage
 from ddpm.data.fits import FITS
-from ddpm.data.frames import FRAMES, expand_frames
+from ddpm.data.frames import FRAMES, FramePictures
 from ddpm.data.images import ImageData, OnDemand
 from ddpm.data.notes import (
     count_classes,
@@ -90,71 +90,47 @@ def load_data(
             selected rows of several classes have one class, or an image is unreadable, or with `skip` all of a class;
             names the option.
     """
-    if resolution is not None and resolution < 1:
-        raise ValueError(f"data.resolution: {resolution} is out of range; allowed: 1 or more pixels")
-    if channels is not None and channels < 1:
-        raise ValueError(f"data.channels: {channels} is out of range; allowed: 1 or more")
-    if intensity is not None and not (len(intensity) == 2 and -math.inf < intensity[0] < intensity[1] < math.inf):
-        raise ValueError(f"data.intensity: {list(intensity)} is out of range; allowed: [low, high] with low < high")
+    options = _check_options(resolution, channels, intensity, default_intensity, fit)
     if not memory_gb > 0:
         raise ValueError(f"data.memory_gb: {memory_gb} is out of range; allowed: above 0")
     skip = lookup(ON_BAD_IMAGE, on_bad_image, "data.on_bad_image")
-    each_frame = lookup(FRAMES, frames, "data.frames")
-    lookup(FITS, fit, "data.fit")
-    window = None if intensity is None else (float(intensity[0]), float(intensity[1]))
+    expand = lookup(FRAMES, frames, "data.frames")
 
     selection = parse_split(split)
     request = DataRequest(source, selection.split, image_column, label_column, labels)
     records = load_records(request)
     part = replace(selection, split=records.split).part(len(records.labels))
-    pictures, notes = records.pictures, list(records.notes)
-    order = torch.arange(part.total)
-    if records.sorted_by_class and part.stop - part.start < part.total:
-        order = interleave_classes(records.labels)
-        notes.append(f"{split} takes the same part of each class")
-    files = rows = order[part.start : part.stop].sort().values     # the file of each image, and its row in `pictures`
-    ids = records.labels[files]
-    if records.class_names and len(ids.unique()) < 2:
+    used, notes = _select_rows(records, part, split)
+    if records.class_names and len(used.labels.unique()) < 2:
         raise ValueError(
-            f"data.split: all images of {split!r} have class {records.class_names[int(ids[0])]!r}; a class-conditional "
-            f"model needs two classes: {_other_rows(records)}, {request.classless_remedy}"
+            f"data.split: all images of {split!r} have class {records.class_names[int(used.labels[0])]!r}; a "
+            f"class-conditional model needs two classes: {_other_rows(records)}, {request.classless_remedy}"
         )
-    expanded = expand_frames(pictures, rows) if each_frame else None
+    expanded = expand(used.pictures, used.rows)
     if expanded is not None:
-        pictures, rows = expanded, torch.arange(len(expanded))
-        files = torch.tensor([file for file, _ in expanded.frames])
-        ids = records.labels[files]
-        notes.append(f"the {part.stop - part.start:,} files have {len(rows):,} frames or pages; each is an image")
+        notes += (f"the {len(used):,} files have {len(expanded):,} frames or pages; each is an image",)
+        used = _select_frames(expanded, records)
 
-    options = FormatOptions(resolution, channels, window, default_intensity, fit)
-    survey, target, pixels, bad = read_pictures(source, pictures, rows, options, skip, memory_gb * 1e9)
+    survey, target, pixels, bad = read_pictures(source, used.pictures, used.rows, options, skip, memory_gb * 1e9)
     if bad:
-        good = torch.ones(len(rows), dtype=torch.bool)
+        good = torch.ones(len(used), dtype=torch.bool)
         good[bad] = False
-        left = set(ids[good].tolist()) if records.class_names else {0}
-        lost = next((index for index in bad if int(ids[index]) not in left), None)
-        if lost is not None:
-            raise ValueError(
-                f"data.on_bad_image: no image of class {records.class_names[int(ids[lost])]!r} is readable, such as "
-                f"{pictures.where(int(rows[lost]))}, and a class without images cannot be learned; replace the images, "
-                f"or remove the class, {request.classless_remedy}"
-            )
-        rows, files, ids = rows[good], files[good], ids[good]
-        pixels = None if pixels is None else pixels[good]
-    store = OnDemand(pictures, rows, target)
-    notes += describe_decisions(survey, options, target)
-    notes += describe_brightness(_some_pixels(store) if pixels is None else pixels, survey, target)
-    notes += () if pixels is None else describe_gray_content(pixels, options)
-    notes += describe_balance(count_classes(ids, len(records.class_names)), records.class_names)
+        if records.class_names:
+            _check_classes_left(used, good, records.class_names, request)
+        used, pixels = used.take(good), None if pixels is None else pixels[good]
+    store = OnDemand(used.pictures, used.rows, target)
+    some_pixels = _some_pixels(store) if pixels is None else pixels
     identity = {"split": _identify_part(part), "classes": records.class_names} | pixel_facts(survey, target)
     if expanded is not None:
         identity["frames"] = "all"
-    content = _identify(identity, ids, records.pictures, files)
+    content = _identify(identity, used.labels, records.pictures, used.files)
+    copies: Iterable[str] = ()
     if records.class_names:
-        notes += describe_copies(content.hashes, records.labels[content.files], content.files, records.pictures.where)
+        labels_of_files = records.labels[content.files]
+        copies = describe_copies(content.hashes, labels_of_files, content.files, records.pictures.where)
     return ImageData(
         store if pixels is None else pixels,
-        ids,
+        used.labels,
         records.class_names,
         skipped=len(bad),
         fingerprint=content.fingerprint,
@@ -164,8 +140,90 @@ def load_data(
         survey=survey,
         frames=frames,
         ignored=records.ignored,
-        notes=tuple(notes),
+        notes=(
+            *records.notes,
+            *notes,
+            *describe_decisions(survey, options, target),
+            *describe_brightness(some_pixels, survey, target),
+            *(() if pixels is None else describe_gray_content(pixels, options)),
+            *describe_balance(count_classes(used.labels, len(records.class_names)), records.class_names),
+            *copies,
+        ),
     )
+
+
+def _check_options(
+    resolution: int | None,
+    channels: int | None,
+    intensity: Sequence[float] | None,
+    default_intensity: IntensityRange | None,
+    fit: str,
+) -> FormatOptions:
+    """Return the options of the format; raise ValueError if one is out of range."""
+    if resolution is not None and resolution < 1:
+        raise ValueError(f"data.resolution: {resolution} is out of range; allowed: 1 or more pixels")
+    if channels is not None and channels < 1:
+        raise ValueError(f"data.channels: {channels} is out of range; allowed: 1 or more")
+    if intensity is not None and not (len(intensity) == 2 and -math.inf < intensity[0] < intensity[1] < math.inf):
+        raise ValueError(f"data.intensity: {list(intensity)} is out of range; allowed: [low, high] with low < high")
+    lookup(FITS, fit, "data.fit")
+    intensity_range = None if intensity is None else (float(intensity[0]), float(intensity[1]))
+    return FormatOptions(resolution, channels, intensity_range, default_intensity, fit)
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """The images that are used: N pictures of a source, or frames of them, with their labels.
+
+    Attributes:
+        pictures: the pictures of the source, or their frames.
+        rows: int64 (N,), those of the images in `pictures`.
+        files: int64 (N,), those of their files in the source.
+        labels: int64 (N,).
+    """
+
+    pictures: Pictures
+    rows: torch.Tensor
+    files: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.rows)
+
+    def take(self, chosen: torch.Tensor) -> "_Selection":
+        """Return some of the images; `chosen` is bool (N,)."""
+        return _Selection(self.pictures, self.rows[chosen], self.files[chosen], self.labels[chosen])
+
+
+def _select_rows(records: Records, part: Part, split: str) -> tuple[_Selection, tuple[str, ...]]:
+    """Return the images of a part of a source, and a note if it is not a range of rows of the source."""
+    order, notes = torch.arange(part.total), tuple[str, ...]()
+    if records.sorted_by_class and part.stop - part.start < part.total:
+        order = interleave_classes(records.labels)
+        notes = (f"{split} takes the same part of each class",)
+    rows = order[part.start : part.stop].sort().values
+    return _Selection(records.pictures, rows, rows, records.labels[rows]), notes
+
+
+def _select_frames(frames: FramePictures, records: Records) -> _Selection:
+    """Return all frames as images, each with the label of its file."""
+    files = torch.tensor([file for file, _ in frames.frames])
+    return _Selection(frames, torch.arange(len(frames)), files, records.labels[files])
+
+
+def _check_classes_left(
+    used: _Selection, good: torch.Tensor, class_names: Sequence[str], request: DataRequest
+) -> None:
+    """Check that each class has a readable image; `good` is bool (N,), whether an image is readable."""
+    left = set(used.labels[good].tolist())
+    lost = next((index for index in (~good).nonzero()[:, 0].tolist() if int(used.labels[index]) not in left), None)
+    if lost is not None:
+        raise ValueError(
+            f"data.on_bad_image: no image of class {class_names[int(used.labels[lost])]!r} is readable, such as "
+            f"{used.pictures.where(int(used.rows[lost]))}, and a class without images cannot be learned; replace the "
+            f"images, or remove the class, {request.classless_remedy}"
+        )
 
 
 def _other_rows(records: Records) -> str:
