@@ -203,6 +203,11 @@ def read_header(file: IO[bytes]) -> Header:
     return Header(*readers[version](file), file.tell())
 
 
+def has_channels_first(shape: tuple[int, ...]) -> bool:
+    """Return whether an image, as its shape (A, B, C) looks, has its channels first."""
+    return shape[0] < min(shape[1:])
+
+
 def _check_labels(name: str, header: Header, count: int) -> None:
     """Check that labels are one number or text for each of `count` images."""
     shape = header.shape
@@ -234,7 +239,7 @@ def _image_shape(name: str, header: Header) -> tuple[int, ...]:
         raise ValueError(f"{name} has shape {header.shape}, as a single image; {allowed}: stack the images")
     if len(shape) not in (3, 4):
         raise ValueError(f"{name} has shape {header.shape}; {allowed}")
-    if len(shape) == 4 and shape[1] < min(shape[2:]):
+    if len(shape) == 4 and has_channels_first(shape[1:]):
         last = f"if channels come first, transpose(0, 2, 3, 1); if not, pad the height to {min(shape[2:])}"
         raise ValueError(f"{name} has shape {header.shape}, as with channels first; {allowed}; {last}")
     if 0 in shape:

@@ -137,9 +137,7 @@ def encode_labels(
         problem = _problem(name)
         if problem is not None:
             place = _example(labels, label, where)
-            raise ValueError(
-                f"data.source: class {name!r}{place} {problem}; rename its folder, or its entry in the table"
-            )
+            raise ValueError(f"data.source: class {name!r}{place} {problem}; rename the class in the source")
     known: dict[str, int] = {}
     for label, name in enumerate(names):
         twin = known.setdefault(to_nfc(name), label)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
-from ddpm.data.arrays import member_header, read_header
+from ddpm.data.arrays import has_channels_first, member_header, read_header
 from ddpm.data.column_names import LABEL_COLUMNS, find_usual
 
 EXAMINED = 100      # arrays whose shapes are looked at
@@ -72,7 +72,7 @@ def _joining(folder: Path, files: Sequence[Path], suffix: str, shapes: Mapping[s
     target = f"{name}_images.npz" if os.path.exists(f"{name}.npz") else f"{name}.npz"
     image = _largest(shapes)
     shape, load = shapes[image], _loading(image)
-    if len(shape) == 3 and shape[0] <= FEW_CHANNELS < shape[2]:     # channels come first
+    if len(shape) == 3 and has_channels_first(shape):
         load = f"np.moveaxis({load}, 0, 2)"
     label = find_usual([member for member, own in shapes.items() if prod(own) == 1], LABEL_COLUMNS)
     labels = ""

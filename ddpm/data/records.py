@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ddpm.data.decode import Picture, UnreadableImage, open_picture, unreadable_if_it_fails
+from ddpm.data.decode import Picture, UnreadableImage, UnsuitableFormat, open_picture, unreadable_if_it_fails
 
 if TYPE_CHECKING:
     import datasets
@@ -141,9 +141,9 @@ def located(pictures: Pictures, row: int) -> Iterator[None]:
     try:
         yield
     except UnreadableImage as error:
-        where = pictures.where(row)
+        what = "image of another format" if isinstance(error, UnsuitableFormat) else "unreadable image"
         raise type(error)(
-            f"data.source: unreadable image, {where}: {error}; use data.on_bad_image skip to omit such images"
+            f"data.source: {what}, {pictures.where(row)}: {error}; use data.on_bad_image skip to omit such images"
         ) from error
 
 

@@ -1211,6 +1211,10 @@ INPUTS |= {
         array_each(".npy", ".", make=lambda k, i: np.asarray(picture(k, i)).transpose(2, 0, 1)),
         Refused("source", ("6 arrays", "python -c", "moveaxis"), suggested=("source",)),
     ),
+    "npy_each_narrow_channels_first": (
+        array_each(".npy", ".", make=lambda k, i: np.asarray(picture(k, i))[:, :4].transpose(2, 0, 1)),
+        Refused("source", ("6 arrays", "python -c", "moveaxis"), suggested=("source",)),
+    ),
     "npy_of_several_each": (
         array_each(".npy", *CLASSES, make=lambda k, i: np.stack([gray(k, j) for j in range(9)])),
         Refused("source", ("0000.npy",), suggested=("source",)),
