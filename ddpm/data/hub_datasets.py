@@ -38,7 +38,7 @@ def load_hub(request: DataRequest) -> Records:
 
 
 def _is_on_hub(name: str) -> bool:
-    """Ask the Hub once; return False if it cannot be reached. `datasets` itself asks for half a minute.
+    """Ask the Hub once; return False if it cannot be reached. `datasets` would retry for about 30 seconds.
 
     Raises:
         ValueError: if there is no such dataset.

@@ -115,7 +115,7 @@ def encode_labels(
         check_distinct(names, "data.source")
     if kind is str or (kind is bool and names is None):
         names = sorted(set(map(str, values)), key=lambda name: (to_nfc(name), name)) if names is None else names
-        values = _ids(list(map(str, values)), names, where, option, without)
+        values = _look_up_ids(list(map(str, values)), names, where, option, without)
     elif names is None:
         present = sorted({value for value in values if value >= 0})
         gap = next((i for i, label in enumerate(present) if i != label), None)
@@ -134,7 +134,7 @@ def encode_labels(
         )
     labels = torch.tensor(values, dtype=torch.int64)
     for label, name in enumerate(names):
-        problem = _problem(name)
+        problem = _why_unusable(name)
         if problem is not None:
             place = _example(labels, label, where)
             raise ValueError(f"data.source: class {name!r}{place} {problem}; rename the class in the source")
@@ -190,7 +190,7 @@ def _kind(value: Any) -> type | None:
     return next((kind for kind in (str, bool, int) if isinstance(value, kind)), None)
 
 
-def _ids(
+def _look_up_ids(
     values: Sequence[str], names: Sequence[str], where: Callable[[int], str], option: str, without: str
 ) -> list[int]:
     ids = {name: index for index, name in enumerate(names)}
@@ -210,7 +210,7 @@ def _example(labels: torch.Tensor, label: int, where: Callable[[int], str]) -> s
     return f" ({where(int(rows[0]))!a})" if len(rows) else ""
 
 
-def _problem(name: str) -> str | None:
+def _why_unusable(name: str) -> str | None:
     """Return why a class cannot have this name; None if it can."""
     if not name.strip():
         return "has an empty name"
