@@ -139,6 +139,13 @@ def check_same(
     on_main(processes, compare)
 
 
+def warn(*problems: str) -> None:
+    """Print a warning of one line for each problem that does not prevent the command; only the first process does."""
+    if os.environ.get("RANK", "0") == "0":
+        for problem in problems:
+            print(f"WARNING: {problem}", file=sys.stderr)
+
+
 def acquire_lock(lock: IO[str], kind: int) -> bool:
     """Lock an open file; the kernel releases the lock when the process ends, however that happens.
 

@@ -4,7 +4,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -33,13 +33,6 @@ def reject_command_line(problem: Exception, names: Mapping[str, str]) -> NoRetur
     if os.environ.get("RANK", "0") != "0":
         raise SystemExit(2)
     fail(problem, names)
-
-
-def print_warnings(problems: Iterable[str]) -> None:
-    """Print a warning of one line for each problem that does not prevent the command; only the first process does."""
-    if os.environ.get("RANK", "0") == "0":
-        for problem in problems:
-            print(f"WARNING: {problem}", file=sys.stderr)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Measure the quality of a model's images."""
 
-from ddpm.cli.errors import print_warnings
 from ddpm.cli.parser import from_command_line
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.ineffective_options import ineffective_guidance
@@ -11,7 +10,8 @@ from ddpm.config.run_folders import sample_settings
 def main(command: EvaluateCommand) -> None:
     """Run the command."""
     settings = sample_settings(command)
-    print_warnings(ineffective_guidance(settings))
     from ddpm.evaluation.evaluate import evaluate  # imported only now, so that --help is fast
+    from ddpm.processes import warn
 
+    warn(*ineffective_guidance(settings))
     evaluate(command, settings)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ddpm.config.sections import Config, EvaluationConfig, ModelConfig, SamplerOptions
+from ddpm.config.sections import Config, EvaluationConfig, ModelConfig, SamplerOptions, flatten
 from ddpm.config.values import field_types
 
 WITHOUT_CLASS = ("timestep", "none")             # values of model.conditioning with which no class enters the network
@@ -17,6 +17,21 @@ def ineffective_options(config: Config, in_memory: bool) -> list[str]:
         in_memory: whether the images are decoded once, before training.
     """
     return [*_of_model(config), *_of_data(config, in_memory), *_of_sampling(config), *_of_evaluation(config)]
+
+
+def ignored_options(given: Config, adopted: Config) -> list[str]:
+    """Return one line on each option that was given, although the pretrained model has another value.
+
+    Args:
+        given: the configuration as given.
+        adopted: the same with the architecture of the pretrained model.
+    """
+    before, after, default = (flatten(config.to_dict()) for config in (given, adopted, Config()))
+    return [
+        f"{key}: {value} is ignored, because model.pretrained has {after[key]}; leave the option out"
+        for key, value in before.items()
+        if value not in (default[key], after[key])
+    ]
 
 
 def ineffective_guidance(options: SamplerOptions, prefix: str = "") -> list[str]:

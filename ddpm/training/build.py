@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 
-from ddpm.config.sections import Config, flatten
+from ddpm.config.sections import Config
 from ddpm.data import ImageData, load_data
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
 from ddpm.io.pipelines import load_pipeline, locate
@@ -116,21 +116,6 @@ def adopt_pretrained(config: Config, checkpoint: Path | None = None) -> Config:
     if config.model.pretrained is None:
         return config
     return config.with_options(architecture_options(checkpoint or _locate_pretrained(config.model.pretrained)))
-
-
-def ignored_options(given: Config, adopted: Config) -> list[str]:
-    """Return one line on each option that was given, although the pretrained model has another value.
-
-    Args:
-        given: the configuration as given.
-        adopted: what `adopt_pretrained` makes of it.
-    """
-    before, after, default = (flatten(config.to_dict()) for config in (given, adopted, Config()))
-    return [
-        f"{key}: {value} is ignored, because model.pretrained has {after[key]}; leave the option out"
-        for key, value in before.items()
-        if value not in (default[key], after[key])
-    ]
 
 
 def _locate_pretrained(path: str) -> Path:

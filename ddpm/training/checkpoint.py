@@ -13,7 +13,6 @@ The files are safetensors and JSON, so that loading them cannot run code.
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from torch import nn
 from ddpm.atomic import digests, newest_intact, recover, write_directory_atomically, write_json
 from ddpm.io.card import ModelCard
 from ddpm.pipeline import ClassConditionalPipeline
+from ddpm.processes import warn
 
 AVERAGED_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 AUGMENTATION = "augmentation.safetensors"
@@ -93,10 +93,9 @@ def find_checkpoint(checkpoints: Path) -> Path | None:
         aside = directory.with_name(f"damaged_{directory.name}")
         shutil.rmtree(aside, ignore_errors=True)
         directory.rename(aside)
-        print(
-            f"WARNING: {directory} is damaged ({problem}) and was renamed to {aside.name}; "
-            f"training continues from {newest.name if newest else 'the beginning'}",
-            file=sys.stderr,
+        warn(
+            f"{directory} is damaged ({problem}) and was renamed to {aside.name}; "
+            f"training continues from {newest.name if newest else 'the beginning'}"
         )
     return newest
 

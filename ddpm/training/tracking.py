@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from urllib.parse import urlparse
 
 from ddpm.atomic import with_path_in_error, write_text
 from ddpm.config.sections import Config, TrackingConfig
+from ddpm.processes import warn
 
 EVALUATION_PREFIX = "evaluation/"                   # of the keys of metrics that were measured during training
 EVALUATION_SETTINGS = "evaluation/settings"         # key of the digest of the settings that these metrics depend on
@@ -98,7 +98,7 @@ class Wandb:
             socket.create_connection((address.hostname, port), timeout=5).close()
             return "online"
         except OSError as problem:
-            print(f"WARNING: wandb is used offline: {problem}", file=sys.stderr)
+            warn(f"wandb is used offline: {problem}")
             return "offline"
 
     def log(self, record: dict[str, Any]) -> None:
@@ -171,7 +171,7 @@ class Trackers:
             except Exception as problem:        # clients of other services can raise anything, and training goes on
                 if isinstance(tracker, MetricsFile):
                     raise
-                print(f"WARNING: {type(tracker).__name__} is dropped: {problem}", file=sys.stderr)
+                warn(f"{type(tracker).__name__} is dropped: {problem}")
                 self._trackers.remove(tracker)
 
     def log(self, record: dict[str, Any]) -> None:
@@ -206,7 +206,7 @@ def open_trackers(config: Config, run: Path, step: int, run_id: str | None) -> T
         try:
             trackers.append(Wandb(tracking, run, run_id, config.to_dict()))
         except Exception as problem:            # as in Trackers
-            print(f"WARNING: wandb is not used: {problem}", file=sys.stderr)
+            warn(f"wandb is not used: {problem}")
     return Trackers(trackers)
 
 

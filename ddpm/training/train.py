@@ -1,6 +1,5 @@
 """Training from a configuration: validate, join the processes, load the data, build the model, train."""
 
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,21 +7,20 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from ddpm.config.changes import describe_nulls, differences, fill_nulls
-from ddpm.config.ineffective_options import ineffective_options
+from ddpm.config.ineffective_options import ignored_options, ineffective_options
 from ddpm.config.places import is_gone, with_places
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
 from ddpm.data.overview import describe_data
 from ddpm.io.captions import describe_captions
 from ddpm.io.pictures import describe_picture
-from ddpm.processes import broadcast_from_main, check_same, describe_devices, first_on_main, on_main
+from ddpm.processes import broadcast_from_main, check_same, describe_devices, first_on_main, on_main, warn
 from ddpm.training.build import (
     adopt_pretrained,
     build_data,
     build_in_training_metrics,
     build_schedule,
     build_unet,
-    ignored_options,
 )
 from ddpm.training.continuation import KnownRun
 from ddpm.training.derived_options import coarsest_stage_warning, derive_config, describe_derivation
@@ -116,8 +114,8 @@ def train(
             accelerator.print(describe_unconditional(unet))
         for line in describe_samples(config, data, timeline.position(config.train.steps)):
             accelerator.print(f"images: {line}")
-        if data.skipped and accelerator.is_main_process:
-            print(f"WARNING: {data.skipped} unreadable images are skipped", file=sys.stderr)
+        if data.skipped:
+            warn(f"{data.skipped} unreadable images are skipped")
         Trainer(config, accelerator, data, schedule, unet, run_dir, metrics, timeline).run(run_id)
 
 
@@ -131,8 +129,7 @@ def print_decisions(derivation: str, warnings: Sequence[str], accelerator: Accel
     """
     if derivation:
         accelerator.print(derivation)
-    for warning in warnings if accelerator.is_main_process else ():
-        print(f"WARNING: {warning}", file=sys.stderr)
+    warn(*warnings)
 
 
 def describe_warmup(timeline: Timeline, known: KnownRun | None) -> list[str]:
