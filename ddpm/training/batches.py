@@ -62,7 +62,7 @@ def micro_batch_positions(timeline: Timeline, step: int, rank: int, processes: i
 
 
 def load_micro_batches(
-    samples: SampleSequence, timeline: Timeline, step: int, rank: int, processes: int, workers: int
+    samples: SampleSequence, timeline: Timeline, step: int, rank: int, processes: int, config: Config
 ) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
     """Load the micro-batches of one process, from step `step` to the last.
 
@@ -70,11 +70,11 @@ def load_micro_batches(
 
     Args:
         samples: the samples of the run.
-        timeline: the batch size of each step; gradient accumulation is that of its last segment.
+        timeline: the batch size of each step.
         step: the first step.
         rank: index of the process.
         processes: number of processes.
-        workers: number of worker processes that decode images.
+        config: the numbers of steps, of micro-batches and of worker processes that decode images.
 
     Yields:
         Positions in the run int64 (B,), uint8 images (B, C, H, W) and labels int64 (B,) of each micro-batch.
@@ -82,16 +82,16 @@ def load_micro_batches(
     Raises:
         ValueError: if an image cannot be read.
     """
-    config = timeline.segments[-1].config
+    train = config.train
     positions = [
         micro_batch
-        for s in range(step, config.steps)
-        for micro_batch in micro_batch_positions(timeline, s, rank, processes, config.gradient_accumulation_steps)
+        for s in range(step, train.steps)
+        for micro_batch in micro_batch_positions(timeline, s, rank, processes, train.gradient_accumulation_steps)
     ]
     loader = DataLoader(
         samples,
         batch_sampler=positions,        # type: ignore[arg-type]  # ranges, which take less memory than lists
-        num_workers=0 if samples.data.in_memory else workers,
+        num_workers=0 if samples.data.in_memory else config.data.workers,
         collate_fn=_keep_batch,
         worker_init_fn=_outlive_signals,
         generator=torch.Generator(),        # otherwise the loader draws from the generator that dropout uses

@@ -50,18 +50,18 @@ def check_precision(config: TrainConfig, processes: PartialState) -> None:
         raise ValueError("train.mixed_precision: fp16 needs a GPU, and there is none; use fp32 or bf16")
 
 
-def check_batch(config: TrainConfig, processes: int, accumulation_steps: int | None = None) -> None:
+def check_batch(config: TrainConfig, processes: int, batch_size: int | None = None) -> None:
     """Check that a batch divides among the processes and their micro-batches.
 
     Args:
         config: has the batch size and the accumulation steps.
         processes: number of processes.
-        accumulation_steps: the accumulation steps of this process, if they are not those of `config`.
+        batch_size: the batch size of a step, if it is not that of `config`.
 
     Raises:
         ValueError: if it does not; names batch sizes that do, and accumulation steps with which it does.
     """
-    batch_size, parts = config.batch_size, accumulation_steps or config.gradient_accumulation_steps
+    batch_size, parts = batch_size or config.batch_size, config.gradient_accumulation_steps
     divisor = processes * parts
     if batch_size % divisor:
         below = batch_size // divisor * divisor

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ddpm.config.sections import TrainConfig
-from ddpm.training.timeline import Segment, Timeline
+from ddpm.training.timeline import Segment, StepSettings, Timeline
 
 BETA_1 = 0.9        # of AdamW
 
@@ -30,10 +30,10 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> 
 
 def set_options(optimizer: torch.optim.Optimizer, timeline: Timeline, step: int) -> None:
     """Set the options of an AdamW to those of step `step` (from 0)."""
-    config = timeline.at(step).config
+    settings = timeline.at(step).settings
     for group in optimizer.param_groups:
-        group["lr"], group["weight_decay"] = learning_rate(timeline, step), config.weight_decay
-        group["betas"] = (BETA_1, config.beta2)
+        group["lr"], group["weight_decay"] = learning_rate(timeline, step), settings.weight_decay
+        group["betas"] = (BETA_1, settings.beta2)
 
 
 def learning_rate(timeline: Timeline, step: int) -> float:
@@ -52,29 +52,29 @@ def _blended_rate(segments: Sequence[Segment], step: int) -> float:
         segments: those that change the schedule, up to this step.
         step: the step.
     """
-    *earlier, (first, _, config) = segments
-    rate, steps = scheduled_rate(config, step), step - first + 1
-    if not earlier or steps >= config.warmup_steps:
+    *earlier, (first, _, settings) = segments
+    rate, steps = scheduled_rate(settings, step), step - first + 1
+    if not earlier or steps >= settings.warmup_steps:
         return rate
     before = _blended_rate(earlier, first)
-    return before + (rate - before) * steps / config.warmup_steps
+    return before + (rate - before) * steps / settings.warmup_steps
 
 
-def scheduled_rate(config: TrainConfig, step: int) -> float:
+def scheduled_rate(settings: StepSettings, step: int) -> float:
     """Return the rate of the configured schedule: linear warmup, then constant or a cosine decay towards 0."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    if config.lr_schedule == "constant":
-        return config.learning_rate
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    if settings.lr_schedule == "constant":
+        return settings.learning_rate
+    progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def describe_unfinished_warmup(timeline: Timeline) -> list[str]:
     """Return one line if training ends within the warmup, or on the way to a changed schedule; none otherwise."""
-    steps = timeline.segments[-1].config.steps
-    *earlier, (first, _, config) = timeline.schedule_changes(steps)
-    left, warmup = steps - first, config.warmup_steps
+    steps = timeline.segments[-1].settings.steps
+    *earlier, (first, _, settings) = timeline.schedule_changes(steps)
+    left, warmup = steps - first, settings.warmup_steps
     if left == 0 or warmup <= left:
         return []
     ends = f"the learning rate ends at {learning_rate(timeline, steps - 1):.2g}"
@@ -85,7 +85,7 @@ def describe_unfinished_warmup(timeline: Timeline) -> list[str]:
         ]
     return [
         f"train.warmup_steps: {warmup} steps of warmup do not end within {steps} steps, so {ends} instead of reaching "
-        f"{config.learning_rate:g}; use at most {steps}"
+        f"{settings.learning_rate:g}; use at most {steps}"
     ]
 
 

@@ -5,7 +5,6 @@ import os
 import secrets
 import shlex
 import socket
-import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -20,9 +19,10 @@ from ddpm.data import ImageData
 from ddpm.data.folders import IMAGE_SUFFIXES
 from ddpm.data.overview import data_facts
 from ddpm.io.provenance import git_commit, versions
-from ddpm.processes import InUse, acquire_lock, broadcast_from_main, on_main
+from ddpm.processes import InUse, acquire_lock, broadcast_from_main, on_main, warn
 from ddpm.training.checkpoint import find_checkpoint
-from ddpm.training.continuation import KnownRun, continue_command, facts_on_options, step_of
+from ddpm.training.continuation import plan_continuation
+from ddpm.training.run_record import KnownRun, continue_command, facts_on_options, step_of
 from ddpm.training.timeline import Timeline
 
 SEARCHED = 1000         # number of files in a folder among which images are looked for
@@ -45,7 +45,7 @@ def hold_run_directory(
     data: ImageData,
     facts: dict[str, Any],
     allowed: Collection[str] = (),
-) -> Iterator[tuple[str | None, Timeline]]:
+) -> Iterator[tuple[str | None, Timeline, Path | None]]:
     """Hold a run directory while a run trains into it; all processes call this.
 
     Args:
@@ -57,16 +57,18 @@ def hold_run_directory(
         allowed: options that may change although they affect the result.
 
     Yields:
-        The identifier of the run on the main process, None on the others; and the settings of all its steps.
+        The identifier of the run on the main process, None on the others; the settings of all its steps; and the
+        checkpoint from which it continues, None at its start.
 
     Raises:
         ValueError: if another process holds the directory, or the run in it cannot continue in this way.
     """
     directory = on_main(accelerator, lambda: RunDirectory(path))
     with directory or nullcontext():
-        run = on_main(accelerator, lambda: directory.begin(config, data, facts, allowed))
+        checkpoint = broadcast_from_main(accelerator, lambda: find_checkpoint(path / "checkpoints"))
+        run = on_main(accelerator, lambda: directory.begin(config, data, facts, allowed, step_of(checkpoint)))
         timeline = broadcast_from_main(accelerator, lambda: run.timeline)
-        yield None if run is None else run.facts["id"], timeline
+        yield None if run is None else run.facts["id"], timeline, checkpoint
 
 
 class RunDirectory:
@@ -101,7 +103,7 @@ class RunDirectory:
         self._lock.close()
 
     def begin(
-        self, config: Config, data: ImageData, facts: dict[str, Any], allowed: Collection[str] = ()
+        self, config: Config, data: ImageData, facts: dict[str, Any], allowed: Collection[str] = (), done: int = 0
     ) -> KnownRun:
         """Begin a run, or continue the run that the directory holds; print and record what changes.
 
@@ -110,6 +112,7 @@ class RunDirectory:
             data: the images.
             facts: further facts for run.json.
             allowed: options that may change although they affect the result.
+            done: number of steps that the run has made.
 
         Returns:
             The run as it continues.
@@ -123,14 +126,10 @@ class RunDirectory:
             facts |= {"versions": versions(), "git_commit": git_commit(), **facts_on_options(config), "changes": []}
             run = KnownRun(self.path, config, facts)
         else:
-            def done() -> int:
-                return step_of(find_checkpoint(self.path / "checkpoints"))
-
-            run, lines = known.plan(config, data, allowed, done)
+            run, lines, warnings = plan_continuation(known, config, data, allowed, done)
             for line in lines:
                 print(line)
-            for line in run.warn_of_changes_ahead(done):
-                print(f"WARNING: {line}", file=sys.stderr)
+            warn(*warnings)
         self._write(run, known)
         return run
 

@@ -1,11 +1,29 @@
 """The history of a run: which batch size and learning rate schedule each of its steps has."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ddpm.config.changes import Change, change_kind
 from ddpm.config.sections import TrainConfig
+
+
+class StepSettings(NamedTuple):
+    """The options of the section `train` that each step has its own values of; others hold for a whole process."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int
+    lr_schedule: str
+    weight_decay: float
+    beta2: float
+    max_grad_norm: float
+    ema_half_life: float
+    ema_warmup: float
+
+
+STEP_OPTIONS = {f"train.{name}": name for name in StepSettings._fields}
 
 
 class Segment(NamedTuple):
@@ -14,18 +32,18 @@ class Segment(NamedTuple):
     Attributes:
         step: the first of these steps.
         position: position in the run of the first sample of this step, which is the number of samples before it.
-        config: the settings.
+        settings: the settings.
     """
 
     step: int
     position: int
-    config: TrainConfig
+    settings: StepSettings
 
     @property
     def schedule_key(self) -> tuple[Any, ...]:
         """What the learning rate depends on; at a constant rate, a longer run is as if longer from the start."""
-        c = self.config
-        return c.learning_rate, c.warmup_steps, c.lr_schedule, None if c.lr_schedule == "constant" else c.steps
+        s = self.settings
+        return s.learning_rate, s.warmup_steps, s.lr_schedule, None if s.lr_schedule == "constant" else s.steps
 
 
 @dataclass(frozen=True)
@@ -47,18 +65,17 @@ class Timeline:
         Args:
             config: the present settings.
             changes: records of changes in the order of steps, each with `step`, `option`, `old` and `new`. Those of
-                the section `train` and of the images matter.
+                STEP_OPTIONS and of the images matter.
         """
-        values = asdict(config)
-        names = [(c["option"].removeprefix("train."), c) for c in changes if c["option"].startswith("train.")]
-        for name, change in reversed(names):
-            values[name] = change["old"]
-        configs = {0: TrainConfig(**values)}
-        for name, change in names:          # of several changes at one step, the last counts
-            values[name] = change["new"]
-            configs[change["step"]] = TrainConfig(**values)
-        timeline = cls((Segment(0, 0, configs.pop(0)),))
-        for step, settings in configs.items():
+        settings = StepSettings(*(getattr(config, name) for name in StepSettings._fields))
+        made = [(c["step"], STEP_OPTIONS[c["option"]], c) for c in changes if c["option"] in STEP_OPTIONS]
+        for _, name, change in reversed(made):
+            settings = settings._replace(**{name: change["old"]})
+        by_step = {0: settings}
+        for step, name, change in made:         # of several changes at one step, the last counts
+            by_step[step] = settings = settings._replace(**{name: change["new"]})
+        timeline = cls((Segment(0, 0, by_step.pop(0)),))
+        for step, settings in by_step.items():
             timeline = cls((*timeline.segments, Segment(step, timeline.position(step), settings)))
         of_data = [c for c in changes if c["option"].startswith("data")]
         other_images = [c["step"] for c in of_data if change_kind(c["option"]) is Change.BY_NAME]
@@ -70,12 +87,12 @@ class Timeline:
 
     def batch_size(self, step: int) -> int:
         """Return the number of samples of a step, over all processes."""
-        return self.at(step).config.batch_size
+        return self.at(step).settings.batch_size
 
     def position(self, step: int) -> int:
         """Return the position of the first sample of a step, which is the number of samples before it."""
         segment = self.at(step)
-        return segment.position + (step - segment.step) * segment.config.batch_size
+        return segment.position + (step - segment.step) * segment.settings.batch_size
 
     def schedule_changes(self, step: int) -> list[Segment]:
         """Return the segments up to a step in which the learning rate begins to follow another schedule.

@@ -22,7 +22,7 @@ from ddpm.training.build import (
     build_schedule,
     build_unet,
 )
-from ddpm.training.continuation import KnownRun
+from ddpm.training.continuation import check_data, check_options, describe_unused, plan_continuation
 from ddpm.training.derived_options import coarsest_stage_warning, derive_config, describe_derivation
 from ddpm.training.dry_run import (
     count_parameters,
@@ -35,6 +35,7 @@ from ddpm.training.dry_run import (
 from ddpm.training.launch import check_batch, start_accelerator
 from ddpm.training.optim import describe_unfinished_warmup
 from ddpm.training.run_directory import check_run_directory, hold_run_directory
+from ddpm.training.run_record import KnownRun, step_of
 from ddpm.training.timeline import Timeline
 from ddpm.training.trainer import Trainer
 from ddpm.training.validation import check_classes, check_config
@@ -69,12 +70,12 @@ def train(
         checkpoint = broadcast_from_main(accelerator, known.newest_checkpoint)
     given, adopted = config, first_on_main(accelerator, lambda: adopt_pretrained(config, checkpoint))
     if known is not None:
-        on_main(accelerator, lambda: known.check(adopted, allowed))
+        on_main(accelerator, lambda: check_options(known, adopted, allowed))
     data = first_on_main(accelerator, lambda: load_images(adopted, known))
     check_same(accelerator, {"data.source": data.fingerprint})
     on_main(accelerator, lambda: check_classes(adopted, data))
     if known is not None:       # options that were derived from other images would not fit these
-        on_main(accelerator, lambda: known.check_data(adopted, data, allowed))
+        on_main(accelerator, lambda: check_data(known, adopted, data, allowed))
     config = first_on_main(accelerator, lambda: derive_config(adopted, data))
     # Again, because the batch size may have been derived; the trainer checks those of all steps.
     on_main(accelerator, lambda: check_batch(config.train, accelerator.num_processes))
@@ -86,10 +87,17 @@ def train(
     if known is None:
         accelerator.print(f"run          new, in {run_dir}, of {config.data.source}")
     else:
-        warnings += known.describe_unused(config, data, allowed)
+        warnings += describe_unused(known, config, data, allowed)
     accelerator.print(describe_data(data))
     if dry_run:
-        timeline, done = describe_run(config, data, known, allowed, accelerator)
+        timeline, done = Timeline.of(config.train), 0
+        if known is not None:
+            done = step_of(known.newest_checkpoint())
+            run, changes, _ = plan_continuation(known, config, data, allowed, done)
+            timeline, left = run.timeline, config.train.steps - done
+            accelerator.print(f"run          {run_dir} continues from step {done} and has {left} steps left")
+            for change in changes or ["no setting"]:
+                accelerator.print(f"changes      {change}")
         print_decisions(derivation, [*warnings, *describe_warmup(timeline, known)], accelerator)
         accelerator.print(estimate_cost(config, data, unet, schedule, accelerator, timeline, done))
         accelerator.print(f"run directory {run_dir} (nothing was written)")
@@ -101,7 +109,7 @@ def train(
         "multiply_adds": multiply_adds(unet),
         "seed": config.train.seed,
     }
-    with hold_run_directory(accelerator, run_dir, config, data, facts, allowed) as (run_id, timeline):
+    with hold_run_directory(accelerator, run_dir, config, data, facts, allowed) as (run_id, timeline, start):
         print_decisions(derivation, [*warnings, *describe_warmup(timeline, known)], accelerator)
         devices = describe_devices(accelerator)
         size = f"{facts['parameters']:,} parameters{describe_architecture(config, unet)}"
@@ -116,7 +124,7 @@ def train(
             accelerator.print(f"images: {line}")
         if data.skipped:
             warn(f"{data.skipped} unreadable images are skipped")
-        Trainer(config, accelerator, data, schedule, unet, run_dir, metrics, timeline).run(run_id)
+        Trainer(config, accelerator, data, schedule, unet, run_dir, metrics, timeline).run(run_id, start)
 
 
 def print_decisions(derivation: str, warnings: Sequence[str], accelerator: Accelerator) -> None:
@@ -163,29 +171,3 @@ def load_images(config: Config, known: KnownRun | None) -> ImageData:
         if not is_gone(found.data, option) or option in differences(known.config, config):
             raise
         raise ValueError(f"{problem}; if it has moved, give its new place with --{option} NEW") from None
-
-
-def describe_run(
-    config: Config,
-    data: ImageData,
-    known: KnownRun | None,
-    allowed: Collection[str],
-    accelerator: Accelerator,
-) -> tuple[Timeline, int]:
-    """Print what would change if a run continued; nothing for a new run.
-
-    Returns:
-        The settings of all steps, and the number of steps that have been made.
-
-    Raises:
-        ValueError: if the run cannot continue with this configuration.
-    """
-    if known is None:
-        return Timeline.of(config.train), 0
-    step = known.newest_step()
-    run, changes = known.plan(config, data, allowed, lambda: step)
-    left = config.train.steps - step
-    accelerator.print(f"run          {known.path} continues from step {step} and has {left} steps left")
-    for change in changes or ["no setting"]:
-        accelerator.print(f"changes      {change}")
-    return run.timeline, step

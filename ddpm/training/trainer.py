@@ -22,17 +22,17 @@ from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.evaluation.modulation import summarize_modulation
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
-from ddpm.processes import broadcast_from_main, first_on_main, on_main
+from ddpm.processes import first_on_main, on_main
 from ddpm.randomness import Purpose, bits, normal, uniform
 from ddpm.training.augmentation import Augmentation
 from ddpm.training.batches import build_samples, load_micro_batches
 from ddpm.training.build import build_augmentation
-from ddpm.training.checkpoint import export_pipeline, find_checkpoint, load_checkpoint, save_checkpoint
-from ddpm.training.continuation import continue_command
+from ddpm.training.checkpoint import export_pipeline, load_checkpoint, save_checkpoint
 from ddpm.training.data_picture import DataPicture
 from ddpm.training.launch import Interruption, check_batch
 from ddpm.training.optim import EMA, build_optimizer, set_options
 from ddpm.training.periodic_evaluation import PeriodicEvaluation
+from ddpm.training.run_record import continue_command
 from ddpm.training.sample_grid import SampleGrid
 from ddpm.training.timeline import Timeline
 from ddpm.training.tracking import Stopwatch, Trackers, open_trackers
@@ -93,21 +93,24 @@ class Trainer:
         self.sums: dict[str, float] = {"loss": 0, "grad_norm": 0, "steps": 0}     # since the last line of metrics.jsonl
         self.last_logged_step = 0       # step of the previous record, or of the checkpoint that was loaded
 
-    def run(self, run_id: str | None) -> None:
-        """Train from the newest checkpoint, or from the start, to the last step.
+    def run(self, run_id: str | None, checkpoint: Path | None = None) -> None:
+        """Train to the last step.
 
         Args:
             run_id: identifier of the run, the same after every resume; None except on the main process.
+            checkpoint: where to go on; None for the start.
 
         Raises:
             SystemExit: after an interruption, with 128 plus the signal's number.
         """
         config, accelerator = self.config.train, self.accelerator
-        self.resume()
+        if checkpoint is not None:
+            self.restore(checkpoint)
+            accelerator.print(f"resuming from {checkpoint}")
+        self.check_batches()
         trackers = first_on_main(accelerator, lambda: open_trackers(self.config, self.path, self.step, run_id))
         rank, processes = accelerator.process_index, accelerator.num_processes
-        workers = self.config.data.workers
-        micro_batches = load_micro_batches(self.samples, self.timeline, self.step, rank, processes, workers)
+        micro_batches = load_micro_batches(self.samples, self.timeline, self.step, rank, processes, self.config)
         hidden = not accelerator.is_main_process
         progress = tqdm(total=config.steps, initial=self.step, unit="step", disable=hidden, dynamic_ncols=True)
         picture = DataPicture(accelerator, self.path, self.pipeline.class_names, self.images_at, self.timeline)
@@ -161,9 +164,9 @@ class Trainer:
             Diverged: after too many skipped updates in a row.
         """
         # Those of this step: after a damaged checkpoint, the steps before a change of settings are made again.
-        config, diffusion, accelerator = self.timeline.at(self.step).config, self.config.diffusion, self.accelerator
-        batch_size = config.batch_size
-        seed_dropout(config.seed, self.step, accelerator.process_index)
+        settings, diffusion, accelerator = self.timeline.at(self.step).settings, self.config.diffusion, self.accelerator
+        batch_size = settings.batch_size
+        seed_dropout(self.config.train.seed, self.step, accelerator.process_index)
         set_options(self.optimizer, self.timeline, self.step)
         self.model.train()
         self.optimizer.zero_grad()
@@ -188,7 +191,7 @@ class Trainer:
                 micro_loss = losses.sum() / batch_size
                 accelerator.backward(micro_loss * accelerator.num_processes)     # DDP averages over the processes
             local_loss += micro_loss.detach()
-        grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
+        grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
 
         # Sum the loss over all processes. The norm is that of the averaged gradient, which is the same on all of them.
         interrupted = interruption is not None and interruption.requested != 0
@@ -198,7 +201,7 @@ class Trainer:
         self.step += 1
         if math.isfinite(loss) and math.isfinite(grad_norm):
             self.optimizer.step()
-            self.ema.half_life, self.ema.warmup = config.ema_half_life, config.ema_warmup
+            self.ema.half_life, self.ema.warmup = settings.ema_half_life, settings.ema_warmup
             self.ema.update(self.unet, self.timeline.position(self.step), batch_size)
             self.skipped_in_a_row = 0
             self.sums["loss"] += loss
@@ -278,16 +281,11 @@ class Trainer:
             lambda: save_checkpoint(folder, self.pipeline, self.unet, self.ema.model, optimizer, state, keep),
         )
 
-    def resume(self) -> None:
-        """Restore the newest checkpoint if the run has one."""
-        folder = self.path / "checkpoints"
-        checkpoint = broadcast_from_main(self.accelerator, lambda: find_checkpoint(folder))
-        if checkpoint is not None:
-            self.restore(checkpoint)
-            self.accelerator.print(f"resuming from {checkpoint}")
-        configs_ahead = [segment.config for segment in self.timeline.segments if segment.step > self.step]
-        for train in (self.timeline.at(self.step).config, *configs_ahead):
-            check_batch(train, self.accelerator.num_processes, self.config.train.gradient_accumulation_steps)
+    def check_batches(self) -> None:
+        """Check the batch sizes of all steps to come, as `check_batch` does."""
+        ahead = [segment for segment in self.timeline.segments if segment.step > self.step]
+        for segment in (self.timeline.at(self.step), *ahead):
+            check_batch(self.config.train, self.accelerator.num_processes, segment.settings.batch_size)
 
     def restore(self, checkpoint: Path) -> None:
         """Load the state of training from a checkpoint."""

@@ -21,7 +21,7 @@ def main() -> None:
     accelerator, data = start_accelerator(config), build_data(config)
     config = derive_config(config, data)
     trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), Path())
-    batches = load_micro_batches(trainer.samples, trainer.timeline, 0, 0, 1, 0)
+    batches = load_micro_batches(trainer.samples, trainer.timeline, 0, 0, 1, trainer.config)
     position, images, labels = next(batches)
     device, null_label = accelerator.device, trainer.unet.null_label
     seconds: dict[str, list[float]] = {"draws": [], "step": []}

@@ -49,7 +49,7 @@ def build_ours(config: Config, data: ImageData) -> tuple[Callable[[], None], int
     unet = build_unet(config, data)
     precision = "no" if config.train.mixed_precision == "fp32" else config.train.mixed_precision
     trainer = Trainer(config, Accelerator(mixed_precision=precision), data, build_schedule(config), unet, Path())
-    batches = load_micro_batches(trainer.samples, trainer.timeline, 0, 0, 1, 0)
+    batches = load_micro_batches(trainer.samples, trainer.timeline, 0, 0, 1, trainer.config)
     return lambda: trainer.train_step([next(batches)]), sum(p.numel() for p in unet.parameters())
 
 
@@ -82,7 +82,7 @@ def build_theirs(config: Config, data: ImageData) -> tuple[Callable[[], None], i
     model, optimizer = accelerator.prepare(unet, optimizer)
     average = EMAModel(unet.parameters(), decay=0.9999)
     scheduler = DDPMScheduler(num_train_timesteps=1000)
-    batches = load_micro_batches(build_samples(config, data), Timeline.of(config.train), 0, 0, 1, 0)
+    batches = load_micro_batches(build_samples(config, data), Timeline.of(config.train), 0, 0, 1, config)
 
     def step() -> None:
         _, images, labels = next(batches)

@@ -213,7 +213,7 @@ def build_trainer(path: Path, *options: str) -> tuple[Trainer, Callable[[int], l
     made = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), path)
 
     def advance(steps: int) -> list[float]:
-        batches, losses = load_micro_batches(made.samples, made.timeline, made.step, 0, 1, 0), []
+        batches, losses = load_micro_batches(made.samples, made.timeline, made.step, 0, 1, made.config), []
         for _ in range(steps):
             before = made.sums["loss"]
             made.train_step([next(batches)])

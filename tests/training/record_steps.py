@@ -48,7 +48,7 @@ def main() -> None:
         return clip(parameters, *args)
 
     accelerator.clip_grad_norm_ = clipped
-    batches = load_micro_batches(trainer.samples, trainer.timeline, 0, rank, processes, 0)
+    batches = load_micro_batches(trainer.samples, trainer.timeline, 0, rank, processes, trainer.config)
     for _ in range(config.train.steps):
         before = trainer.sums["loss"]
         trainer.train_step([next(batches) for _ in range(config.train.gradient_accumulation_steps)])

@@ -224,7 +224,7 @@ def trainer_of(config: Config, path: Path = Path()) -> Trainer:
 
 
 def advance(trainer: Trainer, steps: int) -> None:
-    batches = load_micro_batches(trainer.samples, trainer.timeline, trainer.step, 0, 1, 0)
+    batches = load_micro_batches(trainer.samples, trainer.timeline, trainer.step, 0, 1, trainer.config)
     for _ in range(steps):
         trainer.train_step([next(batches)])
 
@@ -292,7 +292,7 @@ def test_a_resumed_run_is_the_whole_run(run: Path, tmp_path: Path) -> None:
     advance(first, 5)       # of a new model, the weights before the first norm change from the fourth step on
     first.save()
     second = trainer_of(RUN, tmp_path)
-    second.resume()
+    second.restore(tmp_path / "checkpoints" / "step_00000005")
     assert second.step == 5
     assert torch.equal(second.ema.model.augment_embed.weight, first.ema.model.augment_embed.weight)
     assert not torch.equal(second.ema.model.augment_embed.weight, second.unet.augment_embed.weight)

@@ -32,8 +32,8 @@ from ddpm.data import load_data
 from ddpm.diffusion.objective import diffusion_loss
 from ddpm.training.batches import build_samples
 from ddpm.training.build import build_schedule, build_unet
-from ddpm.training.continuation import KnownRun
 from ddpm.training.derived_options import derive_config
+from ddpm.training.run_record import KnownRun, step_of
 from ddpm.training.train import train
 from ddpm.training.trainer import Trainer, prepare_inputs
 
@@ -231,7 +231,7 @@ def test_a_killed_extension_equals_the_whole(
     words = ("--run-dir", run, *SETTINGS[settings], "--train.checkpoint_every", "4")
     killed_before(7, *words)
     killed_before(10, *words)
-    assert KnownRun.read(run).newest_step() == 8
+    assert step_of(KnownRun.read(run).newest_checkpoint()) == 8
     start("--run-dir", run)
     assert equal(weights(run, 14), weights(whole, 14))
     assert records(run) == records(whole)

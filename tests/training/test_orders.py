@@ -120,7 +120,7 @@ def test_batches_are_the_order_whatever_their_size(
     for rank in range(processes):
         start = 96 // batch
         for position, images, labels in load_micro_batches(
-            build_samples(config, data), Timeline.of(config.train), start, rank, processes, 0
+            build_samples(config, data), Timeline.of(config.train), start, rank, processes, config
         ):
             index = images[:, 0, 0, 0].long() + 256 * images[:, 0, 0, 1].long()
             assert torch.equal(labels, LABELS[index])
@@ -136,7 +136,7 @@ def test_the_order_goes_on_where_the_batch_size_changes(balance: bool) -> None:
     order = BalancedOrder(LABELS, 5) if balance else EpochOrder(len(LABELS), 5)
     seen = [
         (position.tolist(), (images[:, 0, 0, 0].long() + 256 * images[:, 0, 0, 1].long()).tolist())
-        for position, images, _ in load_micro_batches(build_samples(config, data), timeline, 2, 0, 1, 0)
+        for position, images, _ in load_micro_batches(build_samples(config, data), timeline, 2, 0, 1, config)
     ]
     steps = [range(16, 24), range(24, 44), range(44, 64), range(64, 84)]
     assert seen == [([*step], [order.index(p) for p in step]) for step in steps]

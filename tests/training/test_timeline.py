@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from ddpm.config.sections import TrainConfig
+from ddpm.config.changes import Change, change_kind
+from ddpm.config.sections import OPTIONS, TrainConfig
 from ddpm.training.batches import micro_batch_positions
 from ddpm.training.optim import describe_unfinished_warmup, learning_rate
-from ddpm.training.timeline import Timeline
+from ddpm.training.timeline import STEP_OPTIONS, Timeline
 
 COSINE = TrainConfig(steps=100, warmup_steps=10, learning_rate=2.0, batch_size=8)
 
@@ -101,7 +102,7 @@ def test_a_schedule_that_is_not_reached_is_told(history: Timeline, parts: list[s
     assert len(lines) == bool(parts)
     for line in lines:
         assert line.startswith("train.warmup_steps: ") and not [part for part in parts if part not in line], line
-        last = learning_rate(history, history.segments[-1].config.steps - 1)
+        last = learning_rate(history, history.segments[-1].settings.steps - 1)
         assert f"ends at {last:.2g}" in line
 
 
@@ -113,6 +114,13 @@ def test_since_when_the_images_are_the_present_ones(option: str, since: int) -> 
     record = {"step": 5, "option": option, "old": 1, "new": 2}
     assert Timeline.of(COSINE, [record]).images_since == since
     assert Timeline.of(COSINE, [{**record, "step": 3}, record]).images_since == since
+
+
+def test_options_of_steps_are_those_whose_changes_follow_the_steps() -> None:
+    """The precision belongs to the whole process, and other options of training are free or never change."""
+    kinds = Change.LENGTH, Change.BY_NAME
+    changing = {key for key in OPTIONS if key.startswith("train.") and change_kind(key) in kinds}
+    assert STEP_OPTIONS.keys() == changing - {"train.mixed_precision"}
 
 
 def test_other_options_do_not_touch_the_rate() -> None:

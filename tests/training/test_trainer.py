@@ -59,7 +59,7 @@ def trainer_of(config: Config) -> Trainer:
 
 def one_step(trainer: Trainer) -> None:
     train = trainer.config.train
-    batches = load_micro_batches(trainer.samples, trainer.timeline, trainer.step, 0, 1, 0)
+    batches = load_micro_batches(trainer.samples, trainer.timeline, trainer.step, 0, 1, trainer.config)
     trainer.train_step([next(batches) for _ in range(train.gradient_accumulation_steps)])
 
 
@@ -93,7 +93,7 @@ def test_shuffled_labels_are_a_permutation_that_only_training_sees(tmp_path, mon
     assert "shuffle_labels" not in shuffled().data.load_options()
     # What is trained on, and what measures while training.
     trainer = trainer_of(shuffled(seed=5))
-    position, images, labels = next(load_micro_batches(trainer.samples, trainer.timeline, 0, 0, 1, 0))
+    position, images, labels = next(load_micro_batches(trainer.samples, trainer.timeline, 0, 0, 1, trainer.config))
     indices = [EpochOrder(len(data), seed=5).index(p) for p in position.tolist()]
     assert torch.equal(images, data.__getitems__(indices)[0]) and torch.equal(labels, seen.labels[indices])
 

@@ -13,7 +13,7 @@ from ddpm.config.sections import Config, SampleConfig
 from ddpm.config.study import STUDY_METRICS, Study
 from ddpm.config.yaml_files import read_config
 from ddpm.lab.comparison.runs import Evaluation, Run, read_run
-from ddpm.training.continuation import KnownRun
+from ddpm.training.run_record import KnownRun
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def time_steps(
             accelerator = start_accelerator(config)
             trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), Path(name))
             rank, processes = accelerator.process_index, accelerator.num_processes
-            batches = load_micro_batches(trainer.samples, trainer.timeline, 0, rank, processes, config.data.workers)
+            batches = load_micro_batches(trainer.samples, trainer.timeline, 0, rank, processes, trainer.config)
             arms.append((name, trainer, stack.enter_context(closing(batches))))
         for turn in range(total):
             for name, trainer, batches in arms[:: -1 if turn % 2 else 1]:
