@@ -157,57 +157,51 @@ def check_run_directory(path: Path, source: str, continues: bool = False) -> Non
     Raises:
         ValueError: if it holds something else or no run, or lies within the images.
     """
-    another = "choose another directory with --run-dir"
+    problem = _find_problem(path, source, continues)
+    if problem is not None:
+        raise ValueError(f"run_dir: {path} {problem}")
+
+
+def _find_problem(path: Path, source: str, continues: bool) -> str | None:
+    """Return what is wrong with a directory, and what to do; None if it can be that of a run."""
+    another, quoted = "choose another directory with --run-dir", shlex.quote(str(path))
     run = run_of(path)
     if run is not None and run.resolve() != path.resolve():
-        raise ValueError(
-            f"run_dir: {path} is a part of the run {run}; give --run-dir {shlex.quote(str(run))}, or {another}"
-        )
+        return f"is a part of the run {run}; give --run-dir {shlex.quote(str(run))}, or {another}"
     if path.exists() and not path.is_dir():
-        raise ValueError(f"run_dir: {path} is a file; {another}")
+        return f"is a file; {another}"
+    if run is not None:
+        return None
     images = Path(source).expanduser()
-    if images.is_dir() and run is None and path.resolve().is_relative_to(images.resolve()):
-        name = images.resolve().name or "images"
-        apart = Path("runs", name)
+    if images.is_dir() and path.resolve().is_relative_to(images.resolve()):
+        apart = Path("runs", images.resolve().name or "images")
         if apart.resolve().is_relative_to(images.resolve()):        # the working directory is the folder of images
             apart = images.resolve().parent / apart
-        raise ValueError(
-            f"run_dir: {path} is in the folder of images {source}, where a run would be read as images; {another}, "
-            f"such as {apart}"
-        )
-    if run is not None:
-        return
-    quoted = shlex.quote(str(path))
+        return f"is in the folder of images {source}, where a run would be read as images; {another}, such as {apart}"
     for file, (kind, remedy) in OTHER_DIRECTORIES.items():
         if (path / file).exists():
-            raise ValueError(f"run_dir: {path} is {kind}; {remedy.format(path=quoted, another=another)}")
+            return f"is {kind}; {remedy.format(path=quoted, another=another)}"
     if any((path / "checkpoints").glob("step_*")):
         facts = path / "run.json"
-        missing, source = ("config.yaml", f" (its options are in {facts})") if facts.is_file() else ("run.json", "")
-        raise ValueError(f"run_dir: {path} holds checkpoints but no {missing}; restore it{source}, or {another}")
+        missing, where = ("config.yaml", f" (its options are in {facts})") if facts.is_file() else ("run.json", "")
+        return f"holds checkpoints but no {missing}; restore it{where}, or {another}"
     if runs := runs_in(path):
-        raise ValueError(
-            f"run_dir: {path} is a folder of runs; continue one of them, such as --run-dir "
-            f"{shlex.quote(str(runs[0]))}, or {another}"
-        )
-    found = next(_images_in(path), None)
-    if found is not None:
-        raise ValueError(
-            f"run_dir: {path} is a folder of images, such as {found.relative_to(path)}; give it as --data.source "
-            f"{quoted}, and {another}"
-        )
+        one = shlex.quote(str(runs[0]))
+        return f"is a folder of runs; continue one of them, such as --run-dir {one}, or {another}"
+    if (found := next(_images_in(path), None)) is not None:
+        named = found.relative_to(path)
+        return f"is a folder of images, such as {named}; give it as --data.source {quoted}, and {another}"
     if not continues:
-        return
+        return None
     if (path / "config.yaml").is_file():
-        raise ValueError(
-            f"run_dir: {path} holds a configuration, but no run that could continue; begin it with --config "
+        return (
+            "holds a configuration, but no run that could continue; begin it with --config "
             f"{shlex.quote(str(path / 'config.yaml'))} --run-dir {quoted}"
         )
-    problem = "holds no run" if path.exists() else "does not exist, so there is no run"
-    raise ValueError(
-        f"run_dir: {path} {problem} that could continue; for a new run, say what it trains on, without "
-        f"--allow-change: --data.source FOLDER --run-dir {quoted}, or --config configs/digits.yaml --run-dir {quoted}"
-        f"{name_near_runs(path)}"
+    return (
+        f"{'holds no run' if path.exists() else 'does not exist, so there is no run'} that could continue; for a new "
+        f"run, say what it trains on, without --allow-change: --data.source FOLDER --run-dir {quoted}, or --config "
+        f"configs/digits.yaml --run-dir {quoted}{name_near_runs(path)}"
     )
 
 
