@@ -1,6 +1,7 @@
 """What was read from a data source, as a table for people and as facts for run.json."""
 
 from collections import Counter
+from collections.abc import Mapping
 from textwrap import TextWrapper
 from typing import Any
 
@@ -46,6 +47,20 @@ def data_facts(data: ImageData) -> dict[str, Any]:
         facts["frames"] = data.frames
         facts["files_with_unused_frames"] = len(data.survey.where(lambda f: f.frames > 1))
     return facts
+
+
+def with_decisions(options: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments of `load_data` that make pixels as they were made of earlier images.
+
+    Args:
+        options: arguments; None is replaced by the earlier size and channels, and by the earlier range of values that
+            are not uint8.
+        facts: `data_facts` of the earlier images; empty or of an earlier version, they decide nothing.
+    """
+    channels, resolution, _ = facts.get("shape", (None, None, None))
+    scale = facts.get("intensity") if options["intensity"] is None else None
+    decided = {"channels": options["channels"] or channels, "resolution": options["resolution"] or resolution}
+    return {**options, **decided, "default_intensity": None if scale is None else tuple(scale)}
 
 
 def _rows_on_classes(data: ImageData) -> dict[str, str]:

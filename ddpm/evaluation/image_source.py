@@ -20,6 +20,7 @@ from ddpm.config.yaml_files import read_config
 from ddpm.data import ImageData, load_data
 from ddpm.data.decode import IntensityRange
 from ddpm.data.labels import check_distinct
+from ddpm.data.overview import with_decisions
 from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.diffusion.sampling import class_seeds
 from ddpm.evaluation.classes import proportional_labels
@@ -111,11 +112,10 @@ def reference_config(command: EvaluateCommand, pipeline: ClassConditionalPipelin
 def trained_intensity(model: Path) -> IntensityRange | None:
     """Return the range of values that are not uint8 that a model's run derived from its images; None if none."""
     run = run_of(model)
-    facts = {} if run is None else read_json(run / "run.json", "data")["data"]
-    if run is None or facts.get("intensity") is None or read_config(run / "config.yaml").data.intensity is not None:
+    if run is None:
         return None
-    low, high = facts["intensity"]
-    return low, high
+    options, facts = read_config(run / "config.yaml").data.load_options(), read_json(run / "run.json", "data")["data"]
+    return with_decisions(options, facts)["default_intensity"]
 
 
 def load_real_images(config: DataConfig, name: str, default_intensity: IntensityRange | None = None) -> ImageData:

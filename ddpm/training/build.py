@@ -8,6 +8,7 @@ from accelerate import Accelerator
 
 from ddpm.config.sections import Config
 from ddpm.data import ImageData, load_data
+from ddpm.data.overview import with_decisions
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule, with_zero_terminal_snr
 from ddpm.io.pipelines import load_pipeline, locate
 from ddpm.io.pretrained import adapt_pretrained, architecture_options, training_options
@@ -24,17 +25,9 @@ def build_data(config: Config, decided: Mapping[str, Any] | None = None) -> Imag
 
     Args:
         config: the configuration.
-        decided: what run.json says about the images of a run that continues (`ddpm.data.overview.data_facts`). Where
-            the configuration has null, the run's size, channels and scale are used, even for other images.
+        decided: what run.json says about the images of a run that continues, which decides how others are read too.
     """
-    options = config.data.load_options()
-    if decided is None:
-        return load_data(**options)
-    channels, resolution, _ = decided.get("shape", (None, None, None))
-    options["channels"] = options["channels"] or channels
-    options["resolution"] = options["resolution"] or resolution
-    scale = decided.get("intensity") if options["intensity"] is None else None
-    return load_data(**options, default_intensity=None if scale is None else tuple(scale))
+    return load_data(**with_decisions(config.data.load_options(), decided or {}))
 
 
 def build_in_training_metrics(config: Config, data: ImageData, accelerator: Accelerator) -> "InTrainingMetrics | None":
