@@ -1,10 +1,8 @@
 """Training from a configuration: validate, join the processes, load the data, build the model, train."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-
-from accelerate import Accelerator
 
 from ddpm.config.changes import describe_nulls, differences, fill_nulls
 from ddpm.config.ineffective_options import ignored_options, ineffective_options
@@ -81,7 +79,6 @@ def train(
     on_main(accelerator, lambda: check_batch(config.train, accelerator.num_processes))
     schedule = build_schedule(config)
     unet = first_on_main(accelerator, lambda: build_unet(config, data, checkpoint))
-    derivation = describe_derivation(adopted, config) or kept
     warnings = [*ignored_options(given, adopted), *ineffective_options(config, data.in_memory)]
     warnings += coarsest_stage_warning(adopted, data)
     if known is None:
@@ -89,16 +86,19 @@ def train(
     else:
         warnings += describe_unused(known, config, data, allowed)
     accelerator.print(describe_data(data))
+    if derivation := describe_derivation(adopted, config) or kept:
+        accelerator.print(derivation)
     if dry_run:
         timeline, done = Timeline.of(config.train), 0
         if known is not None:
             done = step_of(known.newest_checkpoint())
-            run, changes, _ = plan_continuation(known, config, data, allowed, done)
-            timeline, left = run.timeline, config.train.steps - done
+            plan = plan_continuation(known, config, data, allowed, done)
+            timeline, left = plan.run.timeline, config.train.steps - done
             accelerator.print(f"run          {run_dir} continues from step {done} and has {left} steps left")
-            for change in changes or ["no setting"]:
+            for change in plan.lines or ["no setting"]:
                 accelerator.print(f"changes      {change}")
-        print_decisions(derivation, [*warnings, *describe_warmup(timeline, known)], accelerator)
+            warnings += plan.warnings
+        warn(*warnings, *describe_warmup(timeline, known))
         accelerator.print(estimate_cost(config, data, unet, schedule, accelerator, timeline, done))
         accelerator.print(f"run directory {run_dir} (nothing was written)")
         return
@@ -110,7 +110,7 @@ def train(
         "seed": config.train.seed,
     }
     with hold_run_directory(accelerator, run_dir, config, data, facts, allowed) as (run_id, timeline, start):
-        print_decisions(derivation, [*warnings, *describe_warmup(timeline, known)], accelerator)
+        warn(*warnings, *describe_warmup(timeline, known))
         devices = describe_devices(accelerator)
         size = f"{facts['parameters']:,} parameters{describe_architecture(config, unet)}"
         accelerator.print(f"run directory {run_dir}: {data.summary()}; {size}; {devices}")
@@ -125,19 +125,6 @@ def train(
         if data.skipped:
             warn(f"{data.skipped} unreadable images are skipped")
         Trainer(config, accelerator, data, schedule, unet, run_dir, metrics, timeline).run(run_id, start)
-
-
-def print_decisions(derivation: str, warnings: Sequence[str], accelerator: Accelerator) -> None:
-    """Print which options were derived, and warn about options that are ignored or have no effect.
-
-    Args:
-        derivation: one line; empty if nothing was derived or kept.
-        warnings: one line each.
-        accelerator: the processes, of which the main one prints.
-    """
-    if derivation:
-        accelerator.print(derivation)
-    warn(*warnings)
 
 
 def describe_warmup(timeline: Timeline, known: KnownRun | None) -> list[str]:
