@@ -62,6 +62,7 @@ BESIDE_PARQUET = "image files beside parquet files"
 BESIDE_SPLITS = "images beside the folders of the splits"
 OTHER_SPLITS = "images of other splits"
 NOT_DOWNLOADED = "images that iCloud has not downloaded"
+NO_FILES = "pipes, sockets and devices"     # reading one may never end
 
 # What operating systems, network drives and tools leave behind and do not hide: macOS, Windows, Synology, QNAP,
 # NetApp, Linux, Python, Jupyter, Picasa. In lower case.
@@ -148,14 +149,16 @@ def _scan(path: Path, above: tuple[tuple[int, int], ...]) -> Folder:
                 others[CYCLES].append(inner)
             else:
                 folders.append(_scan(inner, above))
-        elif is_image(inner) and (entry.is_file() or entry.is_symlink()):
+        elif is_image(inner) and (entry.is_file() or not inner.exists()):
             images.append(inner)
-        elif entry.is_symlink() and not inner.exists():
-            remedy = f"is a broken link to {os.readlink(inner)!r}; restore its target, or remove the link"
-            raise FileNotFoundError(errno.ENOENT, remedy, str(inner))
-        else:
+        elif entry.is_file():
             is_table = inner.suffix.lower() in TABLE_SUFFIXES
             others[TABLES if is_table else other_kind(entry.name) or OTHERS].append(inner)
+        elif inner.exists():
+            others[NO_FILES].append(inner)
+        else:
+            remedy = f"is a broken link to {os.readlink(inner)!r}; restore its target, or remove the link"
+            raise FileNotFoundError(errno.ENOENT, remedy, str(inner))
     return Folder(path, tuple(folders), tuple(images), others)
 
 

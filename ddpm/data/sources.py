@@ -58,11 +58,13 @@ def kind_of(source: str) -> str:
 
 
 def _kind_of_file(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix in KINDS_BY_SUFFIX:
+    suffix, is_file = path.suffix.lower(), os.path.isfile(path)
+    if suffix in KINDS_BY_SUFFIX and is_file:
         return KINDS_BY_SUFFIX[suffix]
     kind = other_kind(path.name)
-    if kind is not None:
+    if not is_file:
+        remedy = "a pipe, socket or device, which is not read; write its content to a file, and name that"
+    elif kind is not None:
         remedy = f"one of the {kind}, which are not read; {OTHER_KINDS[kind].remedy}"
     elif suffix in IMAGE_SUFFIXES:
         remedy = f"a single image; name the folder of images, {str(path.parent)!r}"

@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from ddpm.data.column_names import FILE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS, is_usual
 from ddpm.data.folders import TABLE_SUFFIXES, is_image
 
+DELIMITERS = "\t,;|"
 Find = Callable[[str], Sequence[Path]]      # from a name in a table to the images that have it
 
 
@@ -60,26 +61,62 @@ def read_table(path: Path, finds: Sequence[Find]) -> LabelTable:
 
 
 def _read_csv(path: Path, finds: Sequence[Find]) -> dict[str, list[Any]]:
+    header, lines = _parse_csv(path)
+    if any(_names_image(cell, [line.cells[index] for line in lines], finds) for index, cell in enumerate(header.cells)):
+        lines, names = [header, *lines], [str(number) for number in range(len(header.cells))]
+    else:
+        names = [cell.strip() for cell in header.cells]
+    columns = zip(*(line.cells for line in lines), strict=True) if lines else [()] * len(names)
+    # the column without a name is the index that pandas writes
+    return _distinct((name, _typed(list(column))) for name, column in zip(names, columns, strict=True) if name)
+
+
+def _parse_csv(path: Path) -> tuple["_Line", list["_Line"]]:
+    """Return the first row of a CSV that is not empty and those below it, all with as many cells.
+
+    The delimiter is the one that Excel declares in a line such as `sep=;`, or that which the first row has most often
+    of those with which all rows have as many cells.
+
+    Raises:
+        ValueError: if it is empty, or some rows have more or fewer cells, whatever the delimiter.
+    """
     with path.open(encoding="utf-8-sig", newline="") as file:
-        start = file.readline()
-        file.seek(0)
-        lines = [line for line in _csv_lines(file, max("\t,;|", key=start.count)) if any(line.cells)]
+        text = file.readlines()
+    declared = re.fullmatch(r'"?sep=(.)"?\s*', text[0]) if text else None
+    if declared is not None:
+        text[0] = "\n"      # so that the numbers of lines stay
+    start = next((line for line in text if line.strip()), None)
+    if start is None:
+        raise ValueError("it is empty")
+    usual = sorted(DELIMITERS, key=start.count, reverse=True)
+    problems: list[ValueError] = []
+    for delimiter in [declared[1]] if declared is not None else usual:
+        if not problems or delimiter in start:
+            try:
+                return _even_rows(text, delimiter)
+            except ValueError as problem:
+                problems.append(problem)
+    raise problems[0]
+
+
+def _even_rows(text: Sequence[str], delimiter: str) -> tuple["_Line", list["_Line"]]:
+    """Return the first row of a CSV and those below it; of longer rows, further cells are left out if they are empty.
+
+    Raises:
+        ValueError: if it is empty, or a row has more or fewer cells than the first.
+    """
+    lines = [line for line in _csv_lines(text, delimiter) if any(line.cells)]
     if not lines:
         raise ValueError("it is empty")
-    header = [cell.strip() for cell in lines[0].cells]
-    if any(_names_image(cell, [line.cells[index] for line in lines[1:] if index < len(line.cells)], finds)
-           for index, cell in enumerate(header)):
-        header = [str(number) for number in range(len(header))]
-    else:
-        del lines[0]
-    for line in lines:
-        if len(line.cells) != len(header):
+    width = len(lines[0].cells)
+    for line in lines[1:]:
+        if len(line.cells) < width or any(line.cells[width:]):
             several = f", up to line {line.last} because of a quote in it," if line.last > line.first else ""
-            found = f"line {line.first}{several} has {len(line.cells)} cells"
-            raise ValueError(f"{found}, and {len(header)} columns are expected")
-    columns = zip(*(line.cells for line in lines), strict=True) if lines else [()] * len(header)
-    # the column without a name is the index that pandas writes
-    return _distinct((name, _typed(list(column))) for name, column in zip(header, columns, strict=True) if name)
+            found = f"line {line.first}{several} has {len(line.cells)} cells, and line {lines[0].first} has {width}"
+            remedy = f"; write as many in both, and a cell that contains {delimiter!r} in double quotes"
+            raise ValueError(found + remedy)
+    header, *rest = (line._replace(cells=line.cells[:width]) for line in lines)
+    return header, rest
 
 
 class _Line(NamedTuple):
@@ -90,14 +127,14 @@ class _Line(NamedTuple):
     cells: list[str]
 
 
-def _csv_lines(file: TextIO, delimiter: str) -> Iterator[_Line]:
-    """Yield the rows of a CSV, with empty ones.
+def _csv_lines(text: Iterable[str], delimiter: str) -> Iterator[_Line]:
+    """Yield the rows of a CSV, with empty ones. Spaces after a delimiter, also before quotes, are left out.
 
     Raises:
         ValueError: if a quote is not closed, so that the rest of the file would be one cell.
     """
     end = "\x1e"       # which a quote that is still open takes into its cell
-    reader, first = csv.reader(chain(file, [end]), delimiter=delimiter), 1
+    reader, first = csv.reader(chain(text, [end]), delimiter=delimiter, skipinitialspace=True), 1
     try:
         for cells in reader:
             if cells == [end]:
@@ -115,7 +152,8 @@ def _distinct(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Return names and values as a dict, if a name that occurs again has the same value."""
     found: dict[str, Any] = {}
     for name, value in pairs:
-        if found.setdefault(name, value) != value:
+        first = found.setdefault(name, value)
+        if first is not value and first != value:       # NaN differs from itself
             raise ValueError(f"{name!r} occurs twice, with different values; rename or remove one")
     return found
 

@@ -8,6 +8,7 @@ such a situation, if it was taken from one.
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -712,8 +713,6 @@ def class_folders_with_parquet(root: Path) -> Path:
 
 @register(Refused("source", ("rename",)))
 def names_not_utf_8(root: Path) -> Path:
-    import os
-
     class_folders(root)
     os.rename(os.fsencode(root / "disc"), os.fsencode(root) + b"/caf\xe9")
     return root
@@ -930,6 +929,49 @@ INPUTS |= {
         table_folder_of("labels.csv", columns("id,label", lambda i: f"{10**19 + i % 2}")),
         Accepted(classes=(str(10**19), str(10**19 + 1))),
     ),
+    "labels_csv_declared_delimiter": (      # what Excel writes or reads, also in quotes
+        table_folder_of("labels.csv", "sep=;\n" + columns("id,label", lambda i: CLASSES[i % 2]).replace(",", ";")),
+        Accepted(),
+    ),
+    "labels_csv_declared_odd_delimiter": (
+        table_folder_of("labels.csv", '"sep=^"\n' + columns("id,label", lambda i: CLASSES[i % 2]).replace(",", "^")),
+        Accepted(),
+    ),
+    "labels_csv_empty_first_line": (
+        table_folder_of("labels.csv", "\n\n" + columns("id,label", lambda i: CLASSES[i % 2]).replace(",", ";")),
+        Accepted(),
+    ),
+    "labels_csv_commas_in_header": (
+        table_folder_of("labels.csv", "id;label;notes (a, b, c, d)\n" + "".join(
+            f"{i:03d}.png;{CLASSES[i % 2]};{i}\n" for i in range(TWO)
+        )),
+        Accepted(),
+    ),
+    "labels_csv_spaces_before_quotes": (
+        table_folder_of("labels.csv", '"id", "label"\n' + "".join(
+            f'"{i:03d}.png", "{CLASSES[i % 2]}"\n' for i in range(TWO)
+        )),
+        Accepted(),
+    ),
+    "labels_csv_commas_at_ends": (
+        table_folder_of("labels.csv", columns("id,label", lambda i: f"{CLASSES[i % 2]},")),
+        Accepted(),
+    ),
+    "labels_csv_unquoted_commas": (
+        table_folder_of("labels.csv", columns("id,label", lambda i: CLASSES[i % 2] + ", red" * (i == 5))),
+        Refused("labels", ("labels.csv", "line 7", "3 cells", "double quotes")),
+    ),
+    "labels_jsonl_nan": (
+        table_folder_of("labels.jsonl", "".join(
+            json.dumps({"file_name": f"{i:03d}.png", "label": CLASSES[i % 2], "score": float("nan")}) + "\n"
+            for i in range(TWO)
+        )),
+        Accepted(),
+    ),
+    "labels_json_nan": (
+        table_folder_of("labels.json", json_object((float("nan"), "disc"))),
+        Refused("label_column", ("000.png", "no label", "data.labels none")),
+    ),
     "labels_json_mixed": (
         table_folder_of("labels.json", json_object((1, "1"))),
         Refused("label_column", ("000.png", "001.png", "'1' (str)", "1 (int)", "data.labels none")),
@@ -959,6 +1001,20 @@ INPUTS |= {
         Refused("labels", ("labels.txt", ".csv"), options={"labels": "labels.txt"}),
     ),
 }
+
+
+@register(Accepted(ignored=4))
+def pipes(root: Path) -> Path:
+    """Pipes with the names of a table, an image and an array, which never end if they are read."""
+    class_folders(root)
+    for name in ("labels.csv", "dataset.json", "disc/pipe.png", "images.npy"):
+        os.mkfifo(root / name)
+    return root
+
+
+@register(Refused("source", ("pipe", "write its content to a file")))
+def pipe(root: Path) -> Path:
+    return pipes(root) / "labels.csv"
 
 
 @register(
