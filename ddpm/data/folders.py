@@ -80,13 +80,15 @@ class Folder:
     """The content of a folder.
 
     Attributes:
-        path: of the folder.
+        path: of the folder; if it is put together of others, of the one that contains them.
+        name: of the folder; if it is one of a split, of the class whose images it has.
         folders: the folders in it, sorted by name; all names are sorted in the same Unicode form on all systems.
         images: the image files directly in it, sorted.
         others: reason -> the files or folders directly in it that are not read as images for this reason, sorted.
     """
 
     path: Path
+    name: str
     folders: tuple["Folder", ...]
     images: tuple[Path, ...]
     others: Mapping[str, Sequence[Path]]
@@ -159,7 +161,7 @@ def _scan(path: Path, above: tuple[tuple[int, int], ...]) -> Folder:
         else:
             remedy = f"is a broken link to {os.readlink(inner)!r}; restore its target, or remove the link"
             raise FileNotFoundError(errno.ENOENT, remedy, str(inner))
-    return Folder(path, tuple(folders), tuple(images), others)
+    return Folder(path, path.name, tuple(folders), tuple(images), others)
 
 
 def _in_order(path: Path) -> tuple[Path, Path]:

@@ -173,7 +173,7 @@ def label_from_folders(source: FolderSource) -> FolderLabels:
     return FolderLabels(
         [path for inner in filled for path in inner.images_below],
         [label for label, inner in enumerate(filled) for _ in inner.images_below],
-        [inner.path.name for inner in filled],
+        [inner.name for inner in filled],
         sorted_by_class=True,
         ignored=Counter({BESIDE_CLASSES: len(folder.images)}),
     )
@@ -252,7 +252,8 @@ def _choose_table(tables: Sequence[TableResult], folder: Folder) -> FolderLabels
                 f"--data.labels {quote(str(path))} or {quote(str(other.path))}"
             )
     filled = _filled(folder)
-    if len(filled) > 1 and any(image.relative_to(folder.path).parts[0] != text for image, text in texts.items()):
+    classes = {image: inner.name for inner in filled for image in inner.images_below}
+    if len(filled) > 1 and any(classes.get(image) != text for image, text in texts.items()):
         why = f"folders such as {str(filled[0].path)!r} are no classes, because {str(path)!r} has the labels"
         notes += (f"{why}; to use the folders: --data.labels folders",)
     return replace(labels, notes=notes)
@@ -308,7 +309,7 @@ def _select_split(labels: FolderLabels, tables: Sequence[TableResult]) -> Folder
 def _how_to_have_classes(layout: Layout, labels: FolderLabels) -> str:
     """Return the remedies for images without classes."""
     for split, folder in layout.other_splits.items():
-        names = [inner.path.name for inner in _filled(folder)]
+        names = [inner.name for inner in _filled(folder)]
         if len(names) > 1:
             return f"split {split!r} has classes, such as {names[0]!r} and {names[1]!r}: --data.split {quote(split)}"
     if labels.sorted_by_class:

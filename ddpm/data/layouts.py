@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from ddpm.data.folders import ARRAY_SUFFIXES, BESIDE_SPLITS, IMAGE_SUFFIXES, OTHER_KINDS, OTHERS, TABLES, Folder
 from ddpm.data.loose_arrays import describe_arrays
-from ddpm.data.masks import note_masks
+from ddpm.data.masks import MASKS, note_masks
 from ddpm.data.request import DataRequest
-from ddpm.data.split_names import SPLITS, find_split, split_groups
+from ddpm.data.split_names import SPLITS, divide_name, find_split, split_groups
 
 PER_CLASS = "allowed are images in one folder, or in one folder of images per class"
 
@@ -53,7 +53,7 @@ def find_layout(root: Folder, request: DataRequest) -> Layout:
     name, other_splits = None, dict[str, Folder]()
     if splits:
         name = find_split(request.source, request.split, splits, "; if these folders are classes, rename them")
-        if name != request.split:
+        if name != request.split and splits[name].path != folder.path:
             notes.append(f"split {request.split!r} is the folder {name!r}")
         inside, inner = _enter(splits[name], split_groups([name])[name])
         notes += _note_entered(splits[name], inner)
@@ -111,6 +111,9 @@ def _note_entered(outer: Folder, inner: Folder) -> list[str]:
 
 def _splits(folder: Folder) -> tuple[dict[str, Folder], list[str]]:
     """Return the splits in a folder by name, none if its folders are not splits, and a note if one may look so."""
+    crossed = _splits_of_classes(folder)
+    if crossed is not None:
+        return crossed
     groups = split_groups([inner.path.name for inner in folder.folders])
     if not set(groups.values()) & set(SPLITS):
         return {}, []
@@ -128,6 +131,38 @@ def _splits(folder: Folder) -> tuple[dict[str, Folder], list[str]]:
     if name is None:
         return {}, []
     return {}, [f"folder {name!r} is a class and no split, because it is next to folders such as {other!r}"]
+
+
+def _splits_of_classes(folder: Folder) -> tuple[dict[str, Folder], list[str]] | None:
+    """Return the splits of folders that each have the name of a split and of a class, and a note; None for others.
+
+    `trainA`, `trainB`, `testA` and `testB`, as CycleGAN reads them, are the splits `train` and `test` of `A` and `B`.
+    """
+    filled = [inner for inner in folder.folders if inner.images_below]
+    divided = {inner.path: divide_name(inner.path.name) for inner in filled}
+    found = [pair for pair in divided.values() if pair is not None]
+    splits, classes = (dict.fromkeys(part) for part in zip(*found, strict=True)) if found else ({}, {})
+    groups = split_groups([inner.path.name for inner in filled])
+    if len(found) < len(filled) or any(groups.values()) or len(splits) < 2 or len(classes) == len(found):
+        return None
+    if {name.lower() for name in classes} & MASKS:
+        return None
+    made = {
+        split: replace(
+            folder,
+            folders=tuple(replace(inner, name=pair[1]) for inner in filled
+                          if (pair := divided[inner.path]) is not None and pair[0] == split),
+            images=(),
+            others={},
+        )
+        for split in splits
+    }
+    first = filled[0].path.name
+    note = (
+        f"folders such as {first!r} have the names of splits ({', '.join(splits)}) and classes ({', '.join(classes)}), "
+        "and are read so; if each of them is a class, rename them"
+    )
+    return made, [note]
 
 
 def _split_in_classes(folder: Folder, request: DataRequest) -> tuple[Folder, str | None, list[str]]:
@@ -159,5 +194,6 @@ def _split_in_classes(folder: Folder, request: DataRequest) -> tuple[Folder, str
     shared = set.intersection(*(set(each.values()) for each in groups)) - {None, groups[0][name]}
     others = [quote(other) for other, group in groups[0].items() if group in shared]
     more = f"; others: --data.split {' or '.join(others)}" if others else ""
-    note = f"split {name!r} inside of each folder is read, such as {str(filled[0].path / name)!r}{more}"
+    example = divided[filled[0].path][name].path
+    note = f"split {name!r} inside of each folder is read, such as {str(example)!r}{more}"
     return replace(folder, folders=tuple(classes)), name, [note]

@@ -36,6 +36,20 @@ def split_groups(names: Sequence[str]) -> dict[str, str | None]:
     return {name: _GROUPS.get("".join(word for word in words[name] if word not in common)) for name in names}
 
 
+def divide_name(name: str) -> tuple[str, str] | None:
+    """Return the split and the class in a name: `train` and `A` of `trainA`, and `test` and `cat` of `cat_test`.
+
+    None is returned if there is no word for a split, more than one, or nothing else.
+    """
+    parts = re.split(r"([\W_]+|(?<=[^\W\dA-Z_])(?=[A-Z\d]))", name)      # words, and what is between them
+    found = [at for at, part in enumerate(parts) if _GROUPS.get(part.lower()) in SPLITS]
+    if len(found) != 1:
+        return None
+    (at,) = found
+    rest = "".join([*parts[:max(0, at - 1)], *parts[max(2, at + 1):]])
+    return (_GROUPS[parts[at].lower()], rest) if rest else None
+
+
 def _words(name: str) -> list[str]:
     spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
     words = re.findall(r"[^\W\d_]+", spaced.lower())

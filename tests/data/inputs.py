@@ -397,6 +397,24 @@ INPUTS |= {
         Refused("source", suggested=("split test",)),
         Accepted(options={"split": "test"}),
     ),
+    # as CycleGAN reads them
+    "names_of_splits_and_classes": (
+        tree_of("trainDisc", "trainSquare", "testDisc", "testSquare"),
+        Accepted(classes=("Disc", "Square"), told=("trainDisc", "rename")),
+        Accepted(classes=("Disc", "Square"), told=("rename",), options={"split": "testing"}),
+        Accepted(classes=(), told=("rename",), options={"labels": "none"}),
+        Refused("split", ("validation", "test, train", "rename"), options={"split": "validation"}),
+    ),
+    "names_of_classes_and_splits": (
+        tree_of("disc_train", "disc_val", "disc_test", "square_train", "square_test"),
+        Accepted(told=("disc_test", "rename")),
+        Accepted(told=("rename",), options={"split": "test"}),
+        Accepted(COUNT, (), told=("rename",), suggested=("split test",), options={"split": "val"}),
+    ),
+    "names_of_splits_and_masks": (
+        tree_of("train_images", "train_masks", "test_images", "test_masks"),
+        Accepted(COUNT, (), told=NO_CLASSES),
+    ),
     "class_called_train": (tree_of("train", "plane", "ship"), Accepted(3 * COUNT, ("plane", "ship", "train"))),
     "wrapper": (tree_of("dataset/disc", "dataset/square"), Accepted(told=("dataset",))),
     "wrapper_of_splits": (
