@@ -238,8 +238,8 @@ def _describe(changed: dict[str, tuple[Any, Any]], same_data: bool, step: int) -
 
 def _describe_rate(before: Timeline, after: Timeline, step: int) -> list[str]:
     """Return a sentence on the learning rate if it follows another schedule from now on."""
-    schedules = [[(c.step, c.schedule_key) for c in timeline.schedule_changes(step)] for timeline in (before, after)]
-    if schedules[0] == schedules[1] or len(schedules[1]) < 2 or schedules[1][-1][0] < step:
+    schedules = after.schedule_changes(step)
+    if after.has_schedule_of(before, step) or len(schedules) < 2 or schedules[-1].step < step:
         return []
     settings = after.at(step).settings
     length = f" of {settings.steps} steps" if settings.lr_schedule != "constant" else ""

@@ -81,7 +81,7 @@ def describe_unfinished_warmup(timeline: Timeline) -> list[str]:
     if earlier:
         return [
             f"train.warmup_steps: within {warmup} steps the learning rate moves to its new schedule, but only {left} "
-            f"are left, so {ends}; use at most {left}, with --allow-change train.warmup_steps"
+            f"{'is' if left == 1 else 'are'} left, so {ends}; use at most {left}, with --allow-change train.warmup_steps"
         ]
     return [
         f"train.warmup_steps: {warmup} steps of warmup do not end within {steps} steps, so {ends} instead of reaching "

@@ -24,6 +24,7 @@ from ddpm.training.checkpoint import find_checkpoint
 from ddpm.training.continuation import plan_continuation
 from ddpm.training.run_record import KnownRun, continue_command, facts_on_options, step_of
 from ddpm.training.timeline import Timeline
+from ddpm.training.tracking import last_step
 
 SEARCHED = 1000         # number of files in a folder among which images are looked for
 # Files by which directories are recognized that are not those of a run; what they are, and what to do.
@@ -155,7 +156,7 @@ def check_run_directory(path: Path, source: str, continues: bool = False) -> Non
         continues: whether it must hold a run.
 
     Raises:
-        ValueError: if it holds something else or no run, or lies within the images.
+        ValueError: if it holds something else or no run, or one without its checkpoints, or lies within the images.
     """
     problem = _find_problem(path, source, continues)
     if problem is not None:
@@ -171,7 +172,7 @@ def _find_problem(path: Path, source: str, continues: bool) -> str | None:
     if path.exists() and not path.is_dir():
         return f"is a file; {another}"
     if run is not None:
-        return None
+        return _describe_lost_checkpoints(path)
     images = Path(source).expanduser()
     if images.is_dir() and path.resolve().is_relative_to(images.resolve()):
         apart = Path("runs", images.resolve().name or "images")
@@ -202,6 +203,28 @@ def _find_problem(path: Path, source: str, continues: bool) -> str | None:
         f"{'holds no run' if path.exists() else 'does not exist, so there is no run'} that could continue; for a new "
         f"run, say what it trains on, without --allow-change: --data.source FOLDER --run-dir {quoted}, or --config "
         f"configs/digits.yaml --run-dir {quoted}{name_near_runs(path)}"
+    )
+
+
+def _describe_lost_checkpoints(path: Path) -> str | None:
+    """Return what to do about a run whose checkpoints were removed, because it would begin again; None for others.
+
+    A run that was interrupted before its first checkpoint has none to lose.
+    """
+    run, checkpoints = KnownRun.read(path), path / "checkpoints"
+    if run is None or any(checkpoints.glob("*step_*")):      # also those that are damaged, or half written
+        return None
+    changed = [change["step"] for change in run.facts.get("changes", [])]
+    made = max([last_step(path / "metrics.jsonl"), *changed])
+    has_pipeline = (path / "pipeline" / "model_index.json").is_file()
+    # A step is logged before its checkpoint is saved.
+    if not (has_pipeline or any(changed) or made > run.config.train.checkpoint_every):
+        return None
+    weights = f", from the weights of this run with --model.pretrained {shlex.quote(str(path / 'pipeline'))}"
+    return (
+        f"has made {made} steps, but its checkpoints are missing; restore them in {checkpoints}, or begin again in "
+        f"another directory with --config {shlex.quote(str(path / 'config.yaml'))} --run-dir OTHER"
+        f"{weights if has_pipeline else ''}"
     )
 
 

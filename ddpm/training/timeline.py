@@ -104,3 +104,11 @@ class Timeline:
             if segment.step <= step and not (found and found[-1].schedule_key == segment.schedule_key):
                 found.append(segment)
         return found
+
+    def has_schedule_of(self, other: "Timeline", step: int) -> bool:
+        """Return whether the learning rate follows the same schedules as in another history, up to a step."""
+        mine, theirs = (
+            [(segment.step, segment.schedule_key) for segment in timeline.schedule_changes(step)]
+            for timeline in (self, other)
+        )
+        return mine == theirs

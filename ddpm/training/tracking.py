@@ -53,6 +53,12 @@ def _step(line: str) -> float:
         return float("inf")         # a line truncated by a crash
 
 
+def last_step(file: Path) -> int:
+    """Return the last step that metrics.jsonl has a record of; 0 if there is none."""
+    steps = [_step(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return int(max((step for step in steps if step < float("inf")), default=0))
+
+
 def has_record(file: Path, step: int, key: str, value: float | str) -> bool:
     """Return whether metrics.jsonl has a record of a step in which `key` is `value`."""
     return any(_step(line) == step and json.loads(line).get(key) == value for line in file.read_text().splitlines())

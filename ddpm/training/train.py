@@ -128,13 +128,14 @@ def train(
 
 
 def describe_warmup(timeline: Timeline, known: KnownRun | None) -> list[str]:
-    """Return `describe_unfinished_warmup` for a new run or changed settings; what a run has begun with was told then.
+    """Return `describe_unfinished_warmup` for a new run or another schedule; what a run has begun with was told then.
 
     Args:
         timeline: the settings of all steps.
         known: the run that continues; None for a new run.
     """
-    return describe_unfinished_warmup(timeline) if known is None or known.timeline != timeline else []
+    told = known is not None and timeline.has_schedule_of(known.timeline, timeline.segments[-1].settings.steps)
+    return [] if told else describe_unfinished_warmup(timeline)
 
 
 def load_images(config: Config, known: KnownRun | None) -> ImageData:

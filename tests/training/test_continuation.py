@@ -346,6 +346,8 @@ def test_the_warmup_of_a_changed_schedule_is_told_once(run: Path, capsys: pytest
     assert "at most 2, with --allow-change train.warmup_steps" in warning
     start("--run-dir", run)
     start("--run-dir", run, "--train.steps", "14", "--dry-run")
+    # with no step left, and no change of the schedule
+    start("--run-dir", run, "--train.batch_size", "4", "--allow-change", "train.batch_size", "--dry-run")
     assert "train.warmup_steps" not in capsys.readouterr().err
 
 REFUSED = {
@@ -486,6 +488,31 @@ def test_other_changes_that_lie_ahead_are_told(tmp_path: Path, capsys: pytest.Ca
         shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step_{step:08d}")
     start("--run-dir", tmp_path / "run")
     assert "WARNING: model.dropout: was changed at step 6, but training goes on from step 3" in capsys.readouterr().err
+
+
+def test_a_run_without_its_checkpoints_does_not_begin_again(run: Path, tmp_path: Path, refused) -> None:
+    (run / "checkpoints").rename(tmp_path / "checkpoints")
+    metrics = (run / "metrics.jsonl").read_bytes()
+    begin, weights = f"--config {run / 'config.yaml'} --run-dir OTHER", f"--model.pretrained {run / 'pipeline'}"
+    for words in ([], ["--train.steps", "8"], ["--dry-run"], ["--config", run / "config.yaml"]):
+        with refused("run_dir", "6 steps", "restore", begin, weights):
+            start("--run-dir", run, *words)
+    assert (run / "metrics.jsonl").read_bytes() == metrics
+    remedy = ["--config", run / "config.yaml", "--run-dir", tmp_path / "other", "--dry-run"]
+    start(*remedy)
+    start(*remedy, "--model.pretrained", run / "pipeline")
+    (tmp_path / "checkpoints").rename(run / "checkpoints")
+    start("--run-dir", run)
+
+
+def test_an_unfinished_run_without_its_checkpoints(tmp_path: Path, killed_before: Callable[..., None], refused) -> None:
+    (tmp_path / "config.yaml").write_text(with_train(checkpoint_every=3, log_every=1).to_yaml())
+    words = ("--config", tmp_path / "config.yaml", "--run-dir", tmp_path / "run")
+    for step in (2, 5):         # the first time before a checkpoint, so that it begins again
+        killed_before(step, *words)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with refused("run_dir", "restore", "--run-dir OTHER"):
+        start(*words)
 
 
 # -------------------------------------------------------------------------------------------------- pretrained weights
