@@ -1,6 +1,7 @@
 """ImageData: labeled images as tensors, in memory or decoded on access."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -97,6 +98,13 @@ class ImageData:
     def copies_of(self, other: "ImageData") -> int:
         """Return how many of the files read for the fingerprint are, byte for byte, among those of other images."""
         return int(torch.isin(self.contents, other.contents).sum())
+
+    @property
+    def contents_digest(self) -> str | None:
+        """A digest of the files that does not depend on their order and labels; None if the files are unknown."""
+        if not len(self.contents):
+            return None
+        return hashlib.blake2b(self.contents.sort().values.numpy().tobytes(), digest_size=16).hexdigest()
 
     def with_labels(self, labels: Tensor) -> "ImageData":
         """Return the same images with other labels, int64 (N,); the fingerprint is unchanged."""

@@ -26,6 +26,7 @@ def data_facts(data: ImageData) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "summary": data.summary(),
         "fingerprint": data.fingerprint,
+        "contents": data.contents_digest,
         "images": len(data),
         "class_counts": count_classes(data.labels, data.num_classes),
         "shape": list(data.pixels.shape[1:]),

@@ -172,7 +172,12 @@ def check_data(run: KnownRun, config: Config, data: ImageData, allowed: Collecti
     differing += ["{} there, {} now".format(*summaries)] if summaries[0] != summaries[1] else []
     differing += _describe_classes(there, here)
     if not {*options} - {OTHER_IMAGES} and summaries[0] == summaries[1] and there == here:
-        differing.append("the files or their labels have other content")
+        same_files = data.contents_digest is not None and data.contents_digest == known.get("contents")
+        differing.append(
+            "the files have the same content, but another order, as after renaming, or other labels"
+            if same_files
+            else "the files or their labels have other content"
+        )
     about = f"{', '.join(options) or OTHER_IMAGES}: {run.path} holds a run on other data: {'; '.join(differing)}"
     read_otherwise = [key for key in options if key != OTHER_IMAGES]
     own = f"leave {' and '.join(read_otherwise)} out" if read_otherwise else ""

@@ -79,9 +79,10 @@ def describe_unfinished_warmup(timeline: Timeline) -> list[str]:
         return []
     ends = f"the learning rate ends at {learning_rate(timeline, steps - 1):.2g}"
     if earlier:
+        rest = f"{left} {'is' if left == 1 else 'are'} left"
         return [
-            f"train.warmup_steps: within {warmup} steps the learning rate moves to its new schedule, but only {left} "
-            f"{'is' if left == 1 else 'are'} left, so {ends}; use at most {left}, with --allow-change train.warmup_steps"
+            f"train.warmup_steps: within {warmup} steps the learning rate moves to its new schedule, but only {rest}, "
+            f"so {ends}; use at most {left}, with --allow-change train.warmup_steps"
         ]
     return [
         f"train.warmup_steps: {warmup} steps of warmup do not end within {steps} steps, so {ends} instead of reaching "

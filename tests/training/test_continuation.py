@@ -714,6 +714,10 @@ def test_what_differs_is_told(of_pictures: Path, tmp_path: Path, refused) -> Non
         start("--run-dir", of_pictures, "--data.intensity", "[0, 10]")
     with refused("data.fit (crop there, pad now)", "data.intensity"):
         start("--run-dir", of_pictures, "--data.intensity", "[0, 10]", "--data.fit", "pad")
+    renamed = (tmp_path / "images" / "a" / "0.png").rename(tmp_path / "images" / "a" / "renamed.png")
+    with refused("data.source", "same content", "another order", "--allow-change data.source"):
+        start("--run-dir", of_pictures)
+    renamed.rename(tmp_path / "images" / "a" / "0.png")
     shutil.copy(tmp_path / "images" / "a" / "0.png", tmp_path / "images" / "b" / "0.png")
     with refused("data.source", "other content", "give the run's own images"):
         start("--run-dir", of_pictures)
