@@ -3,17 +3,19 @@
 import re
 from collections.abc import Iterable, Sequence
 
-# in lower case, with _ for other punctuation
+SHOWN = 20      # most columns that a message lists
+
+# in lower case and without punctuation
 FILE_COLUMNS = (
-    "file_name", "filename", "file_path", "filepath", "file", "fname", "image_path", "image_file", "image_name", "path",
-    "image", "img", "image_id", "picture", "photo", "name", "id", "key",
+    "filename", "filepath", "file", "fname", "imagepath", "imagefile", "imagename", "path",
+    "image", "img", "imageid", "picture", "photo", "name", "id", "key",
 )
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixels")
 LABEL_COLUMNS = (
-    "label", "labels", "class", "class_label", "fine_label", "target", "targets", "category", "y",
-    "class_name", "classname", "label_name", "category_name", "class_id", "label_id", "category_id", "choice",
+    "label", "labels", "class", "classlabel", "finelabel", "target", "targets", "category", "y",
+    "classname", "labelname", "categoryname", "classid", "labelid", "categoryid", "choice",
 )
-SPLIT_COLUMNS = ("split", "subset", "partition", "set", "data_set", "dataset")
+SPLIT_COLUMNS = ("split", "subset", "partition", "set", "dataset")
 
 
 def is_usual(name: str, usual: Sequence[str]) -> bool:
@@ -31,5 +33,13 @@ def find_usual(names: Iterable[str], usual: Sequence[str]) -> str | None:
     return next(iter(find_all_usual(names, usual)), None)
 
 
+def list_columns(names: Iterable[str]) -> str:
+    """Return the names of columns for a message: all, or the first ones and the last of many."""
+    names = list(names)
+    if len(names) <= SHOWN:
+        return ", ".join(names) or "none"
+    return f"{', '.join(names[:SHOWN - 1])}, ..., {names[-1]}, {len(names):,} in all"
+
+
 def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return re.sub(r"[\W_]+", "", name.lower())

@@ -13,6 +13,7 @@ from ddpm.data.column_names import (
     find_all_usual,
     find_usual,
     is_usual,
+    list_columns,
 )
 from ddpm.data.folders import is_image
 from ddpm.data.labels import compare_columns, could_be_classes
@@ -20,6 +21,12 @@ from ddpm.data.request import DataRequest
 from ddpm.data.split_names import SPLITS, split_groups
 from ddpm.data.table_files import Find, LabelTable
 from ddpm.names import did_you_mean, to_nfc
+
+FEWEST_PIXELS = 64      # numbers in a row that may be an image
+
+
+class NoImageNames(ValueError):
+    """A table of which no column has names of images."""
 
 
 class UnusableSplits(ValueError):
@@ -157,7 +164,7 @@ def label_files(
     if request.label_column == files:
         raise ValueError(
             f"data.label_column: {files!r} has the names of the images in {str(table.path)!r}; name another column "
-            f"({', '.join(others)}), and that of the images as data.image_column if it is not this one"
+            f"({list_columns(others)}), and that of the images as data.image_column if it is not this one"
         )
     splits, unused = None, ""
     if with_splits:
@@ -223,10 +230,25 @@ def _column_of_files(table: LabelTable, finds: Sequence[Find], given: str | None
         shared = shared or next(several, None)
     if shared is not None:
         _check_unique(table, *shared)
-    raise ValueError(
-        f"data.image_column: no column of {str(table.path)!r} has names of images that exist; allowed are paths "
-        f"relative to the table, or absolute (the columns are: {', '.join(table.columns) or 'none'})"
+    remedy = "allowed are paths relative to the table, or absolute"
+    if _holds_pixels(table):
+        remedy = (
+            "and pixels in a table are not read: save them with numpy.savez as an array `images` (N, H, W), and the "
+            "labels as `labels`, and name that .npz as data.source"
+        )
+    raise NoImageNames(
+        f"data.image_column: no column of {str(table.path)!r} has names of images that exist; {remedy} (the columns "
+        f"are: {list_columns(table.columns)})"
     )
+
+
+def _holds_pixels(table: LabelTable) -> bool:
+    """Return whether the first row of a table seems to be the pixels of an image, in cells or as a text of numbers."""
+    first = [values[0] for values in table.columns.values() if values]
+    texts = [value.split() for value in first if isinstance(value, str)]
+    numbers = [sum(isinstance(value, (int, float)) for value in first)]
+    numbers += [len(words) for words in texts if all(word.isdecimal() for word in words)]
+    return max(numbers) >= FEWEST_PIXELS
 
 
 def _check_unique(table: LabelTable, name: str, images: Sequence[Path]) -> None:
@@ -255,7 +277,7 @@ def _column_of_labels(
         return others[0], ()
     raise ValueError(
         f"data.label_column: no column of {str(table.path)!r} is known to be labels; name it as data.label_column "
-        f"({', '.join(others)}), {request.classless_remedy}"
+        f"({list_columns(others)}), {request.classless_remedy}"
     )
 
 
@@ -286,7 +308,7 @@ def _split_column(table: LabelTable, candidates: Sequence[str]) -> tuple[str | N
 
 def _check_column(table: LabelTable, name: str, option: str) -> None:
     if name not in table.columns:
-        listed = f"the columns are: {', '.join(table.columns)}{did_you_mean(name, table.columns)}"
+        listed = f"the columns are: {list_columns(table.columns)}{did_you_mean(name, table.columns)}"
         raise ValueError(f"data.{option}: {name!r} is not a column of {str(table.path)!r}; {listed}")
 
 

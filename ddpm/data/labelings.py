@@ -9,7 +9,7 @@ from shlex import quote
 
 from ddpm.data.folder_labels import FolderLabels, FolderSource, TableName, TableResult
 from ddpm.data.folders import BESIDE_CLASSES, BESIDE_PARQUET, OTHERS, TABLE_SUFFIXES, TABLES, Folder, scan_folder
-from ddpm.data.label_tables import IncompleteTable, UnusableSplits, class_values
+from ddpm.data.label_tables import IncompleteTable, NoImageNames, UnusableSplits, class_values
 from ddpm.data.labels import label_records, same_classes
 from ddpm.data.layouts import Layout, describe_content, find_layout
 from ddpm.data.masks import MASKS
@@ -328,8 +328,10 @@ def _note_unused(labels: FolderLabels, source: FolderSource) -> FolderLabels:
     notes = [f"{str(path)!r} is not read; {remedy}" for path in files
              if path.suffix.lower() in OTHER_TABLES and source.name_of(path) <= TableName.USUAL]
     tables = [table for table in source.read_tables() if table.labels.split is None]
-    if tables:      # one with labels, or else one that does not fit
-        path, _, found, problem = min(tables, key=lambda table: (table.labels.values is None, table.problem is None))
+    if tables:      # one with labels, or else one that names images and does not fit
+        path, _, found, problem = min(tables, key=lambda table: (
+            table.labels.values is None, isinstance(table.problem, NoImageNames), table.problem is None
+        ))
         option = f"--data.labels {quote(str(path))}"
         if problem is not None:
             reason = f": {problem}"

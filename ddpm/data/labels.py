@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ddpm.data.column_names import list_columns
 from ddpm.data.records import Pictures, Records
 from ddpm.data.request import DataRequest
 from ddpm.names import NO_CLASS, to_nfc
@@ -176,7 +177,7 @@ def compare_columns(chosen: str, columns: Mapping[str, Sequence[Any]], source: s
         if not same_classes(columns[chosen], values):
             raise ValueError(
                 f"data.label_column: columns {chosen!r} and {name!r} of {source!r} could both be the labels, and "
-                f"differ; name one as data.label_column ({', '.join(columns)})"
+                f"differ; name one as data.label_column ({list_columns(columns)})"
             )
     texts = list(map(str, columns[chosen]))
     renamed = [quote(name) for name, values in rivals.items() if list(map(str, values)) != texts]

@@ -8,7 +8,15 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from ddpm.data.column_names import IMAGE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS, find_all_usual, find_usual, is_usual
+from ddpm.data.column_names import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    SPLIT_COLUMNS,
+    find_all_usual,
+    find_usual,
+    is_usual,
+    list_columns,
+)
 from ddpm.data.labels import ONE_CLASS_EACH, compare_columns, label_records
 from ddpm.data.records import Records, TablePictures
 from ddpm.data.request import DataRequest
@@ -149,7 +157,7 @@ def table_records(table: "datasets.Dataset", request: DataRequest, split: str) -
     """
     pictures = TablePictures(_stored_images(table, request.image_column), split)
     values, names, notes = _find_labels(table, request)
-    remedy = f"for classes, name their column as data.label_column (the columns are: {', '.join(table.features)})"
+    remedy = f"for classes, name their column as data.label_column (the columns are: {list_columns(table.features)})"
     unused = find_usual([name for name in table.features if name != request.label_column], SPLIT_COLUMNS)
     if unused is not None:
         notes += (f"column {unused!r} is not used; to select by it, write one parquet file per value, such as train",)
@@ -267,7 +275,7 @@ def _choose(
     role: str, features: Iterable[str], given: str | None, candidates: list[str], usual: tuple[str, ...]
 ) -> str:
     """Return the given column, the only candidate, or the candidate with the most common name."""
-    key, columns = f"data.{role}_column", ", ".join(features)
+    key, columns = f"data.{role}_column", list_columns(features)
     if given is not None:
         if given in candidates:
             return given

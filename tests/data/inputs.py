@@ -1089,6 +1089,52 @@ def table_of_captions(root: Path) -> Path:
     return root / "table.csv"
 
 
+@register(
+    Accepted(suggested=("labels",), ignored=3, classes=NUMBERS),
+    Accepted(ignored=2, classes=NUMBERS, options={"split": "test"}),
+    Refused("label_column", ("Test.csv",), options={"split": "test", "label_column": "Klass"}),
+)
+def tables_of_traffic_signs(root: Path) -> Path:
+    """Classes as folders for training, and in a table for testing, beside icons of the classes with a table (GTSRB)."""
+    class_folders(root / "Train", classes=NUMBERS)
+    for name in ("Test", "Meta"):
+        tree(root / name, ".", count=TWO)
+    for name in ("Train", "Test", "Meta"):
+        paths = [path.relative_to(root) for path in sorted((root / name).rglob("*.png"))]
+        lines = [f"{path.as_posix()},{30 + i},30,{i * 2 // len(paths)}\n" for i, path in enumerate(paths)]
+        (root / f"{name}.csv").write_text("Path,Width,Height,ClassId\n" + "".join(lines))
+    return root
+
+
+@register(Accepted(COUNT, (), ignored=3, told=("Train.csv' and 2 more tables", "data.label_column (Width, Sort)")))
+def tables_with_unknown_labels(root: Path) -> Path:
+    """The table that names the images is told of, and not the first one."""
+    for name in ("Test", "Train"):
+        tree(root / name, ".")
+    for name in ("Test", "Train", "About"):
+        lines = [f"{name}/{'icon' * (name == 'About')}{i:03d}.png,{i},{i}\n" for i in range(COUNT)]
+        (root / f"{name}.csv").write_text("Path,Width,Sort\n" + "".join(lines))
+    return root
+
+
+@register(Refused("image_column", ("pixels", ".npz", "785 in all")))
+def pixels_in_columns(root: Path) -> Path:
+    """MNIST as a table."""
+    root.mkdir()
+    cells = [["label", *(f"pixel{i}" for i in range(784))], *([str(i % 2), *["0"] * 784] for i in range(TWO))]
+    (root / "mnist_train.csv").write_text("".join(",".join(line) + "\n" for line in cells))
+    return root / "mnist_train.csv"
+
+
+@register(Refused("image_column", ("pixels", ".npz", "emotion, pixels, Usage")))
+def pixels_in_cells(root: Path) -> Path:
+    """FER2013."""
+    root.mkdir()
+    lines = [f"{i % 2},{'70 80 ' * 1152},Training\n" for i in range(TWO)]
+    (root / "fer2013.csv").write_text("emotion,pixels,Usage\n" + "".join(lines))
+    return root / "fer2013.csv"
+
+
 def parquet_of(labels: object, column: str = "label", **more: object) -> Make:
     def make(root: Path) -> Path:
         root.mkdir(parents=True)
