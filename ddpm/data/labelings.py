@@ -12,7 +12,7 @@ from ddpm.data.folders import BESIDE_CLASSES, BESIDE_PARQUET, OTHERS, TABLE_SUFF
 from ddpm.data.label_tables import IncompleteTable, NoImageNames, UnusableSplits, class_values
 from ddpm.data.labels import label_records, same_classes
 from ddpm.data.layouts import Layout, describe_content, find_layout
-from ddpm.data.masks import MASKS
+from ddpm.data.masks import MASKS, PICTURES
 from ddpm.data.records import FilePictures, Records, TablePictures
 from ddpm.data.request import DataRequest
 from ddpm.data.split_names import find_split
@@ -176,7 +176,31 @@ def label_from_folders(source: FolderSource) -> FolderLabels:
         [inner.name for inner in filled],
         sorted_by_class=True,
         ignored=Counter({BESIDE_CLASSES: len(folder.images)}),
+        notes=_note_same_folders(filled),
     )
+
+
+def _note_same_folders(classes: Sequence[Folder]) -> tuple[str, ...]:
+    """Return a note if class folders contain the same two folders or more, which may be the classes."""
+    reached = [_enter_only(folder) for folder in classes]
+    inside = {tuple(inner.path.name for inner in _filled(folder)) for folder in reached}
+    names = next(iter(inside))
+    if len(classes) < 2 or len(inside) > 1 or len(names) < 2 or any(folder.images for folder in reached):
+        return ()
+    if {name.lower() for name in names} <= MASKS | PICTURES:      # `note_masks` tells it
+        return ()
+    first = str(classes[0].path)
+    return (
+        f"folders such as {first!r} are the classes, but each has the folders {names[0]!r} and {names[1]!r}; if these "
+        f"are the classes, merge the outer folders, or for one of them: --data.source {quote(first)}",
+    )
+
+
+def _enter_only(folder: Folder) -> Folder:
+    """Return the first folder that does not contain just one folder."""
+    while len(folder.folders) == 1 and not folder.images:
+        (folder,) = folder.folders
+    return folder
 
 
 def label_from_filenames(source: FolderSource) -> FolderLabels:

@@ -1,12 +1,21 @@
 """Where the splits and the images of a folder are."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from shlex import quote
 from typing import NamedTuple
 
-from ddpm.data.folders import ARRAY_SUFFIXES, BESIDE_SPLITS, IMAGE_SUFFIXES, OTHER_KINDS, OTHERS, TABLES, Folder
+from ddpm.data.folders import (
+    ARRAY_SUFFIXES,
+    BESIDE_CLASSES,
+    BESIDE_SPLITS,
+    IMAGE_SUFFIXES,
+    OTHER_KINDS,
+    OTHERS,
+    TABLES,
+    Folder,
+)
 from ddpm.data.loose_arrays import describe_arrays
 from ddpm.data.masks import MASKS, note_masks
 from ddpm.data.request import DataRequest
@@ -47,7 +56,7 @@ def find_layout(root: Folder, request: DataRequest) -> Layout:
         ValueError: if there is no such split, or it contains no images; names the option.
     """
     passed, folder = _enter(root)
-    notes = _note_entered(root, folder)
+    notes = _note_entered(passed, folder)
     splits, mixture = _splits(folder)
     notes += mixture
     name, other_splits = None, dict[str, Folder]()
@@ -56,7 +65,7 @@ def find_layout(root: Folder, request: DataRequest) -> Layout:
         if name != request.split and splits[name].path != folder.path:
             notes.append(f"split {request.split!r} is the folder {name!r}")
         inside, inner = _enter(splits[name], split_groups([name])[name])
-        notes += _note_entered(splits[name], inner)
+        notes += _note_entered(inside, inner)
         passed, folder = [*passed, folder, *inside], inner
         other_splits = {other: inner for other, inner in splits.items() if other != name and inner.images_below}
     else:
@@ -68,7 +77,7 @@ def find_layout(root: Folder, request: DataRequest) -> Layout:
         raise ValueError(f"data.source: {str(folder.path)!r} contains {describe_content(folder)}; {remedy}")
     notes += note_masks(folder)
     ignored = sum((outer.ignored for outer in passed), folder.ignored_below)
-    ignored[BESIDE_SPLITS] += sum(len(outer.images) for outer in passed)
+    ignored[BESIDE_SPLITS if splits else BESIDE_CLASSES] += sum(len(outer.images) for outer in passed)
     return Layout(folder, name, other_splits, tuple(reversed(passed)), ignored, tuple(notes))
 
 
@@ -92,21 +101,28 @@ def describe_content(folder: Folder) -> str:
 def _enter(folder: Folder, split: str | None = None) -> tuple[list[Folder], Folder]:
     """Return the folders that contain nothing but one folder of folders of images, and the first that is not so.
 
-    Another split is not entered, but `training_set/training_set` is, for the group `split` of the outer folder.
+    Another split is not entered, but `training_set/training_set` is, for the group `split` of the outer folder. Images
+    beside the only folder, such as a preview, do not count if there are more in it, in class folders or in splits.
     """
-    passed = []
-    while len(folder.folders) == 1 and not folder.images:
-        (inner,) = folder.folders
-        group = split_groups([inner.path.name])[inner.path.name]
-        if (group in SPLITS and group != split) or not any(below.images_below for below in inner.folders):
-            break
-        passed.append(folder)
-        folder = inner
-    return passed, folder
+    if len(folder.folders) != 1:
+        return [], folder
+    (inner,) = folder.folders
+    group = split_groups([inner.path.name])[inner.path.name]
+    if (group in SPLITS and group != split) or not any(below.images_below for below in inner.folders):
+        return [], folder
+    passed, reached = _enter(inner, split)
+    divided = sum(bool(below.images_below) for below in reached.folders) > 1 or bool(_splits(reached)[0])
+    if folder.images and not (divided and len(folder.images) < len(reached.images_below)):
+        return [], folder
+    return [folder, *passed], reached
 
 
-def _note_entered(outer: Folder, inner: Folder) -> list[str]:
-    return [] if outer is inner else [f"{str(inner.path)!r} is read, the only folder of images in {str(outer.path)!r}"]
+def _note_entered(passed: Sequence[Folder], inner: Folder) -> list[str]:
+    if not passed:
+        return []
+    beside = sum(len(outer.images) for outer in passed)
+    without = f", without the images beside it ({beside:,})" if beside else ""
+    return [f"{str(inner.path)!r} is read, the only folder of images in {str(passed[0].path)!r}{without}"]
 
 
 def _splits(folder: Folder) -> tuple[dict[str, Folder], list[str]]:
@@ -118,14 +134,16 @@ def _splits(folder: Folder) -> tuple[dict[str, Folder], list[str]]:
     if not set(groups.values()) & set(SPLITS):
         return {}, []
     # Without images are, for example, folders of annotations.
-    filled = [inner for inner in folder.folders if inner.images_below] or list(folder.folders)
+    images = [inner for inner in folder.folders if inner.images_below]
+    masks = [inner for inner in images if inner.path.name.lower() in MASKS]
+    filled = [inner for inner in images if inner not in masks] or list(folder.folders)
     found = {group for inner in filled if (group := groups[inner.path.name]) is not None}
     named = all(groups[inner.path.name] for inner in filled)
     nested = all(inner.folders and not inner.images for inner in filled)
     # `valid` may be the opposite of `invalid`
     if named or len(found) > 1 or (found & {"train", "test"} and nested):
         splits = {f.path.name: f for f in folder.folders if f in filled or groups[f.path.name]}
-        return splits, []
+        return splits, [f"{str(inner.path)!r} looks like masks of images, and is not read" for inner in masks]
     name = next((inner.path.name for inner in filled if groups[inner.path.name]), None)
     other = next(inner.path.name for inner in filled if not groups[inner.path.name])
     if name is None:
@@ -139,8 +157,8 @@ def _splits_of_classes(folder: Folder) -> tuple[dict[str, Folder], list[str]] | 
     `trainA`, `trainB`, `testA` and `testB`, as CycleGAN reads them, are the splits `train` and `test` of `A` and `B`.
     """
     filled = [inner for inner in folder.folders if inner.images_below]
-    divided = {inner.path: divide_name(inner.path.name) for inner in filled}
-    found = [pair for pair in divided.values() if pair is not None]
+    divided = {inner.path: divide_name(inner.path.name) for inner in folder.folders}
+    found = [pair for inner in filled if (pair := divided[inner.path]) is not None]
     splits, classes = (dict.fromkeys(part) for part in zip(*found, strict=True)) if found else ({}, {})
     groups = split_groups([inner.path.name for inner in filled])
     if len(found) < len(filled) or any(groups.values()) or len(splits) < 2 or len(classes) == len(found):
@@ -150,7 +168,7 @@ def _splits_of_classes(folder: Folder) -> tuple[dict[str, Folder], list[str]] | 
     made = {
         split: replace(
             folder,
-            folders=tuple(replace(inner, name=pair[1]) for inner in filled
+            folders=tuple(replace(inner, name=pair[1]) for inner in folder.folders
                           if (pair := divided[inner.path]) is not None and pair[0] == split),
             images=(),
             others={},

@@ -397,6 +397,33 @@ INPUTS |= {
         Refused("source", suggested=("split test",)),
         Accepted(options={"split": "test"}),
     ),
+    "masks_beside_splits": (
+        tree_of("train/good", "test/good", "test/broken", "ground_truth/broken"),
+        Accepted(COUNT, (), told=("ground_truth",), suggested=("split test",)),
+        Refused("split", ("train",), options={"split": "ground_truth"}),
+    ),
+    "folds_of_classes": (
+        tree_of("fold_1/disc", "fold_1/square", "fold_2/disc", "fold_2/square"),
+        Accepted(2 * TWO, ("fold_1", "fold_2"), told=("'disc' and 'square'", "merge"), suggested=("source",)),
+    ),
+    "folds_of_splits": (
+        tree_of(*(f"{fold}/{split}/{name}" for fold in "ab" for split in ("train", "test") for name in CLASSES)),
+        Accepted(2 * TWO, ("a", "b"), told=("'disc' and 'square'", "merge"), suggested=("source", "split test")),
+    ),
+    "preview_beside_the_only_folder": (
+        lambda root: tree(tree(root, "birds/disc", "birds/square"), ".", count=1),
+        Accepted(ignored=1, told=("birds", "(1)")),
+        Accepted(classes=(), ignored=1, told=("birds",), options={"labels": "none"}),
+    ),
+    "preview_beside_the_only_folder_of_splits": (
+        lambda root: tree(tree(root, "birds/Train/disc", "birds/Train/square", "birds/Test/disc"), ".", count=1),
+        Accepted(ignored=1, told=("birds", "(1)")),
+        Accepted(COUNT, (), ignored=1, suggested=("split Train",), options={"split": "test"}),
+    ),
+    "images_beside_a_few_in_folders": (
+        lambda root: tree(tree(root, ".", count=COUNT), "best/disc", "best/square", count=1),
+        Accepted(COUNT + 2, (), told=("best",), suggested=("source",)),
+    ),
     # as CycleGAN reads them
     "names_of_splits_and_classes": (
         tree_of("trainDisc", "trainSquare", "testDisc", "testSquare"),

@@ -201,7 +201,7 @@ def test_the_same_images_in_every_layout(wrappers: tuple, splits: tuple, depth: 
     clean = read(tmp_path)
     names = {str(path): path.relative_to(read_from).parts[0] for path in read_from.rglob("*.png")}
     assert found(clean) == names and list(found(clean)) == sorted(names) and not clean.ignored
-    assert bool(wrappers) == said(clean, str(top))
+    assert bool(wrappers) == said(clean, repr(str(top)))
 
     places = {tmp_path, top, read_from, *(Path(path).parent for path in names)}
     for place in places:
