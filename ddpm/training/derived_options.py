@@ -186,8 +186,8 @@ RULES = {
     ),
     "train.steps": Rule(
         derive_steps,
-        f"a third of the number of images, but at least {MIN_IMAGES:,} images in batches, and "
-        f"{STEPS_FOR_FEW_IMAGES[0]:,} to {STEPS_FOR_FEW_IMAGES[1]:,} steps",
+        f"a third of the number of images, or the {STEPS_FOR_FEW_IMAGES[0]:,} to {STEPS_FOR_FEW_IMAGES[1]:,} steps "
+        f"that see {MIN_IMAGES:,} images",
     ),
     "train.learning_rate": Rule(derive_learning_rate, "3e-3 for digits, less for larger images and networks"),
 }
