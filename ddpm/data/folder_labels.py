@@ -5,24 +5,24 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property
 from pathlib import Path
 from shlex import quote
 from typing import Any, NamedTuple
 
 from ddpm.data.folders import OTHER_SPLITS, TABLES
 from ddpm.data.label_tables import (
+    ImageIndex,
     IncompleteTable,
     UnusableSplits,
-    image_finders,
     label_files,
     listed_finders,
     note_shared,
 )
-from ddpm.data.labels import ONE_CLASS_EACH
 from ddpm.data.layouts import Layout
 from ddpm.data.request import DataRequest
 from ddpm.data.split_names import find_split, split_groups
-from ddpm.data.table_files import read_table
+from ddpm.data.table_files import Find, read_table
 
 # Tables with these names label even images in class folders: `datasets` reads `metadata` so, and the folders that
 # StyleGAN and EDM write next to dataset.json are not classes.
@@ -59,15 +59,16 @@ class FolderLabels:
     notes: tuple[str, ...] = ()
 
 
-def apply_table(path: Path, layout: Layout, request: DataRequest) -> FolderLabels:
+def apply_table(path: Path, source: "FolderSource") -> FolderLabels:
     """Return the images of a folder with the labels in a table.
 
     Raises:
         ValueError: if it is no table, an image has no row, or rows with different labels, or the columns cannot be
             inferred.
     """
-    images, name = layout.folder.images_below, str(path)
-    finds = image_finders(images, [*(folder.path for folder in (layout.folder, *layout.outer)), path.parent])
+    layout, request, name = source.layout, source.request, str(path)
+    images: Sequence[Path] = layout.folder.images_below
+    finds = source.images.finders([*(folder.path for folder in (layout.folder, *layout.outer)), path.parent])
     try:
         table = read_table(path, finds)
     except ValueError as problem:
@@ -76,13 +77,8 @@ def apply_table(path: Path, layout: Layout, request: DataRequest) -> FolderLabel
         says = f"{name!r} says that the images have no labels"
         return FolderLabels(images, says_unlabeled=True, tables=(path,), notes=(says,))
     rows = label_files(table, finds, request, with_splits=layout.split is None)
-    labels: dict[Path, Any] = {}
-    for image, label in zip(rows.images, rows.labels or [None] * len(rows.names), strict=True):
-        if image is not None and labels.setdefault(image, label) != label:
-            raise ValueError(
-                f"data.labels: {name!r} has several labels for {str(image)!r} (multi-label); {ONE_CLASS_EACH}: keep "
-                "one row per image"
-            )
+    labels = rows.label_by_image(path)
+    covered = frozenset(labels)
     split, ignored = None, Counter[str]()
     split_notes = tuple(filter(None, [rows.unused_splits]))
     if rows.splits is not None:
@@ -90,20 +86,22 @@ def apply_table(path: Path, layout: Layout, request: DataRequest) -> FolderLabel
             split = find_split(name, request.split, sorted(set(rows.splits)))
         except ValueError as problem:
             raise UnusableSplits(str(problem)) from problem
-        here = {image for image, named in zip(rows.images, rows.splits, strict=True) if named == split}
-        ignored[OTHER_SPLITS] = len(labels) - len(here & set(labels))
-        images = tuple(image for image in images if image in here or image not in labels)
+        named = zip(rows.images, rows.splits, strict=True)
+        covered = frozenset(image for image, other in named if image is not None and other == split)
+        ignored[OTHER_SPLITS] = len(labels) - len(covered)
+        images = tuple(image for image in images if image in covered or image not in labels)
         split_notes = note_shared(rows, split)
-    missing = [image for image in images if image not in labels]
+    missing = len(layout.folder.images_below) - len(labels)     # a search in all would be long for many small tables
     if missing:
-        finds = listed_finders(path.parent)
+        first = next(image for image in images if image not in labels)
+        finds = source.listed_in(path.parent)
         listed = any(all(len(find(text)) == 1 for text in rows.names) for find in finds)
         whole = "" if request.split == "train" or rows.splits is not None else " --data.split train"
         only = f", or use only the images that it lists: --data.source {quote(name)}{whole}" if listed else ""
         raise IncompleteTable(
-            f"data.labels: {name!r} has no row for {len(missing):,} of {len(images):,} images, such as "
-            f"{str(missing[0])!r}; add rows, or move these images elsewhere{only}",
-            frozenset(images).difference(missing),
+            f"data.labels: {name!r} has no row for {missing:,} of {len(images):,} images, such as {str(first)!r}; add "
+            f"rows, or move these images elsewhere{only}",
+            covered,
             split is not None,
         )
     notes = [f"labels are read from {name!r}" if rows.labels is not None else f"{name!r} has no column of labels"]
@@ -155,6 +153,16 @@ class FolderSource:
     layout: Layout
     request: DataRequest
     _results: dict[str, TableResult] = field(default_factory=dict)
+    _listed: dict[Path, list[Find]] = field(default_factory=dict)
+
+    @cached_property
+    def images(self) -> ImageIndex:
+        """The images by their names."""
+        return ImageIndex(self.layout.folder.images_below)
+
+    def listed_in(self, folder: Path) -> list[Find]:
+        """Return `listed_finders` of a folder, which lists the files in it once."""
+        return self._listed.setdefault(folder, listed_finders(folder))
 
     def name_of(self, path: Path) -> TableName:
         """Return what the name of a table says."""
@@ -174,7 +182,7 @@ class FolderSource:
         if key not in self._results:
             name = self.name_of(path)
             try:
-                self._results[key] = TableResult(path, name, apply_table(path, self.layout, self.request))
+                self._results[key] = TableResult(path, name, apply_table(path, self))
             except ValueError as problem:
                 self._results[key] = TableResult(path, name, problem=problem)
         return self._results[key]

@@ -1,5 +1,7 @@
 """A table of paths of images, with or without labels, as a source."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from ddpm.data.label_tables import class_values, label_files, listed_finders, note_shared
@@ -39,12 +41,24 @@ def load_list(request: DataRequest) -> Records:
             "folder of the images as data.source and the table as data.labels"
         )
     images = [image for row in chosen if (image := rows.images[row]) is not None]
+    notes += _note_repeated(images)
+    rows.label_by_image(path)       # raises an error if an image has several
     values, names = None, None
     if request.labels == "filename":
         values = [filename_label(image) for image in images]
     elif rows.labels is not None:
         values, names = class_values([rows.labels[row] for row in chosen])
-    remedy = "for classes, add a column `label` to the table"
+    remedy = "for classes, fill a column `label` of the table"
     return label_records(
         request, FilePictures(tuple(map(str, images))), values, names, remedy=remedy, split=split, notes=notes
     )
+
+
+def _note_repeated(images: Sequence[Path]) -> tuple[str, ...]:
+    """Return a note if rows name an image that an earlier one names."""
+    count = Counter(images)
+    if len(count) == len(images):
+        return ()
+    ((most, times),) = count.most_common(1)
+    told = f"{len(images):,} rows name {len(count):,} images, such as {str(most)!r} {times:,} times"
+    return (f"{told}, and each row counts; to use images once, remove the other rows",)

@@ -16,7 +16,7 @@ from ddpm.data.column_names import (
     list_columns,
 )
 from ddpm.data.folders import is_image
-from ddpm.data.labels import compare_columns, could_be_classes
+from ddpm.data.labels import ONE_CLASS_EACH, compare_columns, could_be_classes
 from ddpm.data.request import DataRequest
 from ddpm.data.split_names import SPLITS, split_groups
 from ddpm.data.table_files import Find, LabelTable
@@ -65,28 +65,56 @@ class LabeledFiles(NamedTuple):
     unused_splits: str
     notes: tuple[str, ...]
 
+    def label_by_image(self, table: Path) -> dict[Path, Any]:
+        """Map images to their labels, None if the table has none.
 
-def image_finders(images: Sequence[Path], bases: Iterable[Path]) -> list[Find]:
-    """Return two ways to find the images with a name.
+        Args:
+            table: its path, for the error message.
 
-    The first takes a path, absolute or relative to one of the folders `bases`. The second looks at the last part of the
-    name only, as for absolute paths of another machine, unless the path is that of another file, such as an image of
-    another split. Both also take a name without suffix. Only one of the images with a name can be meant by it.
+        Raises:
+            ValueError: if rows give an image different labels.
+        """
+        found: dict[Path, Any] = {}
+        for image, label in zip(self.images, self.labels or [None] * len(self.images), strict=True):
+            if image is not None and found.setdefault(image, label) != label:
+                raise ValueError(
+                    f"data.label_column: {str(table)!r} has several labels for {str(image)!r} (multi-label); "
+                    f"{ONE_CLASS_EACH}: keep one row per image"
+                )
+        return found
+
+
+class ImageIndex:
+    """Images by their paths and names, for all tables beside them.
+
+    Args:
+        images: paths of the images.
     """
-    roots = list(dict.fromkeys(os.path.abspath(base) for base in bases))
-    paths = index_images((os.path.abspath(image), image) for image in images)
-    names = index_images((image.name, image) for image in images)
 
-    def find_path(text: str) -> list[Path]:
-        tries = (paths.get(normalize_path(os.path.normpath(os.path.join(root, text)))) for root in roots)
-        return next((found for found in tries if found), [])
+    def __init__(self, images: Sequence[Path]) -> None:
+        self._paths = index_images((os.path.abspath(image), image) for image in images)
+        self._names = index_images((image.name, image) for image in images)
 
-    def find_name(text: str) -> list[Path]:
-        found = names.get(normalize_path(text).rpartition("/")[2], [])
-        is_other = found and any(os.path.exists(os.path.join(root, text)) for root in roots)
-        return [] if is_other else found
+    def finders(self, bases: Iterable[Path]) -> list[Find]:
+        """Return two ways to find the images with a name.
 
-    return [find_path, find_name]
+        The first takes a path, absolute or relative to one of the folders `bases`. The second looks at the last part of
+        the name only, as for absolute paths of another machine, unless the path is that of another file, such as an
+        image of another split. Both also take a name without suffix. Only one of the images with a name can be meant by
+        it.
+        """
+        roots = list(dict.fromkeys(os.path.abspath(base) for base in bases))
+
+        def find_path(text: str) -> list[Path]:
+            tries = (look_up(self._paths, os.path.normpath(os.path.join(root, text))) for root in roots)
+            return next((found for found in tries if found), [])
+
+        def find_name(text: str) -> list[Path]:
+            found = look_up(self._names, text.replace("\\", "/").rpartition("/")[2])
+            is_other = found and any(os.path.exists(os.path.join(root, text)) for root in roots)
+            return [] if is_other else found
+
+        return [find_path, find_name]
 
 
 def listed_finders(folder: Path) -> list[Find]:
@@ -98,7 +126,8 @@ def listed_finders(folder: Path) -> list[Find]:
 
     @cache
     def images_in(parent: Path) -> dict[str, list[Path]]:
-        return index_images((name, parent / name) for name in _list(parent) if is_image(Path(name)))
+        names = (name for name in _list(parent) if is_image(Path(name)) and os.path.isfile(parent / name))
+        return index_images((name, parent / name) for name in names)
 
     @cache
     def folders() -> list[Path]:
@@ -108,8 +137,12 @@ def listed_finders(folder: Path) -> list[Find]:
         path = parent / os.path.expanduser(text)
         if os.path.isfile(path):
             return [path]
-        path = parent / normalize_path(os.path.expanduser(text))
-        return images_in(path.parent).get(path.name, [])
+        for form in (text.replace("\\", "/"), normalize_path(text)):
+            path = parent / os.path.expanduser(form)
+            found = look_up(images_in(path.parent), path.name)
+            if found:
+                return found
+        return []
 
     def find_beside(text: str) -> list[Path]:
         return [path for inner in folders() for path in find_in(inner, text)]
@@ -125,14 +158,21 @@ def _list(folder: Path) -> list[str]:
 
 
 def index_images(named: Iterable[tuple[str, Path]]) -> dict[str, list[Path]]:
-    """Map names, with and without suffix, to the images that have them; a whole name comes first."""
-    index: dict[str, list[Path]] = {}
-    shortened: dict[str, list[Path]] = {}
+    """Map names, with and without suffix, to the images that have them.
+
+    A whole name comes before one without suffix, and either in the Unicode form that it has before that in NFC.
+    """
+    layers: tuple[dict[str, list[Path]], ...] = ({}, {}, {}, {})
     for name, image in named:
-        whole = normalize_path(name)
-        index.setdefault(whole, []).append(image)
-        shortened.setdefault(os.path.splitext(whole)[0], []).append(image)
-    return shortened | index
+        for layer, whole in zip((layers[:2], layers[2:]), (normalize_path(name), name), strict=True):
+            for index, key in zip(layer, (os.path.splitext(whole)[0], whole), strict=True):
+                index.setdefault(key, []).append(image)
+    return layers[0] | layers[2] | layers[1] | layers[3]
+
+
+def look_up(index: dict[str, list[Path]], name: str) -> list[Path]:
+    """Return the images with a name in the Unicode form of the name, or else in any."""
+    return index.get(name) or index.get(normalize_path(name), [])
 
 
 def normalize_path(text: str) -> str:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm.data import folder_labels, load_data
+from ddpm.data import folder_labels, label_tables, load_data
 from ddpm.data.folders import BESIDE_CLASSES, CYCLES
+from ddpm.data.label_tables import index_images
 from ddpm.data.records import FilePictures, Records
 from ddpm.data.request import DataRequest
 from ddpm.data.sources import load_records
@@ -288,6 +289,17 @@ def test_a_name_in_two_unicode_forms_is_refused(refused: Callable, tmp_path: Pat
         load_data(str(tmp_path / "files"), labels="filename")
 
 
+def test_a_table_tells_names_in_two_unicode_forms_apart(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    names = {COMPOSED: "disc", DECOMPOSED: "square", "other": "disc"}
+    for name in names:
+        save(root / f"{name}.png")
+    for suffix in (".png", ""):
+        table = write_csv(root / "labels.csv", [(name + suffix, label) for name, label in names.items()])
+        assert {Path(path).stem: label for path, label in found(read(root)).items()} == names
+        assert {Path(path).stem: label for path, label in found(read(table)).items()} == names
+
+
 # Class folders
 
 
@@ -470,6 +482,18 @@ def test_a_table_is_read_once_and_only_if_it_is_needed(monkeypatch: pytest.Monke
         assert read(tmp_path / "splits", labels=labels).ignored == {"tables": 1} and not read_files
 
 
+def test_images_are_indexed_once_for_all_tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Many tools write one small table per image."""
+    indexed = []
+    monkeypatch.setattr(label_tables, "index_images", lambda named: indexed.append(1) or index_images(named))
+    for name in save_flat(tmp_path).glob("*.png"):
+        name.with_suffix(".json").write_text(json.dumps({"title": name.name, "note": "lost"}))
+        name.with_suffix(".csv").write_text(f"file_name,label\n{name.name},disc\nlost.png,disc\n")
+    with pytest.raises(ValueError, match="no row for 5 of 6"):
+        read(tmp_path)
+    assert len(indexed) == 3        # by path, by name, and as those of a list
+
+
 @pytest.mark.parametrize(
     "written",
     ["{stem}", "{stem}.png", "images/{stem}.png", "images/{stem}", "./{stem}.png", "{root}/images/{stem}.png",
@@ -571,7 +595,7 @@ def test_mistakes_in_tables(refused: Callable, tmp_path: Path) -> None:
         ("file,text,score\n" + "".join(f"{n},{n},1.5\n" for n, _ in rows), ("data.label_column", "text, score")),
         ("file,text\n" + "".join(f"{n},{n}!\n" for n, _ in rows), ("data.label_column", "text", "data.labels none")),
         ("file,y\n" + "".join(f"{n},{i}.5\n" for i, (n, _) in enumerate(rows)), ("data.label_column", "0.5 (float)")),
-        ("file,label\n" + "".join(f"{n},\n{n},{y}\n" for n, y in rows), ("data.labels", "multi-label")),
+        ("file,label\n" + "".join(f"{n},\n{n},{y}\n" for n, y in rows), ("data.label_column", "multi-label")),
         ("file,label\n" + "".join(f"{n},{y if i else ''}\n" for i, (n, y) in enumerate(rows)), ("None", "disc_0.png")),
         ("file,label\n" + "".join(f"{n},none\n" for n, _ in rows[:3]) + "".join(f"{n},{y}\n" for n, y in rows[3:]),
          ("class 'none'", "disc_0.png", "rename")),
@@ -685,9 +709,15 @@ def test_a_list_of_images(refused: Callable, tmp_path: Path) -> None:
     data = load_data(str(table))
     assert data.class_names == CLASSES and len(data) == 7
     assert np.array_equal(data.pixels[0], data.pixels[6])
+    assert said(data, "7 rows", "6 images", rows[0][0], "2 times")
     assert read(table, labels="none").class_names == () and found(read(table, labels="filename")) == found(read(table))
-    write_csv(table, [(file,) for file, _ in rows], ("image",))
-    assert said(read(table), "without classes", "`label`")
+    write_csv(table, [*rows, (rows[0][0], "square")], ("image", "label"))
+    with refused("data.label_column", rows[0][0], "one row per image"):
+        read(table)
+    assert len(found(read(table, labels="filename"))) == 6
+    for header, cells in ((("image",), ()), (("image", "label"), ("",)), (("image", "breed"), ("",))):
+        write_csv(table, [(file, *cells) for file, _ in rows], header)
+        assert said(read(table), "without classes", "fill a column `label`")
     write_csv(table, [*rows, ("images/lost.png", "disc")], ("image", "label"))
     with refused("data.source", "1 of 7", "images/lost.png", str(tmp_path)):
         read(table)
