@@ -30,8 +30,8 @@ def to_nfc(text: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean X?` for the nearest of `known`, or an empty string if none is close."""
-    near = nearest_name(name, known)
+    """Return `; did you mean X?` for the nearest of `known`, other than `name`; an empty string if none is close."""
+    near = nearest_name(name, (each for each in known if each != name))
     return "" if near is None else f"; did you mean {near}?"
 
 

@@ -2,6 +2,7 @@
 
 import struct
 import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from ddpm.data.column_names import LABEL_COLUMNS, SPLIT_COLUMNS, find_all_usual
 from ddpm.data.decode import Picture, UnreadableImage, unreadable_if_it_fails
 from ddpm.data.labels import ONE_CLASS_EACH, label_records
 from ddpm.data.records import ArrayPictures, Pictures, Records, as_picture
 from ddpm.data.request import DataRequest
 from ddpm.data.split_names import find_split
 
-# in order of preference: the names of this package, and the defaults of savez
+# in order of preference: the names of this package, and the defaults of savez; other usual names of labels follow
 IMAGES = ("images", "arr_0")
 LABELS = ("labels", "arr_1")
 CLASS_NAMES = "class_names"
@@ -84,7 +86,7 @@ class Header(NamedTuple):
 
 
 def open_npz(path: Path, with_labels: bool = True) -> Arrays:
-    """Open an .npz: images (N, H, W, C) as `images` or `arr_0`, and labels (N,) as `labels` or `arr_1`.
+    """Open an .npz: images (N, H, W, C) as `images` or `arr_0`, and labels (N,) as `labels`, `arr_1` or a usual name.
 
     Images have any number of channels and any real type. Gray images may be (N, H, W). An array `class_names` gives the
     names of the ids. Other arrays are ignored.
@@ -98,14 +100,14 @@ def open_npz(path: Path, with_labels: bool = True) -> Arrays:
     """
     try:
         with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as arrays:
-            headers = {name.removesuffix(".npy"): member_header(archive, name) for name in archive.namelist()}
+            headers = _read_headers(archive)
             found = next((name for name in IMAGES if name in headers), None)
             if found is None:
                 there = ", ".join(f"{name} {header.shape}" for name, header in headers.items())
                 remedy = "write it with numpy.savez(path, images=..., labels=...)"
                 raise ValueError(f"there is no array {' or '.join(IMAGES)} but {there or 'nothing'}; {remedy}")
             shape = _image_shape(found, headers[found])
-            of_labels = next((name for name in LABELS if name in headers), None)
+            of_labels = next(iter(_find_labels(headers, shape[0])), None)
             labels = None
             if with_labels and of_labels is not None:
                 _check_labels(of_labels, headers[of_labels], shape[0])
@@ -134,10 +136,46 @@ def load_npz(request: DataRequest) -> Records:
         arrays = open_npz(Path(request.source), with_labels=request.labels != "none")
     except ValueError as problem:
         raise ValueError(f"data.source: {problem}") from problem
+    notes = () if request.labels == "none" else tuple(_describe_unused(Path(request.source), arrays))
     remedy = f"for classes, add labels as an array {' or '.join(LABELS)}"
     return label_records(
-        request, arrays.pictures, arrays.labels, arrays.class_names, remedy=remedy, option="data.source"
+        request, arrays.pictures, arrays.labels, arrays.class_names, remedy=remedy, option="data.source", notes=notes
     )
+
+
+def _read_headers(archive: zipfile.ZipFile) -> dict[str, Header]:
+    """Return the headers of the arrays in an .npz by their names."""
+    return {name.removesuffix(".npy"): member_header(archive, name) for name in archive.namelist()}
+
+
+def _with_shape_of(headers: Mapping[str, Header], count: int) -> list[str]:
+    """Return the names of the arrays that have an entry for each of `count` images."""
+    return [name for name, header in headers.items() if header.shape[:1] == (count,)]
+
+
+def _find_labels(headers: Mapping[str, Header], count: int) -> list[str]:
+    """Return the names of the arrays that are called as labels of `count` images, in order of preference."""
+    usual = find_all_usual(_with_shape_of(headers, count), LABEL_COLUMNS)
+    return list(dict.fromkeys([*(name for name in LABELS if name in headers), *usual]))
+
+
+def _describe_unused(path: Path, arrays: Arrays) -> Iterator[str]:
+    """Yield a sentence on arrays of an .npz that may be meant for the images, but are not used."""
+    with zipfile.ZipFile(path) as archive:
+        headers = _read_headers(archive)
+    of_images, of_labels = (find(headers, len(arrays.pictures)) for find in (_with_shape_of, _find_labels))
+    splits = find_all_usual(of_images, SPLIT_COLUMNS)
+    for name in splits:
+        yield f"array {name!r} is not used; to select by it, write one .npz per value, such as train"
+    if arrays.labels is not None:
+        if of_labels[1:]:
+            yield f"classes are those of array {of_labels[0]!r}; not used: {', '.join(of_labels[1:])}"
+        return
+    others = [name for name in of_images if name not in (*IMAGES, *splits, CLASS_NAMES)]
+    if others:
+        yield f"arrays that are not used: {', '.join(others)}; if one has labels, save it as {LABELS[0]!r}"
+    if arrays.class_names is not None:
+        yield f"array {CLASS_NAMES!r} is not used, because there is no array of labels"
 
 
 def load_npy(request: DataRequest) -> Records:

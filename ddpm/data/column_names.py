@@ -14,6 +14,7 @@ IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixels")
 LABEL_COLUMNS = (
     "label", "labels", "class", "classlabel", "finelabel", "target", "targets", "category", "y",
     "classname", "labelname", "categoryname", "classid", "labelid", "categoryid", "choice",
+    "classes",
 )
 SPLIT_COLUMNS = ("split", "subset", "partition", "set", "dataset")
 

@@ -1,5 +1,6 @@
 """How the images in a folder get their labels; a new way is a function and an entry in LABELINGS."""
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -80,6 +81,7 @@ def _load_parquet_files(request: DataRequest, root: Folder) -> Records:
     """Return the images in the parquet files of a folder, and count the files of images beside them."""
     request.restrict_labels("has its images in parquet files", "auto", "none")
     records, count = load_tables(request), len(root.images_below)
+    records = replace(records, notes=(*records.notes, *_note_partitions(root)))
     if not count:
         return records
     if isinstance(records.pictures, TablePictures) and records.pictures.column.builder_name != "parquet":
@@ -89,6 +91,23 @@ def _load_parquet_files(request: DataRequest, root: Folder) -> Records:
             "elsewhere, or name the parquet file or its folder as data.source"
         )
     return replace(records, ignored={**records.ignored, BESIDE_PARQUET: count})
+
+
+def _note_partitions(root: Folder) -> tuple[str, ...]:
+    """Return a note on folders such as `label=cat`, in whose names Hive and Spark store a column of parquet files."""
+    found = [folder.path for folder in root.walk() if "=" in folder.path.name and folder.tables]
+    if not found:
+        return ()
+    target = f"{root.path.absolute().name}.parquet"
+    code = (
+        "import pyarrow.dataset as ds, pyarrow.parquet as pq; "
+        f"pq.write_table(ds.dataset({json.dumps(str(root.path), ensure_ascii=False)}, partitioning=\"hive\")"
+        f".to_table(), {json.dumps(target, ensure_ascii=False)})"
+    )
+    return (
+        f"names of folders such as {found[0].name!r} are not used; to make a column of them: python -c {quote(code)}, "
+        f"and use --data.source {quote(target)}",
+    )
 
 
 def infer_labels(source: FolderSource) -> FolderLabels:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
@@ -155,8 +155,12 @@ def table_records(table: "datasets.Dataset", request: DataRequest, split: str) -
     Raises:
         ValueError: if a column does not exist or is ambiguous, or a label is not usable.
     """
-    pictures = TablePictures(_stored_images(table, request.image_column), split)
+    images = _stored_images(table, request.image_column)
+    pictures = TablePictures(images, split)
     values, names, notes = _find_labels(table, request)
+    if request.image_column is None and (others := _other_images(table, *images.features)):
+        typed = f"--data.image_column {' or '.join(map(quote, others))}"
+        notes += (f"images are those of column {images.column_names[0]!r}; for others: {typed}",)
     remedy = f"for classes, name their column as data.label_column (the columns are: {list_columns(table.features)})"
     unused = find_usual([name for name in table.features if name != request.label_column], SPLIT_COLUMNS)
     if unused is not None:
@@ -171,6 +175,12 @@ def _stored_images(table: "datasets.Dataset", given: str | None) -> "datasets.Da
     images = [name for name, feature in table.features.items() if _holds_images(feature)]
     column = _choose("image", table.features, given, images, IMAGE_COLUMNS)
     return table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+
+
+def _other_images(table: "datasets.Dataset", chosen: str) -> list[str]:
+    """Return the other columns of images; bytes may be anything else, unless their column has a usual name."""
+    images = [name for name, feature in table.features.items() if name != chosen and _holds_images(feature)]
+    return [name for name in images if is_usual(name, IMAGE_COLUMNS) or not _holds_bytes(table.features[name])]
 
 
 def holds_images(file: Path, strict: bool = False) -> bool:
@@ -221,6 +231,8 @@ def _find_labels(
             f"data.label_column: {several!r} holds lists of labels (multi-label); {ONE_CLASS_EACH}: add a column with "
             f"one label per image, {request.classless_remedy}"
         )
+    if given is not None or not _label_columns(features):
+        _check_label_type(features, given or find_usual(features, LABEL_COLUMNS), request)
     values = any(isinstance(kind, datasets.Value) and not _holds_images(kind) for kind in features.values())
     if given is None and not values and not _label_columns(features):
         return None, None, ()
@@ -235,6 +247,20 @@ def _find_labels(
     if others:
         notes += (f"classes are those of column {usual[0]!r}; for others: --data.label_column {others}",)
     return found, names, notes
+
+
+def _check_label_type(features: Mapping[str, Any], column: str | None, request: DataRequest) -> None:
+    """Raise ValueError if a column that is called as labels, or named as such, has values that cannot be classes."""
+    feature = None if column is None else features.get(column)
+    if _holds_bytes(feature):
+        problem, remedy = "bytes", "convert them to text"
+    elif isinstance(feature, dict) and not _holds_images(feature):
+        problem, remedy = f"several values ({', '.join(feature)})", "add a column with one of them"
+    else:
+        return
+    raise ValueError(
+        f"data.label_column: {column!r} holds {problem}; {ONE_CLASS_EACH}: {remedy}, {request.classless_remedy}"
+    )
 
 
 def _raw_labels(table: "datasets.Dataset", given: str | None) -> tuple[list[Any], list[str] | None]:
@@ -261,7 +287,12 @@ def _holds_images(feature: Any) -> bool:
 
     if isinstance(feature, dict):
         return "bytes" in feature and "path" in feature
-    return isinstance(feature, datasets.Image) or getattr(feature, "dtype", None) in ("binary", "large_binary")
+    return isinstance(feature, datasets.Image) or _holds_bytes(feature)
+
+
+def _holds_bytes(feature: Any) -> bool:
+    """Return whether a column contains bytes, which may be images or anything else."""
+    return getattr(feature, "dtype", None) in ("binary", "large_binary")
 
 
 def _holds_lists(feature: Any) -> bool:

@@ -1162,14 +1162,17 @@ def pixels_in_cells(root: Path) -> Path:
     return root / "fer2013.csv"
 
 
+def encoded(kind: int, i: int) -> dict[str, bytes | None]:
+    """Return a picture as parquet files store it."""
+    stream = io.BytesIO()
+    picture(kind, i).save(stream, "PNG")
+    return {"bytes": stream.getvalue(), "path": None}
+
+
 def parquet_of(labels: object, column: str = "label", **more: object) -> Make:
     def make(root: Path) -> Path:
         root.mkdir(parents=True)
-        images = []
-        for i in range(2 * COUNT):
-            stream = io.BytesIO()
-            picture(i % 2, i).save(stream, "PNG")
-            images.append({"bytes": stream.getvalue(), "path": None})
+        images = [encoded(i % 2, i) for i in range(2 * COUNT)]
         pq.write_table(pa.table({"image": images, column: labels, **more}), root / "table.parquet")
         return root / "table.parquet"
 
@@ -1215,7 +1218,32 @@ INPUTS |= {
         Accepted(told=("'split'", "parquet")),
     ),
     "parquet_one_class": (parquet_of(["disc"] * (2 * COUNT)), Accepted(classes=(), told=("data.label",))),
+    "parquet_bytes": (
+        parquet_of([b"square", b"disc"] * COUNT),
+        Refused("label_column", ("'label'", "bytes", "text", "data.labels none")),
+        Refused("label_column", ("'label'", "bytes", "text"), options={"label_column": "label"}),
+        Accepted(classes=(), options={"labels": "none"}),
+    ),
+    "parquet_structs": (
+        parquet_of([{"id": 0, "name": "square"}, {"id": 1, "name": "disc"}] * COUNT),
+        Refused("label_column", ("'label'", "id, name", "data.labels none")),
+        Refused("label_column", ("'label'", "id, name"), options={"label_column": "label"}),
+    ),
+    "parquet_masks": (
+        parquet_of([0, 1] * COUNT, mask=[encoded(0, i) for i in range(TWO)], hash=[b"0"] * TWO),
+        Accepted(classes=NUMBERS, told=("'image'",), suggested=("image_column mask",)),
+        Accepted(classes=NUMBERS, options={"image_column": "image"}),
+    ),
 }
+
+
+@register(Accepted(classes=(), told=("'label=disc'", "python -c"), suggested=("source",)))
+def parquet_in_partitions(root: Path) -> Path:
+    """Parquet files whose labels are in the names of their folders, as Hive and Spark write them."""
+    for kind, name in enumerate(CLASSES):
+        (root / f"label={name}").mkdir(parents=True)
+        pq.write_table(pa.table({"image": [encoded(kind, i) for i in range(COUNT)]}), root / f"label={name}/0.parquet")
+    return root
 
 
 def npz_of(channels: int = 3, **change: Callable[[np.ndarray, np.ndarray], object]) -> Make:
@@ -1275,6 +1303,24 @@ INPUTS |= {
         Refused("source", ("images.npz",)),
     ),
     "npz_without_labels": (npz_of(labels=None), Accepted(classes=(), told=("labels",))),
+    **{
+        f"npz_{name}": (npz_of(labels=None, **{name: lambda x, y: y}), Accepted(classes=NUMBERS))
+        for name in ("label", "y", "targets", "classes")
+    },
+    "npz_usual_one_hot": (npz_of(labels=None, y=lambda x, y: np.eye(2)[y]), Refused("source", ("y.argmax(1)",))),
+    "npz_odd_labels": (
+        npz_of(labels=None, breed=lambda x, y: y, mean=lambda x, y: np.zeros(3)),
+        Accepted(classes=(), told=("breed; ", "save it as 'labels'")),
+    ),
+    "npz_two_labels": (npz_of(y=lambda x, y: y[::-1]), Accepted(classes=NUMBERS, told=("'labels'", "not used: y"))),
+    "npz_splits": (
+        npz_of(split=lambda x, y: np.array(["train", "test"])[y]),
+        Accepted(classes=NUMBERS, told=("'split'", "one .npz")),
+    ),
+    "npz_only_class_names": (
+        npz_of(labels=None, class_names=lambda x, y: np.array(CLASSES)),
+        Accepted(classes=(), told=("'class_names'", "no array of labels")),
+    ),
     "npz_4_channels": (npz_of(4), Accepted(classes=NUMBERS, channels=4)),
     "npz_5_channels": (npz_of(5), Accepted(classes=NUMBERS, channels=5)),
     "npz_channels_first": (

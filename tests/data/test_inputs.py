@@ -105,6 +105,18 @@ def test_arrays_of_one_image_each_are_joined_by_the_printed_command(
         assert_contrast(data)
 
 
+def test_folders_that_are_a_column_are_made_one_by_the_printed_command(
+    made: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = made("parquet_in_partitions")
+    monkeypatch.chdir(tmp_path)
+    told = " ".join(load_data(str(source)).notes)
+    command, joined = re.search(r"column of them: (.*), and use --data.source (\S*)", told).groups()
+    subprocess.run(command.replace("python", shlex.quote(sys.executable), 1), shell=True, check=True)
+    data = load_data(joined)
+    assert (len(data), data.class_names) == (TWO, CLASSES)
+
+
 @pytest.mark.parametrize(("name", "images"), [
     ("npy_beside_labels", TWO), ("npy_of_several_each", 9), ("npy_of_keras", TWO),
 ])

@@ -98,8 +98,8 @@ def test_facts_are_json_and_hold_the_decisions(tmp_path: Path) -> None:
     facts = json.loads(json.dumps(data_facts(data)))
     expected = {
         "summary": data.summary(), "fingerprint": data.fingerprint, "contents": data.contents_digest, "images": 20,
-        "class_counts": [10, 10], "shape": [1, 8, 8], "fit": "pad", "intensity": [0, 19], "values": [0, 19], "skipped": 0,
-        "ignored": {}, "frames": "first", "files_with_unused_frames": 0, "notes": list(data.notes),
+        "class_counts": [10, 10], "shape": [1, 8, 8], "fit": "pad", "intensity": [0, 19], "values": [0, 19],
+        "skipped": 0, "ignored": {}, "frames": "first", "files_with_unused_frames": 0, "notes": list(data.notes),
         "sizes": {"smallest": [10, 8], "largest": [29, 8], "different": 20, "surveyed": 20},
     }
     assert facts == expected
