@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from ddpm.cli import ablate, compare, convert, evaluate, probe, push, sample, train
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import Config, DataConfig, ModelConfig, SampleConfig
+from ddpm.config.yaml_files import read_config
 from ddpm.data import load_data
 from ddpm.diffusion.sampling import class_seeds
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
@@ -152,9 +153,6 @@ def test_rows_of_a_grid() -> None:
 
 
 @pytest.mark.parametrize(("options", "expected"), [
-    (("--sample.guidance_scale", "2"), ("sample.guidance_scale", "use 1")),
-    (("--evaluation.every", "2", "--evaluation.extractor", "own_features:Pooled", "--evaluation.guidance_scale", "2"),
-     ("evaluation.guidance_scale", "use 1")),
     (("--data.shuffle_labels", "true"), ("data.shuffle_labels", "use false")),
     (("--evaluation.every", "2"), ("evaluation.extractor", "inception or dinov2")),
     (("--evaluation.every", "2", "--evaluation.extractor", "own_features:Pooled", "--evaluation.metric", "accuracy"),
@@ -167,6 +165,16 @@ def test_options_that_need_classes(
     line = fails(train.main, *argv)
     assert all(part in line for part in expected), line
     assert not (tmp_path / "run").exists()
+
+
+def test_guidance_of_a_preset_is_left_out(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guidance needs classes, and presets have some; the run is drawn without, and its own configuration says so."""
+    preset = Path(__file__).parents[1] / "configs" / "own_32.yaml"
+    small = ("--model.channel_mult", "[0.5, 1]", "--model.attention_resolutions", "[]", "--train.batch_size", "4")
+    run = trained(source, tmp_path / "run", "--config", str(preset), *small)
+    assert "sample.guidance_scale: 1.5 has no effect" in capsys.readouterr().err
+    assert read_config(run / "config.yaml").sample.guidance_scale == 1
+    trained(source, run, "--config", str(preset), *small)         # again: it is the same run
 
 
 def test_evaluation_during_training(source: Path, tmp_path: Path) -> None:

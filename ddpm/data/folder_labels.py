@@ -42,7 +42,7 @@ class FolderLabels:
         split_notes: notes on the column of splits, whether labels are read from the same table or not.
         says_unlabeled: whether a table says that the images have no labels.
         tables: the tables that the labels or the split come from.
-        sorted_by_class: see `Records`.
+        class_folders: whether the labels are those of class folders.
         ignored: see `Records`.
         notes: see `Records`.
     """
@@ -54,7 +54,7 @@ class FolderLabels:
     split_notes: tuple[str, ...] = ()
     says_unlabeled: bool = False
     tables: tuple[Path, ...] = ()
-    sorted_by_class: bool = False
+    class_folders: bool = False
     ignored: Counter[str] = field(default_factory=Counter)
     notes: tuple[str, ...] = ()
 

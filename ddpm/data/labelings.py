@@ -66,7 +66,7 @@ def load_folder(request: DataRequest) -> Records:
             f"data.labels: {request.labels!r} gives all images of {request.source!r} the same class, or none; train "
             "without classes with data.labels none"
         )
-    return replace(records, sorted_by_class=labels.sorted_by_class and bool(records.class_names))
+    return replace(records, stratified=bool(records.class_names))
 
 
 def _holds_images_in_tables(root: Folder) -> bool:
@@ -193,7 +193,7 @@ def label_from_folders(source: FolderSource) -> FolderLabels:
         [path for inner in filled for path in inner.images_below],
         [label for label, inner in enumerate(filled) for _ in inner.images_below],
         [inner.name for inner in filled],
-        sorted_by_class=True,
+        class_folders=True,
         ignored=Counter({BESIDE_CLASSES: len(folder.images)}),
         notes=_note_same_folders(filled),
     )
@@ -355,7 +355,7 @@ def _how_to_have_classes(layout: Layout, labels: FolderLabels) -> str:
         names = [inner.name for inner in _filled(folder)]
         if len(names) > 1:
             return f"split {split!r} has classes, such as {names[0]!r} and {names[1]!r}: --data.split {quote(split)}"
-    if labels.sorted_by_class:
+    if labels.class_folders:
         return f"for classes, use one more folder for each other class, {FROM_TABLE_OR_NAMES}"
     return f"for classes, use one folder per class, {FROM_TABLE_OR_NAMES}"
 

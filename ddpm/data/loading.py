@@ -65,8 +65,8 @@ def load_data(
         resolution: height and width in pixels, 1 or more; None for the side of the largest square that fits in nine
             of ten images, rounded down to a multiple of 4, from 4 to 64.
         split: the split to read. A single file, and a folder without splits, is `train`. Rows are selected as in
-            `train[:1500]`, `train[-500:]` or `train[10%:20%]`, in the order of the source, or from folders of classes
-            in proportion from each class; classes are those of the whole split. Another letter case or a
+            `train[:1500]`, `train[-500:]` or `train[10%:20%]`, in the order of the source, or from a folder of images
+            with classes in proportion from each class; classes are those of the whole split. Another letter case or a
             usual synonym finds the split, too (`val`, `Validation`, `dev`).
         image_column: the column of images; None to infer it.
         label_column: the column of labels (ids or names); None to infer it.
@@ -199,7 +199,7 @@ class _Selection:
 def _select_rows(records: Records, part: Part, split: str) -> tuple[_Selection, tuple[str, ...]]:
     """Return the images of a part of a source, and a note if it is not a range of rows of the source."""
     order, notes = torch.arange(part.total), tuple[str, ...]()
-    if records.sorted_by_class and part.stop - part.start < part.total:
+    if records.stratified and part.stop - part.start < part.total:
         order = interleave_classes(records.labels)
         notes = (f"{split} takes the same part of each class",)
     rows = order[part.start : part.stop].sort().values
@@ -228,8 +228,8 @@ def _check_classes_left(
 
 def _other_rows(records: Records) -> str:
     """Return what to do about a slice with one class."""
-    if not records.sorted_by_class:
-        return "select other rows"
+    if not records.stratified:
+        return "select other rows, or shuffle the rows of the source"
     counts = records.labels.bincount(minlength=len(records.class_names))
     single = [name for name, count in zip(records.class_names, counts.tolist(), strict=True) if count < 2]
     if single:

@@ -131,11 +131,10 @@ def _resolution(survey: Survey, options: FormatOptions, target: PixelFormat) -> 
     side, sizes = target.resolution, survey.sizes
     if options.resolution is None:
         yield from _default_resolution(survey, side)
-    else:
-        decisive = max if target.fit == "pad" else min      # of width and height
-        smaller = sum(count for size, count in sizes.items() if decisive(size) < side)
-        if smaller:
-            yield f"images smaller than {side}x{side}, which are enlarged: {smaller:,} of {len(survey):,}"
+    decisive = max if target.fit == "pad" else min      # of width and height
+    smaller = sum(count for size, count in sizes.items() if decisive(size) < side)
+    if smaller:
+        yield f"images smaller than {side}x{side}, which are enlarged: {smaller:,} of {len(survey):,}"
     if target.fit == "crop" and any(width != height for width, height in sizes):
         yield "images that are not square are cropped to the center; to keep all of them: --data.fit pad"
 

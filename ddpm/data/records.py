@@ -54,7 +54,8 @@ class Records:
         ignored: reason, such as "hidden files" -> number of files or folders that are not read as images for it.
         notes: decisions about the source that its owner should know, one sentence each.
         split: name of the split in the source, which can be a synonym of the one that was asked for.
-        sorted_by_class: whether the rows are those of class after class, because the source has no order of its own.
+        stratified: whether slices of a split take the same part of each class, because the rows are only in the order
+            of file names, or class after class.
     """
 
     pictures: Pictures
@@ -63,7 +64,7 @@ class Records:
     ignored: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     split: str = "train"
-    sorted_by_class: bool = False
+    stratified: bool = False
 
 
 @dataclass(frozen=True)

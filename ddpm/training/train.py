@@ -36,7 +36,7 @@ from ddpm.training.run_directory import check_run_directory, hold_run_directory
 from ddpm.training.run_record import KnownRun, step_of
 from ddpm.training.timeline import Timeline
 from ddpm.training.trainer import Trainer
-from ddpm.training.validation import check_classes, check_config
+from ddpm.training.validation import check_classes, check_config, without_guidance
 
 
 def train(
@@ -75,11 +75,12 @@ def train(
     if known is not None:       # options that were derived from other images would not fit these
         on_main(accelerator, lambda: check_data(known, adopted, data, allowed))
     config = first_on_main(accelerator, lambda: derive_config(adopted, data))
+    config, unguided = (config, []) if data.num_classes else without_guidance(config)
     # Again, because the batch size may have been derived; the trainer checks those of all steps.
     on_main(accelerator, lambda: check_batch(config.train, accelerator.num_processes))
     schedule = build_schedule(config)
     unet = first_on_main(accelerator, lambda: build_unet(config, data, checkpoint))
-    warnings = [*ignored_options(given, adopted), *ineffective_options(config, data.in_memory)]
+    warnings = [*ignored_options(given, adopted), *unguided, *ineffective_options(config, data.in_memory)]
     warnings += coarsest_stage_warning(adopted, data)
     if known is None:
         accelerator.print(f"run          new, in {run_dir}, of {config.data.source}")

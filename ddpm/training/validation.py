@@ -34,9 +34,19 @@ def check_classes(config: Config, data: ImageData) -> None:
         raise ValueError("data.balance: the images have no classes that could be drawn equally often; use false")
     if config.data.shuffle_labels:
         raise ValueError("data.shuffle_labels: the images have no classes, so no labels can be shuffled; use false")
-    check_unguided(config.sample, "sample")
-    if config.evaluation.every > 0:
-        check_unguided(config.evaluation, "evaluation")
+
+
+def without_guidance(config: Config) -> tuple[Config, list[str]]:
+    """Return the configuration with guidance scales of 1, for images without classes, and a warning for each other one.
+
+    Presets set a scale, so it is no mistake of the user.
+    """
+    changed: dict[str, float] = {}
+    for section, options in (("sample", config.sample), ("evaluation", config.evaluation)):
+        if options.guidance_scale != 1:
+            changed[f"{section}.guidance_scale"] = options.guidance_scale
+    reason = "has no effect, because the images have no classes; it is 1"
+    return config.with_options(dict.fromkeys(changed, 1.0)), [f"{key}: {changed[key]:g} {reason}" for key in changed]
 
 
 def check_unguided(options: SamplerOptions, section: str) -> None:

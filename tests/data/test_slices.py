@@ -122,3 +122,31 @@ def test_a_slice_of_class_folders_has_all_classes(tmp_path: Path) -> None:
     values = [set(part.pixels[:, 0, 0, 0].tolist()) for part in parts]
     assert not values[0] & values[1] and len(values[0] | values[1]) == 30
     assert all("each class" in " ".join(part.notes) for part in parts)
+
+
+def write_sorted_images(folder: Path) -> Path:
+    """Write ten images of each of three classes with the class in the name, and a table with a row for each."""
+    folder.mkdir()
+    lines = ["file_name,label"]
+    for kind, name in enumerate(("cat", "dog", "owl")):
+        for i in range(10):
+            Image.new("L", (8, 8), 20 * i + kind).save(folder / f"{name}_{i}.png")
+            lines.append(f"{name}_{i}.png,{name}")
+    table = folder.parent / "labels.csv"
+    table.write_text("\n".join(lines))
+    return table
+
+
+@pytest.mark.parametrize("labels", ["filename", "table"])
+def test_a_slice_of_a_folder_has_all_classes_wherever_its_labels_are(labels: str, tmp_path: Path) -> None:
+    table = write_sorted_images(tmp_path / "images")
+    labels = str(table) if labels == "table" else labels
+    parts = [load_data(str(tmp_path / "images"), split=part, labels=labels) for part in ("train[:80%]", "train[80%:]")]
+    assert [part.labels.bincount().tolist() for part in parts] == [[8, 8, 8], [2, 2, 2]]
+
+
+def test_a_table_as_the_source_is_divided_in_its_order(tmp_path: Path) -> None:
+    table = write_sorted_images(tmp_path / "images")
+    first = load_data(str(table), split="train[:20]")
+    assert first.labels.bincount(minlength=3).tolist() == [10, 10, 0]
+    assert any("without images" in note and "(owl)" in note for note in first.notes)

@@ -4,6 +4,8 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import torch
+
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import DataConfig
 from ddpm.config.study import STUDY_METRICS, Study
@@ -86,6 +88,23 @@ def _check_images(
     if shared or held_out.fingerprint == data.fingerprint:
         option = "held_out" if command.held_out_split is None else "held_out_split"
         raise ValueError(f"{option}: {shared or len(data):,} of these images are trained on; choose others")
+    check_all_are_trained_on(held_out, data)
     if (copies := describe_leak(held_out, data, "training")) is not None:
         print(f"WARNING: {copies}", file=sys.stderr)
     return reference, held_out
+
+
+def check_all_are_trained_on(held_out: ImageData, data: ImageData) -> None:
+    """Check that each class of the held-out images has training images.
+
+    Raises:
+        ValueError: if one has none; names it.
+    """
+    present = held_out.labels.unique()
+    unlearned = present[~torch.isin(present, data.labels)].tolist()
+    if unlearned:
+        raise ValueError(
+            f"held_out_split: {len(unlearned)} of its classes have no image that is trained on, such as "
+            f"{data.class_names[unlearned[0]]!r}; select other rows for training and for this split, or shuffle the "
+            "rows of the source"
+        )

@@ -3,12 +3,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from ddpm.config.sections import Config, DataConfig, DiffusionConfig, SampleConfig
 from ddpm.config.study import Arm, Study
 from ddpm.data import ImageData
-from ddpm.lab.ablation.evaluation_checks import check_evaluation
+from ddpm.data.slices import Part
+from ddpm.lab.ablation.evaluation_checks import check_all_are_trained_on, check_evaluation
 from ddpm.lab.ablation.planned_runs import evaluate_command
 from ddpm.training.build import build_data
 
@@ -130,3 +132,16 @@ def test_copies_of_training_images_are_told(tmp_path: Path, capsys: pytest.Captu
 def test_a_guide_is_a_path() -> None:
     assert evaluate_command(study_of(guide="runs/weak"), Path("run")).guide == Path("runs/weak")
     assert evaluate_command(study_of(), Path("run")).guide is None
+
+
+def test_classes_that_are_only_held_out_are_refused(refused) -> None:
+    """A source in the order of its classes: the last is not trained on."""
+    labels = torch.arange(3).repeat_interleave(10)
+    part = Part("train", 0, 20, 30)
+    pixels = torch.zeros(30, 1, 8, 8, dtype=torch.uint8)
+    names = ("cat", "dog", "owl")
+    data = ImageData(pixels[:20], labels[:20], names, part=part)
+    held_out = ImageData(pixels[20:], labels[20:], names, part=Part("train", 20, 30, 30))
+    with refused("held_out_split", "'owl'", "shuffle"):
+        check_all_are_trained_on(held_out, data)
+    check_all_are_trained_on(data, data)
