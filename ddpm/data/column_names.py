@@ -16,7 +16,10 @@ LABEL_COLUMNS = (
     "classname", "labelname", "categoryname", "classid", "labelid", "categoryid", "choice",
     "classes",
 )
-SPLIT_COLUMNS = ("split", "subset", "partition", "set", "dataset")
+SPLIT_COLUMNS = (
+    "split", "subset", "partition", "set", "dataset", "datasplit", "fold", "folds", "foldid", "kfold",
+    "istrain", "istraining", "istest", "isval", "isvalid", "isvalidation",
+)
 
 
 def is_usual(name: str, usual: Sequence[str]) -> bool:

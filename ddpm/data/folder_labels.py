@@ -80,7 +80,7 @@ def apply_table(path: Path, source: "FolderSource") -> FolderLabels:
     labels = rows.label_by_image(path)
     covered = frozenset(labels)
     split, ignored = None, Counter[str]()
-    split_notes = tuple(filter(None, [rows.unused_splits]))
+    split_notes = rows.split_notes
     if rows.splits is not None:
         try:
             split = find_split(name, request.split, sorted(set(rows.splits)))
@@ -90,7 +90,7 @@ def apply_table(path: Path, source: "FolderSource") -> FolderLabels:
         covered = frozenset(image for image, other in named if image is not None and other == split)
         ignored[OTHER_SPLITS] = len(labels) - len(covered)
         images = tuple(image for image in images if image in covered or image not in labels)
-        split_notes = note_shared(rows, split)
+        split_notes += note_shared(rows, split)
     missing = len(layout.folder.images_below) - len(labels)     # a search in all would be long for many small tables
     if missing:
         first = next(image for image in images if image not in labels)

@@ -32,7 +32,7 @@ def load_list(request: DataRequest) -> Records:
     splits = rows.splits or ["train"] * len(rows.names)
     split = find_split(request.source, request.split, dict.fromkeys(splits))
     chosen = [row for row, name in enumerate(splits) if name == split]
-    notes = (*rows.notes, *note_shared(rows, split), *filter(None, (rows.unused_splits,)))
+    notes = (*rows.notes, *rows.split_notes, *note_shared(rows, split))
     missing = [row for row in chosen if rows.images[row] is None]
     if missing:
         raise ValueError(

@@ -18,7 +18,7 @@ from ddpm.data.column_names import (
 from ddpm.data.folders import is_image
 from ddpm.data.labels import ONE_CLASS_EACH, compare_columns, could_be_classes
 from ddpm.data.request import DataRequest
-from ddpm.data.split_names import SPLITS, split_groups
+from ddpm.data.split_names import SPLITS, are_splits, value_group
 from ddpm.data.table_files import Find, LabelTable
 from ddpm.names import did_you_mean, to_nfc
 
@@ -54,7 +54,7 @@ class LabeledFiles(NamedTuple):
         images: their paths; None for a row whose image does not exist.
         labels: raw labels, or None if the table has none.
         splits: names of splits, or None if the table has no column of them.
-        unused_splits: a note that a column looks like one of splits, and is not used; empty if none does.
+        split_notes: decisions about the column of splits, one sentence each.
         notes: other decisions about columns, one sentence each.
     """
 
@@ -62,7 +62,7 @@ class LabeledFiles(NamedTuple):
     images: list[Path | None]
     labels: list[Any] | None
     splits: list[str] | None
-    unused_splits: str
+    split_notes: tuple[str, ...]
     notes: tuple[str, ...]
 
     def label_by_image(self, table: Path) -> dict[Path, Any]:
@@ -189,7 +189,8 @@ def label_files(
         table: the table.
         finds: each returns the image with a name; the first that finds any image is used.
         request: its columns, which are inferred if they are not named. The column of images is the one whose values
-            are names of the most images; that of labels has a usual name, or is the only other one.
+            are names of the most images; that of splits has a usual name, or only names of splits; that of labels has a
+            usual name, or is the only other one.
         with_splits: whether to read a column of splits.
 
     Raises:
@@ -206,18 +207,18 @@ def label_files(
             f"data.label_column: {files!r} has the names of the images in {str(table.path)!r}; name another column "
             f"({list_columns(others)}), and that of the images as data.image_column if it is not this one"
         )
-    splits, unused = None, ""
-    if with_splits:
-        splits, unused = _split_column(table, [name for name in others if name != request.label_column])
+    divider = _find_splits(table, [name for name in others if name != request.label_column])
+    splits, split_notes = _check_splits(table, divider) if with_splits and divider else (None, ())
     label, notes = None, tuple[str, ...]()
     if with_labels:
-        label, notes = _column_of_labels(table, [name for name in others if not is_usual(name, SPLIT_COLUMNS)], request)
+        left = [name for name in others if name != divider and not is_usual(name, SPLIT_COLUMNS)]
+        label, notes = _column_of_labels(table, left, request)
     return LabeledFiles(
         names,
         [one[0] if one else None for one in found],
         None if label is None else table.columns[label],
         None if splits is None else [str(value) for value in table.columns[splits]],
-        unused,
+        split_notes,
         notes,
     )
 
@@ -321,29 +322,37 @@ def _column_of_labels(
     )
 
 
-def _split_column(table: LabelTable, candidates: Sequence[str]) -> tuple[str | None, str]:
-    """Return the column of splits, or None and a note if none of its values is the name of a split.
+def _find_splits(table: LabelTable, candidates: Sequence[str]) -> str | None:
+    """Return the column that names splits by its values, or else by its name; None if there is none."""
+    usual = find_all_usual(candidates, SPLIT_COLUMNS)
+    others = [name for name in candidates if name not in usual and not is_usual(name, LABEL_COLUMNS)]
+    return next((name for name in (*usual, *others) if are_splits(table.columns[name])), next(iter(usual), None))
+
+
+def _check_splits(table: LabelTable, name: str) -> tuple[str | None, tuple[str, ...]]:
+    """Return the column of splits, None if none of its values is the name of a split, and a note if it is unexpected.
 
     Raises:
         UnusableSplits: if only some of its values are names of splits.
     """
-    name = find_usual(candidates, SPLIT_COLUMNS)
-    if name is None:
-        return None, ""
     values = list(dict.fromkeys("" if value is None else str(value) for value in table.columns[name]))
-    groups = split_groups(values)
+    groups = {value: value_group(value) for value in values}
     odd = [value for value in values if groups[value] is None]
     shown = ", ".join(map(repr, odd[:5])) + (", ..." if len(odd) > 5 else "")
+    where = f"column {name!r} of {str(table.path)!r}"
     if not set(groups.values()) & set(SPLITS):
-        unused = f"column {name!r} of {str(table.path)!r} is not used, as its values, {shown}, are no names of splits"
-        return None, f"{unused}; for data.split, write {', '.join(SPLITS)}"
+        unused = f"{where} is not used, as its values, {shown}, are no names of splits"
+        remedy = f"for data.split, write {', '.join(SPLITS)}; if they are classes, name it as data.label_column"
+        return None, (f"{unused}; {remedy}",)
     if odd:
         raise UnusableSplits(
-            f"data.split: column {name!r} of {str(table.path)!r} has values that are no names of splits, {shown}, "
-            f"beside {next(value for value in values if groups[value])!r}; write {', '.join(SPLITS)} in every row, or "
-            "rename the column if it does not name splits"
+            f"data.split: {where} has values that are no names of splits, {shown}, beside "
+            f"{next(value for value in values if groups[value])!r}; write {', '.join(SPLITS)} in every row, or "
+            "remove the column if it does not name splits"
         )
-    return name, ""
+    if is_usual(name, SPLIT_COLUMNS):
+        return name, ()
+    return name, (f"{where} has the splits, by its values; if they are classes, name it as data.label_column",)
 
 
 def _check_column(table: LabelTable, name: str, option: str) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from shlex import quote
+from typing import Any
 
 from ddpm.names import did_you_mean
 
@@ -34,6 +35,24 @@ def split_groups(names: Sequence[str]) -> dict[str, str | None]:
     words = {name: _words(name) for name in names}
     common = set.intersection(*map(set, words.values())) - set(_GROUPS) if len(words) > 1 else set()
     return {name: _GROUPS.get("".join(word for word in words[name] if word not in common)) for name in names}
+
+
+def value_group(value: str) -> str | None:
+    """Return the group of a value in a column of splits, which may have other words: `test` for `PublicTest`."""
+    divided = divide_name(value)
+    return split_groups([value])[value] or (divided[0] if divided else None)
+
+
+def are_splits(values: Iterable[Any]) -> bool:
+    """Return whether values name two different splits or more, and nothing else; empty ones do not count."""
+    groups: dict[str, str | None] = {}
+    for value in values:
+        if value is None or value in groups:
+            continue
+        groups[value] = value_group(value) if isinstance(value, str) else None
+        if groups[value] is None:
+            return False
+    return len(set(groups.values()) & set(SPLITS)) > 1
 
 
 def divide_name(name: str) -> tuple[str, str] | None:

@@ -20,7 +20,7 @@ from ddpm.data.column_names import (
 from ddpm.data.labels import ONE_CLASS_EACH, compare_columns, label_records
 from ddpm.data.records import Records, TablePictures
 from ddpm.data.request import DataRequest
-from ddpm.data.split_names import find_split
+from ddpm.data.split_names import are_splits, find_split
 from ddpm.names import did_you_mean
 
 if TYPE_CHECKING:
@@ -162,10 +162,18 @@ def table_records(table: "datasets.Dataset", request: DataRequest, split: str) -
         typed = f"--data.image_column {' or '.join(map(quote, others))}"
         notes += (f"images are those of column {images.column_names[0]!r}; for others: {typed}",)
     remedy = f"for classes, name their column as data.label_column (the columns are: {list_columns(table.features)})"
-    unused = find_usual([name for name in table.features if name != request.label_column], SPLIT_COLUMNS)
+    unused = _column_of_splits(table, [name for name in table.features if name != request.label_column])
     if unused is not None:
         notes += (f"column {unused!r} is not used; to select by it, write one parquet file per value, such as train",)
     return label_records(request, pictures, values, names, remedy=remedy, split=split, notes=notes)
+
+
+def _column_of_splits(table: "datasets.Dataset", candidates: Sequence[str]) -> str | None:
+    """Return the column that names splits by its name or its values; None if there is none."""
+    texts = (name for name in candidates if getattr(table.features[name], "dtype", None) in ("string", "large_string")
+             and not is_usual(name, LABEL_COLUMNS))
+    usual = find_usual(candidates, SPLIT_COLUMNS)
+    return usual or next((name for name in texts if are_splits(table.unique(name))), None)
 
 
 def _stored_images(table: "datasets.Dataset", given: str | None) -> "datasets.Dataset":

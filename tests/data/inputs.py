@@ -587,12 +587,66 @@ def class_folders_with_captions_and_splits(root: Path) -> Path:
     return root
 
 
-@register(Refused("split", ("metadata.csv", "'public'", "rename the column")))
+@register(Refused("split", ("metadata.csv", "'public'", "remove the column")))
 def class_folders_with_odd_splits(root: Path) -> Path:
     class_folders_with_splits(root)
     table = root / "metadata.csv"
     table.write_text(table.read_text().replace("003.png,train", "003.png,public"))
     return root
+
+
+def table_with(column: str, *values: object, labels: bool = False, folders: bool = False) -> Make:
+    """Return a maker of pictures with a table, in which a column has the given values in turn."""
+
+    def make(root: Path) -> Path:
+        (class_folders if folders else flat)(root)
+        rows = [[f"{name}{'/' if folders else '_'}{i:03d}.png", values[i % len(values)], *([name] if labels else [])]
+                for name in CLASSES for i in range(COUNT)]
+        with (root / "info.csv").open("w") as file:
+            csv.writer(file).writerows([["path", column, *(["label"] if labels else [])], *rows])
+        return root
+
+    return make
+
+
+INPUTS |= {
+    "phases_beside_labels": (
+        table_with("phase", "train", "train", "test", labels=True),
+        Accepted(8, ignored=4, told=("'phase'", "data.label_column")),
+        Accepted(4, ignored=8, told=("'phase'",), options={"split": "test"}),
+        Accepted(classes=("test", "train"), options={"label_column": "phase"}),
+        Refused("split", ("test, train",), options={"split": "validation"}),
+    ),
+    "phases_of_class_folders": (
+        table_with("phase", "train", "train", "test", folders=True),
+        Accepted(8, ignored=4, told=("'phase'", "info.csv")),
+        Accepted(4, (), ignored=8, told=("'phase'",), options={"split": "test", "labels": "none"}),
+    ),
+    # as in FER2013
+    "usage_beside_labels": (
+        table_with("Usage", "Training", "PublicTest", "PrivateTest", labels=True),
+        Accepted(4, ignored=8, told=("'Usage'",)),
+        Accepted(4, ignored=8, told=("'Usage'",), options={"split": "PrivateTest"}),
+        Refused("split", ("PublicTest", "PrivateTest"), options={"split": "test"}),
+    ),
+    "splits_in_a_column_with_gaps": (
+        table_with("phase", "train", "", "test", labels=True),
+        Refused("split", ("'phase'", "remove the column")),
+    ),
+    "folds_beside_labels": (
+        table_with("Fold", 0, 1, 2, labels=True),
+        Accepted(told=("'Fold'", "data.label_column")),
+        Accepted(classes=("0", "1", "2"), options={"label_column": "Fold"}),
+    ),
+    "flags_of_training_beside_labels": (
+        table_with("is_train", True, False, labels=True),
+        Accepted(told=("'is_train'", "train, validation, test")),
+    ),
+    "phases_of_cells": (
+        table_with("phase", "G1", "S", "G2"),
+        Accepted(classes=("G1", "G2", "S")),
+    ),
+}
 
 
 @register(Accepted(COUNT), Accepted(COUNT, options={"split": "test"}))
@@ -1180,6 +1234,10 @@ def parquet_of(labels: object, column: str = "label", **more: object) -> Make:
 
 
 INPUTS |= {
+    "parquet_with_phases": (
+        parquet_of([*CLASSES] * COUNT, phase=["train", "test"] * COUNT, text=["a train"] * TWO),
+        Accepted(told=("'phase'", "one parquet file per value")),
+    ),
     "parquet_float": (
         parquet_of([0.0, 1.0] * COUNT),
         Refused("label_column", ("row 0", "float", "data.labels none")),

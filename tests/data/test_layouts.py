@@ -658,7 +658,7 @@ def test_the_last_remedy_is_named_once_and_where_it_helps(tmp_path: Path) -> Non
     write_csv(tmp_path / "labels.csv", [(*row[:2], "ab"[i % 2]) for i, row in enumerate(rows)], header)
     assert read(tmp_path).class_names           # the column has other values than names of splits
     write_csv(tmp_path / "labels.csv", [(*row[:2], ("train", "b")[i % 2]) for i, row in enumerate(rows)], header)
-    assert "rename the column" in message() == message(labels="none") and "none" not in message()
+    assert "remove the column" in message() == message(labels="none") and "none" not in message()
 
 
 def test_a_list_of_images_in_a_folder_beside_it(refused: Callable, tmp_path: Path) -> None:
