@@ -46,7 +46,7 @@ def load_folder(request: DataRequest) -> Records:
     source = FolderSource(layout, request)
     labels = LABELINGS.get(request.labels, label_from_table)(source)
     if layout.split is None and labels.split is None:
-        labels = _select_split(labels, source.read_tables())
+        labels = _select_split(labels, source)
     values, names = labels.values, labels.names
     if values is not None and names is None:        # of the images that are selected
         values, names = class_values(values)
@@ -316,8 +316,9 @@ def _agree(first: FolderLabels, second: FolderLabels) -> bool:
     return same_classes([one for one, _ in pairs], [other for _, other in pairs])
 
 
-def _select_split(labels: FolderLabels, tables: Sequence[TableResult]) -> FolderLabels:
+def _select_split(labels: FolderLabels, source: FolderSource) -> FolderLabels:
     """Return the images in the split of a table that has no labels, or whose labels are not used."""
+    tables = source.read_tables()
     for table in tables:
         if isinstance(table.problem, UnusableSplits):
             raise table.problem
@@ -326,7 +327,7 @@ def _select_split(labels: FolderLabels, tables: Sequence[TableResult]) -> Folder
         unused = dict.fromkeys(note for each in (labels, *(t.labels for t in tables)) for note in each.split_notes)
         partly = [f"the splits of {str(table.path)!r} are not used: {table.problem}" for table in tables
                   if isinstance(table.problem, IncompleteTable) and table.problem.divides]
-        return replace(labels, split_notes=(*unused, *partly))
+        return replace(labels, split_notes=(*unused, *partly, *_note_lists(source)))
     path, selected = divided[0].path, divided[0].labels
     chosen = set(selected.paths)
     for table in divided:
@@ -366,10 +367,9 @@ def _filled(folder: Folder) -> list[Folder]:
 
 def _note_unused(labels: FolderLabels, source: FolderSource) -> FolderLabels:
     """Note tables, none of which is used, and files that may be tables by their name."""
-    files = (path for folder in (source.layout.folder, *source.layout.outer) for path in folder.others.get(OTHERS, ()))
     remedy = "if it has labels, save it as a .csv with one row per image, and name that as data.labels"
-    notes = [f"{str(path)!r} is not read; {remedy}" for path in files
-             if path.suffix.lower() in OTHER_TABLES and source.name_of(path) <= TableName.USUAL]
+    unread = _unread_tables(source, TableName.STANDARD, TableName.USUAL)
+    notes = [f"{str(path)!r} is not read; {remedy}" for path in unread]
     tables = [table for table in source.read_tables() if table.labels.split is None]
     if tables:      # one with labels, or else one that names images and does not fit
         path, _, found, problem = min(tables, key=lambda table: (
@@ -385,6 +385,23 @@ def _note_unused(labels: FolderLabels, source: FolderSource) -> FolderLabels:
         more = f" and {len(tables) - 1} more tables are" if len(tables) > 1 else " is"
         notes.insert(0, f"{str(path)!r}{more} not used{reason}")
     return replace(labels, notes=(*labels.notes, *notes))
+
+
+def _note_lists(source: FolderSource) -> tuple[str, ...]:
+    """Return a note on files that may list the images of splits by their names, such as `train.txt`."""
+    unread = _unread_tables(source, TableName.THIS_SPLIT, TableName.OTHER_SPLIT)
+    if not unread:
+        return ()
+    files = f"{str(unread[0])!r} {f'and {len(unread) - 1} more are' if len(unread) > 1 else 'is'} not read"
+    remedy = "save all splits as one .csv there, with the columns `file_name` and `split`, one row per image"
+    return (f"{files}; to select images as listed: {remedy}",)
+
+
+def _unread_tables(source: FolderSource, *names: TableName) -> list[Path]:
+    """Return files beside or around the images that are no tables, but may be meant as such by what they are called."""
+    folders = (source.layout.folder, *source.layout.outer)
+    files = [path for folder in folders for path in folder.others.get(OTHERS, ())]
+    return [path for path in files if path.suffix.lower() in OTHER_TABLES and source.name_of(path) in names]
 
 
 LABELINGS: dict[str, Callable[[FolderSource], FolderLabels]] = {

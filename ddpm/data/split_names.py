@@ -47,10 +47,11 @@ def are_splits(values: Iterable[Any]) -> bool:
     """Return whether values name two different splits or more, and nothing else; empty ones do not count."""
     groups: dict[str, str | None] = {}
     for value in values:
-        if value is None or value in groups:
+        if value is None:
             continue
-        groups[value] = value_group(value) if isinstance(value, str) else None
-        if groups[value] is None:
+        if isinstance(value, str) and value not in groups:
+            groups[value] = value_group(value)
+        if not isinstance(value, str) or groups[value] is None:
             return False
     return len(set(groups.values()) & set(SPLITS)) > 1
 

@@ -1062,7 +1062,7 @@ INPUTS |= {
     ),
     "labels_jsonl_nan": (
         table_folder_of("labels.jsonl", "".join(
-            json.dumps({"file_name": f"{i:03d}.png", "label": CLASSES[i % 2], "score": float("nan")}) + "\n"
+            json.dumps({"file_name": f"{i:03d}.png", "label": CLASSES[i % 2], "score": float("nan"), "box": [i]}) + "\n"
             for i in range(TWO)
         )),
         Accepted(),
@@ -1214,6 +1214,28 @@ def pixels_in_cells(root: Path) -> Path:
     lines = [f"{i % 2},{'70 80 ' * 1152},Training\n" for i in range(TWO)]
     (root / "fer2013.csv").write_text("emotion,pixels,Usage\n" + "".join(lines))
     return root / "fer2013.csv"
+
+
+@register(
+    Accepted(ignored=3, told=("test.txt", "and 1 more", "`file_name` and `split`")),
+    Accepted(ignored=3, told=("test.txt",), options={"labels": "folders"}),
+)
+def lists_of_splits(root: Path) -> Path:
+    """Class folders beside lists of the images for training and testing, and of classes (Food-101)."""
+    class_folders(root)
+    for name, numbers in (("train", range(4)), ("test", range(4, COUNT))):
+        (root / f"{name}.txt").write_text("".join(f"{kind}/{i:03d}\n" for kind in CLASSES for i in numbers))
+    (root / "classes.txt").write_text("\n".join(CLASSES))
+    return root
+
+
+@register(Accepted(8, ignored=7), Accepted(4, ignored=11, options={"split": "test"}))
+def lists_of_splits_and_table(root: Path) -> Path:
+    """The table that the note on such lists proposes."""
+    lists_of_splits(root)
+    lines = [f"{line},{name}\n" for name in ("train", "test") for line in (root / f"{name}.txt").read_text().split()]
+    (root / "splits.csv").write_text("file_name,split\n" + "".join(lines))
+    return root
 
 
 def encoded(kind: int, i: int) -> dict[str, bytes | None]:
