@@ -144,7 +144,8 @@ def _how_to_keep(run: KnownRun, keys: Collection[str], config: Config) -> str:
         if edited := [key for key in keys if stored[key] == given[key]]:
             was = flatten(run.config.to_dict())
             return f"restore {', '.join(f'{key} {spell_value(was[key])}' for key in edited)} in {file}"
-    return f"give --run-dir {shlex.quote(str(run.path))} without these options and without --config"
+    own = f"give --run-dir {shlex.quote(str(run.path))} without these options and without --config"
+    return f"{own}, begin a new run with another --run-dir"
 
 
 def check_data(run: KnownRun, config: Config, data: ImageData, allowed: Collection[str] = ()) -> bool:
@@ -182,7 +183,8 @@ def check_data(run: KnownRun, config: Config, data: ImageData, allowed: Collecti
     read_otherwise = [key for key in options if key != OTHER_IMAGES]
     own = f"leave {' and '.join(read_otherwise)} out" if read_otherwise else ""
     place = with_places(run.config.data, run.facts.get("places", {})).source
-    known_place = "" if is_same_path(place, config.data.source) else f" {shlex.quote(place)}"
+    elsewhere = Path(place).expanduser().exists() and not is_same_path(place, config.data.source)
+    known_place = f" {shlex.quote(place)}" if elsewhere else ""
     own = own or f"give the run's own images with --data.source{known_place}"
     shape = list(data.pixels.shape[1:])
     if known.get("shape", shape) != shape:

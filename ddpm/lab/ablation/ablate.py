@@ -13,6 +13,7 @@ from accelerate import PartialState
 from ddpm.config.study import Study
 from ddpm.config.study_files import study_to_yaml
 from ddpm.data import ImageData
+from ddpm.data.overview import describe_data
 from ddpm.diffusion.divergence import Diverged
 from ddpm.evaluation.evaluate import evaluate
 from ddpm.lab.ablation.arms import Size, check_arms, check_batches, measure_arms, resolve_study
@@ -82,9 +83,12 @@ def ablate(
     if derivation := describe_derivation(given, study.base):
         processes.print(derivation)
     sizes = broadcast_from_main(processes, lambda: measure_arms(study, data))
-    on_main(processes, lambda: check_evaluation(study, data))
+    held_out = on_main(processes, lambda: check_evaluation(study, data))
     if not dry_run:
         on_main(processes, lambda: register(study, documents, data, path))
+    processes.print(describe_data(data))
+    if processes.is_main_process and held_out is not None:
+        print(f"held out     {held_out.summary()}")
     _print_plan(study, path, shard, data, sizes, processes)
     if dry_run:
         return
@@ -127,7 +131,7 @@ def _print_plan(
         seconds = {arm: median(values) for arm, values in measured.items()}
     time = format_duration(sum(seconds[run.arm] * run.config.train.steps for run in left))
     plan = render_text(
-        "ablation/plan.txt.jinja", study=study, path=path, shard=shard, data=data, sizes=sizes, mine=mine, left=left,
+        "ablation/plan.txt.jinja", study=study, path=path, shard=shard, sizes=sizes, mine=mine, left=left,
         seconds=seconds, time=time,
     )
     processes.print(f"{plan}\n", flush=True)

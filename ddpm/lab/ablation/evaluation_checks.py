@@ -22,8 +22,8 @@ from ddpm.training.validation import check_classes, check_extractor, check_sampl
 DOWNLOADED = ("dinov2:",)        # prefixes of extractors that take long to build and are checked when they are used
 
 
-def check_evaluation(study: Study, data: ImageData) -> None:
-    """Check the options of the evaluation.
+def check_evaluation(study: Study, data: ImageData) -> ImageData | None:
+    """Check the options of the evaluation, and return the held-out images if there are any.
 
     Args:
         study: the study.
@@ -61,6 +61,7 @@ def check_evaluation(study: Study, data: ImageData) -> None:
     if command.guide is not None:
         with prefixed_errors("evaluation.guide"):
             locate(command.guide)
+    return held_out
 
 
 def _check_images(

@@ -89,7 +89,8 @@ def find_shared_samples(evaluations: dict[str, Evaluation]) -> tuple[list[ClassS
         ValueError: if an image cannot be read.
     """
     folders = {run: evaluation.images for run, evaluation in evaluations.items()}
-    notes = [f"{run}: its samples were not kept and are not shown" for run, folder in folders.items() if not folder]
+    reason = "no samples are shown, because its evaluation drew none, or they were deleted"
+    notes = [f"{run}: {reason}" for run, folder in folders.items() if not folder]
     names = list(dict.fromkeys(n for e in evaluations.values() for n in e.content.get("class_names") or ()))
     present = {run: find_written_images([*names, NO_CLASS], folder) for run, folder in folders.items() if folder}
     found: list[ClassStrips] = []
