@@ -114,9 +114,10 @@ def infer_labels(source: FolderSource) -> FolderLabels:
     """Use the first of these that there is, and no labels if there is none.
 
     1. A table with a standard name that labels every image, or says that there are no labels.
-    2. Two or more class folders.
-    3. Another such table, by what its name says.
-    4. One class folder without images beside it.
+    2. Another such table, if the options name a column.
+    3. Two or more class folders.
+    4. Another such table, by what its name says.
+    5. One class folder without images beside it.
 
     Raises:
         ValueError: if two tables label the images differently, or the images are in no two class folders, and a table
@@ -128,9 +129,10 @@ def infer_labels(source: FolderSource) -> FolderLabels:
     tables.sort(key=lambda table: table.name)
     telling = [table for table in tables if table.labels.values is not None or table.labels.says_unlabeled]
     filled = _filled(folder)
-    if telling and (len(filled) < 2 or telling[0].name is TableName.STANDARD):
-        return _choose_table(telling, folder)
-    if len(filled) < 2:
+    from_table = len(filled) < 2 or source.request.names_columns
+    if telling and (from_table or telling[0].name is TableName.STANDARD):
+        return _choose_table(telling, source)
+    if from_table:
         _refuse_failures(tables, source)
     if filled and (len(folder.folders) > 1 or not folder.images):
         return _note_unused(label_from_folders(source), source)
@@ -146,9 +148,11 @@ def _refuse_failures(tables: Sequence[TableResult], source: FolderSource) -> Non
     covered = frozenset[Path]().union(*(problem.covered for problem in incomplete))
     covers_half = 2 * len(covered) >= len(source.layout.folder.images_below)
     for name, problem in ((table.name, table.problem) for table in tables if table.problem is not None):
-        if isinstance(problem, UnusableSplits) or request.image_column or request.label_column:
+        if isinstance(problem, UnusableSplits) or request.names_columns:
             raise problem
-        if name <= TableName.USUAL or (covers_half and problem in incomplete):
+        # without it, images of other splits would be read, too
+        divides = name is TableName.THIS_SPLIT and not isinstance(problem, NoImageNames) and source.layout.split is None
+        if divides or name <= TableName.USUAL or (covers_half and problem in incomplete):
             remedy = request.classless_remedy
             raise ValueError(str(problem) if remedy in str(problem) else f"{problem}; {remedy}") from problem
 
@@ -273,7 +277,7 @@ def _nearest_table(given: str, places: Sequence[Path]) -> str:
     return f", but a folder; for class folders: --data.source {quote(str(folder))} --data.labels auto"
 
 
-def _choose_table(tables: Sequence[TableResult], folder: Folder) -> FolderLabels:
+def _choose_table(tables: Sequence[TableResult], source: FolderSource) -> FolderLabels:
     """Return the labels from the first table.
 
     Raises:
@@ -294,9 +298,10 @@ def _choose_table(tables: Sequence[TableResult], folder: Folder) -> FolderLabels
                 f"data.labels: {str(path)!r} and {str(other.path)!r} both label the images, and differ; choose one: "
                 f"--data.labels {quote(str(path))} or {quote(str(other.path))}"
             )
-    filled = _filled(folder)
+    filled = _filled(source.layout.folder)
     classes = {image: inner.name for inner in filled for image in inner.images_below}
-    if len(filled) > 1 and any(classes.get(image) != text for image, text in texts.items()):
+    differ = any(classes.get(image) != text for image, text in texts.items())
+    if len(filled) > 1 and differ and not source.request.names_columns:
         why = f"folders such as {str(filled[0].path)!r} are no classes, because {str(path)!r} has the labels"
         notes += (f"{why}; to use the folders: --data.labels folders",)
     return replace(labels, notes=notes)
@@ -373,7 +378,8 @@ def _note_unused(labels: FolderLabels, source: FolderSource) -> FolderLabels:
     tables = [table for table in source.read_tables() if table.labels.split is None]
     if tables:      # one with labels, or else one that names images and does not fit
         path, _, found, problem = min(tables, key=lambda table: (
-            table.labels.values is None, isinstance(table.problem, NoImageNames), table.problem is None
+            table.labels.values is None, isinstance(table.problem, NoImageNames),
+            table.name is TableName.OTHER_SPLIT, table.problem is None,
         ))
         option = f"--data.labels {quote(str(path))}"
         if problem is not None:

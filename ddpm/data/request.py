@@ -32,6 +32,11 @@ class DataRequest:
         instead = f" in place of {' and '.join(given)}" if given else ""
         return f"or train without classes with data.labels none{instead}"
 
+    @property
+    def names_columns(self) -> bool:
+        """Whether a column of a table is named."""
+        return self.image_column is not None or self.label_column is not None
+
     def refuse_columns(self, reason: str) -> None:
         """Raise ValueError if a column is named; `reason` says why there are none."""
         for key, value in (("image_column", self.image_column), ("label_column", self.label_column)):

@@ -595,6 +595,53 @@ def class_folders_with_odd_splits(root: Path) -> Path:
     return root
 
 
+def save_tables(root: Path, **texts: str) -> None:
+    for name, text in texts.items():
+        (root / f"{name}.csv").write_text(text)
+
+
+# as HAM10000
+@register(
+    Accepted(classes=("part_1", "part_2"), ignored=1, told=("details.csv", "name it as data.label_column", "dx")),
+    Accepted(options={"label_column": "dx"}),
+    Refused("label_column", ("'dxx'", "dx"), options={"label_column": "dxx"}),
+)
+def folders_of_parts(root: Path) -> Path:
+    class_folders(root, classes=("part_1", "part_2"))
+    for path in root.glob("*/*.png"):
+        path.rename(path.with_name(f"{path.parent.name}_{path.name}"))
+    names = [f"part_{part}_{i:03d}" for part in (1, 2) for i in range(COUNT)]
+    rows = [f"{name},{CLASSES[name.startswith('part_2')]},{i}\n" for i, name in enumerate(names)]
+    save_tables(root, details="image_id,dx,age\n" + "".join(rows))
+    return root
+
+
+# as Plant Pathology
+@register(
+    Refused("label_column", ("train.csv", "healthy, rust")),
+    Refused("labels", ("train.csv", "test_000.png"), suggested=("source",), options={"label_column": "rust"}),
+)
+def tables_of_splits_beside_images(root: Path) -> Path:
+    tree(root, "images")
+    names = [f"{name}_{i:03d}" for name, count in (("train", 2), ("test", 4)) for i in range(count)]
+    for path, name in zip(sorted(root.glob("*/*.png")), names, strict=True):
+        path.rename(path.with_name(f"{name}.png"))
+    save_tables(
+        root,
+        train="image_id,healthy,rust\n" + "".join(f"{name},{i % 2},{1 - i % 2}\n" for i, name in enumerate(names[:2])),
+        test="image_id\n" + "".join(f"{name}\n" for name in names[2:]),
+    )
+    return root
+
+
+@register(Accepted(ignored=2, told=("train.csv",), suggested=("source",)))
+def tables_of_splits_beside_class_folders(root: Path) -> Path:
+    class_folders(root)
+    rows = [f"{name}/{i:03d}.png,{name}\n" for name in CLASSES for i in range(COUNT)]
+    save_tables(root, train="path,label\n" + "".join(rows[::2]), test="path,label\n" + "".join(rows[1::2]))
+    return root
+
+
 def table_with(column: str, *values: object, labels: bool = False, folders: bool = False) -> Make:
     """Return a maker of pictures with a table, in which a column has the given values in turn."""
 
