@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-SHOWN = 20      # most columns that a message lists
+SHOWN = 10      # most columns that a message lists
 
 # in lower case and without punctuation
 FILE_COLUMNS = (

@@ -62,13 +62,13 @@ def read_table(path: Path, finds: Sequence[Find]) -> LabelTable:
 
 def _read_csv(path: Path, finds: Sequence[Find]) -> dict[str, list[Any]]:
     header, lines = _parse_csv(path)
-    if any(_names_image(cell, [line.cells[index] for line in lines], finds) for index, cell in enumerate(header.cells)):
-        lines, names = [header, *lines], [str(number) for number in range(len(header.cells))]
+    columns = [list(cells) for cells in zip(header.cells, *(line.cells for line in lines), strict=True)]
+    if _are_values(header.cells) or any(_names_image(cell, below, finds) for cell, *below in columns):
+        names = [str(number) for number in range(len(columns))]
     else:
-        names = [cell.strip() for cell in header.cells]
-    columns = zip(*(line.cells for line in lines), strict=True) if lines else [()] * len(names)
+        names = [column.pop(0).strip() for column in columns]
     # the column without a name is the index that pandas writes
-    return _distinct((name, _typed(list(column))) for name, column in zip(names, columns, strict=True) if name)
+    return _distinct((name, _typed(column)) for name, column in zip(names, columns, strict=True) if name)
 
 
 def _parse_csv(path: Path) -> tuple["_Line", list["_Line"]]:
@@ -88,14 +88,13 @@ def _parse_csv(path: Path) -> tuple["_Line", list["_Line"]]:
     start = next((line for line in text if line.strip()), None)
     if start is None:
         raise ValueError("it is empty")
-    usual = sorted(DELIMITERS, key=start.count, reverse=True)
-    problems: list[ValueError] = []
-    for delimiter in [declared[1]] if declared is not None else usual:
-        if not problems or delimiter in start:
-            try:
-                return _even_rows(text, delimiter)
-            except ValueError as problem:
-                problems.append(problem)
+    likely = sorted(filter(start.count, DELIMITERS), key=start.count, reverse=True) or [","]
+    problems = []
+    for delimiter in likely if declared is None else [declared[1]]:
+        try:
+            return _even_rows(text, delimiter)
+        except ValueError as problem:
+            problems.append(problem)
     raise problems[0]
 
 
@@ -166,6 +165,11 @@ def _names_image(cell: str, below: Sequence[str], finds: Sequence[Find]) -> bool
     if not cell or cell in below or is_usual(cell, (*FILE_COLUMNS, *LABEL_COLUMNS, *SPLIT_COLUMNS)):
         return False
     return any(find(cell) for find in finds)
+
+
+def _are_values(cells: Sequence[str]) -> bool:
+    """Return whether the cells of the first line are numbers and some are equal, as pixels are but not names."""
+    return len(set(cells)) < len(cells) and all(isinstance(value, (int, float)) for value in _typed(cells))
 
 
 def _typed(cells: Sequence[str]) -> list[Any]:

@@ -1254,6 +1254,14 @@ def pixels_in_columns(root: Path) -> Path:
     return root / "mnist_train.csv"
 
 
+@register(Refused("image_column", ("pixels", ".npz", "785 in all")))
+def pixels_without_header(root: Path) -> Path:
+    """MNIST as a table, in another version."""
+    root.mkdir()
+    (root / "mnist_train.csv").write_text("".join(f"{5 + i % 2},{'0,' * 400}{i},{'0,' * 382}0\n" for i in range(TWO)))
+    return root / "mnist_train.csv"
+
+
 @register(Refused("image_column", ("pixels", ".npz", "emotion, pixels, Usage")))
 def pixels_in_cells(root: Path) -> Path:
     """FER2013."""
