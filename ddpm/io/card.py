@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
 from ddpm.atomic import read_json
+from ddpm.config.sections import SampleConfig
+from ddpm.config.yaml_files import read_config
 from ddpm.io.pictures import describe_picture
 from ddpm.io.provenance import describe_history
 from ddpm.pipeline import PIL_CHANNELS
@@ -67,7 +70,9 @@ class ModelCard:
         model = json.loads(_read(self.folder / "unet" / "config.json", "{}"))
         channels = model.get("in_channels", 3)
         facts = read_json(self.run / "run.json") if (self.run / "run.json").is_file() else {}
-        config = _read(self.run / "config.yaml").splitlines()
+        config, sample = _read(self.run / "config.yaml").splitlines(), SampleConfig()
+        with suppress(ValueError, OSError):         # there may be none, or one of another version
+            sample = read_config(self.run / "config.yaml").sample
         return templates.get_template("card.md.jinja").render(
             name=self.name,
             title=self.title,
@@ -78,6 +83,7 @@ class ModelCard:
             as_array=channels > PIL_CHANNELS,
             class_names=class_names,
             label=repr(class_names[0]) if class_names else None,
+            sample=sample,
             facts=facts,
             history=describe_history(facts.get("changes", []), self.step) or None,
             metrics=_last_metrics(self.run, self.step),

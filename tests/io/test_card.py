@@ -59,6 +59,15 @@ def test_a_card_tells_of_the_run(run: Path) -> None:
     assert (run / "pipeline" / "samples.png").is_file()
 
 
+def test_the_example_of_a_card_draws_as_its_picture_was_drawn(run: Path) -> None:
+    assert "pipeline('cat', seeds=0, num_inference_steps=50)" in ModelCard(run / "pipeline", run).render()
+    (run / "config.yaml").write_text("sample: {steps: 25, guidance_scale: 2}\n")
+    drawn = "pipeline('cat', seeds=0, num_inference_steps=25, guidance_scale=2)"
+    assert drawn in ModelCard(run / "pipeline", run).render()
+    (run / "config.yaml").write_text("sample: {of_another_version: 1}\n")
+    assert "num_inference_steps=50" in ModelCard(run / "pipeline", run).render()
+
+
 def test_a_card_tells_what_changed_before_its_step(run: Path) -> None:
     file = run / "run.json"
     size, other = "train.batch_size", {"summary": "12 images"}
