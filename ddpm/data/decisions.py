@@ -112,3 +112,17 @@ def check_channels(survey: Survey, channels: int | None) -> None:
     raise ValueError(
         f"data.channels: {channels}, but the images have {have}; allowed: {', '.join(map(str, sorted(allowed)))}{more}"
     )
+
+
+def check_intensity(survey: Survey, intensity: IntensityRange | None) -> None:
+    """Check that a range of values is not meant for values that have been reduced to 8 bits.
+
+    Raises:
+        ValueError: if it is.
+    """
+    reduced = len(survey.where(lambda facts: facts.reduced))
+    if reduced and not survey.scaled.counts and intensity is not None and intensity[1] > UNSCALED[1]:
+        raise ValueError(
+            f"data.intensity: {list(intensity)} is beyond 0 to 255, and of the 16 bits of {reduced:,} color images "
+            "only the upper 8 are read; save the images as an array in an .npz or .npy, or leave data.intensity out"
+        )

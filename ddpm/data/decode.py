@@ -1,6 +1,7 @@
 """Decoding a picture of any mode and size into a square uint8 array."""
 
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ddpm.data.fits import FITS
@@ -21,6 +23,13 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 SAMPLES_PER_PIXEL, PHOTOMETRIC, CMYK = 277, 262, 5      # tags of TIFF, and a value of the second
 MAX_TIFF_CHANNELS = 4           # Pillow drops the channels of a TIFF beyond these
+# Keys of `Image.info` for what is not known any more when an image is loaded.
+MAXVAL = "maxval"               # the highest value that the header of a PGM of more than 8 bits allows
+REDUCED = "reduced"             # whether Pillow reduces the values from 16 to 8 bits, as in all color images
+PGM_SCALE = 65535               # Pillow scales a PGM of more than 8 bits so that this is its highest value
+
+# Of large images, palettes and damaged EXIF data, which are read all the same.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,10 @@ def unreadable_if_it_fails() -> Iterator[None]:
         raise
     except Image.UnidentifiedImageError:
         raise UnreadableImage("not an image that Pillow can identify") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        reason = f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, which Pillow does not open"
+        raise UnreadableImage(f"{reason}; make it smaller") from None
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise UnreadableImage(" ".join(str(error).split())) from error
 
 
@@ -72,11 +84,12 @@ def open_picture(file: IO[bytes]) -> Image.Image:
     remedy = "save the images as an array in an .npz or .npy"
     with unreadable_if_it_fails():
         try:
-            image: Image.Image = Image.open(file)
+            image = Image.open(file)
         except Image.UnidentifiedImageError:
             file.seek(0)
             if file.read(4) in TIFF_STARTS:
-                reason = f"a TIFF that Pillow cannot open, as with more than {MAX_TIFF_CHANNELS} channels"
+                kinds = f"more than {MAX_TIFF_CHANNELS} channels, or 16 bits of which 0 is white"
+                reason = f"a TIFF that Pillow cannot open, such as one with {kinds}"
                 raise UnreadableImage(f"{reason}; {remedy}") from None
             raise
         if isinstance(image, TiffImageFile):
@@ -84,7 +97,26 @@ def open_picture(file: IO[bytes]) -> Image.Image:
             if samples > MAX_TIFF_CHANNELS and image.tag_v2.get(PHOTOMETRIC) != CMYK:       # CMYK with alpha has five
                 reason = f"a TIFF with {samples} channels, of which Pillow reads at most {MAX_TIFF_CHANNELS}"
                 raise UnreadableImage(f"{reason}; {remedy}")
+        _keep_depth(image)
         return image
+
+
+def _keep_depth(image: ImageFile) -> None:
+    """Add to the `info` of an image what its decoder knows about its depth, before it is loaded."""
+    tiles = [tile.args if isinstance(tile.args, tuple) else (tile.args,) for tile in image.tile]
+    modes = [argument for arguments in tiles for argument in arguments if isinstance(argument, str)]
+    highest = [argument for arguments in tiles for argument in arguments if isinstance(argument, int)]
+    maxval = max(highest, default=0) if image.format == "PPM" else 0
+    if not has_high_bit_depth(image):
+        image.info[REDUCED] = maxval > 255 or any(";16" in mode for mode in modes)      # such as `RGB;16B`
+    elif maxval:
+        image.info[MAXVAL] = maxval
+
+
+def stored_values(image: Image.Image) -> np.ndarray:
+    """Return the values of an image in the units of its file."""
+    values, maxval = np.asarray(image), image.info.get(MAXVAL, PGM_SCALE)
+    return values if maxval == PGM_SCALE else np.rint(values * (maxval / PGM_SCALE)).astype(np.int32)
 
 
 def is_gray(image: Image.Image) -> bool:
@@ -125,7 +157,7 @@ def to_pixels(picture: Picture, target: PixelFormat) -> np.ndarray:
             if picture.getexif():
                 picture = ImageOps.exif_transpose(picture)
             if has_high_bit_depth(picture) or (picture.mode == "RGBX" and target.channels == 4):
-                picture = np.asarray(picture)
+                picture = stored_values(picture)
         layers = _from_array(picture, target) if isinstance(picture, np.ndarray) else [_flatten(picture, target)]
         fit = FITS[target.fit]
         arrays = [np.array(fit(layer, target.resolution)) for layer in layers]  # copies: torch needs writable memory

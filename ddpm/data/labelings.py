@@ -17,7 +17,7 @@ from ddpm.data.masks import MASKS, PICTURES
 from ddpm.data.records import FilePictures, Records, TablePictures
 from ddpm.data.request import DataRequest
 from ddpm.data.split_names import find_split
-from ddpm.data.tables import holds_images, load_tables
+from ddpm.data.tables import check_rows, holds_images, load_tables
 from ddpm.names import did_you_mean, did_you_mean_path
 
 OTHER_TABLES = (".txt", ".xlsx", ".xls", ".ods", ".xml", ".yaml", ".yml", ".npy", ".mat", ".pkl")  # that are not read
@@ -80,6 +80,7 @@ def _holds_images_in_tables(root: Folder) -> bool:
 def _load_parquet_files(request: DataRequest, root: Folder) -> Records:
     """Return the images in the parquet files of a folder, and count the files of images beside them."""
     request.restrict_labels("has its images in parquet files", "auto", "none")
+    check_rows(path for path in root.others_below(TABLES) if path.suffix.lower() == ".parquet")
     records, count = load_tables(request), len(root.images_below)
     records = replace(records, notes=(*records.notes, *_note_partitions(root)))
     if not count:

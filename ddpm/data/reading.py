@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.data.decisions import FormatOptions, check_channels, choose_format
+from ddpm.data.decisions import FormatOptions, check_channels, check_intensity, choose_format
 from ddpm.data.decode import PixelFormat, UnreadableImage, UnsuitableFormat, to_pixels
 from ddpm.data.images import OnDemand
 from ddpm.data.records import Pictures, located
@@ -82,6 +82,7 @@ def read_pictures(
         raise ValueError(f"data.source: {source!r} has no readable image; all {count:,} were skipped")
     survey = Survey(found, count)
     check_channels(survey, options.channels)
+    check_intensity(survey, options.intensity)
     target = choose_format(survey, options)
     if target != decoded:
         pixels = scan.allocate(target, max_bytes)

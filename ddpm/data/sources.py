@@ -1,6 +1,7 @@
 """The kinds of data sources, and how a name is resolved to one. A new kind is a function and an entry in DATASETS."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,10 @@ def kind_of(source: str) -> str:
         return _kind_of_file(path)
     if os.path.islink(path):
         raise ValueError(f"data.source: {source!r} is a broken link to {os.readlink(path)!r}; restore its target")
+    if "\\" in source or re.match("[A-Za-z]:/", source):
+        same = source.replace("\\", "/")
+        instead = f"; did you mean {same}?" if os.path.exists(same) else ", such as /mnt/c/images"
+        raise ValueError(f"data.source: {source!r} is a path of Windows; give the path on this system{instead}")
     if _looks_like_path(source):
         raise ValueError(f"data.source: file or folder {source!r} does not exist{did_you_mean_path(path)}")
     return "hub"

@@ -9,12 +9,15 @@ import numpy as np
 from PIL import Image
 
 from ddpm.data.decode import (
+    MAXVAL,
+    REDUCED,
     IntensityRange,
     Picture,
     UnreadableImage,
     check_finite,
     has_high_bit_depth,
     is_gray,
+    stored_values,
     unreadable_if_it_fails,
 )
 
@@ -39,6 +42,7 @@ class PictureFacts(NamedTuple):
         own_range: the range to scale its values by if it were the only picture; None for uint8, and if only its values
             tell. Where it is the range for all, nothing depends on the other pictures.
         frames: number of frames or pages of its file.
+        reduced: whether its values have been reduced from 16 to 8 bits.
     """
 
     size: tuple[int, int]
@@ -48,6 +52,7 @@ class PictureFacts(NamedTuple):
     values: IntensityRange | None = None
     own_range: IntensityRange | None = None
     frames: int = 1
+    reduced: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,16 +116,18 @@ def examine(picture: Picture, with_values: bool = False) -> PictureFacts:
         if isinstance(picture, np.ndarray):
             return _examine_array(picture)
         if has_high_bit_depth(picture):
-            values = np.asarray(picture)
+            values = stored_values(picture)
             check_finite(values)
             low, high = float(values.min()), float(values.max())
             kind: Kind = "float" if picture.mode == "F" else "integer"
             top = 65535.0 if picture.mode.startswith("I;16") else _usual_highest(kind, high)
+            top = picture.info.get(MAXVAL, top)
             return PictureFacts(picture.size, 1, None, kind, (low, high), (0.0, top), _frames_known(picture))
         known = _extremes(picture) if with_values else None
         extra = TRANSPARENCY if picture.has_transparency_data else FOURTH if picture.mode == "RGBX" else None
         channels = 1 if is_gray(picture) else 3
-        return PictureFacts(picture.size, channels, extra, values=known, frames=_frames_known(picture))
+        reduced = picture.info.get(REDUCED, False)
+        return PictureFacts(picture.size, channels, extra, values=known, frames=_frames_known(picture), reduced=reduced)
 
 
 def count_frames(image: Image.Image) -> int:

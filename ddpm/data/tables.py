@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -57,8 +57,20 @@ def open_parquet(files: Sequence[str]) -> tuple[TablePictures, list[Any] | None,
 def _read_files(files: Sequence[str]) -> "datasets.Dataset":
     import datasets
 
+    check_rows(files)
     with reading(files[0]):
         return datasets.load_dataset("parquet", data_files={"train": list(files)}, split="train")
+
+
+def check_rows(files: Iterable[str | Path]) -> None:
+    """Raise ValueError if a parquet file has no rows, which `datasets` cannot read."""
+    import pyarrow
+    import pyarrow.parquet
+
+    for file in files:
+        with suppress(OSError, pyarrow.lib.ArrowException):     # a damaged file is reported where it is read
+            if pyarrow.parquet.read_metadata(file).num_rows == 0:
+                raise ValueError(f"data.source: {str(file)!r} contains no images; remove it, or name another file")
 
 
 def load_saved(request: DataRequest) -> Records:

@@ -9,6 +9,8 @@ import csv
 import io
 import json
 import os
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,6 +135,24 @@ def save_16_bit(top: int) -> Save:
     return lambda path, kind, i: Image.fromarray((gray(kind, i) / 255 * top).astype(np.uint16)).save(path)
 
 
+def save_pgm(path: Path, kind: int, i: int) -> None:
+    """Save a picture with values from 0 to 2000, of the 0 to 4095 that its header allows, as PGM."""
+    values = (gray(kind, i) / 255 * 2000).astype(">u2")
+    path.write_bytes(b"P5 16 16 4095\n" + values.tobytes())
+
+
+def save_16_bit_color(path: Path, kind: int, i: int) -> None:
+    """Save a picture of 16 bits per color, which Pillow does not write, as PNG or PPM by the ending of its name."""
+    values = np.asarray(picture(kind, i)).astype(">u2") * 257
+    if path.suffix == ".ppm":
+        path.write_bytes(b"P6 16 16 65535\n" + values.tobytes())
+        return
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0), b"IDAT": zlib.compress(rows), b"IEND": b""}
+    parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks.items()]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
 def save_float(scale: float, offset: float = 0) -> Save:
     return lambda path, kind, i: Image.fromarray(gray(kind, i).astype(np.float32) / 255 * scale + offset).save(path)
 
@@ -188,6 +208,20 @@ INPUTS |= {
     "png_16_bit": (folders_of(save_16_bit(65535)), Accepted(channels=1)),
     "png_12_bit": (folders_of(save_16_bit(4095)), Accepted(channels=1, told=("4095",), suggested=("intensity",))),
     "png_10_bit": (folders_of(save_16_bit(1023)), Accepted(channels=1, told=("1023",), suggested=("intensity",))),
+    "pgm_12_bit": (
+        folders_of(save_pgm, ".pgm"),
+        Accepted(channels=1),
+        Accepted(channels=1, options={"intensity": [0, 2000]}),
+    ),
+    **{
+        f"{suffix[1:]}_16_bit_color": (
+            folders_of(save_16_bit_color, suffix),
+            Accepted(told=("16 bits", "12", ".npz")),
+            Accepted(told=("16 bits",), options={"intensity": [0, 255]}),
+            Refused("intensity", ("12 color images", ".npz", "leave"), options={"intensity": [0, 1023]}),
+        )
+        for suffix in (".png", ".ppm")
+    },
     "gray_alpha": (
         folders_of(save_gray_alpha),
         Accepted(channels=1, suggested=("channels 2",)),
@@ -299,7 +333,7 @@ INPUTS |= {
     ),
     "huge": (
         folders_of(lambda p, k, i: (Image.new("1", (20_000, 20_000)) if i + k == 0 else picture(k, i)).save(p)),
-        Refused("source", ("disc/000.png", "data.on_bad_image skip")),
+        Refused("source", ("disc/000.png", "pixels", "smaller", "data.on_bad_image skip")),
         Accepted(TWO - 1, options={"on_bad_image": "skip"}),
     ),
     "damaged": (
@@ -1370,6 +1404,20 @@ INPUTS |= {
         Accepted(classes=NUMBERS, options={"image_column": "image"}),
     ),
 }
+
+
+@register(Refused("source", ("table.parquet", "contains no images")))
+def parquet_without_rows(root: Path) -> Path:
+    file = parquet_of([0, 1] * COUNT)(root)
+    pq.write_table(pq.read_table(file).slice(0, 0), file)
+    return file
+
+
+@register(Refused("source", ("table.parquet", "contains no images")))
+def folder_with_a_parquet_without_rows(root: Path) -> Path:
+    file = parquet_without_rows(root)
+    parquet_of([0, 1] * COUNT)(root / "more")
+    return file.parent
 
 
 @register(Accepted(classes=(), told=("'label=disc'", "python -c"), suggested=("source",)))

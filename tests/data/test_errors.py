@@ -3,6 +3,10 @@
 import io
 import logging
 import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import datasets
@@ -11,6 +15,8 @@ import pytest
 from PIL import Image
 
 from ddpm.data import load_data
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -273,4 +279,33 @@ def test_unreadable_first_and_all() -> None:
 def test_decompression_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
     folder(cat=[picture()], dog=[picture()])
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    refuses("data/cat/0.png", "decompression bomb")
+    refuses("data/cat/0.png", "20 pixels", "data.on_bad_image skip")
+
+
+@pytest.mark.parametrize("source", [r"C:\data\cats", "C:/data", r"data\cats"])
+def test_a_path_of_windows(source: str, refused: Callable[..., AbstractContextManager[None]]) -> None:
+    with refused("data.source", "Windows"):
+        load_data(source)
+    folder(cats=[picture()])
+    if not source.startswith("C"):
+        with refused("data.source", "did you mean data/cats?"):
+            load_data(source)
+
+
+def test_a_given_column_is_not_suggested_for_itself() -> None:
+    save([0, 1])
+    with pytest.raises(ValueError, match=r"^data\.label_column: 'image'") as error:
+        load_data("data.parquet", label_column="image")
+    assert "did you mean image?" not in str(error.value)
+
+
+def test_pillow_prints_no_warnings() -> None:
+    """About large images, transparency in palettes, damaged EXIF data; in a new process, because pytest shows all."""
+    Path("images").mkdir()
+    Image.new("1", (12_000, 8_000)).save("images/large.png")
+    Image.new("P", (8, 8)).save("images/palette.png", transparency=bytes([0, 128, 255]))
+    Image.new("L", (8, 8)).save("images/exif.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    code = "from ddpm.data import load_data; load_data('images', resolution=8, channels=3)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
