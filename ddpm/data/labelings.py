@@ -127,7 +127,7 @@ def infer_labels(source: FolderSource) -> FolderLabels:
     layout, folder = source.layout, source.layout.folder
     # a table of bare names may also fit the images of a split that it is not meant for
     tables = [table for table in source.read_tables() if not (layout.split and table.name is TableName.OTHER_SPLIT)]
-    tables.sort(key=lambda table: table.name)
+    tables.sort(key=lambda table: (isinstance(table.problem, NoImageNames), table.name))
     telling = [table for table in tables if table.labels.values is not None or table.labels.says_unlabeled]
     filled = _filled(folder)
     from_table = len(filled) < 2 or source.request.names_columns

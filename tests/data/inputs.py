@@ -636,9 +636,9 @@ def save_tables(root: Path, **texts: str) -> None:
 
 # as HAM10000
 @register(
-    Accepted(classes=("part_1", "part_2"), ignored=1, told=("details.csv", "name it as data.label_column", "dx")),
-    Accepted(options={"label_column": "dx"}),
-    Refused("label_column", ("'dxx'", "dx"), options={"label_column": "dxx"}),
+    Accepted(classes=("part_1", "part_2"), ignored=2, told=("details.csv", "name it as data.label_column", "dx")),
+    Accepted(ignored=1, options={"label_column": "dx"}),
+    Refused("label_column", ("details.csv", "'dxx'", "dx"), options={"label_column": "dxx"}),
 )
 def folders_of_parts(root: Path) -> Path:
     class_folders(root, classes=("part_1", "part_2"))
@@ -646,7 +646,7 @@ def folders_of_parts(root: Path) -> Path:
         path.rename(path.with_name(f"{path.parent.name}_{path.name}"))
     names = [f"part_{part}_{i:03d}" for part in (1, 2) for i in range(COUNT)]
     rows = [f"{name},{CLASSES[name.startswith('part_2')]},{i}\n" for i, name in enumerate(names)]
-    save_tables(root, details="image_id,dx,age\n" + "".join(rows))
+    save_tables(root, about="author,year\nsomeone,2018\n", details="image_id,dx,age\n" + "".join(rows))
     return root
 
 
@@ -722,6 +722,17 @@ INPUTS |= {
     "flags_of_training_beside_labels": (
         table_with("is_train", True, False, labels=True),
         Accepted(told=("'is_train'", "train, validation, test")),
+    ),
+    "phases_without_labels": (
+        table_with("phase", "train", "test"),
+        Accepted(COUNT, (), ignored=COUNT, told=("'phase'", *NO_CLASSES)),
+        Accepted(COUNT, ignored=COUNT, told=("'phase'",), options={"labels": "filename"}),
+        Accepted(classes=("test", "train"), options={"label_column": "phase"}),
+    ),
+    "folds_without_labels": (
+        table_with("fold", 0, 1, 2),
+        Accepted(classes=(), ignored=1, told=("'fold'", *NO_CLASSES)),
+        Accepted(classes=("0", "1", "2"), options={"label_column": "fold"}),
     ),
     "phases_of_cells": (
         table_with("phase", "G1", "S", "G2"),
