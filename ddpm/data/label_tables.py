@@ -1,8 +1,10 @@
 """Which images the rows of a table name, and with which labels."""
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,16 +86,25 @@ class LabeledFiles(NamedTuple):
         return found
 
 
+@dataclass(frozen=True)
 class ImageIndex:
     """Images by their paths and names, for all tables beside them.
 
-    Args:
+    Attributes:
         images: paths of the images.
     """
 
-    def __init__(self, images: Sequence[Path]) -> None:
-        self._paths = index_images((os.path.abspath(image), image) for image in images)
-        self._names = index_images((image.name, image) for image in images)
+    images: Sequence[Path]
+
+    @cached_property
+    def paths(self) -> dict[str, list[Path]]:
+        """The images by their absolute paths, as in `index_images`."""
+        return index_images((os.path.abspath(image), image) for image in self.images)
+
+    @cached_property
+    def names(self) -> dict[str, list[Path]]:
+        """The images by the names of their files."""
+        return index_images((image.name, image) for image in self.images)
 
     def finders(self, bases: Iterable[Path]) -> list[Find]:
         """Return two ways to find the images with a name.
@@ -106,11 +117,11 @@ class ImageIndex:
         roots = list(dict.fromkeys(os.path.abspath(base) for base in bases))
 
         def find_path(text: str) -> list[Path]:
-            tries = (look_up(self._paths, os.path.normpath(os.path.join(root, text))) for root in roots)
+            tries = (look_up(self.paths, os.path.normpath(os.path.join(root, text))) for root in roots)
             return next((found for found in tries if found), [])
 
         def find_name(text: str) -> list[Path]:
-            found = look_up(self._names, text.replace("\\", "/").rpartition("/")[2])
+            found = look_up(self.names, text.replace("\\", "/").rpartition("/")[2])
             is_other = found and any(os.path.exists(os.path.join(root, text)) for root in roots)
             return [] if is_other else found
 
@@ -162,12 +173,15 @@ def index_images(named: Iterable[tuple[str, Path]]) -> dict[str, list[Path]]:
 
     A whole name comes before one without suffix, and either in the Unicode form that it has before that in NFC.
     """
-    layers: tuple[dict[str, list[Path]], ...] = ({}, {}, {}, {})
+    stems, own_stems, wholes, own_wholes = (defaultdict[str, list[Path]](list) for _ in range(4))
     for name, image in named:
-        for layer, whole in zip((layers[:2], layers[2:]), (normalize_path(name), name), strict=True):
-            for index, key in zip(layer, (os.path.splitext(whole)[0], whole), strict=True):
-                index.setdefault(key, []).append(image)
-    return layers[0] | layers[2] | layers[1] | layers[3]
+        whole = normalize_path(name)
+        stem = os.path.splitext(whole)[0]
+        stems[stem].append(image)
+        own_stems[stem if name == whole else os.path.splitext(name)[0]].append(image)
+        wholes[whole].append(image)
+        own_wholes[name].append(image)
+    return {**stems, **own_stems, **wholes, **own_wholes}
 
 
 def look_up(index: dict[str, list[Path]], name: str) -> list[Path]:

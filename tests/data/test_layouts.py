@@ -491,7 +491,7 @@ def test_images_are_indexed_once_for_all_tables(monkeypatch: pytest.MonkeyPatch,
         name.with_suffix(".csv").write_text(f"file_name,label\n{name.name},disc\nlost.png,disc\n")
     with pytest.raises(ValueError, match="no row for 5 of 6"):
         read(tmp_path)
-    assert len(indexed) == 3        # by path, by name, and as those of a list
+    assert len(indexed) == 2        # by path, and as those of a list; by name only if no path is found
 
 
 @pytest.mark.parametrize(
