@@ -49,12 +49,11 @@ class DataPicture:
         """Draw the picture before the first step with these images and this augmentation."""
         if step != self._timeline.images_since:
             return
-        first = self._timeline.position(step)
+        first, steps = self._timeline.position(step), self._timeline.segments[-1].settings.steps
+        end = max(self._timeline.position(steps), first + self._timeline.batch_size(step))
 
         def write() -> None:
-            images, labels = self._images_at(
-                range(first, first + min(self._timeline.batch_size(step), MAX_IMAGES))
-            )
+            images, labels = self._images_at(range(first, min(end, first + MAX_IMAGES)))
             captions = [self._captions[label] if self._captions else "" for label in labels.tolist()]
             self.file.parent.mkdir(exist_ok=True)
             with atomic_write(self.file) as stream:

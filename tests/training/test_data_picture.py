@@ -15,7 +15,7 @@ from ddpm.data import ImageData, load_data
 from ddpm.io.pictures import CAPTION_GAP, captioned_grid
 from ddpm.training import trainer as trainer_module
 from ddpm.training.build import build_schedule, build_unet
-from ddpm.training.data_picture import DataPicture
+from ddpm.training.data_picture import MAX_IMAGES, DataPicture
 from ddpm.training.derived_options import derive_config
 from ddpm.training.timeline import Timeline
 from ddpm.training.train import train
@@ -24,7 +24,7 @@ from ddpm.training.trainer import Trainer
 SMALL = Config(
     data=DataConfig(augment=0.4, horizontal_flip=True),
     model=ModelConfig(channels=8, head_channels=8),
-    train=TrainConfig(steps=2, batch_size=16, checkpoint_every=1, sample_every=0),
+    train=TrainConfig(steps=1, batch_size=16, checkpoint_every=1, sample_every=0),
     sample=SampleConfig(steps=2, per_class=1),
     tracking=TrackingConfig(wandb="off"),
 )
@@ -99,6 +99,18 @@ def test_other_images_are_drawn_when_they_come(tmp_path: Path) -> None:
     assert picture.file.read_bytes() == b"the images before"
     picture.observe(5, SimpleNamespace(image=lambda *image: None))
     assert given == [range(5 * 16, 6 * 16)] and Image.open(picture.file).size
+
+
+def test_small_batches_are_shown_together(tmp_path: Path) -> None:
+    config = replace(SMALL, train=replace(SMALL.train, batch_size=4, steps=9))
+    trainer, given = trainer_of(config, load_data("digits"), tmp_path), []
+    for steps, shown in ((9, 36), (100, MAX_IMAGES)):
+        history = Timeline.of(replace(trainer.config.train, steps=steps))
+        picture = DataPicture(
+            trainer.accelerator, tmp_path, (), lambda at: given.append(at) or trainer.images_at(at), history
+        )
+        picture.observe(0, SimpleNamespace(image=lambda *image: None))
+        assert given.pop() == range(shown)
 
 
 def test_a_dry_run_draws_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
