@@ -143,7 +143,7 @@ def _splits(folder: Folder) -> tuple[dict[str, Folder], list[str]]:
     # `valid` may be the opposite of `invalid`
     if named or len(found) > 1 or (found & {"train", "test"} and nested):
         splits = {f.path.name: f for f in folder.folders if f in filled or groups[f.path.name]}
-        return splits, [f"{str(inner.path)!r} looks like masks of images, and is not read" for inner in masks]
+        return splits, _note_unread_masks(masks)
     name = next((inner.path.name for inner in filled if groups[inner.path.name]), None)
     other = next(inner.path.name for inner in filled if not groups[inner.path.name])
     if name is None:
@@ -152,35 +152,42 @@ def _splits(folder: Folder) -> tuple[dict[str, Folder], list[str]]:
 
 
 def _splits_of_classes(folder: Folder) -> tuple[dict[str, Folder], list[str]] | None:
-    """Return the splits of folders that each have the name of a split and of a class, and a note; None for others.
+    """Return the splits of folders that each have the name of a split and of a class, and notes; None for others.
 
     `trainA`, `trainB`, `testA` and `testB`, as CycleGAN reads them, are the splits `train` and `test` of `A` and `B`.
     """
-    filled = [inner for inner in folder.folders if inner.images_below]
-    divided = {inner.path: divide_name(inner.path.name) for inner in folder.folders}
-    found = [pair for inner in filled if (pair := divided[inner.path]) is not None]
-    splits, classes = (dict.fromkeys(part) for part in zip(*found, strict=True)) if found else ({}, {})
-    groups = split_groups([inner.path.name for inner in filled])
-    if len(found) < len(filled) or any(groups.values()) or len(splits) < 2 or len(classes) == len(found):
+    divided = {inner.path: pair for inner in folder.folders if (pair := divide_name(inner.path.name)) is not None}
+    masks = [inner for inner in folder.folders if inner.path in divided and divided[inner.path][1].lower() in MASKS]
+    filled = [inner for inner in folder.folders if inner.images_below and inner not in masks]
+    found = [divided[inner.path] for inner in filled if inner.path in divided]
+    splits, classes = (dict.fromkeys(pair[part] for pair in found) for part in (0, 1))
+    plain = any(split_groups([inner.path.name for inner in (*filled, *masks)]).values())
+    if plain or len(splits) < 2 or len(classes) == len(found):
         return None
-    if {name.lower() for name in classes} & MASKS:
-        return None
-    made = {
+    first = next(inner.path.name for inner in filled if inner.path in divided)
+    other = next((inner.path.name for inner in filled if inner.path not in divided), None)
+    if other is not None:
+        beside = f"because they are next to folders such as {other!r}; move these elsewhere if they are none"
+        return {}, [f"folders such as {first!r} are classes and no splits of classes, {beside}"]
+    parts = f"splits ({', '.join(splits)}) and classes ({', '.join(classes)})"
+    notes = [f"folders such as {first!r} have the names of {parts}, and are read so; if each is a class, rename them"]
+    return {
         split: replace(
             folder,
-            folders=tuple(replace(inner, name=pair[1]) for inner in folder.folders
-                          if (pair := divided[inner.path]) is not None and pair[0] == split),
+            folders=tuple(
+                replace(inner, name=divided[inner.path][1])
+                for inner in folder.folders
+                if inner not in masks and inner.path in divided and divided[inner.path][0] == split
+            ),
             images=(),
             others={},
         )
         for split in splits
-    }
-    first = filled[0].path.name
-    note = (
-        f"folders such as {first!r} have the names of splits ({', '.join(splits)}) and classes ({', '.join(classes)}), "
-        "and are read so; if each of them is a class, rename them"
-    )
-    return made, [note]
+    }, notes + _note_unread_masks(masks)
+
+
+def _note_unread_masks(masks: Sequence[Folder]) -> list[str]:
+    return [f"{str(inner.path)!r} looks like masks of images, and is not read" for inner in masks]
 
 
 def _split_in_classes(folder: Folder, request: DataRequest) -> tuple[Folder, str | None, list[str]]:

@@ -476,6 +476,17 @@ INPUTS |= {
         tree_of("train_images", "train_masks", "test_images", "test_masks"),
         Accepted(COUNT, (), told=NO_CLASSES),
     ),
+    "names_of_splits_and_pictures": (
+        tree_of("train_rgb", "train_mask", "test_rgb", "test_mask"),
+        Accepted(COUNT, (), told=("train_mask", *NO_CLASSES)),
+    ),
+    "names_of_splits_and_classes_beside_another": (
+        tree_of("disc_train", "disc_test", "square_train", "square_test", "more"),
+        Accepted(
+            5 * COUNT, ("disc_test", "disc_train", "more", "square_test", "square_train"),
+            told=("disc_test", "'more'", "move"),
+        ),
+    ),
     "class_called_train": (tree_of("train", "plane", "ship"), Accepted(3 * COUNT, ("plane", "ship", "train"))),
     "wrapper": (tree_of("dataset/disc", "dataset/square"), Accepted(told=("dataset",))),
     "wrapper_of_splits": (
