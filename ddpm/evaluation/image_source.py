@@ -132,7 +132,9 @@ def load_real_images(config: DataConfig, name: str, default_intensity: Intensity
     try:
         data = load_data(**config.load_options(), default_intensity=default_intensity)
     except ValueError as problem:
-        message = str(problem).replace("data.source", name).replace("data.split", f"{name}_split")
+        message = str(problem)
+        for key, own in (("data.source", name), ("data.split", f"{name}_split")):
+            message = message.replace(f"--{key}", f"--{own.replace('_', '-')}").replace(key, own)
         raise ValueError(message) from problem
     check_distinct(data.class_names, name)
     return data

@@ -148,3 +148,8 @@ def test_a_table_of_labels_is_found_and_named_too(tmp_path: Path, monkeypatch: p
     (tmp_path / "labels.csv").rename("moved.csv")
     with refused("data.labels: ", f"--run-dir {run} --data.labels NEW"):
         load_reference(EvaluateCommand(model=run), None)
+
+
+def test_a_remedy_has_the_option_as_it_is_typed(tmp_path: Path, refused) -> None:
+    with refused("held_out_split: ", "--held-out-split train"):
+        load_real_images(DataConfig(source=write(tmp_path / "train", 1), split="tets"), "held_out")
