@@ -6,7 +6,7 @@ same rules and messages.
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,9 +103,14 @@ class CommandLine:
             print(help_text(self.command, self.usage, self.positional, everything="--help-all" in words))
             raise SystemExit(0)
         try:
-            return self.command(**self.parse(words))
+            command = self.command(**self.parse(words))
         except ValueError as problem:
             reject_command_line(problem, self.names)
+        if repeated := [*self._describe_repeated(words)]:
+            from ddpm.processes import warn  # imported only now, because it takes long
+
+            warn(*repeated)
+        return command
 
     def parse(self, argv: Sequence[str]) -> dict[str, Any]:
         """Return the values that a command line gives, as arguments of the dataclass.
@@ -154,6 +159,16 @@ class CommandLine:
                 text = rest.pop(0)
             given.append((name, text, append))
         return given, words
+
+    def _describe_repeated(self, argv: Sequence[str]) -> Iterator[str]:
+        """Yield a line for each option that has two values; files and appended entries of a list add up."""
+        texts: dict[str, str | bool] = {}
+        for name, text, append in self._separate(argv)[0]:
+            if append or name in OPTIONS_THAT_TAKE_FILES:
+                continue
+            if texts.setdefault(name, text) != text:
+                yield f"{self.options[name]}: is given twice, as {texts[name]} and {text}; the last one counts"
+            texts[name] = text
 
     def _own_configuration(self, given: Sequence[Given]) -> dict[str, Any]:
         """Return the values of the configuration of the run in --run-dir; none if --config replaces it.

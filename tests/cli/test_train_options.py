@@ -168,6 +168,16 @@ def test_later_options_override_earlier_ones() -> None:
     assert (both.channels, both.dropout) == (64, 0.5)
 
 
+def test_an_option_with_two_values_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "f.yaml").write_text("train: {steps: 2}")
+    files = ["--config", str(tmp_path / "f.yaml"), "--config", str(tmp_path / "f.yaml")]
+    parse_train([*files, "--train.steps", "3", "--train.steps=3", "--model.condition_at+=8", "--model.condition_at+=4"])
+    assert capsys.readouterr().err == ""
+    assert parse_train(["--train.steps", "3", "--train.steps=4"]).config.train.steps == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("WARNING: --train.steps: ") and "3 and 4" in line
+
+
 def test_a_contradiction_in_a_file_can_be_overridden() -> None:
     Path("contradiction.yaml").write_text(str(FILES["contradiction.yaml"]))
     config = parse_train(["--config", "contradiction.yaml", "--diffusion.prediction", "v"]).config
