@@ -124,15 +124,20 @@ def check_options(run: KnownRun, config: Config, allowed: Collection[str] = ()) 
     refused = [key for key in changed if reasons[key] or key not in allowed]
     if not refused:
         return
-    held = f"{run.path}: holds a run with other settings: {_list({key: changed[key] for key in refused})}"
+    # Whether its images are others is known only when they are read, so that an option names them from the beginning.
+    of_data = differences(run.config, config, {Change.SAME_IMAGES}) if OTHER_IMAGES not in allowed else {}
+    other = _list({key: changed[key] for key in refused} | of_data)
+    held = f"{run.path}: holds a run with other settings: {other}"
     keep = _how_to_keep(run, refused, config)
     if lost := [key for key in refused if reasons[key]]:
         named = {why: " and ".join(key for key in lost if reasons[key] == why) for why in map(reasons.get, lost)}
         why = "; ".join(f"{keys} cannot change, because {why}" for why, keys in named.items())
         raise ValueError(f"{held}; {why}; {keep}, or {suggest_run(lost, run.path, run.config)}")
+    allow = ",".join([*allowed, *refused, *([OTHER_IMAGES] if of_data else [])])
+    with_images = ", for images of the same classes and size" if of_data else ""
     raise ValueError(
-        f"{held}; to change them in this run from here on, give --allow-change {','.join([*allowed, *refused])}; "
-        f"otherwise {keep}, or {suggest_run(refused, run.path, run.config)}"
+        f"{held}; to change them in this run from here on, give --allow-change {allow}{with_images}; otherwise {keep}, "
+        f"or {suggest_run(refused, run.path, run.config)}"
     )
 
 

@@ -708,6 +708,17 @@ def test_other_images(of_pictures: Path, tmp_path: Path, refused, capsys: pytest
         start("--run-dir", of_pictures, "--allow-change", "data.source")
 
 
+def test_other_settings_and_other_images_are_told_at_once(of_pictures: Path, tmp_path: Path, refused) -> None:
+    other = with_train(batch_size=4, steps=8)
+    other = replace(other, data=DataConfig(str(pictures(tmp_path / "more", 7))))
+    (tmp_path / "other.yaml").write_text(other.to_yaml())
+    words = ("--run-dir", of_pictures, "--config", tmp_path / "other.yaml", "--dry-run")
+    remedy = "--allow-change train.batch_size,data.source"
+    with refused("train.batch_size (8 there, 4 now)", "data.source (", str(tmp_path / "more"), remedy, "--run-dir"):
+        start(*words)
+    start(*words, *remedy.split())
+
+
 def test_what_differs_is_told(of_pictures: Path, tmp_path: Path, refused) -> None:
     """The options that differ, with both values; or else that the content does."""
     with refused("data.intensity (null there, [0.0, 10.0] now)", "leave data.intensity out"):
