@@ -123,6 +123,7 @@ def check_intensity(survey: Survey, intensity: IntensityRange | None) -> None:
     reduced = len(survey.where(lambda facts: facts.reduced))
     if reduced and not survey.scaled.counts and intensity is not None and intensity[1] > UNSCALED[1]:
         raise ValueError(
-            f"data.intensity: {list(intensity)} is beyond 0 to 255, and of the 16 bits of {reduced:,} color images "
-            "only the upper 8 are read; save the images as an array in an .npz or .npy, or leave data.intensity out"
+            f"data.intensity: {list(intensity)} is beyond 0 to 255, and {reduced:,} images with color or transparency "
+            "have 16 bits, of which only the upper 8 are read; save the images as an array in an .npz or .npy, or "
+            "leave data.intensity out"
         )

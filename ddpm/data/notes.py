@@ -184,7 +184,8 @@ def _intensity(survey: Survey, options: FormatOptions, target: PixelFormat) -> I
     reduced = len(survey.where(lambda facts: facts.reduced))
     if reduced:
         array = "for all of them, save the images as an array in an .npz or .npy"
-        yield f"color images with 16 bits, of which only the upper 8 are used: {reduced:,}; {array}"
+        kind = "images with color or transparency and 16 bits"
+        yield f"{kind}, of which only the upper 8 are used: {reduced:,}; {array}"
     if options.intensity is not None:
         low, high = options.intensity
         affected = scaled if scaled.counts else survey

@@ -141,16 +141,22 @@ def save_pgm(path: Path, kind: int, i: int) -> None:
     path.write_bytes(b"P5 16 16 4095\n" + values.tobytes())
 
 
-def save_16_bit_color(path: Path, kind: int, i: int) -> None:
-    """Save a picture of 16 bits per color, which Pillow does not write, as PNG or PPM by the ending of its name."""
-    values = np.asarray(picture(kind, i)).astype(">u2") * 257
-    if path.suffix == ".ppm":
-        path.write_bytes(b"P6 16 16 65535\n" + values.tobytes())
-        return
-    rows = b"".join(b"\0" + row.tobytes() for row in values)
-    chunks = {b"IHDR": struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0), b"IDAT": zlib.compress(rows), b"IEND": b""}
-    parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks.items()]
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+def save_16_bit_ppm(path: Path, kind: int, i: int) -> None:
+    path.write_bytes(b"P6 16 16 65535\n" + (np.asarray(picture(kind, i)).astype(">u2") * 257).tobytes())
+
+
+def save_16_bit_png(color_type: int) -> Save:
+    """Save pictures with color (2), or with transparency (4), of 16 bits as PNG, which Pillow does not write."""
+
+    def save(path: Path, kind: int, i: int) -> None:
+        values = np.asarray(picture(kind, i, mode="RGB" if color_type == 2 else "LA")).astype(">u2") * 257
+        header = struct.pack(">IIBBBBB", *SIZE, 16, color_type, 0, 0, 0)
+        rows = b"".join(b"\0" + row.tobytes() for row in values)
+        chunks = {b"IHDR": header, b"IDAT": zlib.compress(rows), b"IEND": b""}
+        parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks.items()]
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+    return save
 
 
 def save_float(scale: float, offset: float = 0) -> Save:
@@ -214,14 +220,20 @@ INPUTS |= {
         Accepted(channels=1, options={"intensity": [0, 2000]}),
     ),
     **{
-        f"{suffix[1:]}_16_bit_color": (
-            folders_of(save_16_bit_color, suffix),
+        name: (
+            folders_of(save, suffix),
             Accepted(told=("16 bits", "12", ".npz")),
             Accepted(told=("16 bits",), options={"intensity": [0, 255]}),
-            Refused("intensity", ("12 color images", ".npz", "leave"), options={"intensity": [0, 1023]}),
+            Refused("intensity", ("12 images", ".npz", "leave"), options={"intensity": [0, 1023]}),
         )
-        for suffix in (".png", ".ppm")
+        for name, save, suffix in (
+            ("color_png_16_bit", save_16_bit_png(2), ".png"), ("color_ppm_16_bit", save_16_bit_ppm, ".ppm")
+        )
     },
+    "gray_alpha_16_bit": (
+        folders_of(save_16_bit_png(4)),
+        Accepted(told=("16 bits", "12", ".npz"), suggested=("channels 1", "channels 4")),
+    ),
     "gray_alpha": (
         folders_of(save_gray_alpha),
         Accepted(channels=1, suggested=("channels 2",)),
