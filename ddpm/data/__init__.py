@@ -2,6 +2,6 @@
 
 from ddpm.data.images import ImageData
 from ddpm.data.loading import load_data
-from ddpm.data.sources import DATASETS
+from ddpm.data.sources.kinds import DATASETS
 
 __all__ = ["DATASETS", "ImageData", "load_data"]

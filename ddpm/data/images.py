@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ddpm.data.decode import IntensityRange, PixelFormat, to_pixels
+from ddpm.data.pixels.decode import IntensityRange, PixelFormat, to_pixels
+from ddpm.data.pixels.survey import Survey
 from ddpm.data.records import Pictures, located
 from ddpm.data.slices import Part
-from ddpm.data.survey import Survey
 
 
 @dataclass(eq=False)

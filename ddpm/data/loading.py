@@ -9,10 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ddpm.data.decisions import FormatOptions, pixel_facts
-from ddpm.data.decode import IntensityRange, UnreadableImage
-from ddpm.data.fits import FITS
-from ddpm.data.frames import FRAMES, FramePictures
+from ddpm.data.folders.split_names import split_groups
 from ddpm.data.images import ImageData, OnDemand
 from ddpm.data.notes import (
     count_classes,
@@ -22,13 +19,16 @@ from ddpm.data.notes import (
     describe_decisions,
     describe_gray_content,
 )
-from ddpm.data.reading import evenly_spaced, read_pictures
+from ddpm.data.pixels.decisions import FormatOptions, pixel_facts
+from ddpm.data.pixels.decode import IntensityRange, UnreadableImage
+from ddpm.data.pixels.fits import FITS
+from ddpm.data.pixels.frames import FRAMES, FramePictures
+from ddpm.data.pixels.reading import evenly_spaced, read_pictures
+from ddpm.data.pixels.survey import MAX_SURVEYED
 from ddpm.data.records import Pictures, Records, located
 from ddpm.data.request import DataRequest
 from ddpm.data.slices import Part, parse_split
-from ddpm.data.sources import load_records
-from ddpm.data.split_names import split_groups
-from ddpm.data.survey import MAX_SURVEYED
+from ddpm.data.sources.kinds import load_records
 from ddpm.names import lookup
 
 ON_BAD_IMAGE = {"error": False, "skip": True}  # whether to omit the image

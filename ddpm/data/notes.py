@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ddpm.data.decisions import (
+from ddpm.data.pixels.decisions import (
     LARGE_RESOLUTION,
     MAX_DEFAULT_RESOLUTION,
     UNSCALED,
@@ -14,8 +14,8 @@ from ddpm.data.decisions import (
     common_square,
     is_own_range,
 )
-from ddpm.data.decode import IntensityRange, PixelFormat
-from ddpm.data.survey import FOURTH, MAX_SURVEYED, TRANSPARENCY, Survey
+from ddpm.data.pixels.decode import IntensityRange, PixelFormat
+from ddpm.data.pixels.survey import FOURTH, MAX_SURVEYED, TRANSPARENCY, Survey
 
 FEW_IMAGES = 10     # per class
 IMBALANCE = 10      # times as many images of one class as of another

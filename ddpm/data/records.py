@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ddpm.data.decode import Picture, UnreadableImage, UnsuitableFormat, open_picture, unreadable_if_it_fails
+from ddpm.data.pixels.decode import Picture, UnreadableImage, UnsuitableFormat, open_picture, unreadable_if_it_fails
 
 if TYPE_CHECKING:
     import datasets

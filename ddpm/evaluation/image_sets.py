@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.data.arrays import open_npz
-from ddpm.data.decode import MODES, Picture, UnreadableImage, has_high_bit_depth, unreadable_if_it_fails
-from ddpm.data.folders import IMAGE_SUFFIXES, scan_folder
+from ddpm.data.folders.scan import IMAGE_SUFFIXES, scan_folder
+from ddpm.data.pixels.decode import MODES, Picture, UnreadableImage, has_high_bit_depth, unreadable_if_it_fails
 from ddpm.data.records import FilePictures, Pictures
-from ddpm.data.tables import holds_images, open_parquet
+from ddpm.data.sources.arrays import open_npz
+from ddpm.data.sources.tables import holds_images, open_parquet
 from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.io.image_formats import folder_names
 from ddpm.io.image_writer import SAMPLES_RECORD
@@ -239,7 +239,7 @@ def find_images(path: Path) -> FoundImages:
 
     Args:
         path: a folder of images without labels; a folder of class folders, as scripts/sample.py writes; a parquet
-            file, or a folder of them; or an .npz (see `ddpm.data.arrays.open_npz`).
+            file, or a folder of them; or an .npz (see `ddpm.data.sources.arrays.open_npz`).
 
     Raises:
         ValueError: if there is nothing to read; names the path.

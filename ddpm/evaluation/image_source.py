@@ -18,9 +18,9 @@ from ddpm.config.sections import DataConfig, SampleConfig
 from ddpm.config.values import field_types
 from ddpm.config.yaml_files import read_config
 from ddpm.data import ImageData, load_data
-from ddpm.data.decode import IntensityRange
-from ddpm.data.labels import check_distinct
+from ddpm.data.labels.class_ids import check_distinct
 from ddpm.data.overview import with_decisions
+from ddpm.data.pixels.decode import IntensityRange
 from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.diffusion.sampling import class_seeds
 from ddpm.evaluation.classes import proportional_labels

@@ -9,7 +9,7 @@ from ddpm import __version__
 from ddpm.atomic import MANIFEST, digests, find_damage, write_directory_atomically, write_json
 from ddpm.config.commands import ConvertCommand
 from ddpm.config.sections import Config
-from ddpm.data.labels import check_distinct
+from ddpm.data.labels.class_ids import check_distinct
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.io.adm import describe_matching_presets, load_adm, read_weights
 from ddpm.io.adm_flags import PRESETS, Flags

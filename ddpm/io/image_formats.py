@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ddpm.atomic import atomic_write
-from ddpm.data.arrays import open_npz
 from ddpm.data.records import Pictures
+from ddpm.data.sources.arrays import open_npz
 from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.io.pictures import encode_png, read_image, to_pil, to_tensor
 from ddpm.pipeline import PIL_CHANNELS

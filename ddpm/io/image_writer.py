@@ -29,7 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm.atomic import atomic_write, json_digest, read_json, write_json
-from ddpm.data.labels import check_distinct
+from ddpm.data.labels.class_ids import check_distinct
 from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.io.captions import caption
 from ddpm.io.image_formats import FORMATS, BatchFormat, BatchStore, FileLayout, Format, ReadBatch, Request

@@ -16,7 +16,7 @@ from ddpm.atomic import write_json, write_text
 from ddpm.config.run_folders import name_near_runs, run_of, runs_in
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
-from ddpm.data.folders import IMAGE_SUFFIXES
+from ddpm.data.folders.scan import IMAGE_SUFFIXES
 from ddpm.data.overview import data_facts
 from ddpm.io.provenance import git_commit, versions
 from ddpm.processes import InUse, acquire_lock, broadcast_from_main, on_main, warn

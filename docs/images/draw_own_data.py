@@ -18,7 +18,7 @@ from sklearn.datasets import load_sample_image
 
 from ddpm.config.sections import TrainConfig
 from ddpm.data import load_data
-from ddpm.data.fits import FITS
+from ddpm.data.pixels.fits import FITS
 from ddpm.training.augmentation import AUGMENTATIONS, Augmentation
 from ddpm.training.optim import learning_rate
 from ddpm.training.orders import BalancedOrder, EpochOrder

@@ -21,9 +21,9 @@ from ddpm.config.sections import (
     TrainConfig,
 )
 from ddpm.config.values import choices, field_types
-from ddpm.data.fits import FITS
-from ddpm.data.frames import FRAMES
 from ddpm.data.loading import ON_BAD_IMAGE
+from ddpm.data.pixels.fits import FITS
+from ddpm.data.pixels.frames import FRAMES
 from ddpm.diffusion.objective import PREDICTIONS, TIMESTEP_SAMPLERS, WEIGHTINGS
 from ddpm.diffusion.samplers import SAMPLERS
 from ddpm.diffusion.schedule import SCHEDULES

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ddpm.data import load_data
-from ddpm.data.arrays import StoredPictures, open_npz
+from ddpm.data.sources.arrays import StoredPictures, open_npz
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 12, 12, 3), dtype=np.uint8)
 LABELS = np.array([2, 0, 1, 1, 0, 2])

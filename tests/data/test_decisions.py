@@ -12,9 +12,9 @@ import yaml
 from PIL import Image
 
 from ddpm.data import ImageData, load_data
-from ddpm.data.decisions import default_resolution
 from ddpm.data.notes import _range_option
-from ddpm.data.survey import PictureFacts, Survey
+from ddpm.data.pixels.decisions import default_resolution
+from ddpm.data.pixels.survey import PictureFacts, Survey
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -303,7 +303,7 @@ def test_options_that_change_pixels_count(image: np.ndarray, options: dict, tmp_
 def test_the_fit_counts_if_not_all_images_are_known_to_be_squares(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("survey", "reading", "notes", "decisions"):
+    for module in ("pixels.survey", "pixels.reading", "notes", "pixels.decisions"):
         monkeypatch.setattr(f"ddpm.data.{module}.MAX_SURVEYED", 2)
     source = write(tmp_path, [RAMP, RAMP[:8], RAMP])
     assert load_data(source, fit="pad").fingerprint != load_data(source).fingerprint
@@ -335,7 +335,7 @@ def test_what_the_first_look_guesses_does_not_matter(
 ) -> None:
     source = write(tmp_path, some_of_everything())
     expected = load_data(source, on_bad_image=skip)
-    monkeypatch.setattr("ddpm.data.reading.FIRST_LOOK", first_look)
+    monkeypatch.setattr("ddpm.data.pixels.reading.FIRST_LOOK", first_look)
     for memory_gb in (4, 1.5e-5, 1e-9):         # the second holds the pixels of some guesses only
         data = load_data(source, on_bad_image=skip, memory_gb=memory_gb)
         assert data.fingerprint == expected.fingerprint and data.notes == expected.notes
@@ -343,7 +343,7 @@ def test_what_the_first_look_guesses_does_not_matter(
 
 
 def test_a_sample_of_very_many_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused) -> None:
-    for module in ("survey", "reading", "notes"):
+    for module in ("pixels.survey", "pixels.reading", "notes"):
         monkeypatch.setattr(f"ddpm.data.{module}.MAX_SURVEYED", 3)
     source = write(tmp_path, [RAMP] * 9)
     for memory_gb in (4, 1e-9):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm.data.decode import PixelFormat, UnreadableImage, UnsuitableFormat, is_gray, open_picture, to_pixels
-from ddpm.data.fits import FITS
+from ddpm.data.pixels.decode import PixelFormat, UnreadableImage, UnsuitableFormat, is_gray, open_picture, to_pixels
+from ddpm.data.pixels.fits import FITS
 
 SIDE = 16
 GRAY = np.arange(256, dtype=np.uint8).reshape(SIDE, SIDE)

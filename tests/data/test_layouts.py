@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm.data import folder_labels, label_tables, load_data
-from ddpm.data.folders import BESIDE_CLASSES, CYCLES
-from ddpm.data.label_tables import index_images
+from ddpm.data import load_data
+from ddpm.data.folders import folder_labels
+from ddpm.data.folders.scan import BESIDE_CLASSES, CYCLES
+from ddpm.data.folders.split_names import COMPANIONS, SPLITS, split_groups
+from ddpm.data.labels import label_tables
+from ddpm.data.labels.label_tables import index_images
 from ddpm.data.records import FilePictures, Records
 from ddpm.data.request import DataRequest
-from ddpm.data.sources import load_records
-from ddpm.data.split_names import COMPANIONS, SPLITS, split_groups
+from ddpm.data.sources.kinds import load_records
 
 CLASSES = ("disc", "square")
 

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 from ddpm.config.places import RESERVED
 from ddpm.data import DATASETS, ImageData, load_data
-from ddpm.data.labelings import LABELINGS
+from ddpm.data.folders.labelings import LABELINGS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
 LABELS = [0, 0, 1, 1, 2, 2]
@@ -281,7 +281,7 @@ def test_more_images_than_are_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_hub_name_goes_to_load_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("ddpm.data.hub_datasets._is_on_hub", lambda name: True)
+    monkeypatch.setattr("ddpm.data.sources.hub_datasets._is_on_hub", lambda name: True)
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split: asked.append((name, split)) or table())
     assert len(load_data("owner/name", split="test")) == 6
     assert asked == [("owner/name", "test")]

@@ -166,7 +166,8 @@ def test_a_run_goes_on_from_its_checkpoint_not_from_the_pretrained_weights(run: 
     whole, parted = load_file("whole" / last), load_file("parted" / last)
     assert all(torch.equal(whole[name], parted[name]) for name in whole)
 
-    line = refused(run, *args, "--model.pretrained", "kept", "--train.steps", 2, "--run-dir", "parted", script="train")
+    other = ["kept" if arg == "pretrained" else arg for arg in args]
+    line = refused(run, *other, "--train.steps", 2, "--run-dir", "parted", script="train")
     assert "parted: " in line and "model.pretrained (pretrained " in line
     shutil.rmtree("pretrained")
     code, printed, complaint = run("train", *args, "--train.steps", 2, "--run-dir", "parted")       # not needed again

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ddpm.data.arrays import open_npz
-from ddpm.data.decode import UnreadableImage, unreadable_if_it_fails
+from ddpm.data.pixels.decode import UnreadableImage, unreadable_if_it_fails
 from ddpm.data.records import FilePictures, Pictures
+from ddpm.data.sources.arrays import open_npz
 from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.io.image_formats import folder_names
 from ddpm.io.pictures import count_tiles, describe_picture, to_picture, to_tensor

@@ -63,6 +63,7 @@ def workshop(
     for name in ("train", "evaluate", "time_steps"):
         monkeypatch.setattr(runner, name, getattr(shop, name))
     monkeypatch.setattr(runner, "build_data", lambda config: data)
+    monkeypatch.setattr(runner, "describe_data", lambda data: data.summary())
     monkeypatch.setattr(runner, "check_evaluation", lambda study, data: None)
     monkeypatch.setattr(runner, "measure_arms", lambda study, data: {a.name: runner.Size(10, 20) for a in study.arms})
     monkeypatch.setattr(runner, "gc", SimpleNamespace(collect=lambda: 0))       # a tenth of a second each

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from PIL import Image, ImageChops, ImageOps
 from torch import Tensor
 
-from ddpm.data.decode import Picture, UnreadableImage, unreadable_if_it_fails
+from ddpm.data.pixels.decode import Picture, UnreadableImage, unreadable_if_it_fails
+from ddpm.data.pixels.survey import count_frames
 from ddpm.data.records import Pictures
-from ddpm.data.survey import count_frames
 
 UNKNOWN = -1        # the frame of a file whose frames cannot be counted
 

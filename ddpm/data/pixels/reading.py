@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.data.decisions import FormatOptions, check_channels, check_intensity, choose_format
-from ddpm.data.decode import PixelFormat, UnreadableImage, UnsuitableFormat, to_pixels
 from ddpm.data.images import OnDemand
+from ddpm.data.pixels.decisions import FormatOptions, check_channels, check_intensity, choose_format
+from ddpm.data.pixels.decode import PixelFormat, UnreadableImage, UnsuitableFormat, to_pixels
+from ddpm.data.pixels.survey import MAX_SURVEYED, PictureFacts, Survey, examine
 from ddpm.data.records import Pictures, located
-from ddpm.data.survey import MAX_SURVEYED, PictureFacts, Survey, examine
 
 CHUNK = 256             # pictures per task of the thread pool, enough to hide its overhead
 FIRST_LOOK = 64         # pictures that a format is guessed from

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ddpm.data.decode import (
+from ddpm.data.pixels.decode import (
     MAXVAL,
     REDUCED,
     IntensityRange,

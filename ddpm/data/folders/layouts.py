@@ -6,7 +6,9 @@ from dataclasses import replace
 from shlex import quote
 from typing import NamedTuple
 
-from ddpm.data.folders import (
+from ddpm.data.folders.loose_arrays import describe_arrays
+from ddpm.data.folders.masks import MASKS, note_masks
+from ddpm.data.folders.scan import (
     ARRAY_SUFFIXES,
     BESIDE_CLASSES,
     BESIDE_SPLITS,
@@ -16,10 +18,8 @@ from ddpm.data.folders import (
     TABLES,
     Folder,
 )
-from ddpm.data.loose_arrays import describe_arrays
-from ddpm.data.masks import MASKS, note_masks
+from ddpm.data.folders.split_names import SPLITS, divide_name, find_split, split_groups
 from ddpm.data.request import DataRequest
-from ddpm.data.split_names import SPLITS, divide_name, find_split, split_groups
 
 PER_CLASS = "allowed are images in one folder, or in one folder of images per class"
 

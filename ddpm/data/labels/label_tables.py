@@ -8,7 +8,10 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ddpm.data.column_names import (
+from ddpm.data.folders.scan import is_image
+from ddpm.data.folders.split_names import SPLITS, are_splits, value_group
+from ddpm.data.labels.class_ids import ONE_CLASS_EACH, compare_columns, could_be_classes
+from ddpm.data.labels.column_names import (
     FILE_COLUMNS,
     LABEL_COLUMNS,
     SPLIT_COLUMNS,
@@ -17,11 +20,8 @@ from ddpm.data.column_names import (
     is_usual,
     list_columns,
 )
-from ddpm.data.folders import is_image
-from ddpm.data.labels import ONE_CLASS_EACH, compare_columns, could_be_classes
+from ddpm.data.labels.table_files import Find, LabelTable
 from ddpm.data.request import DataRequest
-from ddpm.data.split_names import SPLITS, are_splits, value_group
-from ddpm.data.table_files import Find, LabelTable
 from ddpm.names import did_you_mean, to_nfc
 
 FEWEST_PIXELS = 64      # numbers in a row that may be an image

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from ddpm.data.fits import FITS
+from ddpm.data.pixels.fits import FITS
 
 # An image of Pillow, or values (H, W) or (H, W, C) that Pillow has no mode for; their channels are all alike, so that
 # the last of four is not alpha.

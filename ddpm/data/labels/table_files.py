@@ -8,8 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ddpm.data.column_names import FILE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS, is_usual
-from ddpm.data.folders import TABLE_SUFFIXES, is_image
+from ddpm.data.folders.scan import TABLE_SUFFIXES, is_image
+from ddpm.data.labels.column_names import FILE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS, is_usual
 
 DELIMITERS = "\t,;|"
 Find = Callable[[str], Sequence[Path]]      # from a name in a table to the images that have it

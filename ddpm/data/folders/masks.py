@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from shlex import quote
 
-from ddpm.data.folders import Folder
+from ddpm.data.folders.scan import Folder
 
 # in lower case
 PICTURES = {"image", "images", "img", "imgs", "jpegimages", "photo", "photos", "rgb"}

@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ddpm.data.label_tables import class_values, label_files, listed_finders, note_shared
-from ddpm.data.labelings import filename_label
-from ddpm.data.labels import label_records
+from ddpm.data.folders.labelings import filename_label
+from ddpm.data.folders.split_names import find_split
+from ddpm.data.labels.class_ids import label_records
+from ddpm.data.labels.label_tables import class_values, label_files, listed_finders, note_shared
+from ddpm.data.labels.table_files import read_table
 from ddpm.data.records import FilePictures, Records
 from ddpm.data.request import DataRequest
-from ddpm.data.split_names import find_split
-from ddpm.data.table_files import read_table
 
 
 def load_list(request: DataRequest) -> Records:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ddpm.data.column_names import list_columns
+from ddpm.data.labels.column_names import list_columns
 from ddpm.data.records import Pictures, Records
 from ddpm.data.request import DataRequest
 from ddpm.names import NO_CLASS, to_nfc

@@ -10,8 +10,10 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, NamedTuple
 
-from ddpm.data.folders import OTHER_SPLITS, TABLES
-from ddpm.data.label_tables import (
+from ddpm.data.folders.layouts import Layout
+from ddpm.data.folders.scan import OTHER_SPLITS, TABLES
+from ddpm.data.folders.split_names import find_split, split_groups
+from ddpm.data.labels.label_tables import (
     ImageIndex,
     IncompleteTable,
     UnusableSplits,
@@ -19,10 +21,8 @@ from ddpm.data.label_tables import (
     listed_finders,
     note_shared,
 )
-from ddpm.data.layouts import Layout
+from ddpm.data.labels.table_files import Find, read_table
 from ddpm.data.request import DataRequest
-from ddpm.data.split_names import find_split, split_groups
-from ddpm.data.table_files import Find, read_table
 
 # Tables with these names label even images in class folders: `datasets` reads `metadata` so, and the folders that
 # StyleGAN and EDM write next to dataset.json are not classes.

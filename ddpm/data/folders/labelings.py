@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 
-from ddpm.data.folder_labels import FolderLabels, FolderSource, TableName, TableResult
-from ddpm.data.folders import BESIDE_CLASSES, BESIDE_PARQUET, OTHERS, TABLE_SUFFIXES, TABLES, Folder, scan_folder
-from ddpm.data.label_tables import IncompleteTable, NoImageNames, UnusableSplits, class_values
-from ddpm.data.labels import label_records, same_classes
-from ddpm.data.layouts import Layout, describe_content, find_layout
-from ddpm.data.masks import MASKS, PICTURES
+from ddpm.data.folders.folder_labels import FolderLabels, FolderSource, TableName, TableResult
+from ddpm.data.folders.layouts import Layout, describe_content, find_layout
+from ddpm.data.folders.masks import MASKS, PICTURES
+from ddpm.data.folders.scan import BESIDE_CLASSES, BESIDE_PARQUET, OTHERS, TABLE_SUFFIXES, TABLES, Folder, scan_folder
+from ddpm.data.folders.split_names import find_split
+from ddpm.data.labels.class_ids import label_records, same_classes
+from ddpm.data.labels.label_tables import IncompleteTable, NoImageNames, UnusableSplits, class_values
 from ddpm.data.records import FilePictures, Records, TablePictures
 from ddpm.data.request import DataRequest
-from ddpm.data.split_names import find_split
-from ddpm.data.tables import check_rows, holds_images, load_tables
+from ddpm.data.sources.tables import check_rows, holds_images, load_tables
 from ddpm.names import did_you_mean, did_you_mean_path
 
 OTHER_TABLES = (".txt", ".xlsx", ".xls", ".ods", ".xml", ".yaml", ".yml", ".npy", ".mat", ".pkl")  # that are not read

@@ -10,12 +10,12 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from ddpm.data.column_names import LABEL_COLUMNS, SPLIT_COLUMNS, find_all_usual
-from ddpm.data.decode import Picture, UnreadableImage, unreadable_if_it_fails
-from ddpm.data.labels import ONE_CLASS_EACH, label_records
+from ddpm.data.folders.split_names import find_split
+from ddpm.data.labels.class_ids import ONE_CLASS_EACH, label_records
+from ddpm.data.labels.column_names import LABEL_COLUMNS, SPLIT_COLUMNS, find_all_usual
+from ddpm.data.pixels.decode import Picture, UnreadableImage, unreadable_if_it_fails
 from ddpm.data.records import ArrayPictures, Pictures, Records, as_picture
 from ddpm.data.request import DataRequest
-from ddpm.data.split_names import find_split
 
 # in order of preference: the names of this package, and the defaults of savez; other usual names of labels follow
 IMAGES = ("images", "arr_0")

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
-from ddpm.data.arrays import has_channels_first, member_header, read_header
-from ddpm.data.column_names import LABEL_COLUMNS, find_usual
+from ddpm.data.labels.column_names import LABEL_COLUMNS, find_usual
+from ddpm.data.sources.arrays import has_channels_first, member_header, read_header
 
 EXAMINED = 100      # arrays whose shapes are looked at
 FEW_CHANNELS = 4    # in an array of three dimensions, a first or last one of at most this size is that of channels

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm.data.arrays import load_npy, load_npz
-from ddpm.data.folders import ARRAY_SUFFIXES, IMAGE_SUFFIXES, OTHER_KINDS, TABLE_SUFFIXES, other_kind
-from ddpm.data.hub_datasets import load_hub
-from ddpm.data.image_lists import load_list
-from ddpm.data.labelings import load_folder
-from ddpm.data.labels import label_records
+from ddpm.data.folders.labelings import load_folder
+from ddpm.data.folders.scan import ARRAY_SUFFIXES, IMAGE_SUFFIXES, OTHER_KINDS, TABLE_SUFFIXES, other_kind
+from ddpm.data.folders.split_names import find_split
+from ddpm.data.labels.class_ids import label_records
 from ddpm.data.records import ArrayPictures, Records
 from ddpm.data.request import DataRequest
-from ddpm.data.split_names import find_split
-from ddpm.data.tables import load_parquet, load_saved
+from ddpm.data.sources.arrays import load_npy, load_npz
+from ddpm.data.sources.hub_datasets import load_hub
+from ddpm.data.sources.image_lists import load_list
+from ddpm.data.sources.tables import load_parquet, load_saved
 from ddpm.names import did_you_mean_path
 
 

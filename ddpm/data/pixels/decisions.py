@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ddpm.data.decode import IntensityRange, PixelFormat
-from ddpm.data.survey import FOURTH, MAX_SURVEYED, TRANSPARENCY, Survey
+from ddpm.data.pixels.decode import IntensityRange, PixelFormat
+from ddpm.data.pixels.survey import FOURTH, MAX_SURVEYED, TRANSPARENCY, Survey
 
 STEP = 4                    # default resolutions are multiples of it, so that the U-Net can halve them twice
 MAX_DEFAULT_RESOLUTION = 64  # pixels; larger images are expensive
@@ -24,7 +24,7 @@ class FormatOptions:
         channels: number of channels.
         intensity: the values that become 0 and 255.
         default_intensity: the same for values that are not uint8, where `intensity` is None.
-        fit: entry of `ddpm.data.fits.FITS`.
+        fit: entry of `ddpm.data.pixels.fits.FITS`.
     """
 
     resolution: int | None = None

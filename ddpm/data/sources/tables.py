@@ -8,7 +8,9 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from ddpm.data.column_names import (
+from ddpm.data.folders.split_names import are_splits, find_split
+from ddpm.data.labels.class_ids import ONE_CLASS_EACH, compare_columns, label_records
+from ddpm.data.labels.column_names import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
     SPLIT_COLUMNS,
@@ -17,10 +19,8 @@ from ddpm.data.column_names import (
     is_usual,
     list_columns,
 )
-from ddpm.data.labels import ONE_CLASS_EACH, compare_columns, label_records
 from ddpm.data.records import Records, TablePictures
 from ddpm.data.request import DataRequest
-from ddpm.data.split_names import are_splits, find_split
 from ddpm.names import did_you_mean
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ddpm.data.records import Records
 from ddpm.data.request import DataRequest
-from ddpm.data.tables import load_tables, silenced, suggest_source
+from ddpm.data.sources.tables import load_tables, silenced, suggest_source
 
 SECONDS_TO_ANSWER = 10      # in which the Hub has to answer
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")     # each forbids to ask the Hub
