@@ -199,9 +199,12 @@ class _Selection:
 def _select_rows(records: Records, part: Part, split: str) -> tuple[_Selection, tuple[str, ...]]:
     """Return the images of a part of a source, and a note if it is not a range of rows of the source."""
     order, notes = torch.arange(part.total), tuple[str, ...]()
-    if records.stratified and part.stop - part.start < part.total:
-        order = interleave_classes(records.labels)
-        notes = (f"{split} takes the same part of each class",)
+    if part.stop - part.start < part.total:
+        if records.stratified:
+            order = interleave_classes(records.labels)
+            notes = (f"{split} takes the same part of each class",)
+        elif not records.class_names:
+            notes = (f"{split} takes images in the order of the source, which may be that of folders",)
     rows = order[part.start : part.stop].sort().values
     return _Selection(records.pictures, rows, rows, records.labels[rows]), notes
 

@@ -726,6 +726,25 @@ INPUTS |= {
         Accepted(8, ignored=4, told=("'phase'", "info.csv")),
         Accepted(4, (), ignored=8, told=("'phase'",), options={"split": "test", "labels": "none"}),
     ),
+    # Words for splits in other columns say nothing about splits.
+    "captions_of_class_folders": (
+        table_with("text", "a toy train", "a driving test", folders=True),
+        Accepted(told=("info.csv",), ignored=1, suggested=("labels",)),
+    ),
+    "captions_beside_labels": (
+        table_with("caption", "Test drive", "Train ride", labels=True),
+        Accepted(),
+        Accepted(options={"label_column": "label"}),
+    ),
+    "models_beside_labels": (table_with("model", "train_car", "test_car", "val_car", labels=True), Accepted()),
+    "things": (table_with("thing", "test_tube", "train_station"), Accepted(classes=("test_tube", "train_station"))),
+    "qualities_of_class_folders": (
+        table_with("quality", "valid", "test", folders=True),
+        Accepted(told=("info.csv",), ignored=1, suggested=("labels",)),
+        Accepted(ignored=1, options={"labels": "folders"}),
+        Accepted(classes=(), ignored=1, options={"labels": "none"}),
+    ),
+    "statuses": (table_with("status", "dev", "test"), Accepted(classes=("dev", "test"))),
     # as in FER2013
     "usage_beside_labels": (
         table_with("Usage", "Training", "PublicTest", "PrivateTest", labels=True),

@@ -99,8 +99,8 @@ def apply_table(path: Path, source: "FolderSource") -> FolderLabels:
         whole = "" if request.split == "train" or rows.splits is not None else " --data.split train"
         only = f", or use only the images that it lists: --data.source {quote(name)}{whole}" if listed else ""
         raise IncompleteTable(
-            f"data.labels: {name!r} has no row for {missing:,} of {len(images):,} images, such as {str(first)!r}; add "
-            f"rows, or move these images elsewhere{only}",
+            f"data.labels: {name!r} has no row for {missing:,} of {len(layout.folder.images_below):,} images, such as "
+            f"{str(first)!r}; add rows, or move these images elsewhere{only}",
             covered,
             split is not None,
         )

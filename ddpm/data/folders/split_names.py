@@ -12,7 +12,7 @@ SPLITS = {
     "validation": (
         "validation", "val", "valid", "validate", "valset", "validset", "dev", "devset", "eval", "evaluation",
     ),
-    "test": ("test", "tests", "testing", "tst", "testset"),
+    "test": ("test", "tests", "testing", "tst", "testset", "publictest", "privatetest"),
 }
 # These are splits only next to one of the above.
 COMPANIONS = {
@@ -38,13 +38,15 @@ def split_groups(names: Sequence[str]) -> dict[str, str | None]:
 
 
 def value_group(value: str) -> str | None:
-    """Return the group of a value in a column of splits, which may have other words: `test` for `PublicTest`."""
-    divided = divide_name(value)
-    return split_groups([value])[value] or (divided[0] if divided else None)
+    """Return the group of a value in a column of splits; None if it is no name of a split."""
+    return split_groups([value])[value]
 
 
 def are_splits(values: Iterable[Any]) -> bool:
-    """Return whether values name two different splits or more, and nothing else; empty ones do not count."""
+    """Return whether values name `train` and another split, and nothing else; empty ones do not count.
+
+    Without `train`, words such as `valid` and `test` may as well be classes.
+    """
     groups: dict[str, str | None] = {}
     for value in values:
         if value is None:
@@ -53,7 +55,8 @@ def are_splits(values: Iterable[Any]) -> bool:
             groups[value] = value_group(value)
         if not isinstance(value, str) or groups[value] is None:
             return False
-    return len(set(groups.values()) & set(SPLITS)) > 1
+    found = set(groups.values()) & set(SPLITS)
+    return "train" in found and len(found) > 1
 
 
 def divide_name(name: str) -> tuple[str, str] | None:
