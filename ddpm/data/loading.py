@@ -70,9 +70,10 @@ def load_data(
             usual synonym finds the split, too (`val`, `Validation`, `dev`).
         image_column: the column of images; None to infer it.
         label_column: the column of labels (ids or names); None to infer it.
-        labels: `auto`, `none` to ignore labels, `filename` for the part of the file names before the first underscore,
-            or the path of a table of file names and labels (of an .npy of labels, if the source is an .npy). Without
-            labels, or if all are equal, there are no classes: `class_names` is empty, and all labels are 0.
+        labels: `auto`, `none` to ignore labels, `folders` for class folders whatever tables there are, `filename` for
+            the part of the file names before the first underscore, or the path of a table of file names and labels (of
+            an .npy of labels, if the source is an .npy). Without labels, or if all are equal, there are no classes:
+            `class_names` is empty, and all labels are 0.
         channels: 1 (gray), 3 (RGB), 2 or 4 (the same with alpha, which otherwise is composited over white), or the
             number that arrays have; None for 3 if any image has color, otherwise 1, or for the number of arrays.
         intensity: the values [low, high] that become 0 and 255; others are clipped. None keeps values of uint8, and

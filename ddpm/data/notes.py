@@ -205,7 +205,7 @@ def _intensity(survey: Survey, options: FormatOptions, target: PixelFormat) -> I
 def _is_worth_telling(survey: Survey, found: IntensityRange) -> bool:
     """Return whether the range of pictures was found from their values and not their type."""
     kinds = {facts.kind for facts in survey.counts}
-    if survey.values is not None and survey.values[0] == survey.values[1]:     # `describe_brightness` tells it
+    if survey.values is not None and survey.values[0] == survey.values[1]:     # `describe_brightness` reports it
         return False
     if "float" in kinds:
         return True

@@ -211,7 +211,7 @@ def _note_same_folders(classes: Sequence[Folder]) -> tuple[str, ...]:
     names = next(iter(inside))
     if len(classes) < 2 or len(inside) > 1 or len(names) < 2 or any(folder.images for folder in reached):
         return ()
-    if {name.lower() for name in names} <= MASKS | PICTURES:      # `note_masks` tells it
+    if {name.lower() for name in names} <= MASKS | PICTURES:      # `note_masks` reports it
         return ()
     first = str(classes[0].path)
     return (
