@@ -1,7 +1,7 @@
 """Which options of a run may change when it is continued, and why the others may not."""
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,11 @@ def suggest_model(run: Path, config: Config | None = None) -> str:
     # The network would be the pretrained one, whatever the options say.
     own = " --model.pretrained null" if config is not None and config.model.pretrained is not None else ""
     return f"train a new model in another directory: {_options_of(run)}{own}"
+
+
+def spell_options(values: Mapping[str, Any]) -> str:
+    """Return options as they are typed at the end of a command, each after a space."""
+    return "".join(f" --{option} {shlex.quote(spell_value(value))}" for option, value in values.items())
 
 
 def suggest_shape(run: Path, config: Config) -> str:

@@ -14,6 +14,7 @@ from ddpm.config.changes import (
     change_kind,
     differences,
     reason_against,
+    spell_options,
     suggest_length,
     suggest_run,
     suggest_shape,
@@ -126,18 +127,19 @@ def check_options(run: KnownRun, config: Config, allowed: Collection[str] = ()) 
         return
     # Whether its images are others is known only when they are read, so that an option names them from the beginning.
     of_data = differences(run.config, config, {Change.SAME_IMAGES}) if OTHER_IMAGES not in allowed else {}
-    other = _list({key: changed[key] for key in refused} | of_data)
-    held = f"{run.path}: holds a run with other settings: {other}"
+    differing = {key: changed[key] for key in refused} | of_data
+    options = spell_options({key: new for key, (_, new) in (changed | of_data).items()})
+    held = f"{run.path}: holds a run with other settings: {_list(differing)}"
     keep = _how_to_keep(run, refused, config)
     if lost := [key for key in refused if reasons[key]]:
         named = {why: " and ".join(key for key in lost if reasons[key] == why) for why in map(reasons.get, lost)}
         why = "; ".join(f"{keys} cannot change, because {why}" for why, keys in named.items())
-        raise ValueError(f"{held}; {why}; {keep}, or {suggest_run(lost, run.path, run.config)}")
+        raise ValueError(f"{held}; {why}; {keep}, or {suggest_run(lost, run.path, run.config)}{options}")
     allow = ",".join([*allowed, *refused, *([OTHER_IMAGES] if of_data else [])])
     with_images = ", for images of the same classes and size" if of_data else ""
     raise ValueError(
         f"{held}; to change them in this run from here on, give --allow-change {allow}{with_images}; otherwise {keep}, "
-        f"or {suggest_run(refused, run.path, run.config)}"
+        f"or {suggest_run(refused, run.path, run.config)}{options}"
     )
 
 
@@ -185,6 +187,7 @@ def check_data(run: KnownRun, config: Config, data: ImageData, allowed: Collecti
             else "the files or their labels have other content"
         )
     about = f"{', '.join(options) or OTHER_IMAGES}: {run.path} holds a run on other data: {'; '.join(differing)}"
+    typed = spell_options({key: new for key, (_, new) in options.items()})
     read_otherwise = [key for key in options if key != OTHER_IMAGES]
     own = f"leave {' and '.join(read_otherwise)} out" if read_otherwise else ""
     place = with_places(run.config.data, run.facts.get("places", {})).source
@@ -193,13 +196,14 @@ def check_data(run: KnownRun, config: Config, data: ImageData, allowed: Collecti
     own = own or f"give the run's own images with --data.source{known_place}"
     shape = list(data.pixels.shape[1:])
     if known.get("shape", shape) != shape:
-        raise ValueError(f"{about}, which its model does not fit; {own}, or {suggest_shape(run.path, run.config)}")
+        other_model = suggest_shape(run.path, run.config) + typed
+        raise ValueError(f"{about}, which its model does not fit; {own}, or {other_model}")
     if there != here:
-        raise ValueError(f"{about}; {own}, or {suggest_run(options, run.path)}")
+        raise ValueError(f"{about}; {own}, or {suggest_run(options, run.path)}{typed}")
     if OTHER_IMAGES not in allowed:
         raise ValueError(
             f"{about}; {own}, continue with these images on purpose with --allow-change "
-            f"{','.join([*allowed, OTHER_IMAGES])}, or {suggest_run(options, run.path)}"
+            f"{','.join([*allowed, OTHER_IMAGES])}, or {suggest_run(options, run.path)}{typed}"
         )
     return False
 
