@@ -4,12 +4,13 @@ YAML itself would read `off` as false, `010` as 8, `1:30` as 90, and `1e-4` as t
 is not text here, so a value in a file means what it means on the command line. Syntax errors are sentences of our own.
 """
 
-import codecs
 import re
 from collections.abc import Callable
 from typing import Any
 
 import yaml
+
+from ddpm.text_encoding import decode_text
 
 _TAG = "tag:yaml.org,2002:"     # of YAML's own types
 
@@ -24,7 +25,7 @@ def parse_yaml(content: bytes | str) -> Any:
         ValueError: if it is not valid YAML, or a name occurs twice in a mapping; one line that names the line.
     """
     try:
-        text = content if isinstance(content, str) else content.decode(_encoding(content))
+        text = content if isinstance(content, str) else decode_text(content)
         return yaml.load(text, _Texts)
     except (UnicodeDecodeError, yaml.reader.ReaderError):
         raise ValueError("is not a text file; give a file of names and values, in UTF-8") from None
@@ -32,11 +33,6 @@ def parse_yaml(content: bytes | str) -> Any:
         raise ValueError(_explain(problem, text.splitlines())) from None
     except RecursionError:
         raise ValueError("is nested too deeply") from None
-
-
-def _encoding(content: bytes) -> str:
-    """Return the encoding that the byte order mark of a file names; UTF-8 without one."""
-    return "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
 def dump_yaml(content: Any) -> str:

@@ -448,6 +448,20 @@ TABLES: dict[str, Callable[[Path, list[tuple]], Path]] = {
 }
 
 
+def write_in_utf_16(write: Callable[[Path, list[tuple]], Path]) -> Callable[[Path, list[tuple]], Path]:
+    """Return a writer of tables in UTF-16 with a byte order mark, as Excel's "Unicode text" and PowerShell write."""
+
+    def write_again(path: Path, rows: list[tuple]) -> Path:
+        text = write(path, rows).read_text(encoding="utf-8-sig")
+        path.write_text(text.replace("\n", "\r\n"), encoding="utf-16")
+        return path
+
+    return write_again
+
+
+TABLES |= {f"utf_16_{name}": write_in_utf_16(TABLES[name]) for name in ("labels.tsv", "metadata.jsonl", "labels.json")}
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_beside_the_images(name: str, refused: Callable, tmp_path: Path) -> None:
     root, table = save_flat(tmp_path / "data"), tmp_path / "data" / name

@@ -1,6 +1,7 @@
 """Reading of tables: CSV, TSV, JSON, JSON Lines and parquet, as people and tools write them."""
 
 import csv
+import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ddpm.data.folders.scan import TABLE_SUFFIXES, is_image
 from ddpm.data.labels.column_names import FILE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS, is_usual
+from ddpm.text_encoding import decode_text
 
 DELIMITERS = "\t,;|"
 Find = Callable[[str], Sequence[Path]]      # from a name in a table to the images that have it
@@ -53,7 +55,7 @@ def read_table(path: Path, finds: Sequence[Find]) -> LabelTable:
     try:
         columns = readers.get(path.suffix.lower(), _read_json_lines)(path)
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not text in UTF-8; save it as UTF-8") from None
+        raise ValueError(f"{path}: is not text in UTF-8 or UTF-16; save it as UTF-8") from None
     except (ValueError, OSError, csv.Error, RecursionError) as problem:
         raise ValueError(f"{path}: cannot be read as a table: {' '.join(str(problem).split())}") from problem
     known = {name: [None if value != value else value for value in values] for name, values in columns.items()}
@@ -80,8 +82,7 @@ def _parse_csv(path: Path) -> tuple["_Line", list["_Line"]]:
     Raises:
         ValueError: if it is empty, or some rows have more or fewer cells, whatever the delimiter.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        text = file.readlines()
+    text = io.StringIO(decode_text(path.read_bytes()), newline="").readlines()
     declared = re.fullmatch(r'"?sep=(.)"?\s*', text[0]) if text else None
     if declared is not None:
         text[0] = "\n"      # so that the numbers of lines stay
@@ -186,24 +187,23 @@ def _typed(cells: Sequence[str]) -> list[Any]:
 
 def _read_json_lines(path: Path) -> dict[str, list[Any]]:
     rows = []
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                rows.append(json.loads(line, object_pairs_hook=_distinct))
-            except json.JSONDecodeError as problem:
-                reason = problem.msg.removesuffix(" at")
-                raise ValueError(f"line {number}, column {problem.colno}: {reason}") from problem
-            except ValueError as problem:
-                raise ValueError(f"line {number}: {problem}") from problem
-            if not isinstance(rows[-1], dict):
-                raise ValueError(f"line {number} is not an object, such as {{\"file_name\": ..., \"label\": ...}}")
+    for number, line in enumerate(io.StringIO(decode_text(path.read_bytes())), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line, object_pairs_hook=_distinct))
+        except json.JSONDecodeError as problem:
+            reason = problem.msg.removesuffix(" at")
+            raise ValueError(f"line {number}, column {problem.colno}: {reason}") from problem
+        except ValueError as problem:
+            raise ValueError(f"line {number}: {problem}") from problem
+        if not isinstance(rows[-1], dict):
+            raise ValueError(f"line {number} is not an object, such as {{\"file_name\": ..., \"label\": ...}}")
     return _from_objects(rows)
 
 
 def _read_json(path: Path) -> dict[str, list[Any]]:
-    content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_distinct)
+    content = json.loads(decode_text(path.read_bytes()), object_pairs_hook=_distinct)
     if isinstance(content, dict) and {"images", "annotations", "categories"} <= set(content):
         raise ValueError("it lists objects in images (COCO); write a CSV with one file name and one label per image")
     if isinstance(content, dict) and "labels" in content:
