@@ -2,6 +2,7 @@
 
 import atexit
 import fcntl
+import gc
 import os
 import sys
 import time
@@ -52,9 +53,14 @@ def join_processes(timeout: timedelta | None = None) -> PartialState:
 
 @atexit.register
 def _leave() -> None:
-    """Destroy the process group before exit; otherwise its background threads can abort the process."""
+    """Destroy the process group before exit; otherwise its background threads can abort the process.
+
+    Its threads end with its last reference. If one of them frees the tensors of its last collective only while the
+    interpreter shuts down, it cannot take the interpreter's lock, which aborts the process (signal 6).
+    """
     # After an unexpected error the other processes may still be working, and leaving could wait for them.
     if not hasattr(sys, "last_value") and torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()        # a DistributedDataParallel that is part of a reference cycle also holds the group
         torch.distributed.destroy_process_group()
 
 
