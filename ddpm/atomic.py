@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import IO, Any
 from safetensors import SafetensorError
 
 MANIFEST = "MANIFEST.json"
+STEP = re.compile(r"step_[0-9]+")        # names of checkpoints
 
 
 def write_directory_atomically(directory: Path, fill: Callable[[Path], None]) -> None:
@@ -91,10 +93,24 @@ def find_damage(directory: Path) -> str | None:
     return None
 
 
-def newest_intact(folder: Path, pattern: str = "step_*") -> tuple[Path | None, dict[Path, str]]:
-    """Return the last intact directory by name, and the problem of each damaged directory after it."""
+def list_steps(folder: Path) -> list[Path]:
+    """Return the directories in a folder that are named after a training step, as step_00001000, the newest last.
+
+    A copy with another name, such as step_00001000-copy, is somebody's own and is left alone.
+    """
+    found = [path for path in folder.glob("step_*") if STEP.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=step_of)
+
+
+def step_of(directory: Path | None) -> int:
+    """Return the training step that a directory is named after, 0 for None."""
+    return 0 if directory is None else int(directory.name.removeprefix("step_"))
+
+
+def newest_intact(folder: Path) -> tuple[Path | None, dict[Path, str]]:
+    """Return the newest intact directory of a training step, and the problem of each damaged one after it."""
     damaged: dict[Path, str] = {}
-    for directory in sorted((path for path in folder.glob(pattern) if path.is_dir()), reverse=True):
+    for directory in reversed(list_steps(folder)):
         problem = find_damage(directory)
         if problem is None:
             return directory, damaged

@@ -164,6 +164,7 @@ def test_options_that_need_classes(
     argv = ("--data.source", source, *SMALL, *options, "--run-dir", tmp_path / "run")
     line = fails(train.main, *argv)
     assert all(part in line for part in expected), line
+    assert fails(train.main, *argv, "--dry-run") == line
     assert not (tmp_path / "run").exists()
 
 

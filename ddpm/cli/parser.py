@@ -5,6 +5,7 @@ same rules and messages.
 """
 
 import dataclasses
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from ddpm.cli.help import help_text
 from ddpm.config.commands import Overrides
 from ddpm.config.run_folders import is_run
 from ddpm.config.sections import OPTIONS, SECTIONS, Config, flatten
+from ddpm.config.study_files import STUDY_KEYS
 from ddpm.config.values import (
     accepts_list,
     check_known,
@@ -186,8 +188,8 @@ class CommandLine:
             return self._read_file("run_dir", run / "config.yaml")
         except ValueError as problem:
             raise ValueError(
-                f"{problem}; correct it, or give a file of options that replaces it, with --config FILE; run.json has "
-                "the options of the run"
+                f"{problem}; correct it, or replace it by the options with which the run was trained, which are kept "
+                f"in run.json, with --config {shlex.quote(str(run / 'run.json'))}"
             ) from None
 
     def _name(self, option: str) -> tuple[str, bool]:
@@ -195,6 +197,8 @@ class CommandLine:
         plain = option.removesuffix("+").replace("_", "-")
         name = self.spellings.get(plain)
         if name is None or (option.endswith("+") and not accepts_list(self.kinds[name])):
+            if "study" in self.options and plain.lstrip("-").replace("-", "_") in STUDY_KEYS:
+                raise ValueError(f"{option}: is fixed before the first run; set it in the study file")
             check_known(option, [option for name, option in self.options.items() if name not in SECTIONS])
         assert name is not None
         return name, option.endswith("+")

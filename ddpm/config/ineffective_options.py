@@ -1,12 +1,34 @@
 """Options that have no effect together with other options: one line on each, for a warning."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from ddpm.config.sections import Config, EvaluationConfig, ModelConfig, SamplerOptions, flatten
+from ddpm.config.sections import Config, EvaluationConfig, SamplerOptions, flatten
 from ddpm.config.values import field_types
 
 WITHOUT_CLASS = ("timestep", "none")             # values of model.conditioning with which no class enters the network
 WITHOUT_GROUPS = ("adain", "adaln", "adarms")    # values of model.norm with statistics of their own
+
+
+def _reason_for_groups(config: Config) -> str | None:
+    applies = config.model.norm in WITHOUT_GROUPS and config.model.pretrained is None
+    return f"with model.norm {config.model.norm}" if applies else None
+
+
+def _reason_for_places(config: Config) -> str | None:
+    applies = config.model.conditioning == "none" and config.model.pretrained is None
+    return "with model.conditioning none" if applies else None
+
+
+def _reason_for_augmentations(config: Config) -> str | None:
+    return "without data.augment; set it, such as 0.15" if config.data.augment == 0 else None
+
+
+# Options that affect training only together with others, and functions that return why they do not in a configuration.
+REASONS: dict[str, Callable[[Config], str | None]] = {
+    "model.norm_groups": _reason_for_groups,
+    "model.condition_at": _reason_for_places,
+    "data.augmentations": _reason_for_augmentations,
+}
 
 
 def ineffective_options(config: Config, in_memory: bool) -> list[str]:
@@ -16,7 +38,7 @@ def ineffective_options(config: Config, in_memory: bool) -> list[str]:
         config: the configuration, without null where a value is derived from the data.
         in_memory: whether the images are decoded once, before training.
     """
-    return [*_of_model(config), *_of_data(config, in_memory), *_of_sampling(config), *_of_evaluation(config)]
+    return [*_of_training(config), *_of_data(config, in_memory), *_of_sampling(config), *_of_evaluation(config)]
 
 
 def ignored_options(given: Config, adopted: Config) -> list[str]:
@@ -48,12 +70,17 @@ def ineffective_guidance(options: SamplerOptions, prefix: str = "") -> list[str]
     return [f"{prefix}{name}: {remedy}" for name in given]
 
 
-def _of_model(config: Config) -> Iterator[str]:
-    model = config.model
-    if model.norm in WITHOUT_GROUPS and model.norm_groups != ModelConfig.norm_groups and model.pretrained is None:
-        yield f"model.norm_groups: has no effect with model.norm {model.norm}"
-    if model.conditioning == "none" and model.condition_at != "all" and model.pretrained is None:
-        yield "model.condition_at: has no effect with model.conditioning none"
+def without_ineffective(config: Config) -> Config:
+    """Return a configuration with the defaults of all options in REASONS that have no effect in it."""
+    default = flatten(Config().to_dict())
+    return config.with_options({key: default[key] for key, reason in REASONS.items() if reason(config)})
+
+
+def _of_training(config: Config) -> Iterator[str]:
+    given, default = flatten(config.to_dict()), flatten(Config().to_dict())
+    for key, reason in REASONS.items():
+        if given[key] != default[key] and (why := reason(config)) is not None:
+            yield f"{key}: has no effect {why}"
 
 
 def _of_data(config: Config, in_memory: bool) -> Iterator[str]:

@@ -17,7 +17,7 @@ RESERVED = ("digits", "auto", "folders", "filename", "none")           # values 
 def find_places(data: DataConfig) -> dict[str, str]:
     """Return the absolute path of each relative one that leads somewhere from the working directory."""
     typed = {getattr(data, name) for name in OPTIONS_WITH_PATHS}
-    return {path: os.path.abspath(path) for path in sorted(typed) if is_relative(path) and os.path.exists(path)}
+    return {path: os.path.abspath(path) for path in sorted(typed) if is_relative(path) and _may_be_images(path)}
 
 
 def is_relative(path: str) -> bool:
@@ -39,9 +39,15 @@ def with_places(data: DataConfig, places: Mapping[str, str], prefer_typed: bool 
         typed = getattr(data, name)
         place = places.get(typed, typed)
         paths = (typed, place) if prefer_typed else (place, typed)
-        used = [path for path in paths if os.path.exists(os.path.expanduser(path))]
+        used = [path for path in paths if _may_be_images(path)]
         found[name] = used[0] if used else place
     return dataclasses.replace(data, **found)
+
+
+def _may_be_images(path: str) -> bool:
+    """Return whether there is something at a path that is no run: in the folder of runs, a run has its images' name."""
+    path = os.path.expanduser(path)
+    return os.path.exists(path) and not os.path.exists(os.path.join(path, "run.json"))
 
 
 def is_gone(data: DataConfig, option: str) -> bool:

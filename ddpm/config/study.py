@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddpm.config.changes import NOT_FREE, differences
+from ddpm.config.ineffective_options import without_ineffective
 from ddpm.config.sections import Config
 from ddpm.names import lookup
 
@@ -191,7 +192,7 @@ class Study:
             yield f"metric: {self.metric} is not measured; add {needed} to evaluation.metrics"
 
     def _problems_of_pair(self, a: Arm, b: Arm) -> Iterator[str]:
-        first, second = (arm.config.with_options({"train.seed": 0}) for arm in (a, b))
+        first, second = (without_ineffective(arm.config).with_options({"train.seed": 0}) for arm in (a, b))
         # In both directions: null matches every value of the other arm, but need not stand for it.
         if differences(first, second, NOT_FREE) or differences(second, first, NOT_FREE):
             return

@@ -11,11 +11,12 @@ from ddpm.config.study import Arm, Study
 from ddpm.config.values import accepts_list, check_known, convert_mapping, field_types
 from ddpm.config.yaml_files import prefixed_errors, read_options, read_yaml
 from ddpm.config.yaml_syntax import dump_yaml
+from ddpm.text_encoding import decode_text
 
 NEEDED = ("question", "arms", "seeds", "metric")
 TYPES = {"question": str, "seeds": list[int], "metric": str, "learning_rates": list[float]}
 LISTS = {"seeds": "[0, 1, 2, 3, 4]", "learning_rates": "[1e-3, 3e-3]"}
-KEYS = (*NEEDED, "base", "learning_rates", "evaluation")
+STUDY_KEYS = (*NEEDED, "base", "learning_rates", "evaluation")
 
 
 def read_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
@@ -34,7 +35,7 @@ def read_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
         content = read_yaml(path, "question: Is AdaGN better?")
         check_is_study(content, path)
         for key in content:
-            check_known(key, KEYS)
+            check_known(key, STUDY_KEYS)
         given = {key: value for key, value in content.items() if value is not None}
         for key in NEEDED:
             if key not in given:
@@ -48,16 +49,33 @@ def read_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
         return Study(**plain, arms=arms, evaluation=_evaluation_options(given.get("evaluation", {})), base=base)
 
 
+def describe_unused(study: Study, overrides: Mapping[str, Any]) -> list[str]:
+    """Return one line on each option of the command line that changes nothing in any arm.
+
+    Args:
+        study: the study.
+        overrides: as for `read_study`.
+    """
+    lines = []
+    for key in overrides:
+        section, _, name = key.partition(".")
+        if all(key in arm.overrides for arm in study.arms):
+            lines.append(f"{key}: has no effect, because every arm sets it; change it in the study file")
+        elif section == "evaluation" and study.base.evaluation.every == 0:
+            lines.append(f"{key}: has no effect on the evaluation of a study; set {name} in evaluation in its file")
+    return lines
+
+
 def study_documents(path: Path) -> dict[str, str]:
     """Return the files that a study keeps as they were given: study.yaml and, if the base is a file, base.yaml.
 
     Raises:
         ValueError, OSError: as `read_study`.
     """
-    documents = {"study.yaml": path.read_text(encoding="utf-8")}
+    documents = {"study.yaml": decode_text(path.read_bytes())}
     base = read_yaml(path).get("base")
     if isinstance(base, str):
-        documents["base.yaml"] = (path.parent / base).read_text(encoding="utf-8")
+        documents["base.yaml"] = decode_text((path.parent / base).read_bytes())
     return documents
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ddpm.config.file_kinds import check_is_file, check_is_options
+from ddpm.config.file_kinds import FILE_KINDS, check_is_file, check_is_options
 from ddpm.config.sections import Config, flatten
 from ddpm.config.values import show
 from ddpm.config.yaml_syntax import parse_yaml
@@ -34,7 +34,7 @@ def read_yaml(path: Path, example: str = "train: {steps: 100}") -> dict[Any, Any
 
 
 def read_options(path: Path, section: str | None = None) -> dict[str, Any]:
-    """Read the options of a configuration file, by names such as `model.norm`. Their values are not converted.
+    """Read the options of a configuration file or of run.json, by names such as `model.norm`; they are not converted.
 
     Args:
         path: the file.
@@ -47,6 +47,8 @@ def read_options(path: Path, section: str | None = None) -> dict[str, Any]:
     check_is_file(path)
     with prefixed_errors(path):
         content = read_yaml(path)
+        if FILE_KINDS["run"].recognize(content) and isinstance(content.get("config"), dict):
+            content = content["config"]     # run.json also has the options of its run
         check_is_options(content, path, section)
         return flatten(content if section is None else {section: content})
 

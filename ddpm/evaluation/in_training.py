@@ -12,7 +12,7 @@ from ddpm.config.sections import EvaluationConfig
 from ddpm.data import ImageData
 from ddpm.diffusion.sampling import class_seeds
 from ddpm.evaluation.classes import accuracy, proportional_labels
-from ddpm.evaluation.extractors import Extractor
+from ddpm.evaluation.extractors import EXTRACTORS, Extractor, check_color
 from ddpm.evaluation.feature_tables import Features, random_rows
 from ddpm.evaluation.features import (
     SHARE_CACHE,
@@ -24,7 +24,7 @@ from ddpm.evaluation.features import (
 from ddpm.evaluation.frechet import distance_to, moments
 from ddpm.evaluation.kernel import kernel_distance
 from ddpm.evaluation.metrics import METRICS, confusion, describe_shortage
-from ddpm.evaluation.reference_classifier import ReferenceClassifier
+from ddpm.evaluation.reference_classifier import ReferenceClassifier, check_trainable
 from ddpm.processes import check_same, first_on_main
 
 KERNEL_IMAGES = 2_000       # maximum number of real images, since all pairs are compared
@@ -48,6 +48,28 @@ MONITORED: dict[str, Callable[[Features], Measure]] = {
     "kernel_distance": _kernel,
     "accuracy": lambda reference: lambda samples: accuracy(confusion(samples)).value,
 }
+
+
+def check_images(settings: EvaluationConfig, data: ImageData) -> None:
+    """Check that images allow the configured evaluation, without computing or downloading anything.
+
+    Args:
+        settings: what to measure.
+        data: the training images.
+
+    Raises:
+        ValueError: if they do not; names the option and what is possible.
+    """
+    kind = settings.extractor.partition(":")[0]
+    try:
+        if settings.extractor == "classifier":
+            check_trainable(data)
+        elif kind in EXTRACTORS:
+            check_color(kind, data)
+    except ValueError as problem:
+        raise ValueError(f"evaluation.{problem}") from None
+    if settings.metric == "accuracy" and data.num_classes == 0:
+        raise ValueError("evaluation.metric: accuracy needs classes, and the images have none; use frechet_distance")
 
 
 class InTrainingMetrics:

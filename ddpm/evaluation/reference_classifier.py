@@ -114,7 +114,7 @@ def train_classifier(data: ImageData, device: torch.device | str) -> ReferenceCl
     Raises:
         ValueError: if there are too few classes or images; names the class.
     """
-    _check(data)
+    check_trainable(data)
     device = torch.device(device)
     held_out = held_out_indices(data.labels)
     mine = torch.from_numpy(np.setdiff1d(np.arange(len(data)), held_out))              # (N,)
@@ -145,7 +145,12 @@ def train_classifier(data: ImageData, device: torch.device | str) -> ReferenceCl
     return ReferenceClassifier(network, data.class_names, data.resolution, accuracy, held_out, data.fingerprint)
 
 
-def _check(data: ImageData) -> None:
+def check_trainable(data: ImageData) -> None:
+    """Check that images have classes of which a classifier can be trained and tested.
+
+    Raises:
+        ValueError: if they do not; names extractors for them.
+    """
     if data.num_classes == 0:
         raise ValueError(
             "extractor: classifier needs images of 2 classes or more, and these have no classes; use the extractor "
@@ -155,9 +160,10 @@ def _check(data: ImageData) -> None:
     if data.num_classes < 2 or counts.min() < 2:
         rarest = int(counts.argmin())
         raise ValueError(
-            f"classifier: the data has {data.num_classes} class(es), and class {data.class_names[rarest]!r} has "
-            f"{counts[rarest]} image(s); a classifier needs 2 classes or more, and 2 images or more of each (one for "
-            "training and one for testing): use more data, or the extractor inception or dinov2"
+            f"extractor: classifier cannot be trained, because of {data.num_classes} class(es), class "
+            f"{data.class_names[rarest]!r} has {counts[rarest]} image(s); it needs 2 classes or more, and 2 images or "
+            "more of each (one for training and one for testing): add images, or use the extractor "
+            f"{' or '.join(without_classes(data.channels))}"
         )
 
 
@@ -243,7 +249,7 @@ def cached_classifier(data: ImageData, device: torch.device | str, cache: Path) 
     """
     assert data.fingerprint, "without a fingerprint, data sets would share one classifier"
     directory = cache / "classifiers" / extractor_digest(f"{data.fingerprint}; {CLASSIFIER_RECIPE}")[:32]
-    _check(data)
+    check_trainable(data)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with directory.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)        # the kernel releases it, even if the process is killed

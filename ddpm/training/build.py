@@ -30,6 +30,18 @@ def build_data(config: Config, decided: Mapping[str, Any] | None = None) -> Imag
     return load_data(**with_decisions(config.data.load_options(), decided or {}))
 
 
+def check_evaluation(config: Config, data: ImageData) -> None:
+    """Check that the images allow the configured evaluation during training, if there is one.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    if config.evaluation.every > 0:
+        from ddpm.evaluation.in_training import check_images
+
+        check_images(config.evaluation, data)
+
+
 def build_in_training_metrics(config: Config, data: ImageData, accelerator: Accelerator) -> "InTrainingMetrics | None":
     """Build the metrics of the configured evaluation during training, on all processes; None without evaluation.
 

@@ -19,7 +19,7 @@ from ddpm.config.changes import (
     suggest_run,
     suggest_shape,
 )
-from ddpm.config.places import is_same_path, with_places
+from ddpm.config.places import OPTIONS_WITH_PATHS, is_same_path, with_places
 from ddpm.config.sections import Config, flatten
 from ddpm.config.values import spell_value
 from ddpm.config.yaml_files import read_config
@@ -128,7 +128,7 @@ def check_options(run: KnownRun, config: Config, allowed: Collection[str] = ()) 
     # Whether its images are others is known only when they are read, so that an option names them from the beginning.
     of_data = differences(run.config, config, {Change.SAME_IMAGES}) if OTHER_IMAGES not in allowed else {}
     differing = {key: changed[key] for key in refused} | of_data
-    options = spell_options({key: new for key, (_, new) in (changed | of_data).items()})
+    options = _retype(run, config, changed | of_data)
     held = f"{run.path}: holds a run with other settings: {_list(differing)}"
     keep = _how_to_keep(run, refused, config)
     if lost := [key for key in refused if reasons[key]]:
@@ -141,6 +141,14 @@ def check_options(run: KnownRun, config: Config, allowed: Collection[str] = ()) 
         f"{held}; to change them in this run from here on, give --allow-change {allow}{with_images}; otherwise {keep}, "
         f"or {suggest_run(refused, run.path, run.config)}{options}"
     )
+
+
+def _retype(run: KnownRun, config: Config, changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """Return the words with which a new run has the changed options, and finds its images from here."""
+    leads = with_places(config.data, run.facts.get("places", {}), prefer_typed=True)
+    paths = {f"data.{name}": (getattr(config.data, name), getattr(leads, name)) for name in OPTIONS_WITH_PATHS}
+    elsewhere = {key: found for key, (typed, found) in paths.items() if typed != found}
+    return spell_options({**elsewhere, **{key: new for key, (_, new) in changed.items()}})
 
 
 def _how_to_keep(run: KnownRun, keys: Collection[str], config: Config) -> str:
@@ -187,12 +195,12 @@ def check_data(run: KnownRun, config: Config, data: ImageData, allowed: Collecti
             else "the files or their labels have other content"
         )
     about = f"{', '.join(options) or OTHER_IMAGES}: {run.path} holds a run on other data: {'; '.join(differing)}"
-    typed = spell_options({key: new for key, (_, new) in options.items()})
+    typed = _retype(run, config, options)
     read_otherwise = [key for key in options if key != OTHER_IMAGES]
     own = f"leave {' and '.join(read_otherwise)} out" if read_otherwise else ""
     place = with_places(run.config.data, run.facts.get("places", {})).source
-    elsewhere = Path(place).expanduser().exists() and not is_same_path(place, config.data.source)
-    known_place = f" {shlex.quote(place)}" if elsewhere else ""
+    is_named = place == "digits" or Path(place).expanduser().exists()
+    known_place = f" {shlex.quote(place)}" if is_named and not is_same_path(place, config.data.source) else ""
     own = own or f"give the run's own images with --data.source{known_place}"
     shape = list(data.pixels.shape[1:])
     if known.get("shape", shape) != shape:
@@ -237,7 +245,11 @@ def _list(changed: Mapping[str, tuple[Any, Any]]) -> str:
 def _describe_classes(there: list[str], here: list[str]) -> list[str]:
     """Return how lists of classes differ, one phrase each; none if they are equal."""
     lists = {"missing": [n for n in there if n not in here], "new": [n for n in here if n not in there]}
-    named = [f"classes {word}: {', '.join(names[:5])}" for word, names in lists.items() if names]
+    named = [
+        f"classes {word}: {', '.join(names[:5])}{f' and {len(names) - 5} more' * (len(names) > 5)}"
+        for word, names in lists.items()
+        if names
+    ]
     return named or ["the classes are in another order"] * (there != here)
 
 

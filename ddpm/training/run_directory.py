@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from accelerate import Accelerator
 
-from ddpm.atomic import write_json, write_text
+from ddpm.atomic import list_steps, step_of, write_json, write_text
 from ddpm.config.run_folders import name_near_runs, run_of, runs_in
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
@@ -22,14 +22,14 @@ from ddpm.io.provenance import git_commit, versions
 from ddpm.processes import InUse, acquire_lock, broadcast_from_main, on_main, warn
 from ddpm.training.checkpoint import find_checkpoint
 from ddpm.training.continuation import plan_continuation
-from ddpm.training.run_record import KnownRun, continue_command, facts_on_options, step_of
+from ddpm.training.run_record import KnownRun, continue_command, facts_on_options
 from ddpm.training.timeline import Timeline
 from ddpm.training.tracking import last_step
 
+ANOTHER = "choose another directory with --run-dir"
 SEARCHED = 1000         # number of files in a folder among which images are looked for
 # Files by which directories are recognized that are not those of a run; what they are, and what to do.
 OTHER_DIRECTORIES = {
-    "study.json": ("the directory of a study", "scripts/ablate.py continues it; {another}"),
     "model_index.json": (
         "a pipeline, which has no state of training", "start from its weights with --model.pretrained {path}; {another}"
     ),
@@ -165,35 +165,19 @@ def check_run_directory(path: Path, source: str, continues: bool = False) -> Non
 
 def _find_problem(path: Path, source: str, continues: bool) -> str | None:
     """Return what is wrong with a directory, and what to do; None if it can be that of a run."""
-    another, quoted = "choose another directory with --run-dir", shlex.quote(str(path))
-    run = run_of(path)
+    quoted, run = shlex.quote(str(path)), run_of(path)
     if run is not None and run.resolve() != path.resolve():
-        return f"is a part of the run {run}; give --run-dir {shlex.quote(str(run))}, or {another}"
-    if path.exists() and not path.is_dir():
-        return f"is a file; {another}"
+        return f"is a part of the run {run}; give --run-dir {shlex.quote(str(run))}, or {ANOTHER}"
     if run is not None:
         return _describe_lost_checkpoints(path)
-    images = Path(source).expanduser()
-    if images.is_dir() and path.resolve().is_relative_to(images.resolve()):
-        apart = Path("runs", images.resolve().name or "images")
-        if apart.resolve().is_relative_to(images.resolve()):        # the working directory is the folder of images
-            apart = images.resolve().parent / apart
-        return f"is in the folder of images {source}, where a run would be read as images; {another}, such as {apart}"
-    for file, (kind, remedy) in OTHER_DIRECTORIES.items():
-        if (path / file).exists():
-            return f"is {kind}; {remedy.format(path=quoted, another=another)}"
-    if any((path / "checkpoints").glob("step_*")):
+    if (path / "study.json").exists():
+        return f"is the directory of a study, which scripts/ablate.py continues; {ANOTHER}"
+    if list_steps(path / "checkpoints"):
         facts = path / "run.json"
         missing, where = ("config.yaml", f" (its options are in {facts})") if facts.is_file() else ("run.json", "")
-        return f"holds checkpoints but no {missing}; restore it{where}, or {another}"
-    if runs := runs_in(path):
-        one = shlex.quote(str(runs[0]))
-        return f"is a folder of runs; continue one of them, such as --run-dir {one}, or {another}"
-    if (found := next(_images_in(path), None)) is not None:
-        named = found.relative_to(path)
-        return f"is a folder of images, such as {named}; give it as --data.source {quoted}, and {another}"
-    if not continues:
-        return None
+        return f"holds checkpoints but no {missing}; restore it{where}, or {ANOTHER}"
+    if (problem := find_other_use(path, source)) is not None or not continues:
+        return problem
     if (path / "config.yaml").is_file():
         return (
             "holds a configuration, but no run that could continue; begin it with --config "
@@ -204,6 +188,34 @@ def _find_problem(path: Path, source: str, continues: bool) -> str | None:
         f"run, say what it trains on, without --allow-change: --data.source FOLDER --run-dir {quoted}, or --config "
         f"configs/digits.yaml --run-dir {quoted}{name_near_runs(path)}"
     )
+
+
+def find_other_use(path: Path, source: str) -> str | None:
+    """Return what a directory is used for that is not yet that of a run or a study, and what to do; None for nothing.
+
+    Args:
+        path: the directory.
+        source: the option data.source.
+    """
+    if path.exists() and not path.is_dir():
+        return f"is a file; {ANOTHER}"
+    images = Path(source).expanduser()
+    if images.is_dir() and path.resolve().is_relative_to(images.resolve()):
+        apart = Path("runs", images.resolve().name or "images")
+        if apart.resolve().is_relative_to(images.resolve()):        # the working directory is the folder of images
+            apart = images.resolve().parent / apart
+        return f"is in the folder of images {source}, which would get its pictures; {ANOTHER}, such as {apart}"
+    quoted = shlex.quote(str(path))
+    for file, (kind, remedy) in OTHER_DIRECTORIES.items():
+        if (path / file).exists():
+            return f"is {kind}; {remedy.format(path=quoted, another=ANOTHER)}"
+    if runs := runs_in(path):
+        one = shlex.quote(str(runs[0]))
+        return f"is a folder of runs; {ANOTHER}, or continue one of them with scripts/train.py --run-dir {one}"
+    if (found := next(_images_in(path), None)) is not None:
+        named = found.relative_to(path)
+        return f"is a folder of images, such as {named}; give it as --data.source {quoted}, and {ANOTHER}"
+    return None
 
 
 def _describe_lost_checkpoints(path: Path) -> str | None:

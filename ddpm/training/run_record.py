@@ -56,11 +56,6 @@ class KnownRun:
         return newest
 
 
-def step_of(checkpoint: Path | None) -> int:
-    """Return the training step of a checkpoint, 0 for None."""
-    return 0 if checkpoint is None else int(checkpoint.name.removeprefix("step_"))
-
-
 def facts_on_options(config: Config, places: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return what run.json says about the options of a run.
 

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
+from ddpm.atomic import newest_intact, step_of
 from ddpm.config.changes import describe_nulls, differences, fill_nulls
 from ddpm.config.ineffective_options import ignored_options, ineffective_options
 from ddpm.config.places import is_gone, with_places
@@ -19,6 +20,7 @@ from ddpm.training.build import (
     build_in_training_metrics,
     build_schedule,
     build_unet,
+    check_evaluation,
 )
 from ddpm.training.continuation import check_data, check_options, describe_unused, plan_continuation
 from ddpm.training.derived_options import coarsest_stage_warning, derive_config, describe_derivation
@@ -33,7 +35,7 @@ from ddpm.training.dry_run import (
 from ddpm.training.launch import check_batch, start_accelerator
 from ddpm.training.optim import describe_unfinished_warmup
 from ddpm.training.run_directory import check_run_directory, hold_run_directory
-from ddpm.training.run_record import KnownRun, step_of
+from ddpm.training.run_record import KnownRun
 from ddpm.training.timeline import Timeline
 from ddpm.training.trainer import Trainer
 from ddpm.training.validation import check_classes, check_config, without_guidance
@@ -72,6 +74,7 @@ def train(
     data = first_on_main(accelerator, lambda: load_images(adopted, known))
     check_same(accelerator, {"data.source": data.fingerprint})
     on_main(accelerator, lambda: check_classes(adopted, data))
+    on_main(accelerator, lambda: check_evaluation(adopted, data))
     if known is not None:       # options that were derived from other images would not fit these
         on_main(accelerator, lambda: check_data(known, adopted, data, allowed))
     config = first_on_main(accelerator, lambda: derive_config(adopted, data))
@@ -92,7 +95,9 @@ def train(
     if dry_run:
         timeline, done = Timeline.of(config.train), 0
         if known is not None:
-            done = step_of(known.newest_checkpoint())
+            newest, damaged = newest_intact(run_dir / "checkpoints")
+            warnings += [f"{checkpoint} is damaged ({problem})" for checkpoint, problem in damaged.items()]
+            done = step_of(newest)
             plan = plan_continuation(known, config, data, allowed, done)
             timeline, left = plan.run.timeline, config.train.steps - done
             accelerator.print(f"run          {run_dir} continues from step {done} and has {left} steps left")

@@ -91,6 +91,10 @@ MISTAKES: list[tuple[str, list[str], list[str]]] = [
     ("push", ["run"], ["to", "--to"]),
     ("ablate", [], ["study", "--study"]),
     ("ablate", ["--study", "s.yaml", "--run", "x"], ["run", "did you mean --run-dir?"]),
+    *(
+        ("ablate", ["--study", "s.yaml", *words], [words[0].partition("=")[0], "study file"])
+        for words in (["--metric", "accuracy"], ["--seeds=0,1"], ["--learning-rates", "1e-3"])
+    ),
     ("probe", ["run", "--images", "1"], ["images: 1", "20 or more"]),
     ("probe", ["run", "--timesteps", "1"], ["timesteps: 1", "2 or more"]),
     ("probe", ["run", "--samples", "0"], ["samples: 0", "1 or more"]),

@@ -24,6 +24,8 @@ CASES: list[tuple[dict[str, Any], list[list[str]]]] = [
     ({"model.norm_groups": 8, "model.norm": "adaln"}, [["model.norm_groups", "adaln"]]),
     ({"model.norm_groups": 8}, []),
     ({"model.condition_at": "middle", "model.conditioning": "none"}, [["model.condition_at", "conditioning none"]]),
+    ({"data.augmentations": ["flip"]}, [["data.augmentations", "data.augment"]]),
+    ({"data.augmentations": ["flip"], "data.augment": 0.1}, []),
     ({"data.workers": 4}, [["data.workers", "data.memory_gb"]]),
 ]
 

@@ -10,7 +10,7 @@ import yaml
 
 from ddpm.config.sections import Config
 from ddpm.config.study import STUDY_METRICS, Study
-from ddpm.config.study_files import read_study, study_documents, study_to_yaml
+from ddpm.config.study_files import describe_unused, read_study, study_documents, study_to_yaml
 from ddpm.evaluation.metrics import METRICS
 from ddpm.evaluation.setup import DENOISER_METRICS
 
@@ -98,6 +98,17 @@ def test_options_of_the_command_line_replace_those_of_the_base(tmp_path: Path) -
     assert {(arm.config.data.source, arm.config.train.steps) for arm in study.arms} == {("mine", 9)}
     with pytest.raises(ValueError, match=r"data\.sorce is not an option.*data\.source"):
         read_study(tmp_path / "study.yaml", {"data.sorce": "mine"})
+
+
+def test_options_of_the_command_line_that_change_no_arm_are_named(tmp_path: Path) -> None:
+    read(tmp_path, GOOD)
+
+    def describe(overrides: dict[str, Any]) -> list[str]:
+        return describe_unused(read_study(tmp_path / "study.yaml", overrides), overrides)
+
+    [norm, count] = describe({"model.norm": "adagn", "evaluation.count": "5", "train.steps": "9"})
+    assert norm.startswith("model.norm: ") and count.startswith("evaluation.count: ") and "count in eval" in count
+    assert describe({"model.norm_groups": "8", "evaluation.count": "5", "evaluation.every": "10"}) == []
 
 
 def test_anchors_and_arms_without_overrides(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
             {"arms": {"first": {}, "second": {key: value}}}, ["arms", "first and second", "seed_shift"],
         )
         for key, value in (
-            ("train.log_every", 5), ("train.gradient_accumulation_steps", 2), ("tracking.wandb", "off")
+            ("train.log_every", 5), ("train.gradient_accumulation_steps", 2), ("tracking.wandb", "off"),
+            ("data.augmentations", ["flip"]),
         )
     },
     "sampling of an arm": (

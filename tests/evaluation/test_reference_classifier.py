@@ -264,8 +264,8 @@ def test_a_classifier_of_another_version_is_an_error(
 
 def test_too_few_classes_or_images() -> None:
     pixels = torch.zeros(5, 1, 8, 8, dtype=torch.uint8)
-    with pytest.raises(ValueError, match=r"^classifier: .*1 class.* 2 classes or more.* inception or dinov2"):
+    with pytest.raises(ValueError, match=r"^extractor: classifier .*1 class.* 2 classes or more.* inception or dinov2"):
         train_classifier(ImageData(pixels, torch.zeros(5, dtype=torch.int64), ("a",)), "cpu")
     for labels, count in (([0, 0, 0, 0, 1], 1), ([0] * 5, 0)):
-        with pytest.raises(ValueError, match=f"^classifier: .*'dog' has {count} .*2 images or more"):
+        with pytest.raises(ValueError, match=f"^extractor: classifier .*'dog' has {count} .*2 images or more"):
             train_classifier(ImageData(pixels, torch.tensor(labels), ("cat", "dog")), "cpu")

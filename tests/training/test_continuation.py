@@ -33,7 +33,7 @@ from ddpm.diffusion.objective import diffusion_loss
 from ddpm.training.batches import build_samples
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.derived_options import derive_config
-from ddpm.training.run_record import KnownRun, step_of
+from ddpm.training.run_record import KnownRun
 from ddpm.training.train import train
 from ddpm.training.trainer import Trainer, prepare_inputs
 
@@ -231,7 +231,7 @@ def test_a_killed_extension_equals_the_whole(
     words = ("--run-dir", run, *SETTINGS[settings], "--train.checkpoint_every", "4")
     killed_before(7, *words)
     killed_before(10, *words)
-    assert step_of(KnownRun.read(run).newest_checkpoint()) == 8
+    assert KnownRun.read(run).newest_checkpoint().name == "step_00000008"
     start("--run-dir", run)
     assert equal(weights(run, 14), weights(whole, 14))
     assert records(run) == records(whole)
@@ -436,6 +436,41 @@ def test_the_remedy_works_as_it_is_written(words: list[str], tuned: bool, run: P
     assert differing <= {key, "model.pretrained", "model.channel_mult", "model.attention_resolutions"}
 
 
+def test_copies_of_checkpoints_are_left_alone(run: Path, capsys: pytest.CaptureFixture) -> None:
+    checkpoints = run / "checkpoints"
+    copies = [checkpoints / name for name in ("step_00000006-copy", "step_00000006_old", "step_", "step_00000009.bak")]
+    for copy in copies:
+        shutil.copytree(checkpoints / "step_00000006", copy)
+    start("--run-dir", run, "--dry-run")
+    assert "continues from step 6" in capsys.readouterr().out
+    start("--run-dir", run, "--train.steps", "8", "--train.keep_checkpoints", "1")
+    assert {path.name for path in checkpoints.iterdir()} == {"step_00000008", *(copy.name for copy in copies)}
+
+
+def test_a_dry_run_names_damaged_checkpoints(run: Path, capsys: pytest.CaptureFixture) -> None:
+    damaged = run / "checkpoints" / "step_00000006"
+    (damaged / "training" / "model.safetensors").write_bytes(b"")
+    start("--run-dir", run, "--dry-run")
+    said = capsys.readouterr()
+    assert "continues from step 0" in said.out and f"WARNING: {damaged} is damaged" in said.err
+    assert damaged.is_dir()
+
+
+def test_in_the_folder_of_runs_the_name_of_the_images_is_that_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused
+) -> None:
+    pictures(tmp_path / "mine", 6)
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    train(replace(CONFIG, data=DataConfig("mine")), Path("runs/mine"))
+    monkeypatch.chdir(tmp_path / "runs")
+    start("--run-dir", "mine", "--train.steps", "8")
+    assert facts(Path("mine"))["places"] == {"mine": str(tmp_path / "mine")}
+    # So does a run that a remedy begins.
+    with refused("train.seed", f"--data.source {tmp_path / 'mine'} --train.seed 1"):
+        start("--run-dir", "mine", "--train.seed", "1")
+
+
 def test_what_null_keeps_is_told(run: Path, capsys: pytest.CaptureFixture) -> None:
     start("--run-dir", run, "--train.learning_rate", "null", "--dry-run")
     assert "train.learning_rate 0.003" in capsys.readouterr().out
@@ -454,8 +489,9 @@ def test_a_damaged_config_file_is_replaced(run: Path, tmp_path: Path, capsys: py
         assert exit_.value.code == 2
         complaint = capsys.readouterr().err
         assert f"--run-dir: {run / 'config.yaml'}: " in complaint
-        assert "--config FILE" in complaint or "train.steps" in complaint
-        start("--run-dir", run, "--config", tmp_path / "copy.yaml")
+        remedy = "train.steps: -3" if b"-3" in damaged else f"--config {run / 'run.json'}"
+        assert remedy in complaint
+        start("--run-dir", run, "--config", run / "run.json")
         assert read_config(run / "config.yaml") == read_config(tmp_path / "copy.yaml")
 
 

@@ -31,7 +31,7 @@ from ddpm.lab.ablation.planned_runs import (
     sampling_settings,
     take_shard,
 )
-from ddpm.lab.ablation.registration import register
+from ddpm.lab.ablation.registration import check_study_directory, register
 from ddpm.lab.ablation.study_report import report
 from ddpm.lab.ablation.sweep import choose_rates, read_sweep
 from ddpm.lab.ablation.timing import read_timing, time_steps, write_timing
@@ -75,6 +75,7 @@ def ablate(
     processes = join_processes(LONG_TIMEOUT)
     check_launch(processes.num_processes, "ablate.py")
     check_arms(study)
+    on_main(processes, lambda: check_study_directory(path, study.base.data.source))
     given = study.base
     data = _load_images(study, processes)
     study = broadcast_from_main(processes, partial(resolve_study, study, data))

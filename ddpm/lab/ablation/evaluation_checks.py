@@ -1,7 +1,6 @@
 """Checks the evaluation options of a study before its first run is trained."""
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import torch
@@ -11,12 +10,14 @@ from ddpm.config.sections import DataConfig
 from ddpm.config.study import STUDY_METRICS, Study
 from ddpm.config.yaml_files import prefixed_errors
 from ddpm.data import ImageData
+from ddpm.data.notes import count_classes
 from ddpm.evaluation.extractors import EXTRACTORS, build_extractor
 from ddpm.evaluation.features import cache_directory
 from ddpm.evaluation.image_source import describe_leak, load_held_out, load_real_images, reference_config
 from ddpm.evaluation.setup import DENOISER_METRICS, check_metrics, describe_few, why_without_classes
 from ddpm.io.pipelines import locate
 from ddpm.lab.ablation.planned_runs import evaluate_command, sampling_settings
+from ddpm.processes import warn
 from ddpm.training.validation import check_classes, check_extractor, check_sampler, check_unguided
 
 DOWNLOADED = ("dinov2:",)        # prefixes of extractors that take long to build and are checked when they are used
@@ -90,8 +91,9 @@ def _check_images(
         option = "held_out" if command.held_out_split is None else "held_out_split"
         raise ValueError(f"{option}: {shared or len(data):,} of these images are trained on; choose others")
     check_all_are_trained_on(held_out, data)
+    warn(*describe_unmeasured(held_out))
     if (copies := describe_leak(held_out, data, "training")) is not None:
-        print(f"WARNING: {copies}", file=sys.stderr)
+        warn(copies)
     return reference, held_out
 
 
@@ -109,3 +111,16 @@ def check_all_are_trained_on(held_out: ImageData, data: ImageData) -> None:
             f"{data.class_names[unlearned[0]]!r}; select other rows for training and for this split, or shuffle the "
             "rows of the source"
         )
+
+
+def describe_unmeasured(held_out: ImageData) -> list[str]:
+    """Return one line on the classes without held-out images, if there are any: a study tells nothing about them."""
+    counts = count_classes(held_out.labels, held_out.num_classes)
+    names = [name for name, count in zip(held_out.class_names, counts, strict=True) if count == 0]
+    if not names:
+        return []
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return [
+        f"held out: there is no image of {len(names):,} of {len(counts):,} classes ({shown}), so that the result does "
+        "not depend on them; add images of these classes, or hold out a larger part"
+    ]

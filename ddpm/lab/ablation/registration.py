@@ -7,12 +7,37 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.atomic import json_digest, read_json, write_json, write_text
+from ddpm.config.run_folders import run_of
 from ddpm.config.study import Study
 from ddpm.data import ImageData
 from ddpm.io.provenance import describe_changes, git_commit, versions
+from ddpm.training.run_directory import ANOTHER, find_other_use
 
 # Files and directories of the study's runs and of its sweep.
 RUNS = ("*/seed_*/run.json", "*/seed_*/diverged.json", "*/lr_*")
+
+
+def check_study_directory(path: Path, source: str) -> None:
+    """Check that a directory can be that of a study, before anything is written.
+
+    Args:
+        path: the directory; it need not exist.
+        source: the option data.source.
+
+    Raises:
+        ValueError: if it is, or is in, the directory of a run, the folder of images or a directory with another use.
+    """
+    run = run_of(path)
+    if run is not None:
+        raise ValueError(f"run_dir: {path} is {'' if run == path else 'in '}the directory of a single run; {ANOTHER}")
+    holds_study = (path / "study.json").is_file() or _find_runs(path)
+    if not holds_study and (problem := find_other_use(path, source)) is not None:
+        raise ValueError(f"run_dir: {path} {problem}")
+
+
+def _find_runs(path: Path) -> list[Path]:
+    """Return files and directories of runs of the study in a directory."""
+    return [run for pattern in RUNS for run in path.glob(pattern)]
 
 
 def register(study: Study, documents: Mapping[str, str], data: ImageData, path: Path) -> dict[str, Any]:
@@ -28,15 +53,12 @@ def register(study: Study, documents: Mapping[str, str], data: ImageData, path: 
         The content of study.json: study, digest, data, versions, git_commit.
 
     Raises:
-        ValueError: if the directory contains another study, the same study on other data, a changed study.json, a
-            single run, or runs without study.json.
+        ValueError: if the directory contains another study, the same study on other data, a changed study.json, or
+            runs without study.json.
         OSError: if the directory is not writable.
     """
     resolved = json.loads(json.dumps(study.to_dict()))
-    if (path / "run.json").exists():
-        raise ValueError(f"{path}: is the directory of a single run; choose another directory with --run-dir")
-    # Looked for before study.json is read: another shard may register and begin in between.
-    begun = [run for pattern in RUNS for run in path.glob(pattern)]
+    begun = _find_runs(path)    # before study.json is read: another shard may register and begin in between
     if (path / "study.json").exists():
         known = read_registration(path)
         if changes := describe_changes(_without_source(known["study"]), _without_source(resolved)):

@@ -10,7 +10,7 @@ from ddpm.config.sections import Config, DataConfig, DiffusionConfig, SampleConf
 from ddpm.config.study import Arm, Study
 from ddpm.data import ImageData
 from ddpm.data.slices import Part
-from ddpm.lab.ablation.evaluation_checks import check_all_are_trained_on, check_evaluation
+from ddpm.lab.ablation.evaluation_checks import check_all_are_trained_on, check_evaluation, describe_unmeasured
 from ddpm.lab.ablation.planned_runs import evaluate_command
 from ddpm.training.build import build_data
 
@@ -145,3 +145,12 @@ def test_classes_that_are_only_held_out_are_refused(refused) -> None:
     with refused("held_out_split", "'owl'", "shuffle"):
         check_all_are_trained_on(held_out, data)
     check_all_are_trained_on(data, data)
+
+
+def test_classes_without_held_out_images_are_named() -> None:
+    labels = torch.tensor([0, 0, 2, 2])
+    held_out = ImageData(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), labels, ("cat", "dog", "owl"))
+    [line] = describe_unmeasured(held_out)
+    assert line.startswith("held out: ") and "1 of 3" in line and "dog" in line and "cat" not in line
+    assert describe_unmeasured(ImageData(held_out.pixels, labels // 2, ("cat", "owl"))) == []
+    assert describe_unmeasured(ImageData(held_out.pixels, torch.zeros(4, dtype=torch.int64), ())) == []

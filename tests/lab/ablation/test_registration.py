@@ -5,9 +5,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from ddpm.config.study import Study
-from ddpm.lab.ablation.registration import read_registration, register
+from ddpm.lab.ablation.registration import check_study_directory, read_registration, register
 
 DATA = SimpleNamespace(summary=lambda: "two images", fingerprint="f" * 64)
 
@@ -87,14 +88,39 @@ def test_runs_without_a_registration_are_refused(tmp_path: Path, study: Callable
     assert not (tmp_path / "study.json").exists()
 
 
-def test_other_data_and_single_runs_are_refused(tmp_path: Path, study: Callable[..., Study]) -> None:
+def test_other_data_are_refused(tmp_path: Path, study: Callable[..., Study]) -> None:
     register(study(), {}, DATA, tmp_path / "study")
     other = SimpleNamespace(summary=lambda: "three images", fingerprint="e" * 64)
     with pytest.raises(ValueError, match=r"two images.*three images.*--run-dir"):
         register(study(), {}, other, tmp_path / "study")
-    (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"single run.*--run-dir"):
-        register(study(), {}, DATA, tmp_path)
+
+
+def test_a_study_is_not_written_into_something_else(tmp_path: Path, study: Callable[..., Study], refused) -> None:
+    images, run = tmp_path / "images", tmp_path / "runs" / "one"
+    (images / "a").mkdir(parents=True)
+    Image.new("L", (8, 8)).save(images / "a" / "0.png")
+    run.mkdir(parents=True)
+    for name in ("config.yaml", "run.json"):
+        (run / name).write_text("{}")
+    (tmp_path / "file").touch()
+    for path, named in {
+        images: "folder of images", images / "study": "images", images / "a": "images",
+        run: "single run", run / "study": "single run", run.parent: "folder of runs", tmp_path / "file": "file",
+    }.items():
+        for source in (str(images), "digits") if path != images / "study" else (str(images),):
+            with refused("run_dir", str(path), named, "--run-dir"):
+                check_study_directory(path, source)
+    for path in (tmp_path / "new", run.parent / "two"):
+        check_study_directory(path, str(images))
+        register(study(), {}, DATA, path)
+        check_study_directory(path, str(images))
+    # Pictures of runs are no folder of images, also if study.json is lost, which `register` then says.
+    left = tmp_path / "new" / "plain" / "seed_0"
+    left.mkdir(parents=True)
+    (left / "run.json").write_text("{}")
+    Image.new("L", (8, 8)).save(left / "grid.png")
+    (tmp_path / "new" / "study.json").unlink()
+    check_study_directory(tmp_path / "new", str(images))
 
 
 def test_a_directory_without_a_study_is_named(tmp_path: Path) -> None:
