@@ -15,7 +15,7 @@ from typing import IO, Any
 from safetensors import SafetensorError
 
 MANIFEST = "MANIFEST.json"
-STEP = re.compile(r"step_[0-9]+")        # names of checkpoints
+CHECKPOINT_NAME = re.compile(r"step_([0-9]+)")
 
 
 def write_directory_atomically(directory: Path, fill: Callable[[Path], None]) -> None:
@@ -93,24 +93,24 @@ def find_damage(directory: Path) -> str | None:
     return None
 
 
-def list_steps(folder: Path) -> list[Path]:
-    """Return the directories in a folder that are named after a training step, as step_00001000, the newest last.
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, which are named after their step as step_00001000 is, the newest last.
 
     A copy with another name, such as step_00001000-copy, is somebody's own and is left alone.
     """
-    found = [path for path in folder.glob("step_*") if STEP.fullmatch(path.name) and path.is_dir()]
+    found = [path for path in folder.glob("step_*") if CHECKPOINT_NAME.fullmatch(path.name) and path.is_dir()]
     return sorted(found, key=step_of)
 
 
-def step_of(directory: Path | None) -> int:
-    """Return the training step that a directory is named after, 0 for None."""
-    return 0 if directory is None else int(directory.name.removeprefix("step_"))
+def step_of(checkpoint: Path | None) -> int:
+    """Return the training step of a checkpoint, 0 for None."""
+    return 0 if checkpoint is None else int(checkpoint.name.removeprefix("step_"))
 
 
 def newest_intact(folder: Path) -> tuple[Path | None, dict[Path, str]]:
-    """Return the newest intact directory of a training step, and the problem of each damaged one after it."""
+    """Return the newest intact checkpoint in a folder, and the problem of each damaged one after it."""
     damaged: dict[Path, str] = {}
-    for directory in reversed(list_steps(folder)):
+    for directory in reversed(list_checkpoints(folder)):
         problem = find_damage(directory)
         if problem is None:
             return directory, damaged

@@ -55,8 +55,8 @@ def join_processes(timeout: timedelta | None = None) -> PartialState:
 def _leave() -> None:
     """Destroy the process group before exit; otherwise its background threads can abort the process.
 
-    Its threads end with its last reference. If one of them frees the tensors of its last collective only while the
-    interpreter shuts down, it cannot take the interpreter's lock, which aborts the process (signal 6).
+    The threads of the group end when nothing refers to the group any more. A thread that frees the tensors of the last
+    collective while the interpreter shuts down cannot take the interpreter's lock, which aborts the process (signal 6).
     """
     # After an unexpected error the other processes may still be working, and leaving could wait for them.
     if not hasattr(sys, "last_value") and torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -2,7 +2,7 @@
 
 from ddpm.cli.parser import from_command_line
 from ddpm.config.commands import AblateCommand
-from ddpm.config.study_files import describe_unused, read_study, study_documents
+from ddpm.config.study_files import describe_ineffective_overrides, read_study, study_documents
 from ddpm.config.yaml_files import prefixed_errors
 
 
@@ -14,5 +14,5 @@ def main(command: AblateCommand) -> None:
     from ddpm.lab.ablation.ablate import ablate  # imported only now, so that --help is fast
     from ddpm.processes import warn
 
-    warn(*describe_unused(study, command.overrides))
+    warn(*describe_ineffective_overrides(study, command.overrides))
     ablate(study, documents, command.directory, command.shard_numbers, command.dry_run)

@@ -8,13 +8,15 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ddpm.atomic import read_json
 from ddpm.cli.errors import one_line_errors, reject_command_line
 from ddpm.cli.help import help_text
 from ddpm.config.commands import Overrides
-from ddpm.config.run_folders import is_run
+from ddpm.config.run_folders import is_run, with_places_of_run
 from ddpm.config.sections import OPTIONS, SECTIONS, Config, flatten
 from ddpm.config.study_files import STUDY_KEYS
 from ddpm.config.values import (
@@ -187,10 +189,11 @@ class CommandLine:
         try:
             return self._read_file("run_dir", run / "config.yaml")
         except ValueError as problem:
-            raise ValueError(
-                f"{problem}; correct it, or replace it by the options with which the run was trained, which are kept "
-                f"in run.json, with --config {shlex.quote(str(run / 'run.json'))}"
-            ) from None
+            kept = " FILE"
+            with suppress(ValueError, OSError):         # runs of older versions do not keep them
+                if "config" in read_json(run / "run.json"):
+                    kept = f" {shlex.quote(str(run / 'run.json'))} as the first option, which has those of the run"
+            raise ValueError(f"{problem}; correct it, or replace its options with --config{kept}") from None
 
     def _name(self, option: str) -> tuple[str, bool]:
         """Return the name of an option, and whether it appends to a list; underscores may be dashes and vice versa."""
@@ -198,7 +201,7 @@ class CommandLine:
         name = self.spellings.get(plain)
         if name is None or (option.endswith("+") and not accepts_list(self.kinds[name])):
             if "study" in self.options and plain.lstrip("-").replace("-", "_") in STUDY_KEYS:
-                raise ValueError(f"{option}: is fixed before the first run; set it in the study file")
+                raise ValueError(f"{option}: is set only in the study file")
             check_known(option, [option for name, option in self.options.items() if name not in SECTIONS])
         assert name is not None
         return name, option.endswith("+")
@@ -260,6 +263,8 @@ class CommandLine:
         """Return the values of a file; ranges are checked after later options have overridden them."""
         with prefixed_errors(name):
             given = read_options(file, name if name in SECTIONS else None)
+            if name == "config":
+                given = with_places_of_run(given, file)
             with prefixed_errors(file):
                 known = {key: kind for key, kind in self.kinds.items() if key not in OPTIONS_THAT_TAKE_FILES}
                 found = convert_mapping(given, known)

@@ -9,25 +9,25 @@ WITHOUT_CLASS = ("timestep", "none")             # values of model.conditioning 
 WITHOUT_GROUPS = ("adain", "adaln", "adarms")    # values of model.norm with statistics of their own
 
 
-def _reason_for_groups(config: Config) -> str | None:
+def _why_no_groups(config: Config) -> str | None:
     applies = config.model.norm in WITHOUT_GROUPS and config.model.pretrained is None
     return f"with model.norm {config.model.norm}" if applies else None
 
 
-def _reason_for_places(config: Config) -> str | None:
+def _why_no_condition_at(config: Config) -> str | None:
     applies = config.model.conditioning == "none" and config.model.pretrained is None
     return "with model.conditioning none" if applies else None
 
 
-def _reason_for_augmentations(config: Config) -> str | None:
+def _why_no_augmentations(config: Config) -> str | None:
     return "without data.augment; set it, such as 0.15" if config.data.augment == 0 else None
 
 
-# Options that affect training only together with others, and functions that return why they do not in a configuration.
-REASONS: dict[str, Callable[[Config], str | None]] = {
-    "model.norm_groups": _reason_for_groups,
-    "model.condition_at": _reason_for_places,
-    "data.augmentations": _reason_for_augmentations,
+# Option -> function that returns why it has no effect on training in a configuration, or None.
+WHY_INEFFECTIVE: dict[str, Callable[[Config], str | None]] = {
+    "model.norm_groups": _why_no_groups,
+    "model.condition_at": _why_no_condition_at,
+    "data.augmentations": _why_no_augmentations,
 }
 
 
@@ -71,14 +71,14 @@ def ineffective_guidance(options: SamplerOptions, prefix: str = "") -> list[str]
 
 
 def without_ineffective(config: Config) -> Config:
-    """Return a configuration with the defaults of all options in REASONS that have no effect in it."""
+    """Return a configuration with the defaults of those options of WHY_INEFFECTIVE that have no effect in it."""
     default = flatten(Config().to_dict())
-    return config.with_options({key: default[key] for key, reason in REASONS.items() if reason(config)})
+    return config.with_options({key: default[key] for key, reason in WHY_INEFFECTIVE.items() if reason(config)})
 
 
 def _of_training(config: Config) -> Iterator[str]:
     given, default = flatten(config.to_dict()), flatten(Config().to_dict())
-    for key, reason in REASONS.items():
+    for key, reason in WHY_INEFFECTIVE.items():
         if given[key] != default[key] and (why := reason(config)) is not None:
             yield f"{key}: has no effect {why}"
 

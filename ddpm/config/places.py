@@ -7,6 +7,7 @@ the names of folders of one machine. run.json records what they meant where the 
 import dataclasses
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from ddpm.config.sections import DataConfig
 
@@ -17,7 +18,7 @@ RESERVED = ("digits", "auto", "folders", "filename", "none")           # values 
 def find_places(data: DataConfig) -> dict[str, str]:
     """Return the absolute path of each relative one that leads somewhere from the working directory."""
     typed = {getattr(data, name) for name in OPTIONS_WITH_PATHS}
-    return {path: os.path.abspath(path) for path in sorted(typed) if is_relative(path) and _may_be_images(path)}
+    return {path: os.path.abspath(path) for path in sorted(typed) if is_relative(path) and _leads_to_no_run(path)}
 
 
 def is_relative(path: str) -> bool:
@@ -34,18 +35,19 @@ def with_places(data: DataConfig, places: Mapping[str, str], prefer_typed: bool 
         prefer_typed: use a path as it was typed if there is something at it here, as for a command that may have named
             it; otherwise only if there is nothing any more at its place.
     """
-    found = {}
-    for name in OPTIONS_WITH_PATHS:
-        typed = getattr(data, name)
-        place = places.get(typed, typed)
-        paths = (typed, place) if prefer_typed else (place, typed)
-        used = [path for path in paths if _may_be_images(path)]
-        found[name] = used[0] if used else place
+    found: dict[str, Any] = {name: find(getattr(data, name), places, prefer_typed) for name in OPTIONS_WITH_PATHS}
     return dataclasses.replace(data, **found)
 
 
-def _may_be_images(path: str) -> bool:
-    """Return whether there is something at a path that is no run: in the folder of runs, a run has its images' name."""
+def find(path: str, places: Mapping[str, str], prefer_typed: bool = False) -> str:
+    """Return what a path, or another value of an option with paths, leads to; arguments as for `with_places`."""
+    place = places.get(path, path)
+    paths = (path, place) if prefer_typed else (place, path)
+    return next(filter(_leads_to_no_run, paths), place)
+
+
+def _leads_to_no_run(path: str) -> bool:
+    """Return whether a path leads to something other than a run, which is named as its images are by default."""
     path = os.path.expanduser(path)
     return os.path.exists(path) and not os.path.exists(os.path.join(path, "run.json"))
 

@@ -1,11 +1,13 @@
 """Which folders are run directories, which run is meant by a path that is none, and options of a run for commands."""
 
 import dataclasses
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ddpm.atomic import read_json
 from ddpm.config.commands import ModelSamplingOptions
-from ddpm.config.places import with_places
+from ddpm.config.places import find, with_places
 from ddpm.config.sections import DataConfig, SampleConfig
 from ddpm.config.values import field_types
 from ddpm.config.yaml_files import read_config
@@ -51,6 +53,22 @@ def read_data_options(run: Path) -> DataConfig:
         ValueError: if a file is damaged.
     """
     return with_places(read_config(run / "config.yaml").data, read_json(run / "run.json").get("places", {}))
+
+
+def with_places_of_run(options: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Return the options in a configuration file with paths that lead to the images from here, if it is that of a run.
+
+    Args:
+        options: the content of the file, by names such as `data.source`.
+        file: the file.
+    """
+    if not is_run(file.parent):
+        return options
+    with suppress(ValueError, OSError):         # run.json may be damaged
+        places = read_json(file.parent / "run.json").get("places", {})
+        typed = {key: options.get(key) for key in ("data.source", "data.labels")}
+        return options | {key: find(path, places, True) for key, path in typed.items() if isinstance(path, str)}
+    return options
 
 
 def sample_settings(options: ModelSamplingOptions) -> SampleConfig:

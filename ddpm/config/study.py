@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddpm.config.changes import NOT_FREE, differences
-from ddpm.config.ineffective_options import without_ineffective
+from ddpm.config.ineffective_options import WHY_INEFFECTIVE, without_ineffective
 from ddpm.config.sections import Config
 from ddpm.names import lookup
 
@@ -197,9 +197,13 @@ class Study:
         if differences(first, second, NOT_FREE) or differences(second, first, NOT_FREE):
             return
         if a.seed_shift == b.seed_shift:
+            given = {key: arm.config for arm in (a, b) for key in arm.overrides if key in WHY_INEFFECTIVE}
+            reasons = {key: WHY_INEFFECTIVE[key](config) for key, config in given.items()}
+            causes = [f"{key} has no effect {reason}" for key, reason in reasons.items() if reason is not None]
             yield (
-                f"arms: {a.name} and {b.name} have the same configuration; change an option of one, or give it a "
-                "seed_shift to measure the effect of chance alone"
+                f"arms: {a.name} and {b.name} have the same configuration{', because ' * bool(causes)}"
+                f"{' and '.join(causes)}; change an option of one, or give it a seed_shift to measure the effect of "
+                "chance alone"
             )
         for seed in sorted({s + a.seed_shift for s in self.seeds} & {s + b.seed_shift for s in self.seeds}):
             yield (

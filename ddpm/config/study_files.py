@@ -49,7 +49,7 @@ def read_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
         return Study(**plain, arms=arms, evaluation=_evaluation_options(given.get("evaluation", {})), base=base)
 
 
-def describe_unused(study: Study, overrides: Mapping[str, Any]) -> list[str]:
+def describe_ineffective_overrides(study: Study, overrides: Mapping[str, Any]) -> list[str]:
     """Return one line on each option of the command line that changes nothing in any arm.
 
     Args:
@@ -61,8 +61,11 @@ def describe_unused(study: Study, overrides: Mapping[str, Any]) -> list[str]:
         section, _, name = key.partition(".")
         if all(key in arm.overrides for arm in study.arms):
             lines.append(f"{key}: has no effect, because every arm sets it; change it in the study file")
-        elif section == "evaluation" and study.base.evaluation.every == 0:
-            lines.append(f"{key}: has no effect on the evaluation of a study; set {name} in evaluation in its file")
+        elif key == "train.learning_rate" and study.learning_rates:
+            lines.append(f"{key}: has no effect, because learning_rates of the study file are tried")
+        elif section == "evaluation" and all(arm.config.evaluation.every == 0 for arm in study.arms):
+            own = f"set {name} in evaluation in its file, or " if name in field_types(EvaluateCommand) else ""
+            lines.append(f"{key}: has no effect on the evaluation of a study; {own}set evaluation.every, such as 200")
     return lines
 
 

@@ -14,7 +14,7 @@ from ddpm.atomic import json_digest
 from ddpm.data import ImageData
 from ddpm.evaluation.extractors import Extractor, build_extractor
 from ddpm.evaluation.feature_tables import Features, tabulate
-from ddpm.evaluation.reference_classifier import ReferenceClassifier, cached_classifier
+from ddpm.evaluation.reference_classifier import ReferenceClassifier, cached_classifier, why_untrainable
 
 IMAGES_PER_TABLE_FILE = 500
 THUMBNAIL_SIZE = 16     # pixels; nearest neighbors are searched among downscaled images
@@ -53,13 +53,12 @@ def load_extractors(
         return extractor, extractor
     if data.num_classes < 2:
         return extractor, None
-    try:
-        return extractor, cached_classifier(data, device, cache)
-    except ValueError as problem:
+    if (reason := why_untrainable(data)) is not None:
         if require_classifier:
-            raise
-        print(f"WARNING: skipping accuracy: {problem}", file=sys.stderr)
+            raise ValueError(f"metrics: accuracy needs a classifier, and {reason}; add images, or use other metrics")
+        print(f"WARNING: skipping accuracy: {reason}", file=sys.stderr)
         return extractor, None
+    return extractor, cached_classifier(data, device, cache)
 
 
 def downscale(images: Tensor) -> Tensor:

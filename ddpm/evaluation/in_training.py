@@ -12,6 +12,7 @@ from ddpm.config.sections import EvaluationConfig
 from ddpm.data import ImageData
 from ddpm.diffusion.sampling import class_seeds
 from ddpm.evaluation.classes import accuracy, proportional_labels
+from ddpm.evaluation.dinov2 import DinoV2
 from ddpm.evaluation.extractors import EXTRACTORS, Extractor, check_color
 from ddpm.evaluation.feature_tables import Features, random_rows
 from ddpm.evaluation.features import (
@@ -24,7 +25,7 @@ from ddpm.evaluation.features import (
 from ddpm.evaluation.frechet import distance_to, moments
 from ddpm.evaluation.kernel import kernel_distance
 from ddpm.evaluation.metrics import METRICS, confusion, describe_shortage
-from ddpm.evaluation.reference_classifier import ReferenceClassifier, check_trainable
+from ddpm.evaluation.reference_classifier import ReferenceClassifier, check_trainable, why_untrainable
 from ddpm.processes import check_same, first_on_main
 
 KERNEL_IMAGES = 2_000       # maximum number of real images, since all pairs are compared
@@ -60,16 +61,16 @@ def check_images(settings: EvaluationConfig, data: ImageData) -> None:
     Raises:
         ValueError: if they do not; names the option and what is possible.
     """
-    kind = settings.extractor.partition(":")[0]
+    name, (kind, _, _) = settings.extractor, settings.extractor.partition(":")
     try:
-        if settings.extractor == "classifier":
+        if name == ReferenceClassifier.name:
             check_trainable(data)
-        elif kind in EXTRACTORS:
+        elif name in EXTRACTORS or kind == DinoV2.name:
             check_color(kind, data)
     except ValueError as problem:
         raise ValueError(f"evaluation.{problem}") from None
-    if settings.metric == "accuracy" and data.num_classes == 0:
-        raise ValueError("evaluation.metric: accuracy needs classes, and the images have none; use frechet_distance")
+    if settings.metric == "accuracy" and (reason := why_untrainable(data)) is not None:
+        raise ValueError(f"evaluation.metric: accuracy needs a classifier, and {reason}; use frechet_distance")
 
 
 class InTrainingMetrics:

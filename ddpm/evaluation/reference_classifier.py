@@ -145,24 +145,29 @@ def train_classifier(data: ImageData, device: torch.device | str) -> ReferenceCl
     return ReferenceClassifier(network, data.class_names, data.resolution, accuracy, held_out, data.fingerprint)
 
 
+def why_untrainable(data: ImageData) -> str | None:
+    """Return why a classifier of the images cannot be trained and tested, in a few words; None if it can."""
+    if data.num_classes == 0:
+        return "the images have no classes"
+    if data.num_classes == 1:
+        return "the images have 1 class, and it needs 2 classes or more"
+    counts = torch.bincount(data.labels, minlength=data.num_classes)
+    rarest = int(counts.argmin())
+    if counts[rarest] < 2:
+        name, number = data.class_names[rarest], ("no image", "1 image")[counts[rarest]]
+        return f"class {name!r} has {number}, and it needs 2 images or more of each (one to train and one to test)"
+    return None
+
+
 def check_trainable(data: ImageData) -> None:
-    """Check that images have classes of which a classifier can be trained and tested.
+    """Check that a classifier of the images can be trained and tested.
 
     Raises:
-        ValueError: if they do not; names extractors for them.
+        ValueError: if it cannot; names extractors for these images.
     """
-    if data.num_classes == 0:
+    if (reason := why_untrainable(data)) is not None:
         raise ValueError(
-            "extractor: classifier needs images of 2 classes or more, and these have no classes; use the extractor "
-            f"{' or '.join(without_classes(data.channels))}"
-        )
-    counts = torch.bincount(data.labels, minlength=data.num_classes)
-    if data.num_classes < 2 or counts.min() < 2:
-        rarest = int(counts.argmin())
-        raise ValueError(
-            f"extractor: classifier cannot be trained, because of {data.num_classes} class(es), class "
-            f"{data.class_names[rarest]!r} has {counts[rarest]} image(s); it needs 2 classes or more, and 2 images or "
-            "more of each (one for training and one for testing): add images, or use the extractor "
+            f"extractor: classifier cannot be trained, because {reason}; use the extractor "
             f"{' or '.join(without_classes(data.channels))}"
         )
 

@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from ddpm.atomic import MANIFEST
+from ddpm.atomic import CHECKPOINT_NAME, MANIFEST
 from ddpm.io.card import CARD, GRID, ModelCard
 from ddpm.io.pipelines import load_pipeline, locate
 
@@ -73,7 +73,7 @@ def push(model: Path, name: str, license: str | None = None, private: bool = Fal
 
 def _step(directory: Path) -> int | None:
     """Return the training step of the weights if the directory shows it: a run's best model or a checkpoint."""
-    best, checkpoint = directory / "best.json", re.fullmatch(r"step_(\d+)", directory.name)
+    best, checkpoint = directory / "best.json", CHECKPOINT_NAME.fullmatch(directory.name)
     if best.is_file():
         return json.loads(best.read_text())["step"]
     return int(checkpoint[1]) if checkpoint else None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 
+from ddpm.config.changes import spell_options
 from ddpm.config.sections import Config
 from ddpm.data import ImageData, load_data
 from ddpm.data.overview import with_decisions
@@ -28,18 +29,6 @@ def build_data(config: Config, decided: Mapping[str, Any] | None = None) -> Imag
         decided: what run.json says about the images of a run that continues, which decides how others are read too.
     """
     return load_data(**with_decisions(config.data.load_options(), decided or {}))
-
-
-def check_evaluation(config: Config, data: ImageData) -> None:
-    """Check that the images allow the configured evaluation during training, if there is one.
-
-    Raises:
-        ValueError: if they do not.
-    """
-    if config.evaluation.every > 0:
-        from ddpm.evaluation.in_training import check_images
-
-        check_images(config.evaluation, data)
 
 
 def build_in_training_metrics(config: Config, data: ImageData, accelerator: Accelerator) -> "InTrainingMetrics | None":
@@ -164,7 +153,7 @@ def _build_pretrained(folder: Path, path: str, config: Config, data: ImageData, 
     configured |= {"data.resolution": data.resolution, "data.channels": data.channels}
     wrong = [key for key, value in needed.items() if configured[key] != value]
     if wrong:
-        settings = " ".join(f"--{key} {str(needed[key]).lower()}" for key in wrong)
+        settings = spell_options({key: needed[key] for key in wrong}).strip()
         raise ValueError(
             f"{wrong[0]}: {configured[wrong[0]]} here, but model.pretrained {path} was trained with "
             f"{needed[wrong[0]]}; set {settings}"

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ddpm.atomic import digests, list_steps, newest_intact, recover, write_directory_atomically, write_json
+from ddpm.atomic import digests, list_checkpoints, newest_intact, recover, write_directory_atomically, write_json
 from ddpm.io.card import ModelCard
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import warn
@@ -74,12 +74,12 @@ def save_checkpoint(
     try:
         write_directory_atomically(target, fill)
     except OSError as problem:
-        newest = next((path.name for path in reversed(list_steps(checkpoints))), "none")
+        newest = next((path.name for path in reversed(list_checkpoints(checkpoints))), "none")
         raise ValueError(
             f"{target}: cannot be written ({problem.strerror}); free the space or fix the permissions, then run the "
             f"same command again (newest complete checkpoint: {newest})"
         ) from problem
-    for old in list_steps(checkpoints)[:-keep]:
+    for old in list_checkpoints(checkpoints)[:-keep]:
         shutil.rmtree(old)
     return target
 

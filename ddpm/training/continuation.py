@@ -19,7 +19,7 @@ from ddpm.config.changes import (
     suggest_run,
     suggest_shape,
 )
-from ddpm.config.places import OPTIONS_WITH_PATHS, is_same_path, with_places
+from ddpm.config.places import is_same_path, with_places
 from ddpm.config.sections import Config, flatten
 from ddpm.config.values import spell_value
 from ddpm.config.yaml_files import read_config
@@ -128,7 +128,7 @@ def check_options(run: KnownRun, config: Config, allowed: Collection[str] = ()) 
     # Whether its images are others is known only when they are read, so that an option names them from the beginning.
     of_data = differences(run.config, config, {Change.SAME_IMAGES}) if OTHER_IMAGES not in allowed else {}
     differing = {key: changed[key] for key in refused} | of_data
-    options = _retype(run, config, changed | of_data)
+    options = _retype(run, config)
     held = f"{run.path}: holds a run with other settings: {_list(differing)}"
     keep = _how_to_keep(run, refused, config)
     if lost := [key for key in refused if reasons[key]]:
@@ -143,12 +143,9 @@ def check_options(run: KnownRun, config: Config, allowed: Collection[str] = ()) 
     )
 
 
-def _retype(run: KnownRun, config: Config, changed: Mapping[str, tuple[Any, Any]]) -> str:
-    """Return the words with which a new run has the changed options, and finds its images from here."""
-    leads = with_places(config.data, run.facts.get("places", {}), prefer_typed=True)
-    paths = {f"data.{name}": (getattr(config.data, name), getattr(leads, name)) for name in OPTIONS_WITH_PATHS}
-    elsewhere = {key: found for key, (typed, found) in paths.items() if typed != found}
-    return spell_options({**elsewhere, **{key: new for key, (_, new) in changed.items()}})
+def _retype(run: KnownRun, config: Config) -> str:
+    """Return the words with which a new run, from the configuration of this one, has all options that differ."""
+    return spell_options({key: new for key, (_, new) in differences(run.config, config).items()})
 
 
 def _how_to_keep(run: KnownRun, keys: Collection[str], config: Config) -> str:
@@ -195,12 +192,12 @@ def check_data(run: KnownRun, config: Config, data: ImageData, allowed: Collecti
             else "the files or their labels have other content"
         )
     about = f"{', '.join(options) or OTHER_IMAGES}: {run.path} holds a run on other data: {'; '.join(differing)}"
-    typed = _retype(run, config, options)
+    typed = _retype(run, config)
     read_otherwise = [key for key in options if key != OTHER_IMAGES]
     own = f"leave {' and '.join(read_otherwise)} out" if read_otherwise else ""
     place = with_places(run.config.data, run.facts.get("places", {})).source
-    is_named = place == "digits" or Path(place).expanduser().exists()
-    known_place = f" {shlex.quote(place)}" if is_named and not is_same_path(place, config.data.source) else ""
+    is_lost = Path(place).is_absolute() and not Path(place).exists()
+    known_place = "" if is_lost or is_same_path(place, config.data.source) else f" {shlex.quote(place)}"
     own = own or f"give the run's own images with --data.source{known_place}"
     shape = list(data.pixels.shape[1:])
     if known.get("shape", shape) != shape:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from accelerate import Accelerator
 
-from ddpm.atomic import list_steps, step_of, write_json, write_text
+from ddpm.atomic import list_checkpoints, step_of, write_json, write_text
 from ddpm.config.run_folders import name_near_runs, run_of, runs_in
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
@@ -31,10 +31,10 @@ SEARCHED = 1000         # number of files in a folder among which images are loo
 # Files by which directories are recognized that are not those of a run; what they are, and what to do.
 OTHER_DIRECTORIES = {
     "model_index.json": (
-        "a pipeline, which has no state of training", "start from its weights with --model.pretrained {path}; {another}"
+        "a pipeline, which has no state of training", "start from its weights with --model.pretrained {path}; "
     ),
-    "evaluation.json": ("an evaluation", "{another}"),
-    "samples.json": ("a folder of drawn images", "train on them with --data.source {path}; {another}"),
+    "evaluation.json": ("an evaluation", ""),
+    "samples.json": ("a folder of drawn images", "train on them with --data.source {path}; "),
 }
 
 
@@ -90,8 +90,7 @@ class RunDirectory:
         if not acquire_lock(self._lock, fcntl.LOCK_EX):
             self._lock.seek(0)
             raise InUse(
-                f"{path}: in use by {self._lock.read().strip() or 'another process'}; wait for it, or choose another "
-                "directory with --run-dir"
+                f"{path}: in use by {self._lock.read().strip() or 'another process'}; wait for it, or {ANOTHER}"
             )
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -172,10 +171,6 @@ def _find_problem(path: Path, source: str, continues: bool) -> str | None:
         return _describe_lost_checkpoints(path)
     if (path / "study.json").exists():
         return f"is the directory of a study, which scripts/ablate.py continues; {ANOTHER}"
-    if list_steps(path / "checkpoints"):
-        facts = path / "run.json"
-        missing, where = ("config.yaml", f" (its options are in {facts})") if facts.is_file() else ("run.json", "")
-        return f"holds checkpoints but no {missing}; restore it{where}, or {ANOTHER}"
     if (problem := find_other_use(path, source)) is not None or not continues:
         return problem
     if (path / "config.yaml").is_file():
@@ -191,7 +186,7 @@ def _find_problem(path: Path, source: str, continues: bool) -> str | None:
 
 
 def find_other_use(path: Path, source: str) -> str | None:
-    """Return what a directory is used for that is not yet that of a run or a study, and what to do; None for nothing.
+    """Return why a directory without a run or a study cannot become that of one, and what to do; None if it can.
 
     Args:
         path: the directory.
@@ -204,11 +199,15 @@ def find_other_use(path: Path, source: str) -> str | None:
         apart = Path("runs", images.resolve().name or "images")
         if apart.resolve().is_relative_to(images.resolve()):        # the working directory is the folder of images
             apart = images.resolve().parent / apart
-        return f"is in the folder of images {source}, which would get its pictures; {ANOTHER}, such as {apart}"
+        return f"is in the folder of images {source}, so its pictures would be read as data; {ANOTHER}, such as {apart}"
+    if (facts := path / "run.json").is_file():
+        return f"holds a run without its config.yaml; restore it (its options are in {facts}), or {ANOTHER}"
+    if list_checkpoints(path / "checkpoints"):
+        return f"holds checkpoints but no run.json; restore it, or {ANOTHER}"
     quoted = shlex.quote(str(path))
     for file, (kind, remedy) in OTHER_DIRECTORIES.items():
         if (path / file).exists():
-            return f"is {kind}; {remedy.format(path=quoted, another=ANOTHER)}"
+            return f"is {kind}; {remedy.format(path=quoted)}{ANOTHER}"
     if runs := runs_in(path):
         one = shlex.quote(str(runs[0]))
         return f"is a folder of runs; {ANOTHER}, or continue one of them with scripts/train.py --run-dir {one}"
@@ -224,7 +223,8 @@ def _describe_lost_checkpoints(path: Path) -> str | None:
     A run that was interrupted before its first checkpoint has none to lose.
     """
     run, checkpoints = KnownRun.read(path), path / "checkpoints"
-    if run is None or any(checkpoints.glob("*step_*")):      # also those that are damaged, or half written
+    damaged = any(any(checkpoints.glob(f"{prefix}step_*")) for prefix in ("damaged_", "."))     # or half written
+    if run is None or damaged or list_checkpoints(checkpoints):
         return None
     changed = [change["step"] for change in run.facts.get("changes", [])]
     made = max([last_step(path / "metrics.jsonl"), *changed])

@@ -20,7 +20,6 @@ from ddpm.training.build import (
     build_in_training_metrics,
     build_schedule,
     build_unet,
-    check_evaluation,
 )
 from ddpm.training.continuation import check_data, check_options, describe_unused, plan_continuation
 from ddpm.training.derived_options import coarsest_stage_warning, derive_config, describe_derivation
@@ -38,7 +37,7 @@ from ddpm.training.run_directory import check_run_directory, hold_run_directory
 from ddpm.training.run_record import KnownRun
 from ddpm.training.timeline import Timeline
 from ddpm.training.trainer import Trainer
-from ddpm.training.validation import check_classes, check_config, without_guidance
+from ddpm.training.validation import check_classes, check_config, check_monitoring, without_guidance
 
 
 def train(
@@ -74,9 +73,9 @@ def train(
     data = first_on_main(accelerator, lambda: load_images(adopted, known))
     check_same(accelerator, {"data.source": data.fingerprint})
     on_main(accelerator, lambda: check_classes(adopted, data))
-    on_main(accelerator, lambda: check_evaluation(adopted, data))
     if known is not None:       # options that were derived from other images would not fit these
         on_main(accelerator, lambda: check_data(known, adopted, data, allowed))
+    on_main(accelerator, lambda: check_monitoring(adopted, data))
     config = first_on_main(accelerator, lambda: derive_config(adopted, data))
     config, unguided = (config, []) if data.num_classes else without_guidance(config)
     # Again, because the batch size may have been derived; the trainer checks those of all steps.
@@ -96,8 +95,8 @@ def train(
         timeline, done = Timeline.of(config.train), 0
         if known is not None:
             newest, damaged = newest_intact(run_dir / "checkpoints")
-            warnings += [f"{checkpoint} is damaged ({problem})" for checkpoint, problem in damaged.items()]
             done = step_of(newest)
+            warnings += [f"{p} is damaged ({why}); training continues from step {done}" for p, why in damaged.items()]
             plan = plan_continuation(known, config, data, allowed, done)
             timeline, left = plan.run.timeline, config.train.steps - done
             accelerator.print(f"run          {run_dir} continues from step {done} and has {left} steps left")

@@ -36,6 +36,18 @@ def check_classes(config: Config, data: ImageData) -> None:
         raise ValueError("data.shuffle_labels: the images have no classes, so no labels can be shuffled; use false")
 
 
+def check_monitoring(config: Config, data: ImageData) -> None:
+    """Check that the images allow the configured evaluation during training, if there is one.
+
+    Raises:
+        ValueError: names the option and what is allowed.
+    """
+    if config.evaluation.every > 0:
+        from ddpm.evaluation.in_training import check_images  # only then: it imports all metrics
+
+        check_images(config.evaluation, data)
+
+
 def without_guidance(config: Config) -> tuple[Config, list[str]]:
     """Return the configuration with guidance scales of 1, for images without classes, and a warning for each other one.
 

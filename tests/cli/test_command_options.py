@@ -92,7 +92,7 @@ MISTAKES: list[tuple[str, list[str], list[str]]] = [
     ("ablate", [], ["study", "--study"]),
     ("ablate", ["--study", "s.yaml", "--run", "x"], ["run", "did you mean --run-dir?"]),
     *(
-        ("ablate", ["--study", "s.yaml", *words], [words[0].partition("=")[0], "study file"])
+        ("ablate", ["--study", "s.yaml", *words], [words[0].partition("=")[0], "in the study file"])
         for words in (["--metric", "accuracy"], ["--seeds=0,1"], ["--learning-rates", "1e-3"])
     ),
     ("probe", ["run", "--images", "1"], ["images: 1", "20 or more"]),

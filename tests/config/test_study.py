@@ -10,7 +10,7 @@ import yaml
 
 from ddpm.config.sections import Config
 from ddpm.config.study import STUDY_METRICS, Study
-from ddpm.config.study_files import describe_unused, read_study, study_documents, study_to_yaml
+from ddpm.config.study_files import describe_ineffective_overrides, read_study, study_documents, study_to_yaml
 from ddpm.evaluation.metrics import METRICS
 from ddpm.evaluation.setup import DENOISER_METRICS
 
@@ -104,7 +104,7 @@ def test_options_of_the_command_line_that_change_no_arm_are_named(tmp_path: Path
     read(tmp_path, GOOD)
 
     def describe(overrides: dict[str, Any]) -> list[str]:
-        return describe_unused(read_study(tmp_path / "study.yaml", overrides), overrides)
+        return describe_ineffective_overrides(read_study(tmp_path / "study.yaml", overrides), overrides)
 
     [norm, count] = describe({"model.norm": "adagn", "evaluation.count": "5", "train.steps": "9"})
     assert norm.startswith("model.norm: ") and count.startswith("evaluation.count: ") and "count in eval" in count

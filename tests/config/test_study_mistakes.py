@@ -43,7 +43,16 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         )
         for key, value in (
             ("train.log_every", 5), ("train.gradient_accumulation_steps", 2), ("tracking.wandb", "off"),
-            ("data.augmentations", ["flip"]),
+        )
+    },
+    **{
+        f"arms that differ in {key} without effect": (
+            {"arms": {"first": base, "second": base | {key: value}}}, [f"{key} has no effect", other],
+        )
+        for key, value, base, other in (
+            ("data.augmentations", ["flip"], {}, "data.augment;"),
+            ("model.norm_groups", 8, {"model.norm": "adaln"}, "model.norm adaln"),
+            ("model.condition_at", "middle", {"model.conditioning": "none"}, "model.conditioning none"),
         )
     },
     "sampling of an arm": (

@@ -436,7 +436,7 @@ def test_the_remedy_works_as_it_is_written(words: list[str], tuned: bool, run: P
     assert differing <= {key, "model.pretrained", "model.channel_mult", "model.attention_resolutions"}
 
 
-def test_copies_of_checkpoints_are_left_alone(run: Path, capsys: pytest.CaptureFixture) -> None:
+def test_copies_of_checkpoints_are_left_alone(run: Path, refused, capsys: pytest.CaptureFixture) -> None:
     checkpoints = run / "checkpoints"
     copies = [checkpoints / name for name in ("step_00000006-copy", "step_00000006_old", "step_", "step_00000009.bak")]
     for copy in copies:
@@ -445,6 +445,9 @@ def test_copies_of_checkpoints_are_left_alone(run: Path, capsys: pytest.CaptureF
     assert "continues from step 6" in capsys.readouterr().out
     start("--run-dir", run, "--train.steps", "8", "--train.keep_checkpoints", "1")
     assert {path.name for path in checkpoints.iterdir()} == {"step_00000008", *(copy.name for copy in copies)}
+    shutil.rmtree(checkpoints / "step_00000008")
+    with refused("run_dir", "checkpoints are missing", "restore"):
+        start("--run-dir", run)
 
 
 def test_a_dry_run_names_damaged_checkpoints(run: Path, capsys: pytest.CaptureFixture) -> None:
@@ -466,9 +469,33 @@ def test_in_the_folder_of_runs_the_name_of_the_images_is_that_of_the_run(
     monkeypatch.chdir(tmp_path / "runs")
     start("--run-dir", "mine", "--train.steps", "8")
     assert facts(Path("mine"))["places"] == {"mine": str(tmp_path / "mine")}
-    # So does a run that a remedy begins.
-    with refused("train.seed", f"--data.source {tmp_path / 'mine'} --train.seed 1"):
-        start("--run-dir", "mine", "--train.seed", "1")
+
+
+def test_a_remedy_keeps_all_options_and_works_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures(tmp_path / "mine", 6)
+    pictures(tmp_path / "other", 7)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    train(replace(CONFIG, data=DataConfig("mine")), Path("run"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for words in (
+        ["--train.seed", "1", "--train.steps", "5"],
+        ["--train.seed", "1", "--data.source", str(tmp_path / "other"), "--allow-change", "data.source"],
+        ["--train.steps", "3"],
+    ):
+        with pytest.raises(ValueError, match="--run-dir OTHER") as error:
+            start("--run-dir", "../run", *words)
+        command = shlex.split(str(error.value)[str(error.value).index("--config "):])
+        command[command.index("OTHER")] = str(tmp_path / "new")
+        start(*command)
+        stored = flatten(read_config(tmp_path / "new" / "config.yaml").to_dict())
+        given = dict(zip(words[::2], words[1::2], strict=True))
+        assert all(str(stored[key.removeprefix("--")]) == given[key] for key in given if key != "--allow-change")
+        known = facts(tmp_path / "new")["data"]["summary"]
+        assert known.startswith("14 images" if "--data.source" in words else "12 images")
+        shutil.rmtree(tmp_path / "new")
 
 
 def test_what_null_keeps_is_told(run: Path, capsys: pytest.CaptureFixture) -> None:

@@ -187,7 +187,7 @@ def _typed(cells: Sequence[str]) -> list[Any]:
 
 def _read_json_lines(path: Path) -> dict[str, list[Any]]:
     rows = []
-    for number, line in enumerate(io.StringIO(decode_text(path.read_bytes())), start=1):
+    for number, line in enumerate(io.StringIO(decode_text(path.read_bytes()), newline=None), start=1):
         if not line.strip():
             continue
         try:

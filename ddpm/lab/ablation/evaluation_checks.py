@@ -18,7 +18,7 @@ from ddpm.evaluation.setup import DENOISER_METRICS, check_metrics, describe_few,
 from ddpm.io.pipelines import locate
 from ddpm.lab.ablation.planned_runs import evaluate_command, sampling_settings
 from ddpm.processes import warn
-from ddpm.training.validation import check_classes, check_extractor, check_sampler, check_unguided
+from ddpm.training.validation import check_classes, check_extractor, check_monitoring, check_sampler, check_unguided
 
 DOWNLOADED = ("dinov2:",)        # prefixes of extractors that take long to build and are checked when they are used
 
@@ -36,6 +36,7 @@ def check_evaluation(study: Study, data: ImageData) -> ImageData | None:
     for arm in study.arms:
         with prefixed_errors(f"arms.{arm.name}"):
             check_classes(arm.config, data)
+            check_monitoring(arm.config, data)
         try:
             options, guide = sampling_settings(study, arm.config), study.evaluation.get("guide")
             check_sampler(arm.config, options, "sample", guide is not None)
@@ -56,6 +57,8 @@ def check_evaluation(study: Study, data: ImageData) -> ImageData | None:
     reason = why_without_classes(STUDY_METRICS[study.metric], command.extractor, reference)
     if reason is not None:
         raise ValueError(f"metric: {study.metric} is not possible: {reason}; use denoising_error")
+    if held_out is not None and STUDY_METRICS[study.metric] in DENOISER_METRICS:
+        warn(*describe_unmeasured(study.metric, held_out))
     few = describe_few(reference if held_out is None else held_out)
     if few is not None and STUDY_METRICS[study.metric] in DENOISER_METRICS:
         raise ValueError(f"metric: {study.metric} {few}; hold out more with evaluation.held_out_split, or add images")
@@ -91,7 +94,6 @@ def _check_images(
         option = "held_out" if command.held_out_split is None else "held_out_split"
         raise ValueError(f"{option}: {shared or len(data):,} of these images are trained on; choose others")
     check_all_are_trained_on(held_out, data)
-    warn(*describe_unmeasured(held_out))
     if (copies := describe_leak(held_out, data, "training")) is not None:
         warn(copies)
     return reference, held_out
@@ -113,14 +115,19 @@ def check_all_are_trained_on(held_out: ImageData, data: ImageData) -> None:
         )
 
 
-def describe_unmeasured(held_out: ImageData) -> list[str]:
-    """Return one line on the classes without held-out images, if there are any: a study tells nothing about them."""
+def describe_unmeasured(metric: str, held_out: ImageData) -> list[str]:
+    """Return one line on the classes without held-out images, if there are any: a metric of them does not cover these.
+
+    Args:
+        metric: a metric of held-out images.
+        held_out: the images.
+    """
     counts = count_classes(held_out.labels, held_out.num_classes)
     names = [name for name, count in zip(held_out.class_names, counts, strict=True) if count == 0]
     if not names:
         return []
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     return [
-        f"held out: there is no image of {len(names):,} of {len(counts):,} classes ({shown}), so that the result does "
-        "not depend on them; add images of these classes, or hold out a larger part"
+        f"evaluation.held_out_split: has no image of {len(names):,} of {len(counts):,} classes ({shown}), so that "
+        f"{metric} does not cover them; add images of these classes, or hold out a larger part"
     ]

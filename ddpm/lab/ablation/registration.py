@@ -14,7 +14,7 @@ from ddpm.io.provenance import describe_changes, git_commit, versions
 from ddpm.training.run_directory import ANOTHER, find_other_use
 
 # Files and directories of the study's runs and of its sweep.
-RUNS = ("*/seed_*/run.json", "*/seed_*/diverged.json", "*/lr_*")
+RUNS = ("*/seed_*/run.json", "*/seed_*/diverged.json", "*/lr_*/seed_*")
 
 
 def check_study_directory(path: Path, source: str) -> None:
@@ -29,7 +29,7 @@ def check_study_directory(path: Path, source: str) -> None:
     """
     run = run_of(path)
     if run is not None:
-        raise ValueError(f"run_dir: {path} is {'' if run == path else 'in '}the directory of a single run; {ANOTHER}")
+        raise ValueError(f"run_dir: {path} is {'' if run == path else 'in '}the directory of the run {run}; {ANOTHER}")
     holds_study = (path / "study.json").is_file() or _find_runs(path)
     if not holds_study and (problem := find_other_use(path, source)) is not None:
         raise ValueError(f"run_dir: {path} {problem}")
@@ -62,18 +62,18 @@ def register(study: Study, documents: Mapping[str, str], data: ImageData, path: 
     if (path / "study.json").exists():
         known = read_registration(path)
         if changes := describe_changes(_without_source(known["study"]), _without_source(resolved)):
-            raise ValueError(f"{path}: contains another study: {changes}; choose another directory with --run-dir")
+            raise ValueError(f"{path}: contains another study: {changes}; {ANOTHER}")
         # The images may have moved, as long as they are the same.
         if known["data"]["fingerprint"] != data.fingerprint:
             raise ValueError(
                 f"{path}: contains a study on other data ({known['data']['summary']} there, {data.summary()} now); "
-                "choose another directory with --run-dir"
+                f"{ANOTHER}"
             )
         return known
     if begun:
         raise ValueError(
-            f"{path}: contains runs such as {begun[0].relative_to(path)} but no study.json; restore it, or choose "
-            "another directory with --run-dir"
+            f"{path}: contains runs such as {begun[0].relative_to(path)} but no study.json; restore it, or "
+            f"{ANOTHER}"
         )
     path.mkdir(parents=True, exist_ok=True)
     for name, text in documents.items():

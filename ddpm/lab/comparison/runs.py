@@ -10,7 +10,7 @@ from operator import getitem
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from ddpm.atomic import digests
+from ddpm.atomic import digests, list_checkpoints
 from ddpm.config.run_folders import is_run, name_near_runs
 from ddpm.config.yaml_files import read_config
 from ddpm.io.provenance import weights_digest
@@ -159,7 +159,7 @@ def _parse(file: Path, texts: Sequence[str], keys: Sequence[str], remedy: str) -
 
 
 def _newest_weights(checkpoints: Path) -> str | None:
-    for checkpoint in sorted(checkpoints.glob("step_*"), reverse=True):
+    for checkpoint in reversed(list_checkpoints(checkpoints)):
         with suppress(ValueError):          # a damaged checkpoint, which is never loaded
             if digests(checkpoint) and (weights := weights_digest(checkpoint)):
                 return weights

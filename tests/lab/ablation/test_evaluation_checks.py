@@ -150,7 +150,7 @@ def test_classes_that_are_only_held_out_are_refused(refused) -> None:
 def test_classes_without_held_out_images_are_named() -> None:
     labels = torch.tensor([0, 0, 2, 2])
     held_out = ImageData(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), labels, ("cat", "dog", "owl"))
-    [line] = describe_unmeasured(held_out)
-    assert line.startswith("held out: ") and "1 of 3" in line and "dog" in line and "cat" not in line
-    assert describe_unmeasured(ImageData(held_out.pixels, labels // 2, ("cat", "owl"))) == []
-    assert describe_unmeasured(ImageData(held_out.pixels, torch.zeros(4, dtype=torch.int64), ())) == []
+    [line] = describe_unmeasured("denoising_error", held_out)
+    assert line.startswith("evaluation.held_out_split: ") and "1 of 3" in line and "dog" in line and "cat" not in line
+    for all_labels, names in ((labels // 2, ("cat", "owl")), (labels * 0, ())):
+        assert describe_unmeasured("denoising_error", ImageData(held_out.pixels, all_labels, names)) == []

@@ -103,13 +103,21 @@ def test_a_study_is_not_written_into_something_else(tmp_path: Path, study: Calla
     for name in ("config.yaml", "run.json"):
         (run / name).write_text("{}")
     (tmp_path / "file").touch()
-    for path, named in {
-        images: "folder of images", images / "study": "images", images / "a": "images",
-        run: "single run", run / "study": "single run", run.parent: "folder of runs", tmp_path / "file": "file",
-    }.items():
-        for source in (str(images), "digits") if path != images / "study" else (str(images),):
-            with refused("run_dir", str(path), named, "--run-dir"):
-                check_study_directory(path, source)
+    lost = tmp_path / "lost"
+    (lost / "checkpoints" / "step_00000001").mkdir(parents=True)
+    (lost / "run.json").write_text("{}")
+    for path, source, named in (
+        (images, "digits", "is a folder of images"), (images, str(images), "in the folder of images"),
+        (images / "new", str(images), "in the folder of images"), (images / "a", "digits", "is a folder of images"),
+        (run, "digits", f"of the run {run}"), (run / "new", "digits", f"of the run {run}"),
+        (run.parent, "digits", "is a folder of runs"), (tmp_path / "file", "digits", "is a file"),
+        (lost, "digits", "without its config.yaml"),
+    ):
+        with refused(f"run_dir: {path} ", named, "--run-dir"):
+            check_study_directory(path, source)
+    (images / "a" / "lr_1.png").touch()
+    with refused(str(images), "is a folder of images"):
+        check_study_directory(images, "digits")
     for path in (tmp_path / "new", run.parent / "two"):
         check_study_directory(path, str(images))
         register(study(), {}, DATA, path)
