@@ -503,7 +503,7 @@ def test_images_are_indexed_once_for_all_tables(monkeypatch: pytest.MonkeyPatch,
     indexed = []
     monkeypatch.setattr(label_tables, "index_images", lambda named: indexed.append(1) or index_images(named))
     for name in save_flat(tmp_path).glob("*.png"):
-        name.with_suffix(".json").write_text(json.dumps({"title": name.name, "note": "lost"}))
+        name.with_suffix(".json").write_text(json.dumps({"title": name.name}))
         name.with_suffix(".csv").write_text(f"file_name,label\n{name.name},disc\nlost.png,disc\n")
     with pytest.raises(ValueError, match="no row for 5 of 6"):
         read(tmp_path)
@@ -638,6 +638,58 @@ def test_mistakes_in_tables(refused: Callable, tmp_path: Path) -> None:
     with refused("data.labels", "--data.labels", "breeds.csv", "kinds.csv"):
         read(root)
     assert found(read(root, labels="kinds.csv"))
+
+
+def test_the_column_of_file_names_is_the_one_with_endings(refused: Callable, tmp_path: Path) -> None:
+    """Numbers may be names without endings, but not beside names with endings."""
+    wanted = {str(save(tmp_path / f"{i}.jpg", i)): CLASSES[i % 2] for i in range(10)}
+    rows = [((3 * i + 1) % 10, f"{i}.jpg", CLASSES[i % 2]) for i in range(10)]
+    table = write_csv(tmp_path / "labels.csv", rows, ("id", "img_name", "label"))
+    for source in (tmp_path, table):
+        records = read(source)
+        assert found(records) == wanted and said(records, "column 'img_name'", "names of the images")
+        assert not said(read(source, image_column="img_name"), "names of the images")
+    write_csv(table, [row if i != 7 else (row[0], "7.JPEG", row[2]) for i, row in enumerate(rows)],
+              ("id", "filename", "label"))
+    with refused("data.labels", "no row for 1 of 10", "7.jpg"):
+        read(tmp_path)
+    write_csv(table, [(f"img_{i}.png", name, (3 * i + 1) % 10) for i, (_, _, name) in enumerate(rows)],
+              ("image", "label", "n"))
+    for source in (tmp_path, table):
+        with refused("data.image_column", "'image'", "'img_0.png'", "--data.image_column n"):
+            read(source)
+    assert len(found(read(tmp_path, image_column="n"))) == 10
+    urls = [(i, f"https://example.org/{99 - i}.jpg", name) for i, (_, _, name) in enumerate(rows)]
+    write_csv(table, urls, ("id", "url", "label"))
+    assert found(read(tmp_path)) == wanted
+    write_csv(table, [(i, name, 0.5 * i) for i, (_, _, name) in enumerate(rows)], ("image", "label", "n"))
+    assert found(read(tmp_path)) == wanted
+    write_csv(table, [(f"{9 - i}x", name, i // 5) for i, (_, _, name) in enumerate(rows)], ("image", "kind", "label"))
+    with refused("data.image_column", "no column"):
+        read(tmp_path)                          # labels are no names of images
+
+
+def test_columns_that_name_different_images(refused: Callable, tmp_path: Path) -> None:
+    for i in range(10):
+        save(tmp_path / f"images/{i}.png", i)
+        save(tmp_path / f"others/{i}.png", 20 + i)
+
+    def write(first: str, second: str, endings: str = ".png") -> Path:
+        rows = [(f"images/{i}{endings}", f"others/{9 - i}{endings}", CLASSES[i % 2]) for i in range(10)]
+        return write_csv(tmp_path / "labels.csv", rows, (first, second, "label"))
+
+    wanted = {str(tmp_path / f"images/{i}.png"): CLASSES[i % 2] for i in range(10)}
+    for endings in (".png", ""):
+        for pair in (("image", "mask"), ("image", "id"), ("id", "mask")):
+            records = read(write(*pair, endings))
+            assert found(records) == wanted and said(records, f"'{pair[0]}'", f"--data.image_column {pair[1]}")
+        for pair in (("file", "image"), ("before", "after")):
+            with refused("data.image_column", *map(repr, pair), f"--data.image_column {pair[0]} or {pair[1]}"):
+                read(write(*pair, endings))
+            assert found(read(write(*pair, endings), image_column=pair[0])) == wanted
+    rows = [(f"images/{i}.png", f"{i}", CLASSES[i % 2]) for i in range(10)]
+    table = write_csv(tmp_path / "labels.csv", rows, ("path", "id", "label"))
+    assert found(read(table)) == wanted and not said(read(table), "data.image_column")
 
 
 def test_a_folder_in_place_of_a_table(refused: Callable, tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 SHOWN = 10      # most columns that a message lists
 
 # in lower case and without punctuation
+VAGUE_FILE_COLUMNS = ("name", "id", "key")      # which often have something else than names of files
 FILE_COLUMNS = (
     "filename", "filepath", "file", "fname", "imagepath", "imagefile", "imagename", "path",
-    "image", "img", "imageid", "picture", "photo", "name", "id", "key",
+    "image", "img", "imageid", "picture", "photo", *VAGUE_FILE_COLUMNS,
 )
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixels")
 LABEL_COLUMNS = (

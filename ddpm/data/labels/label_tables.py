@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 from ddpm.data.folders.scan import is_image
@@ -15,6 +16,7 @@ from ddpm.data.labels.column_names import (
     FILE_COLUMNS,
     LABEL_COLUMNS,
     SPLIT_COLUMNS,
+    VAGUE_FILE_COLUMNS,
     find_all_usual,
     find_usual,
     is_usual,
@@ -203,14 +205,14 @@ def label_files(
         table: the table.
         finds: each returns the image with a name; the first that finds any image is used.
         request: its columns, which are inferred if they are not named. The column of images is the one whose values
-            are names of the most images; that of splits has a usual name, or only names of splits; that of labels has a
-            usual name, or is the only other one.
+            are names of the most images, names with endings before others; that of splits has a usual name, or only
+            names of splits; that of labels has a usual name, or is the only other one.
         with_splits: whether to read a column of splits.
 
     Raises:
         ValueError: if there is no such column, or the one for labels cannot be inferred.
     """
-    files, found = _column_of_files(table, finds, request.image_column)
+    files, found, choice = _column_of_files(table, finds, request.image_column)
     names = [str(value) for value in table.columns[files]]
     for name, several in zip(names, found, strict=True):
         _check_unique(table, name, several)
@@ -232,8 +234,8 @@ def label_files(
         [one[0] if one else None for one in found],
         None if label is None else table.columns[label],
         None if splits is None else [str(value) for value in table.columns[splits]],
-        split_notes,
-        notes,
+        split_notes if splits is None else (*split_notes, *choice),
+        notes if splits is not None else (*choice, *notes),
     )
 
 
@@ -266,32 +268,111 @@ def class_values(labels: list[Any]) -> tuple[list[Any], list[str] | None]:
     return [ids[value] for value in labels], [str(number) for number in numbers]
 
 
-def _column_of_files(table: LabelTable, finds: Sequence[Find], given: str | None) -> tuple[str, list[Sequence[Path]]]:
-    """Return the column of names, and for each row the images that have the name."""
+def _column_of_files(
+    table: LabelTable, finds: Sequence[Find], given: str | None
+) -> tuple[str, list[Sequence[Path]], tuple[str, ...]]:
+    """Return the column of names, for each row the images that have the name, and a note on the choice.
+
+    Columns of names with the endings of images come first, because any number may be the name of an image without one.
+    """
     if given is not None:
         _check_column(table, given, "image_column")
-    first = find_usual(table.columns, FILE_COLUMNS)
-    names = sorted(table.columns, key=lambda name: name != first) if given is None else [given]
+        found = _find_images(table, [given], finds)
+        if found:
+            return given, found[given], ()
+        raise _no_names(table)
+    whole = [name for name, values in table.columns.items() if _have_endings(values)]
+    found = _find_images(table, whole, finds)
+    if found:
+        return _choose_files(table, found)
+    others = (name for name in table.columns if name not in whole)
+    found = _find_images(table, [name for name in others if not is_usual(name, LABEL_COLUMNS + SPLIT_COLUMNS)], finds)
+    if not found:
+        raise _no_names(table)
+    chosen = _choose_files(table, found)
+    lost = find_usual(whole, FILE_COLUMNS)
+    if lost is not None:
+        raise NoImageNames(
+            f"data.image_column: column {lost!r} of {str(table.path)!r} has no name of an image that exists, but such "
+            f"as {next(filter(None, table.columns[lost]))!r}; correct the names, or take those in another column: "
+            f"--data.image_column {quote(chosen[0])}"
+        )
+    return chosen
+
+
+def _have_endings(values: Sequence[Any]) -> bool:
+    """Return whether most of the values in a column have the endings of files of images."""
+    filled = [value for value in values if value is not None]
+    return 2 * sum(isinstance(value, str) and is_image(Path(value)) for value in filled) > len(filled)
+
+
+def _find_images(
+    table: LabelTable, names: Sequence[str], finds: Sequence[Find]
+) -> dict[str, list[Sequence[Path]]]:
+    """Map the columns that have names of images to the images that each row names, as the first way finds any.
+
+    Raises:
+        ValueError: if all names that are found are those of several images.
+    """
     shared: tuple[str, Sequence[Path]] | None = None
     for find in finds:
         found = {name: [find(text) if text else [] for text in _names(table.columns[name])] for name in names}
-        best = max(names, key=lambda name: _count(found[name]), default=None)      # the first of equals
-        if best is None:
-            break
-        if _count(found[best]):
-            return best, found[best]
+        unique = {name: images for name, images in found.items() if _count(images)}
+        if unique:
+            return unique
         several = ((str(text), images) for name in names
                    for text, images in zip(table.columns[name], found[name], strict=True) if images)
         shared = shared or next(several, None)
     if shared is not None:
         _check_unique(table, *shared)
+    return {}
+
+
+def _choose_files(
+    table: LabelTable, found: dict[str, list[Sequence[Path]]]
+) -> tuple[str, list[Sequence[Path]], tuple[str, ...]]:
+    """Return one of the columns that have names of images, as `_column_of_files`.
+
+    Raises:
+        ValueError: if others have names of other images, and none is called as only names of files are.
+    """
+    usual = find_all_usual(found, FILE_COLUMNS)
+    certainty = {name: (name in usual) + (name in usual and not is_usual(name, VAGUE_FILE_COLUMNS)) for name in found}
+    count = {name: _count(images) for name, images in found.items()}
+    ordered = [*usual, *(name for name in found if name not in usual)]
+    best = max(ordered, key=lambda name: (certainty[name] == 2, count[name], certainty[name]))   # the first of equals
+    rivals = [name for name in ordered if 2 * count[name] >= count[best] and _differ(found[name], found[best])]
+    if any(certainty[name] >= certainty[best] for name in rivals):
+        raise ValueError(
+            f"data.image_column: columns {best!r} and {rivals[0]!r} of {str(table.path)!r} have the names of different "
+            f"images; choose one: --data.image_column {' or '.join(map(quote, (best, *rivals)))}"
+        )
+    notes = tuple[str, ...]()
+    others = [quote(name) for name in rivals if count[name] >= count[best]]
+    if others:
+        notes = (f"images are those of column {best!r}; for others: --data.image_column {' or '.join(others)}",)
+    elif best not in usual:
+        notes = (f"column {best!r} of {str(table.path)!r} has the names of the images",)
+    return best, found[best], notes
+
+
+def _differ(first: Sequence[Sequence[Path]], second: Sequence[Sequence[Path]]) -> bool:
+    """Return whether two columns name different images in a row."""
+    return any(
+        os.path.abspath(one[0]) != os.path.abspath(other[0])
+        for one, other in zip(first, second, strict=True)
+        if one is not other and len(one) == len(other) == 1
+    )
+
+
+def _no_names(table: LabelTable) -> NoImageNames:
     remedy = "allowed are paths relative to the table, or absolute"
     if _holds_pixels(table):
         remedy = (
             "and pixels in a table are not read: save them with numpy.savez as an array `images` (N, H, W), and the "
             "labels as `labels`, and name that .npz as data.source"
         )
-    raise NoImageNames(
+    return NoImageNames(
         f"data.image_column: no column of {str(table.path)!r} has names of images that exist; {remedy} (the columns "
         f"are: {list_columns(table.columns)})"
     )
