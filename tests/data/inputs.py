@@ -409,6 +409,29 @@ INPUTS |= {
         tree_of("train/disc", "train/hexagon", "train/square", "test/disc", "test/square"),
         Accepted(3 * COUNT, ("disc", "hexagon", "square")),
     ),
+    # as in Pascal VOC
+    "splits_trainval": (tree_of("trainval", "test"), Accepted(COUNT, (), told=("'trainval'", *NO_CLASSES))),
+    "splits_train_val": (
+        tree_of("train_val/disc", "train_val/square", "test/disc"),
+        Accepted(told=("'train_val'",)),
+        Accepted(told=("'train_val'",), options={"split": "trainval"}),
+    ),
+    "splits_and_trainval": (
+        tree_of("train", "val", "trainval"),
+        Accepted(COUNT, (), told=NO_CLASSES),
+        Accepted(COUNT, (), told=NO_CLASSES, options={"split": "trainval"}),
+    ),
+    # as in Market-1501
+    "splits_of_retrieval": (
+        tree_of("train", "query", "gallery"),
+        Accepted(COUNT, (), told=NO_CLASSES),
+        Accepted(COUNT, (), told=NO_CLASSES, options={"split": "gallery"}),
+    ),
+    "splits_of_market": (
+        tree_of("bounding_box_train", "bounding_box_test", "query"),
+        Accepted(3 * COUNT, ("bounding_box_test", "bounding_box_train", "query"), told=("'query'", "no splits")),
+    ),
+    "classes_called_query": (tree_of("gallery", "query"), Accepted(classes=("gallery", "query"))),
     "splits_flat": (tree_of("train", "test"), Accepted(COUNT, (), told=NO_CLASSES)),
     "splits_in_classes": (
         tree_of("disc/train", "disc/test", "square/Train", "square/Test"),
@@ -752,6 +775,28 @@ INPUTS |= {
         Accepted(4, ignored=8, told=("'Usage'",), options={"split": "PrivateTest"}),
         Refused("split", ("PublicTest", "PrivateTest"), options={"split": "test"}),
     ),
+    "usage_with_ignored_images": (
+        table_with("Usage", "Training", "PublicTest", "Ignored", labels=True),
+        Refused("split", ("'Usage'", "'Ignored'", "'Training'", "extra", "data.label_column")),
+        Accepted(classes=("Ignored", "PublicTest", "Training"), options={"label_column": "Usage"}),
+    ),
+    "splits_with_excluded_images_of_class_folders": (
+        table_with("train_or_test", "train", "test", "exclude", folders=True),
+        Refused("split", ("'train_or_test'", "'exclude'", "'train'", "remove the column")),
+        Refused("split", ("'train_or_test'", "'exclude'"), options={"labels": "none"}),
+    ),
+    "splits_with_extra_images": (
+        table_with("train_or_test", "train", "test", "extra", labels=True),
+        Accepted(4, ignored=8, told=("'train_or_test'",)),
+    ),
+    "splits_of_retrieval_beside_labels": (      # DeepFashion
+        table_with("evaluation_status", "train", "query", "gallery", labels=True),
+        Accepted(4, ignored=8, told=("'evaluation_status'",)),
+    ),
+    "words_among_them_splits": (
+        table_with("word", *"train test bus car ship plane bike".split(), labels=True),
+        Accepted(),
+    ),
     "splits_in_a_column_with_gaps": (
         table_with("phase", "train", "", "test", labels=True),
         Refused("split", ("'phase'", "remove the column")),
@@ -783,6 +828,15 @@ INPUTS |= {
 }
 
 
+@register(
+    Refused("split", ("'Usage'", "'Ignored'")),
+    Accepted(classes=("Ignored", "PublicTest", "Training"), options={"label_column": "Usage"}),
+)
+def list_with_ignored_images(root: Path) -> Path:
+    """A table that is itself the source."""
+    return table_with("Usage", "Training", "PublicTest", "Ignored", labels=True)(root) / "info.csv"
+
+
 @register(Accepted(COUNT), Accepted(COUNT, options={"split": "test"}))
 def splits_with_odd_splits(root: Path) -> Path:
     """Folders of splits, with a table that calls them differently."""
@@ -791,6 +845,33 @@ def splits_with_odd_splits(root: Path) -> Path:
              for i in range(COUNT)]
     (root / "metadata.csv").write_text("file_name,label,split\n" + "".join(lines))
     return root
+
+
+def names_in_both_splits(root: Path, **rows: range) -> Path:
+    """Folders of splits of images with the same names, with a table of bare names for all of them."""
+    tree(root, "train", "test")
+    lines = [f"{i:03d}.png,{split},{CLASSES[(i + (split == 'test')) % 2]}\n" for split in rows for i in rows[split]]
+    (root / "metadata.csv").write_text("file_name,split,label\n" + "".join(lines))
+    return root
+
+
+INPUTS |= {
+    "names_in_both_splits": (
+        lambda root: names_in_both_splits(root, train=range(COUNT), test=range(COUNT)),
+        Accepted(COUNT, told=("6 of 12 rows", "('test')")),
+        Accepted(COUNT, told=("6 of 12 rows",), options={"split": "test"}),
+        Accepted(COUNT, (), ignored=1, options={"labels": "none"}),
+    ),
+    "names_of_another_split": (
+        lambda root: names_in_both_splits(root, train=range(3), test=range(3, COUNT)),
+        Refused("labels", ("no row for 3 of 6", "train/003.png")),
+        Refused("labels", ("no row for 3 of 6", "test/000.png"), options={"split": "test"}),
+    ),
+    "names_of_a_split_inside_of_another": (
+        lambda root: names_in_both_splits(root, train=range(3), val=range(3, COUNT), test=range(COUNT)),
+        Refused("labels", ("no row for 3 of 6", "train/003.png")),
+    ),
+}
 
 
 @register(

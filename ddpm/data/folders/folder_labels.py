@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 from ddpm.data.folders.layouts import Layout
 from ddpm.data.folders.scan import OTHER_SPLITS, TABLES
-from ddpm.data.folders.split_names import find_split, split_groups
+from ddpm.data.folders.split_names import find_split, split_groups, value_group
 from ddpm.data.labels.label_tables import (
     ImageIndex,
     IncompleteTable,
+    LabeledFiles,
     UnusableSplits,
     label_files,
     listed_finders,
@@ -76,7 +77,9 @@ def apply_table(path: Path, source: "FolderSource") -> FolderLabels:
     if not table.columns:
         says = f"{name!r} says that the images have no labels"
         return FolderLabels(images, says_unlabeled=True, tables=(path,), notes=(says,))
-    rows = label_files(table, finds, request, with_splits=layout.split is None)
+    rows = label_files(table, finds, request, check_splits=layout.split is None)
+    if layout.split is not None and rows.splits is not None:
+        rows = _take_split(rows, rows.splits, layout.split, source, name)
     labels = rows.label_by_image(path)
     covered = frozenset(labels)
     split, ignored = None, Counter[str]()
@@ -113,6 +116,32 @@ def apply_table(path: Path, source: "FolderSource") -> FolderLabels:
     return FolderLabels(
         images, values, None, split, split_notes, tables=(path,), ignored=ignored, notes=tuple(notes)
     )
+
+
+def _take_split(
+    rows: LabeledFiles, values: Sequence[str], split: str, source: "FolderSource", table: str
+) -> LabeledFiles:
+    """Return the rows of a table except those of other splits than the folder `split`, and a note if there are some.
+
+    A bare name may be that of an image in each folder of a split. One that contains the folder says more than the
+    column.
+    """
+    layout = source.layout
+    groups = split_groups([split, *layout.other_splits])
+    others = {
+        value
+        for value in set(values) - {split}
+        if value in groups or (groups[split] and value_group(value) not in (None, groups[split]))
+    }
+    folders = (folder.path for folder in (layout.folder, *layout.outer))
+    above = [folder for folder in folders if split not in folder.relative_to(source.request.source).parts]
+    find_whole, _ = source.images.finders(above)
+    kept = [row for row, value in enumerate(values) if value not in others or find_whole(rows.names[row])]
+    if len(kept) == len(values):
+        return rows.take(kept)
+    shown = ", ".join(map(repr, sorted(others)[:5]))
+    left = f"{len(values) - len(kept):,} of {len(values):,} rows of {table!r} are those of other splits ({shown})"
+    return rows.take(kept, f"{left}, and are not used")
 
 
 class TableName(IntEnum):

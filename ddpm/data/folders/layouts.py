@@ -161,7 +161,7 @@ def _splits_of_classes(folder: Folder) -> tuple[dict[str, Folder], list[str]] | 
     filled = [inner for inner in folder.folders if inner.images_below and inner not in masks]
     found = [divided[inner.path] for inner in filled if inner.path in divided]
     splits, classes = (dict.fromkeys(pair[part] for pair in found) for part in (0, 1))
-    plain = any(split_groups([inner.path.name for inner in (*filled, *masks)]).values())
+    plain = set(split_groups([inner.path.name for inner in (*filled, *masks)]).values()) & set(SPLITS)
     if plain or len(splits) < 2 or len(classes) == len(found):
         return None
     first = next(inner.path.name for inner in filled if inner.path in divided)

@@ -8,7 +8,7 @@ from typing import Any
 from ddpm.names import did_you_mean
 
 SPLITS = {
-    "train": ("train", "training", "trn", "trainset", "trainingset"),
+    "train": ("train", "training", "trn", "trainset", "trainingset", "trainval"),
     "validation": (
         "validation", "val", "valid", "validate", "valset", "validset", "dev", "devset", "eval", "evaluation",
     ),
@@ -19,8 +19,11 @@ COMPANIONS = {
     "holdout": ("holdout", "heldout"),
     "unlabeled": ("unlabeled", "unlabelled"),
     "extra": ("extra",),
+    "query": ("query", "queries"),
+    "gallery": ("gallery",),
     "prediction": ("pred", "predict", "prediction", "predictions"),
 }
+MOST_OTHERS = 5     # values that are no names of splits, such as `ignored`, in a column of splits
 # Words that say nothing about the split, as in `training_set` or `train_images`.
 _NOISE = {"set", "split", "data", "dataset", "images", "image", "imgs", "img", "samples", "the", "folder", "new"}
 _GROUPS = {word: group for groups in (SPLITS, COMPANIONS) for group, words in groups.items() for word in words}
@@ -43,20 +46,22 @@ def value_group(value: str) -> str | None:
 
 
 def are_splits(values: Iterable[Any]) -> bool:
-    """Return whether values name `train` and another split, and nothing else; empty ones do not count.
+    """Return whether values name `train` and another split, and few others, if any; empty ones do not count.
 
     Without `train`, words such as `valid` and `test` may as well be classes.
     """
     groups: dict[str, str | None] = {}
+    others = 0
     for value in values:
         if value is None:
             continue
         if isinstance(value, str) and value not in groups:
             groups[value] = value_group(value)
-        if not isinstance(value, str) or groups[value] is None:
+            others += groups[value] is None
+        if not isinstance(value, str) or others > MOST_OTHERS:
             return False
-    found = set(groups.values()) & set(SPLITS)
-    return "train" in found and len(found) > 1
+    found = set(groups.values()) - {None}
+    return "train" in found and len(found) > 1 and 2 * others <= len(groups)
 
 
 def divide_name(name: str) -> tuple[str, str] | None:

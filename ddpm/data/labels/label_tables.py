@@ -69,6 +69,17 @@ class LabeledFiles(NamedTuple):
     split_notes: tuple[str, ...]
     notes: tuple[str, ...]
 
+    def take(self, chosen: Sequence[int], *notes: str) -> "LabeledFiles":
+        """Return some of the rows, all of one split, with more notes."""
+        return self._replace(
+            names=[self.names[row] for row in chosen],
+            images=[self.images[row] for row in chosen],
+            labels=None if self.labels is None else [self.labels[row] for row in chosen],
+            splits=None,
+            notes=(*self.notes, *self.split_notes, *notes),
+            split_notes=(),
+        )
+
     def label_by_image(self, table: Path) -> dict[Path, Any]:
         """Map images to their labels, None if the table has none.
 
@@ -197,7 +208,7 @@ def normalize_path(text: str) -> str:
 
 
 def label_files(
-    table: LabelTable, finds: Sequence[Find], request: DataRequest, with_splits: bool = True
+    table: LabelTable, finds: Sequence[Find], request: DataRequest, check_splits: bool = True
 ) -> LabeledFiles:
     """Return the images and labels that the rows of a table name.
 
@@ -207,7 +218,7 @@ def label_files(
         request: its columns, which are inferred if they are not named. The column of images is the one whose values
             are names of the most images, names with endings before others; that of splits has a usual name, or only
             names of splits; that of labels has a usual name, or is the only other one.
-        with_splits: whether to read a column of splits.
+        check_splits: whether all values in a column of splits have to be names of splits, because it divides the images.
 
     Raises:
         ValueError: if there is no such column, or the one for labels cannot be inferred.
@@ -224,7 +235,7 @@ def label_files(
             f"({list_columns(others)}), and that of the images as data.image_column if it is not this one"
         )
     divider = _find_splits(table, [name for name in others if name != request.label_column])
-    splits, split_notes = _check_splits(table, divider) if with_splits and divider else (None, ())
+    splits, split_notes = _check_splits(table, divider) if check_splits and divider else (divider, ())
     label, notes = None, tuple[str, ...]()
     if with_labels:
         left = [name for name in others if name != divider and not is_usual(name, SPLIT_COLUMNS)]
@@ -440,10 +451,11 @@ def _check_splits(table: LabelTable, name: str) -> tuple[str | None, tuple[str, 
         remedy = f"for data.split, write {', '.join(SPLITS)}; if they are classes, name it as data.label_column"
         return None, (f"{unused}; {remedy}",)
     if odd:
+        classes = "" if is_usual(name, SPLIT_COLUMNS) else ", or name it as data.label_column if it has the classes"
         raise UnusableSplits(
             f"data.split: {where} has values that are no names of splits, {shown}, beside "
-            f"{next(value for value in values if groups[value])!r}; write {', '.join(SPLITS)} in every row, or "
-            "remove the column if it does not name splits"
+            f"{next(value for value in values if groups[value])!r}; write {', '.join(SPLITS)}, or extra for other "
+            f"images, in every row, or remove the column if it does not name splits{classes}"
         )
     if is_usual(name, SPLIT_COLUMNS):
         return name, ()
