@@ -466,6 +466,22 @@ INPUTS |= {
         Refused("source", suggested=("split test",)),
         Accepted(options={"split": "test"}),
     ),
+    "classes_beside_a_split_of_classes": (
+        tree_of("train/disc", "train/square", "plane/disc", "plane/square"),
+        Accepted(told=("'plane' (12 images)",), suggested=("split plane",)),
+        Accepted(options={"split": "plane"}),
+    ),
+    "folders_beside_splits": (
+        lambda root: tree(tree(tree(root, "train/disc", "train/square", "test/disc"), "train_aug/disc", "raw/x"), "old",
+                          count=1),
+        Accepted(told=("'old' (1 image), 'raw' (6 images), 'train_aug' (6 images)",), suggested=("split old",)),
+        Accepted(COUNT, (), told=("'old' (1 image), 'train_aug' (6 images)",), suggested=("split",),
+                 options={"split": "raw"}),
+    ),
+    "folders_beside_splits_in_classes": (
+        tree_of(*(f"{name}/{inner}" for name in CLASSES for inner in ("train", "test", "raw"))),
+        Accepted(told=("'raw' (12 images)",), suggested=("split test", "split raw")),
+    ),
     "masks_beside_splits": (
         tree_of("train/good", "test/good", "test/broken", "ground_truth/broken"),
         Accepted(COUNT, (), told=("ground_truth",), suggested=("split test",)),
@@ -509,7 +525,7 @@ INPUTS |= {
     ),
     "names_of_splits_and_masks": (
         tree_of("train_images", "train_masks", "test_images", "test_masks"),
-        Accepted(COUNT, (), told=NO_CLASSES),
+        Accepted(COUNT, (), told=("'test_masks' (6 images), 'train_masks'", *NO_CLASSES), suggested=("split",)),
     ),
     "names_of_splits_and_pictures": (
         tree_of("train_rgb", "train_mask", "test_rgb", "test_mask"),
@@ -794,7 +810,7 @@ INPUTS |= {
         Accepted(4, ignored=8, told=("'evaluation_status'",)),
     ),
     "words_among_them_splits": (
-        table_with("word", *"train test bus car ship plane bike".split(), labels=True),
+        table_with("word", "train", "test", "bus", "car", "ship", "plane", "bike", labels=True),
         Accepted(),
     ),
     "splits_in_a_column_with_gaps": (
@@ -1386,8 +1402,8 @@ def table_of_captions(root: Path) -> Path:
 
 
 @register(
-    Accepted(suggested=("labels",), ignored=3, classes=NUMBERS),
-    Accepted(ignored=2, classes=NUMBERS, options={"split": "test"}),
+    Accepted(suggested=("labels", "split Meta"), ignored=3, classes=NUMBERS),
+    Accepted(suggested=("split Meta",), ignored=2, classes=NUMBERS, options={"split": "test"}),
     Refused("label_column", ("Test.csv",), options={"split": "test", "label_column": "Klass"}),
 )
 def tables_of_traffic_signs(root: Path) -> Path:

@@ -68,6 +68,7 @@ def find_layout(root: Folder, request: DataRequest) -> Layout:
         notes += _note_entered(inside, inner)
         passed, folder = [*passed, folder, *inside], inner
         other_splits = {other: inner for other, inner in splits.items() if other != name and inner.images_below}
+        notes += _note_unread({other: len(inner.images_below) for other, inner in other_splits.items()}, [*splits])
     else:
         folder, name, inside_classes = _split_in_classes(folder, request)
         notes += inside_classes
@@ -186,6 +187,23 @@ def _splits_of_classes(folder: Folder) -> tuple[dict[str, Folder], list[str]] | 
     }, notes + _note_unread_masks(masks)
 
 
+def _note_unread(images: Mapping[str, int], beside: Sequence[str]) -> list[str]:
+    """Return a note on folders beside splits whose names are not those of splits.
+
+    Args:
+        images: folders that are not read -> the number of images in them.
+        beside: all folders.
+    """
+    groups = split_groups(beside)
+    others = {name: count for name, count in images.items() if groups[name] is None}
+    if not others:
+        return []
+    listed = ", ".join(f"{name!r} ({count:,} image{'s' * (count > 1)})" for name, count in others.items())
+    first = quote(next(iter(others)))
+    return [f"folders beside the splits, whose names are not those of splits, are not read: {listed}; to read one in "
+            f"place of the split: --data.split {first}"]
+
+
 def _note_unread_masks(masks: Sequence[Folder]) -> list[str]:
     return [f"{str(inner.path)!r} looks like masks of images, and is not read" for inner in masks]
 
@@ -219,6 +237,10 @@ def _split_in_classes(folder: Folder, request: DataRequest) -> tuple[Folder, str
     shared = set.intersection(*(set(each.values()) for each in groups)) - {None, groups[0][name]}
     others = [quote(other) for other, group in groups[0].items() if group in shared]
     more = f"; others: --data.split {' or '.join(others)}" if others else ""
+    count = Counter[str]()
+    for path, splits in divided.items():
+        count.update({other: len(inner.images_below) for other, inner in splits.items() if other != names[path]})
     example = divided[filled[0].path][name].path
     note = f"split {name!r} inside of each folder is read, such as {str(example)!r}{more}"
-    return replace(folder, folders=tuple(classes)), name, [note]
+    unread = _note_unread(count, [*{other: None for splits in divided.values() for other in splits}])
+    return replace(folder, folders=tuple(classes)), name, [note, *unread]
