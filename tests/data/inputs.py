@@ -946,6 +946,14 @@ def class_folders_with_unreadable_class(root: Path) -> Path:
     return root
 
 
+@register(Accepted(ignored=1))
+def class_folders_and_state(root: Path) -> Path:
+    """Class folders beside a file of another tool with a name that `save_to_disk` of `datasets` uses, too."""
+    class_folders(root)
+    (root / "state.json").write_text('{"step": 3}')
+    return root
+
+
 @register(Accepted(ignored=1, told=("labels.txt", ".csv", "data.labels")))
 def class_folders_and_text_file(root: Path) -> Path:
     class_folders(root)
@@ -1309,6 +1317,24 @@ INPUTS |= {
     "labels_json_truth_mixed": (
         table_folder_of("labels.json", json_object((True, 0))),
         Refused("label_column", ("001.png", "0 (int)", "True (bool)")),
+    ),
+    "labels_json_objects": (
+        table_folder_of("labels.json", json_object([{"label": name, "box": [0, 1]} for name in CLASSES])),
+        Accepted(),
+    ),
+    "labels_json_named_objects": (
+        table_folder_of("labels.json", json.dumps(
+            {str(i): {"filename": f"{(i + 1) % TWO:03d}.png", "class": CLASSES[(i + 1) % 2]} for i in range(TWO)}
+        )),
+        Accepted(),
+    ),
+    "labels_json_objects_of_objects": (
+        table_folder_of("labels.json", json_object([{"label": {"name": name}} for name in CLASSES])),
+        Refused("label_column", ("000.png", "an object", "'name': 'disc'", "data.labels none")),
+    ),
+    "labels_json_lists": (
+        table_folder_of("labels.json", json_object([[name] for name in CLASSES])),
+        Refused("label_column", ("000.png", "multi-label", "['disc']", "data.labels none")),
     ),
     "labels_json_twice": (
         table_folder_of("labels.json", '{"000.png": "square", ' + json_object(CLASSES)[1:]),

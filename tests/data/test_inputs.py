@@ -14,6 +14,7 @@ import yaml
 from inputs import CLASSES, COUNT, INPUTS, NUMBERS, TWO, Accepted, Refused
 
 from ddpm.data import ImageData, load_data
+from ddpm.data.folders import loose_arrays
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,13 @@ def test_arrays_of_one_image_each_are_joined_by_the_printed_command(
         assert (data.class_names, data.channels) == (classes, channels)
         assert len(data) == len([*source.rglob("*.np[yz]")])
         assert_contrast(data)
+
+
+def test_labels_of_arrays_are_the_folders_of_all_of_them(
+    made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loose_arrays, "EXAMINED", COUNT)        # as many as the first class has
+    assert "labels=" in remedy_of(made("npy_each_in_classes"))
 
 
 def test_folders_that_are_a_column_are_made_one_by_the_printed_command(

@@ -37,11 +37,11 @@ def describe_arrays(folder: Path, files: Sequence[Path]) -> str:
         return f"{named.name!r}; name that file: --data.source {shlex.quote(str(named))}"
     ((suffix, _),) = Counter(file.suffix for file in single).most_common(1)
     single = [file for file in single if file.suffix == suffix]
-    count = len([file for file in files if file.suffix == suffix])
-    about = f"{count:,} arrays of one image each, such as {single[0].name!r}"
+    alike = [file for file in files if file.suffix == suffix]
+    about = f"{len(alike):,} arrays of one image each, such as {single[0].name!r}"
     if len({shapes[file] for file in single}) > 1:
         return f"{about}, whose shapes differ; save them as PNG or other image files, or in one shape"
-    return f"{about}; join them: {_joining(folder, single, suffix, stored[single[0]])}"
+    return f"{about}; join them: {_joining(folder, alike, suffix, stored[single[0]])}"
 
 
 def _is_one_image(shape: Shape, one_shape: bool) -> bool:
@@ -63,7 +63,7 @@ def _joining(folder: Path, files: Sequence[Path], suffix: str, shapes: Mapping[s
 
     Args:
         folder: contains the files at any depth.
-        files: some of them.
+        files: all of them.
         suffix: of all of them.
         shapes: of the arrays in each of them by name.
     """

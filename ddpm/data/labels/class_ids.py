@@ -96,8 +96,8 @@ def encode_labels(
     several = next((row for row, value in enumerate(values) if isinstance(value, (list, tuple, dict))), None)
     if several is not None:
         raise ValueError(
-            f"{option}: {where(several)} has a list of labels, {values[several]!r} (multi-label); {ONE_CLASS_EACH}: "
-            f"keep one, or join them into one name, {without}"
+            f"{option}: {where(several)} has {_describe_several(values[several])}; {ONE_CLASS_EACH}: keep one, or join "
+            f"them into one name, {without}"
         )
     missing = next((row for row, value in enumerate(values) if value is None or value != value), None)  # or NaN
     if missing is not None:
@@ -184,6 +184,11 @@ def compare_columns(chosen: str, columns: Mapping[str, Sequence[Any]], source: s
     if not renamed:
         return ()
     return (f"classes have the names in column {chosen!r}; for others: --data.label_column {' or '.join(renamed)}",)
+
+
+def _describe_several(value: Any) -> str:
+    kind = "an object in place of a label," if isinstance(value, dict) else "a list of labels (multi-label),"
+    return f"{kind} {value!r}"
 
 
 def _kind(value: Any) -> type | None:

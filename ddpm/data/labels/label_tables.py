@@ -218,7 +218,7 @@ def label_files(
         request: its columns, which are inferred if they are not named. The column of images is the one whose values
             are names of the most images, names with endings before others; that of splits has a usual name, or only
             names of splits; that of labels has a usual name, or is the only other one.
-        check_splits: whether all values in a column of splits have to be names of splits, because it divides the images.
+        check_splits: whether a column of splits divides the images, so that all its values have to be names of splits.
 
     Raises:
         ValueError: if there is no such column, or the one for labels cannot be inferred.

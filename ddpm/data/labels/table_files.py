@@ -33,7 +33,7 @@ def read_table(path: Path, finds: Sequence[Find]) -> LabelTable:
     """Read a table.
 
     A CSV or TSV without a header, whose first line has the name of an image, has the columns `0`, `1` and so on. A JSON
-    file is a list of objects, an object from file name to label, or {"labels": [[file name, label], ...]}, as StyleGAN
+    file is a list of objects, an object from file name to label or to such an object, or {"labels": [[file name, label], ...]}, as StyleGAN
     and EDM write it, where null instead of the list stands for images without labels. NaN stands for a missing value.
 
     Args:
@@ -213,6 +213,8 @@ def _read_json(path: Path) -> dict[str, list[Any]]:
         if not isinstance(content, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in content):
             raise ValueError("labels are not a list of pairs of file name and label")
         return {"file_name": [name for name, _ in content], "label": [label for _, label in content]}
+    if isinstance(content, dict) and content and all(isinstance(value, dict) for value in content.values()):
+        return _from_objects([{"file_name": name, **value} for name, value in content.items()])
     if isinstance(content, dict):
         return {"file_name": [*content], "label": [*content.values()]}
     return _from_objects(content)

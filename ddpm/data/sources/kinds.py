@@ -48,7 +48,8 @@ def kind_of(source: str) -> str:
         return "digits"
     path = Path(source)
     if os.path.isdir(path):             # unlike pathlib's, it is false for a name that is too long
-        return "saved" if (path / "dataset_dict.json").exists() or (path / "state.json").exists() else "folder"
+        files = [(path / name).exists() for name in ("dataset_dict.json", "state.json", "dataset_info.json")]
+        return "saved" if files[0] or all(files[1:]) else "folder"
     if os.path.exists(path):
         return _kind_of_file(path)
     if os.path.islink(path):
