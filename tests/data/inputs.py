@@ -5,6 +5,7 @@ to what is expected of it, with the default options and with others. The comment
 such a situation, if it was taken from one.
 """
 
+import base64
 import csv
 import io
 import json
@@ -1520,7 +1521,41 @@ def parquet_of(labels: object, column: str = "label", **more: object) -> Make:
     return make
 
 
+def parquet_of_values(image: Callable[[int], object]) -> Make:
+    """Return a maker of a parquet file whose column `image` has no encoded images."""
+
+    def make(root: Path) -> Path:
+        root.mkdir(parents=True)
+        table = {"image": [image(i) for i in range(TWO)], "label": [*CLASSES] * COUNT}
+        pq.write_table(pa.table(table), root / "table.parquet")
+        return root / "table.parquet"
+
+    return make
+
+
+def refused_twice(*told: str) -> tuple[Refused, Refused]:
+    """Return the same refusal with the column of images named and without."""
+    return Refused("image_column", told), Refused("image_column", told, options={"image_column": "image"})
+
+
 INPUTS |= {
+    "parquet_of_lists": (
+        parquet_of_values(lambda i: gray(i % 2, i).tolist()),
+        *refused_twice("'image'", "lists of numbers", "numpy.savez", ".npz"),
+    ),
+    "parquet_of_flat_lists": (
+        parquet_of_values(lambda i: gray(i % 2, i).ravel().tolist()),
+        *refused_twice("'image'", "lists of numbers", "numpy.savez"),
+    ),
+    "parquet_of_paths": (
+        parquet_of_values(lambda i: f"images/{i:03d}.png"),
+        *refused_twice("'image'", "text, such as 'images/000.png'", ".csv"),
+    ),
+    "parquet_of_base64": (
+        parquet_of_values(lambda i: base64.b64encode(encoded(i % 2, i)["bytes"]).decode()),
+        *refused_twice("'image'", "base64", "b64decode"),
+    ),
+    "parquet_of_numbers": (parquet_of_values(lambda i: i), *refused_twice("'image'", "int64", "bytes")),
     "parquet_with_phases": (
         parquet_of([*CLASSES] * COUNT, phase=["train", "test"] * COUNT, text=["a train"] * TWO),
         Accepted(told=("'phase'", "one parquet file per value")),

@@ -33,8 +33,9 @@ def read_table(path: Path, finds: Sequence[Find]) -> LabelTable:
     """Read a table.
 
     A CSV or TSV without a header, whose first line has the name of an image, has the columns `0`, `1` and so on. A JSON
-    file is a list of objects, an object from file name to label or to such an object, or {"labels": [[file name, label], ...]}, as StyleGAN
-    and EDM write it, where null instead of the list stands for images without labels. NaN stands for a missing value.
+    file is a list of objects, an object from file name to label or to such an object, or {"labels": [[file name,
+    label], ...]}, as StyleGAN and EDM write it, where null instead of the list stands for images without labels. NaN
+    stands for a missing value.
 
     Args:
         path: of the file.

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,8 @@ from ddpm.names import did_you_mean
 
 if TYPE_CHECKING:
     import datasets
+
+FEWEST_CHARACTERS = 60  # of an image in base64; the smallest PNG has more
 
 
 def load_parquet(request: DataRequest) -> Records:
@@ -193,8 +196,34 @@ def _stored_images(table: "datasets.Dataset", given: str | None) -> "datasets.Da
     import datasets
 
     images = [name for name, feature in table.features.items() if _holds_images(feature)]
+    if not images and (given is None or given in table.features):
+        raise ValueError(f"data.image_column: {_describe_values(table, given)}")
     column = _choose("image", table.features, given, images, IMAGE_COLUMNS)
     return table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+
+
+def _describe_values(table: "datasets.Dataset", given: str | None) -> str:
+    """Return what the columns of a table hold in place of images, and what to convert it to."""
+    column = given or find_usual(table.features, IMAGE_COLUMNS)
+    encode = "write the bytes of image files, such as PNG, in "
+    listed = "if it has paths of images, write the table as a .csv, and name that as data.source"
+    arrays = (
+        "save pixels with numpy.savez as an array `images` (N, H, W) or (N, H, W, C), and the labels as `labels`, and "
+        "name that .npz as data.source"
+    )
+    if column is None:
+        columns = list_columns(table.features)
+        return f"no column holds images (the columns are: {columns}); {encode}one of the table; {listed}; or {arrays}"
+    feature = table.features[column]
+    kind = getattr(feature, "dtype", "struct")
+    if _holds_lists(feature) or hasattr(feature, "shape"):
+        return f"{column!r} holds lists of numbers, which are not read; {arrays}"
+    if kind not in ("string", "large_string"):
+        return f"{column!r} holds values of type {kind}, and no images; {encode}it"
+    first = next(filter(None, table[column]), "")
+    if re.fullmatch(r"(data:[^,]*,)?[A-Za-z0-9+/_=\s-]*", first) and len(first) > FEWEST_CHARACTERS:
+        return f"{column!r} holds base64, which is text; {encode}it, as base64.b64decode returns them"
+    return f"{column!r} holds text, such as {first[:FEWEST_CHARACTERS]!r}, and no images; {encode}it; {listed}"
 
 
 def _other_images(table: "datasets.Dataset", chosen: str) -> list[str]:
