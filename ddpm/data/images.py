@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ddpm.data.counts import format_count
 from ddpm.data.pixels.decode import IntensityRange, PixelFormat, to_pixels
 from ddpm.data.pixels.survey import Survey
 from ddpm.data.records import Pictures, located
@@ -114,10 +115,10 @@ class ImageData:
         """Return a short description, such as `1,797 images, 8x8, 1 channel, 10 classes, in memory (0.1 MB)`."""
         size = f"{len(self) * self.channels * self.resolution**2 / 1e6:.1f} MB"
         words = [
-            f"{len(self):,} images",
+            format_count(len(self), "image"),
             f"{self.resolution}x{self.resolution}",
-            f"{self.channels} channel{'s' if self.channels > 1 else ''}",
-            f"{self.num_classes} classes" if self.num_classes else "no classes",
+            format_count(self.channels, "channel"),
+            format_count(self.num_classes, "class") if self.num_classes else "no classes",
             f"in memory ({size})" if self.in_memory else f"decoded on demand ({size})",
         ]
         return ", ".join(words + [f"{self.skipped:,} unreadable skipped"] * bool(self.skipped))

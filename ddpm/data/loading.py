@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ddpm.data.counts import format_count
 from ddpm.data.folders.split_names import split_groups
 from ddpm.data.images import ImageData, OnDemand
 from ddpm.data.notes import (
@@ -109,7 +110,7 @@ def load_data(
         )
     expanded = expand(used.pictures, used.rows)
     if expanded is not None:
-        notes += (f"the {len(used):,} files have {len(expanded):,} frames or pages; each is an image",)
+        notes += (f"each frame or page is an image: {len(expanded):,}, in {format_count(len(used), 'file')}",)
         used = _select_frames(expanded, records)
 
     survey, target, pixels, bad = read_pictures(source, used.pictures, used.rows, options, skip, memory_gb * 1e9)

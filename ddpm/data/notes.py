@@ -191,7 +191,7 @@ def _intensity(survey: Survey, options: FormatOptions, target: PixelFormat) -> I
         affected = scaled if scaled.counts else survey
         outside = len(affected.where(lambda f: f.values is not None and (f.values[0] < low or f.values[1] > high)))
         if outside:
-            yield f"{outside:,} of {len(affected):,} images have values outside data.intensity, which are clipped"
+            yield f"images with values outside data.intensity, which are clipped: {outside:,} of {len(affected):,}"
     elif scaled.values is not None and target_range is not None and _is_worth_telling(scaled, target_range):
         becomes = f"; {format_range(target_range)} becomes 0 to 255"
         if target_range == UNSCALED:
@@ -199,7 +199,7 @@ def _intensity(survey: Survey, options: FormatOptions, target: PixelFormat) -> I
         yield f"values are {format_range(scaled.values)}{becomes}; {_other_range(scaled, target_range)}"
     if len(scaled) and len(scaled) < len(survey):
         kept = len(survey) - len(scaled)
-        yield f"{len(scaled):,} images have values that are not uint8, and are scaled; {kept:,} have uint8, and are not"
+        yield f"images with values that are not uint8 are scaled: {len(scaled):,}; those with uint8 are not: {kept:,}"
 
 
 def _is_worth_telling(survey: Survey, found: IntensityRange) -> bool:

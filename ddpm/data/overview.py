@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from textwrap import TextWrapper
 from typing import Any
 
+from ddpm.data.counts import format_count
 from ddpm.data.images import ImageData
 from ddpm.data.notes import count_classes, describe_sizes, format_range
 
@@ -76,7 +77,7 @@ def _rows_on_classes(data: ImageData) -> dict[str, str]:
     low, high, missing = min(present), max(present), len(counts) - len(present)
     without = f", and {missing:,} without images" if missing else ""
     if low == high:
-        return {"classes": f"{len(present):,} with {low:,} images each{without}"}
+        return {"classes": f"{len(present):,} with {format_count(low, 'image')} each{without}"}
     fewest, most = (data.class_names[counts.index(count)] for count in (low, high))
     return {"classes": f"{len(present):,} with {low:,} ({fewest}) to {high:,} ({most}) images{without}"}
 

@@ -375,6 +375,10 @@ def tree_of(*folders: str) -> Make:
     return lambda root: tree(root, *folders)
 
 
+def tree_of_one(*folders: str) -> Make:
+    return lambda root: tree(root, *folders, count=1)
+
+
 INPUTS |= {
     "nested": (tree_of("disc/batch 0/deep", "disc/batch 1", "square/batch 0/deep"), Accepted(3 * COUNT)),
     "imbalanced": (lambda root: tree(tree(root, "disc", count=60), "square", count=1), Accepted(61, told=("1 to 60",))),
@@ -506,6 +510,10 @@ INPUTS |= {
         Accepted(ignored=1, told=("birds", "(1)")),
         Accepted(COUNT, (), ignored=1, suggested=("split Train",), options={"split": "test"}),
     ),
+    "one_image": (tree_of_one("."), Accepted(1, (), told=NO_CLASSES)),
+    "one_image_beside_one_in_a_folder": (tree_of_one(".", "more"), Accepted(2, (), told=("1 of",),
+                                                                            suggested=("source",))),
+    "one_image_of_each_class": (tree_of_one(*"abcdefgh"), Accepted(8, tuple("abcdefgh"))),
     "images_beside_a_few_in_folders": (
         lambda root: tree(tree(root, ".", count=COUNT), "best/disc", "best/square", count=1),
         Accepted(COUNT + 2, (), told=("best",), suggested=("source",)),
@@ -875,8 +883,8 @@ def names_in_both_splits(root: Path, **rows: range) -> Path:
 INPUTS |= {
     "names_in_both_splits": (
         lambda root: names_in_both_splits(root, train=range(COUNT), test=range(COUNT)),
-        Accepted(COUNT, told=("6 of 12 rows", "('test')")),
-        Accepted(COUNT, told=("6 of 12 rows",), options={"split": "test"}),
+        Accepted(COUNT, told=("6 of 12", "('test')")),
+        Accepted(COUNT, told=("6 of 12",), options={"split": "test"}),
         Accepted(COUNT, (), ignored=1, options={"labels": "none"}),
     ),
     "names_of_another_split": (
@@ -1411,6 +1419,13 @@ def table_csv(root: Path) -> Path:
     flat(root / "images")
     lines = [f"images/{name}_{i:03d}.png,{name}\n" for name in CLASSES for i in range(COUNT)]
     (root / "table.csv").write_text("image,label\n" + "".join(lines))
+    return root / "table.csv"
+
+
+@register(Accepted(2, (), told=("2 rows",)))
+def table_that_repeats_an_image(root: Path) -> Path:
+    tree(root, ".", count=1)
+    (root / "table.csv").write_text("image\n000.png\n000.png\n")
     return root / "table.csv"
 
 

@@ -243,7 +243,7 @@ def test_a_proposed_range_keeps_its_ends_apart(window: tuple[float, float]) -> N
 
 def test_a_mixture_of_depths_is_told(tmp_path: Path) -> None:
     data = load_data(write(tmp_path, [RAMP, RAMP.astype(np.uint16) * 16]))
-    assert data.intensity == (0, 4095) and told(data, "1 images", "not uint8", "1 have uint8")
+    assert data.intensity == (0, 4095) and told(data, "not uint8 are scaled: 1;", "are not: 1")
     np.testing.assert_array_equal(pixels(data)[0, 0], RAMP)
 
 

@@ -15,6 +15,7 @@ from inputs import CLASSES, COUNT, INPUTS, NUMBERS, TWO, Accepted, Refused
 
 from ddpm.data import ImageData, load_data
 from ddpm.data.folders import loose_arrays
+from ddpm.data.overview import describe_data
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +50,17 @@ def test_source(name: str, expected: Accepted | Refused, made: Callable[[str], P
         assert data.num_classes == len(expected.classes) and int(data.labels.max()) == max(0, data.num_classes - 1)
         assert_contrast(data)
         told = " ".join(data.notes)
+    assert_plurals(told if isinstance(expected, Refused) else describe_data(data))
     assert not [words for words in expected.told if words not in told], told
     assert not [words for words in expected.suggested if f"--data.{words}" not in told], told
     assert set(re.findall(r"--data\.(\w+)", told)) == {words.split()[0] for words in expected.suggested}, told
     for options in suggestions(told):
         load_data(**arguments | options)
+
+
+def assert_plurals(told: str) -> None:
+    """Assert that one thing is not called by its plural, unless it is one of several."""
+    assert not re.search(r"(?<![\d.,:'])1 (more )?(images|classes|files|rows|tables|folders|labels)\b", told), told
 
 
 def suggestions(told: str) -> Iterator[dict[str, Any]]:

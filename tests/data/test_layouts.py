@@ -692,6 +692,17 @@ def test_columns_that_name_different_images(refused: Callable, tmp_path: Path) -
     assert found(read(table)) == wanted and not said(read(table), "data.image_column")
 
 
+def test_an_incomplete_table_of_splits_is_told_of_once(tmp_path: Path) -> None:
+    save_classes(tmp_path)
+    write_csv(tmp_path / "parts.csv", [(f"{name}/0.png", split) for name, split in zip(CLASSES, ("train", "test"),
+                                                                                     strict=True)], ("file", "split"))
+    for labels in ("auto", "folders", "none"):
+        (note,) = (note for note in read(tmp_path, labels=labels).notes if "parts.csv" in note)
+        assert "splits" in note and "no row for 4 of 6" in note
+    write_csv(tmp_path / "kinds.csv", [(f"{name}/0.png", name) for name in CLASSES], ("file", "label"))
+    assert said(read(tmp_path), "kinds.csv", "not used") and said(read(tmp_path), "parts.csv", "not used")
+
+
 def test_a_folder_in_place_of_a_table(refused: Callable, tmp_path: Path) -> None:
     """The remedy is a table in the folder, or the folder as a source, and never the folder itself again."""
     root = save_classes(tmp_path / "birds")

@@ -110,7 +110,8 @@ def apply_table(path: Path, source: "FolderSource") -> FolderLabels:
     notes = [f"labels are read from {name!r}" if rows.labels is not None else f"{name!r} has no column of labels"]
     lost = [text for text, image in zip(rows.names, rows.images, strict=True) if image is None]
     if lost:
-        notes.append(f"{len(lost):,} of {len(rows.names):,} rows of {name!r} name no image here, such as {lost[0]!r}")
+        count = f"{len(lost):,} of {len(rows.names):,}"
+        notes.append(f"rows of {name!r} without an image here: {count}, such as {lost[0]!r}")
     values = None if rows.labels is None else [labels[image] for image in images]
     notes += rows.notes
     return FolderLabels(
@@ -140,8 +141,8 @@ def _take_split(
     if len(kept) == len(values):
         return rows.take(kept)
     shown = ", ".join(map(repr, sorted(others)[:5]))
-    left = f"{len(values) - len(kept):,} of {len(values):,} rows of {table!r} are those of other splits ({shown})"
-    return rows.take(kept, f"{left}, and are not used")
+    left = f"{len(values) - len(kept):,} of {len(values):,}"
+    return rows.take(kept, f"rows of {table!r} of other splits ({shown}) are not used: {left}")
 
 
 class TableName(IntEnum):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 
+from ddpm.data.counts import format_count
 from ddpm.data.folders.folder_labels import FolderLabels, FolderSource, TableName, TableResult
 from ddpm.data.folders.layouts import Layout, describe_content, find_layout
 from ddpm.data.folders.masks import MASKS, PICTURES
@@ -161,9 +162,9 @@ def _refuse_failures(tables: Sequence[TableResult], source: FolderSource) -> Non
 def _note_mixture(folder: Folder) -> tuple[str, ...]:
     """Return a note on a folder of images beside images, unless it has masks."""
     return tuple(
-        f"{len(folder.images):,} images of {str(folder.path)!r} and {len(inner.images_below):,} of {str(inner.path)!r} "
-        "are read together; to leave these out, move them elsewhere, or for these alone: --data.source "
-        f"{quote(str(inner.path))}"
+        f"{format_count(len(folder.images), 'image')} of {str(folder.path)!r} and {len(inner.images_below):,} of "
+        f"{str(inner.path)!r} are read together; to leave these out, move them elsewhere, or for these alone: "
+        f"--data.source {quote(str(inner.path))}"
         for inner in _filled(folder)
         if inner.path.name.lower() not in MASKS
     )
@@ -329,10 +330,9 @@ def _select_split(labels: FolderLabels, source: FolderSource) -> FolderLabels:
         if isinstance(table.problem, UnusableSplits):
             raise table.problem
     divided = [table for table in tables if table.labels.split is not None]
+    partly = [f"the splits of {str(t.path)!r} are not used: {t.problem}" for t in tables if _divides_some(t)]
     if not divided:
         unused = dict.fromkeys(note for each in (labels, *(t.labels for t in tables)) for note in each.split_notes)
-        partly = [f"the splits of {str(table.path)!r} are not used: {table.problem}" for table in tables
-                  if isinstance(table.problem, IncompleteTable) and table.problem.divides]
         return replace(labels, split_notes=(*unused, *partly, *_note_lists(source)))
     path, selected = divided[0].path, divided[0].labels
     chosen = set(selected.paths)
@@ -352,8 +352,13 @@ def _select_split(labels: FolderLabels, source: FolderSource) -> FolderLabels:
         split=selected.split,
         tables=(*labels.tables, path),
         ignored=labels.ignored + selected.ignored,
-        split_notes=(f"{str(path)!r} selects the images of split {selected.split!r}", *selected.split_notes),
+        split_notes=(f"{str(path)!r} selects the images of split {selected.split!r}", *selected.split_notes, *partly),
     )
+
+
+def _divides_some(table: TableResult) -> bool:
+    """Return whether a table divides the images into splits, but not all of them."""
+    return isinstance(table.problem, IncompleteTable) and table.problem.divides
 
 
 def _how_to_have_classes(layout: Layout, labels: FolderLabels) -> str:
@@ -376,7 +381,7 @@ def _note_unused(labels: FolderLabels, source: FolderSource) -> FolderLabels:
     remedy = "if it has labels, save it as a .csv with one row per image, and name that as data.labels"
     unread = _unread_tables(source, TableName.STANDARD, TableName.USUAL)
     notes = [f"{str(path)!r} is not read; {remedy}" for path in unread]
-    tables = [table for table in source.read_tables() if table.labels.split is None]
+    tables = [table for table in source.read_tables() if table.labels.split is None and not _divides_some(table)]
     if tables:      # one with labels, or else one that names images and does not fit
         path, _, found, problem = min(tables, key=lambda table: (
             table.labels.values is None, isinstance(table.problem, NoImageNames),
@@ -389,7 +394,7 @@ def _note_unused(labels: FolderLabels, source: FolderSource) -> FolderLabels:
             reason = f"; for its labels: {option}"
         else:
             reason = f": {found.notes[0]}" if found.notes else f"; if it has labels: {option}"
-        more = f" and {len(tables) - 1} more tables are" if len(tables) > 1 else " is"
+        more = f" and {format_count(len(tables) - 1, 'more table')} are" if len(tables) > 1 else " is"
         notes.insert(0, f"{str(path)!r}{more} not used{reason}")
     return replace(labels, notes=(*labels.notes, *notes))
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from shlex import quote
 from typing import NamedTuple
 
+from ddpm.data.counts import format_count
 from ddpm.data.folders.loose_arrays import describe_arrays
 from ddpm.data.folders.masks import MASKS, note_masks
 from ddpm.data.folders.scan import (
@@ -198,7 +199,7 @@ def _note_unread(images: Mapping[str, int], beside: Sequence[str]) -> list[str]:
     others = {name: count for name, count in images.items() if groups[name] is None}
     if not others:
         return []
-    listed = ", ".join(f"{name!r} ({count:,} image{'s' * (count > 1)})" for name, count in others.items())
+    listed = ", ".join(f"{name!r} ({format_count(count, 'image')})" for name, count in others.items())
     first = quote(next(iter(others)))
     return [f"folders beside the splits, whose names are not those of splits, are not read: {listed}; to read one in "
             f"place of the split: --data.split {first}"]

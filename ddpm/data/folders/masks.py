@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from shlex import quote
 
+from ddpm.data.counts import format_count
 from ddpm.data.folders.scan import Folder
 
 # in lower case
@@ -19,7 +20,7 @@ def note_masks(root: Folder) -> list[str]:
     if not found:
         return []
     masks, pictures = found[0]
-    more = f" and {len(found) - 1:,} more folders look" if len(found) > 1 else " looks"
+    more = f" and {format_count(len(found) - 1, 'more folder')} look" if len(found) > 1 else " looks"
     note = f"{str(masks.path)!r}{more} like masks of images, and all of them are read as images"
     alone = len(found) == 1 and pictures is not None and len(root.folders) == 2 and masks in root.folders
     remedy = "move the masks elsewhere"

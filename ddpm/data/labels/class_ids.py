@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ddpm.data.counts import format_count
 from ddpm.data.labels.column_names import list_columns
 from ddpm.data.records import Pictures, Records
 from ddpm.data.request import DataRequest
@@ -122,9 +123,9 @@ def encode_labels(
         gap = next((i for i, label in enumerate(present) if i != label), None)
         if gap is not None:             # it would be a class without images
             raise ValueError(
-                f"{option}: integer labels must be 0..K-1, each occurring, but {gap} is missing ({len(present)} labels "
-                f"up to {present[-1]}; {where(values.index(present[gap]))} has {present[gap]}); renumber them, or use "
-                f"names, {without}"
+                f"{option}: integer labels must be 0..K-1, each occurring, but {gap} is missing "
+                f"({format_count(len(present), 'label')} up to {present[-1]}; {where(values.index(present[gap]))} has "
+                f"{present[gap]}); renumber them, or use names, {without}"
             )
         names = [str(label) for label in present]
     outside = next((row for row, value in enumerate(values) if not 0 <= value < len(names)), None)

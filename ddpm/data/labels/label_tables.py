@@ -9,6 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, NamedTuple
 
+from ddpm.data.counts import format_count
 from ddpm.data.folders.scan import is_image
 from ddpm.data.folders.split_names import SPLITS, are_splits, value_group
 from ddpm.data.labels.class_ids import ONE_CLASS_EACH, compare_columns, could_be_classes
@@ -262,7 +263,8 @@ def note_shared(rows: LabeledFiles, split: str) -> tuple[str, ...]:
     if not shared:
         return ()
     example = f"such as {str(shared[0])!r}; if the others are held out, remove the rows in one"
-    return (f"{len(shared):,} images of split {split!r} are in other splits of the table, too, {example}",)
+    several = format_count(len(shared), "image")
+    return (f"rows of other splits of the table name {several} of split {split!r}, too, {example}",)
 
 
 def class_values(labels: list[Any]) -> tuple[list[Any], list[str] | None]:

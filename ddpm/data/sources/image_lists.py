@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from ddpm.data.counts import format_count
 from ddpm.data.folders.labelings import filename_label
 from ddpm.data.folders.split_names import find_split
 from ddpm.data.labels.class_ids import label_records
@@ -60,5 +61,5 @@ def _note_repeated(images: Sequence[Path]) -> tuple[str, ...]:
     if len(count) == len(images):
         return ()
     ((most, times),) = count.most_common(1)
-    told = f"{len(images):,} rows name {len(count):,} images, such as {str(most)!r} {times:,} times"
+    told = f"{len(images):,} rows name {format_count(len(count), 'image')}, such as {str(most)!r} {times:,} times"
     return (f"{told}, and each row counts; to use images once, remove the other rows",)
