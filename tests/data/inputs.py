@@ -880,6 +880,18 @@ def names_in_both_splits(root: Path, **rows: range) -> Path:
     return root
 
 
+def folder_divided_by_a_table(*splits: str) -> Make:
+    """Return a maker of one folder of images, with a table that divides them once more."""
+
+    def make(root: Path) -> Path:
+        tree(root, "train", count=TWO)
+        lines = [f"train/{i:03d}.png,{splits[i % 2]},{CLASSES[i // COUNT]}\n" for i in range(TWO)]
+        (root / "metadata.csv").write_text("file_name,split,label\n" + "".join(lines))
+        return root
+
+    return make
+
+
 INPUTS |= {
     "names_in_both_splits": (
         lambda root: names_in_both_splits(root, train=range(COUNT), test=range(COUNT)),
@@ -891,6 +903,10 @@ INPUTS |= {
         lambda root: names_in_both_splits(root, train=range(3), test=range(3, COUNT)),
         Refused("labels", ("no row for 3 of 6", "train/003.png")),
         Refused("labels", ("no row for 3 of 6", "test/000.png"), options={"split": "test"}),
+    ),
+    "rows_of_another_split_with_the_folder": (
+        folder_divided_by_a_table("train", "val"),
+        Accepted(told=("('val')", "'train'", "6 of 12")),
     ),
     "names_of_a_split_inside_of_another": (
         lambda root: names_in_both_splits(root, train=range(3), val=range(3, COUNT), test=range(COUNT)),

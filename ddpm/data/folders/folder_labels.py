@@ -137,12 +137,15 @@ def _take_split(
     folders = (folder.path for folder in (layout.folder, *layout.outer))
     above = [folder for folder in folders if split not in folder.relative_to(source.request.source).parts]
     find_whole, _ = source.images.finders(above)
-    kept = [row for row, value in enumerate(values) if value not in others or find_whole(rows.names[row])]
-    if len(kept) == len(values):
-        return rows.take(kept)
-    shown = ", ".join(map(repr, sorted(others)[:5]))
-    left = f"{len(values) - len(kept):,} of {len(values):,}"
-    return rows.take(kept, f"rows of {table!r} of other splits ({shown}) are not used: {left}")
+    foreign = {row for row, value in enumerate(values) if value in others}
+    whole = {row for row in foreign if find_whole(rows.names[row])}
+    what = f"rows of {table!r} of other splits ({', '.join(map(repr, sorted(others)[:5]))})"
+    notes = []
+    if foreign - whole:
+        notes.append(f"{what} are not used: {len(foreign - whole):,} of {len(values):,}")
+    if whole:
+        notes.append(f"{what} are used if they name the folder {split!r}: {len(whole):,} of {len(values):,}")
+    return rows.take([row for row in range(len(values)) if row in whole or row not in foreign], *notes)
 
 
 class TableName(IntEnum):

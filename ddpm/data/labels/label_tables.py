@@ -306,8 +306,8 @@ def _column_of_files(
     lost = find_usual(whole, FILE_COLUMNS)
     if lost is not None:
         raise NoImageNames(
-            f"data.image_column: column {lost!r} of {str(table.path)!r} has no name of an image that exists, but such "
-            f"as {next(filter(None, table.columns[lost]))!r}; correct the names, or take those in another column: "
+            f"data.image_column: column {lost!r} of {str(table.path)!r} has no names of images that exist, but names "
+            f"such as {next(filter(None, table.columns[lost]))!r}; correct these, or take those in another column: "
             f"--data.image_column {quote(chosen[0])}"
         )
     return chosen
