@@ -1,12 +1,14 @@
 """Sentences about a user's data: decisions, with the option that changes each if there is one, and warnings."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from ddpm.data.pixels.decisions import (
+    CHANNELS_WITH_EXTRA,
     LARGE_RESOLUTION,
     MAX_DEFAULT_RESOLUTION,
     UNSCALED,
@@ -15,7 +17,8 @@ from ddpm.data.pixels.decisions import (
     is_own_range,
 )
 from ddpm.data.pixels.decode import IntensityRange, PixelFormat
-from ddpm.data.pixels.survey import FOURTH, MAX_SURVEYED, TRANSPARENCY, Survey
+from ddpm.data.pixels.survey import MAX_SURVEYED, TRANSPARENCY, Survey
+from ddpm.data.pixels.tiffs import LOST, REMEDY
 
 FEW_IMAGES = 10     # per class
 IMBALANCE = 10      # times as many images of one class as of another
@@ -160,13 +163,17 @@ def _channels(survey: Survey, options: FormatOptions, target: PixelFormat) -> It
     color = len(survey.where(lambda facts: facts.channels == 3))
     if gray and color and options.channels is None:
         yield f"{color:,} color and {gray:,} gray images: all become RGB; in gray: --data.channels 1"
-    if target.channels in (1, 3):
-        transparent = len(survey.where(lambda facts: facts.extra == TRANSPARENCY))
-        fourth = len(survey.where(lambda facts: facts.extra == FOURTH))
-        if transparent:
-            yield f"images with transparency are put on white: {transparent:,}; to keep it: {_alpha_option(target)}"
-        if fourth:
-            yield f"images have {FOURTH}, which is not used: {fourth:,}; to keep it: --data.channels 4"
+    extras = Counter[str | None]()
+    for facts, count in survey.counts.items():
+        extras[facts.extra] += count
+    if transparent := extras.pop(TRANSPARENCY, 0) * (target.channels in (1, 3)):
+        yield f"images with transparency are put on white: {transparent:,}; to keep it: {_alpha_option(target)}"
+    if lost := extras.pop(LOST, 0):
+        yield f"images have {LOST}, which Pillow does not read: {lost:,}; for all of them, {REMEDY}"
+    for extra, count in extras.items():
+        for channels in CHANNELS_WITH_EXTRA[extra]:
+            if channels != target.channels:
+                yield f"images have {extra}, which is not used: {count:,}; to keep it: --data.channels {channels}"
 
 
 def _alpha_option(target: PixelFormat) -> str:

@@ -211,7 +211,86 @@ def save_size(choose: Callable[[int, int], tuple[int, int]]) -> Save:
     return lambda path, kind, i: picture(kind, i, choose(kind, i)).save(path)
 
 
+def tiff(values: np.ndarray, tags: dict[int, int], planes: bool = False, compressed: bool = False) -> bytes:
+    """Return an array (H, W) or (H, W, C) as a TIFF; Pillow does not write all of those that other programs do.
+
+    Args:
+        values: in little- or big-endian order, which is that of the file, too.
+        tags: further ones, or other values: 262 says what the values mean, 338 what the last channel means.
+        planes: whether to store each channel by itself.
+        compressed: whether to compress the values.
+    """
+    values = values if values.ndim == 3 else values[..., None]
+    height, width, channels = values.shape
+    strips = [each.tobytes() for each in (np.moveaxis(values, 2, 0) if planes else [values])]
+    strips = [zlib.compress(strip) if compressed else strip for strip in strips]
+    sizes = [len(strip) for strip in strips]
+    entries = {
+        256: [width], 257: [height], 258: [8 * values.itemsize] * channels, 259: [8 if compressed else 1],
+        273: [8 + sum(sizes[:i]) for i in range(len(sizes))], 277: [channels], 278: [height], 279: sizes,
+        284: [2 if planes else 1],
+        339: ["_uif".index(values.dtype.kind)] * channels, **{tag: [value] for tag, value in tags.items()},
+    }
+    order = ">" if values.dtype.str[0] == ">" else "<"
+    directory, arrays = struct.pack(f"{order}H", len(entries)), b""
+    end = 8 + sum(sizes) + 2 + 12 * len(entries) + 4
+    for tag, numbers in sorted(entries.items()):
+        packed = struct.pack(f"{order}{len(numbers)}I", *numbers)
+        directory += struct.pack(f"{order}HHI", tag, 4, len(numbers))
+        directory += packed if len(packed) == 4 else struct.pack(f"{order}I", end + len(arrays))
+        arrays += packed if len(packed) > 4 else b""
+    header = struct.pack(f"{order}2sHI", b"MM" if order == ">" else b"II", 42, 8 + sum(sizes))
+    return header + b"".join(strips) + directory + bytes(4) + arrays
+
+
+def save_tiff(convert: Callable[[np.ndarray], np.ndarray], photometric: int, planes: bool = False) -> Save:
+    """Save pictures, RGB (16, 16, 3) uint8, as TIFFs of what `convert` makes of them."""
+
+    def save(path: Path, kind: int, i: int) -> None:
+        values = convert(np.asarray(picture(kind, i)))
+        extra = {338: 0} if values.shape[2:] in ((2,), (4,), (5,)) else {}
+        path.write_bytes(tiff(values, {262: photometric, **extra}, planes))
+
+    return save
+
+
+def with_red(colors: np.ndarray) -> np.ndarray:
+    return np.dstack([colors, colors[..., 0]])
+
+
 INPUTS |= {
+    "tiff_fourth_channel": (
+        folders_of(save_tiff(with_red, 2), ".tif"),
+        Accepted(told=("a fourth channel", "12"), suggested=("channels 4",)),
+        Accepted(channels=4, options={"channels": 4}),
+        Refused("channels", ("allowed: 1, 3, 4",), options={"channels": 2}),
+    ),
+    "tiff_fourth_channel_16_bit": (
+        folders_of(save_tiff(lambda colors: with_red(colors.astype(np.uint16) * 257), 2), ".tif"),
+        Accepted(told=("a fourth channel", "16 bits"), suggested=("channels 4",)),
+        Accepted(channels=4, told=("16 bits",), options={"channels": 4}),
+    ),
+    "tiff_second_channel": (
+        folders_of(save_tiff(lambda colors: colors[..., :2], 1), ".tif"),
+        Accepted(channels=1, told=("a second channel", "12"), suggested=("channels 2",)),
+        Accepted(channels=2, options={"channels": 2}),
+        Refused("channels", ("allowed: 1, 2, 3",), options={"channels": 4}),
+    ),
+    "tiff_fifth_channel": (
+        folders_of(save_tiff(lambda colors: np.dstack([255 - colors, 0 * colors[..., :2]]), 5), ".tif"),
+        Accepted(told=("a further channel", "12", ".npz")),
+        Refused("channels", ("allowed: 1, 3",), options={"channels": 4}),
+    ),
+    **{
+        name: (
+            folders_of(save_tiff(convert, photometric, photometric == 2), ".tif"),
+            Refused("source", (told, "disc/000.tif", ".npz", "data.on_bad_image skip")),
+        )
+        for name, told, photometric, convert in (
+            ("tiff_planes", "separate planes of 16 bits", 2, lambda colors: colors.astype(np.uint16) * 257),
+            ("tiff_float_0_is_white", "floats of which 0 is white", 0, lambda colors: np.float32(255 - colors[..., 0])),
+        )
+    },
     "png_16_bit": (folders_of(save_16_bit(65535)), Accepted(channels=1)),
     "png_12_bit": (folders_of(save_16_bit(4095)), Accepted(channels=1, told=("4095",), suggested=("intensity",))),
     "png_10_bit": (folders_of(save_16_bit(1023)), Accepted(channels=1, told=("1023",), suggested=("intensity",))),

@@ -1,15 +1,26 @@
 """Every picture mode against closed forms of one known gradient."""
 
 import io
-import struct
 from typing import Any
 
 import numpy as np
 import pytest
+from inputs import tiff
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from ddpm.data.pixels.decode import PixelFormat, UnreadableImage, UnsuitableFormat, is_gray, open_picture, to_pixels
+from ddpm.data.pixels.decode import (
+    PixelFormat,
+    UnreadableImage,
+    UnsuitableFormat,
+    is_gray,
+    open_picture,
+    stored_values,
+    to_pixels,
+)
 from ddpm.data.pixels.fits import FITS
+from ddpm.data.pixels.survey import examine
+from ddpm.data.pixels.tiffs import FOURTH, LOST, SECOND
 
 SIDE = 16
 GRAY = np.arange(256, dtype=np.uint8).reshape(SIDE, SIDE)
@@ -168,19 +179,75 @@ def test_each_channel_of_an_array_is_an_image_of_its_own(channels: int, fit: str
         pixels_of(values, 8, 3)
 
 
-@pytest.mark.parametrize("photometric", [2, 1], ids=["opened without some channels", "not opened"])
-def test_a_tiff_with_more_channels_than_pillow_reads_is_refused(photometric: int) -> None:
-    """4x4 pixels with five channels of 8 bits, written by hand: header, bits per channel, pixels, directory."""
-    bits, pixels = struct.pack("<5H", *[8] * 5), bytes(4 * 4 * 5)
-    tags = {
-        256: (4, 1, 4), 257: (4, 1, 4), 258: (3, 5, 8), 259: (3, 1, 1), 262: (3, 1, photometric),
-        273: (4, 1, 8 + len(bits)), 277: (3, 1, 5), 278: (3, 1, 4), 279: (4, 1, len(pixels)), 338: (3, 2, 0),
-    }
-    directory = struct.pack("<H", len(tags))
-    directory += b"".join(struct.pack("<HHII", tag, *entry) for tag, entry in tags.items()) + bytes(4)
-    header = struct.pack("<2sHI", b"II", 42, 8 + len(bits) + len(pixels))
-    with pytest.raises(UnreadableImage, match=r"\.npz or \.npy"):
-        open_picture(io.BytesIO(header + bits + pixels + directory))
+def stored(values: np.ndarray, *arguments: Any, **more: Any) -> np.ndarray:
+    """Return what is read of a TIFF of these values, in the units of the file."""
+    return stored_values(open_picture(io.BytesIO(tiff(values, *arguments, **more))))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize(("channels", "depth"), [(2, "u1"), (4, "u1"), (4, "<u2"), (4, ">u2")])
+def test_a_channel_of_a_tiff_without_a_meaning_is_no_alpha(channels: int, depth: str, compressed: bool) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, channels), dtype=np.uint8)
+    scaled = (values.astype(np.float64) * (np.iinfo(depth).max / 255)).astype(depth)
+    image = open_picture(io.BytesIO(tiff(scaled, {262: channels // 2, 338: 0}, compressed=compressed)))
+    facts = examine(image)
+    assert (facts.channels, facts.extra) == ((1, SECOND) if channels == 2 else (3, FOURTH))
+    np.testing.assert_array_equal(pixels_of(image, SIDE, channels), values.transpose(2, 0, 1))
+    np.testing.assert_array_equal(pixels_of(image, SIDE, channels - 1), values[..., :-1].transpose(2, 0, 1))
+    assert (pixels_of(image, SIDE, 6 - channels)[-1] == 255).all()      # of other images with alpha
+
+
+def test_a_channel_in_a_plane_of_its_own_is_lost() -> None:
+    values = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 4), dtype=np.uint8)
+    image = open_picture(io.BytesIO(tiff(values, {262: 2, 338: 0}, planes=True, compressed=True)))
+    assert examine(image).extra == LOST
+    np.testing.assert_array_equal(pixels_of(image, SIDE, 3), values[..., :3].transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("depth", ["<u1", ">u1", "<u2"])
+def test_0_is_white(depth: str, compressed: bool) -> None:
+    values = (GRAY.astype(np.float64) * (np.iinfo(depth).max / 255)).astype(depth)
+    np.testing.assert_array_equal(stored(~values, {262: 0}, compressed=compressed), values)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("depth", ["<i2", ">i2", "<u4", "<i4", ">i4", "<f4", ">f4"])
+def test_many_bits_in_either_order_of_bytes(depth: str, compressed: bool) -> None:
+    limits = np.finfo(depth) if "f" in depth else np.iinfo(depth)
+    values = np.array([[limits.min, limits.max], [0, 258]], depth)
+    np.testing.assert_array_equal(stored(values, {262: 1}, compressed=compressed), values)
+
+
+def test_compressed_planes_of_16_bits() -> None:
+    values = np.dstack([COLOR, ALPHA]).astype("<u2")[..., :3] * 257
+    np.testing.assert_array_equal(stored(values, {262: 2}, planes=True, compressed=True), COLOR)
+
+
+@pytest.mark.parametrize(("shape", "depth", "tags", "options"), [
+    pytest.param((4, 4, 5), "u1", {262: 2, 338: 0}, {}, id="opened without some channels"),
+    pytest.param((4, 4, 5), "u1", {262: 1, 338: 0}, {}, id="not opened"),
+    pytest.param((4, 4, 3), "u2", {262: 2}, {"planes": True}, id="planes of 16 bits"),
+    pytest.param((4, 4, 2), "u1", {262: 1, 338: 2}, {"planes": True, "compressed": True}, id="alpha in a plane"),
+    pytest.param((4, 4), "i1", {262: 1}, {}, id="signed"),
+    pytest.param((4, 4), "f4", {262: 0}, {}, id="floats of which 0 is white"),
+])
+def test_a_tiff_that_pillow_misreads_is_refused(shape: tuple, depth: str, tags: dict, options: dict) -> None:
+    with pytest.raises(UnreadableImage, match=r"a TIFF .*\.npz or \.npy"):
+        open_picture(io.BytesIO(tiff(np.zeros(shape, f"<{depth}"), tags, **options)))
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_texts_of_a_file_are_not_taken_for_what_is_known_of_it(depth: type) -> None:
+    """A PNG may have texts of any name."""
+    texts = PngInfo()
+    for name in ("extra", "inverted", "unsigned", "maxval", "reduced"):
+        texts.add_text(name, name)
+    file = io.BytesIO()
+    Image.fromarray(GRAY.astype(depth)).save(file, "PNG", pnginfo=texts)
+    image = open_picture(file)
+    assert examine(image) == examine(Image.fromarray(GRAY.astype(depth)))
+    np.testing.assert_array_equal(pixels_of(image, SIDE, 1, intensity=(0.0, 255.0))[0], GRAY)
 
 
 SHAPES = [(300, 1), (1, 300), (2, 2), (30, 20), (1, 1)]

@@ -91,3 +91,16 @@ def test_a_damaged_frame_is_named_and_can_be_skipped(tmp_path: Path, refused) ->
     data = load_data(source, frames="all", on_bad_image="skip")
     assert data.skipped >= 1 and set(data.labels.tolist()) == {0, 1}
     assert load_data(source).num_classes == 2       # the first frame is whole
+
+
+def test_pages_of_a_tiff_have_their_fourth_channels(tmp_path: Path) -> None:
+    """Also where an earlier page has none."""
+    values = [np.dstack([frame(0, index, False), RAMP + index]) for index in range(3)]
+    others = [Image.frombytes("RGBX", (8, 8), each.tobytes()) for each in values[1:]]
+    Image.fromarray(values[0][..., :3]).save(tmp_path / "a.tif", save_all=True, append_images=others)
+    data = load_data(str(tmp_path), frames="all", channels=4)
+    values[0][..., 3] = 255
+    np.testing.assert_array_equal(pixels(data), values)
+    data = load_data(str(tmp_path), frames="all")
+    np.testing.assert_array_equal(pixels(data), np.stack(values)[..., :3])
+    assert any("a fourth channel" in note and "2;" in note for note in data.notes)

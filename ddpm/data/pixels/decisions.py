@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddpm.data.pixels.decode import IntensityRange, PixelFormat
-from ddpm.data.pixels.survey import FOURTH, MAX_SURVEYED, TRANSPARENCY, Survey
+from ddpm.data.pixels.survey import MAX_SURVEYED, TRANSPARENCY, Survey
+from ddpm.data.pixels.tiffs import FOURTH, LOST, SECOND
 
 STEP = 4                    # default resolutions are multiples of it, so that the U-Net can halve them twice
 MAX_DEFAULT_RESOLUTION = 64  # pixels; larger images are expensive
@@ -12,7 +13,8 @@ LARGE_RESOLUTION = 128      # suggested for larger images
 TOO_SMALL = 10              # one of so many images may be smaller than the default resolution
 DEPTHS = tuple(2.0**bits - 1 for bits in (8, 10, 12, 14, 16))      # highest values of cameras and scanners
 UNSCALED = (0.0, 255.0)     # the range of uint8, which changes nothing
-CHANNELS_WITH_EXTRA = {None: (), TRANSPARENCY: (2, 4), FOURTH: (4,)}     # extra -> numbers of channels that keep it
+# extra -> numbers of channels that keep it
+CHANNELS_WITH_EXTRA = {None: (), TRANSPARENCY: (2, 4), SECOND: (2,), FOURTH: (4,), LOST: ()}
 
 
 @dataclass(frozen=True)

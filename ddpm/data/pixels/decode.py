@@ -12,7 +12,9 @@ from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from ddpm.data.pixels import tiffs
 from ddpm.data.pixels.fits import FITS
+from ddpm.data.pixels.tiffs import EXTRA, FOURTH, INVERTED, SECOND, UNSIGNED, Tiff
 
 # An image of Pillow, or values (H, W) or (H, W, C) that Pillow has no mode for; their channels are all alike, so that
 # the last of four is not alpha.
@@ -20,12 +22,9 @@ Picture = Image.Image | np.ndarray
 IntensityRange = tuple[float, float]    # the values that become 0 and 255
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-SAMPLES_PER_PIXEL, PHOTOMETRIC, CMYK = 277, 262, 5      # tags of TIFF, and a value of the second
-MAX_TIFF_CHANNELS = 4           # Pillow drops the channels of a TIFF beyond these
-# Keys of `Image.info` for what is not known any more when an image is loaded.
-MAXVAL = "maxval"               # the highest value that the header of a PGM of more than 8 bits allows
-REDUCED = "reduced"             # whether Pillow reduces the values from 16 to 8 bits, as in all color images
+# Keys of `Image.info`, as those of `ddpm.data.pixels.tiffs`.
+MAXVAL = "ddpm maxval"          # the highest value that the header of a PGM of more than 8 bits allows
+REDUCED = "ddpm reduced"        # whether Pillow reduces the values from 16 to 8 bits, as in all color images
 PGM_SCALE = 65535               # Pillow scales a PGM of more than 8 bits so that this is its highest value
 
 # Of large images, palettes and damaged EXIF data, which are read all the same.
@@ -79,24 +78,21 @@ def open_picture(file: IO[bytes]) -> Image.Image:
     """Open an image file; only its header is read.
 
     Raises:
-        UnreadableImage: if Pillow cannot open it, or only without some of its channels.
+        UnreadableImage: if Pillow cannot open it, or only without some of its channels or with other values.
     """
-    remedy = "save the images as an array in an .npz or .npy"
     with unreadable_if_it_fails():
         try:
             image = Image.open(file)
         except Image.UnidentifiedImageError:
             file.seek(0)
-            if file.read(4) in TIFF_STARTS:
-                kinds = f"more than {MAX_TIFF_CHANNELS} channels, or 16 bits of which 0 is white"
-                reason = f"a TIFF that Pillow cannot open, such as one with {kinds}"
-                raise UnreadableImage(f"{reason}; {remedy}") from None
+            if file.read(4) in tiffs.STARTS:
+                kinds = f"more than {tiffs.MAX_CHANNELS} channels, or values of 64 bits"
+                reason = f"a TIFF that Pillow cannot open, such as one with {kinds}; {tiffs.REMEDY}"
+                raise UnreadableImage(reason) from None
             raise
         if isinstance(image, TiffImageFile):
-            samples = image.tag_v2.get(SAMPLES_PER_PIXEL, 1)
-            if samples > MAX_TIFF_CHANNELS and image.tag_v2.get(PHOTOMETRIC) != CMYK:       # CMYK with alpha has five
-                reason = f"a TIFF with {samples} channels, of which Pillow reads at most {MAX_TIFF_CHANNELS}"
-                raise UnreadableImage(f"{reason}; {remedy}")
+            file.seek(0)
+            image = Tiff(file)
         _keep_depth(image)
         return image
 
@@ -114,8 +110,12 @@ def _keep_depth(image: ImageFile) -> None:
 
 
 def stored_values(image: Image.Image) -> np.ndarray:
-    """Return the values of an image in the units of its file."""
+    """Return the values of an image in the units of its file; larger is brighter."""
     values, maxval = np.asarray(image), image.info.get(MAXVAL, PGM_SCALE)
+    if image.info.get(UNSIGNED):
+        values = values.view(np.uint32)
+    if image.info.get(INVERTED):
+        values = ~values
     return values if maxval == PGM_SCALE else np.rint(values * (maxval / PGM_SCALE)).astype(np.int32)
 
 
@@ -156,8 +156,13 @@ def to_pixels(picture: Picture, target: PixelFormat) -> np.ndarray:
             # checked first because most images have no EXIF data, and transposing copies them
             if picture.getexif():
                 picture = ImageOps.exif_transpose(picture)
-            if has_high_bit_depth(picture) or (picture.mode == "RGBX" and target.channels == 4):
+            if has_high_bit_depth(picture):
                 picture = stored_values(picture)
+            elif picture.info.get(EXTRA) in (SECOND, FOURTH):
+                values = np.asarray(picture)
+                kept = values.shape[2] == target.channels
+                without = values[..., 0] if values.shape[2] == 2 else values[..., :-1]
+                picture = values if kept else Image.fromarray(without)
         layers = _from_array(picture, target) if isinstance(picture, np.ndarray) else [_flatten(picture, target)]
         fit = FITS[target.fit]
         arrays = [np.array(fit(layer, target.resolution)) for layer in layers]  # copies: torch needs writable memory

@@ -20,12 +20,11 @@ from ddpm.data.pixels.decode import (
     stored_values,
     unreadable_if_it_fails,
 )
+from ddpm.data.pixels.tiffs import EXTRA
 
 MAX_SURVEYED = 65_536            # maximum number of pictures that are looked at, and read for the fingerprint
 ANIMATED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")    # the further images of others, such as MPO, are not frames
 TRANSPARENCY = "transparency"
-FOURTH = "a fourth channel"     # of a TIFF, without a declared meaning
-
 
 Kind = Literal["uint8", "bool", "integer", "float"]
 
@@ -36,7 +35,7 @@ class PictureFacts(NamedTuple):
     Attributes:
         size: width and height in pixels, as stored.
         channels: 1 for gray, 3 for color, or the number of channels of an array; without `extra`.
-        extra: what it has beside gray or color: `TRANSPARENCY`, `FOURTH`, or None.
+        extra: what it has beside gray or color: `TRANSPARENCY`, `SECOND`, `FOURTH`, `LOST`, or None.
         kind: of its values; `integer` is any type but uint8.
         values: its lowest and highest value; None if they were not looked at, as for most pictures of uint8.
         own_range: the range to scale its values by if it were the only picture; None for uint8, and if only its values
@@ -122,9 +121,10 @@ def examine(picture: Picture, with_values: bool = False) -> PictureFacts:
             kind: Kind = "float" if picture.mode == "F" else "integer"
             top = 65535.0 if picture.mode.startswith("I;16") else _usual_highest(kind, high)
             top = picture.info.get(MAXVAL, top)
-            return PictureFacts(picture.size, 1, None, kind, (low, high), (0.0, top), _frames_known(picture))
+            extra = picture.info.get(EXTRA)
+            return PictureFacts(picture.size, 1, extra, kind, (low, high), (0.0, top), _frames_known(picture))
         known = _extremes(picture) if with_values else None
-        extra = TRANSPARENCY if picture.has_transparency_data else FOURTH if picture.mode == "RGBX" else None
+        extra = picture.info.get(EXTRA) or (TRANSPARENCY if picture.has_transparency_data else None)
         channels = 1 if is_gray(picture) else 3
         reduced = picture.info.get(REDUCED, False)
         return PictureFacts(picture.size, channels, extra, values=known, frames=_frames_known(picture), reduced=reduced)
