@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import struct
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from math import prod
 from pathlib import Path
 
 from ddpm.data.labels.column_names import LABEL_COLUMNS, find_usual
-from ddpm.data.sources.arrays import has_channels_first, member_header, read_header
+from ddpm.data.sources.arrays import has_channels_first, member_header, read_header, refuse_if_it_fails
 
 EXAMINED = 100      # arrays whose shapes are looked at
 FEW_CHANNELS = 4    # in an array of three dimensions, a first or last one of at most this size is that of channels
@@ -105,10 +104,11 @@ def _largest(shapes: Mapping[str, Shape]) -> str:
 def _stored_shapes(file: Path) -> dict[str, Shape]:
     """Return the shapes of the arrays of a file by their names, empty in an .npy; nothing if it is damaged."""
     try:
-        if file.suffix.lower() == ".npy":
-            with file.open("rb") as stream:
-                return {"": read_header(stream).shape}
-        with zipfile.ZipFile(file) as archive:
-            return {name.removesuffix(".npy"): member_header(archive, name).shape for name in archive.namelist()}
-    except (OSError, ValueError, EOFError, struct.error, zipfile.BadZipFile, NotImplementedError):
+        with refuse_if_it_fails(str(file)):
+            if file.suffix.lower() == ".npy":
+                with file.open("rb") as stream:
+                    return {"": read_header(stream).shape}
+            with zipfile.ZipFile(file) as archive:
+                return {name.removesuffix(".npy"): member_header(archive, name).shape for name in archive.namelist()}
+    except ValueError:
         return {}

@@ -60,7 +60,7 @@ class UnsuitableFormat(UnreadableImage):
 
 @contextmanager
 def unreadable_if_it_fails() -> Iterator[None]:
-    """Convert errors that Pillow raises for damaged files, which differ between decoders, to `UnreadableImage`."""
+    """Convert errors of any kind, which decoders raise for damaged files, to `UnreadableImage`; not `MemoryError`."""
     try:
         yield
     except UnreadableImage:
@@ -70,8 +70,12 @@ def unreadable_if_it_fails() -> Iterator[None]:
     except Image.DecompressionBombError:
         reason = f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, which Pillow does not open"
         raise UnreadableImage(f"{reason}; make it smaller") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise UnreadableImage(" ".join(str(error).split())) from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        meant = isinstance(error, OSError | SyntaxError | ValueError | EOFError | struct.error)
+        raise UnreadableImage(reason if meant else f"damaged ({type(error).__name__}: {reason})") from error
 
 
 def open_picture(file: IO[bytes]) -> Image.Image:

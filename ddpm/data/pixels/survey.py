@@ -142,7 +142,8 @@ def count_frames(image: Image.Image) -> int:
         with unreadable_if_it_fails():
             return int(getattr(image, "n_frames", 1))
     except UnreadableImage:
-        image.seek(0)
+        with unreadable_if_it_fails():
+            image.seek(0)
         raise
 
 

@@ -1,8 +1,10 @@
 """Images in an .npz or .npy as numpy writes it: from this package, ADM's scripts, or any other source."""
 
+import os
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -48,7 +50,7 @@ class StoredPictures(Pictures):
             file.seek(self.offset + index * size)
             values = file.read(size)
         if len(values) < size:
-            raise UnreadableImage("the file is truncated")
+            raise UnreadableImage(f"{self.path} is truncated")
         return values
 
     def open(self, index: int) -> Picture:
@@ -98,30 +100,46 @@ def open_npz(path: Path, with_labels: bool = True) -> Arrays:
     Raises:
         ValueError: if it is not an .npz, or its arrays have another type or shape; names the path.
     """
+    with (
+        refuse_if_it_fails(f"{path}: not an .npz of images"),
+        zipfile.ZipFile(path) as archive,
+        np.load(path, allow_pickle=False) as arrays,
+    ):
+        headers = _read_headers(archive)
+        found = next((name for name in IMAGES if name in headers), None)
+        if found is None:
+            there = ", ".join(f"{name} {header.shape}" for name, header in headers.items())
+            remedy = "write it with numpy.savez(path, images=..., labels=...)"
+            raise ValueError(f"there is no array {' or '.join(IMAGES)} but {there or 'nothing'}; {remedy}")
+        member = archive.getinfo(f"{found}.npy")
+        shape = _image_shape(found, headers[found], member.file_size)
+        of_labels = next(iter(_find_labels(headers, shape[0])), None)
+        labels = None
+        if with_labels and of_labels is not None:
+            _check_labels(of_labels, headers[of_labels], shape[0])
+            labels = arrays[of_labels].tolist()
+        names = None
+        if CLASS_NAMES in headers:
+            _check_type(CLASS_NAMES, headers[CLASS_NAMES], "text")
+            names = [str(name) for name in arrays[CLASS_NAMES].flatten()]
+        begin = _first_value(path, member, headers[found])
+        if begin is not None:
+            return Arrays(StoredPictures(str(path), begin, shape, headers[found].dtype.str), labels, names)
+        return Arrays(ArrayPictures(np.ascontiguousarray(arrays[found]).reshape(shape)), labels, names)
+
+
+@contextmanager
+def refuse_if_it_fails(what: str) -> Iterator[None]:
+    """Convert errors of any kind, as of damaged files, to a `ValueError` beginning with `what`; not `MemoryError`."""
     try:
-        with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as arrays:
-            headers = _read_headers(archive)
-            found = next((name for name in IMAGES if name in headers), None)
-            if found is None:
-                there = ", ".join(f"{name} {header.shape}" for name, header in headers.items())
-                remedy = "write it with numpy.savez(path, images=..., labels=...)"
-                raise ValueError(f"there is no array {' or '.join(IMAGES)} but {there or 'nothing'}; {remedy}")
-            shape = _image_shape(found, headers[found])
-            of_labels = next(iter(_find_labels(headers, shape[0])), None)
-            labels = None
-            if with_labels and of_labels is not None:
-                _check_labels(of_labels, headers[of_labels], shape[0])
-                labels = arrays[of_labels].tolist()
-            names = None
-            if CLASS_NAMES in headers:
-                _check_type(CLASS_NAMES, headers[CLASS_NAMES], "text")
-                names = [str(name) for name in arrays[CLASS_NAMES].flatten()]
-            begin = _first_value(path, archive.getinfo(f"{found}.npy"), headers[found])
-            if begin is not None:
-                return Arrays(StoredPictures(str(path), begin, shape, headers[found].dtype.str), labels, names)
-            return Arrays(ArrayPictures(np.ascontiguousarray(arrays[found]).reshape(shape)), labels, names)
-    except (OSError, ValueError, EOFError, struct.error, zipfile.BadZipFile, NotImplementedError) as problem:
-        raise ValueError(f"{path}: not an .npz of images: {' '.join(str(problem).split())}") from problem
+        yield
+    except MemoryError:
+        raise
+    except Exception as problem:
+        reason = " ".join(str(problem).split())
+        if not isinstance(problem, OSError | ValueError):
+            reason = f"damaged or encrypted ({type(problem).__name__}: {reason}); write it again with numpy"
+        raise ValueError(f"{what}: {reason}") from problem
 
 
 def load_npz(request: DataRequest) -> Records:
@@ -188,37 +206,32 @@ def load_npy(request: DataRequest) -> Records:
     """
     find_split(request.source, request.split, ["train"])
     request.refuse_columns("is an .npy, which has no columns")
-    try:
+    with refuse_if_it_fails(f"data.source: {request.source}: not an .npy of images"):
         with open(request.source, "rb") as file:
             header = read_header(file)
-        shape = _image_shape("the array", header)
+        shape = _image_shape("the array", header, os.path.getsize(request.source))
         pictures: Pictures
         if header.fortran_order:
             values = np.ascontiguousarray(np.load(request.source, allow_pickle=False))
             pictures = ArrayPictures(values.reshape(shape))
         else:
             pictures = StoredPictures(request.source, header.size, shape, header.dtype.str)
-    except (OSError, ValueError, EOFError) as problem:
-        message = f"data.source: {request.source}: not an .npy of images: {' '.join(str(problem).split())}"
-        raise ValueError(message) from problem
     labels = None if request.labels in ("auto", "none") else _load_labels(request, len(pictures))
     remedy = "for classes, name an .npy of labels with data.labels"
     return label_records(request, pictures, labels, remedy=remedy, option="data.labels")
 
 
 def _load_labels(request: DataRequest, count: int) -> list[Any]:
-    path = Path(request.labels).expanduser()
+    path = Path(os.path.expanduser(request.labels))
     if path.suffix.lower() != ".npy":
         raise ValueError(
             f"data.labels: {request.labels!r} is not possible for {request.source!r}; allowed are auto, none, or the "
             "path of an .npy of labels"
         )
-    try:
+    with refuse_if_it_fails(f"data.labels: {path}: not an .npy of labels"):
         with path.open("rb") as file:
             _check_labels("labels", read_header(file), count)
         values: list[Any] = np.load(path, allow_pickle=False).tolist()
-    except (OSError, ValueError, EOFError) as problem:
-        raise ValueError(f"data.labels: {path}: not an .npy of labels: {' '.join(str(problem).split())}") from problem
     return values
 
 
@@ -267,8 +280,8 @@ def _check_type(name: str, header: Header, allowed: str) -> None:
         raise ValueError(f"{name} are {kind}; allowed: {allowed}; convert them with {name}.astype(str)")
 
 
-def _image_shape(name: str, header: Header) -> tuple[int, ...]:
-    """Return (N, H, W) for gray images or (N, H, W, C), if type and shape are allowed."""
+def _image_shape(name: str, header: Header, size: int) -> tuple[int, ...]:
+    """Return (N, H, W) for gray images or (N, H, W, C), if type and shape are allowed and so many bytes are enough."""
     if header.dtype.kind not in "buif":
         raise ValueError(f"{name} is {header.dtype}; allowed are integers, floats and truth values")
     shape = header.shape[:3] if header.shape[3:] == (1,) else header.shape
@@ -280,8 +293,11 @@ def _image_shape(name: str, header: Header) -> tuple[int, ...]:
     if len(shape) == 4 and has_channels_first(shape[1:]):
         last = f"if channels come first, transpose(0, 2, 3, 1); if not, pad the height to {min(shape[2:])}"
         raise ValueError(f"{name} has shape {header.shape}, as with channels first; {allowed}; {last}")
-    if 0 in shape:
+    if min(shape) < 1:
         raise ValueError(f"{name} has shape {header.shape}; it contains no images")
+    expected = header.size + prod(shape) * header.dtype.itemsize
+    if size < expected:
+        raise ValueError(f"{name} is truncated: {size:,} of {expected:,} bytes; copy or write the file again")
     return shape
 
 
