@@ -1,5 +1,6 @@
 """Build the objects that a configuration names."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,7 +119,7 @@ def _locate_pretrained(path: str) -> Path:
     Raises:
         ValueError: if it does not exist or is damaged.
     """
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     if not folder.exists():
         raise ValueError(
             f"model.pretrained: {path} does not exist; give a run, a checkpoint or a pipeline"

@@ -1,5 +1,6 @@
 """Continuing a run: what may change, from which step, and what is recorded about it."""
 
+import os
 import shlex
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -119,7 +120,7 @@ def check_options(run: KnownRun, config: Config, allowed: Collection[str] = ()) 
     """
     changed = differences(run.config, config, {Change.BY_NAME, Change.NEVER})
     pretrained = run.config.model.pretrained
-    if pretrained is not None and not Path(pretrained).expanduser().exists():
+    if pretrained is not None and not Path(os.path.expanduser(pretrained)).exists():
         changed.pop("model.pretrained", None)       # it has moved, and a checkpoint replaces it
     reasons = {key: reason_against(key, *pair) for key, pair in changed.items()}
     refused = [key for key in changed if reasons[key] or key not in allowed]

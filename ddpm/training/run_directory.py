@@ -194,7 +194,7 @@ def find_other_use(path: Path, source: str) -> str | None:
     """
     if path.exists() and not path.is_dir():
         return f"is a file; {ANOTHER}"
-    images = Path(source).expanduser()
+    images = Path(os.path.expanduser(source))
     if images.is_dir() and path.resolve().is_relative_to(images.resolve()):
         apart = Path("runs", images.resolve().name or "images")
         if apart.resolve().is_relative_to(images.resolve()):        # the working directory is the folder of images

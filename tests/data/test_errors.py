@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from ddpm.data import load_data
+from ddpm.training.run_directory import check_run_directory
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,6 +93,17 @@ def test_what_looks_like_a_path_is_not_asked_of_the_hub(source: str, monkeypatch
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("asked the Hub"))
     Path("data/birds").mkdir(parents=True)
     refuses(f"data.source: file or folder {os.path.expanduser(source)!r}", source=source)
+
+
+def test_a_tilde_without_a_known_user_is_a_part_of_a_name(tmp_path: Path) -> None:
+    """As a shell and `os.path.expanduser` leave it."""
+    folder(cat=[picture()], dog=[picture()])
+    Path("data").rename("~no_user")
+    assert len(load_data("~no_user")) == 2
+    check_run_directory(tmp_path / "run", "~no_user")
+    refuses("data.labels: '~nobody2/labels.csv'", source="~no_user", labels="~nobody2/labels.csv")
+    np.save("images.npy", np.zeros((2, 8, 8), np.uint8))
+    refuses("data.labels: ~nobody2/a.npy", "No such file", source="images.npy", labels="~nobody2/a.npy")
 
 
 def test_nearest_path() -> None:

@@ -253,7 +253,7 @@ def filename_label(path: Path) -> str:
 def label_from_table(source: FolderSource) -> FolderLabels:
     """Use the table that data.labels names: a path, relative to the working directory or to the source."""
     request = source.request
-    given = Path(request.labels).expanduser()
+    given = Path(os.path.expanduser(request.labels))
     places = (given, Path(request.source) / given)
     path = next((path for path in places if os.path.isfile(path)), None)
     if path is None:
