@@ -500,6 +500,9 @@ INPUTS |= {
         Accepted(told=("'train_val'",)),
         Accepted(told=("'train_val'",), options={"split": "trainval"}),
     ),
+    "splits_called_training_and_trainval": (
+        tree_of("training", "val", "trainval"), Accepted(COUNT, (), told=NO_CLASSES),
+    ),
     "splits_and_trainval": (
         tree_of("train", "val", "trainval"),
         Accepted(COUNT, (), told=NO_CLASSES),
@@ -514,6 +517,9 @@ INPUTS |= {
     "splits_of_market": (
         tree_of("bounding_box_train", "bounding_box_test", "query"),
         Accepted(3 * COUNT, ("bounding_box_test", "bounding_box_train", "query"), told=("'query'", "no splits")),
+    ),
+    "classes_called_gallery": (
+        tree_of("train", "gallery", "museum"), Accepted(3 * COUNT, ("gallery", "museum", "train"), told=("'train'",)),
     ),
     "classes_called_query": (tree_of("gallery", "query"), Accepted(classes=("gallery", "query"))),
     "splits_flat": (tree_of("train", "test"), Accepted(COUNT, (), told=NO_CLASSES)),
@@ -912,7 +918,7 @@ INPUTS |= {
     ),
     "flags_of_training_beside_labels": (
         table_with("is_train", True, False, labels=True),
-        Accepted(told=("'is_train'", "train, validation, test")),
+        Accepted(told=("'is_train'", "validation, test")),
     ),
     "phases_without_labels": (
         table_with("phase", "train", "test"),
@@ -951,11 +957,11 @@ def splits_with_odd_splits(root: Path) -> Path:
     return root
 
 
-def names_in_both_splits(root: Path, **rows: range) -> Path:
+def names_in_both_splits(root: Path, table: str = "metadata.csv", **rows: range) -> Path:
     """Folders of splits of images with the same names, with a table of bare names for all of them."""
     tree(root, "train", "test")
     lines = [f"{i:03d}.png,{split},{CLASSES[(i + (split == 'test')) % 2]}\n" for split in rows for i in rows[split]]
-    (root / "metadata.csv").write_text("file_name,split,label\n" + "".join(lines))
+    (root / table).write_text("file_name,split,label\n" + "".join(lines))
     return root
 
 
@@ -985,11 +991,19 @@ INPUTS |= {
     ),
     "rows_of_another_split_with_the_folder": (
         folder_divided_by_a_table("train", "val"),
-        Accepted(told=("('val')", "'train'", "6 of 12")),
+        Accepted(told=("('val')", "used", "'train'", "6 of 12")),
     ),
     "names_of_a_split_inside_of_another": (
         lambda root: names_in_both_splits(root, train=range(3), val=range(3, COUNT), test=range(COUNT)),
-        Refused("labels", ("no row for 3 of 6", "train/003.png")),
+        Accepted(COUNT, told=("('test')", "6 of 12", "('val')", "3 of 12")),
+    ),
+    "table_of_a_folder_that_divides_it": (      # as in competitions
+        lambda root: names_in_both_splits(root, "train.csv", train=range(3), val=range(3, COUNT)),
+        Accepted(COUNT, told=("train.csv", "('val')", "3 of 6")),
+    ),
+    "table_in_a_folder_that_divides_it": (
+        lambda root: names_in_both_splits(root, "train/metadata.csv", train=range(3), test=range(3, COUNT)),
+        Accepted(COUNT, told=("metadata.csv", "('test')", "3 of 6")),
     ),
 }
 

@@ -647,8 +647,8 @@ def test_the_column_of_file_names_is_the_one_with_endings(refused: Callable, tmp
     table = write_csv(tmp_path / "labels.csv", rows, ("id", "img_name", "label"))
     for source in (tmp_path, table):
         records = read(source)
-        assert found(records) == wanted and said(records, "column 'img_name'", "names of the images")
-        assert not said(read(source, image_column="img_name"), "names of the images")
+        assert found(records) == wanted and said(records, "column 'img_name'", "--data.image_column id")
+        assert not said(read(source, image_column="img_name"), "--data.image_column")
     write_csv(table, [row if i != 7 else (row[0], "7.JPEG", row[2]) for i, row in enumerate(rows)],
               ("id", "filename", "label"))
     with refused("data.labels", "no row for 1 of 10", "7.jpg"):
@@ -690,6 +690,38 @@ def test_columns_that_name_different_images(refused: Callable, tmp_path: Path) -
     rows = [(f"images/{i}.png", f"{i}", CLASSES[i % 2]) for i in range(10)]
     table = write_csv(tmp_path / "labels.csv", rows, ("path", "id", "label"))
     assert found(read(table)) == wanted and not said(read(table), "data.image_column")
+
+
+# Columns beside the names of images, the first, that have names of images or numbers for another reason.
+OTHER_COLUMNS: dict[str, tuple[tuple[str, str], Callable[[int], tuple[object, object]], str]] = {
+    "masks": (("image_id", "mask"), lambda i: (f"im{i}", f"masks/im{i}.png"), "mask"),
+    "thumbnails": (("id", "thumbnail"), lambda i: (f"im{i}", f"masks/im{i}.png"), "thumbnail"),
+    "similar images": (("image_id", "similar"), lambda i: (f"im{i}", f"im{(i + 1) % 10}.png"), "similar"),
+    "sources": (("filename", "source_file"), lambda i: (f"im{i}.png", f"im{i % 6}.png"), "source_file"),
+    "duplicates": (("id", "duplicate_of"), lambda i: (f"im{i}", "im0.png" if i == 3 else ""), ""),
+    "addresses": (("id", "image"), lambda i: (f"im{i}", f"https://example.org/{i}.png"), ""),
+    "original names": (("image_id", "filename"), lambda i: (f"im{i}", f"DSC_{i}.png"), ""),
+    "a stale name": (("id", "image"), lambda i: (f"im{i}", "im0.png" if i == 3 else f"old{i}.png"), ""),
+    "few numbers": (("name", "image"), lambda i: (f"im{i}.png", i % 3), ""),
+    "ranks": (("image_number", "rank"), lambda i: (i, (3 * i + 1) % 10), "rank"),
+    "widths": (("idx", "width"), lambda i: (i, (3 * i + 1) % 10), "width"),
+    "a usual name of labels": (("y", "x"), lambda i: (f"im{i}.png", 0.5 * i), "'y'"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_COLUMNS)
+def test_other_columns_are_no_names_of_the_images(case: str, tmp_path: Path) -> None:
+    (first, second), values, told = OTHER_COLUMNS[case]
+    numbers = isinstance(values(0)[0], int)
+    for i in range(10):
+        save(tmp_path / (f"{i}.png" if numbers else f"im{i}.png"), i)
+        save(tmp_path / f"masks/im{i}.png", 20 + i)
+    rows = [(*values(i), CLASSES[i % 2]) for i in range(10)]
+    table = write_csv(tmp_path / "list.csv", rows, (first, second, "kind"))
+    wanted = {str(tmp_path / (f"{i}.png" if numbers else f"im{i}.png")): CLASSES[i % 2] for i in range(10)}
+    records = read(table, label_column="kind")
+    assert found(records) == wanted
+    assert said(records, "column", told) if told else not said(records, "--data.image_column")
 
 
 def test_an_incomplete_table_of_splits_is_told_of_once(tmp_path: Path) -> None:

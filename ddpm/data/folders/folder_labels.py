@@ -79,7 +79,7 @@ def apply_table(path: Path, source: "FolderSource") -> FolderLabels:
         return FolderLabels(images, says_unlabeled=True, tables=(path,), notes=(says,))
     rows = label_files(table, finds, request, check_splits=layout.split is None)
     if layout.split is not None and rows.splits is not None:
-        rows = _take_split(rows, rows.splits, layout.split, source, name)
+        rows = _take_split(rows, rows.splits, layout.split, source, path)
     labels = rows.label_by_image(path)
     covered = frozenset(labels)
     split, ignored = None, Counter[str]()
@@ -120,32 +120,35 @@ def apply_table(path: Path, source: "FolderSource") -> FolderLabels:
 
 
 def _take_split(
-    rows: LabeledFiles, values: Sequence[str], split: str, source: "FolderSource", table: str
+    rows: LabeledFiles, values: Sequence[str], split: str, source: "FolderSource", table: Path
 ) -> LabeledFiles:
-    """Return the rows of a table except those of other splits than the folder `split`, and a note if there are some.
+    """Return the rows of a table except those of the folders of other splits, with a note on rows of other splits.
 
     A bare name may be that of an image in each folder of a split. One that contains the folder says more than the
-    column.
+    column, and so does a table in the folder, or with its name: the column then divides the folder once more.
     """
-    layout = source.layout
-    groups = split_groups([split, *layout.other_splits])
-    others = {
-        value
-        for value in set(values) - {split}
-        if value in groups or (groups[split] and value_group(value) not in (None, groups[split]))
-    }
-    folders = (folder.path for folder in (layout.folder, *layout.outer))
-    above = [folder for folder in folders if split not in folder.relative_to(source.request.source).parts]
-    find_whole, _ = source.images.finders(above)
-    foreign = {row for row, value in enumerate(values) if value in others}
-    whole = {row for row in foreign if find_whole(rows.names[row])}
-    what = f"rows of {table!r} of other splits ({', '.join(map(repr, sorted(others)[:5]))})"
-    notes = []
-    if foreign - whole:
-        notes.append(f"{what} are not used: {len(foreign - whole):,} of {len(values):,}")
-    if whole:
-        notes.append(f"{what} are used if they name the folder {split!r}: {len(whole):,} of {len(values):,}")
-    return rows.take([row for row in range(len(values)) if row in whole or row not in foreign], *notes)
+    layout, root = source.layout, source.request.source
+    group_of_folder = split_groups([split, *layout.other_splits])
+    own, elsewhere = group_of_folder[split], {group_of_folder[name] for name in layout.other_splits} - {None}
+    above = [outer.path for outer in (layout.folder, *layout.outer) if split not in outer.path.relative_to(root).parts]
+    find_with_folder, _ = source.images.finders(above)
+    inside = split in table.parent.relative_to(root).parts or source.name_of(table) is TableName.THIS_SPLIT
+    used, notes = list[int](), list[str]()
+    other_rows: dict[bool, list[int]] = {False: [], True: []}      # of other splits, by whether they are used
+    for row, value in enumerate(values):
+        group = value_group(value)
+        in_another_folder = value != split and (value in layout.other_splits or group in elsewhere - {own})
+        is_used = inside or not in_another_folder or bool(find_with_folder(rows.names[row]))
+        used += [row] if is_used else []
+        if in_another_folder or group not in (None, own):
+            other_rows[is_used].append(row)
+    for is_used, others in other_rows.items():
+        if others:
+            named = ", ".join(map(repr, sorted({values[row] for row in others})[:5]))
+            verdict = f"are used for images in {split!r}" if is_used else "are not used"
+            count = f"{len(others):,} of {len(values):,}"
+            notes.append(f"rows of {str(table)!r} of other splits ({named}) {verdict}: {count}")
+    return rows.take(used, *notes)
 
 
 class TableName(IntEnum):

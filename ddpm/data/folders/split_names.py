@@ -8,7 +8,8 @@ from typing import Any
 from ddpm.names import did_you_mean
 
 SPLITS = {
-    "train": ("train", "training", "trn", "trainset", "trainingset", "trainval"),
+    "train": ("train", "training", "trn", "trainset", "trainingset"),
+    "trainval": ("trainval",),
     "validation": (
         "validation", "val", "valid", "validate", "valset", "validset", "dev", "devset", "eval", "evaluation",
     ),
@@ -23,6 +24,7 @@ COMPANIONS = {
     "gallery": ("gallery",),
     "prediction": ("pred", "predict", "prediction", "predictions"),
 }
+PAIR = {"query", "gallery"}     # of a retrieval; alone, each is an ordinary word
 MOST_OTHERS = 5     # values that are no names of splits, such as `ignored`, in a column of splits
 # Words that say nothing about the split, as in `training_set` or `train_images`.
 _NOISE = {"set", "split", "data", "dataset", "images", "image", "imgs", "img", "samples", "the", "folder", "new"}
@@ -37,7 +39,10 @@ def split_groups(names: Sequence[str]) -> dict[str, str | None]:
     """
     words = {name: _words(name) for name in names}
     common = set.intersection(*map(set, words.values())) - set(_GROUPS) if len(words) > 1 else set()
-    return {name: _GROUPS.get("".join(word for word in words[name] if word not in common)) for name in names}
+    groups = {name: _GROUPS.get("".join(word for word in words[name] if word not in common)) for name in names}
+    if len(names) > 1 and len(PAIR & {*groups.values()}) == 1:
+        groups |= {name: None for name, group in groups.items() if group in PAIR}
+    return groups
 
 
 def value_group(value: str) -> str | None:
@@ -46,9 +51,9 @@ def value_group(value: str) -> str | None:
 
 
 def are_splits(values: Iterable[Any]) -> bool:
-    """Return whether values name `train` and another split, and few others, if any; empty ones do not count.
+    """Return whether values name `train` or `trainval`, another split, and few others; empty ones do not count.
 
-    Without `train`, words such as `valid` and `test` may as well be classes.
+    Without these, words such as `valid` and `test` may as well be classes.
     """
     groups: dict[str, str | None] = {}
     others = 0
@@ -61,7 +66,7 @@ def are_splits(values: Iterable[Any]) -> bool:
         if not isinstance(value, str) or others > MOST_OTHERS:
             return False
     found = set(groups.values()) - {None}
-    return "train" in found and len(found) > 1 and 2 * others <= len(groups)
+    return bool({"train", "trainval"} & found) and len(found) > 1 and 2 * others <= len(groups)
 
 
 def divide_name(name: str) -> tuple[str, str] | None:
@@ -102,6 +107,8 @@ def find_split(source: str, asked: str, splits: Iterable[str], remedy: str = "")
     group, groups = split_groups([asked])[asked], split_groups(splits)
     folded = [name for name in splits if name.lower() == asked.lower()]
     same = folded or [name for name in splits if group is not None and groups[name] == group]
+    if group == "train" and not same:
+        same = [name for name in splits if groups[name] == "trainval"]
     if len(same) == 1:
         return same[0]
     if same:

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 SHOWN = 10      # most columns that a message lists
 
 # in lower case and without punctuation
-VAGUE_FILE_COLUMNS = ("name", "id", "key")      # which often have something else than names of files
+VAGUE_FILE_COLUMNS = ("name", "id", "key", "idx", "index")      # which often have something else than names of files
 FILE_COLUMNS = (
-    "filename", "filepath", "file", "fname", "imagepath", "imagefile", "imagename", "path",
-    "image", "img", "imageid", "picture", "photo", *VAGUE_FILE_COLUMNS,
+    "filename", "filepath", "file", "fname", "imagepath", "imagefile", "imagefilename", "imagename", "path",
+    "image", "img", "imageid", "imgid", "imgpath", "imgfile", "imgname", "imagenumber", "picture", "photo",
+    *VAGUE_FILE_COLUMNS,
 )
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixels")
 LABEL_COLUMNS = (

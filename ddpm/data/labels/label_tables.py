@@ -4,6 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cache, cached_property
 from pathlib import Path
 from shlex import quote
@@ -216,9 +217,9 @@ def label_files(
     Args:
         table: the table.
         finds: each returns the image with a name; the first that finds any image is used.
-        request: its columns, which are inferred if they are not named. The column of images is the one whose values
-            are names of the most images, names with endings before others; that of splits has a usual name, or only
-            names of splits; that of labels has a usual name, or is the only other one.
+        request: its columns, which are inferred if they are not named. The column of images has a usual name, or the
+            names of the most images; that of splits has a usual name, or names of splits; that of labels has a usual
+            name, or is the only other one.
         check_splits: whether a column of splits divides the images, so that all its values have to be names of splits.
 
     Raises:
@@ -284,27 +285,19 @@ def class_values(labels: list[Any]) -> tuple[list[Any], list[str] | None]:
 def _column_of_files(
     table: LabelTable, finds: Sequence[Find], given: str | None
 ) -> tuple[str, list[Sequence[Path]], tuple[str, ...]]:
-    """Return the column of names, for each row the images that have the name, and a note on the choice.
-
-    Columns of names with the endings of images come first, because any number may be the name of an image without one.
-    """
+    """Return the column of names, for each row the images that have the name, and a note on the choice."""
     if given is not None:
         _check_column(table, given, "image_column")
         found = _find_images(table, [given], finds)
         if found:
             return given, found[given], ()
         raise _no_names(table)
-    whole = [name for name, values in table.columns.items() if _have_endings(values)]
-    found = _find_images(table, whole, finds)
-    if found:
-        return _choose_files(table, found)
-    others = (name for name in table.columns if name not in whole)
-    found = _find_images(table, [name for name in others if not is_usual(name, LABEL_COLUMNS + SPLIT_COLUMNS)], finds)
-    if not found:
+    found = _find_images(table, list(table.columns), finds)
+    lost = find_usual((name for name in table.columns if _naming(table, name) is Naming.CLEAR), FILE_COLUMNS)
+    if not found or (lost is not None and all(is_usual(name, LABEL_COLUMNS + SPLIT_COLUMNS) for name in found)):
         raise _no_names(table)
     chosen = _choose_files(table, found)
-    lost = find_usual(whole, FILE_COLUMNS)
-    if lost is not None:
+    if lost is not None and lost not in found and not is_usual(chosen[0], FILE_COLUMNS):
         raise NoImageNames(
             f"data.image_column: column {lost!r} of {str(table.path)!r} has no names of images that exist, but names "
             f"such as {next(filter(None, table.columns[lost]))!r}; correct these, or take those in another column: "
@@ -313,16 +306,29 @@ def _column_of_files(
     return chosen
 
 
-def _have_endings(values: Sequence[Any]) -> bool:
-    """Return whether most of the values in a column have the endings of files of images."""
-    filled = [value for value in values if value is not None]
-    return 2 * sum(isinstance(value, str) and is_image(Path(value)) for value in filled) > len(filled)
+class Naming(IntEnum):
+    """How much a column says that its values are the names of images, apart from whether there are such images."""
+
+    COINCIDENCE = 0     # numbers, any of which may be the name of an image, under an unusual name
+    POSSIBLE = 1        # texts under an unusual name, or numbers under a name such as `id`
+    LIKELY = 2          # texts under a name such as `id`, or numbers under one such as `image_id`
+    CLEAR = 3           # texts under a name such as `image_id`
+
+
+def _naming(table: LabelTable, name: str) -> Naming:
+    """Return how much a column says that its values are the names of images."""
+    filled = (value for value in table.columns[name] if value is not None)
+    are_texts = not all(isinstance(value, int) or str(value).isdecimal() for value in filled)
+    usual, vague = is_usual(name, FILE_COLUMNS), is_usual(name, VAGUE_FILE_COLUMNS)
+    return Naming(are_texts + usual + (usual and not vague))
 
 
 def _find_images(
     table: LabelTable, names: Sequence[str], finds: Sequence[Find]
 ) -> dict[str, list[Sequence[Path]]]:
     """Map the columns that have names of images to the images that each row names, as the first way finds any.
+
+    Those that are called like columns of labels or splits count only if there are no others.
 
     Raises:
         ValueError: if all names that are found are those of several images.
@@ -332,7 +338,8 @@ def _find_images(
         found = {name: [find(text) if text else [] for text in _names(table.columns[name])] for name in names}
         unique = {name: images for name, images in found.items() if _count(images)}
         if unique:
-            return unique
+            others = {name: unique[name] for name in unique if not is_usual(name, LABEL_COLUMNS + SPLIT_COLUMNS)}
+            return others or unique
         several = ((str(text), images) for name in names
                    for text, images in zip(table.columns[name], found[name], strict=True) if images)
         shared = shared or next(several, None)
@@ -346,24 +353,28 @@ def _choose_files(
 ) -> tuple[str, list[Sequence[Path]], tuple[str, ...]]:
     """Return one of the columns that have names of images, as `_column_of_files`.
 
+    The columns that name less than half as many images as another are out of the question: they hold something else
+    that is the name of an image now and then.
+
     Raises:
-        ValueError: if others have names of other images, and none is called as only names of files are.
+        ValueError: if two columns are as likely, and have the names of different images.
     """
+    number = {name: len({one[0] for one in images if len(one) == 1}) for name, images in found.items()}
     usual = find_all_usual(found, FILE_COLUMNS)
-    certainty = {name: (name in usual) + (name in usual and not is_usual(name, VAGUE_FILE_COLUMNS)) for name in found}
-    count = {name: _count(images) for name, images in found.items()}
     ordered = [*usual, *(name for name in found if name not in usual)]
-    best = max(ordered, key=lambda name: (certainty[name] == 2, count[name], certainty[name]))   # the first of equals
-    rivals = [name for name in ordered if 2 * count[name] >= count[best] and _differ(found[name], found[best])]
-    if any(certainty[name] >= certainty[best] for name in rivals):
+    likely = [name for name in ordered if 2 * number[name] > max(number.values())]
+    naming = {name: _naming(table, name) for name in likely}
+    best = max(likely, key=lambda name: (naming[name], number[name]))       # the first of equals
+    rivals = [name for name in likely if _differ(found[name], found[best])]
+    if any(naming[name] == naming[best] for name in rivals):
         raise ValueError(
             f"data.image_column: columns {best!r} and {rivals[0]!r} of {str(table.path)!r} have the names of different "
             f"images; choose one: --data.image_column {' or '.join(map(quote, (best, *rivals)))}"
         )
     notes = tuple[str, ...]()
-    others = [quote(name) for name in rivals if count[name] >= count[best]]
-    if others:
-        notes = (f"images are those of column {best!r}; for others: --data.image_column {' or '.join(others)}",)
+    if rivals:
+        others = " or ".join(map(quote, rivals))
+        notes = (f"images are those of column {best!r}; for others: --data.image_column {others}",)
     elif best not in usual:
         notes = (f"column {best!r} of {str(table.path)!r} has the names of the images",)
     return best, found[best], notes

@@ -60,7 +60,7 @@ class UnsuitableFormat(UnreadableImage):
 
 @contextmanager
 def unreadable_if_it_fails() -> Iterator[None]:
-    """Convert errors of any kind, which decoders raise for damaged files, to `UnreadableImage`; not `MemoryError`."""
+    """Convert errors of any kind, which decoders raise for damaged files, to `UnreadableImage`, but no bugs of ours."""
     try:
         yield
     except UnreadableImage:
@@ -70,7 +70,7 @@ def unreadable_if_it_fails() -> Iterator[None]:
     except Image.DecompressionBombError:
         reason = f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, which Pillow does not open"
         raise UnreadableImage(f"{reason}; make it smaller") from None
-    except MemoryError:
+    except (MemoryError, AssertionError):
         raise
     except Exception as error:
         reason = " ".join(str(error).split())
@@ -90,7 +90,7 @@ def open_picture(file: IO[bytes]) -> Image.Image:
         except Image.UnidentifiedImageError:
             file.seek(0)
             if file.read(4) in tiffs.STARTS:
-                kinds = f"more than {tiffs.MAX_CHANNELS} channels, or values of 64 bits"
+                kinds = f"more than {tiffs.MAX_CHANNELS} channels, with gray and alpha of 16 bits, or with floats of 64"
                 reason = f"a TIFF that Pillow cannot open, such as one with {kinds}; {tiffs.REMEDY}"
                 raise UnreadableImage(reason) from None
             raise

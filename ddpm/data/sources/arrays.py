@@ -130,10 +130,10 @@ def open_npz(path: Path, with_labels: bool = True) -> Arrays:
 
 @contextmanager
 def refuse_if_it_fails(what: str) -> Iterator[None]:
-    """Convert errors of any kind, as of damaged files, to a `ValueError` beginning with `what`; not `MemoryError`."""
+    """Convert errors of any kind, as of damaged files, to a `ValueError` beginning with `what`, but no bugs of ours."""
     try:
         yield
-    except MemoryError:
+    except (MemoryError, AssertionError):
         raise
     except Exception as problem:
         reason = " ".join(str(problem).split())

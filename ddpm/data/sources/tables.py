@@ -221,7 +221,7 @@ def _describe_values(table: "datasets.Dataset", given: str | None) -> str:
     if kind not in ("string", "large_string"):
         return f"{column!r} holds values of type {kind}, and no images; {encode}it"
     first = next(filter(None, table[column]), "")
-    if re.fullmatch(r"(data:[^,]*,)?[A-Za-z0-9+/_=\s-]*", first) and len(first) > FEWEST_CHARACTERS:
+    if re.match(r"(data:[^,]*,)?(iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk[0-3])", first):        # PNG, JPEG, GIF, WebP, BMP
         return f"{column!r} holds base64, which is text; {encode}it, as base64.b64decode returns them"
     return f"{column!r} holds text, such as {first[:FEWEST_CHARACTERS]!r}, and no images; {encode}it; {listed}"
 
