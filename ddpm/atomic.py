@@ -107,11 +107,18 @@ def step_of(checkpoint: Path | None) -> int:
     return 0 if checkpoint is None else int(checkpoint.name.removeprefix("step_"))
 
 
+def _find_other_step(checkpoint: Path) -> str | None:
+    """Return that a checkpoint is one of another step, in a few words; None if it is not."""
+    state = checkpoint / "training" / "state.json"
+    step = json.loads(state.read_text()).get("step") if state.is_file() else None
+    return None if step in (None, step_of(checkpoint)) else f"it is a copy of step {step}"
+
+
 def newest_intact(folder: Path) -> tuple[Path | None, dict[Path, str]]:
     """Return the newest intact checkpoint in a folder, and the problem of each damaged one after it."""
     damaged: dict[Path, str] = {}
     for directory in reversed(list_checkpoints(folder)):
-        problem = find_damage(directory)
+        problem = find_damage(directory) or _find_other_step(directory)
         if problem is None:
             return directory, damaged
         damaged[directory] = problem

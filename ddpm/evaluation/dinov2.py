@@ -1,5 +1,7 @@
 """DINOv2 as a feature extractor, through transformers."""
 
+from types import ModuleType
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,12 +41,9 @@ class DinoV2:
         Raises:
             ValueError: if transformers is not installed or the weights are not available; says what to do.
         """
+        architecture = import_transformers().Dinov2Model
         try:
-            from transformers import Dinov2Model
-        except ImportError as problem:
-            raise ValueError("extractor: dinov2 needs transformers; run pip install 'adagn-ddpm[dinov2]'") from problem
-        try:
-            network, report = Dinov2Model.from_pretrained(model, use_safetensors=True, output_loading_info=True)
+            network, report = architecture.from_pretrained(model, use_safetensors=True, output_loading_info=True)
         except OSError as problem:
             raise ValueError(
                 f"extractor: dinov2 cannot load {model} ({one_line(problem)}); download config.json and "
@@ -68,3 +67,16 @@ class DinoV2:
         mean, deviation = (resized.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
         tokens = self.network(pixel_values=(resized - mean) / deviation).last_hidden_state              # (B, L, D)
         return tokens[:, 0], None
+
+
+def import_transformers() -> ModuleType:
+    """Import the library that defines the network.
+
+    Raises:
+        ValueError: if it is not installed; says how to install it.
+    """
+    try:
+        import transformers
+    except ImportError as problem:
+        raise ValueError("extractor: dinov2 needs transformers; run pip install 'adagn-ddpm[dinov2]'") from problem
+    return transformers

@@ -1,5 +1,6 @@
 """Inexpensive metrics on few images, for repeated evaluation during training."""
 
+import sys
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from ddpm.config.sections import EvaluationConfig
 from ddpm.data import ImageData
 from ddpm.diffusion.sampling import class_seeds
 from ddpm.evaluation.classes import accuracy, proportional_labels
-from ddpm.evaluation.dinov2 import DinoV2
+from ddpm.evaluation.dinov2 import DinoV2, import_transformers
 from ddpm.evaluation.extractors import EXTRACTORS, Extractor, check_color
 from ddpm.evaluation.feature_tables import Features, random_rows
 from ddpm.evaluation.features import (
@@ -23,6 +24,7 @@ from ddpm.evaluation.features import (
     load_extractors,
 )
 from ddpm.evaluation.frechet import distance_to, moments
+from ddpm.evaluation.inception import Inception, import_torch_fidelity
 from ddpm.evaluation.kernel import kernel_distance
 from ddpm.evaluation.metrics import METRICS, confusion, describe_shortage
 from ddpm.evaluation.reference_classifier import ReferenceClassifier, check_trainable, why_untrainable
@@ -67,6 +69,7 @@ def check_images(settings: EvaluationConfig, data: ImageData) -> None:
             check_trainable(data)
         elif name in EXTRACTORS or kind == DinoV2.name:
             check_color(kind, data)
+            (import_torch_fidelity if kind == Inception.name else import_transformers)()
     except ValueError as problem:
         raise ValueError(f"evaluation.{problem}") from None
     if settings.metric == "accuracy" and (reason := why_untrainable(data)) is not None:
@@ -117,9 +120,11 @@ class InTrainingMetrics:
         self._names = [name for name, problem in problems.items() if problem is None]
         if problems[settings.metric] is not None:
             others = f"evaluation.metric {' or '.join(self._names)}" if self._names else "evaluation.every 0"
+            # Otherwise there are too few real images, whatever is drawn.
+            enough = describe_shortage(METRICS[settings.metric], sys.maxsize, reference) is None
             raise ValueError(
-                f"evaluation.metric: {settings.metric} cannot be measured: {problems[settings.metric]}; change "
-                f"evaluation.count, or use {others}"
+                f"evaluation.metric: {settings.metric} cannot be measured: {problems[settings.metric]}; "
+                f"{'change evaluation.count, or ' * enough}use {others}"
             )
         self._device = processes.device
         self.better = METRICS[settings.metric].better[settings.metric]

@@ -34,7 +34,7 @@ class Inception:
         Raises:
             ValueError: if torch-fidelity or the weights are not available; says what to do.
         """
-        module = _torch_fidelity()
+        module = import_torch_fidelity()
         url = module.URL_INCEPTION_V3
         file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
         try:
@@ -57,8 +57,12 @@ class Inception:
         return extract_in_batches(images.expand(-1, 3, -1, -1), self.device, self.network, INCEPTION_BATCH_SIZE)
 
 
-def _torch_fidelity() -> ModuleType:
-    """Import the module that defines the network."""
+def import_torch_fidelity() -> ModuleType:
+    """Import the module that defines the network.
+
+    Raises:
+        ValueError: if it cannot be imported; says how to install it.
+    """
     try:
         from torch_fidelity import feature_extractor_inceptionv3
     except (ImportError, RuntimeError) as problem:      # a torchvision built for another torch raises either

@@ -140,6 +140,16 @@ def test_a_damaged_array_is_named(name: str, content: bytes, tmp_path: Path, ref
         load_data(str(tmp_path / name))
 
 
+def test_a_stored_array_whose_checksum_is_wrong_is_refused(tmp_path: Path, refused: Any) -> None:
+    """Its values are read by position, which would not notice."""
+    np.savez(tmp_path / "a.npz", images=np.full((20, 16, 16, 3), 7, np.uint8))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[400:500] = bytes(100)
+    (tmp_path / "a.npz").write_bytes(content)
+    with refused("a.npz", "damaged"):
+        load_data(str(tmp_path / "a.npz"))
+
+
 def test_a_damaged_array_of_labels_is_named(tmp_path: Path, refused: Any) -> None:
     (tmp_path / "a.npy").write_bytes(save_array(IMAGES))
     (tmp_path / "b.npy").write_bytes(save_array(LABELS).replace(b"(12,)", b"((12)"))

@@ -142,9 +142,9 @@ def few(data: ImageData, per_class: int) -> ImageData:
 
 
 REFUSED = {
-    "too few drawn": (100, {"count": 200}, r"^evaluation\.metric: frechet_distance .* 225 images .* 200.*"
+    "too few drawn": (150, {"count": 200}, r"^evaluation\.metric: frechet_distance .* 225 images .* 200.*"
                       r"evaluation\.count, or use evaluation\.metric kernel_distance or accuracy"),
-    "too few real": (100, {}, r"^evaluation\.metric: frechet_distance .* 225 real images .* 200"),
+    "too few real": (100, {}, r"^evaluation\.metric: frechet_distance .* 225 real images .* 200[^;]*; use eval"),
     "unknown extractor": (200, {"extractor": "clasifier"}, r"^evaluation\.extractor: 'clasifier' .*mean classifier"),
     "a class of one image": (1, {}, r"^evaluation\.extractor: .*class '0' .* 2 images or more"),
 }

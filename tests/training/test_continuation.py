@@ -439,13 +439,16 @@ def test_the_remedy_works_as_it_is_written(words: list[str], tuned: bool, run: P
 def test_copies_of_checkpoints_are_left_alone(run: Path, refused, capsys: pytest.CaptureFixture) -> None:
     checkpoints = run / "checkpoints"
     copies = [checkpoints / name for name in ("step_00000006-copy", "step_00000006_old", "step_", "step_00000009.bak")]
-    for copy in copies:
+    for copy in (*copies, checkpoints / "step_00000009"):
         shutil.copytree(checkpoints / "step_00000006", copy)
     start("--run-dir", run, "--dry-run")
-    assert "continues from step 6" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "continues from step 6" in said.out and "step_00000009 is damaged (it is a copy of step 6)" in said.err
+    copies.append(checkpoints / "damaged_step_00000009")
     start("--run-dir", run, "--train.steps", "8", "--train.keep_checkpoints", "1")
     assert {path.name for path in checkpoints.iterdir()} == {"step_00000008", *(copy.name for copy in copies)}
-    shutil.rmtree(checkpoints / "step_00000008")
+    for lost in ("step_00000008", "damaged_step_00000009"):
+        shutil.rmtree(checkpoints / lost)
     with refused("run_dir", "checkpoints are missing", "restore"):
         start("--run-dir", run)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, NamedTuple
 
+from ddpm.data.counts import format_count
 from ddpm.data.folders.layouts import Layout
 from ddpm.data.folders.scan import OTHER_SPLITS, TABLES
 from ddpm.data.folders.split_names import find_split, split_groups, value_group
@@ -78,6 +79,7 @@ def apply_table(path: Path, source: "FolderSource") -> FolderLabels:
         says = f"{name!r} says that the images have no labels"
         return FolderLabels(images, says_unlabeled=True, tables=(path,), notes=(says,))
     rows = label_files(table, finds, request, check_splits=layout.split is None)
+    listed_rows = len(rows.names)
     if layout.split is not None and rows.splits is not None:
         rows = _take_split(rows, rows.splits, layout.split, source, path)
     labels = rows.label_by_image(path)
@@ -101,9 +103,11 @@ def apply_table(path: Path, source: "FolderSource") -> FolderLabels:
         listed = any(all(len(find(text)) == 1 for text in rows.names) for find in finds)
         whole = "" if request.split == "train" or rows.splits is not None else " --data.split train"
         only = f", or use only the images that it lists: --data.source {quote(name)}{whole}" if listed else ""
+        unused = listed_rows - len(rows.names)
+        aside = f" ({format_count(unused, 'row')} of other splits not counted)" if unused else ""
         raise IncompleteTable(
-            f"data.labels: {name!r} has no row for {missing:,} of {len(layout.folder.images_below):,} images, such as "
-            f"{str(first)!r}; add rows, or move these images elsewhere{only}",
+            f"data.labels: {name!r} has no row for {missing:,} of {len(layout.folder.images_below):,} images{aside}, "
+            f"such as {str(first)!r}; add rows, or move these images elsewhere{only}",
             covered,
             split is not None,
         )

@@ -31,7 +31,7 @@ from ddpm.lab.ablation.planned_runs import (
     sampling_settings,
     take_shard,
 )
-from ddpm.lab.ablation.registration import check_study_directory, register
+from ddpm.lab.ablation.registration import check_study_directory, find_registration, register
 from ddpm.lab.ablation.study_report import report
 from ddpm.lab.ablation.sweep import choose_rates, read_sweep
 from ddpm.lab.ablation.timing import read_timing, time_steps, write_timing
@@ -85,7 +85,9 @@ def ablate(
         processes.print(derivation)
     sizes = broadcast_from_main(processes, lambda: measure_arms(study, data))
     held_out = on_main(processes, lambda: check_evaluation(study, data))
-    if not dry_run:
+    if dry_run:
+        on_main(processes, lambda: find_registration(study, data, path))
+    else:
         on_main(processes, lambda: register(study, documents, data, path))
     processes.print(describe_data(data))
     if processes.is_main_process and held_out is not None:

@@ -41,7 +41,7 @@ def _find_runs(path: Path) -> list[Path]:
 
 
 def register(study: Study, documents: Mapping[str, str], data: ImageData, path: Path) -> dict[str, Any]:
-    """Write study.json and the files of the study, or check that the existing ones are of the same study.
+    """Write study.json and the files of the study, unless `find_registration` finds them.
 
     Args:
         study: the study.
@@ -57,11 +57,40 @@ def register(study: Study, documents: Mapping[str, str], data: ImageData, path: 
             runs without study.json.
         OSError: if the directory is not writable.
     """
-    resolved = json.loads(json.dumps(study.to_dict()))
+    known = find_registration(study, data, path)
+    if known is not None:
+        return known
+    path.mkdir(parents=True, exist_ok=True)
+    for name, text in documents.items():
+        write_text(path / name, text)
+    resolved = _resolve(study)
+    facts = {
+        "digest": json_digest(resolved),
+        "data": {"summary": data.summary(), "fingerprint": data.fingerprint},
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "study": resolved,
+    }
+    write_json(path / "study.json", facts)
+    return facts
+
+
+def find_registration(study: Study, data: ImageData, path: Path) -> dict[str, Any] | None:
+    """Return the content of study.json in a directory; None if there is none yet.
+
+    Args:
+        study: the study.
+        data: the training images of its arms.
+        path: directory of the study.
+
+    Raises:
+        ValueError: if the directory contains another study, the same study on other data, a changed study.json, or
+            runs without study.json.
+    """
     begun = _find_runs(path)    # before study.json is read: another shard may register and begin in between
     if (path / "study.json").exists():
         known = read_registration(path)
-        if changes := describe_changes(_without_source(known["study"]), _without_source(resolved)):
+        if changes := describe_changes(_without_source(known["study"]), _without_source(_resolve(study))):
             raise ValueError(f"{path}: contains another study: {changes}; {ANOTHER}")
         # The images may have moved, as long as they are the same.
         if known["data"]["fingerprint"] != data.fingerprint:
@@ -75,18 +104,12 @@ def register(study: Study, documents: Mapping[str, str], data: ImageData, path: 
             f"{path}: contains runs such as {begun[0].relative_to(path)} but no study.json; restore it, or "
             f"{ANOTHER}"
         )
-    path.mkdir(parents=True, exist_ok=True)
-    for name, text in documents.items():
-        write_text(path / name, text)
-    facts = {
-        "digest": json_digest(resolved),
-        "data": {"summary": data.summary(), "fingerprint": data.fingerprint},
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "study": resolved,
-    }
-    write_json(path / "study.json", facts)
-    return facts
+    return None
+
+
+def _resolve(study: Study) -> dict[str, Any]:
+    """Return a study as JSON values."""
+    return json.loads(json.dumps(study.to_dict()))
 
 
 def _without_source(study: dict[str, Any]) -> dict[str, Any]:

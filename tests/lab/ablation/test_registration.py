@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ddpm.config.study import Study
-from ddpm.lab.ablation.registration import check_study_directory, read_registration, register
+from ddpm.lab.ablation.registration import check_study_directory, find_registration, read_registration, register
 
 DATA = SimpleNamespace(summary=lambda: "two images", fingerprint="f" * 64)
 
@@ -91,8 +91,11 @@ def test_runs_without_a_registration_are_refused(tmp_path: Path, study: Callable
 def test_other_data_are_refused(tmp_path: Path, study: Callable[..., Study]) -> None:
     register(study(), {}, DATA, tmp_path / "study")
     other = SimpleNamespace(summary=lambda: "three images", fingerprint="e" * 64)
-    with pytest.raises(ValueError, match=r"two images.*three images.*--run-dir"):
-        register(study(), {}, other, tmp_path / "study")
+    for check in (lambda: register(study(), {}, other, tmp_path / "study"),
+                  lambda: find_registration(study(), other, tmp_path / "study")):       # in a dry run
+        with pytest.raises(ValueError, match=r"two images.*three images.*--run-dir"):
+            check()
+    assert find_registration(study(), other, tmp_path / "new") is None and not (tmp_path / "new").exists()
 
 
 def test_a_study_is_not_written_into_something_else(tmp_path: Path, study: Callable[..., Study], refused) -> None:
