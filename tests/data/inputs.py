@@ -903,6 +903,8 @@ INPUTS |= {
         table_with("evaluation_status", "train", "query", "gallery", labels=True),
         Accepted(4, ignored=8, told=("'evaluation_status'",)),
     ),
+    "kinds_among_them_training": (table_with("scene", "train", "gallery", "museum", labels=True), Accepted()),
+    "kinds_with_extra": (table_with("source", "train", "extra", labels=True), Accepted()),
     "words_among_them_splits": (
         table_with("word", "train", "test", "bus", "car", "ship", "plane", "bike", labels=True),
         Accepted(),
@@ -965,6 +967,18 @@ def names_in_both_splits(root: Path, table: str = "metadata.csv", **rows: range)
     return root
 
 
+def names_with_their_split(root: Path, table: str, value: Callable[[str, int], str]) -> Path:
+    """Folders of splits of images with names of their own, and a table of bare names."""
+    tree(root, "train", "val")
+    lines = []
+    for split in ("train", "val"):
+        for i in range(COUNT):
+            (root / split / f"{i:03d}.png").rename(root / split / f"{split}{i}.png")
+            lines.append(f"{split}{i}.png,{value(split, i)},{CLASSES[i % 2]}\n")
+    (root / table).write_text("file_name,split,label\n" + "".join(lines))
+    return root
+
+
 def folder_divided_by_a_table(*splits: str) -> Make:
     """Return a maker of one folder of images, with a table that divides them once more."""
 
@@ -996,6 +1010,16 @@ INPUTS |= {
     "names_of_a_split_inside_of_another": (
         lambda root: names_in_both_splits(root, train=range(3), val=range(3, COUNT), test=range(COUNT)),
         Accepted(COUNT, told=("('test')", "6 of 12", "('val')", "3 of 12")),
+    ),
+    "names_of_one_split_in_rows_of_another": (
+        lambda root: names_with_their_split(root, "labels.csv", lambda split, i: "val" if i < 3 else split),
+        Accepted(COUNT, told=("labels.csv", "used for images in 'train'")),
+        Accepted(COUNT, told=("labels.csv",), options={"split": "val"}),
+    ),
+    "table_of_trainval": (
+        lambda root: names_with_their_split(root, "trainval.csv", lambda split, i: split),
+        Accepted(COUNT, told=("trainval.csv",)),
+        Accepted(COUNT, told=("trainval.csv",), options={"split": "val"}),
     ),
     "table_of_a_folder_that_divides_it": (      # as in competitions
         lambda root: names_in_both_splits(root, "train.csv", train=range(3), val=range(3, COUNT)),

@@ -128,23 +128,30 @@ def _take_split(
 ) -> LabeledFiles:
     """Return the rows of a table except those of the folders of other splits, with a note on rows of other splits.
 
-    A bare name may be that of an image in each folder of a split. One that contains the folder says more than the
-    column, and so does a table in the folder, or with its name: the column then divides the folder once more.
+    A bare name may be that of an image in each folder of a split; if it is, the column says of which. A name that
+    contains the folder says more than the column, and so does a table in the folder, or with its name: the column then
+    divides the folder once more.
     """
     layout, root = source.layout, source.request.source
     group_of_folder = split_groups([split, *layout.other_splits])
-    own, elsewhere = group_of_folder[split], {group_of_folder[name] for name in layout.other_splits} - {None}
+    own = group_of_folder[split]
     above = [outer.path for outer in (layout.folder, *layout.outer) if split not in outer.path.relative_to(root).parts]
     find_with_folder, _ = source.images.finders(above)
-    inside = split in table.parent.relative_to(root).parts or source.name_of(table) is TableName.THIS_SPLIT
+    parts = Path(os.path.relpath(table.parent, root)).parts
+    inside = (split in parts and ".." not in parts) or source.name_of(table) is TableName.THIS_SPLIT
+    images_elsewhere = {
+        name: ImageIndex(folder.images_below).finders([folder.path]) for name, folder in layout.other_splits.items()
+    }
     used, notes = list[int](), list[str]()
     other_rows: dict[bool, list[int]] = {False: [], True: []}      # of other splits, by whether they are used
     for row, value in enumerate(values):
         group = value_group(value)
-        in_another_folder = value != split and (value in layout.other_splits or group in elsewhere - {own})
+        folders = [name for name in images_elsewhere if value != split and (
+            value == name or (group is not None and group != own and group == group_of_folder[name]))]
+        in_another_folder = any(find(rows.names[row]) for name in folders for find in images_elsewhere[name])
         is_used = inside or not in_another_folder or bool(find_with_folder(rows.names[row]))
         used += [row] if is_used else []
-        if in_another_folder or group not in (None, own):
+        if folders or group not in (None, own):
             other_rows[is_used].append(row)
     for is_used, others in other_rows.items():
         if others:
@@ -212,9 +219,10 @@ class FolderSource:
         if stem in USUAL_TABLES:
             return TableName.USUAL
         (named,) = split_groups([stem.replace("labels", "")]).values()
-        if named is None:
+        group = split_groups([split])[split]
+        if named is None or (named == "trainval" and group in ("train", "validation")):
             return TableName.NEUTRAL
-        return TableName.THIS_SPLIT if named == split_groups([split])[split] else TableName.OTHER_SPLIT
+        return TableName.THIS_SPLIT if named == group else TableName.OTHER_SPLIT
 
     def read_table(self, path: Path) -> TableResult:
         """Return what a table says; each is read once, and only if it is asked for."""

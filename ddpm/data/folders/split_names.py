@@ -51,9 +51,9 @@ def value_group(value: str) -> str | None:
 
 
 def are_splits(values: Iterable[Any]) -> bool:
-    """Return whether values name `train` or `trainval`, another split, and few others; empty ones do not count.
+    """Return whether values name `train` or `trainval`, a set for validation or test, and few others.
 
-    Without these, words such as `valid` and `test` may as well be classes.
+    Without both, words such as `valid`, `test` and `extra` may as well be classes. Empty values do not count.
     """
     groups: dict[str, str | None] = {}
     others = 0
@@ -66,7 +66,8 @@ def are_splits(values: Iterable[Any]) -> bool:
         if not isinstance(value, str) or others > MOST_OTHERS:
             return False
     found = set(groups.values()) - {None}
-    return bool({"train", "trainval"} & found) and len(found) > 1 and 2 * others <= len(groups)
+    divided = bool({"validation", "test"} & found) or found >= PAIR
+    return bool({"train", "trainval"} & found) and divided and 2 * others <= len(groups)
 
 
 def divide_name(name: str) -> tuple[str, str] | None:

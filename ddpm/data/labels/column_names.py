@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from ddpm.data.folders.masks import MASKS
+
 SHOWN = 10      # most columns that a message lists
 
 # in lower case and without punctuation
@@ -10,9 +12,14 @@ VAGUE_FILE_COLUMNS = ("name", "id", "key", "idx", "index")      # which often ha
 FILE_COLUMNS = (
     "filename", "filepath", "file", "fname", "imagepath", "imagefile", "imagefilename", "imagename", "path",
     "image", "img", "imageid", "imgid", "imgpath", "imgfile", "imgname", "imagenumber", "picture", "photo",
+    "filenames", "filepaths", "files", "paths", "images", "imagenames", "imagepaths", "imagefilepath", "imgfilename",
     *VAGUE_FILE_COLUMNS,
 )
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixels")
+# Words in the names of columns that have names of other pictures, which belong to the images.
+OTHER_PICTURES = MASKS - {"label", "labels"} | {
+    "depth", "thumb", "thumbnail", "thumbnails", "prev", "previous", "next", "similar", "duplicate",
+}
 LABEL_COLUMNS = (
     "label", "labels", "class", "classlabel", "finelabel", "target", "targets", "category", "y",
     "classname", "labelname", "categoryname", "classid", "labelid", "categoryid", "choice",
@@ -45,6 +52,11 @@ def list_columns(names: Iterable[str]) -> str:
     if len(names) <= SHOWN:
         return ", ".join(names) or "none"
     return f"{', '.join(names[:SHOWN - 1])}, ..., {names[-1]}, {len(names):,} in all"
+
+
+def has_other_pictures(name: str) -> bool:
+    """Return whether a column is called like one with names of masks or other pictures that belong to the images."""
+    return not OTHER_PICTURES.isdisjoint(re.findall(r"[a-z]+", name.lower()))
 
 
 def _plain(name: str) -> str:

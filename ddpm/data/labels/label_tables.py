@@ -20,7 +20,7 @@ from ddpm.data.labels.column_names import (
     SPLIT_COLUMNS,
     VAGUE_FILE_COLUMNS,
     find_all_usual,
-    find_usual,
+    has_other_pictures,
     is_usual,
     list_columns,
 )
@@ -293,11 +293,11 @@ def _column_of_files(
             return given, found[given], ()
         raise _no_names(table)
     found = _find_images(table, list(table.columns), finds)
-    lost = find_usual((name for name in table.columns if _naming(table, name) is Naming.CLEAR), FILE_COLUMNS)
+    lost = next((name for name in table.columns if name not in found and _has_file_names(table, name)), None)
     if not found or (lost is not None and all(is_usual(name, LABEL_COLUMNS + SPLIT_COLUMNS) for name in found)):
         raise _no_names(table)
     chosen = _choose_files(table, found)
-    if lost is not None and lost not in found and not is_usual(chosen[0], FILE_COLUMNS):
+    if lost is not None and _naming(table, chosen[0]) <= Naming.UNLIKELY:
         raise NoImageNames(
             f"data.image_column: column {lost!r} of {str(table.path)!r} has no names of images that exist, but names "
             f"such as {next(filter(None, table.columns[lost]))!r}; correct these, or take those in another column: "
@@ -310,42 +310,61 @@ class Naming(IntEnum):
     """How much a column says that its values are the names of images, apart from whether there are such images."""
 
     COINCIDENCE = 0     # numbers, any of which may be the name of an image, under an unusual name
-    POSSIBLE = 1        # texts under an unusual name, or numbers under a name such as `id`
-    LIKELY = 2          # texts under a name such as `id`, or numbers under one such as `image_id`
-    CLEAR = 3           # texts under a name such as `image_id`
+    UNLIKELY = 1        # numbers under a name such as `id`, or texts under one such as `mask`
+    POSSIBLE = 2        # texts under another unusual name
+    LIKELY = 3          # texts under a name such as `id`, or numbers under one such as `image_id`
+    CLEAR = 4           # texts under a name such as `image_id`
 
 
 def _naming(table: LabelTable, name: str) -> Naming:
     """Return how much a column says that its values are the names of images."""
     filled = (value for value in table.columns[name] if value is not None)
-    are_texts = not all(isinstance(value, int) or str(value).isdecimal() for value in filled)
-    usual, vague = is_usual(name, FILE_COLUMNS), is_usual(name, VAGUE_FILE_COLUMNS)
-    return Naming(are_texts + usual + (usual and not vague))
+    are_numbers = all(isinstance(value, int) or str(value).isdecimal() for value in filled)
+    if not is_usual(name, FILE_COLUMNS):
+        of_texts = Naming.UNLIKELY if has_other_pictures(name) else Naming.POSSIBLE
+        return Naming.COINCIDENCE if are_numbers else of_texts
+    if is_usual(name, VAGUE_FILE_COLUMNS):
+        return Naming.UNLIKELY if are_numbers else Naming.LIKELY
+    return Naming.LIKELY if are_numbers else Naming.CLEAR
+
+
+def _has_file_names(table: LabelTable, name: str) -> bool:
+    """Return whether the values of a column are names of files of images, whether these exist or not; no addresses."""
+    texts = [value for value in table.columns[name] if isinstance(value, str)]
+    files = [text for text in texts if is_image(Path(text)) and "://" not in text]
+    is_clear = _naming(table, name) is Naming.CLEAR and not any("://" in text for text in texts)
+    return is_clear or (2 * len(files) > len(table.columns[name]) and not has_other_pictures(name))
 
 
 def _find_images(
     table: LabelTable, names: Sequence[str], finds: Sequence[Find]
 ) -> dict[str, list[Sequence[Path]]]:
-    """Map the columns that have names of images to the images that each row names, as the first way finds any.
+    """Map the columns that have names of images to the images that each row names, in the first way that finds any.
 
-    Those that are called like columns of labels or splits count only if there are no others.
+    The next way is tried if only numbers or names of other pictures are found, which may be no names of the images.
+    Columns that are called like those of labels or splits count only if there are no others.
 
     Raises:
         ValueError: if all names that are found are those of several images.
     """
     shared: tuple[str, Sequence[Path]] | None = None
+    unique: dict[str, list[Sequence[Path]]] = {}
     for find in finds:
-        found = {name: [find(text) if text else [] for text in _names(table.columns[name])] for name in names}
-        unique = {name: images for name, images in found.items() if _count(images)}
-        if unique:
-            others = {name: unique[name] for name in unique if not is_usual(name, LABEL_COLUMNS + SPLIT_COLUMNS)}
-            return others or unique
-        several = ((str(text), images) for name in names
-                   for text, images in zip(table.columns[name], found[name], strict=True) if images)
-        shared = shared or next(several, None)
-    if shared is not None:
+        for name in names:
+            if name in unique:
+                continue
+            found = [find(text) if text else [] for text in _names(table.columns[name])]
+            if _count(found):
+                unique[name] = found
+            elif shared is None:
+                several = zip(table.columns[name], found, strict=True)
+                shared = next(((str(text), images) for text, images in several if images), None)
+        if any(_naming(table, name) >= Naming.POSSIBLE for name in unique):
+            break
+    if not unique and shared is not None:
         _check_unique(table, *shared)
-    return {}
+    others = {name: unique[name] for name in unique if not is_usual(name, LABEL_COLUMNS + SPLIT_COLUMNS)}
+    return others or unique
 
 
 def _choose_files(
@@ -353,8 +372,8 @@ def _choose_files(
 ) -> tuple[str, list[Sequence[Path]], tuple[str, ...]]:
     """Return one of the columns that have names of images, as `_column_of_files`.
 
-    The columns that name less than half as many images as another are out of the question: they hold something else
-    that is the name of an image now and then.
+    A column that names less than half as many images as another is out of the question: it holds something else that is
+    the name of an image now and then. Numbers, which may all be names by chance, say so only of other numbers.
 
     Raises:
         ValueError: if two columns are as likely, and have the names of different images.
@@ -362,8 +381,13 @@ def _choose_files(
     number = {name: len({one[0] for one in images if len(one) == 1}) for name, images in found.items()}
     usual = find_all_usual(found, FILE_COLUMNS)
     ordered = [*usual, *(name for name in found if name not in usual)]
-    likely = [name for name in ordered if 2 * number[name] > max(number.values())]
-    naming = {name: _naming(table, name) for name in likely}
+    naming = {name: _naming(table, name) for name in ordered}
+    likely = [
+        name for name in ordered
+        if all(
+            2 * number[name] > number[other] for other in ordered if naming[other] >= min(naming[name], Naming.POSSIBLE)
+        )
+    ]
     best = max(likely, key=lambda name: (naming[name], number[name]))       # the first of equals
     rivals = [name for name in likely if _differ(found[name], found[best])]
     if any(naming[name] == naming[best] for name in rivals):
