@@ -357,7 +357,7 @@ def test_parquet(tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"one": twice, "two": twice}).to_parquet(path)
     refuses(path, "name it image (the columns are: one, two)")
     datasets.Dataset.from_dict({"size": [1, 2]}).to_parquet(path)
-    refuses(path, "name it image")
+    refuses(path, "a.parquet: no column holds images", "are: size", "PNG", "numpy.savez")
 
 
 def test_an_image_that_becomes_unreadable(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ddpm.data.request import DataRequest
 IMAGES = ("images", "arr_0")
 LABELS = ("labels", "arr_1")
 CLASS_NAMES = "class_names"
-CHECKED_BYTES = 2**20    # of a stored array at a time
+CHECKED_BYTES = 2**16    # of a stored array at a time
 
 
 @dataclass(frozen=True)

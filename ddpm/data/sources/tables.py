@@ -206,10 +206,10 @@ def _describe_values(table: "datasets.Dataset", given: str | None) -> str:
     """Return what the columns of a table hold in place of images, and what to convert it to."""
     column = given or find_usual(table.features, IMAGE_COLUMNS)
     encode = "write the bytes of image files, such as PNG, in "
-    listed = "if it has paths of images, write the table as a .csv, and name that as data.source"
+    listed = "if it has paths of images, train on the table as a .csv"
     arrays = (
-        "save pixels with numpy.savez as an array `images` (N, H, W) or (N, H, W, C), and the labels as `labels`, and "
-        "name that .npz as data.source"
+        "save pixels with numpy.savez in an .npz, as an array `images` (N, H, W) or (N, H, W, C), and the labels as "
+        "`labels`"
     )
     if column is None:
         columns = list_columns(table.features)
