@@ -35,12 +35,13 @@ def with_places(data: DataConfig, places: Mapping[str, str], prefer_typed: bool 
         prefer_typed: use a path as it was typed if there is something at it here, as for a command that may have named
             it; otherwise only if there is nothing any more at its place.
     """
-    found: dict[str, Any] = {name: find(getattr(data, name), places, prefer_typed) for name in OPTIONS_WITH_PATHS}
+    typed = {name: getattr(data, name) for name in OPTIONS_WITH_PATHS}
+    found: dict[str, Any] = {name: resolve_path(path, places, prefer_typed) for name, path in typed.items()}
     return dataclasses.replace(data, **found)
 
 
-def find(path: str, places: Mapping[str, str], prefer_typed: bool = False) -> str:
-    """Return what a path, or another value of an option with paths, leads to; arguments as for `with_places`."""
+def resolve_path(path: str, places: Mapping[str, str], prefer_typed: bool = False) -> str:
+    """Return the path to use for a path as it was typed; the other arguments are those of `with_places`."""
     place = places.get(path, path)
     paths = (path, place) if prefer_typed else (place, path)
     return next(filter(_leads_to_no_run, paths), place)

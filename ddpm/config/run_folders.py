@@ -7,7 +7,7 @@ from typing import Any
 
 from ddpm.atomic import read_json
 from ddpm.config.commands import ModelSamplingOptions
-from ddpm.config.places import find, with_places
+from ddpm.config.places import resolve_path, with_places
 from ddpm.config.sections import DataConfig, SampleConfig
 from ddpm.config.values import field_types
 from ddpm.config.yaml_files import read_config
@@ -66,8 +66,9 @@ def with_places_of_run(options: dict[str, Any], file: Path) -> dict[str, Any]:
         return options
     with suppress(ValueError, OSError):         # run.json may be damaged
         places = read_json(file.parent / "run.json").get("places", {})
-        typed = {key: options.get(key) for key in ("data.source", "data.labels")}
-        return options | {key: find(path, places, True) for key, path in typed.items() if isinstance(path, str)}
+        for key in ("data.source", "data.labels"):
+            if isinstance(path := options.get(key), str):
+                options = options | {key: resolve_path(path, places, prefer_typed=True)}
     return options
 
 

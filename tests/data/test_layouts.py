@@ -16,8 +16,8 @@ from ddpm.data import load_data
 from ddpm.data.folders import folder_labels
 from ddpm.data.folders.scan import BESIDE_CLASSES, CYCLES
 from ddpm.data.folders.split_names import COMPANIONS, SPLITS, split_groups
-from ddpm.data.labels import label_tables
-from ddpm.data.labels.label_tables import index_images
+from ddpm.data.labels import image_index
+from ddpm.data.labels.image_index import index_images
 from ddpm.data.records import FilePictures, Records
 from ddpm.data.request import DataRequest
 from ddpm.data.sources.kinds import load_records
@@ -501,7 +501,7 @@ def test_a_table_is_read_once_and_only_if_it_is_needed(monkeypatch: pytest.Monke
 def test_images_are_indexed_once_for_all_tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Many tools write one small table per image."""
     indexed = []
-    monkeypatch.setattr(label_tables, "index_images", lambda named: indexed.append(1) or index_images(named))
+    monkeypatch.setattr(image_index, "index_images", lambda named: indexed.append(1) or index_images(named))
     for name in save_flat(tmp_path).glob("*.png"):
         name.with_suffix(".json").write_text(json.dumps({"title": name.name}))
         name.with_suffix(".csv").write_text(f"file_name,label\n{name.name},disc\nlost.png,disc\n")

@@ -14,15 +14,8 @@ from ddpm.data.counts import format_count
 from ddpm.data.folders.layouts import Layout
 from ddpm.data.folders.scan import OTHER_SPLITS, TABLES
 from ddpm.data.folders.split_names import find_split, split_groups, value_group
-from ddpm.data.labels.label_tables import (
-    ImageIndex,
-    IncompleteTable,
-    LabeledFiles,
-    UnusableSplits,
-    label_files,
-    listed_finders,
-    note_shared,
-)
+from ddpm.data.labels.image_index import ImageIndex, listed_finders
+from ddpm.data.labels.label_tables import IncompleteTable, LabeledFiles, UnusableSplits, label_files, note_shared
 from ddpm.data.labels.table_files import Find, read_table
 from ddpm.data.request import DataRequest
 

@@ -15,7 +15,8 @@ from ddpm.data.folders.masks import MASKS, PICTURES
 from ddpm.data.folders.scan import BESIDE_CLASSES, BESIDE_PARQUET, OTHERS, TABLE_SUFFIXES, TABLES, Folder, scan_folder
 from ddpm.data.folders.split_names import find_split
 from ddpm.data.labels.class_ids import label_records, same_classes
-from ddpm.data.labels.label_tables import IncompleteTable, NoImageNames, UnusableSplits, class_values
+from ddpm.data.labels.image_columns import NoImageNames
+from ddpm.data.labels.label_tables import IncompleteTable, UnusableSplits, class_values
 from ddpm.data.records import FilePictures, Records, TablePictures
 from ddpm.data.request import DataRequest
 from ddpm.data.sources.tables import check_rows, holds_images, load_tables

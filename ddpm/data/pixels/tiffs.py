@@ -13,7 +13,7 @@ STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_CHANNELS = 4
 REMEDY = "save the images as an array in an .npz or .npy"
 
-# Keys of `Image.info`, beside texts of any name that files have, for what is not known any more when it is loaded.
+# Keys of `Image.info` for facts that only `Tiff` knows; files can store texts in `Image.info`, too.
 EXTRA = "ddpm extra"            # SECOND or FOURTH for a last channel without a declared meaning; LOST; or None
 INVERTED = "ddpm inverted"      # whether 0 is white in values of 16 bits
 UNSIGNED = "ddpm unsigned"      # whether the values of mode `I` have no sign

@@ -8,7 +8,8 @@ from ddpm.data.counts import format_count
 from ddpm.data.folders.labelings import filename_label
 from ddpm.data.folders.split_names import find_split
 from ddpm.data.labels.class_ids import label_records
-from ddpm.data.labels.label_tables import class_values, label_files, listed_finders, note_shared
+from ddpm.data.labels.image_index import listed_finders
+from ddpm.data.labels.label_tables import class_values, label_files, note_shared
 from ddpm.data.labels.table_files import read_table
 from ddpm.data.records import FilePictures, Records
 from ddpm.data.request import DataRequest
