@@ -12,13 +12,14 @@ from typing import Any
 from accelerate import PartialState
 
 from ddpm.atomic import atomic_write, json_digest, read_json, write_json
+from ddpm.cache import SHARE_CACHE, cache_directory
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import SampleConfig
 from ddpm.data import ImageData
 from ddpm.evaluation.classes import class_accuracies
 from ddpm.evaluation.denoiser import measure_denoiser
 from ddpm.evaluation.feature_tables import Features
-from ddpm.evaluation.features import SHARE_CACHE, cache_directory, cached_features, feature_digest, tabulate_features
+from ddpm.evaluation.features import cached_features, feature_digest, tabulate_features
 from ddpm.evaluation.image_metrics import EvaluationFeatures, estimate_json, measure_images
 from ddpm.evaluation.image_source import ReadImages, evaluations_folder, find_models
 from ddpm.evaluation.memorization import nearest_pairs

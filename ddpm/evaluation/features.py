@@ -1,6 +1,5 @@
 """Features of images, extracted once and cached on disk under the digest of images and extractor."""
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,14 +18,6 @@ from ddpm.evaluation.reference_classifier import ReferenceClassifier, cached_cla
 IMAGES_PER_TABLE_FILE = 500
 THUMBNAIL_SIZE = 16     # pixels; nearest neighbors are searched among downscaled images
 TABLE_FORMAT = f"2; area {THUMBNAIL_SIZE}"
-
-SHARE_CACHE = "set the environment variable DDPM_CACHE to a folder that all machines share"
-
-
-def cache_directory() -> Path:
-    """Return the folder of cached classifiers and features: DDPM_CACHE, or a folder in the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("DDPM_CACHE") or Path(base) / "adagn-ddpm")
 
 
 def load_extractors(

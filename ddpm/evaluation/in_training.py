@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import Accelerator, PartialState
 from torch import Tensor
 
+from ddpm.cache import SHARE_CACHE
 from ddpm.config.sections import EvaluationConfig
 from ddpm.data import ImageData
 from ddpm.diffusion.sampling import class_seeds
@@ -16,13 +17,7 @@ from ddpm.evaluation.classes import accuracy, proportional_labels
 from ddpm.evaluation.dinov2 import DinoV2, import_transformers
 from ddpm.evaluation.extractors import EXTRACTORS, Extractor, check_color
 from ddpm.evaluation.feature_tables import Features, random_rows
-from ddpm.evaluation.features import (
-    SHARE_CACHE,
-    cached_features,
-    extract_features,
-    feature_digest,
-    load_extractors,
-)
+from ddpm.evaluation.features import cached_features, extract_features, feature_digest, load_extractors
 from ddpm.evaluation.frechet import distance_to, moments
 from ddpm.evaluation.inception import Inception, import_torch_fidelity
 from ddpm.evaluation.kernel import kernel_distance

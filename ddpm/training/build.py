@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 
+from ddpm.cache import cache_directory
 from ddpm.config.changes import spell_options
 from ddpm.config.sections import Config
 from ddpm.data import ImageData, load_data
@@ -40,7 +41,6 @@ def build_in_training_metrics(config: Config, data: ImageData, accelerator: Acce
     """
     if config.evaluation.every == 0:
         return None
-    from ddpm.evaluation.features import cache_directory
     from ddpm.evaluation.in_training import InTrainingMetrics
 
     return InTrainingMetrics(config.evaluation, data, accelerator, cache_directory())

@@ -19,9 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ddpm.cache import cache_directory
 from ddpm.data import load_data
 from ddpm.evaluation.feature_tables import Features, random_indices
-from ddpm.evaluation.features import cache_directory, extract_features
+from ddpm.evaluation.features import extract_features
 from ddpm.evaluation.metrics import METRICS, Options
 from ddpm.evaluation.reference_classifier import ReferenceClassifier, cached_classifier
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from ddpm.cache import cache_directory
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.sections import DataConfig
 from ddpm.config.study import STUDY_METRICS, Study
@@ -12,7 +13,6 @@ from ddpm.config.yaml_files import prefixed_errors
 from ddpm.data import ImageData
 from ddpm.data.notes import count_classes
 from ddpm.evaluation.extractors import EXTRACTORS, build_extractor
-from ddpm.evaluation.features import cache_directory
 from ddpm.evaluation.image_source import describe_leak, load_held_out, load_real_images, reference_config
 from ddpm.evaluation.setup import DENOISER_METRICS, check_metrics, describe_few, why_without_classes
 from ddpm.io.pipelines import locate

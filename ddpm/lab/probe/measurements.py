@@ -5,10 +5,10 @@ from typing import TypeVar
 
 import torch
 
+from ddpm.cache import cache_directory
 from ddpm.config.commands import ProbeCommand
 from ddpm.diffusion.class_labels import NO_CLASS
 from ddpm.diffusion.divergence import Diverged
-from ddpm.evaluation.features import cache_directory
 from ddpm.evaluation.likelihood import error_timesteps
 from ddpm.evaluation.modulation import modulated_layers, modulations, projection_input_grid
 from ddpm.evaluation.reference_classifier import cached_classifier
