@@ -26,9 +26,9 @@ class Change(Enum):
 # number of processes does.)
 KINDS: dict[Change, tuple[str, ...]] = {
     Change.FREE: (
-        "sample.", "tracking.", "evaluation.", "data.memory_gb", "data.workers", "model.gradient_checkpointing",
-        "train.gradient_accumulation_steps", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints",
-        "train.sample_every", "train.max_skipped",
+        "sample.", "tracking.", "evaluation.", "data.cache_gb", "data.memory_gb", "data.workers",
+        "model.gradient_checkpointing", "train.gradient_accumulation_steps", "train.log_every",
+        "train.checkpoint_every", "train.keep_checkpoints", "train.sample_every", "train.max_skipped",
     ),
     Change.SAME_IMAGES: ("data.",),
     Change.LENGTH: ("train.steps",),

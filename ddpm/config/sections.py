@@ -14,6 +14,7 @@ from ddpm.config.values import (
     CheckedOptions,
     Derived,
     NonNegativeInt,
+    NonNegativeOrInf,
     PositiveFloat,
     PositiveInt,
     PositiveOrInf,
@@ -83,9 +84,12 @@ class DataConfig(CheckedOptions, section="data"):
             are flipped too.
         shuffle_labels: train on labels that are randomly permuted among the images, as a control experiment.
             Evaluation uses the true labels.
-        memory_gb: images are decoded once and kept in memory if they need at most this many GB; otherwise they are
-            decoded on demand.
-        workers: number of worker processes that decode images on demand.
+        cache_gb: images are decoded once, into a file that all processes and later runs share, if they need at most
+            this many GB and half of the free space. It is in the cache folder, which the environment variable
+            DDPM_CACHE names. 0 caches none; images of less than 4 MB never are.
+        memory_gb: images that are not cached are decoded at the start of each process and kept in memory if they need
+            at most this many GB; otherwise they are decoded on demand.
+        workers: number of worker processes that read images which are not in memory.
     """
 
     source: str = "digits"
@@ -112,6 +116,7 @@ class DataConfig(CheckedOptions, section="data"):
     ] = field(default_factory=lambda: ["flip", "crop", "shift"])
     horizontal_flip: bool = False
     shuffle_labels: bool = False
+    cache_gb: NonNegativeOrInf = 64.0
     memory_gb: PositiveOrInf = 4.0
     workers: NonNegativeInt = 2
 

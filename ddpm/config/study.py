@@ -39,7 +39,7 @@ NO_EFFECT_IF_PRETRAINED = {
 ALLOWED_IN_ARMS = {
     "data.": (
         *("data.shuffle_labels", "data.horizontal_flip", "data.balance", "data.augment", "data.augmentations"),
-        *("data.workers", "data.memory_gb"),
+        *("data.workers", "data.cache_gb", "data.memory_gb"),
     ),
     "model.": ("model.dropout", "model.gradient_checkpointing"),
 }

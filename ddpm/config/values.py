@@ -61,6 +61,7 @@ def between(minimum: int, maximum: int) -> Range:
 
 
 PositiveFloat = Annotated[float, Range("above 0", lambda value: 0 < value < math.inf)]
+NonNegativeOrInf = Annotated[float, Range("0 or more; .inf for no limit", lambda value: value >= 0)]
 PositiveOrInf = Annotated[float, Range("above 0; .inf for no limit", lambda value: value > 0)]
 Probability = Annotated[float, Range("0 to less than 1", lambda value: 0 <= value < 1)]
 UnitFloat = Annotated[float, Range("0 to 1", lambda value: 0 <= value <= 1)]

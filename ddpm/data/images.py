@@ -1,10 +1,15 @@
-"""ImageData: labeled images as tensors, in memory or decoded on access."""
+"""ImageData: labeled images as tensors, in memory, in a file that processes share, or decoded on access."""
 
 import dataclasses
 import hashlib
+import mmap
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +25,8 @@ class ImageData:
     """Labeled images of one size, with their class names.
 
     Attributes:
-        pixels: uint8 (N, C, H, H), or an object with that `shape` that is indexed by int64 (B,).
-        labels: int64 (N,), in 0..K-1; all 0 without classes.
+        pixels: uint8 (N, C, H, H), on any device, or an object with that `shape` that is indexed by int64 (B,).
+        labels: int64 (N,), in 0..K-1; all 0 without classes. On the device of the pixels, if these are a tensor.
         class_names: K names; none for images without classes.
         skipped: number of unreadable images that were omitted.
         fingerprint: hexadecimal digest of the content: stored bytes, labels, class names, split, resolution, channels,
@@ -37,7 +42,7 @@ class ImageData:
         notes: decisions about the data that its owner should know, one sentence each.
     """
 
-    pixels: "Tensor | OnDemand"
+    pixels: "Tensor | MappedPixels | OnDemand"
     labels: Tensor
     class_names: tuple[str, ...]
     _: dataclasses.KW_ONLY
@@ -73,8 +78,14 @@ class ImageData:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the images are decoded already."""
+        """Whether a batch takes no time that worker processes could save."""
         return isinstance(self.pixels, Tensor)
+
+    def on_device(self, device: torch.device) -> "ImageData":
+        """Return the same images and labels in the memory of a device; they must be decoded."""
+        assert not isinstance(self.pixels, OnDemand)
+        pixels = self.pixels.tensor if isinstance(self.pixels, MappedPixels) else self.pixels
+        return dataclasses.replace(self, pixels=pixels.to(device), labels=self.labels.to(device))
 
     def __len__(self) -> int:
         """Return N, the number of images."""
@@ -90,10 +101,11 @@ class ImageData:
             uint8 images (B, C, H, W) and int64 labels (B,).
 
         Raises:
-            IndexError: if an index is out of range.
+            IndexError: if an index is out of range, unless the images are on a GPU.
             ValueError: if an image that is decoded on access is unreadable.
         """
-        indices = torch.as_tensor(indices, dtype=torch.int64)
+        # Otherwise the copy to a GPU would wait until that has finished all of its work.
+        indices = torch.as_tensor(indices, dtype=torch.int64).to(self.labels.device, non_blocking=True)
         return self.pixels[indices], self.labels[indices]
 
     def copies_of(self, other: "ImageData") -> int:
@@ -114,14 +126,47 @@ class ImageData:
     def summary(self) -> str:
         """Return a short description, such as `1,797 images, 8x8, 1 channel, 10 classes, in memory (0.1 MB)`."""
         size = f"{len(self) * self.channels * self.resolution**2 / 1e6:.1f} MB"
+        place = {MappedPixels: "in the cache", OnDemand: "decoded on demand"}.get(type(self.pixels), "in memory")
         words = [
             format_count(len(self), "image"),
             f"{self.resolution}x{self.resolution}",
             format_count(self.channels, "channel"),
             format_count(self.num_classes, "class") if self.num_classes else "no classes",
-            f"in memory ({size})" if self.in_memory else f"decoded on demand ({size})",
+            f"{place} ({size})",
         ]
         return ", ".join(words + [f"{self.skipped:,} unreadable skipped"] * bool(self.skipped))
+
+
+class MappedPixels:
+    """Decoded images in a file that is mapped into memory: all processes of a machine share one copy.
+
+    The system reads parts of the file when they are used, and forgets them when memory is needed for something else.
+
+    Args:
+        file: begins with the pixels, uint8 (N, C, H, W).
+        shape: (N, C, H, W).
+
+    Raises:
+        OSError: if the file cannot be mapped.
+        ValueError: if it is too short.
+    """
+
+    def __init__(self, file: Path, shape: tuple[int, ...]) -> None:
+        self.file, self.shape = file, shape
+        with file.open("rb") as opened:
+            # Not private: the system would reserve memory for a copy of it.
+            mapped = mmap.mmap(opened.fileno(), prod(shape), access=mmap.ACCESS_READ)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not writable")      # it is never written to
+            self.tensor = torch.from_numpy(np.frombuffer(mapped, np.uint8).reshape(shape))
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """Return a copy of some images, uint8 (B, C, H, W), for int64 indices (B,)."""
+        return self.tensor[indices]
+
+    def __reduce__(self) -> tuple[type, tuple[Path, tuple[int, ...]]]:
+        """Map the file again where this is unpickled."""
+        return type(self), (self.file, self.shape)
 
 
 @dataclass(frozen=True)
@@ -139,9 +184,9 @@ class OnDemand:
     format: PixelFormat
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """(N, C, H, W)."""
-        return len(self.rows), self.format.channels, self.format.resolution, self.format.resolution
+        return len(self.rows), *self.format.shape
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         """Return uint8 (B, C, H, W) for int64 indices (B,); raise `ValueError` for an unreadable image."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from ddpm.data.counts import format_count
@@ -24,7 +25,8 @@ from ddpm.data.pixels.decisions import FormatOptions, pixel_facts
 from ddpm.data.pixels.decode import IntensityRange, UnreadableImage
 from ddpm.data.pixels.fits import FITS
 from ddpm.data.pixels.frames import FRAMES, FramePictures
-from ddpm.data.pixels.reading import evenly_spaced, read_pictures
+from ddpm.data.pixels.pixel_cache import PixelCache, StorageLimits
+from ddpm.data.pixels.reading import evenly_spaced, examine_decoded, read_pictures
 from ddpm.data.pixels.survey import MAX_SURVEYED
 from ddpm.data.records import Pictures, Records, located
 from ddpm.data.request import DataRequest
@@ -51,12 +53,14 @@ def load_data(
     default_intensity: IntensityRange | None = None,
     on_bad_image: str = "error",
     memory_gb: float = 4.0,
+    cache_gb: float = 64.0,
 ) -> ImageData:
     """Return the labeled images of a source: upright, square, and of equal size and channels.
 
     How pictures become pixels is decided from all pictures of the split, so that their order does not matter (above
-    65,536, from so many, evenly spaced). Images are decoded into memory if they fit, otherwise on access. With `skip`
-    all images are decoded once at the beginning in either case, because omitting an image later would shift the
+    65,536, from so many, evenly spaced). Images are decoded into a file of the cache, where later calls find them, or
+    into memory if they are small or the cache cannot be used. If they do not fit, they are decoded on access. With
+    `skip` all images are decoded once at the beginning in any case, because omitting an image later would shift the
     indices of the others.
 
     Args:
@@ -86,6 +90,8 @@ def load_data(
             compared with those of another source.
         on_bad_image: `error`, or `skip` to omit and count unreadable images.
         memory_gb: maximum size of images in memory, in 1e9 bytes of uint8 pixels; above 0.
+        cache_gb: maximum size of images in the cache, likewise; 0 to use none. `ddpm.data.pixels.pixel_cache` says what
+            is cached, where, and when it is found.
 
     Raises:
         ValueError: if an option is out of range, the source or a column does not exist, a label is unusable, all
@@ -95,6 +101,8 @@ def load_data(
     options = _check_options(resolution, channels, intensity, default_intensity, fit)
     if not memory_gb > 0:
         raise ValueError(f"data.memory_gb: {memory_gb} is out of range; allowed: above 0")
+    if not cache_gb >= 0:
+        raise ValueError(f"data.cache_gb: {cache_gb} is out of range; allowed: 0 or more")
     skip = lookup(ON_BAD_IMAGE, on_bad_image, "data.on_bad_image")
     expand = lookup(FRAMES, frames, "data.frames")
 
@@ -113,19 +121,23 @@ def load_data(
         notes += (f"each frame or page is an image: {len(expanded):,}, in {format_count(len(used), 'file')}",)
         used = _select_frames(expanded, records)
 
-    survey, target, pixels, bad = read_pictures(source, used.pictures, used.rows, options, skip, memory_gb * 1e9)
+    limits = StorageLimits(memory_gb * 1e9, cache_gb * 1e9)
+    survey, target, pixels, bad, facts, cache = read_pictures(
+        source, used.pictures, used.rows, options, skip, limits
+    )
     if bad:
         good = torch.ones(len(used), dtype=torch.bool)
         good[bad] = False
         if records.class_names:
             _check_classes_left(used, good, records.class_names, request)
-        used, pixels = used.take(good), None if pixels is None else pixels[good]
+        used = used.take(good)
     store = OnDemand(used.pictures, used.rows, target)
-    some_pixels = _some_pixels(store) if pixels is None else pixels
+    if facts is None:
+        facts = examine_decoded(_some_pixels(store), survey, target)._replace(gray=False)
     identity = {"split": _identify_part(part), "classes": records.class_names} | pixel_facts(survey, target)
     if expanded is not None:
         identity["frames"] = "all"
-    content = _identify(identity, used.labels, records.pictures, used.files)
+    content = _identify(identity, used.labels, records.pictures, used.files, cache)
     copies: Iterable[str] = ()
     if records.class_names:
         labels_of_files = records.labels[content.files]
@@ -146,8 +158,8 @@ def load_data(
             *records.notes,
             *notes,
             *describe_decisions(survey, options, target),
-            *describe_brightness(some_pixels, survey, target),
-            *(() if pixels is None else describe_gray_content(pixels, options)),
+            *describe_brightness(facts, survey, target),
+            *describe_gray_content(facts, options),
             *describe_balance(count_classes(used.labels, len(records.class_names)), records.class_names),
             *copies,
         ),
@@ -291,16 +303,33 @@ class _Content(NamedTuple):
     files: torch.Tensor
 
 
-def _identify(identity: dict[str, Any], labels: torch.Tensor, pictures: Pictures, files: torch.Tensor) -> _Content:
-    """Return a digest of facts, of the label of each image, and of the content of their files."""
-    digest = hashlib.blake2b(json.dumps(identity).encode(), digest_size=16)
-    digest.update(labels.numpy().tobytes())
+def _identify(
+    identity: dict[str, Any], labels: torch.Tensor, pictures: Pictures, files: torch.Tensor, cache: PixelCache | None
+) -> _Content:
+    """Return a digest of facts, of the label of each image, and of the content of their files.
+
+    Args:
+        identity: the facts.
+        labels: int64 (N,).
+        pictures: of the source.
+        files: int64 (N,), the rows of the images' files in it.
+        cache: that has the pixels, and remembers what is read here; None without one.
+    """
     files = files.unique_consecutive()
     files = files[evenly_spaced(len(files), MAX_SURVEYED)]
-    hashes = []
-    for row in files.tolist():
-        with located(pictures, row):
-            data = pictures.read(row)
-        digest.update(len(data).to_bytes(8, "little") + data)
-        hashes.append(int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True))
-    return _Content(digest.hexdigest(), torch.tensor(hashes, dtype=torch.int64), files)
+
+    def read() -> dict[str, str]:
+        digest = hashlib.blake2b(json.dumps(identity).encode(), digest_size=16)
+        digest.update(labels.numpy().tobytes())
+        hashes = bytearray()
+        for row in files.tolist():
+            with located(pictures, row):
+                data = pictures.read(row)
+            digest.update(len(data).to_bytes(8, "little") + data)
+            hashes += hashlib.blake2b(data, digest_size=8).digest()
+        return {"fingerprint": digest.hexdigest(), "hashes": hashes.hex()}
+
+    inputs = [identity, hashlib.blake2b(labels.numpy().tobytes()).hexdigest()]
+    content = read() if cache is None else cache.recall(inputs, read)
+    hashes = np.frombuffer(bytes.fromhex(content["hashes"]), "<i8").astype(np.int64)
+    return _Content(content["fingerprint"], torch.from_numpy(hashes), files)

@@ -17,7 +17,7 @@ from ddpm.data.pixels.decisions import (
     is_own_range,
 )
 from ddpm.data.pixels.decode import IntensityRange, PixelFormat
-from ddpm.data.pixels.survey import MAX_SURVEYED, TRANSPARENCY, Survey
+from ddpm.data.pixels.survey import MAX_SURVEYED, TRANSPARENCY, PixelFacts, Survey
 from ddpm.data.pixels.tiffs import LOST, REMEDY
 
 FEW_IMAGES = 10     # per class
@@ -58,13 +58,11 @@ def count_classes(labels: Tensor, num_classes: int) -> list[int]:
     return torch.bincount(labels, minlength=num_classes).tolist() if num_classes else []
 
 
-def describe_brightness(pixels: Tensor, survey: Survey, target: PixelFormat) -> Iterator[str]:
-    """Yield a sentence if some pixels, uint8 (N, C, H, W), are all equal, or all below an eighth of the range."""
-    has_alpha = target.channels in (2, 4) and len(survey.where(lambda facts: facts.extra == TRANSPARENCY))
-    colors = pixels[:, :-1] if has_alpha else pixels
-    if not colors.numel():
+def describe_brightness(pixels: PixelFacts, survey: Survey, target: PixelFormat) -> Iterator[str]:
+    """Yield a sentence if pixels are all equal, or all below an eighth of the range."""
+    darkest, brightest = pixels.darkest, pixels.brightest
+    if darkest is None or brightest is None:
         return
-    darkest, brightest = (int(value) for value in colors.aminmax())
     low, high = pixel_range = target.intensity or target.intensity_uint8 or (0.0, 255.0)
     if darkest == brightest:
         same = f"every pixel of every image has the same value, {brightest} of 255"
@@ -78,11 +76,9 @@ def describe_brightness(pixels: Tensor, survey: Survey, target: PixelFormat) -> 
         yield f"the images are dark: the brightest value is {brightest} of 255; brighter: {_range_option((low, top))}"
 
 
-def describe_gray_content(pixels: Tensor, options: FormatOptions) -> Iterator[str]:
-    """Yield a sentence if pixels, uint8 (N, C, H, W), have three equal channels that were not asked for."""
-    if options.channels is not None or pixels.shape[1] != 3:
-        return
-    if all(bool((chunk == chunk[:, :1]).all()) for chunk in pixels.split(1024)):     # the first with color ends it
+def describe_gray_content(pixels: PixelFacts, options: FormatOptions) -> Iterator[str]:
+    """Yield a sentence if pixels have three equal channels that were not asked for."""
+    if pixels.gray and options.channels is None:
         yield "the images are stored in color, but all are gray; with less work: --data.channels 1"
 
 

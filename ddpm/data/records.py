@@ -1,12 +1,12 @@
 """The content of a data source: undecoded pictures and their labels."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,18 @@ from ddpm.data.pixels.decode import Picture, UnreadableImage, UnsuitableFormat, 
 
 if TYPE_CHECKING:
     import datasets
+
+
+class Origin(NamedTuple):
+    """What identifies pictures without reading them, as long as their files do not change.
+
+    Attributes:
+        facts: JSON; what says where they are in their files, if it does not follow from these.
+        files: paths, in order, of everything that they are read from.
+    """
+
+    facts: Any
+    files: Sequence[str]
 
 
 class Pictures(ABC):
@@ -37,6 +49,10 @@ class Pictures(ABC):
     def open_header(self, index: int) -> Iterator[Picture]:
         """Open a picture of which only the header may be needed; raise `UnreadableImage` on failure."""
         yield self.open(index)
+
+    def origin(self, rows: Sequence[int]) -> Origin | None:
+        """Return what identifies the pictures in some rows; None if they are not those of files."""
+        return None
 
     def where(self, index: int) -> str:
         """Return the location for error messages: a path, or a split and row."""
@@ -69,9 +85,15 @@ class Records:
 
 @dataclass(frozen=True)
 class ArrayPictures(Pictures):
-    """Pictures in memory: numbers or truth values, gray (N, H, W) or with C channels, (N, H, W, C)."""
+    """Pictures in memory.
+
+    Attributes:
+        arrays: numbers or truth values, gray (N, H, W) or with C channels, (N, H, W, C).
+        path: of their file, which says which of its arrays they are; None if they are not from a file.
+    """
 
     arrays: np.ndarray
+    path: str | None = None
 
     def __len__(self) -> int:
         return len(self.arrays)
@@ -81,6 +103,9 @@ class ArrayPictures(Pictures):
 
     def open(self, index: int) -> Picture:
         return as_picture(self.arrays[index])
+
+    def origin(self, rows: Sequence[int]) -> Origin | None:
+        return None if self.path is None else Origin(None, [self.path])
 
 
 @dataclass(frozen=True)
@@ -99,6 +124,9 @@ class FilePictures(Pictures):
     def open_header(self, index: int) -> Iterator[Picture]:
         with unreadable_if_it_fails(), open(self.paths[index], "rb") as file:
             yield open_picture(file)
+
+    def origin(self, rows: Sequence[int]) -> Origin | None:
+        return Origin(None, [self.paths[row] for row in rows])
 
     def where(self, index: int) -> str:
         return self.paths[index]
@@ -125,6 +153,18 @@ class TablePictures(Pictures):
         if entry is None or (entry["bytes"] is None and entry["path"] is None):
             raise UnreadableImage("the row has no image")
         return _read_file(entry["path"]) if entry["bytes"] is None else entry["bytes"]
+
+    def origin(self, rows: Sequence[int]) -> Origin | None:
+        import pyarrow.compute as compute
+
+        images = self.column.data.column(0)
+        stored = [file["filename"] for file in self.column.cache_files]
+        if not stored or self.column._indices is not None:
+            return None
+        # Paths of images that the table itself does not contain.
+        outside = compute.struct_field(images, "path").filter(compute.struct_field(images, "bytes").is_null())
+        # `datasets` computes its fingerprint from the files and from what was done with them, such as a slice.
+        return Origin(self.column._fingerprint, [*stored, *filter(None, outside.to_pylist())])
 
     def where(self, index: int) -> str:
         return f"split {self.split!r}, row {index}"

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Generator, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -10,11 +11,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
+from ddpm.data.images import OnDemand
 from ddpm.randomness import Purpose, permutation
 from ddpm.training.orders import BalancedOrder, EpochOrder, Order
 from ddpm.training.timeline import Timeline
 
 GRACE_SECONDS = 20      # how long a data worker keeps running after SIGTERM
+SHARE_OF_DEVICE = 0.1   # of the free memory of a GPU that the images of a run may take
+CPU = torch.device("cpu")
 
 
 def apply_label_shuffle(data: ImageData, config: Config) -> ImageData:
@@ -50,6 +54,16 @@ def build_samples(config: Config, data: ImageData) -> SampleSequence:
     return SampleSequence(data, order)
 
 
+def hold_on_device(samples: SampleSequence, device: torch.device) -> SampleSequence:
+    """Return the same samples with images and labels on a GPU, if decoded images need a small share of its memory."""
+    data = samples.data
+    if device.type != "cuda" or isinstance(data.pixels, OnDemand):
+        return samples
+    free, _ = torch.cuda.mem_get_info(device)
+    fits = prod(data.pixels.shape) <= SHARE_OF_DEVICE * free
+    return SampleSequence(data.on_device(device), samples.order) if fits else samples
+
+
 def micro_batch_positions(timeline: Timeline, step: int, rank: int, processes: int, micro_batches: int) -> list[range]:
     """Return the positions that a process works on in a step, one range per micro-batch.
 
@@ -62,11 +76,18 @@ def micro_batch_positions(timeline: Timeline, step: int, rank: int, processes: i
 
 
 def load_micro_batches(
-    samples: SampleSequence, timeline: Timeline, step: int, rank: int, processes: int, config: Config
+    samples: SampleSequence,
+    timeline: Timeline,
+    step: int,
+    rank: int,
+    processes: int,
+    config: Config,
+    device: torch.device = CPU,
 ) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
     """Load the micro-batches of one process, from step `step` to the last.
 
-    Workers read ahead if the images are decoded on demand.
+    Workers read ahead unless the images are in memory. Where a small share of a GPU's memory can hold all images, they
+    are copied there once, and batches are taken from there.
 
     Args:
         samples: the samples of the run.
@@ -75,6 +96,7 @@ def load_micro_batches(
         rank: index of the process.
         processes: number of processes.
         config: the numbers of steps, of micro-batches and of worker processes that decode images.
+        device: that the network is on.
 
     Yields:
         Positions in the run int64 (B,), uint8 images (B, C, H, W) and labels int64 (B,) of each micro-batch.
@@ -88,6 +110,7 @@ def load_micro_batches(
         for s in range(step, train.steps)
         for micro_batch in micro_batch_positions(timeline, s, rank, processes, train.gradient_accumulation_steps)
     ]
+    samples = hold_on_device(samples, device)
     loader = DataLoader(
         samples,
         batch_sampler=positions,        # type: ignore[arg-type]  # ranges, which take less memory than lists
@@ -95,7 +118,7 @@ def load_micro_batches(
         collate_fn=_keep_batch,
         worker_init_fn=_outlive_signals,
         generator=torch.Generator(),        # otherwise the loader draws from the generator that dropout uses
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.cuda.is_available() and samples.data.labels.device == CPU,
     )
     batches = iter(loader)
     try:

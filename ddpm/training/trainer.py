@@ -110,7 +110,9 @@ class Trainer:
         self.check_batches()
         trackers = first_on_main(accelerator, lambda: open_trackers(self.config, self.path, self.step, run_id))
         rank, processes = accelerator.process_index, accelerator.num_processes
-        micro_batches = load_micro_batches(self.samples, self.timeline, self.step, rank, processes, self.config)
+        micro_batches = load_micro_batches(
+            self.samples, self.timeline, self.step, rank, processes, self.config, accelerator.device
+        )
         hidden = not accelerator.is_main_process
         progress = tqdm(total=config.steps, initial=self.step, unit="step", disable=hidden, dynamic_ncols=True)
         picture = DataPicture(accelerator, self.path, self.pipeline.class_names, self.images_at, self.timeline)

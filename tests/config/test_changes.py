@@ -49,7 +49,7 @@ def test_differences() -> None:
 
 def test_options_that_do_not_affect_the_result_may_change() -> None:
     new = changed(
-        data={"memory_gb": 1.0, "workers": 0},
+        data={"cache_gb": 0.0, "memory_gb": 1.0, "workers": 0},
         model={"gradient_checkpointing": True},
         train={
             "gradient_accumulation_steps": 2, "checkpoint_every": 1, "keep_checkpoints": 9, "sample_every": 0,
@@ -60,7 +60,7 @@ def test_options_that_do_not_affect_the_result_may_change() -> None:
         tracking={"wandb": "off"},
     )
     assert differences(Config(), new, NOT_FREE) == {}
-    assert len(differences(Config(), new)) == 18
+    assert len(differences(Config(), new)) == 19
     # Options that determine the weights may not change: randomness, data, model, objective, optimizer.
     free = {*OF_KIND[Change.FREE]}
     assert not free & {"train.seed", "train.batch_size", "train.steps", "data.source", "train.mixed_precision"}

@@ -84,6 +84,7 @@ def changed(**sections: dict[str, Any]) -> Config:
     (DataConfig, "fit", "padd", "did you mean pad?"),
     (DataConfig, "frames", "each", "first, all"),
     (DataConfig, "on_bad_image", "ignore", "error, skip"),
+    (DataConfig, "cache_gb", -1, "0 or more"),
     (DataConfig, "memory_gb", 0, "above 0"),
     (DataConfig, "workers", -1, "0 or more"),
     (DataConfig, "augment", 1.0, "0 to less than 1"),

@@ -75,6 +75,8 @@ def refuses(*fragments: str, source: str = "data", **options: object) -> None:
         ({"frames": "each"}, ["data.frames: 'each'", "first, all"]),
         ({"on_bad_image": "skp"}, ["data.on_bad_image: 'skp'", "error, skip", "did you mean skip?"]),
         ({"memory_gb": 0}, ["data.memory_gb: 0", "above 0"]),
+        ({"cache_gb": -1}, ["data.cache_gb: -1", "0 or more"]),
+        ({"cache_gb": float("nan")}, ["data.cache_gb: nan"]),
         ({"memory_gb": float("nan")}, ["data.memory_gb: nan"]),
         ({"split": "test"}, ["data.split: 'test'", "it has: train"]),
         ({"image_column": "image"}, ["data.image_column", "no columns"]),

@@ -49,6 +49,11 @@ class PixelFormat:
     intensity: IntensityRange | None = None
     intensity_uint8: IntensityRange | None = None
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.channels, self.resolution, self.resolution
+
 
 class UnreadableImage(ValueError):
     """An image that cannot be decoded; the message is the reason, without the location."""

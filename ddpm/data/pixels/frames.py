@@ -1,7 +1,7 @@
 """Frames of animations, and pages of TIFFs, as pictures. FRAMES says which of them are images."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddpm.data.pixels.decode import Picture, UnreadableImage, unreadable_if_it_fails
 from ddpm.data.pixels.survey import count_frames
-from ddpm.data.records import Pictures
+from ddpm.data.records import Origin, Pictures
 
 UNKNOWN = -1        # the frame of a file whose frames cannot be counted
 
@@ -68,6 +68,11 @@ class FramePictures(Pictures):
             upright = ImageOps.exif_transpose(image)        # a copy in any case
         _opened.frame = (self, file, frame, image)
         return _as_stored(upright) if image.format == "GIF" and frame > 0 else upright
+
+    def origin(self, rows: Sequence[int]) -> Origin | None:
+        frames = [self.frames[row] for row in rows]
+        origin = self.pictures.origin(list(dict.fromkeys(file for file, _ in frames)))
+        return None if origin is None else Origin([origin.facts, frames], origin.files)
 
     def where(self, index: int) -> str:
         file, frame = self.frames[index]

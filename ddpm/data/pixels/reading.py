@@ -1,23 +1,42 @@
 """Reading all pictures of a source: what they are like, and their pixels, in one pass of decoding if possible."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.data.images import OnDemand
-from ddpm.data.pixels.decisions import FormatOptions, check_channels, check_intensity, choose_format
+from ddpm.data.images import MappedPixels
+from ddpm.data.pixels.decisions import (
+    MAX_DEFAULT_RESOLUTION,
+    FormatOptions,
+    check_channels,
+    check_intensity,
+    choose_format,
+)
 from ddpm.data.pixels.decode import PixelFormat, UnreadableImage, UnsuitableFormat, to_pixels
-from ddpm.data.pixels.survey import MAX_SURVEYED, PictureFacts, Survey, examine
+from ddpm.data.pixels.pixel_cache import PixelCache, StorageLimits, choose_storage, may_be_cached, warn_uncached
+from ddpm.data.pixels.pixel_files import Draft, NotCached
+from ddpm.data.pixels.stamps import usable_cores
+from ddpm.data.pixels.survey import (
+    MAX_SURVEYED,
+    TRANSPARENCY,
+    PictureFacts,
+    PixelFacts,
+    Survey,
+    examine,
+    examine_pixels,
+)
 from ddpm.data.records import Pictures, located
 
-CHUNK = 256             # pictures per task of the thread pool, enough to hide its overhead
+CHUNK = 32              # pictures per task of the thread pool: enough to hide its overhead, few enough to share them
 FIRST_LOOK = 64         # pictures that a format is guessed from
+MOST_CHANNELS = 4       # of image files
 
 FactCounts = Counter[PictureFacts]
 UnreadableOnes = dict[int, UnreadableImage]     # index of a picture -> reason
@@ -29,14 +48,18 @@ class Reading(NamedTuple):
     Attributes:
         survey: what they are like.
         format: what they are converted to.
-        pixels: uint8 (N, C, H, W), undefined for unreadable ones; None if they do not fit in memory.
+        pixels: uint8 (M, C, H, W), those of readable ones; None if they are not decoded.
         bad: the sorted indices of unreadable ones.
+        facts: what the pixels are like; None without pixels.
+        cache: that the pixels are in; None if they are not in a cache.
     """
 
     survey: Survey
     format: PixelFormat
-    pixels: Tensor | None
+    pixels: Tensor | MappedPixels | None
     bad: list[int]
+    facts: PixelFacts | None
+    cache: PixelCache | None = None
 
 
 def evenly_spaced(count: int, maximum: int) -> list[int]:
@@ -45,13 +68,9 @@ def evenly_spaced(count: int, maximum: int) -> list[int]:
 
 
 def read_pictures(
-    source: str, pictures: Pictures, rows: Tensor, options: FormatOptions, skip: bool, max_bytes: float
+    source: str, pictures: Pictures, rows: Tensor, options: FormatOptions, skip: bool, limits: StorageLimits
 ) -> Reading:
-    """Decide how pictures become pixels, and decode them if they fit in memory.
-
-    The decisions need all pictures. To decode these only once, the format is guessed from a few of them; if it turns
-    out to be another, they are decoded again. The result does not depend on the guess. Pictures that do not fit in
-    memory are decoded only if unreadable ones are to be omitted. The fingerprint reads the files once more.
+    """Decide how pictures become pixels; decode them if there is a place for these, or find them in the cache.
 
     Args:
         source: its name, for error messages.
@@ -59,57 +78,158 @@ def read_pictures(
         rows: int64 (N,), the rows that are used.
         options: the options.
         skip: whether to omit unreadable pictures.
-        max_bytes: maximum size of the pixels in memory.
+        limits: maximum sizes of the pixels.
 
     Raises:
         ValueError: for an unreadable picture, unless `skip`; if all are unreadable; or if the pictures do not have the
             channels that are asked for.
     """
-    count = len(rows)
-    surveyed = evenly_spaced(count, MAX_SURVEYED)
-    scan = _Scan(pictures, rows, options.intensity is not None)
-    guess, pixels, bad = None, None, UnreadableOnes()
-    first, _ = scan.look(evenly_spaced(count, FIRST_LOOK), skip=True)
-    if first:
-        guess = choose_format(Survey(first, count), options)
-        pixels = scan.allocate(guess, max_bytes)
-    decoded = guess if pixels is not None or skip else None
-    if decoded is None:
-        found, bad = scan.look(surveyed, skip)
-    else:
-        found, bad = scan.decode(decoded, pixels, skip, set(surveyed))
-    if not found:
-        raise ValueError(f"data.source: {source!r} has no readable image; all {count:,} were skipped")
-    survey = Survey(found, count)
-    check_channels(survey, options.channels)
-    check_intensity(survey, options.intensity)
-    target = choose_format(survey, options)
-    if target != decoded:
-        pixels = scan.allocate(target, max_bytes)
-        if pixels is not None or skip:
-            _, bad = scan.decode(target, pixels, skip)
-    if bad and not skip:
-        raise bad[min(bad)]
-    return Reading(survey, target, pixels, sorted(bad))
+    scan = _Scan(source, pictures, rows, options, skip)
+    side, channels = options.resolution or MAX_DEFAULT_RESOLUTION, options.channels or MOST_CHANNELS
+    if may_be_cached(len(rows) * channels * side**2, limits):
+        cache = PixelCache(pictures, rows, {"skip": skip, "with values": scan.with_values})
+        if cache.key is not None:
+            try:
+                return _read_cached(scan, cache, limits)
+            except NotCached as problem:
+                warn_uncached(problem)
+    return scan.read(limits._replace(cache=0), None)
+
+
+def _read_cached(scan: "_Scan", cache: PixelCache, limits: StorageLimits) -> Reading:
+    """Read pictures from the cache; if they are not there, decode them, and add them if they are not small.
+
+    Raises:
+        NotCached: if they cannot be added.
+        ValueError: as in `read_pictures`.
+    """
+    found = _find_in_cache(scan, cache)
+    if found is None:
+        with cache.locked():
+            found = _find_in_cache(scan, cache)     # another process may have added them in the meantime
+            if found is None:
+                try:
+                    return scan.read(limits, cache)
+                finally:
+                    cache.discard()
+    return found
+
+
+def _find_in_cache(scan: "_Scan", cache: PixelCache) -> Reading | None:
+    survey = cache.find_survey()
+    if survey is None:
+        return None
+    target = scan.choose_format(survey)
+    entry = cache.find(target)
+    return None if entry is None else Reading(survey, target, entry.pixels, entry.bad, entry.facts, cache)
+
+
+def examine_decoded(pixels: Tensor, survey: Survey, target: PixelFormat) -> PixelFacts:
+    """Return what pixels, uint8 (N, C, H, W), are like that were decoded in a format."""
+    has_transparency = len(survey.where(lambda facts: facts.extra == TRANSPARENCY)) > 0
+    return examine_pixels(pixels, target.channels in (2, 4) and has_transparency)
+
+
+def check_lasting(bad: UnreadableOnes) -> None:
+    """Raise `NotCached` if a picture is unreadable for another reason than its content, as next time it may not be."""
+    for problem in bad.values():
+        cause: BaseException | None = problem
+        while cause is not None:
+            if isinstance(cause, OSError) and cause.errno is not None:
+                raise NotCached(str(problem).partition(";")[0])
+            cause = cause.__cause__
 
 
 class _Scan(NamedTuple):
     """Passes over pictures on several threads, whose number does not affect the result.
 
     Attributes:
+        source: its name, for error messages.
         pictures: of the source.
         rows: int64 (N,), the rows that are used.
-        with_values: whether to look at the values of pictures of uint8.
+        options: the options.
+        skip: whether to omit unreadable pictures.
     """
 
+    source: str
     pictures: Pictures
     rows: Tensor
-    with_values: bool
+    options: FormatOptions
+    skip: bool
 
-    def allocate(self, target: PixelFormat, max_bytes: float) -> Tensor | None:
-        """Return memory for all pixels, uint8 (N, C, H, W); None if it would be too large."""
-        shape = OnDemand(self.pictures, self.rows, target).shape
-        return torch.empty(shape, dtype=torch.uint8) if math.prod(shape) <= max_bytes else None
+    @property
+    def with_values(self) -> bool:
+        """Whether to look at the values of pictures of uint8."""
+        return self.options.intensity is not None
+
+    def choose_format(self, survey: Survey) -> PixelFormat:
+        """Return the format of all pictures; raise ValueError if the options do not suit them."""
+        check_channels(survey, self.options.channels)
+        check_intensity(survey, self.options.intensity)
+        return choose_format(survey, self.options)
+
+    def read(self, limits: StorageLimits, cache: PixelCache | None) -> Reading:
+        """Decode all pictures if there is a place for their pixels.
+
+        The decisions need all pictures. To decode these only once, the format is guessed from a few of them; if it
+        turns out to be another, they are decoded again. The result does not depend on the guess. Pictures whose pixels
+        have no place are decoded only if unreadable ones are to be omitted. The fingerprint reads the files once more.
+
+        Args:
+            limits: maximum sizes of the pixels.
+            cache: where to add them; None for nowhere.
+
+        Raises:
+            NotCached: if they cannot be added to the cache.
+            ValueError: as in `read_pictures`.
+        """
+        count, skip = len(self.rows), self.skip
+        surveyed = evenly_spaced(count, MAX_SURVEYED)
+        guess, out, bad = None, None, UnreadableOnes()
+        first, _ = self.look(evenly_spaced(count, FIRST_LOOK), skip=True)
+        if first:
+            guess = choose_format(Survey(first, count), self.options)
+            out = self.allocate(guess, limits, cache)
+        decoded = guess if out is not None or skip else None
+        if decoded is None:
+            found, bad = self.look(surveyed, skip)
+        else:
+            found, bad = self.decode(decoded, out, set(surveyed))
+        if not found:
+            raise ValueError(f"data.source: {self.source!r} has no readable image; all {count:,} were skipped")
+        survey = Survey(found, count)
+        target = self.choose_format(survey)
+        if target != decoded:
+            out = self.allocate(target, limits, cache)
+            if out is not None or skip:
+                _, bad = self.decode(target, out)
+        if bad and not skip:
+            raise bad[min(bad)]
+        if isinstance(out, Draft):
+            assert cache is not None
+            check_lasting(bad)
+            examine_all = partial(examine_decoded, survey=survey, target=target)
+            entry = cache.publish(survey, target, sorted(bad), examine_all)
+            return Reading(survey, target, entry.pixels, entry.bad, entry.facts, cache)
+        if out is None:
+            return Reading(survey, target, None, sorted(bad), None)
+        if bad:
+            good = torch.ones(count, dtype=torch.bool)
+            good[list(bad)] = False
+            out = out[good]
+        return Reading(survey, target, out, sorted(bad), examine_decoded(out, survey, target))
+
+    def allocate(self, target: PixelFormat, limits: StorageLimits, cache: PixelCache | None) -> Tensor | Draft | None:
+        """Return a place for all pixels, (N, C, H, W), in memory or in a file of the cache; None if there is none."""
+        if cache is None:
+            storage = choose_storage(len(self.rows) * prod(target.shape), limits)
+        else:
+            cache.discard()
+            storage = choose_storage(len(self.rows) * prod(target.shape), limits, cache.free)
+        if storage == "cache":
+            assert cache is not None
+            return cache.allocate(target, len(self.rows))
+        return torch.empty(len(self.rows), *target.shape, dtype=torch.uint8) if storage == "memory" else None
 
     def look(self, indices: Sequence[int], skip: bool) -> tuple[FactCounts, UnreadableOnes]:
         """Return what pictures are like, and the unreadable ones; reads no more than headers if possible."""
@@ -121,7 +241,7 @@ class _Scan(NamedTuple):
         return self._each(indices, visit, skip)
 
     def decode(
-        self, target: PixelFormat, out: Tensor | None, skip: bool, surveyed: Collection[int] = ()
+        self, target: PixelFormat, out: Tensor | Draft | None, surveyed: Collection[int] = ()
     ) -> tuple[FactCounts, UnreadableOnes]:
         """Decode all pictures into `out`, or only to check them.
 
@@ -141,7 +261,7 @@ class _Scan(NamedTuple):
             if out is not None:
                 out[index] = pixels
 
-        return self._each(range(len(self.rows)), visit, skip)
+        return self._each(range(len(self.rows)), visit, self.skip)
 
     def _each(
         self, indices: Sequence[int], visit: Callable[[int, int, FactCounts], None], skip: bool
@@ -167,7 +287,7 @@ class _Scan(NamedTuple):
             return counts, bad
 
         total, all_bad = FactCounts(), UnreadableOnes()
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(usable_cores() + 4) as pool:
             for counts, bad in pool.map(visit_chunk, range(0, len(indices), CHUNK)):
                 total.update(counts)
                 all_bad.update(bad)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from ddpm.data.pixels.decode import (
     MAXVAL,
@@ -25,6 +27,7 @@ from ddpm.data.pixels.tiffs import EXTRA
 MAX_SURVEYED = 65_536            # maximum number of pictures that are looked at, and read for the fingerprint
 ANIMATED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")    # the further images of others, such as MPO, are not frames
 TRANSPARENCY = "transparency"
+EXAMINED_TOGETHER = 1024         # decoded images whose pixels are looked at together
 
 Kind = Literal["uint8", "bool", "integer", "float"]
 
@@ -99,6 +102,31 @@ class Survey:
         """The lowest and highest value of all pictures whose values were looked at."""
         pairs = [facts.values for facts in self.counts if facts.values is not None]
         return (min(low for low, _ in pairs), max(high for _, high in pairs)) if pairs else None
+
+
+class PixelFacts(NamedTuple):
+    """What decoded pixels are like.
+
+    Attributes:
+        darkest: the lowest value of all channels but alpha; None without pixels.
+        brightest: the highest value of these.
+        gray: whether they have three channels, which are equal; False if this is not known.
+    """
+
+    darkest: int | None
+    brightest: int | None
+    gray: bool = False
+
+
+def examine_pixels(pixels: Tensor, has_alpha: bool) -> PixelFacts:
+    """Return what all pixels, uint8 (N, C, H, W), are like; the last channel may be alpha."""
+    if not pixels.numel():
+        return PixelFacts(None, None)
+    colors = pixels[:, :-1] if has_alpha else pixels
+    ends = [value for chunk in colors.split(EXAMINED_TOGETHER) for value in torch.stack(chunk.aminmax()).tolist()]
+    # The first chunk with color ends it.
+    gray = pixels.shape[1] == 3 and all(bool((c == c[:, :1]).all()) for c in pixels.split(EXAMINED_TOGETHER))
+    return PixelFacts(min(ends), max(ends), gray)
 
 
 def examine(picture: Picture, with_values: bool = False) -> PictureFacts:

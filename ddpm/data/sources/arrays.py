@@ -3,7 +3,7 @@
 import os
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -16,7 +16,7 @@ from ddpm.data.folders.split_names import find_split
 from ddpm.data.labels.class_ids import ONE_CLASS_EACH, label_records
 from ddpm.data.labels.column_names import LABEL_COLUMNS, SPLIT_COLUMNS, find_all_usual
 from ddpm.data.pixels.decode import Picture, UnreadableImage, unreadable_if_it_fails
-from ddpm.data.records import ArrayPictures, Pictures, Records, as_picture
+from ddpm.data.records import ArrayPictures, Origin, Pictures, Records, as_picture
 from ddpm.data.request import DataRequest
 
 # in order of preference: the names of this package, and the defaults of savez; other usual names of labels follow
@@ -56,6 +56,9 @@ class StoredPictures(Pictures):
 
     def open(self, index: int) -> Picture:
         return as_picture(np.frombuffer(self.read(index), self.dtype).reshape(self.shape[1:]))
+
+    def origin(self, rows: Sequence[int]) -> Origin | None:
+        return Origin([self.offset, self.shape, self.dtype], [self.path])
 
 
 class Arrays(NamedTuple):
@@ -129,7 +132,7 @@ def open_npz(path: Path, with_labels: bool = True) -> Arrays:
                 while values.read(CHECKED_BYTES):
                     pass
             return Arrays(StoredPictures(str(path), begin, shape, headers[found].dtype.str), labels, names)
-        return Arrays(ArrayPictures(np.ascontiguousarray(arrays[found]).reshape(shape)), labels, names)
+        return Arrays(ArrayPictures(np.ascontiguousarray(arrays[found]).reshape(shape), str(path)), labels, names)
 
 
 @contextmanager
@@ -217,7 +220,7 @@ def load_npy(request: DataRequest) -> Records:
         pictures: Pictures
         if header.fortran_order:
             values = np.ascontiguousarray(np.load(request.source, allow_pickle=False))
-            pictures = ArrayPictures(values.reshape(shape))
+            pictures = ArrayPictures(values.reshape(shape), request.source)
         else:
             pictures = StoredPictures(request.source, header.size, shape, header.dtype.str)
     labels = None if request.labels in ("auto", "none") else _load_labels(request, len(pictures))
