@@ -38,8 +38,9 @@ SHORTER = {
     "probe": ["--images", "20", "--timesteps", "2", "--samples", "1"],
     "compare": [],
     "convert": [],
+    "benchmark": ["--only", "forward", "--rounds", "3", "--batch-size", "2"],
 }
-SLOW_SCRIPTS = ("ablate", "evaluate", "probe")
+SLOW_SCRIPTS = ("ablate", "evaluate", "probe", "benchmark")
 SLOW_WORDS = ("configs/cifar10.yaml", "configs/own_128.yaml", "128")      # large networks or images
 CIFAR10 = "uoft-cs/cifar10"                      # a path as well as a name on the hub; here there is a folder
 # Commands that are only parsed, by a word of theirs, and why.
@@ -133,7 +134,7 @@ def prepare(script: str, words: tuple[str, ...], models: Path) -> None:
         if run and continues(script, words):
             shutil.copytree(models / "mine", run[0])
             shutil.copytree(models / "images", "images", dirs_exist_ok=True)
-        elif run and word != _value(words, "--run-dir") and not Path(run[0]).exists():
+        elif run and (word != _value(words, "--run-dir") or script == "benchmark") and not Path(run[0]).exists():
             named = next((name for name in ("cifar10", "digits8", "divided") if name in word), "digits")
             shutil.copytree(models / named, run[0])
         elif word.startswith("new/"):

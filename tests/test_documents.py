@@ -17,6 +17,7 @@ import ddpm.models.norm
 from ddpm.cli.parser import parse_command
 from ddpm.config.commands import (
     AblateCommand,
+    BenchmarkCommand,
     CompareCommand,
     ConvertCommand,
     EvaluateCommand,
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
     "compare": partial(parse_command, CompareCommand, "compare.py"),
     "ablate": partial(parse_command, AblateCommand, "ablate.py"),
     "probe": partial(parse_command, ProbeCommand, "probe.py"),
+    "benchmark": partial(parse_command, BenchmarkCommand, "benchmark.py"),
     "push": partial(parse_command, PushCommand, "push.py"),
     "convert": partial(parse_command, ConvertCommand, "convert.py"),
 }

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from ddpm.config.commands import (
     AblateCommand,
+    BenchmarkCommand,
     CompareCommand,
     ConvertCommand,
     EvaluateCommand,
@@ -108,5 +109,15 @@ HELP_PAGES: dict[type, HelpPage] = {
             ("on fewer images, which is faster", "python scripts/probe.py runs/digits --images 32 --timesteps 8"),
         ),
         ("docs/ablation.md",),
+    ),
+    BenchmarkCommand: HelpPage(
+        (
+            ("11 million parameters on this machine", "python scripts/benchmark.py --preset cifar"),
+            ("in bf16, eager and compiled, within two minutes",
+             "python scripts/benchmark.py --preset cifar --mixed-precision bf16 --compile --budget 120"),
+            ("the network and the images of a run with model.norm_groups 8, training only",
+             "python scripts/benchmark.py --run-dir runs/digits8 --only training"),
+        ),
+        ("docs/performance.md",),
     ),
 }

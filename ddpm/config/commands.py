@@ -296,3 +296,45 @@ class ProbeCommand(CheckedOptions):
     reference_split: str | None = None
     batch_size: PositiveInt | None = None
     seed: SeedInt = 0
+
+
+@dataclass(frozen=True)
+class BenchmarkCommand(CheckedOptions):
+    """Measure speed and memory against diffusers' UNet2DModel with equal weights, alternating in one process.
+
+    What is compared is the step of the trainer with the loop of diffusers' training example, the forward pass, guided
+    sampling with DDIM, peak memory, and what a step starts on a GPU. Before, the outputs are checked to be equal.
+
+    Args:
+        preset: network and batch: the digits of the first command, 11 million parameters at 32x32, or ADM's network
+            for 64x64. Default: digits.
+        run_dir: run whose network, data and batch to take instead of a preset.
+        source: images to train on, as in data.source. Default: random images, or those of the run.
+        batch_size: number of images per step and call. Default: that of the preset or the run.
+        mixed_precision: precision of the networks. Default: fp32, or that of the run.
+        compile: measure both sides compiled with torch.compile, too.
+        rounds: number of rounds, in each of which both sides are timed.
+        sampling_steps: number of DDIM steps in sampling.
+        only: what to measure, in any order. Default: all.
+        budget: number of seconds after which nothing more is begun; what is left out is named. Default: no limit.
+        out: folder to write benchmark.json and benchmark.txt to. Default: the table is only printed.
+    """
+
+    preset: Literal["digits", "cifar", "adm64"] | None = None
+    run_dir: Path | None = None
+    source: str | None = None
+    batch_size: PositiveInt | None = None
+    mixed_precision: Literal["fp32", "bf16", "fp16"] | None = None
+    compile: bool = False
+    rounds: Annotated[int, at_least(3)] = 20
+    sampling_steps: PositiveInt = 10
+    only: list[Literal["training", "forward", "memory", "launches", "sampling", "data"]] | None = None
+    budget: PositiveInt | None = None
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.preset is not None and self.run_dir is not None:
+            raise ValueError(f"preset: {self.preset} is not a run; give --preset or --run-dir, not both")
+        if self.only == []:
+            raise ValueError("only: the list is empty; give what to measure, such as training,forward")

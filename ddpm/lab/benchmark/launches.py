@@ -1,0 +1,224 @@
+"""How many operations of a training step run on a GPU, and how often the program waits for them.
+
+Without a GPU, a step is made with tensors that only pretend to be on one (torch's FakeTensorMode): they have shapes,
+types and devices, but no values. On a GPU, the profiler counts kernels.
+"""
+
+import ctypes
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import torch
+from accelerate.state import AcceleratorState, PartialState
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ddpm.config.sections import Config
+from ddpm.data import ImageData
+from ddpm.lab.benchmark.sides import TRAINING, Batch, Training
+from ddpm.training.build import build_schedule, build_unet
+from ddpm.training.launch import start_accelerator
+
+# Operations on tensors of a GPU that start nothing there: they make tensors without values, or describe them.
+_WITHOUT_KERNEL = {
+    "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias", "lift_fresh",
+    "_reshape_alias", "_unsafe_view", "is_pinned", "set_", "resize_", "_local_scalar_dense", "record_stream",
+}
+# Operations whose result has a shape that depends on values, so that the program must wait for them.
+_VALUE_DEPENDENT = {"nonzero", "masked_select", "unique_dim", "_unique2", "equal", "_local_scalar_dense"}
+_COPIES = {"_to_copy", "copy_"}
+_DEVICE, _NOWHERE = torch.device("cuda", 0), torch.device("meta")
+_CUDA = 1           # c10::DeviceType::CUDA, which files of tensors contain, and which therefore never changes
+_RETURN_0 = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 0)
+
+
+class Counts(NamedTuple):
+    """What a step does on a GPU.
+
+    Attributes:
+        launches: kernels and copies. Of a pretended GPU, the operations that start at least one.
+        waits: how often the program waits for the GPU: values that it reads, and copies that block.
+        by_name: the launches of each operation.
+    """
+
+    launches: int
+    waits: int
+    by_name: Mapping[str, int]
+
+
+class OperationCounter(TorchDispatchMode):
+    """A context that counts the operations on tensors of a GPU, real or pretended.
+
+    Attributes:
+        by_name: the launches of each operation.
+        waits: the operations for which the program waits, by name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_name: Counter[str] = Counter()
+        self.waits: Counter[str] = Counter()
+        self._node: Any = None
+
+    @property
+    def counts(self) -> Counts:
+        """What has been counted so far."""
+        return Counts(self.by_name.total(), self.waits.total(), dict(self.by_name.most_common()))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        """Count one operation and execute it."""
+        kwargs = kwargs or {}
+        if func.namespace == "prim":        # questions of torch's C++ code about a tensor
+            return func(*args, **kwargs)
+        given = [leaf.device.type for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        result = func(*args, **kwargs)
+        devices = given + [leaf.device.type for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if "cuda" not in devices:
+            return result
+        name = func.name().removeprefix("aten::").partition(".")[0]
+        node = torch._C._current_autograd_node()
+        # Without a kernel for pretended tensors, torch composes the gradient of SiLU of several operations.
+        composed, self._node = node is not None and node.name() == "SiluBackward0" and node == self._node, node
+        if name not in _WITHOUT_KERNEL and not func.is_view and not composed:
+            self.by_name[name] += 1
+        blocking = not (kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2]))
+        if name in _VALUE_DEPENDENT or (name in _COPIES and "cpu" in devices and blocking) or _selects(name, args):
+            self.waits[name] += 1
+        return result
+
+
+def _selects(name: str, args: Sequence[Any]) -> bool:
+    """Return whether an operation indexes with a mask, whose true values must be counted first."""
+    indices = args[1] if name in ("index", "index_put_") else ()
+    return any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in indices)
+
+
+class PretendedGpu(FakeTensorMode):
+    """A context in which all tensors pretend, so that they may be on a GPU that the machine lacks. Each value is 1.
+
+    Attributes:
+        in_backward: whether autograd computes gradients.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(allow_non_fake_inputs=True)
+        self.in_backward = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        """Execute one operation without values."""
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return 1
+        # Autograd asks for the device of a gradient, and would look for streams of a GPU, which may not exist.
+        if func is torch.ops.prim.device.default and self.in_backward:
+            return _NOWHERE
+        if kwargs and kwargs.get("device") == _NOWHERE and self.in_backward:        # a tensor like a gradient
+            kwargs = {**kwargs, "device": _DEVICE}
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+@contextmanager
+def pretend_gpu() -> Iterator[None]:
+    """Make all tensors pretend, also under autocast. `tolist` is one copy from the device."""
+    mode, backward = PretendedGpu(), Tensor.backward
+
+    def nest(shape: Sequence[int]) -> Any:
+        return [nest(shape[1:]) for _ in range(shape[0])] if shape else 1
+
+    def compute_gradients(*args: Any, **options: Any) -> None:
+        mode.in_backward = True
+        try:
+            backward(*args, **options)
+        finally:
+            mode.in_backward = False
+
+    if not torch.backends.cuda.is_built():
+        _register_guard()
+    with (
+        mode,
+        patch.object(Tensor, "backward", compute_gradients),
+        patch.object(FakeTensor, "tolist", lambda tensor: nest(tensor.cpu().shape)),
+        # torch would handle pretended parameters one by one.
+        patch("torch.optim.optimizer._foreach_supported_types", [Tensor, nn.Parameter, FakeTensor]),
+        patch("torch.utils._foreach_utils._foreach_supported_types", [Tensor, nn.Parameter, FakeTensor]),
+        # Networks are built on the device; torch would replace their parameters, which it cannot if they pretend.
+        patch.object(nn.Module, "to", lambda module, *_, **__: module),
+        patch.object(torch.cuda, "is_bf16_supported", lambda *_: True),
+        # The name through which torch.autocast asks whether there is a GPU.
+        patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
+    ):
+        yield
+
+
+@cache
+def _register_guard() -> None:
+    """Give a build of torch for CPUs the guard of CUDA devices that builds with CUDA use where there is no GPU.
+
+    Autograd asks the guard for the streams of a tensor's device, also if the tensor pretends.
+    `_ensureCUDADeviceGuardSet` replaces a guard that counts no devices, so for a moment there is one all of whose
+    functions return 0.
+    """
+    functions = (ctypes.c_void_p * 64)(*[ctypes.cast(_RETURN_0, ctypes.c_void_p).value] * 64)
+    guard = ctypes.c_void_p(ctypes.addressof(functions))
+    libc10 = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libc10.so"))
+    guards = (ctypes.c_void_p * (_CUDA + 1)).in_dll(libc10, "_ZN3c104impl26device_guard_impl_registryE")
+    guards[_CUDA] = ctypes.addressof(guard)
+    torch._C._ensureCUDADeviceGuardSet()
+
+
+def count_pretended_step(side: str, config: Config, data: ImageData) -> Counts:
+    """Count the operations of one training step on a pretended GPU; the step before it is not counted.
+
+    Args:
+        side: a key of TRAINING.
+        config: the run's configuration, in fp32 or bf16.
+        data: images, of which only resolution, channels, classes and number matter.
+    """
+    accelerator = start_accelerator(config)
+    schedule = build_schedule(config)
+    with torch.device("meta"):
+        unet = build_unet(config, data)
+    states = (patch.dict(state._shared_state, device=_DEVICE) for state in (PartialState, AcceleratorState))
+    with ExitStack() as stack:
+        for context in (*states, pretend_gpu()):
+            stack.enter_context(context)
+        shape = (config.train.batch_size, data.channels, data.resolution, data.resolution)
+        images, labels = torch.zeros(shape, dtype=torch.uint8), torch.zeros(shape[0], dtype=torch.int64)
+        batch = torch.arange(shape[0]), images, labels
+        step = TRAINING[side](Training(config, data, schedule, unet.to_empty(device=_DEVICE), accelerator))
+        step(batch)         # makes the state of the optimizer
+        with OperationCounter() as counter:
+            step(batch)
+    return counter.counts
+
+
+def count_kernels(step: Callable[[Batch], object], batch: Batch) -> Counts:
+    """Count the kernels and copies of one step on the GPU with the profiler, and then, in another step, the waits.
+
+    Args:
+        step: a training step that has been warmed up.
+        batch: its batch.
+    """
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        step(batch)
+        torch.cuda.synchronize()
+    on_gpu = [event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    by_name = Counter(event.name for event in on_gpu)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            step(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = sum("synchronizing CUDA operation" in str(warning.message) for warning in caught)
+    return Counts(by_name.total(), waits, dict(by_name.most_common()))

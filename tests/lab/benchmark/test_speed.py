@@ -1,0 +1,61 @@
+"""What takes processes of their own, or time: peak memory, the speed of training, and the script for a GPU."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ddpm.cli.benchmark import main
+from ddpm.lab.benchmark.fresh_process import call_in_processes
+
+ROOT = Path(__file__).parents[3]
+LEAST_SPEED = 0.8       # of diffusers'; ratios of medians of few rounds vary by about 10 % on a shared machine
+
+
+def test_processes_return_fail_or_are_ended() -> None:
+    calls = {"root": (math.sqrt, (4.0,)), "pid": (os.getpid, ())}
+    found = call_in_processes(calls, math.inf)
+    assert found["root"] == 2.0 and found["pid"] != os.getpid()
+    with pytest.raises(RuntimeError, match=r"^root:(.|\n)*ValueError"):
+        call_in_processes({"root": (math.sqrt, (-1.0,))}, math.inf)
+    start = time.monotonic()
+    assert call_in_processes({"sleep": (time.sleep, (60.0,))}, start + 1) == {}
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.slow
+def test_training_is_not_slower_than_diffusers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark.py"])
+    main(["--rounds", "7", "--only", "training", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "benchmark.json").read_text())["comparisons"]["training"]
+    assert found["ratio"] >= LEAST_SPEED, found
+
+
+@pytest.mark.slow
+def test_memory_and_launches_are_measured_in_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark.py"])
+    main(["--only", "memory,launches", "--batch-size", "16", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "benchmark.json").read_text())["comparisons"]
+    for part in ("memory", "launches"):
+        assert found[part]["ratio"] == found[part]["diffusers"]["median"] / found[part]["ours"]["median"]
+    # Weights, gradient, two moments and an average of 0.8 million parameters in fp32 are 17 MB, without activations.
+    assert all(17 < found["memory"][side]["median"] < 1000 for side in ("ours", "diffusers"))
+    assert {*found["launches"]["waits"]} == {"ours", "diffusers"}
+
+
+@pytest.mark.slow
+def test_the_script_for_a_gpu_collects_what_its_parts_say(tmp_path: Path) -> None:
+    """On a machine without a GPU the tests are skipped."""
+    words = [sys.executable, "tests/gpu/run.py", "--parts", "tests,cifar", "--limit", "75", "--out", str(tmp_path)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert [*found] == ["tests", "cifar"] and (tmp_path / "results.txt").read_text() == result.stdout
+    assert found["tests"]["exit_code"] == 0 and {*found["tests"]["tests"]["counts"]} == {"SKIPPED"}
+    # A CPU may not do everything in this time.
+    assert result.returncode == int(found["cifar"].get("exit_code") != 0 and "left_out" not in found["cifar"])
