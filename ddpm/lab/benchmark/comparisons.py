@@ -92,7 +92,8 @@ class Bench(NamedTuple):
     def batches(self) -> Iterator[Batch]:
         """Return the batches of training."""
         config = self.setting.config
-        return load_micro_batches(build_samples(config, self.data), Timeline.of(config.train), 0, 0, 1, config)
+        samples, timeline = build_samples(config, self.data), Timeline.of(config.train)
+        return load_micro_batches(samples, timeline, 0, 0, 1, config, self.device)
 
     def describe(self) -> dict[str, Any]:
         """Return the setting for benchmark.json."""
@@ -141,7 +142,7 @@ def build_training_steps(bench: Bench, compiled: bool) -> dict[str, Callable[[Ba
 
 
 def compare_training(bench: Bench, compiled: bool, deadline: float) -> dict[str, Any]:
-    """Compare the training step, with the batch in the memory of the CPU at its start."""
+    """Compare the training step, including the loading of its batch, which is the trainer's on both sides."""
     batches = bench.batches()
     steps = build_training_steps(bench, compiled)
 

@@ -39,7 +39,8 @@ def measure_peak_memory(setting: Setting, side: str, compiled: bool) -> int:
     step = TRAINING[side](Training(config, data, build_schedule(config), unet, accelerator, compiled))
     del unet                                            # both sides have copies
     gc.collect()
-    batches = load_micro_batches(build_samples(config, data), Timeline.of(config.train), 0, 0, 1, config)
+    samples, timeline = build_samples(config, data), Timeline.of(config.train)
+    batches = load_micro_batches(samples, timeline, 0, 0, 1, config, accelerator.device)
     for _ in range(MEMORY_STEPS):
         step(next(batches))
     return torch.cuda.max_memory_allocated() if on_gpu else _resident("VmHWM") - before
