@@ -22,9 +22,9 @@ from ddpm.pipeline import ClassConditionalPipeline
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ddpm"
-LONGEST = {"training": 10, "sampling": 8}
-# The default command on the digits, but with a small model and one step.
-TRAIN = ["--train.steps", "1", "--train.batch_size", "8", "--model.channels", "8", "--model.head_channels", "8"]
+LONGEST = {"training": 12, "sampling": 8}
+# The default command on the digits, but with a small model and two steps.
+TRAIN = ["--train.steps", "2", "--train.batch_size", "8", "--model.channels", "8", "--model.head_channels", "8"]
 TRAIN += ["--sample.steps", "1", "--sample.per_class", "1", "--tracking.wandb", "off"]
 
 
@@ -48,15 +48,20 @@ class Trace:
         inside: the function whose files are collected, as (path, qualified name).
         begin: the function from which calls are counted, likewise.
         end: the function to which they are counted.
+        outside: a function whose files are not collected.
     """
 
     def __init__(
-        self, inside: tuple[str, str], begin: tuple[str, str] | None = None, end: tuple[str, str] | None = None
+        self,
+        inside: tuple[str, str],
+        begin: tuple[str, str] | None = None,
+        end: tuple[str, str] | None = None,
+        outside: tuple[str, str] | None = None,
     ) -> None:
-        self.inside, self.begin, self.end = inside, begin, end
+        self.inside, self.begin, self.end, self.outside = inside, begin, end, outside
         self.files: set[str] = set()
         self.calls: list[list[str]] = []        # per call of `end`, the functions of the package after `begin`
-        self.depth = 0
+        self.depth = self.depth_outside = 0
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> None:
         if event not in ("call", "return") or not frame.f_code.co_filename.startswith(str(PACKAGE)):
@@ -64,9 +69,11 @@ class Trace:
         function = identity(frame.f_code)
         if event == "return":
             self.depth -= function == self.inside
+            self.depth_outside -= function == self.outside
             return
         self.depth += function == self.inside
-        if self.depth > 0:
+        self.depth_outside += function == self.outside
+        if self.depth > 0 and self.depth_outside == 0:
             self.files.add(function[0])
         if function == self.end:
             path = [identity(f.f_code) for f in stack(frame) if f.f_code.co_filename.startswith(str(PACKAGE))]
@@ -100,7 +107,8 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Trace:
     trace = Trace(
         inside=("ddpm/training/trainer.py", "Trainer.train_step"),
         begin=("ddpm/cli/train.py", "main"),
-        end=("ddpm/diffusion/objective.py", "diffusion_loss"),
+        end=("ddpm/diffusion/objective.py", "DiffusionLoss.forward"),
+        outside=("ddpm/training/batches.py", "load_micro_batches"),
     )
     run = tmp_path_factory.mktemp("runs") / "run"
     with pytest.MonkeyPatch.context() as patch, trace.recording():

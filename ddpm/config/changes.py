@@ -43,6 +43,7 @@ REASONS = {
     "model.": "the weights have the shapes of the other architecture",
     "model.pretrained": "the weights are those of the checkpoint since the first step",
     "diffusion.": "the weights were trained to predict something else",
+    "train.compile": "compiled steps round differently, so the run would no longer be that of its settings",
     "train.seed": "the order of the samples and all other random numbers follow from it",
     "data.shuffle_labels": "the weights have learned the other labels",
     "data.augmentations": "the weights have learned the labels of the other transforms",

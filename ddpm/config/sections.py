@@ -232,6 +232,8 @@ class TrainConfig(CheckedOptions, section="train"):
         ema_half_life: half-life of the moving average of the weights, in images.
         ema_warmup: early in training, the half-life is limited to this fraction of the images seen so far.
         mixed_precision: precision of the forward and backward pass; fp16 needs a GPU.
+        compile: compile the network and the loss with torch.compile at the first step, which takes a minute or more and
+            makes the other steps faster. It needs a C++ compiler on a CPU, and Triton on a GPU.
         seed: seed of all random numbers.
         max_skipped: maximum number of consecutive updates that are skipped because the loss or gradient is not finite.
         log_every: number of steps between lines of metrics.jsonl.
@@ -252,6 +254,7 @@ class TrainConfig(CheckedOptions, section="train"):
     ema_half_life: PositiveFloat = 500_000
     ema_warmup: PositiveFloat = 0.05
     mixed_precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
     seed: Annotated[int, Range("0 to 2^63 - 1", lambda value: 0 <= value < 2**63)] = 0
     max_skipped: PositiveInt = 20
     log_every: PositiveInt = 10

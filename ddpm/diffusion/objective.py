@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm.diffusion.schedule import NoiseSchedule, Prediction, split_output
 from ddpm.randomness import Purpose, bits
@@ -104,6 +104,26 @@ def diffusion_loss(
         bound = vlb_term(schedule, x_0, x_t, t, frozen._replace(variance_fraction=variance.float()))
         loss = loss + bound * schedule.num_timesteps / 1000
     return loss
+
+
+class DiffusionLoss(nn.Module):
+    """`diffusion_loss` of one network as a module, which can be wrapped for several processes and compiled whole.
+
+    Args:
+        unet: the network; it takes `augment_labels`.
+        schedule, prediction, weighting: as in `diffusion_loss`.
+    """
+
+    def __init__(self, unet: nn.Module, schedule: NoiseSchedule, prediction: str, weighting: str) -> None:
+        super().__init__()
+        self.unet, self.schedule, self.prediction, self.weighting = unet, schedule, prediction, weighting
+
+    def forward(
+        self, x_0: Tensor, labels: Tensor, t: Tensor, noise: Tensor, augment_labels: Tensor | None = None
+    ) -> Tensor:
+        """Return the losses (B,); `augment_labels` are labels of augmentation (B, L)."""
+        unet = partial(self.unet, augment_labels=augment_labels)
+        return diffusion_loss(unet, self.schedule, x_0, labels, t, noise, self.prediction, self.weighting)
 
 
 def vlb_term(schedule: NoiseSchedule, x_0: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:

@@ -32,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ddpm.devices import move
 from ddpm.randomness import Purpose, uniform
 
 MAX_SCALE = 1.3         # largest factor of the size
@@ -186,9 +187,9 @@ class Augmentation:
         labels = self.draw_labels(position, images.shape[-1])
         changed = labels.any(dim=1).nonzero()[:, 0]                                                     # (changed,)
         if len(changed) > 0:
-            index = changed.to(images.device)
+            index = move(changed, images.device)
             images = images.index_copy(0, index, resample(images[index], self.matrices(labels[changed])))
-        return images, labels.float().to(images.device)
+        return images, move(labels.float(), images.device)
 
     def draw_labels(self, position: Tensor, side: int) -> Tensor:
         """Draw the labels of images with `side` pixels per side: (B,) -> float64 (B, L)."""
@@ -223,7 +224,7 @@ def resample(images: Tensor, matrices: Tensor) -> Tensor:
     Returns:
         float32 (B, C, H, H), clipped to [-1, 1], which cubic interpolation can exceed.
     """
-    device = "cpu" if images.device.type == "mps" else images.device        # MPS lacks float64
-    grid = F.affine_grid(matrices[:, :2].to(device), list(images.shape), align_corners=False)           # (B, H, H, 2)
+    device = torch.device("cpu") if images.device.type == "mps" else images.device        # MPS lacks float64
+    grid = F.affine_grid(move(matrices[:, :2], device), list(images.shape), align_corners=False)        # (B, H, H, 2)
     moved = F.grid_sample(images.to(device).double(), grid, "bicubic", "reflection", align_corners=False)
     return moved.clamp(-1, 1).float().to(images.device)

@@ -6,35 +6,23 @@ from functools import partial
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
 from ddpm.data.notes import are_imbalanced, count_classes
 from ddpm.diffusion.objective import diffusion_loss
 from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.models.operations import multiply_adds
 from ddpm.models.unet import UNet
 from ddpm.processes import describe_devices
 from ddpm.training.batches import build_samples
 from ddpm.training.build import build_augmentation
+from ddpm.training.step_inputs import prepare_inputs
 from ddpm.training.timeline import Timeline
-from ddpm.training.trainer import prepare_inputs
 
 TRIAL_IMAGES = 8
 AFFORDABLE_SECONDS = 10
 FORWARD_PASSES = 3      # a forward and a backward pass together take about as long as three forward passes
-
-
-def multiply_adds(unet: UNet) -> int:
-    """Count the multiply-adds of one forward pass on one image, in convolutions, linear layers and attention."""
-    device = next(unet.parameters()).device
-    c = unet.config
-    sample = torch.zeros(1, c.in_channels, c.resolution, c.resolution, device=device)
-    # The counter knows the matrix products of plain attention, but not every fused kernel.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        unet(sample, 0, torch.zeros(1, dtype=torch.int64, device=device))
-    return counter.get_total_flops() // 2
 
 
 def count_parameters(unet: UNet) -> int:
@@ -164,7 +152,8 @@ def estimate_cost(
         f"memory       about {(fixed + activations) / 1e9:.2f} GB per process: {fixed / 1e9:.2f} for weights, "
         f"gradient, moments and average, {activations / 1e9:.2f} for activations",
         f"time         about {per_step:.3f} s per step, {format_duration(per_step * steps)} for {steps} steps "
-        f"({samples / len(data):.1f} epochs), excluding sample grids and evaluations",
+        f"({samples / len(data):.1f} epochs), excluding sample grids and evaluations"
+        f"{', and without train.compile' * train.compile}",
     ]
     if data.num_classes == 0:
         lines.append(f"classes      {describe_unconditional(unet)}")

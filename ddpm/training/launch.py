@@ -11,6 +11,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from ddpm.config.sections import Config, TrainConfig
+from ddpm.models.compilation import check_compiler
 from ddpm.processes import LONG_TIMEOUT, check_launch, join_processes, on_main
 
 # A launcher forwards a Ctrl-C to processes that have already received it; a second one by the user comes later.
@@ -41,13 +42,15 @@ def start_accelerator(config: Config) -> Accelerator:
 
 
 def check_precision(config: TrainConfig, processes: PartialState) -> None:
-    """Check that the device supports the precision.
+    """Check that the device supports the precision, and that there is a compiler if one is needed.
 
     Raises:
-        ValueError: names a precision that fits.
+        ValueError: names a precision that fits, or what the compiler lacks.
     """
     if config.mixed_precision == "fp16" and processes.device.type != "cuda":
         raise ValueError("train.mixed_precision: fp16 needs a GPU, and there is none; use fp32 or bf16")
+    if config.compile:
+        check_compiler(processes.device, "train.compile")
 
 
 def check_batch(config: TrainConfig, processes: int, batch_size: int | None = None) -> None:

@@ -110,15 +110,17 @@ class EMA(Generic[_Model]):
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.half_life = half_life
         self.warmup = warmup
+        self._averages: list[torch.Tensor] = [*self.model.parameters()]
+        self._current: list[torch.Tensor] = [*model.parameters()]
+        self._buffers = list(zip(self.model.buffers(), model.buffers(), strict=True))
 
     def decay(self, images_seen: int, batch_size: int) -> float:
         """Return the decay of the update that brings the number of images seen to `images_seen`."""
         return 0.5 ** (batch_size / min(self.half_life, self.warmup * images_seen))
 
     @torch.no_grad()
-    def update(self, model: nn.Module, images_seen: int, batch_size: int) -> None:
-        """Move the average towards `model` after an optimizer step on `batch_size` images."""
-        weight = 1 - self.decay(images_seen, batch_size)
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), weight)
-        for average, current in zip(self.model.buffers(), model.buffers(), strict=True):
+    def update(self, images_seen: int, batch_size: int) -> None:
+        """Move the average towards the model after an optimizer step on `batch_size` images."""
+        torch._foreach_lerp_(self._averages, self._current, 1 - self.decay(images_seen, batch_size))
+        for average, current in self._buffers:
             average.copy_(current)

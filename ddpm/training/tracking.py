@@ -15,6 +15,7 @@ from ddpm.config.sections import Config, TrackingConfig
 from ddpm.processes import warn
 
 EVALUATION_PREFIX = "evaluation/"                   # of the keys of metrics that were measured during training
+SPEED = ("images_per_s", "memory_gb", "mfu")         # keys of what differs between two equal runs
 EVALUATION_SETTINGS = "evaluation/settings"         # key of the digest of the settings that these metrics depend on
 
 

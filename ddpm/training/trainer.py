@@ -2,10 +2,7 @@
 
 import math
 import signal
-from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +13,16 @@ from tqdm import tqdm
 
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
+from ddpm.devices import move, peak_flops, peak_memory
 from ddpm.diffusion.divergence import Diverged
-from ddpm.diffusion.objective import TIMESTEP_SAMPLERS, diffusion_loss
+from ddpm.diffusion.objective import DiffusionLoss
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.evaluation.modulation import summarize_modulation
+from ddpm.models.compilation import compile_network
+from ddpm.models.operations import multiply_adds
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import first_on_main, on_main
-from ddpm.randomness import Purpose, bits, normal, uniform
-from ddpm.training.augmentation import Augmentation
 from ddpm.training.batches import build_samples, load_micro_batches
 from ddpm.training.build import build_augmentation
 from ddpm.training.checkpoint import export_pipeline, load_checkpoint, save_checkpoint
@@ -34,6 +32,7 @@ from ddpm.training.optim import EMA, build_optimizer, set_options
 from ddpm.training.periodic_evaluation import PeriodicEvaluation
 from ddpm.training.run_record import continue_command
 from ddpm.training.sample_grid import SampleGrid
+from ddpm.training.step_inputs import InputQueue, MicroBatch, StepInputs, prepare_images, prepare_inputs, seed_dropout
 from ddpm.training.timeline import Timeline
 from ddpm.training.tracking import Stopwatch, Trackers, open_trackers
 
@@ -56,7 +55,7 @@ class Trainer:
 
     Attributes:
         unet: the model.
-        model: `unet`, wrapped in DistributedDataParallel if there are several processes.
+        objective: the loss of `unet`, wrapped in DistributedDataParallel if there are several processes.
         ema: the exponential moving average of the weights of `unet`, from which samples are generated.
         step: number of optimizer steps so far, including skipped updates.
         skipped: number of updates that were skipped because a loss or gradient was not finite.
@@ -81,7 +80,15 @@ class Trainer:
             self.unet.enable_gradient_checkpointing()
         self.ema = EMA(self.unet, config.train.ema_half_life, config.train.ema_warmup)
         optimizer = build_optimizer(self.unet.parameters(), config.train)
-        self.model, self.optimizer = accelerator.prepare(self.unet, optimizer)
+        objective = DiffusionLoss(self.unet, schedule, config.diffusion.prediction, config.diffusion.weighting)
+        if config.train.compile:
+            # Graphs keep gradients in memory of their own, which neither other micro-batches nor DDP may add to.
+            alone = accelerator.num_processes == config.train.gradient_accumulation_steps == 1
+            compile_network(objective, cuda_graphs=accelerator.device.type == "cuda" and alone)
+        self.objective, self.optimizer = accelerator.prepare(objective.train(), optimizer)
+        self.parameters = list(self.unet.parameters())
+        self._peak_flops = peak_flops(accelerator.device, config.train.mixed_precision)
+        self._multiply_adds = 0 if self._peak_flops is None else multiply_adds(self.unet)
         self.pipeline = ClassConditionalPipeline.from_parts(
             self.ema.model.without_augmentation(), schedule, config.diffusion.prediction, data.class_names
         )
@@ -109,10 +116,6 @@ class Trainer:
             accelerator.print(f"resuming from {checkpoint}")
         self.check_batches()
         trackers = first_on_main(accelerator, lambda: open_trackers(self.config, self.path, self.step, run_id))
-        rank, processes = accelerator.process_index, accelerator.num_processes
-        micro_batches = load_micro_batches(
-            self.samples, self.timeline, self.step, rank, processes, self.config, accelerator.device
-        )
         hidden = not accelerator.is_main_process
         progress = tqdm(total=config.steps, initial=self.step, unit="step", disable=hidden, dynamic_ncols=True)
         picture = DataPicture(accelerator, self.path, self.pipeline.class_names, self.images_at, self.timeline)
@@ -124,7 +127,7 @@ class Trainer:
                 )
             )
         stop = False            # after an interruption, the run is not complete even if this was its last step
-        with closing(trackers), progress, Interruption() as interruption, closing(micro_batches):
+        with closing(trackers), progress, Interruption() as interruption, closing(self.load_inputs()) as inputs:
             clock = Stopwatch()
             while not stop:
                 with clock.paused():
@@ -132,7 +135,7 @@ class Trainer:
                         observer.observe(self.step, trackers)
                 if self.step >= config.steps:
                     break
-                stop = self.train_step(list(islice(micro_batches, config.gradient_accumulation_steps)), interruption)
+                stop = self.train_step(inputs, interruption)
                 progress.update()
                 last = self.step == config.steps
                 if last or self.step % config.log_every == 0:
@@ -150,13 +153,13 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------ one training step
 
-    def train_step(
-        self, micro_batches: Sequence[tuple[Tensor, Tensor, Tensor]], interruption: Interruption | None = None
-    ) -> bool:
+    def train_step(self, inputs: InputQueue, interruption: Interruption | None = None) -> bool:
         """Make one optimizer step on one global batch.
 
+        A GPU works behind this function until the loss is read, which is the only time that the function waits for it.
+
         Args:
-            micro_batches: this process's share of the batch as (positions in the run, uint8 images, labels).
+            inputs: this process's share of each batch.
             interruption: records whether this process received a signal to stop.
 
         Returns:
@@ -166,54 +169,59 @@ class Trainer:
             Diverged: after too many skipped updates in a row.
         """
         # Those of this step: after a damaged checkpoint, the steps before a change of settings are made again.
-        settings, diffusion, accelerator = self.timeline.at(self.step).settings, self.config.diffusion, self.accelerator
+        settings, accelerator = self.timeline.at(self.step).settings, self.accelerator
         batch_size = settings.batch_size
-        seed_dropout(self.config.train.seed, self.step, accelerator.process_index)
+        if self.unet.config.dropout > 0:
+            seed_dropout(self.config.train.seed, self.step, accelerator.process_index)
         set_options(self.optimizer, self.timeline, self.step)
-        self.model.train()
         self.optimizer.zero_grad()
 
         local_loss = torch.zeros((), device=accelerator.device)
-        for i, (position, images, labels) in enumerate(micro_batches):
-            x_0, labels, t, noise, augment_labels = prepare_inputs(
-                position,
-                images.to(accelerator.device, non_blocking=True),
-                labels.to(accelerator.device, non_blocking=True),
-                self.config,
-                self.unet.null_label,
-                self.augmentation,
-            )
-            model = partial(self.model, augment_labels=augment_labels)
+        micro_batches = inputs.take()
+        for i, micro_batch in enumerate(micro_batches):
             last = i == len(micro_batches) - 1
-            with nullcontext() if last else accelerator.no_sync(self.model):
-                losses = diffusion_loss(
-                    model, self.schedule, x_0, labels, t, noise, diffusion.prediction, diffusion.weighting
-                )                                                                                       # (B,)
+            with nullcontext() if last else accelerator.no_sync(self.objective):
+                losses = self.objective(*micro_batch)                                                   # (B,)
                 # Divided by the global batch size, so that the accumulated gradient is that of the mean over it.
                 micro_loss = losses.sum() / batch_size
                 accelerator.backward(micro_loss * accelerator.num_processes)     # DDP averages over the processes
             local_loss += micro_loss.detach()
-        grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
+        grad_norm = accelerator.clip_grad_norm_(self.parameters, settings.max_grad_norm)
+        inputs.prepare_ahead()          # while a GPU computes
 
         # Sum the loss over all processes. The norm is that of the averaged gradient, which is the same on all of them.
         interrupted = interruption is not None and interruption.requested != 0
         status = torch.stack([local_loss, torch.full_like(local_loss, interrupted)])
-        loss, stop = accelerator.reduce(status, "sum").tolist()
-        grad_norm = grad_norm.item()
+        loss, stop, norm = torch.cat([accelerator.reduce(status, "sum"), grad_norm[None]]).tolist()
         self.step += 1
-        if math.isfinite(loss) and math.isfinite(grad_norm):
+        if math.isfinite(loss) and math.isfinite(norm):
             self.optimizer.step()
             self.ema.half_life, self.ema.warmup = settings.ema_half_life, settings.ema_warmup
-            self.ema.update(self.unet, self.timeline.position(self.step), batch_size)
+            self.ema.update(self.timeline.position(self.step), batch_size)
             self.skipped_in_a_row = 0
             self.sums["loss"] += loss
-            self.sums["grad_norm"] += grad_norm
+            self.sums["grad_norm"] += norm
             self.sums["steps"] += 1
         else:
             self.skip()
         return stop > 0
 
     # ------------------------------------------------------------------------------------------------------------
+
+    def load_inputs(self) -> InputQueue:
+        """Load the inputs of this process, from the present step to the last."""
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        micro_batches = load_micro_batches(
+            self.samples, self.timeline, self.step, rank, processes, self.config, self.accelerator.device
+        )
+        return InputQueue(micro_batches, self.config.train.gradient_accumulation_steps, self._prepare)
+
+    def _prepare(self, micro_batch: MicroBatch) -> StepInputs:
+        position, images, labels = micro_batch
+        device = self.accelerator.device
+        return prepare_inputs(
+            position, move(images, device), move(labels, device), self.config, self.unet.null_label, self.augmentation
+        )
 
     def images_at(self, positions: range) -> tuple[Tensor, Tensor]:
         """Return images of the run as the network sees them, but without noise, and their labels.
@@ -258,13 +266,30 @@ class Trainer:
             "grad_norm": self.sums["grad_norm"] / steps if steps else None,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "skipped": self.skipped,
-            "images_per_s": round((samples - self.timeline.position(self.last_logged_step)) / seconds, 1),
+            **self.measure_speed((samples - self.timeline.position(self.last_logged_step)) / seconds),
             **summarize_modulation(self.unet, self.schedule.num_timesteps),
         }
         self.last_logged_step = self.step
         self.sums = dict.fromkeys(self.sums, 0)
         on_main(self.accelerator, lambda: trackers.log(record))
-        progress.set_postfix({"loss": record["loss"], "images/s": record["images_per_s"]})
+        shown = {"loss": record["loss"], "images/s": record["images_per_s"], "GB": record["memory_gb"]}
+        progress.set_postfix(shown | ({"MFU": f"{record['mfu']:.1%}"} if "mfu" in record else {}))
+
+    def measure_speed(self, images_per_s: float) -> dict[str, float]:
+        """Return what metrics.jsonl says about the speed, from the number of images per second of all processes.
+
+        Returns:
+            `images_per_s`; `memory_gb`, the peak memory of this process; and `mfu`, the model FLOPs utilization, where
+            the peak rate of the device is known: the share of it that the products of the forward and the backward
+            pass take (Chowdhery et al. 2022, arXiv 2204.02311, appendix B), without those that are recomputed.
+        """
+        device = self.accelerator.device
+        speed = {"images_per_s": round(images_per_s, 1), "memory_gb": round(peak_memory(device) / 1e9, 3)}
+        if self._peak_flops is not None:
+            # A multiply-add is two operations, and a backward pass has twice the products of a forward pass.
+            flops = 3 * 2 * self._multiply_adds * images_per_s / self.accelerator.num_processes
+            speed["mfu"] = round(flops / self._peak_flops, 4)
+        return speed
 
     def save(self) -> None:
         """Save a checkpoint."""
@@ -305,57 +330,3 @@ class Trainer:
             f"{self.path} is complete at step {self.step}: samples {self.grid.file(self.step)}, model {pipeline}"
             f"{best}, metrics {self.path / 'metrics.jsonl'}\ngenerate more: python scripts/sample.py {self.path}"
         )
-
-
-def prepare_inputs(
-    position: Tensor,
-    images: Tensor,
-    labels: Tensor,
-    config: Config,
-    null_label: int | None,
-    augmentation: Augmentation | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """Turn stored images into the inputs of the objective; all random draws are functions of (seed, position).
-
-    Args:
-        position: positions of the samples in the run, int64 (B,), on the CPU.
-        images: uint8 (B, C, H, W), on the model's device.
-        labels: int64 (B,), on the same device.
-        config: seed, horizontal flip, class dropout, timestep sampler and number of timesteps.
-        null_label: id of the null class, or None if there is none; then no label is dropped.
-        augmentation: transforms whose labels the network receives; None for none.
-
-    Returns:
-        x_0 in [-1, 1] (B, C, H, W), labels with the null class where dropped (B,), t (B,), noise (B, C, H, W), and the
-        labels of the augmentation (B, L) or None.
-    """
-    seed, diffusion, device = config.train.seed, config.diffusion, images.device
-    x_0, augment_labels = prepare_images(position, images, config, augmentation)
-    if null_label is not None:
-        dropped = (uniform(seed, Purpose.LABEL_DROP, position) < diffusion.class_dropout_prob).to(device)
-        labels = torch.where(dropped, null_label, labels)
-    t = TIMESTEP_SAMPLERS[diffusion.timestep_sampler](seed, position, diffusion.num_timesteps).to(device)
-    # The noise is large, so it is drawn on the device, except on MPS, which lacks the float64 that this takes.
-    noise = normal(seed, Purpose.NOISE, position.to("cpu" if device.type == "mps" else device), tuple(x_0.shape[1:]))
-    return x_0, labels, t, noise.to(device), augment_labels
-
-
-def prepare_images(
-    position: Tensor, images: Tensor, config: Config, augmentation: Augmentation | None
-) -> tuple[Tensor, Tensor | None]:
-    """Return the images as the network sees them, but without noise: x_0 and labels of augmentation.
-
-    Arguments and results are those of `prepare_inputs`.
-    """
-    x_0 = images.float() / 127.5 - 1
-    if config.data.horizontal_flip:
-        flipped = (uniform(config.train.seed, Purpose.FLIP, position) < 0.5).to(images.device)
-        x_0 = torch.where(flipped[:, None, None, None], x_0.flip(3), x_0)
-    return (x_0, None) if augmentation is None else augmentation(x_0, position)
-
-
-def seed_dropout(seed: int, step: int, rank: int) -> None:
-    """Seed torch's generators, from which dropout draws, as a function of (seed, step, rank)."""
-    # Each rank takes a pair of its own from the numbers of this step.
-    low, high = bits(seed, Purpose.DROPOUT, torch.tensor([step]), 2 * (rank + 1))[0, -2:].tolist()
-    torch.manual_seed((high << 31) ^ low)

@@ -13,7 +13,8 @@ from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_data, build_schedule, build_unet
 from ddpm.training.derived_options import derive_config
 from ddpm.training.launch import start_accelerator
-from ddpm.training.trainer import Trainer, prepare_inputs
+from ddpm.training.step_inputs import prepare_inputs
+from ddpm.training.trainer import Trainer
 
 
 def main() -> None:
@@ -23,13 +24,14 @@ def main() -> None:
     trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), Path())
     batches = load_micro_batches(trainer.samples, trainer.timeline, 0, 0, 1, trainer.config)
     position, images, labels = next(batches)
+    inputs = trainer.load_inputs()
     device, null_label = accelerator.device, trainer.unet.null_label
     seconds: dict[str, list[float]] = {"draws": [], "step": []}
     for _ in range(20):
         start = time.perf_counter()
         prepare_inputs(position, images.to(device), labels.to(device), config, null_label, trainer.augmentation)
         middle = time.perf_counter()
-        trainer.train_step([next(batches) for _ in range(config.train.gradient_accumulation_steps)])
+        trainer.train_step(inputs)
         seconds["draws"].append(middle - start)
         seconds["step"].append(time.perf_counter() - middle)
     draws, step = (statistics.median(values[5:]) * 1e3 for values in seconds.values())

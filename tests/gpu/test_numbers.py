@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ddpm.cli.parser import parse_command
 from ddpm.config.commands import TrainCommand
+from ddpm.diffusion import objective as objective_module
 from ddpm.diffusion.objective import PREDICTIONS, WEIGHTINGS, diffusion_loss
 from ddpm.diffusion.samplers import SAMPLERS
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
@@ -24,9 +25,7 @@ from ddpm.models.norm import NORMS
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.randomness import Purpose, bits, normal
-from ddpm.training import trainer as trainer_module
 from ddpm.training.augmentation import AUGMENTATIONS, Augmentation
-from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_data, build_schedule, build_unet
 from ddpm.training.derived_options import derive_config
 from ddpm.training.launch import start_accelerator
@@ -213,10 +212,10 @@ def build_trainer(path: Path, *options: str) -> tuple[Trainer, Callable[[int], l
     made = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), path)
 
     def advance(steps: int) -> list[float]:
-        batches, losses = load_micro_batches(made.samples, made.timeline, made.step, 0, 1, made.config), []
+        inputs, losses = made.load_inputs(), []
         for _ in range(steps):
             before = made.sums["loss"]
-            made.train_step([next(batches)])
+            made.train_step(inputs)
             losses.append(made.sums["loss"] - before)
         return losses
 
@@ -288,7 +287,7 @@ def test_a_loss_that_is_not_finite_changes_the_loss_scale_alone(
     before = [[parameter.clone() for parameter in model.parameters()] for model in models]
     scale, skipped = scaler.get_scale(), made.skipped
     with monkeypatch.context() as patched:
-        patched.setattr(trainer_module, "diffusion_loss", lambda *inputs: diffusion_loss(*inputs) * math.inf)
+        patched.setattr(objective_module, "diffusion_loss", lambda *inputs: diffusion_loss(*inputs) * math.inf)
         advance(1)
     assert made.skipped == skipped + 1 and scaler.get_scale() == scale / 2
     for model, parameters in zip(models, before, strict=True):

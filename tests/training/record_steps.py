@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from ddpm.cli.parser import parse_command
 from ddpm.config.commands import TrainCommand
 from ddpm.training import trainer as trainer_module
-from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_data, build_schedule, build_unet
 from ddpm.training.derived_options import derive_config
 from ddpm.training.launch import start_accelerator
@@ -25,7 +24,7 @@ def main() -> None:
     data = build_data(config)
     config = derive_config(config, data)
     trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), out)
-    rank, processes = accelerator.process_index, accelerator.num_processes
+    rank = accelerator.process_index
 
     names = ("position", "x_0", "labels", "t", "noise", "augment_labels")
     seen: dict[str, list[torch.Tensor]] = {name: [] for name in names}
@@ -48,10 +47,10 @@ def main() -> None:
         return clip(parameters, *args)
 
     accelerator.clip_grad_norm_ = clipped
-    batches = load_micro_batches(trainer.samples, trainer.timeline, 0, rank, processes, trainer.config)
+    inputs = trainer.load_inputs()
     for _ in range(config.train.steps):
         before = trainer.sums["loss"]
-        trainer.train_step([next(batches) for _ in range(config.train.gradient_accumulation_steps)])
+        trainer.train_step(inputs)
         losses.append(trainer.sums["loss"] - before)
     tensors = {f"seen.{name}": torch.cat(values) for name, values in seen.items() if values}
     tensors |= {f"gradient.{name}": value for name, value in gradient.items()}

@@ -21,13 +21,13 @@ from ddpm.io.pipelines import load_pipeline
 from ddpm.models.embedding import CONDITIONINGS
 from ddpm.training import augmentation as augmentation_module
 from ddpm.training.augmentation import AUGMENTATIONS, Augmentation, resample
-from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.derived_options import derive_config
 from ddpm.training.dry_run import describe_samples, estimate_cost
+from ddpm.training.step_inputs import prepare_images
 from ddpm.training.timeline import Timeline
 from ddpm.training.train import train
-from ddpm.training.trainer import Trainer, prepare_images
+from ddpm.training.trainer import Trainer
 
 ALL = list(AUGMENTATIONS)
 POSITION = torch.arange(4000)
@@ -224,9 +224,9 @@ def trainer_of(config: Config, path: Path = Path()) -> Trainer:
 
 
 def advance(trainer: Trainer, steps: int) -> None:
-    batches = load_micro_batches(trainer.samples, trainer.timeline, trainer.step, 0, 1, trainer.config)
+    inputs = trainer.load_inputs()
     for _ in range(steps):
-        trainer.train_step([next(batches)])
+        trainer.train_step(inputs)
 
 
 def test_probability_zero_is_no_augmentation() -> None:

@@ -34,8 +34,10 @@ from ddpm.training.batches import build_samples
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.derived_options import derive_config
 from ddpm.training.run_record import KnownRun
+from ddpm.training.step_inputs import prepare_inputs
+from ddpm.training.tracking import SPEED
 from ddpm.training.train import train
-from ddpm.training.trainer import Trainer, prepare_inputs
+from ddpm.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Config(
@@ -64,7 +66,7 @@ def equal(a: list[dict[str, torch.Tensor]], b: list[dict[str, torch.Tensor]]) ->
 
 def records(run: Path) -> list[dict]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "images_per_s"} for line in lines]
+    return [{key: value for key, value in line.items() if key not in SPEED} for line in lines]
 
 
 def facts(run: Path) -> dict:

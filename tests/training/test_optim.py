@@ -19,7 +19,7 @@ def weight_of_the_start(ema_half_life: float, ema_warmup: float, batches: list[i
     nn.init.zeros_(model.weight)
     for batch in batches:
         seen += batch
-        ema.update(model, seen, batch)
+        ema.update(seen, batch)
     return ema.model.weight.item()
 
 
@@ -35,13 +35,13 @@ def test_weight_of_the_start_is_the_product_of_decays(half_life: float, warmup: 
 
 
 def test_each_step_weighs_as_the_product_says() -> None:
-    ema = EMA(nn.Linear(1, 1, bias=False).double(), 200.0, 0.5)
-    values = torch.linspace(-1, 2, 30, dtype=torch.float64)
     model = nn.Linear(1, 1, bias=False).double()
+    ema = EMA(model, 200.0, 0.5)
+    values = torch.linspace(-1, 2, 30, dtype=torch.float64)
     expected = ema.model.weight.item()
     for step, value in enumerate(values, start=1):
         nn.init.constant_(model.weight, float(value))
-        ema.update(model, 16 * step, 16)
+        ema.update(16 * step, 16)
         decay = 0.5 ** (16 / min(200.0, 0.5 * 16 * step))
         expected = decay * expected + (1 - decay) * float(value)
     assert ema.model.weight.item() == pytest.approx(expected, rel=1e-12)        # float64
@@ -79,7 +79,7 @@ def test_the_copy_is_a_model_of_its_own() -> None:
             p.fill_(7.0)
     assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
     model(torch.randn(8, 2, generator=torch.Generator().manual_seed(0)))       # moves the running statistics
-    ema.update(model, 8, 8)
+    ema.update(8, 8)
     assert all(torch.equal(a, b) for a, b in zip(ema.model.buffers(), model.buffers(), strict=True))
     assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
     assert all(p.grad_fn is None for p in ema.model.parameters())

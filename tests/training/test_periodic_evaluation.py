@@ -29,7 +29,7 @@ from ddpm.training import sample_grid as grid_module
 from ddpm.training import train as train_module
 from ddpm.training import trainer as trainer_module
 from ddpm.training.periodic_evaluation import BestModel
-from ddpm.training.tracking import MetricsFile, has_record
+from ddpm.training.tracking import SPEED, MetricsFile, has_record
 from ddpm.training.train import train
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -54,7 +54,7 @@ def evaluations(run: Path) -> list[dict]:
 
 def training(run: Path) -> list[dict]:
     rest = [record for record in records(run) if not any(key.startswith("evaluation/") for key in record)]
-    return [{key: value for key, value in record.items() if key != "images_per_s"} for record in rest]
+    return [{key: value for key, value in record.items() if key not in SPEED} for record in rest]
 
 
 def best(run: Path) -> dict:
@@ -179,7 +179,7 @@ def counted(patch: pytest.MonkeyPatch, event: Callable[[], None]) -> None:
 
 def state(run: Path) -> tuple[list[dict], dict, bytes]:
     """All that must not depend on interruptions."""
-    lines = [{key: value for key, value in record.items() if key != "images_per_s"} for record in records(run)]
+    lines = [{key: value for key, value in record.items() if key not in SPEED} for record in records(run)]
     facts = best(run)
     assert facts["identity"].pop("run") == json.loads((run / "run.json").read_text())["id"]
     assert not list(run.glob(".best*"))

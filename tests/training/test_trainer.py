@@ -58,9 +58,7 @@ def trainer_of(config: Config) -> Trainer:
 
 
 def one_step(trainer: Trainer) -> None:
-    train = trainer.config.train
-    batches = load_micro_batches(trainer.samples, trainer.timeline, trainer.step, 0, 1, trainer.config)
-    trainer.train_step([next(batches) for _ in range(train.gradient_accumulation_steps)])
+    trainer.train_step(trainer.load_inputs())
 
 
 def test_every_sample_is_seen_once_an_epoch_whatever_the_batch():
@@ -159,7 +157,7 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_is_counted(monkeypatch):
     def scaled_loss(*inputs) -> torch.Tensor:
         return factor * diffusion_loss(*inputs)
 
-    monkeypatch.setattr("ddpm.training.trainer.diffusion_loss", scaled_loss)
+    monkeypatch.setattr("ddpm.diffusion.objective.diffusion_loss", scaled_loss)
     one_step(trainer)
 
     def everything() -> list[torch.Tensor]:

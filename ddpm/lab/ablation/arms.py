@@ -10,10 +10,11 @@ from ddpm.config.study import Study
 from ddpm.config.yaml_files import prefixed_errors
 from ddpm.data import ImageData
 from ddpm.evaluation.modulation import modulated_layers
+from ddpm.models.operations import multiply_adds
 from ddpm.models.unet import UNet
 from ddpm.training.build import adopt_pretrained, build_unet
 from ddpm.training.derived_options import derive_config
-from ddpm.training.dry_run import count_parameters, multiply_adds
+from ddpm.training.dry_run import count_parameters
 from ddpm.training.launch import check_batch
 from ddpm.training.validation import check_config
 

@@ -6,7 +6,6 @@ import platform
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,7 +15,6 @@ import torch
 from ddpm.atomic import write_json
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
-from ddpm.training.batches import load_micro_batches
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.launch import start_accelerator
 from ddpm.training.trainer import Trainer
@@ -52,13 +50,11 @@ def time_steps(
             config = dataclasses.replace(config, train=train)
             accelerator = start_accelerator(config)
             trainer = Trainer(config, accelerator, data, build_schedule(config), build_unet(config, data), Path(name))
-            rank, processes = accelerator.process_index, accelerator.num_processes
-            batches = load_micro_batches(trainer.samples, trainer.timeline, 0, rank, processes, trainer.config)
-            arms.append((name, trainer, stack.enter_context(closing(batches))))
+            arms.append((name, trainer, stack.enter_context(closing(trainer.load_inputs()))))
         for turn in range(total):
-            for name, trainer, batches in arms[:: -1 if turn % 2 else 1]:
+            for name, trainer, inputs in arms[:: -1 if turn % 2 else 1]:
                 start = time.perf_counter()
-                trainer.train_step(list(islice(batches, trainer.config.train.gradient_accumulation_steps)))
+                trainer.train_step(inputs)
                 if trainer.accelerator.device.type == "cuda":
                     torch.cuda.synchronize()
                 if turn >= warm_up:
