@@ -118,7 +118,7 @@ def load_micro_batches(
         collate_fn=_keep_batch,
         worker_init_fn=_outlive_signals,
         generator=torch.Generator(),        # otherwise the loader draws from the generator that dropout uses
-        pin_memory=torch.cuda.is_available() and samples.data.labels.device == CPU,
+        pin_memory=torch.cuda.is_available() and not samples.data.labels.is_cuda,
     )
     batches = iter(loader)
     try:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from ddpm.cli.parser import parse_command
 from ddpm.config.commands import TrainCommand
+from ddpm.config.sections import Config, TrainConfig
+from ddpm.data import load_data
 from ddpm.diffusion import objective as objective_module
 from ddpm.diffusion.objective import PREDICTIONS, WEIGHTINGS, diffusion_loss
 from ddpm.diffusion.samplers import SAMPLERS
@@ -26,9 +29,11 @@ from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.randomness import Purpose, bits, normal
 from ddpm.training.augmentation import AUGMENTATIONS, Augmentation
+from ddpm.training.batches import build_samples, load_micro_batches
 from ddpm.training.build import build_data, build_schedule, build_unet
 from ddpm.training.derived_options import derive_config
 from ddpm.training.launch import start_accelerator
+from ddpm.training.timeline import Timeline
 from ddpm.training.trainer import Trainer
 
 
@@ -233,6 +238,33 @@ def test_augmented_images_are_those_of_a_cpu() -> None:
     torch.testing.assert_close(made.cpu(), expected, atol=2**-23, rtol=0)
     clean = ~labels.any(dim=1)
     assert 0 < clean.sum() < 200 and torch.equal(made.cpu()[clean], images[clean])
+
+
+@pytest.mark.parametrize("place", ["memory", "cache"])
+def test_images_held_on_the_gpu_give_the_batches_of_the_cpu(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, and the host never waits for the GPU."""
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (500, 64, 64, 3), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", images=images, labels=generator.integers(0, 4, 500))
+    data = load_data(str(tmp_path / "images.npz"), cache_gb=64 if place == "cache" else 0)
+    assert data.in_memory == (place == "memory")
+    config = Config(train=TrainConfig(batch_size=32, gradient_accumulation_steps=2, steps=40, seed=1))
+    arguments = build_samples(config, data), Timeline.of(config.train), 0, 0, 1, config
+    expected = list(load_micro_batches(*arguments))
+    made = load_micro_batches(*arguments, torch.device(DEVICE))
+    found = [next(made)]        # the images are copied before the first
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        found += made
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(images.is_cuda and labels.is_cuda and not position.is_cuda for position, images, labels in found)
+    for batch, parts in zip(found, expected, strict=True):
+        for part, same in zip(batch, parts, strict=True):
+            assert torch.equal(part.cpu(), same)
 
 
 @pytest.mark.usefixtures("deterministic")

@@ -143,16 +143,16 @@ class PixelCache:
 
     def find_survey(self) -> Survey | None:
         """Return what the pictures are like; None if it is not known."""
-        content = read_sealed(self.folder / f"{self.key}.json")
         with suppress(*MALFORMED):
+            content = read_sealed(self.folder / f"{self.key}.json")
             return None if content is None else _survey_of(content)
         return None
 
     def find(self, target: PixelFormat) -> Entry | None:
         """Return the pictures in a format; None if they are not in the cache, or damaged there."""
         file, _, rows = self._file(target), *self._identity[:2]
-        content = read_facts(file)
         with suppress(OSError, *MALFORMED):
+            content = read_facts(file)
             if content is None or content["shape"] != [len(rows) - len(content["bad"]), *target.shape]:
                 return None
             entry = Entry(MappedPixels(file, tuple(content["shape"])), content["bad"], PixelFacts(*content["facts"]))

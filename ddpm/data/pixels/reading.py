@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ddpm.data.images import MappedPixels
 from ddpm.data.pixels.decisions import (
@@ -34,7 +35,8 @@ from ddpm.data.pixels.survey import (
 )
 from ddpm.data.records import Pictures, located
 
-CHUNK = 32              # pictures per task of the thread pool: enough to hide its overhead, few enough to share them
+CHUNK = 256             # pictures per task of the thread pool at most, enough to hide its overhead
+TASKS_PER_CORE = 4      # at least, so that all cores end at about the same time
 FIRST_LOOK = 64         # pictures that a format is guessed from
 MOST_CHANNELS = 4       # of image files
 
@@ -275,7 +277,7 @@ class _Scan(NamedTuple):
 
         def visit_chunk(start: int) -> tuple[FactCounts, UnreadableOnes]:
             counts, bad = FactCounts(), UnreadableOnes()
-            for index in indices[start : start + CHUNK]:
+            for index in indices[start : start + chunk]:
                 row = int(self.rows[index])
                 try:
                     with located(self.pictures, row):
@@ -287,8 +289,12 @@ class _Scan(NamedTuple):
             return counts, bad
 
         total, all_bad = FactCounts(), UnreadableOnes()
-        with ThreadPoolExecutor(usable_cores() + 4) as pool:
-            for counts, bad in pool.map(visit_chunk, range(0, len(indices), CHUNK)):
+        chunk = min(CHUNK, -(-len(indices) // (TASKS_PER_CORE * usable_cores())))
+        chunks = range(0, len(indices), chunk)
+        progress = tqdm(total=len(indices), desc="reading images", unit="image", leave=False, delay=5, disable=None)
+        with progress, ThreadPoolExecutor(usable_cores() + 4) as pool:
+            for start, (counts, bad) in zip(chunks, pool.map(visit_chunk, chunks), strict=True):
                 total.update(counts)
                 all_bad.update(bad)
+                progress.update(min(chunk, len(indices) - start))
         return total, all_bad
