@@ -18,6 +18,7 @@ from ddpm.data.pixels.decode import IntensityRange, PixelFormat, to_pixels
 from ddpm.data.pixels.survey import Survey
 from ddpm.data.records import Pictures, located
 from ddpm.data.slices import Part
+from ddpm.devices import move
 
 
 @dataclass(eq=False)
@@ -104,8 +105,7 @@ class ImageData:
             IndexError: if an index is out of range, unless the images are on a GPU.
             ValueError: if an image that is decoded on access is unreadable.
         """
-        # Otherwise the copy to a GPU would wait until that has finished all of its work.
-        indices = torch.as_tensor(indices, dtype=torch.int64).to(self.labels.device, non_blocking=True)
+        indices = move(torch.as_tensor(indices, dtype=torch.int64), self.labels.device)
         return self.pixels[indices], self.labels[indices]
 
     def copies_of(self, other: "ImageData") -> int:
