@@ -1,48 +1,42 @@
 """Properties of the devices that networks run on, and copies to them."""
 
+import re
 import resource
 import sys
 
 import torch
 from torch import Tensor
 
-# Peak rates of matrix products in TFLOP/s, without sparsity, by part of the device's name: in 16 bits with sums in
-# float32, and in TF32 (NVIDIA's data sheets of H200, H100, A100, L40S, L4, A10, RTX 4090 and B200). An H100 PCIe and an
-# H100 NVL are slower than the SXM version, so their names come first.
-PEAK_TFLOPS = {
-    "B200": (2250, 1125),
-    "H200": (989.4, 494.7),
-    "H100 PCIe": (756, 378),
-    "H100 NVL": (835, 417.5),
-    "H100": (989.4, 494.7),
-    "GH200": (989.4, 494.7),
-    "A100": (312, 156),
-    "L40S": (362, 183),
-    "L4": (121, 60),
-    "A10": (125, 62.5),
-    "RTX 4090": (165.2, 82.6),
+# Dense operations per second of tensor cores, in units of 10^12, in 16 bits and in TF32: the first pattern in the name
+# of a GPU decides. From NVIDIA's data sheets; where they state the speed with sparsity, half of it. fp32 networks
+# use TF32 in convolutions, which are most of the work, so their peak is that of TF32.
+PEAKS = {
+    r"H100 PCIe": (756.0, 378.0),
+    r"H100 NVL": (835.5, 417.5),
+    r"H100|H200": (989.5, 494.5),
+    r"\bA100": (312.0, 156.0),
+    r"\bB200": (2250.0, 1100.0),
+    r"\bL40S": (362.0, 183.0),
+    r"\bL4\b": (121.0, 60.0),
+    r"RTX 4090\b": (165.2, 82.6),
 }
 
 
 def move(tensor: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor from the CPU to a device, without waiting for what a GPU is computing."""
-    if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
-        tensor = tensor.pin_memory()        # a copy from other memory may wait
-    return tensor.to(device, non_blocking=True)
+    """Move a tensor from the CPU to a device, without waiting for what a CUDA GPU is computing."""
+    # CUDA reads a small tensor before the call returns. Other devices may read it after it was freed.
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
-def peak_flops(device: torch.device, precision: str) -> float | None:
-    """Return the peak rate of a GPU in floating-point operations per second; None where it is unknown.
+def find_peak(gpu: str | None, precision: str) -> float | None:
+    """Return the operations per second of a GPU's tensor cores in a precision; None if they are not known.
 
     Args:
-        device: the device.
-        precision: `fp32`, `bf16` or `fp16`; convolutions in `fp32` use TF32, as is torch's default.
+        gpu: name of the GPU, as torch gives it; None without one.
+        precision: fp32, bf16 or fp16.
     """
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    rates = next((rates for part, rates in PEAK_TFLOPS.items() if part in name.replace("-", " ")), None)
-    return None if rates is None else rates[precision == "fp32"] * 1e12
+    peaks = next((peaks for pattern, peaks in PEAKS.items() if re.search(pattern, gpu or "")), None)
+    return None if peaks is None else peaks[precision == "fp32"] * 1e12
 
 
 def peak_memory(device: torch.device) -> float:

@@ -1,6 +1,6 @@
 """The inputs of each training step: stored images with the random draws of their positions in the run."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -45,7 +45,7 @@ class InputQueue:
 
     def __init__(
         self,
-        micro_batches: Generator[MicroBatch, None, None],
+        micro_batches: Iterator[MicroBatch],
         per_step: int,
         prepare: Callable[[MicroBatch], StepInputs],
     ) -> None:
@@ -66,7 +66,8 @@ class InputQueue:
 
     def close(self) -> None:
         """End the processes that decode images."""
-        self._micro_batches.close()
+        if isinstance(self._micro_batches, Generator):
+            self._micro_batches.close()
 
 
 def prepare_inputs(

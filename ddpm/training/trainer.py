@@ -3,6 +3,7 @@
 import math
 import signal
 from contextlib import closing, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
-from ddpm.devices import move, peak_flops, peak_memory
+from ddpm.devices import find_peak, move, peak_memory
 from ddpm.diffusion.divergence import Diverged
 from ddpm.diffusion.objective import DiffusionLoss
 from ddpm.diffusion.schedule import NoiseSchedule
@@ -87,8 +88,6 @@ class Trainer:
             compile_network(objective, cuda_graphs=accelerator.device.type == "cuda" and alone)
         self.objective, self.optimizer = accelerator.prepare(objective.train(), optimizer)
         self.parameters = list(self.unet.parameters())
-        self._peak_flops = peak_flops(accelerator.device, config.train.mixed_precision)
-        self._multiply_adds = 0 if self._peak_flops is None else multiply_adds(self.unet)
         self.pipeline = ClassConditionalPipeline.from_parts(
             self.ema.model.without_augmentation(), schedule, config.diffusion.prediction, data.class_names
         )
@@ -214,9 +213,10 @@ class Trainer:
         micro_batches = load_micro_batches(
             self.samples, self.timeline, self.step, rank, processes, self.config, self.accelerator.device
         )
-        return InputQueue(micro_batches, self.config.train.gradient_accumulation_steps, self._prepare)
+        return InputQueue(micro_batches, self.config.train.gradient_accumulation_steps, self.prepare)
 
-    def _prepare(self, micro_batch: MicroBatch) -> StepInputs:
+    def prepare(self, micro_batch: MicroBatch) -> StepInputs:
+        """Return the inputs of the loss for a micro-batch, on the device."""
         position, images, labels = micro_batch
         device = self.accelerator.device
         return prepare_inputs(
@@ -275,6 +275,11 @@ class Trainer:
         shown = {"loss": record["loss"], "images/s": record["images_per_s"], "GB": record["memory_gb"]}
         progress.set_postfix(shown | ({"MFU": f"{record['mfu']:.1%}"} if "mfu" in record else {}))
 
+    @cached_property
+    def multiply_adds(self) -> int:
+        """The multiply-adds of one forward pass on one image."""
+        return multiply_adds(self.unet)
+
     def measure_speed(self, images_per_s: float) -> dict[str, float]:
         """Return what metrics.jsonl says about the speed, from the number of images per second of all processes.
 
@@ -283,12 +288,13 @@ class Trainer:
             the peak rate of the device is known: the share of it that the products of the forward and the backward
             pass take (Chowdhery et al. 2022, arXiv 2204.02311, appendix B), without those that are recomputed.
         """
-        device = self.accelerator.device
+        device, processes = self.accelerator.device, self.accelerator.num_processes
         speed = {"images_per_s": round(images_per_s, 1), "memory_gb": round(peak_memory(device) / 1e9, 3)}
-        if self._peak_flops is not None:
+        gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+        peak = find_peak(gpu, self.config.train.mixed_precision)
+        if peak is not None:
             # A multiply-add is two operations, and a backward pass has twice the products of a forward pass.
-            flops = 3 * 2 * self._multiply_adds * images_per_s / self.accelerator.num_processes
-            speed["mfu"] = round(flops / self._peak_flops, 4)
+            speed["mfu"] = round(3 * 2 * self.multiply_adds * images_per_s / processes / peak, 4)
         return speed
 
     def save(self) -> None:

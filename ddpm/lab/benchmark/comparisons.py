@@ -10,9 +10,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ddpm.data import ImageData
+from ddpm.devices import find_peak
 from ddpm.lab.benchmark.fresh_process import call_in_processes
 from ddpm.lab.benchmark.launches import Counts, count_kernels, count_pretended_step
-from ddpm.lab.benchmark.machine import find_peak
 from ddpm.lab.benchmark.peak_memory import measure_peak_memory
 from ddpm.lab.benchmark.rounds import compare_sides, time_alternately
 from ddpm.lab.benchmark.setting import (

@@ -25,6 +25,7 @@ from ddpm.models.compilation import compile_network
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.randomness import Purpose
+from ddpm.training.step_inputs import InputQueue
 from ddpm.training.trainer import Trainer
 
 Batch = tuple[Tensor, Tensor, Tensor]       # positions in the run, uint8 images, labels
@@ -91,10 +92,9 @@ def compile_side(network: Network) -> Network:
 def build_our_training(training: Training) -> Callable[[Batch], object]:
     """Build the trainer's whole step, with random draws, clipping, average and the check for non-finite values."""
     config, data, schedule, unet, accelerator, compiled = training
+    config = config.with_options({"train.compile": compiled})
     trainer = Trainer(config, accelerator, data, schedule, copy.deepcopy(unet), Path())
-    if compiled:
-        compile_network(trainer.unet)
-    return lambda batch: trainer.train_step([batch])
+    return lambda batch: trainer.train_step(InputQueue(iter([batch]), 1, trainer.prepare))
 
 
 def build_their_training(training: Training) -> Callable[[Batch], object]:

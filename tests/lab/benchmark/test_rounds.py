@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from ddpm.devices import find_peak
 from ddpm.lab.benchmark import rounds
-from ddpm.lab.benchmark.machine import find_peak
 from ddpm.lab.benchmark.rounds import compare_sides, time_alternately
 
 
