@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -18,12 +18,17 @@ MANIFEST = "MANIFEST.json"
 CHECKPOINT_NAME = re.compile(r"step_([0-9]+)")
 
 
-def write_directory_atomically(directory: Path, fill: Callable[[Path], None]) -> None:
+def write_directory_atomically(directory: Path, fill: Callable[[Path], Mapping[str, str] | None]) -> None:
     """Create `directory` with the files that `fill` writes, or leave everything as it was.
 
     `fill` gets an empty temporary directory next to the target. Its files are flushed to disk and listed with their
     SHA-256 in a manifest, which is written last; only then is the temporary directory renamed. An existing directory
     of the same name is replaced.
+
+    Args:
+        directory: the directory.
+        fill: writes the files. It may return the SHA-256 of files, by their paths in the directory, that it computed
+            from what it wrote; the others are read again to hash them.
 
     Raises:
         OSError: if the disk is full or not writable.
@@ -32,9 +37,10 @@ def write_directory_atomically(directory: Path, fill: Callable[[Path], None]) ->
     recover(directory)
     try:
         working.mkdir(parents=True)
-        fill(working)
+        known = fill(working) or {}
         files = sorted(p for p in working.rglob("*") if p.is_file())
-        manifest = {str(p.relative_to(working)): sha256(p) for p in files}
+        names = [str(p.relative_to(working)) for p in files]
+        manifest = {name: known.get(name) or sha256(working / name) for name in names}
         (working / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         for path in [*files, working / MANIFEST, *(p for p in working.rglob("*") if p.is_dir()), working]:
             _flush(path)

@@ -154,17 +154,33 @@ class ClassConditionalPipeline(DiffusionPipeline):
         if not options.get("safe_serialization", True):
             raise ValueError("safe_serialization: only True is possible; other files can run code when they are loaded")
         super().save_pretrained(save_directory, **options)
+        self._save_code(Path(save_directory))
+
+    def save_without_weights(self, save_directory: str | Path) -> None:
+        """Save all files of `save_pretrained` except the weights."""
         folder = Path(save_directory)
+        self.save_config(folder)
+        self.scheduler.save_pretrained(folder / "scheduler")
+        self._plain_unet.save_config(folder / "unet")
+        self._save_code(folder)
+
+    def _save_code(self, folder: Path) -> None:
+        """Save the code that loads the pipeline, and name it in the index."""
         file = folder / "model_index.json"
         index = json.loads(file.read_text())
         (folder / f"{_CODE['pipeline']}.py").write_text(_source(self, "A class-conditional diffusion pipeline."))
         index["_class_name"] = [_CODE["pipeline"], type(self).__name__]
-        unet = getattr(self.unet, "_orig_mod", self.unet)        # the module inside a compiled one
+        unet = self._plain_unet
         (folder / "unet" / f"{_CODE['unet']}.py").write_text(_source(unet, "A class-conditional U-Net."))
         index["unet"] = [_CODE["unet"], type(unet).__name__]
         file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
     # ---------------------------------------------------------------------------------------------- components
+
+    @property
+    def _plain_unet(self) -> ModelMixin:
+        """The U-Net, and not the module that compiles it."""
+        return getattr(self.unet, "_orig_mod", self.unet)
 
     @property
     def class_names(self) -> list[str]:

@@ -1,5 +1,6 @@
 """Published directories are whole or not there, and damage is detected."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from ddpm.atomic import (
     newest_intact,
     read_json,
     recover,
+    sha256,
     write_directory_atomically,
     write_json,
 )
@@ -49,6 +51,21 @@ def test_write_directory(published: Path) -> None:
     assert json.loads(found[MANIFEST]).keys() == found.keys() - {MANIFEST}
     assert find_damage(published) is None
     assert [p.name for p in published.parent.iterdir()] == ["step_1"]       # no hidden file is left next to it
+
+
+def test_digests_of_what_was_written_need_no_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that the disk has changed since is damaged."""
+    contents = {"weights": b"1", "facts": b"2"}
+
+    def fill(folder: Path) -> dict[str, str]:
+        fill_with(**contents)(folder)
+        (folder / "weights").write_bytes(b"?")
+        return {"weights": hashlib.sha256(b"1").hexdigest()}
+
+    read: list[str] = []
+    monkeypatch.setattr("ddpm.atomic.sha256", lambda path: read.append(path.name) or sha256(path))
+    write_directory_atomically(tmp_path / "x", fill)
+    assert read == ["facts"] and find_damage(tmp_path / "x") == "weights has changed"
 
 
 def test_the_manifest_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,75 +13,139 @@ The files are safetensors and JSON, so that loading them cannot run code.
 
 import json
 import shutil
+import threading
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from ddpm.atomic import digests, list_checkpoints, newest_intact, recover, write_directory_atomically, write_json
+from ddpm.atomic import digests, list_checkpoints, newest_intact, recover, write_directory_atomically
 from ddpm.io.card import ModelCard
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import warn
+from ddpm.training.snapshot import Snapshot
 
 AVERAGED_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
-AUGMENTATION = "augmentation.safetensors"
+WEIGHTS = "training/model.safetensors"
+AUGMENTATION = "training/augmentation.safetensors"
+MOMENTS = "training/optimizer.safetensors"
+STATE = "training/state.json"
 
 
-def save_checkpoint(
-    checkpoints: Path,
-    pipeline: ClassConditionalPipeline,
-    model: nn.Module,
-    averaged: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    state: dict[str, Any],
-    keep: int,
-) -> Path:
-    """Save the checkpoint of `state["step"]`, and then remove the oldest checkpoints.
+class CheckpointWriter:
+    """Writes the checkpoints of a run, one at a time, while training goes on.
+
+    `save` copies the tensors, and a thread writes the copies. Whatever relies on the checkpoint must `wait` first.
+    Leaving the context waits too, so that an error of the run does not cost a checkpoint.
 
     Args:
-        checkpoints: folder of all checkpoints of a run.
+        checkpoints: folder of all checkpoints of the run.
         pipeline: the averaged model, for images that are not augmented.
         model: the model with the weights that are trained.
         averaged: the averaged model with all weights.
         optimizer: the optimizer of the parameters of `model`.
-        state: the rest of the state of training as JSON values, with the key `step`.
-        keep: maximum number of checkpoints to keep.
-
-    Raises:
-        ValueError: if the checkpoint cannot be written; earlier checkpoints are unchanged.
+        keep: maximum number of checkpoints to keep; older ones are removed after a new one is complete.
     """
 
-    def fill(folder: Path) -> None:
-        pipeline.save_pretrained(folder)
-        training = folder / "training"
-        training.mkdir()
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, training / "model.safetensors")
-        known = pipeline.unet.state_dict().keys()
-        rest = {k: v.contiguous() for k, v in averaged.state_dict().items() if k not in known}
-        if rest:
-            save_file(rest, training / AUGMENTATION)
-        moments = {
-            f"{kind}/{name}": value.contiguous()
-            for name, parameter in model.named_parameters()
-            for kind, value in optimizer.state[parameter].items()
-        }
-        save_file(moments, training / "optimizer.safetensors")
-        write_json(training / "state.json", state)
+    def __init__(
+        self,
+        checkpoints: Path,
+        pipeline: ClassConditionalPipeline,
+        model: nn.Module,
+        averaged: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        keep: int,
+    ) -> None:
+        self._checkpoints, self._pipeline, self._keep = checkpoints, pipeline, keep
+        self._model, self._averaged, self._optimizer = model, averaged, optimizer
+        self._snapshot = Snapshot(optimizer)
+        self._thread: threading.Thread | None = None
+        self._problem: BaseException | None = None
 
-    target = checkpoints / f"step_{state['step']:08d}"
-    try:
-        write_directory_atomically(target, fill)
-    except OSError as problem:
-        newest = next((path.name for path in reversed(list_checkpoints(checkpoints))), "none")
-        raise ValueError(
-            f"{target}: cannot be written ({problem.strerror}); free the space or fix the permissions, then run the "
-            f"same command again (newest complete checkpoint: {newest})"
-        ) from problem
-    for old in list_checkpoints(checkpoints)[:-keep]:
-        shutil.rmtree(old)
-    return target
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.wait()
+        elif not issubclass(kind, KeyboardInterrupt):       # with which a person asks to end at once
+            try:
+                self.wait()
+            except Exception as another:        # the error that ends the run is the one to report
+                warn(str(another))
+
+    def prepare(self) -> None:
+        """Allocate the memory that saving needs, which may take seconds; the optimizer must have made a step."""
+        self._snapshot.take(self._tensors())
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Copy the tensors and begin to write the checkpoint of `state["step"]`, after waiting for the previous one.
+
+        Args:
+            state: the rest of the state of training as JSON values, with the key `step`.
+
+        Raises:
+            ValueError: as `wait` does, about the previous checkpoint.
+        """
+        self.wait()
+        self._snapshot.take(self._tensors())
+        target, text = self._checkpoints / f"step_{state['step']:08d}", json.dumps(state, indent=2) + "\n"
+        # A daemon, so that a disk that hangs cannot keep the process from exiting.
+        self._thread = threading.Thread(target=self._write, args=(target, text), name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until the checkpoint that is being written is complete; return at once if there is none.
+
+        Raises:
+            ValueError: if it could not be written; earlier checkpoints are unchanged.
+        """
+        if self._thread is None:
+            return
+        self._thread.join()
+        problem, self._thread, self._problem = self._problem, None, None
+        if problem is not None:
+            raise problem
+
+    def _tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Return the tensors of each file of a checkpoint."""
+        known = self._pipeline.unet.state_dict()
+        rest = {name: tensor for name, tensor in self._averaged.state_dict().items() if name not in known}
+        moments = {
+            f"{kind}/{name}": value
+            for name, parameter in self._model.named_parameters()
+            for kind, value in self._optimizer.state[parameter].items()
+        }
+        files = {AVERAGED_WEIGHTS: known, WEIGHTS: self._model.state_dict(), MOMENTS: moments}
+        return files | ({AUGMENTATION: rest} if rest else {})
+
+    def _write(self, target: Path, state: str) -> None:
+        """Write the snapshot as a checkpoint, and remember an error for `wait`."""
+
+        def fill(folder: Path) -> dict[str, str]:
+            self._pipeline.save_without_weights(folder)
+            written = self._snapshot.write(folder)
+            (folder / STATE).write_text(state)
+            return written
+
+        try:
+            write_directory_atomically(target, fill)
+            for old in list_checkpoints(self._checkpoints)[: -self._keep]:
+                shutil.rmtree(old)
+        except OSError as problem:
+            newest = next((path.name for path in reversed(list_checkpoints(self._checkpoints))), "none")
+            self._problem = ValueError(
+                f"{target}: cannot be written ({problem.strerror}); free the space or fix the permissions, then run "
+                f"the same command again (newest complete checkpoint: {newest})"
+            )
+            self._problem.__cause__ = problem
+        except BaseException as problem:
+            self._problem = problem
 
 
 def find_checkpoint(checkpoints: Path) -> Path | None:
@@ -104,10 +168,10 @@ def load_checkpoint(
     checkpoint: Path, model: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
     """Load the weights and the optimizer state of a checkpoint, and return its `state`."""
-    model.load_state_dict(load_file(checkpoint / "training" / "model.safetensors"))
-    rest = checkpoint / "training" / AUGMENTATION
+    model.load_state_dict(load_file(checkpoint / WEIGHTS))
+    rest = checkpoint / AUGMENTATION
     averaged.load_state_dict(load_file(checkpoint / AVERAGED_WEIGHTS) | (load_file(rest) if rest.exists() else {}))
-    tensors = load_file(checkpoint / "training" / "optimizer.safetensors")
+    tensors = load_file(checkpoint / MOMENTS)
     parameters = dict(model.named_parameters())
     for name, value in tensors.items():
         kind, _, parameter = name.partition("/")
@@ -115,7 +179,7 @@ def load_checkpoint(
         # AdamW keeps its step count on the CPU unless it is fused, where it must be on the device of the moments.
         on_device = kind != "step" or any(group.get("fused") for group in optimizer.param_groups)
         optimizer.state[target][kind] = value.to(target.device) if on_device else value
-    return json.loads((checkpoint / "training" / "state.json").read_text())
+    return json.loads((checkpoint / STATE).read_text())
 
 
 def export_pipeline(run: Path, step: int, pipeline: ClassConditionalPipeline) -> Path:

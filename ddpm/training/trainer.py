@@ -26,7 +26,7 @@ from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import first_on_main, on_main
 from ddpm.training.batches import build_samples, load_micro_batches
 from ddpm.training.build import build_augmentation
-from ddpm.training.checkpoint import export_pipeline, load_checkpoint, save_checkpoint
+from ddpm.training.checkpoint import CheckpointWriter, export_pipeline, load_checkpoint
 from ddpm.training.data_picture import DataPicture
 from ddpm.training.launch import Interruption, check_batch
 from ddpm.training.optim import EMA, build_optimizer, set_options
@@ -58,6 +58,7 @@ class Trainer:
         unet: the model.
         objective: the loss of `unet`, wrapped in DistributedDataParallel if there are several processes.
         ema: the exponential moving average of the weights of `unet`, from which samples are generated.
+        checkpoints: writes the checkpoints.
         step: number of optimizer steps so far, including skipped updates.
         skipped: number of updates that were skipped because a loss or gradient was not finite.
     """
@@ -90,6 +91,10 @@ class Trainer:
         self.parameters = list(self.unet.parameters())
         self.pipeline = ClassConditionalPipeline.from_parts(
             self.ema.model.without_augmentation(), schedule, config.diffusion.prediction, data.class_names
+        )
+        self.checkpoints = CheckpointWriter(
+            path / "checkpoints", self.pipeline, self.unet, self.ema.model, self.optimizer.optimizer,
+            config.train.keep_checkpoints,
         )
         self.grid = SampleGrid(config, accelerator, self.pipeline, path)
         self.metrics = metrics
@@ -126,7 +131,11 @@ class Trainer:
                 )
             )
         stop = False            # after an interruption, the run is not complete even if this was its last step
-        with closing(trackers), progress, Interruption() as interruption, closing(self.load_inputs()) as inputs:
+        start = self.step
+        with (
+            closing(trackers), progress, Interruption() as interruption, closing(self.load_inputs()) as inputs,
+            self.checkpoints,
+        ):
             clock = Stopwatch()
             while not stop:
                 with clock.paused():
@@ -136,12 +145,16 @@ class Trainer:
                     break
                 stop = self.train_step(inputs, interruption)
                 progress.update()
+                if self.step == start + 1:
+                    with clock.paused():
+                        on_main(accelerator, self.checkpoints.prepare)
                 last = self.step == config.steps
                 if last or self.step % config.log_every == 0:
                     self.log(clock.restart(), trackers, progress)
                 if last or stop or self.step % config.checkpoint_every == 0:
                     with clock.paused():
                         self.save()
+            on_main(accelerator, self.checkpoints.wait)
         if stop:
             accelerator.print(
                 f"interrupted after step {self.step} of {config.steps}; everything is saved in {self.path}; "
@@ -298,7 +311,10 @@ class Trainer:
         return speed
 
     def save(self) -> None:
-        """Save a checkpoint."""
+        """Begin to save a checkpoint, which is complete after `checkpoints.wait`; training can go on at once.
+
+        The main process waits for the checkpoint before, and if it could not be written, all processes end here.
+        """
         scaler = self.accelerator.scaler
         state = {
             "step": self.step,
@@ -307,12 +323,7 @@ class Trainer:
             "sums": self.sums,
             "scaler": None if scaler is None else scaler.state_dict(),
         }
-        folder, keep = self.path / "checkpoints", self.config.train.keep_checkpoints
-        optimizer = self.optimizer.optimizer
-        on_main(
-            self.accelerator,
-            lambda: save_checkpoint(folder, self.pipeline, self.unet, self.ema.model, optimizer, state, keep),
-        )
+        on_main(self.accelerator, lambda: self.checkpoints.save(state))
 
     def check_batches(self) -> None:
         """Check the batch sizes of all steps to come, as `check_batch` does."""

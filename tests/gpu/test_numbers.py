@@ -274,9 +274,11 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path: Path) -> No
     advance(4)
     expected = advance(4)
     whole.save()
+    whole.checkpoints.wait()
     first, advance = build_trainer(tmp_path / "parts", *options)
     advance(4)
     first.save()
+    first.checkpoints.wait()
     second, advance = build_trainer(tmp_path / "parts", *options)
     second.restore(tmp_path / "parts" / "checkpoints" / "step_00000004")
     assert {value.device.type for state in second.optimizer.optimizer.state.values() for value in state.values()} == {
@@ -284,6 +286,7 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path: Path) -> No
     }
     assert advance(4) == pytest.approx(expected, rel=1e-12)     # differences of a running sum
     second.save()
+    second.checkpoints.wait()
     for file in ("training/model", "training/optimizer", "unet/diffusion_pytorch_model"):
         one, other = (load_file(tmp_path / run / "checkpoints" / "step_00000008" / f"{file}.safetensors")
                       for run in ("whole", "parts"))

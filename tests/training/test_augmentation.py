@@ -291,6 +291,7 @@ def test_a_resumed_run_is_the_whole_run(run: Path, tmp_path: Path) -> None:
     first = trainer_of(RUN, tmp_path)
     advance(first, 5)       # of a new model, the weights before the first norm change from the fourth step on
     first.save()
+    first.checkpoints.wait()
     second = trainer_of(RUN, tmp_path)
     second.restore(tmp_path / "checkpoints" / "step_00000005")
     assert second.step == 5
@@ -298,6 +299,7 @@ def test_a_resumed_run_is_the_whole_run(run: Path, tmp_path: Path) -> None:
     assert not torch.equal(second.ema.model.augment_embed.weight, second.unet.augment_embed.weight)
     advance(second, 1)
     second.save()
+    second.checkpoints.wait()
     for name in ("training/model", "training/augmentation", "training/optimizer", "unet/diffusion_pytorch_model"):
         a, b = (load_file(path / f"checkpoints/step_00000006/{name}.safetensors") for path in (run, tmp_path))
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), name

@@ -24,10 +24,12 @@ from ddpm.config.sections import (
     TrainConfig,
 )
 from ddpm.evaluation.in_training import MONITORED
+from ddpm.training import checkpoint as checkpoint_module
 from ddpm.training import launch
 from ddpm.training import sample_grid as grid_module
 from ddpm.training import train as train_module
 from ddpm.training import trainer as trainer_module
+from ddpm.training.checkpoint import CheckpointWriter
 from ddpm.training.periodic_evaluation import BestModel
 from ddpm.training.tracking import SPEED, MetricsFile, has_record
 from ddpm.training.train import train
@@ -134,7 +136,8 @@ BEST_OF_SHORT = 6       # a checkpoint's step; step 4 is the best until then, af
 STAGES = [
     (MetricsFile, "log"),
     (BestModel, "offer"),
-    (trainer_module, "save_checkpoint"),
+    (CheckpointWriter, "save"),
+    (checkpoint_module, "write_directory_atomically"),      # on a thread: the loop goes on, but leaves no more marks
     (trainer_module, "export_pipeline"),
 ]
 
@@ -209,7 +212,8 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 def test_killed_at_every_stage(short: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Before each line, each checkpoint, each model that may be the best, and the export."""
     watched_by(monkeypatch, short.brightness)
-    assert short.events == 7 + 3 + 4 + 1        # lines, checkpoints, evaluations, export
+    # Lines, checkpoints that are begun, folders of checkpoints and of the export, evaluations, the export.
+    assert short.events == 7 + 3 + (3 + 1) + 4 + 1
     for last in range(short.events):
         run, left = tmp_path / str(last), last
 
@@ -235,7 +239,7 @@ def test_killed_again_and_again(
     run, lives = tmp_path / "run", 0
     while not (run / "pipeline").exists():
         lives += 1
-        left = 5        # from a checkpoint to the next there are no more
+        left = 8        # from a checkpoint to the next complete one there are no more
 
         def event() -> None:
             nonlocal left
