@@ -9,6 +9,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
 
 MANIFEST = "MANIFEST.json"
 CHECKPOINT_NAME = re.compile(r"step_([0-9]+)")
+TRAINING_TENSORS = "training/*.safetensors"     # files of a checkpoint that only a run that continues reads
 
 
 def write_directory_atomically(directory: Path, fill: Callable[[Path], Mapping[str, str] | None]) -> None:
@@ -83,12 +85,17 @@ def digests(directory: Path) -> dict[str, str]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def find_damage(directory: Path) -> str | None:
-    """Return what is wrong with a directory that has a manifest, in a few words; None if it is intact."""
+def find_damage(directory: Path, ignored: str = "") -> str | None:
+    """Return what is wrong with a directory that has a manifest, in a few words; None if it is intact.
+
+    Args:
+        directory: the directory.
+        ignored: pattern of the files, by their paths in the directory, that are not examined.
+    """
     try:
         manifest = json.loads((directory / MANIFEST).read_text())
         for name, digest in manifest.items():
-            if sha256(directory / name) != digest:
+            if not fnmatch(name, ignored) and sha256(directory / name) != digest:
                 return f"{name} has changed"
     except FileNotFoundError as problem:
         return f"{Path(problem.filename).name} is missing"
@@ -120,11 +127,16 @@ def _find_other_step(checkpoint: Path) -> str | None:
     return None if step in (None, step_of(checkpoint)) else f"it is a copy of step {step}"
 
 
-def newest_intact(folder: Path) -> tuple[Path | None, dict[Path, str]]:
-    """Return the newest intact checkpoint in a folder, and the problem of each damaged one after it."""
+def newest_intact(folder: Path, ignored: str = "") -> tuple[Path | None, dict[Path, str]]:
+    """Return the newest intact checkpoint in a folder, and the problem of each damaged one after it.
+
+    Args:
+        folder: the folder.
+        ignored: as in `find_damage`.
+    """
     damaged: dict[Path, str] = {}
     for directory in reversed(list_checkpoints(folder)):
-        problem = find_damage(directory) or _find_other_step(directory)
+        problem = find_damage(directory, ignored) or _find_other_step(directory)
         if problem is None:
             return directory, damaged
         damaged[directory] = problem

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ddpm.atomic import MANIFEST, find_damage, json_digest, newest_intact
+from ddpm.atomic import MANIFEST, TRAINING_TENSORS, find_damage, json_digest, newest_intact
 from ddpm.config.run_folders import is_run, name_near_runs
 from ddpm.io.provenance import weights_digest
 from ddpm.pipeline import ClassConditionalPipeline
@@ -14,10 +14,12 @@ from ddpm.pipeline import ClassConditionalPipeline
 def locate(path: Path) -> Path:
     """Return the pipeline directory at a path: for a run its newest intact checkpoint, or `pipeline/` if there is none.
 
+    Files that only training reads, three quarters of a checkpoint, are not examined.
+
     Raises:
         ValueError: if there is none, or it is damaged.
     """
-    newest, damaged = newest_intact(path / "checkpoints")
+    newest, damaged = newest_intact(path / "checkpoints", TRAINING_TENSORS)
     exported = path / "pipeline"
     used = newest or (exported if exported.is_dir() else None)
     for directory, problem in damaged.items():
@@ -31,7 +33,7 @@ def locate(path: Path) -> Path:
     if damaged:
         raise ValueError(f"{path}: every checkpoint is damaged; restore one, or train again")
     if (path / "model_index.json").is_file():
-        damage = find_damage(path) if (path / MANIFEST).is_file() else None
+        damage = find_damage(path, TRAINING_TENSORS) if (path / MANIFEST).is_file() else None
         if damage is not None:
             raise ValueError(f"{path}: damaged, {damage}")
         return path

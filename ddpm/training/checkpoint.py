@@ -42,24 +42,27 @@ class CheckpointWriter:
     Leaving the context waits too, so that an error of the run does not cost a checkpoint.
 
     Args:
-        checkpoints: folder of all checkpoints of the run.
+        folder: folder of all checkpoints of the run.
         pipeline: the averaged model, for images that are not augmented.
         model: the model with the weights that are trained.
         averaged: the averaged model with all weights.
         optimizer: the optimizer of the parameters of `model`.
         keep: maximum number of checkpoints to keep; older ones are removed after a new one is complete.
+
+    Attributes:
+        folder: folder of all checkpoints of the run.
     """
 
     def __init__(
         self,
-        checkpoints: Path,
+        folder: Path,
         pipeline: ClassConditionalPipeline,
         model: nn.Module,
         averaged: nn.Module,
         optimizer: torch.optim.Optimizer,
         keep: int,
     ) -> None:
-        self._checkpoints, self._pipeline, self._keep = checkpoints, pipeline, keep
+        self.folder, self._pipeline, self._keep = folder, pipeline, keep
         self._model, self._averaged, self._optimizer = model, averaged, optimizer
         self._snapshot = Snapshot(optimizer)
         self._thread: threading.Thread | None = None
@@ -94,7 +97,7 @@ class CheckpointWriter:
         """
         self.wait()
         self._snapshot.take(self._tensors())
-        target, text = self._checkpoints / f"step_{state['step']:08d}", json.dumps(state, indent=2) + "\n"
+        target, text = self.folder / f"step_{state['step']:08d}", json.dumps(state, indent=2) + "\n"
         # A daemon, so that a disk that hangs cannot keep the process from exiting.
         self._thread = threading.Thread(target=self._write, args=(target, text), name="checkpoint", daemon=True)
         self._thread.start()
@@ -125,7 +128,16 @@ class CheckpointWriter:
         return files | ({AUGMENTATION: rest} if rest else {})
 
     def _write(self, target: Path, state: str) -> None:
-        """Write the snapshot as a checkpoint, and remember an error for `wait`."""
+        """Publish the snapshot, remove old checkpoints, and remember an error for `wait`."""
+        try:
+            self._publish(target, state)
+            for old in list_checkpoints(self.folder)[: -self._keep]:
+                shutil.rmtree(old)
+        except BaseException as problem:
+            self._problem = problem
+
+    def _publish(self, target: Path, state: str) -> None:
+        """Write the snapshot as a checkpoint, or change nothing and raise a ValueError."""
 
         def fill(folder: Path) -> dict[str, str]:
             self._pipeline.save_without_weights(folder)
@@ -135,17 +147,12 @@ class CheckpointWriter:
 
         try:
             write_directory_atomically(target, fill)
-            for old in list_checkpoints(self._checkpoints)[: -self._keep]:
-                shutil.rmtree(old)
         except OSError as problem:
-            newest = next((path.name for path in reversed(list_checkpoints(self._checkpoints))), "none")
-            self._problem = ValueError(
+            newest = next((path.name for path in reversed(list_checkpoints(self.folder))), "none")
+            raise ValueError(
                 f"{target}: cannot be written ({problem.strerror}); free the space or fix the permissions, then run "
                 f"the same command again (newest complete checkpoint: {newest})"
-            )
-            self._problem.__cause__ = problem
-        except BaseException as problem:
-            self._problem = problem
+            ) from problem
 
 
 def find_checkpoint(checkpoints: Path) -> Path | None:

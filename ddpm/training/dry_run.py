@@ -143,6 +143,7 @@ def estimate_cost(
     per_step = per_image * train.batch_size / accelerator.num_processes
     unet.zero_grad(set_to_none=True)
     fixed = 5 * 4 * sum(p.numel() for p in unet.parameters())       # weights, gradient, two moments, average
+    copied = 4 * 4 * sum(p.numel() for p in unet.parameters())      # the same without the gradient
     lines = [
         f"model        {parameters:,} parameters, {macs / 1e6:,.1f} million multiply-adds per image"
         f"{describe_architecture(config, unet)}",
@@ -150,7 +151,8 @@ def estimate_cost(
         f"batch        {train.batch_size} = {accelerator.num_processes} process(es) x "
         f"{train.gradient_accumulation_steps} accumulation step(s) x {micro_batch} images; {train.mixed_precision}",
         f"memory       about {(fixed + activations) / 1e9:.2f} GB per process: {fixed / 1e9:.2f} for weights, "
-        f"gradient, moments and average, {activations / 1e9:.2f} for activations",
+        f"gradient, moments and average, {activations / 1e9:.2f} for activations; and {copied / 1e9:.2f} of main "
+        "memory in the first process, for a copy that is saved",
         f"time         about {per_step:.3f} s per step, {format_duration(per_step * steps)} for {steps} steps "
         f"({samples / len(data):.1f} epochs), excluding sample grids and evaluations"
         f"{', and without train.compile' * train.compile}",

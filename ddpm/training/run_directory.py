@@ -229,8 +229,10 @@ def _describe_lost_checkpoints(path: Path) -> str | None:
     changed = [change["step"] for change in run.facts.get("changes", [])]
     made = max([last_step(path / "metrics.jsonl"), *changed])
     has_pipeline = (path / "pipeline" / "model_index.json").is_file()
-    # A step is logged before its checkpoint is saved.
-    if not (has_pipeline or any(changed) or made > run.config.train.checkpoint_every):
+    # A step is logged before its checkpoint is saved. If the first one failed, which leaves an empty folder, the run
+    # went on to the step of the second.
+    without = (2 if checkpoints.is_dir() else 1) * run.config.train.checkpoint_every
+    if not (has_pipeline or any(changed) or made > without):
         return None
     weights = f", from the weights of this run with --model.pretrained {shlex.quote(str(path / 'pipeline'))}"
     return (

@@ -7,14 +7,18 @@ import pytest
 from ddpm.atomic import write_directory_atomically
 from ddpm.io.pipelines import locate
 from ddpm.lab.comparison.runs import read_runs
+from ddpm.training.checkpoint import find_checkpoint
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run of three checkpoints and an exported pipeline, with an index and nothing else."""
+    def fill(folder: Path) -> None:
+        (folder / "model_index.json").write_text("{}")
+
     for name in ("checkpoints/step_1", "checkpoints/step_2", "checkpoints/step_3", "pipeline"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        write_directory_atomically(tmp_path / name, lambda folder: (folder / "model_index.json").write_text("{}"))
+        write_directory_atomically(tmp_path / name, fill)
     return tmp_path
 
 
@@ -47,6 +51,22 @@ def test_no_replacement_is_promised_if_there_is_none(run: Path, capsys: pytest.C
         locate(run)
     warnings = capsys.readouterr().err
     assert warnings.count("damaged") == 3 and "using" not in warnings
+
+
+@pytest.mark.parametrize(("file", "used"), [("training/model.safetensors", 3), ("unet/model.safetensors", 2)])
+def test_what_is_not_loaded_is_not_examined(file: str, used: int, tmp_path: Path) -> None:
+    """The state of training may be damaged where only the averaged model is loaded, and the model may not."""
+    def fill(folder: Path) -> None:
+        for name in ("model_index.json", "unet/model.safetensors", "training/model.safetensors"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text("{}")
+
+    checkpoints = [tmp_path / "checkpoints" / f"step_{step}" for step in (2, 3)]
+    for checkpoint in checkpoints:
+        write_directory_atomically(checkpoint, fill)
+    (checkpoints[1] / file).write_text("{ }")
+    assert locate(tmp_path) == tmp_path / "checkpoints" / f"step_{used}"
+    assert find_checkpoint(tmp_path / "checkpoints") == checkpoints[0]      # which a run that continues loads
 
 
 def test_a_run_without_checkpoints_is_its_pipeline(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -296,9 +296,25 @@ def test_a_grid_appears_whole(tmp_path, monkeypatch):
         assert picture.format == "PNG" and picture.width > 8
 
 
+def test_a_run_whose_first_checkpoint_failed_begins_again(tmp_path, monkeypatch, refused):
+    """The next save tells, after steps that a run without a checkpoint has not made otherwise."""
+    def fail(path: Path, tensors: dict) -> str:
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch, refused("step_00000003", "No space", "complete checkpoint: none"):
+        patch.setattr("ddpm.training.snapshot.write_tensors", fail)
+        train(SMALL, tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    train(SMALL, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step_00000003", "step_00000006"]
+
+
 def test_a_checkpoint_that_was_being_replaced_is_found(tmp_path):
+    def fill(folder: Path) -> None:
+        (folder / "weights").write_bytes(b"1")
+
     checkpoint = tmp_path / "step_00000003"
-    write_directory_atomically(checkpoint, lambda folder: (folder / "weights").write_bytes(b"1"))
+    write_directory_atomically(checkpoint, fill)
     checkpoint.rename(tmp_path / ".step_00000003.old")
     (tmp_path / ".step_00000006.tmp").mkdir()
     assert find_checkpoint(tmp_path) == checkpoint
