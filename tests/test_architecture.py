@@ -20,6 +20,7 @@ USERS = {
     "accelerate": {"lab", "training", "evaluation", "io", "processes"},
     "docstring_parser": {"cli"},
     "matplotlib": {"lab", "evaluation", "io"},
+    "triton": {"models"},
     "wandb": {"training"},
     "yaml": {"config"},
 }

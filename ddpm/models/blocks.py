@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.models.norm import EPS, AdaptiveNorm, GroupNorm, num_groups
+from ddpm.models.norm import EPS, AdaptiveNorm, GroupNorm, normalize, num_groups
 
 
 class NoAttention(nn.Module):
@@ -66,8 +66,8 @@ class ResBlock(nn.Module):
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
         """Apply the block: (B, C_in, H, W), (B, D) -> (B, C_out, H', W')."""
-        residual = self.conv1(self.resample(F.silu(self.norm1(h))))
-        residual = self.conv2(self.dropout(F.silu(self.norm2(residual, emb))))
+        residual = self.conv1(self.resample(normalize(self.norm1, h)))
+        residual = self.conv2(self.dropout(normalize(self.norm2, residual, emb)))
         return self.skip(self.resample(h)) + residual
 
 
@@ -89,7 +89,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
         """Attend: (B, C, H, W) -> (B, C, H, W)."""
-        tokens = self.norm(h).flatten(2).transpose(1, 2)                                                # (B, HW, C)
+        tokens = normalize(self.norm, h, silu=False).flatten(2).transpose(1, 2)                          # (B, HW, C)
         qkv = self.qkv(tokens).unflatten(2, (3, self.num_heads, -1))                                # (B, HW, 3, N, C/N)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)                                                          # (B, N, HW, C/N)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)                      # (B, HW, C)
@@ -123,7 +123,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, h: Tensor, classes: Tensor) -> Tensor:
         """Attend to the class: (B, C, H, W), (B, D) -> (B, C, H, W)."""
-        pixels = self.norm(h).flatten(2).transpose(1, 2)                                                # (B, HW, C)
+        pixels = normalize(self.norm, h, silu=False).flatten(2).transpose(1, 2)                          # (B, HW, C)
         q = self.q(pixels).unflatten(2, (self.num_heads, -1)).transpose(1, 2)                         # (B, N, HW, C/N)
         tokens = classes.unflatten(1, (self.TOKENS, -1))                                                # (B, 4, D/4)
         kv = self.kv(tokens).unflatten(2, (2, self.num_heads, -1))                                   # (B, 4, 2, N, C/N)

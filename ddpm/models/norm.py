@@ -3,12 +3,17 @@
 To add a norm, see "Where to add things" in docs/design.md.
 """
 
+import importlib
+from importlib.util import find_spec
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPS = 1e-5
+# The kernels for GPUs need Triton, and their package: code that is exported with a model runs the equations below.
+KERNELS = importlib.import_module("ddpm.models.fused") if find_spec("triton") and find_spec("ddpm") else None
 
 
 def num_groups(channels: int, max_groups: int = 32, min_group_channels: int = 4) -> int:
@@ -53,6 +58,18 @@ class RMSNorm(nn.GroupNorm):
         return h * self.weight[:, None, None] + self.bias[:, None, None]
 
 
+class Projection(nn.Linear):
+    """A linear layer of an embedding, which autocast leaves in the type of its weight.
+
+    It costs nothing next to convolutions, and a modulation in 16 bits would have two or three digits.
+    """
+
+    def forward(self, emb: Tensor) -> Tensor:
+        """Project: (B, D) -> (B, D')."""
+        with torch.autocast(emb.device.type, enabled=False):
+            return super().forward(emb.to(self.weight.dtype))
+
+
 class AdaptiveNorm(nn.Module):
     """A normalization layer that is modulated by an embedding, a module (h, emb) -> h.
 
@@ -80,7 +97,7 @@ class AdaptiveNorm(nn.Module):
     def __init__(self, channels: int, emb_channels: int, groups: int) -> None:
         super().__init__()
         self.norm: nn.GroupNorm = GroupNorm(groups, channels, eps=EPS)
-        self.proj = nn.Linear(emb_channels, len(self.modulation) * channels)
+        self.proj = Projection(emb_channels, len(self.modulation) * channels)
 
 
 class AdaGN(AdaptiveNorm):
@@ -178,3 +195,47 @@ NORMS: dict[str, type[AdaptiveNorm]] = {
     "adagn_scale": AdaGNScale,
     "adagn_shift": AdaGNShift,
 }
+
+
+def normalize(
+    norm: nn.Module, h: Tensor, emb: Tensor | None = None, *, silu: bool = True, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Apply a norm, and then SiLU: (B, C, H, W) -> (B, C, H, W).
+
+    On GPUs with Triton, one kernel computes the equations of this file together with SiLU (see `ddpm.models.fused`).
+    Elsewhere, and for norms with a `forward` of their own or with hooks, torch's operators do.
+
+    Args:
+        norm: a GroupNorm, or a module (h, emb) -> h such as the members of NORMS.
+        h: images.
+        emb: the embedding (B, D), for norms that take one.
+        silu: whether SiLU follows.
+        dtype: of the result; by default that of autocast, and without autocast that of h.
+    """
+    if dtype is None:
+        mixed = torch.is_autocast_enabled(h.device.type) and h.dtype != torch.float64
+        dtype = torch.get_autocast_dtype(h.device.type) if mixed else h.dtype
+    if KERNELS is None or not h.is_cuda or not _has_kernel(norm, h):
+        h = norm(h) if emb is None else norm(h, emb)
+        return (F.silu(h) if silu else h).to(dtype)
+    if not isinstance(norm, AdaptiveNorm):
+        return KERNELS.modulated_norm(h, norm.weight, norm.bias, None, norm.num_groups, norm.eps, dtype, silu=silu)
+    inner = norm.norm
+    return KERNELS.modulated_norm(
+        h, inner.weight, inner.bias, norm.proj(emb), inner.num_groups, inner.eps, dtype, parts=norm.modulation,
+        before=norm.shift_before_norm, center=not isinstance(inner, RMSNorm), silu=silu,
+    )
+
+
+# What the kernels compute. A subclass with another `forward` is another equation.
+_EQUATIONS = tuple(
+    norm.forward for norm in (GroupNorm, RMSNorm, AdaGN, AdaGNScale, AdaGNShift, AdditiveGroupNorm)
+)
+
+
+def _has_kernel(norm: nn.Module, h: Tensor) -> bool:
+    """Return whether the kernels compute what a norm with its inner norm does, and nobody listens to these."""
+    parts = (norm, norm.norm) if isinstance(norm, AdaptiveNorm) else (norm,)
+    return h.dtype != torch.float64 and all(
+        type(part).forward in _EQUATIONS and not part._forward_hooks and not part._forward_pre_hooks for part in parts
+    )

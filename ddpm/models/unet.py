@@ -27,7 +27,7 @@ from ddpm.models.blocks import (
     upsample,
 )
 from ddpm.models.embedding import CONDITIONINGS, StageEmbedding, TimestepEmbedding
-from ddpm.models.norm import EPS, NORMS, GroupNorm, num_groups
+from ddpm.models.norm import EPS, NORMS, GroupNorm, normalize, num_groups
 from ddpm.models.shape import check_condition_at, check_shape, is_conditioned, matched_width
 from ddpm.names import lookup
 from ddpm.randomness import Purpose, generator
@@ -278,7 +278,9 @@ class UNet(ModelMixin, ConfigMixin):
             ValueError: if labels are missing or have another shape.
         """
         timestep = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
-        embs = self.embeddings(timestep, class_labels, augment_labels)
+        # As in ADM, 16 bits are only for what is between the embeddings and the output.
+        with torch.autocast(sample.device.type, enabled=False):
+            embs = self.embeddings(timestep, class_labels, augment_labels)
 
         # Convolutions are faster in this memory format, and every layer preserves it.
         h = self.conv_in(sample).contiguous(memory_format=torch.channels_last)
@@ -302,7 +304,9 @@ class UNet(ModelMixin, ConfigMixin):
             for resample in stage.resample:
                 h = self._run(resample, h, emb.for_norms)
 
-        output = self.conv_out(F.silu(self.norm_out(h)))
+        h = normalize(self.norm_out, h, dtype=self.conv_out.weight.dtype)
+        with torch.autocast(h.device.type, enabled=False):
+            output = self.conv_out(h)
         return UNetOutput(sample=output) if return_dict else (output,)
 
     @property

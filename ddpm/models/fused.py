@@ -1,0 +1,222 @@
+"""Normalization, modulation by an embedding, and SiLU of images as one operator with kernels of its own.
+
+    x = h + shift                       # a shift before the norm, or none
+    x_hat = (x - mean) / std            # of each image and group; mean 0 for the root mean square
+    z = (1 + scale) * (weight * x_hat + bias) + shift           # a shift after the norm, or none
+    y = silu(z) or z
+
+torch's operators read and write h about twenty times for this. Here forward reads h and writes y, and backward reads
+h and the gradient and writes a gradient: everything between is computed again instead of stored. Statistics and sums
+are in float32, whatever the type of h.
+
+The plain form is `ddpm.models.norm`. The kernels are Triton's (`ddpm.models.norm_kernels`), which is imported at the
+first call; registered operators are opaque to torch.compile, and known to it by shape.
+"""
+
+import importlib
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+TILE = 16384        # values of a tile of float32, in the registers of 512 threads; backward holds two
+LANES = 64          # channels of a tile, unless groups are larger: 128 bytes of a pixel in 16 bits
+
+
+class Tiling(NamedTuple):
+    """How the kernels divide an image.
+
+    Attributes:
+        whole: whether a program holds its groups of an image at once, so that h is read only once in forward.
+        groups: groups of a program.
+        lanes: channels of a tile, a power of 2; those beyond the groups are idle.
+        pixels: pixels of a tile, a power of 2.
+        rows: pixels of a program.
+        chunks: programs that share the same groups of an image.
+    """
+
+    whole: bool
+    groups: int
+    lanes: int
+    pixels: int
+    rows: int
+    chunks: int
+
+    @property
+    def warps(self) -> int:
+        """Warps of a program: 32 values per thread in the largest tile."""
+        return min(16, max(4, self.lanes * self.pixels // 1024))
+
+    @property
+    def launches(self) -> int:
+        """Kernels of a forward pass, and as many of a backward pass."""
+        return 1 if self.whole else 2
+
+
+def divide(pixels: int, channels: int, groups: int) -> Tiling:
+    """Divide images of some pixels and channels among programs."""
+    per_group, tile_pixels = channels // groups, _power_of_2(pixels)
+    whole = tile_pixels * _power_of_2(per_group) <= TILE
+    lanes = min(LANES, TILE // tile_pixels) if whole else LANES
+    together = min(groups, max(1, lanes // per_group))
+    lanes = _power_of_2(together * per_group)
+    if whole:
+        return Tiling(True, together, lanes, tile_pixels, pixels, 1)
+    # With 8 sqrt(P) rows, the sums of all chunks, which each program reads, are at most 3 % of the bytes of its rows.
+    rows = _power_of_2(int(8 * math.sqrt(pixels)))
+    return Tiling(False, together, lanes, max(1, min(rows, TILE // 2 // lanes)), rows, -(-pixels // rows))
+
+
+def _power_of_2(number: int) -> int:
+    """Return the smallest power of 2 that is not below a positive number."""
+    return 1 << (number - 1).bit_length()
+
+
+def _grid(h: Tensor, groups: int) -> tuple[Tiling, tuple[int, int], dict[str, int]]:
+    """Return how an image is divided, the programs, and what all kernels are compiled for."""
+    batch, channels = h.shape[:2]
+    p = divide(h.shape[2:].numel(), channels, groups)
+    sizes = {"CPG": channels // groups, "GROUPS": p.groups, "BLOCK_P": p.pixels, "BLOCK_C": p.lanes}
+    return p, (batch * -(-groups // p.groups), p.chunks), {**sizes, "num_warps": p.warps}
+
+
+def _kernels() -> Any:
+    return importlib.import_module("ddpm.models.norm_kernels")
+
+
+_COMMON = "Tensor weight, Tensor bias, Tensor? modulation"
+_FORM = "int groups, bool center, bool scale, bool shift, bool before, bool silu"
+torch.library.define(
+    "ddpm::modulated_norm", f"(Tensor h, {_COMMON}, {_FORM}, float eps, ScalarType dtype) -> (Tensor, Tensor, Tensor)"
+)
+torch.library.define(
+    "ddpm::modulated_norm_backward",
+    f"(Tensor grad, Tensor h, {_COMMON}, Tensor mean, Tensor rstd, {_FORM}) -> (Tensor, Tensor, Tensor)",
+)
+
+
+@torch.library.register_fake("ddpm::modulated_norm")
+def _empty_outputs(h, weight, bias, modulation, groups, center, scale, shift, before, silu, eps, dtype):  # type: ignore
+    y = torch.empty_like(h, dtype=dtype, memory_format=torch.channels_last)
+    return y, h.new_empty(len(h), groups, dtype=torch.float32), h.new_empty(len(h), groups, dtype=torch.float32)
+
+
+@torch.library.register_fake("ddpm::modulated_norm_backward")
+def _empty_grads(  # type: ignore
+    grad, h, weight, bias, modulation, mean, rstd, groups, center, scale, shift, before, silu
+):
+    grad_modulation = h.new_empty(0) if modulation is None else torch.empty_like(modulation)
+    grad_affine = h.new_empty(2, *h.shape[:2], dtype=torch.float32)
+    return torch.empty_like(h, memory_format=torch.channels_last), grad_affine, grad_modulation
+
+
+@torch.library.impl("ddpm::modulated_norm", "CompositeExplicitAutograd")
+def _forward(h, weight, bias, modulation, groups, center, scale, shift, before, silu, eps, dtype):  # type: ignore
+    h = h.contiguous(memory_format=torch.channels_last)
+    y, mean, rstd = _empty_outputs(
+        h, weight, bias, modulation, groups, center, scale, shift, before, silu, eps, dtype
+    )
+    weight, bias = weight.contiguous(), bias.contiguous()
+    modulation = weight if modulation is None else modulation.contiguous()
+    kernels, channels, pixels = _kernels(), h.shape[1], h.shape[2:].numel()
+    p, grid, sizes = _grid(h, groups)
+    form = {"SCALE": scale, "SHIFT": shift, "BEFORE": before}
+    if p.whole:
+        kernels.forward_whole[grid](
+            h, weight, bias, modulation, y, mean, rstd, pixels, channels, eps, CENTER=center, SILU=silu, **form, **sizes
+        )
+        return y, mean, rstd
+    moments = h.new_empty(len(h), p.chunks, 2, groups, dtype=torch.float32)
+    kernels.forward_moments[grid](
+        h, modulation, moments, pixels, channels, p.rows, CENTER=center, **form, **sizes
+    )
+    kernels.forward_apply[grid](
+        h, weight, bias, modulation, moments, y, mean, rstd, pixels, channels, eps, p.rows,
+        SILU=silu, CHUNKS=_power_of_2(p.chunks), **form, **sizes,
+    )
+    return y, mean, rstd
+
+
+@torch.library.impl("ddpm::modulated_norm_backward", "CompositeExplicitAutograd")
+def _backward(  # type: ignore
+    grad, h, weight, bias, modulation, mean, rstd, groups, center, scale, shift, before, silu
+):
+    grad = grad.contiguous(memory_format=torch.channels_last)
+    h = h.contiguous(memory_format=torch.channels_last)
+    grad_h, grad_affine, grad_modulation = _empty_grads(
+        grad, h, weight, bias, modulation, mean, rstd, groups, center, scale, shift, before, silu
+    )
+    weight, bias = weight.contiguous(), bias.contiguous()
+    modulation = weight if modulation is None else modulation.contiguous()
+    kernels, (batch, channels), pixels = _kernels(), h.shape[:2], h.shape[2:].numel()
+    p, grid, sizes = _grid(h, groups)
+    form = {"SCALE": scale, "SHIFT": shift, "BEFORE": before, "SILU": silu}
+    inputs = grad, h, weight, bias, modulation, mean, rstd
+    outputs = grad_h, grad_affine, grad_modulation
+    numbers = pixels, channels, batch * channels
+    if p.whole:
+        kernels.backward_whole[grid](*inputs, *outputs, *numbers, CENTER=center, **form, **sizes)
+        return outputs
+    sums = h.new_empty(batch, p.chunks, 3, channels, dtype=torch.float32)
+    kernels.backward_sums[grid](*inputs, sums, pixels, channels, p.rows, **form, **sizes)
+    kernels.backward_apply[grid](
+        *inputs, sums, *outputs, *numbers, p.rows, CENTER=center, CHUNKS=_power_of_2(p.chunks), **form, **sizes
+    )
+    return outputs
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    h, weight, bias, modulation, *form, _, _ = inputs
+    ctx.save_for_backward(h, weight, bias, modulation, *output[1:])
+    ctx.form = form
+
+
+def _differentiate(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    h, weight, bias, modulation, mean, rstd = ctx.saved_tensors
+    grad_h, grad_affine, grad_modulation = torch.ops.ddpm.modulated_norm_backward(
+        grad, h, weight, bias, modulation, mean, rstd, *ctx.form
+    )
+    grad_weight, grad_bias = grad_affine.sum(dim=1).to(weight.dtype)
+    rest = (None,) * (len(ctx.form) + 2)
+    return grad_h, grad_weight, grad_bias, None if modulation is None else grad_modulation, *rest
+
+
+def _refuse(ctx: Any, *_: Tensor) -> None:
+    raise RuntimeError("the gradient of ddpm::modulated_norm has no gradient of its own; use the plain form for it")
+
+
+torch.library.register_autograd("ddpm::modulated_norm", _differentiate, setup_context=_save)
+torch.library.register_autograd("ddpm::modulated_norm_backward", _refuse)
+
+
+def modulated_norm(
+    h: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    modulation: Tensor | None,
+    groups: int,
+    eps: float,
+    dtype: torch.dtype,
+    *,
+    parts: tuple[str, ...] = (),
+    before: bool = False,
+    center: bool = True,
+    silu: bool = True,
+) -> Tensor:
+    """Normalize, modulate and activate: (B, C, H, W) -> (B, C, H, W) in channels-last layout.
+
+    Args:
+        h: images in float32 or 16 bits; those in another layout are copied.
+        weight, bias: of the norm, (C,).
+        modulation: outputs of the projection of the embedding, (B, PC) for P parts, or None.
+        groups: G, a divisor of C.
+        eps: added to the variance.
+        dtype: of the result.
+        parts: ("scale", "shift"), ("scale",), ("shift",) or ().
+        before: whether the shift is added before the norm.
+        center: whether the mean is subtracted; without, the norm divides by the root mean square.
+        silu: whether SiLU follows.
+    """
+    form = groups, center, "scale" in parts, "shift" in parts, before, silu
+    return torch.ops.ddpm.modulated_norm(h, weight, bias, modulation, *form, eps, dtype)[0]
