@@ -168,6 +168,7 @@ def _backward(  # type: ignore
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     h, weight, bias, modulation, *form, _, _ = inputs
+    ctx.set_materialize_grads(False)        # mean and rstd have none
     ctx.save_for_backward(h, weight, bias, modulation, *output[1:])
     ctx.form = form
 

@@ -3,7 +3,7 @@
 import math
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -211,6 +211,20 @@ class UNet(ModelMixin, ConfigMixin):
 
         self.norm_out = GroupNorm(groups(widths[0]), widths[0], eps=EPS)
         self.conv_out = nn.Conv2d(widths[0], c.out_channels, 3, padding=1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "UNet":
+        """Move or convert all tensors, as `to` does; on GPUs, weights of convolutions become channels-last.
+
+        There a convolution whose images and weight have different layouts converts one of them at each call. Files are
+        not affected, and on CPUs, where convolutions have layouts of their own, neither is anything else.
+        """
+
+        def convert(tensor: Tensor) -> Tensor:
+            tensor = fn(tensor)
+            last = tensor.is_cuda and tensor.ndim == 4
+            return tensor.contiguous(memory_format=torch.channels_last) if last else tensor
+
+        return super()._apply(convert, recurse)
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
