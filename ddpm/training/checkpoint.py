@@ -183,9 +183,11 @@ def load_checkpoint(
     for name, value in tensors.items():
         kind, _, parameter = name.partition("/")
         target = parameters[parameter]
-        # AdamW keeps its step count on the CPU unless it is fused, where it must be on the device of the moments.
-        on_device = kind != "step" or any(group.get("fused") for group in optimizer.param_groups)
-        optimizer.state[target][kind] = value.to(target.device) if on_device else value
+        if kind != "step":      # fused AdamW needs moments in the layout of their weight; files have one layout
+            value = torch.empty_like(target, dtype=value.dtype, requires_grad=False).copy_(value)
+        elif any(group.get("fused") for group in optimizer.param_groups):   # otherwise AdamW counts steps on the CPU
+            value = value.to(target.device)
+        optimizer.state[target][kind] = value
     return json.loads((checkpoint / STATE).read_text())
 
 
