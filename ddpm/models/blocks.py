@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,7 +29,8 @@ def downsample(h: Tensor) -> Tensor:
 
 def upsample(h: Tensor) -> Tensor:
     """Double the resolution by repeating pixels: (B, C, H, W) -> (B, C, 2H, 2W)."""
-    return F.interpolate(h, scale_factor=2.0, mode="nearest")
+    with torch.autocast(h.device.type, enabled=False):      # it would convert to float32, for copies of values
+        return F.interpolate(h, scale_factor=2.0, mode="nearest")
 
 
 class ResBlock(nn.Module):

@@ -222,7 +222,7 @@ class UNet(ModelMixin, ConfigMixin):
         def convert(tensor: Tensor) -> Tensor:
             tensor = fn(tensor)
             last = tensor.is_cuda and tensor.ndim == 4
-            return tensor.contiguous(memory_format=torch.channels_last) if last else tensor
+            return tensor.to(memory_format=torch.channels_last) if last else tensor
 
         return super()._apply(convert, recurse)
 
