@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ddpm.diffusion.class_labels import Label, Labels, label_tensor
 from ddpm.diffusion.guidance import unet_denoiser, with_guidance
+from ddpm.diffusion.precision import check_precision
 from ddpm.diffusion.samplers import invert
 from ddpm.diffusion.sampling import (
     BetweenSeeds,
@@ -217,6 +218,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         interval: Sequence[float] | None = None,
         rescale: float = 0.0,
         clip: bool = True,
+        mixed_precision: str = "fp32",
     ) -> Denoiser:
         """Return the U-Net as a denoiser, guided and then clipped (see `ddpm.diffusion.guidance.with_guidance`).
 
@@ -227,12 +229,16 @@ class ClassConditionalPipeline(DiffusionPipeline):
             rescale: 0 to 1, how far the standard deviation of the guided x_0 is rescaled to that of the conditional
                 one.
             clip: whether to clip x_0 to [-1, 1].
+            mixed_precision: precision in which the networks compute, an entry of
+                `ddpm.diffusion.precision.PRECISIONS`; `fp32` is that of their weights.
 
         Raises:
-            ValueError: if guidance needs a null class that the model does not have, or the guide does not fit.
+            ValueError: if guidance needs a null class that the model does not have, the guide does not fit, or the
+                device does not support the precision.
         """
+        check_precision(mixed_precision, self._execution_device, "mixed_precision")
         schedule = self.schedule
-        base = unet_denoiser(self.unet, schedule, self.prediction)
+        base = unet_denoiser(self.unet, schedule, self.prediction, mixed_precision)
         if guidance_scale != 1 and guide is None and self.unet.config.num_classes == 0:
             raise ValueError("guidance_scale: the model has no classes; use 1, or give a guide")
         weak = None
@@ -240,7 +246,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
             if guidance_scale == 1:
                 raise ValueError("guide: has no effect at guidance_scale 1; use a larger scale, such as 2")
             self._check_guide(guide)
-            weak = unet_denoiser(guide.unet.to(self._execution_device), schedule, guide.prediction)
+            network = guide.unet.to(self._execution_device)
+            weak = unet_denoiser(network, schedule, guide.prediction, mixed_precision)
         return with_guidance(
             base, schedule, self.unet.null_label, guidance_scale,
             guide=weak, interval=interval, rescale=rescale, clip=clip,
@@ -278,6 +285,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         num_images: int | None = None,
+        mixed_precision: str = "fp32",
     ) -> ImagePipelineOutput | tuple:
         """Generate one image per label, or several images of one label.
 
@@ -304,6 +312,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 `pt` (N, C, H, W in [0, 1]) or `uint8` (N, C, H, W).
             return_dict: whether to return an object with `.images` or a tuple.
             num_images: number of images of a single label; by default one for each label.
+            mixed_precision: precision in which the network computes, `fp32`, `bf16` or `fp16` (on a GPU); the rest is
+                always in fp32. The weights keep theirs, which `pipeline.to(torch.bfloat16)` changes.
 
         Returns:
             The images.
@@ -328,6 +338,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             batch_size=batch_size,
             noise=noise,
             clip=clip,
+            mixed_precision=mixed_precision,
         )
         images = torch.cat([draw_batch(indices) for indices in self.progress_bar(batches(len(labels), batch_size))])
         self.maybe_free_model_hooks()
@@ -372,6 +383,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         batch_size: int | None = None,
         noise: Tensor | None = None,
         clip: bool = True,
+        mixed_precision: str = "fp32",
     ) -> Callable[[list[int]], Tensor]:
         """Return a function that generates a batch; arguments as in `__call__` and `ddpm.diffusion.sampling.draw`.
 
@@ -394,7 +406,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             raise ValueError(f"noise: the shape {tuple(noise.shape)} does not fit; allowed is {(len(labels), *shape)}")
         one_batch = partial(
             draw,
-            self.denoiser(guidance_scale, guide, guidance_interval, guidance_rescale, clip),
+            self.denoiser(guidance_scale, guide, guidance_interval, guidance_rescale, clip, mixed_precision),
             schedule,
             shape=shape,
             device=self._execution_device,
@@ -420,6 +432,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         timestep_spacing: str = "trailing",
         iterations: int = 3,
         batch_size: int | None = None,
+        mixed_precision: str = "fp32",
     ) -> Tensor:
         """Return the noise from which DDIM generates the given images.
 
@@ -432,6 +445,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             timestep_spacing: an entry of `ddpm.diffusion.timesteps.SPACINGS`.
             iterations: evaluations of the denoiser per timestep.
             batch_size: maximum number of images per network call; by default `images_per_call`.
+            mixed_precision: as in `__call__`.
 
         Returns:
             Noise (N, C, H, W) on the CPU.
@@ -445,7 +459,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             raise ValueError(f"images: {images.dtype} {tuple(images.shape)}; allowed is torch.uint8 {expected}")
         schedule, device = self.schedule, self._execution_device
         timesteps = timestep_grid(schedule, num_inference_steps, timestep_spacing)
-        denoiser = self.denoiser(clip=False)
+        denoiser = self.denoiser(clip=False, mixed_precision=mixed_precision)
         x_0, labels = from_uint8(images).to(device), labels.to(device)
         noise = [
             invert(denoiser, schedule, x_0[at], labels[at], timesteps, iterations).cpu()

@@ -41,7 +41,7 @@ SHORTER = {
     "benchmark": ["--only", "forward", "--rounds", "3", "--batch-size", "2"],
 }
 SLOW_SCRIPTS = ("ablate", "evaluate", "probe", "benchmark")
-SLOW_WORDS = ("configs/cifar10.yaml", "configs/own_128.yaml", "128")      # large networks or images
+SLOW_WORDS = ("configs/cifar10.yaml", "configs/own_128.yaml", "128", "--compile")     # large networks or images
 CIFAR10 = "uoft-cs/cifar10"                      # a path as well as a name on the hub; here there is a folder
 # Commands that are only parsed, by a word of theirs, and why.
 ONLY_PARSED = {

@@ -83,12 +83,14 @@ class ModelSamplingOptions(OptionalSamplerOptions):       # type: ignore[misc, v
         seed: first seed; image j of class c gets the seed `seed + j * number of classes + c`, and without classes
             image j the seed `seed + j`.
         batch_size: number of images per network call.
+        compile: compile the network with torch.compile. This takes a minute or more, so it is for many images.
     """
 
     model: Path
     guide: Path | None = None
     seed: SeedInt | None = None
     batch_size: PositiveInt | None = None
+    compile: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ INSTEAD: dict[tuple[str, ...], str] = {
     ("give train.ema_half_life in images instead: train.batch_size x ln 2 / (1 - decay)",):
         "ema_decay ema_rate ema_max_decay",
     ("the weights are always averaged; train.ema_half_life says over how many images",): "ema use_ema",
-    ("train.mixed_precision",): "precision amp fp16 bf16 use_fp16 half dtype autocast",
+    ("train.mixed_precision", "mixed_precision"): "precision amp fp16 bf16 use_fp16 half dtype autocast",
     ("train.seed", "seed"): "random_seed manual_seed rng_seed",
     ("the optimizer is AdamW; its options are train.weight_decay and train.beta2",): "optimizer",
     ("diffusion.weighting",): "loss snr_gamma min_snr_gamma loss_type",
@@ -111,7 +111,7 @@ INSTEAD: dict[tuple[str, ...], str] = {
         "device gpu gpus gpu_id gpu_ids cuda cpu no_cuda accelerator devices use_gpu",
     ("start several processes with accelerate launch, instead of python",):
         "num_processes nproc_per_node num_gpus multi_gpu local_rank nodes ddp",
-    ("the network is not compiled; leave it out",): "compile torch_compile",
+    ("compile",): "torch_compile use_compile",
     ("nothing is overwritten; choose another directory with --run-dir or --out",):
         "overwrite force overwrite_output_dir",
     ("there is no such option; leave it out",): "verbose v debug quiet version",

@@ -39,6 +39,7 @@ ScheduleName = Literal["linear", "cosine", "sigmoid"]
 PredictionName = Literal["eps", "v", "x_0"]
 SamplerName = Literal["ddim", "ddpm", "dpmpp", "unipc", "euler", "heun"]
 SpacingName = Literal["trailing", "leading", "linspace", "logsnr", "karras"]
+PrecisionName = Literal["fp32", "bf16", "fp16"]
 AugmentationName = Literal[
     "flip", "vertical_flip", "quarter_turn", "rotation", "scale", "aspect", "crop", "shift"
 ]
@@ -253,7 +254,7 @@ class TrainConfig(CheckedOptions, section="train"):
     max_grad_norm: PositiveOrInf = 1.0
     ema_half_life: PositiveFloat = 500_000
     ema_warmup: PositiveFloat = 0.05
-    mixed_precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    mixed_precision: PrecisionName = "fp32"
     compile: bool = False
     seed: Annotated[int, Range("0 to 2^63 - 1", lambda value: 0 <= value < 2**63)] = 0
     max_skipped: PositiveInt = 20
@@ -276,6 +277,7 @@ class SamplerOptions(CheckedOptions):
         guidance_interval: guide only at sigmas in (low, high]; null guides at all of them.
         guidance_rescale: how far the standard deviation of the guided x_0 is rescaled to that of the conditional one,
             from 0 (not at all) to 1 (completely).
+        mixed_precision: precision in which the network computes; the rest stays in fp32. fp16 needs a GPU.
     """
 
     sampler: SamplerName = "ddim"
@@ -287,6 +289,7 @@ class SamplerOptions(CheckedOptions):
         list[float], Range("[low, high] with 0 <= low < high, or null", lambda x: len(x) == 2 and 0 <= x[0] < x[1])
     ] | None = None
     guidance_rescale: UnitFloat = 0.0
+    mixed_precision: PrecisionName = "fp32"
 
     def sampling_options(self) -> dict[str, Any]:
         """Return the options as arguments of the pipeline's `make_draw_batch`."""

@@ -4,11 +4,13 @@ Guidance is applied first and clipping second. A sampler gets the result and doe
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from ddpm.diffusion.objective import PREDICTIONS
+from ddpm.diffusion.precision import PRECISIONS
 from ddpm.diffusion.schedule import Denoiser, NoiseSchedule, Prediction, split_output
 from ddpm.names import lookup
 
@@ -16,22 +18,43 @@ from ddpm.names import lookup
 Pair = Callable[[Tensor, Tensor, Tensor], tuple[Prediction, Prediction]]
 
 
-def unet_denoiser(unet: nn.Module, schedule: NoiseSchedule, prediction: str) -> Denoiser:
-    """Return the network as a denoiser in float32, whatever the precision of its weights.
+def unet_denoiser(
+    unet: nn.Module, schedule: NoiseSchedule, prediction: str, mixed_precision: str = "fp32"
+) -> Denoiser:
+    """Return the network as a denoiser of float32, whatever the precision in which the network computes.
 
     Args:
         unet: (x_t, t, labels) -> an object with `.sample`, (B, C or 2C, H, W).
         schedule: the schedule that the network was trained with.
         prediction: what the network predicts, an entry of PREDICTIONS.
+        mixed_precision: precision in which the network computes, an entry of PRECISIONS.
     """
     decode = lookup(PREDICTIONS, prediction, "diffusion.prediction").decode
+    dtype = lookup(PRECISIONS, mixed_precision, "mixed_precision")
 
     def denoise_with_unet(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
         sample = x_t.to(getattr(unet, "dtype", x_t.dtype))
-        output, variance = split_output(unet(sample, t, labels).sample.float(), x_t.shape[1])
+        with nullcontext() if dtype is None else torch.autocast(x_t.device.type, dtype):
+            output = unet(sample, t, labels).sample
+        # A copy, because the next call of a compiled network overwrites the output where it uses CUDA graphs. Always in
+        # the same memory format, because each format of the next input would be compiled separately.
+        output = output.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+        output, variance = split_output(output, x_t.shape[1])
         return decode(schedule, output, x_t, t)._replace(variance_fraction=variance)
 
     return denoise_with_unet
+
+
+def padded(denoiser: Denoiser, batch_size: int) -> Denoiser:
+    """Return a denoiser that calls another one with batches of one size, padded with copies of the last image."""
+
+    def denoise_padded(x_t: Tensor, t: Tensor, labels: Tensor) -> Prediction:
+        count = len(x_t)
+        rows = torch.arange(batch_size, device=x_t.device).clamp(max=count - 1)
+        x_0, eps, fraction = denoiser(x_t[rows], t[rows], labels[rows])
+        return Prediction(x_0[:count], eps[:count], None if fraction is None else fraction[:count])
+
+    return denoise_padded
 
 
 def null_labels(labels: Tensor, null_label: int) -> Tensor:

@@ -6,8 +6,9 @@ size, so that the shapes that the network sees do not depend on the number of re
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,26 +39,48 @@ PIXELS_PER_CPU_CALL = 2**15
 Seed = int | BetweenSeeds
 
 
-def seeded_noise(seeds: Sequence[Seed], purpose: Purpose, step: int, shape: tuple[int, ...]) -> Tensor:
-    """Return standard normal noise (N, *shape) on the CPU; the noise of an image depends on its seed, purpose and step.
+def noise_source(
+    seeds: Sequence[Seed], shape: tuple[int, ...], device: torch.device | str = "cpu"
+) -> Callable[[Purpose, int], Tensor]:
+    """Return a function (purpose, step) -> standard normal noise (N, *shape), drawn on a device.
+
+    The noise of an image depends on its seed, the purpose and the step. It is equal on all devices up to the rounding
+    of log and cos.
 
     Between two seeds the noise is interpolated spherically: at fraction u it is cos(u pi/2) times the noise of one plus
     sin(u pi/2) times that of the other, which is standard normal at every u.
+
+    Args:
+        seeds: N seeds in [0, 2^63), or points between two of them.
+        shape: of the noise of one image.
+        device: of the noise.
     """
+    place = "cpu" if torch.device(device).type == "mps" else device         # MPS has no float64
     walks = [seed if isinstance(seed, BetweenSeeds) else BetweenSeeds(seed, seed, 0.0) for seed in seeds]
-
-    def noise(ends: list[int]) -> Tensor:
-        index = torch.full((len(ends),), step, dtype=torch.int64)
-        return normal(torch.tensor(ends), purpose, index, shape)
-
-    drawn = noise([w.start for w in walks])
     moved = [i for i, w in enumerate(walks) if w.start != w.end]
-    if moved:
-        other = noise([walks[i].end for i in moved])
-        angle = torch.tensor([walks[i].fraction for i in moved], dtype=torch.float64) * (math.pi / 2)
-        angle = angle.view(-1, *[1] * len(shape))
-        drawn[moved] = (angle.cos() * drawn[moved].double() + angle.sin() * other.double()).float()
-    return drawn
+    # Moved to the device only once: a transfer waits until the device has finished all other work.
+    starts, ends, rows = (
+        torch.tensor(values, dtype=torch.int64, device=place)
+        for values in ([w.start for w in walks], [walks[i].end for i in moved], moved)
+    )
+    angle = torch.tensor([walks[i].fraction for i in moved], dtype=torch.float64, device=place) * (math.pi / 2)
+    angle = angle.view(-1, *[1] * len(shape))
+
+    def draw_noise(purpose: Purpose, step: int) -> Tensor:
+        def at(seeds: Tensor) -> Tensor:
+            return normal(seeds, purpose, torch.full_like(seeds, step), shape)
+
+        drawn = at(starts)
+        if moved:
+            drawn[rows] = (angle.cos() * drawn[rows].double() + angle.sin() * at(ends).double()).float()
+        return drawn.to(device)
+
+    return draw_noise
+
+
+def seeded_noise(seeds: Sequence[Seed], purpose: Purpose, step: int, shape: tuple[int, ...]) -> Tensor:
+    """Return the noise of `noise_source` for one purpose and step, (N, *shape) on the CPU."""
+    return noise_source(seeds, shape)(purpose, step)
 
 
 def plan_seeds(classes: Sequence[int], per_class: int, seed: int, num_classes: int) -> tuple[list[int], list[int]]:
@@ -138,15 +161,12 @@ def draw(
     timesteps = plan_timesteps(schedule, sampler, steps, timestep_spacing, eta)
     assert 0 < len(labels) == len(seeds) <= batch_size, (len(labels), len(seeds), batch_size)
     padded = [*range(len(labels)), *[len(labels) - 1] * (batch_size - len(labels))]
-    all_seeds = [seeds[i] for i in padded]
-
-    def noise(step: int) -> Tensor:
-        return seeded_noise(all_seeds, Purpose.SAMPLER_NOISE, step, shape).to(device)
-
-    start = seeded_noise(all_seeds, Purpose.INITIAL_NOISE, 0, shape) if x_T is None else x_T[padded]
+    noise = noise_source([seeds[i] for i in padded], shape, device)
+    start = noise(Purpose.INITIAL_NOISE, 0) if x_T is None else x_T[padded].to(device)
     entry = SAMPLERS[sampler]
-    options = {"eta": eta} if entry.takes_eta else {}
-    x_0 = entry.run(denoiser, schedule, start.to(device), labels[padded].to(device), timesteps, noise=noise, **options)
+    options: dict[str, Any] = {"eta": eta} if entry.takes_eta else {}
+    options["noise"] = partial(noise, Purpose.SAMPLER_NOISE)
+    x_0 = entry.run(denoiser, schedule, start, labels[padded].to(device), timesteps, **options)
     x_0 = x_0[: len(labels)]
     finite = x_0.flatten(1).isfinite().all(dim=1)
     if not finite.all():

@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor, cat
 
 from ddpm.config.commands import EvaluateCommand
+from ddpm.diffusion.guidance import padded
 from ddpm.diffusion.sampling import images_per_call
+from ddpm.diffusion.schedule import Denoiser
 from ddpm.evaluation.estimates import Estimate, mean_estimate
 from ddpm.evaluation.feature_tables import random_indices, tabulate
 from ddpm.evaluation.likelihood import (
@@ -31,9 +33,22 @@ IMAGES_PER_CALL = 16
 
 
 def measure_denoiser(
-    command: EvaluateCommand, setup: EvaluationSetup, out: Path, processes: PartialState
+    command: EvaluateCommand, setup: EvaluationSetup, out: Path, processes: PartialState, mixed_precision: str
 ) -> dict[str, Any]:
-    """Measure the denoising error and the bound, on held-out images if there are any, otherwise on the reference."""
+    """Measure the denoising error and the bound, on held-out images if there are any, otherwise on the reference.
+
+    A compiled network is called with batches of the size that the images were drawn with, which is compiled already.
+
+    Args:
+        command: what to measure, and how.
+        setup: the model and the real images.
+        out: folder that keeps the values of each batch.
+        processes: all processes.
+        mixed_precision: precision in which the network computes.
+
+    Returns:
+        The entries of evaluation.json for the denoiser; empty if there is nothing to measure.
+    """
     pipeline = setup.images.pipeline
     wanted = [name for name in DENOISER_METRICS if name in setup.metrics]
     if pipeline is None or not wanted or setup.reason_without_denoiser is not None:
@@ -42,7 +57,13 @@ def measure_denoiser(
     schedule = pipeline.schedule
     timesteps, steps = error_timesteps(schedule), min(command.bound_steps, schedule.num_timesteps)
     batch_size = images_per_call(data.resolution, processes.device, most=DENOISER_BATCH_SIZE)
+    if command.compile:
+        batch_size = setup.images.batch_size
     indices = random_indices(len(data), min(len(data), command.bound_images))
+
+    def build_denoiser(clip: bool) -> Denoiser:
+        denoiser = pipeline.denoiser(clip=clip, mixed_precision=mixed_precision)
+        return padded(denoiser, batch_size) if command.compile else denoiser
 
     def measure_all(name: str, measure: Callable[..., Tensor]) -> Tensor:
         """Return `measure(images, labels, indices)` for all images; its batches are kept on disk."""
@@ -59,14 +80,14 @@ def measure_denoiser(
     images = {"count": len(indices), "held_out": setup.held_out is not None}
     found: dict[str, Any] = {"images": images, "metrics": metrics}
     if "denoising" in wanted:
-        denoiser = pipeline.denoiser(clip=False)
+        denoiser = build_denoiser(clip=False)
         measure = partial(denoising_errors, denoiser, schedule, timesteps=timesteps, seed=0, batch_size=batch_size)
         errors = measure_all("denoising", measure)
         curve = denoising_curve(errors, schedule, timesteps)
         found["denoising"] = [point._asdict() for point in curve]
         metrics["denoising_error"] = mean_estimate(eps_errors(errors, [point.sigma for point in curve]))
     if "bits_per_dim" in wanted:
-        denoiser = pipeline.denoiser()
+        denoiser = build_denoiser(clip=True)
         measure = partial(bound_terms, denoiser, schedule, evaluations=steps, seed=0, batch_size=batch_size)
         terms = measure_all("bits_per_dim", measure)
         found["bound"] = [part._asdict() for part in bound_curve(terms, schedule)]

@@ -27,6 +27,7 @@ from ddpm.evaluation.metrics import confusion
 from ddpm.evaluation.plots import draw_confusion, draw_neighbors
 from ddpm.evaluation.setup import DENOISER_METRICS, EvaluationSetup, prepare_evaluation
 from ddpm.evaluation.text_table import evaluation_table
+from ddpm.io.pipelines import describe_compilation
 from ddpm.io.provenance import describe_changes, versions
 from ddpm.processes import (
     LONG_TIMEOUT,
@@ -87,13 +88,16 @@ def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
                 samples = extract_sample_features(command, setup, read, processes)
                 features = EvaluationFeatures(samples, reference, held_out)
         with time_stage(seconds, "denoiser"):
-            denoiser_results = measure_denoiser(command, setup, out, processes)
+            precision = settings.mixed_precision
+            denoiser_results = measure_denoiser(command, setup, out, processes, precision)
         with time_stage(seconds, "metrics"):
             on_main(processes, lambda: write_evaluation(command, setup, features, denoiser_results, out, read))
     if processes.is_main_process:
         stages = ", ".join(f"{stage} {duration:.1f} s" for stage, duration in seconds.items())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(evaluation_table(json.loads(result.read_text())))
+        if command.compile:
+            print(describe_compilation())
         print(f"{stages}; peak memory {peak:.2f} GiB\n{result}")
     return result
 

@@ -28,7 +28,7 @@ from ddpm.evaluation.features import IMAGES_PER_TABLE_FILE
 from ddpm.evaluation.image_sets import abbreviate, read_images
 from ddpm.io.image_formats import FileLayout, NpzFile, PngFolders, Request
 from ddpm.io.image_writer import write_samples
-from ddpm.io.pipelines import load_guide, locate, process_digest
+from ddpm.io.pipelines import compile_pipelines, load_guide, locate, process_digest
 from ddpm.io.provenance import weights_digest
 from ddpm.names import did_you_mean
 from ddpm.pipeline import PIL_CHANNELS, ClassConditionalPipeline
@@ -270,6 +270,8 @@ def images_from_model(
     batch_size = settings.batch_size or pipeline.images_per_call
     options = settings.sampling_options() | {"batch_size": batch_size}
     guide, guide_digest = load_guide(guide_directory, pipeline.device)
+    if command.compile:
+        compile_pipelines(pipeline.device, pipeline, guide)
     count = command.count or min(len(data), DEFAULT_COUNT)
     labels: Tensor | None = None
     ids = [-1] * count
@@ -287,7 +289,7 @@ def images_from_model(
         "weights": weights_digest(directory),
         "process": process_digest(pipeline),
         "guide": guide_digest,
-        "settings": {**options, "seed": settings.seed},
+        "settings": {**options, "seed": settings.seed, "compile": command.compile},
         "count": count,
         "classes": json_digest([r.label for r in requests]),
     }
@@ -325,7 +327,7 @@ def images_from_disk(command: EvaluateCommand, data: ImageData) -> ImageSource:
         ValueError: if they cannot be read or do not match the reference; or if a sampling option is given.
     """
     for name in ("count", *field_types(ModelSamplingOptions, "model")):
-        if getattr(command, name) is not None:
+        if getattr(command, name) != getattr(EvaluateCommand, name):
             raise ValueError(f"{name}: {command.model} contains existing images, not a model; omit the option")
     images = read_images(command.model, data.resolution, data.channels, data.class_names)
     identity = {"images": images.digest, "count": len(images)}

@@ -8,6 +8,7 @@ import torch
 from ddpm.atomic import MANIFEST, TRAINING_TENSORS, find_damage, json_digest, newest_intact
 from ddpm.config.run_folders import is_run, name_near_runs
 from ddpm.io.provenance import weights_digest
+from ddpm.models.compilation import check_compiler, compilation_seconds, compile_network
 from ddpm.pipeline import ClassConditionalPipeline
 
 
@@ -53,6 +54,27 @@ def load_pipeline(path: Path) -> ClassConditionalPipeline:
     pipeline = ClassConditionalPipeline.from_pretrained(locate(path))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def compile_pipelines(device: torch.device, *pipelines: ClassConditionalPipeline | None) -> None:
+    """Compile the networks of pipelines for `--compile`; on a GPU with CUDA graphs.
+
+    Args:
+        device: of the networks.
+        pipelines: the pipelines; None is skipped.
+
+    Raises:
+        ValueError: if there is no compiler; names what to install.
+    """
+    check_compiler(device, "compile")
+    for pipeline in pipelines:
+        if pipeline is not None:
+            compile_network(pipeline.unet, cuda_graphs=device.type == "cuda")
+
+
+def describe_compilation() -> str:
+    """Return how long compiling took, for the last lines of a command with `--compile`."""
+    return f"compiling took {compilation_seconds():.0f} s"
 
 
 def load_guide(directory: Path | None, device: torch.device) -> tuple[ClassConditionalPipeline | None, str | None]:

@@ -16,7 +16,14 @@ from ddpm.diffusion.sampling import BetweenSeeds, Seed, plan_seeds
 from ddpm.io.captions import describe_captions
 from ddpm.io.image_formats import FORMATS, Request, check_formats
 from ddpm.io.image_writer import write_samples
-from ddpm.io.pipelines import load_guide, load_pipeline, locate, process_digest
+from ddpm.io.pipelines import (
+    compile_pipelines,
+    describe_compilation,
+    load_guide,
+    load_pipeline,
+    locate,
+    process_digest,
+)
 from ddpm.io.provenance import weights_digest
 from ddpm.names import lookup
 from ddpm.pipeline import ClassConditionalPipeline
@@ -166,6 +173,8 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
         batch_size = {"batch_size": settings.batch_size or pipeline.images_per_call}
         check_formats(formats, pipeline.unet.config.in_channels)
         guide, guide_digest = load_guide(guide_directory, processes.device)
+        if command.compile:
+            compile_pipelines(processes.device, pipeline, guide)
         plan = make_plan(_select_classes(pipeline, command.classes, settings))
         record = {
             "model": weights_digest(directory),
@@ -173,6 +182,7 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
             "guide": guide_digest,
             **dataclasses.asdict(settings),
             **batch_size,
+            "compile": command.compile,
         }
         labels, options = pipeline.labels(plan.labels), settings.sampling_options() | batch_size
         return plan, record, pipeline.class_names, pipeline.make_draw_batch(labels, plan.seeds, guide=guide, **options)
@@ -184,6 +194,8 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
     grid = write_samples(out, plan.requests, draw, record["batch_size"], names, record, formats)
     if processes.is_main_process:
         print(f"{len(plan.requests)} images in {out}; overview: {grid}")
+        if command.compile:
+            print(describe_compilation())
         if (shown := describe_captions(names)) is not None:
             print(shown)
 

@@ -6,11 +6,13 @@ import time
 from types import FrameType
 from typing import Self
 
-from accelerate import Accelerator, PartialState
+import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from ddpm.config.sections import Config, TrainConfig
+from ddpm.diffusion.precision import check_precision
 from ddpm.models.compilation import check_compiler
 from ddpm.processes import LONG_TIMEOUT, check_launch, join_processes, on_main
 
@@ -29,7 +31,7 @@ def start_accelerator(config: Config) -> Accelerator:
     """
     processes = join_processes(LONG_TIMEOUT if config.evaluation.every > 0 else None)
     check_launch(processes.num_processes, "train.py")
-    on_main(processes, lambda: check_precision(config.train, processes))
+    on_main(processes, lambda: check_device(config, processes.device))
     if config.train.batch_size is not None:         # otherwise it is derived from the data, and checked then
         on_main(processes, lambda: check_batch(config.train, processes.num_processes))
     # One process may train several runs in turn; without the reset, accelerate keeps the precision of the first.
@@ -41,16 +43,16 @@ def start_accelerator(config: Config) -> Accelerator:
     )
 
 
-def check_precision(config: TrainConfig, processes: PartialState) -> None:
-    """Check that the device supports the precision, and that there is a compiler if one is needed.
+def check_device(config: Config, device: torch.device) -> None:
+    """Check that a device supports the precisions of training, sample grids and evaluation, and compilation if asked.
 
     Raises:
-        ValueError: names a precision that fits, or what the compiler lacks.
+        ValueError: names the option, and a precision that fits or what the compiler lacks.
     """
-    if config.mixed_precision == "fp16" and processes.device.type != "cuda":
-        raise ValueError("train.mixed_precision: fp16 needs a GPU, and there is none; use fp32 or bf16")
-    if config.compile:
-        check_compiler(processes.device, "train.compile")
+    for section, options in (("train", config.train), ("sample", config.sample), ("evaluation", config.evaluation)):
+        check_precision(options.mixed_precision, device, f"{section}.mixed_precision")
+    if config.train.compile:
+        check_compiler(device, "train.compile")
 
 
 def check_batch(config: TrainConfig, processes: int, batch_size: int | None = None) -> None:

@@ -25,6 +25,7 @@ from ddpm.data.loading import ON_BAD_IMAGE
 from ddpm.data.pixels.fits import FITS
 from ddpm.data.pixels.frames import FRAMES
 from ddpm.diffusion.objective import PREDICTIONS, TIMESTEP_SAMPLERS, WEIGHTINGS
+from ddpm.diffusion.precision import PRECISIONS
 from ddpm.diffusion.samplers import SAMPLERS
 from ddpm.diffusion.schedule import SCHEDULES
 from ddpm.diffusion.timesteps import SPACINGS
@@ -50,6 +51,7 @@ REGISTRIES: dict[str, Iterable[str]] = {
     "diffusion.prediction": PREDICTIONS,
     "diffusion.weighting": WEIGHTINGS,
     "diffusion.timestep_sampler": TIMESTEP_SAMPLERS,
+    **dict.fromkeys(("train.mixed_precision", "sample.mixed_precision", "evaluation.mixed_precision"), PRECISIONS),
     "sample.sampler": SAMPLERS,
     "sample.timestep_spacing": SPACINGS,
     "evaluation.sampler": SAMPLERS,
@@ -58,7 +60,7 @@ REGISTRIES: dict[str, Iterable[str]] = {
 }
 OF_CONVERT = {"to": CONVERSION_TARGETS, "preset": PRESETS, "schedule": SCHEDULES, "prediction": PREDICTIONS}
 # Choices that no dict holds: code compares with them directly.
-OTHERS = {"train.lr_schedule", "train.mixed_precision", "tracking.wandb"}
+OTHERS = {"train.lr_schedule", "tracking.wandb"}
 
 
 def test_choices_are_the_entries_of_the_registries() -> None:

@@ -1,7 +1,9 @@
 """Which images are asked for, and the command as a whole."""
 
+import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch._dynamo.utils import counters
 
 from ddpm.config.commands import SampleCommand
 from ddpm.config.sections import SampleConfig
 from ddpm.diffusion.sampling import BetweenSeeds
 from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
-from ddpm.io import sample_folder
+from ddpm.io import pipelines, sample_folder
 from ddpm.io.pipelines import load_guide, process_digest
 from ddpm.io.provenance import weights_digest
 from ddpm.io.sample_folder import (
@@ -27,6 +30,7 @@ from ddpm.io.sample_folder import (
     plan_walks,
     sample_to_folder,
 )
+from ddpm.models.compilation import compile_network
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 
@@ -194,6 +198,59 @@ def test_unknown_format(model: Path, tmp_path: Path) -> None:
         draw(model, None, QUICK, tmp_path / "out", format="jpg")
 
 
+def test_the_precision_is_a_setting_of_the_images(model: Path, tmp_path: Path) -> None:
+    half = dataclasses.replace(QUICK, mixed_precision="bf16")
+    draw(model, "cat", QUICK, tmp_path / "full")
+    draw(model, "cat", half, tmp_path / "half")
+    records = [json.loads((tmp_path / name / "samples.json").read_text()) for name in ("full", "half")]
+    assert [record["mixed_precision"] for record in records] == ["fp32", "bf16"]
+    a, b = (np.asarray(Image.open(tmp_path / name / "cat" / "seed000000.png")).astype(int) for name in ("full", "half"))
+    assert 0 < abs(a - b).mean() < 3        # bf16 has a relative error of 2^-9 in each layer
+    with pytest.raises(ValueError, match=r"mixed_precision \(fp32 there, bf16 now\).*--out"):
+        draw(model, "cat", half, tmp_path / "full")
+    draw(model, "cat", half, tmp_path / "half")         # again: nothing to do
+    before = {*(model / "samples").glob("*")}
+    draw(model, "cat", QUICK)
+    draw(model, "cat", half)
+    assert len({*(model / "samples").glob("*")} - before) == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_float16_without_a_gpu_is_refused_before_anything_is_drawn(model: Path, tmp_path: Path, refused) -> None:
+    with refused("mixed_precision", "fp16 needs a GPU", "bf16"):
+        draw(model, "cat", dataclasses.replace(QUICK, mixed_precision="fp16"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_compiled_network_draws_the_same_images(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The backend eager traces the network as one graph, but generates no code, which would take longer."""
+    monkeypatch.setattr(pipelines, "compile_network", lambda unet, cuda_graphs: compile_network(unet, backend="eager"))
+    guided = dataclasses.replace(QUICK, guidance_scale=2.0)
+    draw(model, "cat", guided, tmp_path / "eager")
+    assert "compiling" not in capsys.readouterr().out
+    torch._dynamo.reset()
+    counters.clear()
+    draw(model, "cat", guided, tmp_path / "compiled", compile=True)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert re.search(r"compiling took \d+ s", capsys.readouterr().out)
+    for file in (tmp_path / "eager" / "cat").iterdir():
+        assert (tmp_path / "compiled" / "cat" / file.name).read_bytes() == file.read_bytes()
+    assert json.loads((tmp_path / "compiled" / "samples.json").read_text())["compile"] is True
+    with pytest.raises(ValueError, match=r"compile.*--out"):
+        draw(model, "cat", guided, tmp_path / "compiled")
+
+
+def test_a_missing_compiler_is_named_before_anything_is_drawn(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused
+) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
+    with refused("compile: ", "install g++"):
+        draw(model, "cat", QUICK, tmp_path / "out", compile=True)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture(scope="module")
 def five_channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of images with five channels."""
@@ -232,10 +289,22 @@ def command(model: Path, out: Path, processes: int, *options: str) -> dict[str, 
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(
         [*start, str(ROOT / "scripts" / "sample.py"), str(model), "--out", str(out), *options],
-        env=environment, capture_output=True, text=True, timeout=300,
+        env=environment, capture_output=True, text=True, timeout=900,
     )
     assert done.returncode == 0, done.stderr
     return {str(p.relative_to(out)): p.read_bytes() for p in out.glob("*/*.png")}
+
+
+@pytest.mark.slow
+def test_the_command_compiles(model: Path, tmp_path: Path) -> None:
+    """With the code that torch.compile generates for this machine."""
+    options = ["--classes", "cat", "--per-class", "6", "--steps", "4", "--batch-size", "4", "--guidance-scale", "2"]
+    plain = command(model, tmp_path / "plain", 1, *options)
+    compiled = command(model, tmp_path / "compiled", 1, *options, "--compile")
+    assert len(plain) == 6 and plain.keys() == compiled.keys()
+    for name in plain:
+        a, b = (np.asarray(Image.open(tmp_path / how / name)).astype(int) for how in ("plain", "compiled"))
+        assert abs(a - b).max() <= 1        # fused operations round differently
 
 
 @pytest.mark.slow

@@ -93,10 +93,13 @@ def comparison_key(content: dict[str, Any]) -> dict[str, Any]:
         content: content of evaluation.json.
 
     Returns:
-        Values by name. The batch size is not among them because it changes pixels by one gray level at most.
+        Values by name. The batch size and compilation are not among them because they change pixels by one gray level
+        at most.
     """
     samples, extractor = content["samples"], content["extractor"]
     drawing = samples.get("settings") or {}
+    if drawing:
+        drawing = {"mixed_precision": "fp32", **drawing}        # evaluations by older versions
     return {
         "extractor": extractor["name"],
         "extractor.digest": extractor["digest"],
@@ -104,7 +107,7 @@ def comparison_key(content: dict[str, Any]) -> dict[str, Any]:
         "count": samples["count"],
         "images": "existing" if samples.get("settings") is None else "generated",
         "guided by": "a model" if samples.get("guide") else None,
-        **{key: drawing[key] for key in sorted(drawing) if key != "batch_size"},
+        **{key: drawing[key] for key in sorted(drawing) if key not in ("batch_size", "compile")},
     }
 
 
