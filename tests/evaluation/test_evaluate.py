@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch._dynamo.utils import counters
 
 import ddpm.processes
 from ddpm.atomic import sha256
+from ddpm.cli.train import main as train
 from ddpm.config.commands import EvaluateCommand
 from ddpm.config.run_folders import sample_settings
 from ddpm.config.sections import DataConfig
@@ -28,6 +30,9 @@ from ddpm.evaluation.image_source import reference_config
 from ddpm.evaluation.metrics import METRICS
 from ddpm.evaluation.reference_classifier import train_classifier
 from ddpm.evaluation.setup import DENOISER_METRICS
+from ddpm.io import pipelines
+from ddpm.lab.comparison.comparison import differing_settings
+from ddpm.models.compilation import compile_network
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 
@@ -423,6 +428,65 @@ def test_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path / "images")
     run(Path("."), steps=None, count=None, metrics="precision_recall")
     assert (tmp_path / "images-evaluations").is_dir() and len([*Path().iterdir()]) == 20
+
+
+def test_the_compiled_network_measures_the_same(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """One graph serves for drawing and for both metrics of the denoiser, whose last batches are short."""
+    monkeypatch.setattr(pipelines, "compile_network", lambda unet, cuda_graphs: compile_network(unet, backend="eager"))
+    options = {"metrics": "accuracy,denoising,bits_per_dim", "batch_size": 50}
+    expected = run(model, out=tmp_path / "eager", **options)
+    assert "compiling" not in capsys.readouterr().out
+    torch._dynamo.reset()
+    counters.clear()
+    found = run(model, out=tmp_path / "compiled", compile=True, **options)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert re.search(r"compiling took \d+ s", capsys.readouterr().out)
+    assert found["samples"]["settings"]["compile"] and not expected["samples"]["settings"]["compile"]
+    assert differing_settings(expected, found) == []
+    for name, metric in expected["metrics"].items():        # batches of other sizes round differently
+        assert found["metrics"][name]["value"] == pytest.approx(metric["value"], rel=1e-4), name
+
+
+def test_the_precision_is_a_setting_of_the_images(model: Path, tmp_path: Path) -> None:
+    full, half = (
+        run(model, out=tmp_path / precision, metrics="denoising,bits_per_dim", mixed_precision=precision)
+        for precision in ("fp32", "bf16")
+    )
+    assert full["samples"]["settings"]["mixed_precision"] == "fp32"
+    assert full["samples"]["digest"] != half["samples"]["digest"]
+    assert differing_settings(full, half) == ["mixed_precision: fp32 and bf16"]
+    for name, metric in full["metrics"].items():
+        # bf16 has a relative error of 2^-9 in each layer, which is small compared with the errors of random weights.
+        assert 0 < abs(half["metrics"][name]["value"] / metric["value"] - 1) < 0.02, name
+    older = json.loads(json.dumps(full))
+    del older["samples"]["settings"]["mixed_precision"], older["samples"]["settings"]["compile"]
+    assert differing_settings(older, full) == []
+    with pytest.raises(ValueError, match=r"mixed_precision.*--out"):
+        run(model, out=tmp_path / "fp32", metrics="denoising,bits_per_dim", mixed_precision="bf16")
+
+
+@pytest.mark.slow
+def test_half_precision_hardly_changes_the_metrics_of_a_trained_model(tmp_path: Path, one_thread: None) -> None:
+    """The tolerances are a tenth of the width of the interval of a thousand images, or 1 % of the metric."""
+    path = tmp_path / "run"
+    train([
+        "--run-dir", str(path), "--model.channels", "16", "--model.head_channels", "16", "--train.steps", "300",
+        "--train.batch_size", "64", "--train.sample_every", "0", "--sample.steps", "2", "--tracking.wandb", "off",
+    ])
+    full, half = (
+        run(path, reference=None, steps=10, count=1000, bound_images=64, bound_steps=10, mixed_precision=precision)
+        for precision in ("fp32", "bf16")
+    )
+    assert full["metrics"]["accuracy"]["value"] > 0.5       # trained far enough to be sensitive to rounding
+    for name, metric in full["metrics"].items():
+        width = 0.0 if metric["low"] is None else metric["high"] - metric["low"]
+        print(name, metric["value"], half["metrics"][name]["value"], width)
+    for name, metric in full["metrics"].items():
+        width = 0.0 if metric["low"] is None else metric["high"] - metric["low"]
+        allowed = max(0.1 * width, 0.01 * abs(metric["value"]))
+        assert half["metrics"][name]["value"] == pytest.approx(metric["value"], abs=allowed), name
 
 
 def test_another_evaluation_in_the_same_folder(model: Path, tmp_path: Path) -> None:
