@@ -111,7 +111,7 @@ INSTEAD: dict[tuple[str, ...], str] = {
         "device gpu gpus gpu_id gpu_ids cuda cpu no_cuda accelerator devices use_gpu",
     ("start several processes with accelerate launch, instead of python",):
         "num_processes nproc_per_node num_gpus multi_gpu local_rank nodes ddp",
-    ("compile",): "torch_compile use_compile",
+    ("train.compile", "compile"): "torch_compile use_compile",
     ("nothing is overwritten; choose another directory with --run-dir or --out",):
         "overwrite force overwrite_output_dir",
     ("there is no such option; leave it out",): "verbose v debug quiet version",
