@@ -12,8 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPS = 1e-5
-# The kernels for GPUs need Triton, and their package: code that is exported with a model runs the equations below.
-KERNELS = importlib.import_module("ddpm.models.fused") if find_spec("triton") and find_spec("ddpm") else None
+
+try:
+    KERNELS = importlib.import_module("ddpm.models.fused") if find_spec("triton") else None
+except ImportError:         # this is code that was exported with a model, and the package is not installed
+    KERNELS = None
 
 
 def num_groups(channels: int, max_groups: int = 32, min_group_channels: int = 4) -> int:

@@ -12,8 +12,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from ddpm.models import fused
+from ddpm.models import fused, norm
 from ddpm.models.norm import NORMS, GroupNorm, normalize
 
 # The largest relative error of a rounding. The interpreter cuts bits off for bfloat16; GPUs round to the nearest.
@@ -151,6 +152,59 @@ def test_the_same_call_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> N
     h = images((1, 6, 16, 17), torch.float32)
     one, other = (gradients(layer, layer, h, torch.ones(1, 4), torch.ones_like(h)) for _ in range(2))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_compiled_checkpointed_and_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile traces through without a break, and a forward pass in backward gives the same gradients."""
+    monkeypatch.undo()              # the compiler looks at attributes of the class Tensor
+    layer, h, emb = NORMS["adagn"](4, 4, 1), images((1, 4, 2, 2), torch.float32), torch.ones(1, 4)
+    randomize(layer, torch.Generator().manual_seed(2))
+
+    def apply(h: Tensor, emb: Tensor) -> Tensor:
+        weights = layer.norm.weight, layer.norm.bias, layer.proj(emb)
+        return fused.modulated_norm(h, *weights, 1, 1e-5, h.dtype, parts=layer.modulation)
+
+    expected = gradients(apply, layer, h, emb, torch.ones_like(h))
+    compiled = torch.compile(apply, backend="aot_eager", fullgraph=True)
+    for function in (compiled, lambda *inputs: checkpoint(apply, *inputs, use_reentrant=False)):
+        found = gradients(function, layer, h, emb, torch.ones_like(h))
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    with torch.no_grad():
+        assert torch.equal(apply(h, emb), expected["output"])
+
+
+def test_autocast_gives_its_type_and_projects_in_float32() -> None:
+    layer, h, emb = NORMS["adagn"](4, 4, 1), images((1, 4, 2, 2), torch.bfloat16), torch.ones(1, 4)
+    randomize(layer, torch.Generator().manual_seed(2))
+    expected = normalize(layer, h, emb)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = normalize(layer, h, emb)
+        assert normalize(layer, h.float(), emb).dtype == torch.bfloat16
+        assert normalize(layer, h, emb, dtype=torch.float32).dtype == torch.float32
+        assert layer.proj(emb).dtype == torch.float32
+    assert found.dtype == torch.bfloat16 and torch.equal(found, expected)
+
+
+class ShiftFirst(norm.AdaGN):
+    """A norm of a user, who knows nothing about kernels."""
+
+    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        scale, shift = self.proj(emb)[:, :, None, None].chunk(2, dim=1)
+        return (self.norm(h) + shift) * (1 + scale)
+
+
+@pytest.mark.parametrize("kind", ["own_forward", "hook"])
+def test_norms_of_users_run_as_they_are_written(kind: str) -> None:
+    layer = ShiftFirst(4, 4, 1) if kind == "own_forward" else NORMS["adagn"](4, 4, 1)
+    randomize(layer, torch.Generator().manual_seed(2))
+    seen = []
+    if kind == "hook":
+        layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    h, emb = images((1, 4, 2, 2), torch.float32), torch.ones(1, 4)
+    with patch.object(fused, "modulated_norm") as kernel:
+        found = normalize(layer, h, emb)
+    assert not kernel.called and len(seen) == (kind == "hook")
+    assert torch.equal(found, F.silu(layer(h, emb)))
 
 
 def test_gradients_of_gradients_are_refused() -> None:
