@@ -59,13 +59,14 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "missing data": (["--data.source", "./no/such/folder"], ["data.source"]),
     "fp16 without a GPU": (["--train.mixed_precision", "fp16"], ["train.mixed_precision", "fp16", "GPU"]),
+    "fp16 grids without a GPU": (["--sample.mixed_precision", "fp16"], ["sample.mixed_precision", "fp16", "GPU"]),
     "no permission": (["--run-dir", "/proc/no/run"], ["/proc/no"]),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_training_mistakes(mistake, monkeypatch, capsys, tmp_path):
-    if mistake == "fp16 without a GPU":
+    if mistake.startswith("fp16"):
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     args, named = MISTAKES[mistake]
     code, error = run(monkeypatch, capsys, "train", *SMALL, "--run-dir", str(tmp_path / "run"), *args)

@@ -482,9 +482,6 @@ def test_half_precision_hardly_changes_the_metrics_of_a_trained_model(tmp_path: 
     assert full["metrics"]["accuracy"]["value"] > 0.5       # trained far enough to be sensitive to rounding
     for name, metric in full["metrics"].items():
         width = 0.0 if metric["low"] is None else metric["high"] - metric["low"]
-        print(name, metric["value"], half["metrics"][name]["value"], width)
-    for name, metric in full["metrics"].items():
-        width = 0.0 if metric["low"] is None else metric["high"] - metric["low"]
         allowed = max(0.1 * width, 0.01 * abs(metric["value"]))
         assert half["metrics"][name]["value"] == pytest.approx(metric["value"], abs=allowed), name
 
