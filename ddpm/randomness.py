@@ -18,6 +18,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ddpm.float64 import float64_device
+
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -96,8 +98,8 @@ def bits(seed: int | Tensor, purpose: Purpose, index: Tensor, count: int) -> Ten
 
 
 def uniform(seed: int | Tensor, purpose: Purpose, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
-    """Draw float64 numbers in the open interval (0, 1): (B,) -> (B, *shape)."""
-    words = bits(seed, purpose, index, prod(shape)).view(len(index), *shape)
+    """Draw numbers in the open interval (0, 1): (B,) -> float64 (B, *shape), on the CPU if the device has none."""
+    words = bits(seed, purpose, index.to(float64_device(index.device)), prod(shape)).view(len(index), *shape)
     return (words.double() + 0.5) * 2.0**-32
 
 
@@ -109,7 +111,7 @@ def normal(seed: int | Tensor, purpose: Purpose, index: Tensor, shape: tuple[int
     radius = torch.log(u_radius).mul_(-2).sqrt_()
     angle = u_angle.mul(2 * pi)
     pairs = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
-    return pairs.flatten(1)[:, :count].float().unflatten(1, shape)
+    return pairs.flatten(1)[:, :count].float().unflatten(1, shape).to(index.device)
 
 
 def permutation(seed: int, epoch: int, n: int, purpose: Purpose = Purpose.ORDER) -> Tensor:

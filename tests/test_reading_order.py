@@ -22,7 +22,7 @@ from ddpm.pipeline import ClassConditionalPipeline
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ddpm"
-LONGEST = {"training": 12, "sampling": 8}
+LONGEST = {"training": 13, "sampling": 8}
 # The default command on the digits, but with a small model and two steps.
 TRAIN = ["--train.steps", "2", "--train.batch_size", "8", "--model.channels", "8", "--model.head_channels", "8"]
 TRAIN += ["--sample.steps", "1", "--sample.per_class", "1", "--tracking.wandb", "off"]

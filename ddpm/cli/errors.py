@@ -2,15 +2,17 @@
 
 import os
 import re
-import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NoReturn
+
+from ddpm.one_line import print_error
 
 # What torch says if memory does not suffice, on a GPU and on a CPU, and for tensors that no memory could hold.
 _OUT_OF_MEMORY = "out of memory|allocate memory|Storage size calculation overflowed"
+# What torch says about a kernel that has no deterministic form, or cuBLAS none because of a variable.
+_NOT_DETERMINISTIC = r"(\S+) does not have a deterministic implementation|CUBLAS_WORKSPACE_CONFIG"
 
 
 def fail(problem: object, names: Mapping[str, str] | None = None) -> NoReturn:
@@ -21,10 +23,8 @@ def fail(problem: object, names: Mapping[str, str] | None = None) -> NoReturn:
         names: options, and what the message calls them: `--train.steps`, or the file that the value is from. This is
             the one place where the name of an option becomes what a person has typed.
     """
-    name, colon, rest = " ".join(str(problem).split()).partition(":")
-    rank = os.environ.get("RANK", "0")
-    origin = "" if rank == "0" else f" in process {rank}"
-    print(f"{Path(sys.argv[0]).name}: error{origin}: {(names or {}).get(name, name)}{colon}{rest}", file=sys.stderr)
+    name, colon, rest = str(problem).partition(":")
+    print_error(f"{(names or {}).get(name, name)}{colon}{rest}")
     raise SystemExit(2)
 
 
@@ -39,8 +39,9 @@ def reject_command_line(problem: Exception, names: Mapping[str, str]) -> NoRetur
 def one_line_errors(names: Mapping[str, str] | None = None) -> Iterator[None]:
     """Turn an error that the user can correct into one line and exit code 2.
 
-    These are `ValueError`s that code of this package raises, files that cannot be read or written, and too little
-    memory. Any other error is a bug and keeps its traceback. Ctrl-C exits silently with code 130.
+    These are `ValueError`s that code of this package raises, files that cannot be read or written, too little memory,
+    kernels that train.deterministic excludes, and other processes that have died. Any other error is a bug and keeps
+    its traceback. Ctrl-C exits silently with code 130.
 
     Args:
         names: as for `fail`.
@@ -59,7 +60,13 @@ def one_line_errors(names: Mapping[str, str] | None = None) -> Iterator[None]:
             raise
         fail(f"{problem.filename or 'input/output'}: {problem.strerror}")
     except (MemoryError, RuntimeError) as problem:
+        if found := re.search(_NOT_DETERMINISTIC, str(problem)):
+            kernel = found[1] or "cuBLAS with this CUBLAS_WORKSPACE_CONFIG (unset it)"
+            fail(f"train.deterministic: {kernel} has no deterministic form; use train.deterministic false", names)
         if not isinstance(problem, MemoryError) and not re.search(_OUT_OF_MEMORY, str(problem)):
+            from ddpm.processes import explain_disconnection  # imported only now, because it takes long
+
+            explain_disconnection(problem)
             raise
         fail(
             "memory: there is too little; use a smaller batch size or model, and for training perhaps more "

@@ -28,7 +28,8 @@ KINDS: dict[Change, tuple[str, ...]] = {
     Change.FREE: (
         "sample.", "tracking.", "evaluation.", "data.cache_gb", "data.memory_gb", "data.workers",
         "model.gradient_checkpointing", "train.gradient_accumulation_steps", "train.log_every",
-        "train.checkpoint_every", "train.keep_checkpoints", "train.sample_every", "train.max_skipped",
+        "train.checkpoint_every", "train.keep_checkpoints", "train.sample_every", "train.max_skipped", "train.timeout",
+        "train.deterministic",
     ),
     Change.SAME_IMAGES: ("data.",),
     Change.LENGTH: ("train.steps",),

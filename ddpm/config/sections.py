@@ -235,12 +235,16 @@ class TrainConfig(CheckedOptions, section="train"):
         mixed_precision: precision of the forward and backward pass; fp16 needs a GPU.
         compile: compile the network and the loss with torch.compile at the first step, which takes a minute or more and
             makes the other steps faster. It needs a C++ compiler on a CPU, and Triton on a GPU.
+        deterministic: use only kernels that always sum in the same order, so that a GPU continues a run bit for bit; it
+            is slower. CPUs do so anyway.
         seed: seed of all random numbers.
         max_skipped: maximum number of consecutive updates that are skipped because the loss or gradient is not finite.
         log_every: number of steps between lines of metrics.jsonl.
         checkpoint_every: number of steps between checkpoints; the last step and an interruption write one too.
         keep_checkpoints: number of checkpoints to keep, the newest ones.
         sample_every: number of steps between sample grids; 0 draws one at the end only.
+        timeout: how long, in seconds, several processes wait for one that gives no sign of life, before they end. A
+            process that works gives signs of life, and the others wait for it without a limit.
     """
 
     steps: Annotated[PositiveInt, Derived("the images")] = NULL
@@ -256,12 +260,14 @@ class TrainConfig(CheckedOptions, section="train"):
     ema_warmup: PositiveFloat = 0.05
     mixed_precision: PrecisionName = "fp32"
     compile: bool = False
+    deterministic: bool = False
     seed: Annotated[int, Range("0 to 2^63 - 1", lambda value: 0 <= value < 2**63)] = 0
     max_skipped: PositiveInt = 20
     log_every: PositiveInt = 10
     checkpoint_every: PositiveInt = 200
     keep_checkpoints: PositiveInt = 2
     sample_every: NonNegativeInt = 300
+    timeout: PositiveFloat = 300.0
 
 
 @dataclass(frozen=True)

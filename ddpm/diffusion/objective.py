@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.diffusion.schedule import NoiseSchedule, Prediction, split_output
+from ddpm.float64 import to_float64
 from ddpm.randomness import Purpose, bits
 
 
@@ -133,10 +134,12 @@ def vlb_term(schedule: NoiseSchedule, x_0: Tensor, x_t: Tensor, t: Tensor, predi
     log-likelihood of x_0 under a Gaussian discretized to the 256 gray levels (section 3.3). The variance of p is the
     learned one, or beta_t if none is learned. The x_0 of the prediction is not clipped here.
     """
-    x_0, x_t = x_0.double(), x_t.double()           # the divergence is a small difference of large numbers
+    device = x_0.device
+    x_0, x_t = to_float64(x_0), to_float64(x_t)     # the divergence is a small difference of large numbers
+    t = t.to(x_t.device)
     mean_q, log_variance_q = schedule.posterior_mean(x_0, x_t, t), schedule.posterior_log_variance(t)
-    mean_p = schedule.posterior_mean(prediction.x_0.double(), x_t, t)
-    fraction = 1.0 if prediction.variance_fraction is None else prediction.variance_fraction
+    mean_p = schedule.posterior_mean(to_float64(prediction.x_0), x_t, t)
+    fraction = 1.0 if prediction.variance_fraction is None else prediction.variance_fraction.to(x_t.device)
     log_variance_p = schedule.posterior_log_variance(t, fraction)
     divergence = 0.5 * (
         log_variance_p - log_variance_q - 1
@@ -145,15 +148,15 @@ def vlb_term(schedule: NoiseSchedule, x_0: Tensor, x_t: Tensor, t: Tensor, predi
     )
     decoder = -discretized_gaussian_log_likelihood(x_0, mean_p, 0.5 * log_variance_p)
     nats = torch.where(t[:, None, None, None] == 0, decoder, divergence)
-    return nats.mean(dim=(1, 2, 3)).float() / math.log(2)
+    return nats.mean(dim=(1, 2, 3)).float().to(device) / math.log(2)
 
 
 def prior_bound(schedule: NoiseSchedule, x_0: Tensor) -> Tensor:
     """Return the constant term of the bound, KL(q(x_T | x_0) || standard normal), in bits per dimension: (B,)."""
     signal_squared = float(schedule.alphas_cumprod[-1])
     variance = 1 - signal_squared
-    nats = 0.5 * (variance + signal_squared * x_0.double().square() - 1 - math.log(variance))
-    return nats.mean(dim=(1, 2, 3)).float() / math.log(2)
+    nats = 0.5 * (variance + signal_squared * to_float64(x_0).square() - 1 - math.log(variance))
+    return nats.mean(dim=(1, 2, 3)).float().to(x_0.device) / math.log(2)
 
 
 def discretized_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm.float64 import float64_device
+
 
 class Prediction(NamedTuple):
     """The output of a denoiser at x_t: the same prediction as x_0 and as eps.
@@ -65,7 +67,7 @@ class NoiseSchedule:
         self.alphas_cumprod = torch.cumprod(1 - betas, dim=0)
         previous = torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])
         self.posterior_variance = betas * (1 - previous) / (1 - self.alphas_cumprod)
-        self._tables = {
+        self._moved = self._tables = {
             "sqrt_alpha_bar": self.alphas_cumprod.sqrt(),
             "sqrt_one_minus_alpha_bar": (1 - self.alphas_cumprod).sqrt(),
             "snr": self.alphas_cumprod / (1 - self.alphas_cumprod),
@@ -89,12 +91,16 @@ class NoiseSchedule:
         """
         return ((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt()
 
+    @staticmethod
+    def _widest(device: torch.device) -> torch.dtype:
+        """Return the widest type of numbers that a device has."""
+        return torch.float64 if float64_device(device) == device else torch.float32
+
     def _coefficient(self, table: str, t: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the entries of a table at t, (B, 1, 1, 1), after moving all tables to the device of t if necessary."""
-        if self._tables[table].device != t.device:
-            table_dtype = torch.float32 if t.device.type == "mps" else torch.float64        # MPS has no float64
-            self._tables = {name: values.to(t.device, table_dtype) for name, values in self._tables.items()}
-        return self._tables[table][t].to(dtype)[:, None, None, None]                                    # (B, 1, 1, 1)
+        if self._moved[table].device != t.device:
+            self._moved = {name: x.to(t.device, self._widest(t.device)) for name, x in self._tables.items()}
+        return self._moved[table][t].to(dtype)[:, None, None, None]                                    # (B, 1, 1, 1)
 
     def _sqrt_alpha_bars(self, t: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) at t, the factors of x_0 and of the noise in x_t."""
@@ -117,9 +123,10 @@ class NoiseSchedule:
     def posterior_log_variance(self, t: Tensor, fraction: Tensor | float = 0.0) -> Tensor:
         """Return the log variance of x_{t-1} given x_t, interpolated from the posterior's (0) to that of beta_t (1).
 
-        Nichol & Dhariwal 2021, arXiv 2102.09672, equation 15, in float64.
+        Nichol & Dhariwal 2021, arXiv 2102.09672, equation 15, in float64 where the device has it.
         """
-        upper, lower = (self._coefficient(table, t, torch.float64) for table in ("log_beta", "log_posterior_variance"))
+        dtype = self._widest(t.device)
+        upper, lower = (self._coefficient(table, t, dtype) for table in ("log_beta", "log_posterior_variance"))
         return fraction * upper + (1 - fraction) * lower
 
     def velocity(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:

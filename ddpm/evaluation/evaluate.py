@@ -30,7 +30,6 @@ from ddpm.evaluation.text_table import evaluation_table
 from ddpm.io.pipelines import describe_compilation
 from ddpm.io.provenance import describe_changes, versions
 from ddpm.processes import (
-    LONG_TIMEOUT,
     broadcast_from_main,
     check_launch,
     check_same,
@@ -57,7 +56,7 @@ def evaluate(command: EvaluateCommand, settings: SampleConfig) -> Path:
     Raises:
         ValueError: for an invalid command, or unusable data or images.
     """
-    processes = join_processes(LONG_TIMEOUT)
+    processes = join_processes()
     check_launch(processes.num_processes, "evaluate.py")
     seconds: dict[str, float] = {}
     cache = cache_directory()

@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm.atomic import atomic_write
+from ddpm.float64 import float64_device
 from ddpm.processes import all_together, broadcast_from_main
 from ddpm.randomness import Purpose, generator
 
@@ -199,7 +200,8 @@ def tabulate(
     all_together(processes, check_shared)
     with safe_open(files[0], "pt") as file:
         names = list(file.keys())
-    return {name: Rows(folder, name, batch_size, torch.arange(count), processes.device) for name in names}
+    device = float64_device(processes.device)
+    return {name: Rows(folder, name, batch_size, torch.arange(count), device) for name in names}
 
 
 def _is_intact(path: Path) -> bool:

@@ -23,6 +23,7 @@ from ddpm.evaluation.inception import Inception, import_torch_fidelity
 from ddpm.evaluation.kernel import kernel_distance
 from ddpm.evaluation.metrics import METRICS, confusion, describe_shortage
 from ddpm.evaluation.reference_classifier import ReferenceClassifier, check_trainable, why_untrainable
+from ddpm.float64 import float64_device
 from ddpm.processes import check_same, first_on_main
 
 KERNEL_IMAGES = 2_000       # maximum number of real images, since all pairs are compared
@@ -121,7 +122,7 @@ class InTrainingMetrics:
                 f"evaluation.metric: {settings.metric} cannot be measured: {problems[settings.metric]}; "
                 f"{'change evaluation.count, or ' * enough}use {others}"
             )
-        self._device = processes.device
+        self._device = float64_device(processes.device)
         self.better = METRICS[settings.metric].better[settings.metric]
         self.labels = proportional_labels(data.labels, data.num_classes, settings.count)
         self.seeds = class_seeds(self.labels.tolist(), settings.seed, data.num_classes)

@@ -16,6 +16,7 @@ from ddpm.diffusion.sampling import from_uint8
 from ddpm.diffusion.schedule import Denoiser, NoiseSchedule, Prediction
 from ddpm.diffusion.timesteps import SIGMA_MAX, logsnr
 from ddpm.evaluation.estimates import Estimate, mean_estimate
+from ddpm.float64 import to_float64
 from ddpm.randomness import Purpose, bits, normal
 
 DENOISER_BATCH_SIZE = 256         # at most; see `images_per_call`
@@ -107,9 +108,9 @@ def denoising_errors(
     """
 
     def error(x_0: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
-        return (prediction.x_0.double() - x_0.double()).square().mean(dim=(1, 2, 3))
+        return (to_float64(prediction.x_0) - to_float64(x_0)).square().mean(dim=(1, 2, 3))
 
-    t = torch.tensor(timesteps, device=images.device).expand(len(images), -1)                   # (B, S)
+    t = torch.tensor(timesteps).to(images.device).expand(len(images), -1)                   # (B, S)
     return _scores(error, denoiser, schedule, from_uint8(images), labels, indices, t, seed, batch_size)
 
 
@@ -198,10 +199,11 @@ def bound_terms(
 
     def bound(x_0: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
         prediction = prediction._replace(x_0=prediction.x_0.clamp(-1, 1))
-        return vlb_term(schedule, x_0, x_t, t, prediction).double()
+        return to_float64(vlb_term(schedule, x_0, x_t, t, prediction))
 
-    terms = width * _scores(bound, denoiser, schedule, x_0, labels, indices, t, seed, batch_size)        # (B, S)
-    return torch.cat([terms, prior_bound(schedule, x_0).double()[:, None]], dim=1)              # (B, S + 1)
+    scores = _scores(bound, denoiser, schedule, x_0, labels, indices, t, seed, batch_size)      # (B, S)
+    prior = to_float64(prior_bound(schedule, x_0))[:, None]                                     # (B, 1)
+    return torch.cat([width.to(scores.device) * scores, prior], dim=1)                          # (B, S + 1)
 
 
 def bits_per_dim(terms: Tensor) -> Estimate:

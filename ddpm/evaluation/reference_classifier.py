@@ -6,6 +6,7 @@ depend on the data set that it was trained on: they compare models of one data s
 
 import fcntl
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ddpm.data import ImageData
 from ddpm.evaluation.classifier_network import NETWORK_RECIPE, WIDTHS, ClassifierNetwork, untrained_classifier
 from ddpm.evaluation.estimates import Estimate, wilson_interval
 from ddpm.evaluation.extraction import EXTRACTION_BATCH_SIZE, extract_in_batches, extractor_digest, without_classes
+from ddpm.processes import acquire_lock
 from ddpm.randomness import Purpose, generator, permutation
 
 BATCH_SIZE = 64
@@ -257,7 +259,9 @@ def cached_classifier(data: ImageData, device: torch.device | str, cache: Path) 
     check_trainable(data)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with directory.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)        # the kernel releases it, even if the process is killed
+        if not acquire_lock(lock, fcntl.LOCK_EX, patience=1):
+            print(f"waiting for another command that trains the classifier {directory}", file=sys.stderr, flush=True)
+            acquire_lock(lock, fcntl.LOCK_EX, patience=math.inf)
         problem = find_damage(directory) if directory.exists() else None
         if directory.exists() and problem is None:
             return load_saved_classifier(directory, device)

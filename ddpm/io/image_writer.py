@@ -41,6 +41,7 @@ from ddpm.processes import (
     all_together,
     broadcast_from_main,
     first_on_main,
+    gather_object,
     join_processes,
     on_main,
 )
@@ -95,7 +96,7 @@ def write_samples(
         store = next((kind for kind in files if isinstance(kind, BatchFormat)), parts)
         work = broadcast_from_main(processes, lambda: _find_missing(files, store))
         _draw(work, draw, files, store, processes)
-        processes.wait_for_everyone()
+        gather_object([])           # wait for all, which have unequal work
 
         def read(batch: int) -> Tensor:
             return next(kind for kind in (store, *files) if kind.has(batch)).read(batch)

@@ -27,7 +27,7 @@ from ddpm.io.pipelines import (
 from ddpm.io.provenance import weights_digest
 from ddpm.names import lookup
 from ddpm.pipeline import ClassConditionalPipeline
-from ddpm.processes import LONG_TIMEOUT, broadcast_from_main, check_launch, check_same, first_on_main, join_processes
+from ddpm.processes import broadcast_from_main, check_launch, check_same, first_on_main, join_processes
 
 
 class SamplePlan(NamedTuple):
@@ -157,7 +157,7 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
         make_plan = partial(plan_walks, count=command.walk)
     elif command.swap:
         make_plan = plan_swaps
-    processes = join_processes(LONG_TIMEOUT)
+    processes = join_processes()
     check_launch(processes.num_processes, "sample.py")
     formats = [kind.strip() for kind in command.format.split(",")]
     for kind in formats:

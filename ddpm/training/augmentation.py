@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm.devices import move
+from ddpm.float64 import float64_device
 from ddpm.randomness import Purpose, uniform
 
 MAX_SCALE = 1.3         # largest factor of the size
@@ -224,7 +225,7 @@ def resample(images: Tensor, matrices: Tensor) -> Tensor:
     Returns:
         float32 (B, C, H, H), clipped to [-1, 1], which cubic interpolation can exceed.
     """
-    device = torch.device("cpu") if images.device.type == "mps" else images.device        # MPS lacks float64
+    device = float64_device(images.device)
     grid = F.affine_grid(move(matrices[:, :2], device), list(images.shape), align_corners=False)        # (B, H, H, 2)
     moved = F.grid_sample(images.to(device).double(), grid, "bicubic", "reflection", align_corners=False)
     return moved.clamp(-1, 1).float().to(images.device)

@@ -118,7 +118,8 @@ def load_micro_batches(
         collate_fn=_keep_batch,
         worker_init_fn=_outlive_signals,
         generator=torch.Generator(),        # otherwise the loader draws from the generator that dropout uses
-        pin_memory=torch.cuda.is_available() and not samples.data.labels.is_cuda,
+        # Pinning starts CUDA, so each process that trains on a CPU would take memory of the first GPU.
+        pin_memory=device.type == "cuda" and not samples.data.labels.is_cuda,
     )
     batches = iter(loader)
     try:

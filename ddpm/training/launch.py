@@ -1,5 +1,6 @@
 """The processes of a run: joining them, checking that the batch fits, and stopping on a signal."""
 
+import os
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from ddpm.config.sections import Config, TrainConfig
 from ddpm.diffusion.precision import check_precision
 from ddpm.models.compilation import check_compiler
-from ddpm.processes import LONG_TIMEOUT, check_launch, join_processes, on_main
+from ddpm.processes import check_launch, join_processes, on_main
 
 # A launcher forwards a Ctrl-C to processes that have already received it; a second one by the user comes later.
 ECHO_SECONDS = 2.0
@@ -29,7 +30,8 @@ def start_accelerator(config: Config) -> Accelerator:
     Raises:
         ValueError: if the launch would start independent runs, or the device or the batch does not allow the run.
     """
-    processes = join_processes(LONG_TIMEOUT if config.evaluation.every > 0 else None)
+    set_determinism(config.train.deterministic)      # before the libraries of the GPU start, which joining may do
+    processes = join_processes(config.train.timeout)
     check_launch(processes.num_processes, "train.py")
     on_main(processes, lambda: check_device(config, processes.device))
     if config.train.batch_size is not None:         # otherwise it is derived from the data, and checked then
@@ -39,8 +41,20 @@ def start_accelerator(config: Config) -> Accelerator:
     precision = config.train.mixed_precision
     return Accelerator(
         mixed_precision="no" if precision == "fp32" else precision,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
+
+
+def set_determinism(deterministic: bool) -> None:
+    """Let torch use only deterministic kernels, or any; where there is none, torch raises a RuntimeError.
+
+    Source: https://docs.pytorch.org/docs/stable/notes/randomness.html
+    """
+    if deterministic:
+        # cuBLAS reads it when it starts, and without it sums in an order that depends on what else it computes.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False      # it would choose the fastest kernel, which differs between starts
+    torch.use_deterministic_algorithms(deterministic)
 
 
 def check_device(config: Config, device: torch.device) -> None:

@@ -97,9 +97,8 @@ def prepare_inputs(
         dropped = move(uniform(seed, Purpose.LABEL_DROP, position) < diffusion.class_dropout_prob, device)
         labels = torch.where(dropped, null_label, labels)
     t = move(TIMESTEP_SAMPLERS[diffusion.timestep_sampler](seed, position, diffusion.num_timesteps), device)
-    # The noise is large, so it is drawn on the device, except on MPS, which lacks the float64 that this takes.
-    on_device = position if device.type == "mps" else move(position, device)
-    noise = normal(seed, Purpose.NOISE, on_device, tuple(x_0.shape[1:])).to(device)
+    # The noise is large, so it is drawn on the device.
+    noise = normal(seed, Purpose.NOISE, move(position, device), tuple(x_0.shape[1:]))
     return StepInputs(x_0, labels, t, noise, augment_labels)
 
 

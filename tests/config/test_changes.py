@@ -53,14 +53,14 @@ def test_options_that_do_not_affect_the_result_may_change() -> None:
         model={"gradient_checkpointing": True},
         train={
             "gradient_accumulation_steps": 2, "checkpoint_every": 1, "keep_checkpoints": 9, "sample_every": 0,
-            "max_skipped": 1, "log_every": 3,
+            "max_skipped": 1, "log_every": 3, "timeout": 9.0, "deterministic": True,
         },
         sample={"steps": 3, "guidance_scale": 2.0},
         evaluation={"every": 10, "count": 20, "extractor": "dinov2", "metric": "accuracy", "steps": 3, "seed": 1},
         tracking={"wandb": "off"},
     )
     assert differences(Config(), new, NOT_FREE) == {}
-    assert len(differences(Config(), new)) == 19
+    assert len(differences(Config(), new)) == 21
     # Options that determine the weights may not change: randomness, data, model, objective, optimizer.
     free = {*OF_KIND[Change.FREE]}
     assert not free & {"train.seed", "train.batch_size", "train.steps", "data.source", "train.mixed_precision"}

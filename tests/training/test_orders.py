@@ -10,6 +10,7 @@ from ddpm.config.sections import Config, DataConfig, TrainConfig
 from ddpm.data import ImageData
 from ddpm.data.notes import describe_balance
 from ddpm.randomness import Purpose, bits, permutation, permutations
+from ddpm.training import batches
 from ddpm.training.batches import build_samples, load_micro_batches
 from ddpm.training.dry_run import describe_samples
 from ddpm.training.orders import DRAWN_TOGETHER, BalancedOrder, EpochOrder, Order
@@ -140,6 +141,28 @@ def test_the_order_goes_on_where_the_batch_size_changes(balance: bool) -> None:
     ]
     steps = [range(16, 24), range(24, 44), range(44, 64), range(64, 84)]
     assert seen == [([*step], [order.index(p) for p in step]) for step in steps]
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("mps", False), ("cuda:1", True)])
+def test_batches_are_pinned_for_a_gpu_only(
+    monkeypatch: pytest.MonkeyPatch, device: str, pinned: bool
+) -> None:
+    """Pinning would start CUDA in a process that trains on a CPU of a machine with GPUs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    given = {}
+
+    class Loader(list):
+        num_workers = 0
+
+        def __init__(self, samples: object, **options: object) -> None:
+            given.update(options)
+
+    monkeypatch.setattr(batches, "DataLoader", Loader)
+    monkeypatch.setattr(batches, "hold_on_device", lambda samples, device: samples)     # too many for the GPU
+    config = config_of(False, steps=1, batch_size=4)
+    samples = build_samples(config, images_of(LABELS, 5))
+    assert [*load_micro_batches(samples, Timeline.of(config.train), 0, 0, 1, config, torch.device(device))] == []
+    assert given["pin_memory"] is pinned
 
 
 def test_shuffled_labels_are_balanced_as_they_are_trained_on() -> None:

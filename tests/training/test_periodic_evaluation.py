@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +24,6 @@ from ddpm.config.sections import (
 )
 from ddpm.evaluation.in_training import MONITORED
 from ddpm.training import checkpoint as checkpoint_module
-from ddpm.training import launch
 from ddpm.training import sample_grid as grid_module
 from ddpm.training import train as train_module
 from ddpm.training import trainer as trainer_module
@@ -332,21 +330,3 @@ def test_a_signal_at_any_moment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
         assert parts(run) == whole, number
     # A signal after the last step changes nothing; before that there is something left to do.
     assert ends == ["interrupted"] * 5 + ["complete"] * 2
-
-
-# ------------------------------------------------------------------------------------------------------ the launch
-
-@pytest.mark.parametrize(("every", "timeout"), [(0, None), (20, timedelta(hours=12))])
-def test_processes_wait_while_one_trains_a_classifier(
-    every: int, timeout: timedelta | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    asked = []
-
-    def join(timeout: timedelta | None = None) -> None:
-        asked.append(timeout)
-        raise Killed
-
-    monkeypatch.setattr(launch, "join_processes", join)
-    with pytest.raises(Killed):
-        train(replace(CONFIG, evaluation=replace(CONFIG.evaluation, every=every)), tmp_path / "run")
-    assert asked == [timeout]

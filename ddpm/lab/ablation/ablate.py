@@ -37,7 +37,6 @@ from ddpm.lab.ablation.sweep import choose_rates, read_sweep
 from ddpm.lab.ablation.timing import read_timing, time_steps, write_timing
 from ddpm.lab.pages import render_text
 from ddpm.processes import (
-    LONG_TIMEOUT,
     FailedElsewhere,
     InUse,
     broadcast_from_main,
@@ -72,7 +71,7 @@ def ablate(
             chosen yet.
         SystemExit: after an interruption, with 128 plus the signal's number; the same command resumes.
     """
-    processes = join_processes(LONG_TIMEOUT)
+    processes = join_processes(study.base.train.timeout)
     check_launch(processes.num_processes, "ablate.py")
     check_arms(study)
     on_main(processes, lambda: check_study_directory(path, study.base.data.source))

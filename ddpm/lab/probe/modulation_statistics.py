@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ddpm.evaluation.modulation import DEAD, effects
+from ddpm.float64 import to_float64
 from ddpm.lab.probe.results import Erasure, Strength, Symptoms, Variance
 
 SHOWN_CHANNELS = 16     # channels whose values are recorded individually
@@ -23,7 +24,7 @@ def measure_strength(layer: str, part: str, values: Tensor) -> Strength:
         part: "scale" or "shift".
         values: (T, K, C).
     """
-    values = values.double().cpu()
+    values = to_float64(values).cpu()
     spread = values.flatten(0, 1).var(dim=0, correction=0)                                              # (C,)
     channels = spread.argsort(descending=True, stable=True)[:SHOWN_CHANNELS]
     rms = values.square().mean(dim=2).sqrt()                                                            # (T, K)
@@ -41,7 +42,7 @@ def analyze_variance(layer: str, part: str, values: Tensor) -> Variance:
         part: "scale" or "shift".
         values: (T, K, C).
     """
-    values = values.double()
+    values = to_float64(values)
     sums = [float(effect.expand_as(values).square().sum()) for effect in effects(values)[1:]]
     total = sum(sums)
     fractions = [one / total if total > 0 else 0.0 for one in sums]
@@ -82,7 +83,7 @@ def measure_erasure(layer: str, shift: Tensor, groups: int) -> Erasure:
         shift: (T, K, C), over timesteps and classes.
         groups: G of the norm, a divisor of C.
     """
-    shift = shift.double()
+    shift = to_float64(shift)
     mean, timestep, class_, _ = effects(shift)
     per_group = shift.shape[2] // groups
     fractions = [_erased(values, groups) for values in (shift - mean, timestep, class_)]
@@ -98,4 +99,4 @@ def _erased(values: Tensor, groups: int) -> float | None:
 
 
 def _fraction(condition: Tensor) -> float:
-    return float(condition.double().mean())
+    return float(to_float64(condition).mean())

@@ -8,6 +8,7 @@ from torch import Tensor
 from ddpm.diffusion.sampling import from_uint8
 from ddpm.diffusion.schedule import Denoiser, NoiseSchedule
 from ddpm.evaluation.estimates import with_standard_error
+from ddpm.float64 import to_float64
 from ddpm.lab.probe.inputs import Images
 from ddpm.lab.probe.results import Sensitivity
 from ddpm.randomness import Purpose, normal
@@ -43,9 +44,9 @@ def measure_sensitivity(
             step = torch.full((len(part),), t, device=x_0.device)
             noise = normal(seed, Purpose.EVALUATION_NOISE, (images.indices[part] << 32) + t, tuple(x_0.shape[1:]))
             x_t = schedule.q_sample(x_0[part], step, noise)
-            eps, other = (denoiser(x_t, step, c[part]).eps.double() for c in (images.labels, others))
+            eps, other = (to_float64(denoiser(x_t, step, c[part]).eps) for c in (images.labels, others))
             differences.append((eps - other).square().mean(dim=(1, 2, 3)))
-            squares.append((eps - noise.double()).square().mean(dim=(1, 2, 3)))
+            squares.append((eps - to_float64(noise)).square().mean(dim=(1, 2, 3)))
         difference = torch.cat(differences)                                                             # (N,)
         root = sqrt(float(difference.mean()))
         deviation = float(difference.std()) / sqrt(len(difference))

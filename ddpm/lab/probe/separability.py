@@ -4,6 +4,7 @@ import torch
 from sklearn.metrics import silhouette_score
 from torch import Tensor
 
+from ddpm.float64 import to_float64
 from ddpm.lab.probe.results import Separability
 from ddpm.randomness import Purpose, generator
 
@@ -24,7 +25,8 @@ def measure_separability(layer: str, vectors: Tensor, seed: int, permutations: i
     """
     T, K, _ = vectors.shape
     assert T > 1 and K > 1, (T, K)
-    centered = (vectors.double() - vectors.double().mean(dim=(0, 1))).cpu()
+    vectors = to_float64(vectors)
+    centered = (vectors - vectors.mean(dim=(0, 1))).cpu()
     products = torch.einsum("tjd,skd->tjsk", centered, centered)                                          # (T, K, T, K)
     draws = generator(seed, Purpose.SUBSET, 0)
     # The vector that stands for each class at each timestep; the first row is the true assignment.
