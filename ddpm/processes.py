@@ -19,7 +19,7 @@ from accelerate.utils import parse_flag_from_env
 from torch.distributed import ProcessGroup
 
 from ddpm.heartbeat import Heartbeat
-from ddpm.launches import ALLOWED, DIVIDING, check_cards, find_card, leave_to_first, refuse_kind
+from ddpm.launch_checks import ALLOWED, DIVIDING, check_cards, find_card, leave_to_first, refuse_kind
 
 # After a command has been killed, its remaining processes take up to five seconds to exit and release its lock.
 LOCK_TIMEOUT_SECONDS = 6.0

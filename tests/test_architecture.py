@@ -12,7 +12,7 @@ PACKAGE = ROOT / "ddpm"
 ORDER = """
 scripts -> cli -> lab -> training -> evaluation -> io -> pipeline -> single_file
 -> data, models, diffusion, config -> randomness, atomic, cache, processes, devices, names, text_encoding
--> heartbeat, launches, float64 -> one_line
+-> heartbeat, launch_checks, float64 -> one_line
 """
 RANK = {part: i for i, parts in enumerate(" ".join(ORDER.split()).split(" -> ")) for part in parts.split(", ")}
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-import ddpm.launches
+import ddpm.launch_checks
 import ddpm.processes
-from ddpm.launches import Card, check_cards
+from ddpm.launch_checks import Card, check_cards
 from ddpm.processes import acquire_lock, join_processes
 
 H100 = "NVIDIA H100 80GB HBM3"
@@ -25,7 +25,7 @@ def test_launches_that_divide_the_model_are_refused(refused, monkeypatch: pytest
     with refused("distributed_type", kind.removesuffix("_CONFIG"), "MULTI_GPU", "accelerate launch --multi_gpu"):
         join_processes()
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(ddpm.launches, "SECONDS_FOR_FIRST", 0)
+    monkeypatch.setattr(ddpm.launch_checks, "SECONDS_FOR_FIRST", 0)
     with pytest.raises(SystemExit, match="2"):      # the first process tells it
         join_processes()
 

@@ -11,10 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddpm.cli.train import main
 from ddpm.config.sections import Config, TrainConfig
+from ddpm.diffusion import objective
 from ddpm.models.embedding import CONDITIONINGS
 from ddpm.models.norm import NORMS
 from ddpm.models.unet import UNet
-from ddpm.training import launch, trainer
+from ddpm.training import launch
 from ddpm.training.launch import start_accelerator
 
 VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
@@ -119,7 +120,7 @@ def test_a_kernel_without_a_deterministic_form_is_told_in_one_line(
         return torch.zeros(2).put_(torch.tensor([0, 0]), torch.ones(2))     # which of the two stays is not determined
 
     monkeypatch.setattr("sys.argv", ["train.py"])
-    monkeypatch.setattr(trainer, "diffusion_loss", put)
+    monkeypatch.setattr(objective, "diffusion_loss", put)
     with pytest.raises(SystemExit, match="2"):
         run(tmp_path, "--train.deterministic", "true")
     line = capsys.readouterr().err.splitlines()[-1]
