@@ -37,7 +37,8 @@ def delay(act, begins):
 if where == "data":
     ddpm.training.train.build_data = delay(ddpm.training.train.build_data, lambda *arguments: True)
 else:
-    ddpm.training.trainer.seed_dropout = delay(ddpm.training.trainer.seed_dropout, lambda seed, step, rank: step == 3)
+    module = ddpm.training.trainer
+    module.set_options = delay(module.set_options, lambda optimizer, timeline, step: step == 3)
 ranks = {}
 for rank in range(int(count)):
     pid = os.fork()
