@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 STEPS = 40
+MEASURED = ("images_per_s", "memory_gb")
 OPTIONS = {
     "model.channels": 16,
     "model.head_channels": 16,
@@ -68,7 +69,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
     def metrics(run: Path) -> list[dict]:
         records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        return [{key: value for key, value in record.items() if key != "images_per_s"} for record in records]
+        return [{key: value for key, value in record.items() if key not in MEASURED} for record in records]
 
     assert metrics(one) == metrics(other)
     for samples in ("data", f"step_{STEPS:08d}"):

@@ -15,6 +15,7 @@ from ddpm.atomic import find_damage, list_checkpoints, step_of
 
 ROOT = Path(__file__).parents[2]
 STEPS = 40
+MEASURED = ("images_per_s", "memory_gb")
 OPTIONS = [
     *("--model.channels", "16", "--model.head_channels", "16", "--model.dropout", "0.1", "--data.augment", "0.3"),
     *("--train.steps", str(STEPS), "--train.batch_size", "32", "--train.log_every", "1"),
@@ -57,7 +58,7 @@ def contents(run: Path) -> dict[str, object]:
     assert not list((run / "checkpoints").glob(".*"))
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {
-        "records": [{key: value for key, value in record.items() if key != "images_per_s"} for record in records],
+        "records": [{key: value for key, value in record.items() if key not in MEASURED} for record in records],
         "state": (last / "training/state.json").read_text(),
         **{path.name: path.read_bytes() for path in (run / "samples").iterdir()},
         **{str(path.relative_to(last)): path.read_bytes() for path in last.rglob("*.safetensors")},
