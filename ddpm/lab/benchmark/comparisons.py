@@ -131,11 +131,11 @@ def set_up_bench(setting: Setting, rounds: int, sampling_steps: int) -> Bench:
     return bench._replace(difference=difference)
 
 
-def build_training_steps(bench: Bench, compiled: bool) -> dict[str, Callable[[Batch], object]]:
-    """Build the training step of each side, from the same weights."""
+def build_training_steps(bench: Bench, compiled: bool) -> dict[str, Callable[[], object]]:
+    """Build the training step of each side, from the same weights and on the same batches."""
     config = bench.setting.config
-    training = Training(config, bench.data, build_schedule(config), bench.unet, bench.accelerator, compiled)
-    return {side: build(training) for side, build in TRAINING.items()}
+    common = config, bench.data, build_schedule(config), bench.unet, bench.accelerator
+    return {side: build(Training(*common, bench.batches(), compiled)) for side, build in TRAINING.items()}
 
 
 # ------------------------------------------------------------------------------------------------------ comparisons
@@ -143,13 +143,8 @@ def build_training_steps(bench: Bench, compiled: bool) -> dict[str, Callable[[Ba
 
 def compare_training(bench: Bench, compiled: bool, deadline: float) -> dict[str, Any]:
     """Compare the training step, including the loading of its batch, which is the trainer's on both sides."""
-    batches = bench.batches()
     steps = build_training_steps(bench, compiled)
-
-    def step_on_next(side: str) -> None:
-        steps[side](next(batches))
-
-    found = _time(bench, {side: partial(step_on_next, side) for side in steps}, deadline)
+    found = _time(bench, steps, deadline)
     gpu = torch.cuda.get_device_name() if bench.device.type == "cuda" else None
     peak = find_peak(gpu, bench.precision)
     if peak is not None:
@@ -182,11 +177,11 @@ def compare_memory(bench: Bench, compiled: bool, deadline: float) -> dict[str, A
 def compare_launches(bench: Bench, compiled: bool, deadline: float) -> dict[str, Any]:
     """Count the kernels and copies of a training step, and how often the program waits for the GPU."""
     if bench.device.type == "cuda":
-        batches, counts = bench.batches(), {}
+        counts = {}
         for side, step in build_training_steps(bench, compiled).items():
             for _ in range(3):      # the first makes the state of the optimizer
-                step(next(batches))
-            counts[side] = count_kernels(step, next(batches))
+                step()
+            counts[side] = count_kernels(step)
         unit = "kernels and copies"
     else:
         calls = {side: (count_in_process, (bench.setting, side)) for side in TRAINING}

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -24,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
-from ddpm.lab.benchmark.sides import TRAINING, Batch, Training
+from ddpm.lab.benchmark.sides import TRAINING, Training
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.launch import start_accelerator
 
@@ -192,24 +193,23 @@ def count_pretended_step(side: str, config: Config, data: ImageData) -> Counts:
             stack.enter_context(context)
         shape = (config.train.batch_size, data.channels, data.resolution, data.resolution)
         images, labels = torch.zeros(shape, dtype=torch.uint8), torch.zeros(shape[0], dtype=torch.int64)
-        batch = torch.arange(shape[0]), images, labels
-        step = TRAINING[side](Training(config, data, schedule, unet.to_empty(device=_DEVICE), accelerator))
-        step(batch)         # makes the state of the optimizer
+        batches = repeat((torch.arange(shape[0]), images, labels))
+        step = TRAINING[side](Training(config, data, schedule, unet.to_empty(device=_DEVICE), accelerator, batches))
+        step()              # makes the state of the optimizer
         with OperationCounter() as counter:
-            step(batch)
+            step()
     return counter.counts
 
 
-def count_kernels(step: Callable[[Batch], object], batch: Batch) -> Counts:
+def count_kernels(step: Callable[[], object]) -> Counts:
     """Count the kernels and copies of one step on the GPU with the profiler, and then, in another step, the waits.
 
     Args:
         step: a training step that has been warmed up.
-        batch: its batch.
     """
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
-        step(batch)
+        step()
         torch.cuda.synchronize()
     on_gpu = [event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA]
     by_name = Counter(event.name for event in on_gpu)
@@ -217,7 +217,7 @@ def count_kernels(step: Callable[[Batch], object], batch: Batch) -> Counts:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            step(batch)
+            step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
     waits = sum("synchronizing CUDA operation" in str(warning.message) for warning in caught)

@@ -35,14 +35,14 @@ def measure_peak_memory(setting: Setting, side: str, compiled: bool) -> int:
     on_gpu = accelerator.device.type == "cuda"
     torch.ones(256, 256) @ torch.ones(256, 256)         # the libraries of the first product
     before = 0 if on_gpu else _reset_peak()
-    unet = setting.build_network(data, accelerator.device)
-    step = TRAINING[side](Training(config, data, build_schedule(config), unet, accelerator, compiled))
-    del unet                                            # both sides have copies
-    gc.collect()
     samples, timeline = build_samples(config, data), Timeline.of(config.train)
     batches = load_micro_batches(samples, timeline, 0, 0, 1, config, accelerator.device)
+    unet = setting.build_network(data, accelerator.device)
+    step = TRAINING[side](Training(config, data, build_schedule(config), unet, accelerator, batches, compiled))
+    del unet                                            # both sides have copies
+    gc.collect()
     for _ in range(MEMORY_STEPS):
-        step(next(batches))
+        step()
     return torch.cuda.max_memory_allocated() if on_gpu else _resident("VmHWM") - before
 
 

@@ -4,7 +4,7 @@ Both have the same weights, and get the same images, labels and settings.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -45,6 +45,7 @@ class Training(NamedTuple):
         schedule: the forward process.
         unet: the weights to start from, which are copied.
         accelerator: the device and the precision.
+        batches: the batches of the steps.
         compiled: whether to compile the network with torch.compile.
     """
 
@@ -53,6 +54,7 @@ class Training(NamedTuple):
     schedule: NoiseSchedule
     unet: UNet
     accelerator: Accelerator
+    batches: Iterator[Batch]
     compiled: bool = False
 
 
@@ -89,20 +91,21 @@ def compile_side(network: Network) -> Network:
 # ---------------------------------------------------------------------------------------------------------- training
 
 
-def build_our_training(training: Training) -> Callable[[Batch], object]:
+def build_our_training(training: Training) -> Callable[[], object]:
     """Build the trainer's whole step, with random draws, clipping, average and the check for non-finite values."""
-    config, data, schedule, unet, accelerator, compiled = training
+    config, data, schedule, unet, accelerator, batches, compiled = training
     config = config.with_options({"train.compile": compiled})
     trainer = Trainer(config, accelerator, data, schedule, copy.deepcopy(unet), Path())
-    return lambda batch: trainer.train_step(InputQueue(iter([batch]), 1, trainer.prepare))
+    inputs = InputQueue(batches, 1, trainer.prepare)
+    return lambda: trainer.train_step(inputs)
 
 
-def build_their_training(training: Training) -> Callable[[Batch], object]:
+def build_their_training(training: Training) -> Callable[[], object]:
     """Build a step of the loop in diffusers' examples/unconditional_image_generation, with class labels.
 
     That is add_noise, the network, the mean squared error, clipping, AdamW and EMAModel.
     """
-    config, data, schedule, unet, accelerator, compiled = training
+    config, data, schedule, unet, accelerator, batches, compiled = training
     train, device, channels = config.train, accelerator.device, data.channels
     model = to_unet2d(unet).train().to(device)
     if config.model.gradient_checkpointing:
@@ -122,8 +125,8 @@ def build_their_training(training: Training) -> Callable[[Batch], object]:
     }
     find_target = targets[scheduler.config.prediction_type]
 
-    def step(batch: Batch) -> None:
-        _, images, labels = batch
+    def step() -> None:
+        _, images, labels = next(batches)
         x_0, labels = images.to(device, non_blocking=True).float() / 127.5 - 1, labels.to(device, non_blocking=True)
         noise = torch.randn_like(x_0)
         t = torch.randint(0, scheduler.config.num_train_timesteps, (len(x_0),), device=device)
