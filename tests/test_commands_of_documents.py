@@ -46,6 +46,7 @@ CIFAR10 = "uoft-cs/cifar10"                      # a path as well as a name on t
 # Commands that are only parsed, by a word of theirs, and why.
 ONLY_PARSED = {
     "64x64_diffusion.pt": "a file of 1.2 GB on another server; tests/io/test_adm.py converts a small one",
+    "--compile": "compiling for a CPU takes minutes; tests/gpu/run.py does it on a GPU",
     "inception": "needs weights from the network; tests/evaluation/test_extractors.py has a stand-in",
 }
 

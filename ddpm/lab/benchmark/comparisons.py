@@ -203,7 +203,7 @@ def compare_sampling(bench: Bench, compiled: bool, deadline: float) -> dict[str,
     labels = torch.arange(count) % max(1, bench.data.num_classes)
     guided = bench.data.num_classes > 0 and bench.unet.null_label is not None
     scale = GUIDANCE_SCALE if guided else 1.0
-    sampling = Sampling(labels, list(range(count)), bench.sampling_steps, scale, bench.autocast)
+    sampling = Sampling(labels, list(range(count)), bench.sampling_steps, scale, bench.precision, bench.autocast)
     unet, theirs = _find_networks(bench, compiled)
     pipeline = build_pipeline(config, bench.data, build_schedule(config), unet)
     draws = {

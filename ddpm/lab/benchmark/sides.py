@@ -66,13 +66,15 @@ class Sampling(NamedTuple):
         seeds: one per image.
         steps: DDIM steps.
         guidance_scale: 1 without guidance.
-        autocast: returns the context in which the networks run.
+        precision: fp32, bf16 or fp16, of the networks.
+        autocast: returns the context in which the UNet2DModel computes in it; the pipeline has an option.
     """
 
     labels: Tensor
     seeds: list[int]
     steps: int
     guidance_scale: float
+    precision: str
     autocast: Callable[[], AbstractContextManager]
 
 
@@ -153,14 +155,9 @@ def build_our_sampling(pipeline: ClassConditionalPipeline, sampling: Sampling) -
     draw = pipeline.make_draw_batch(
         sampling.labels, sampling.seeds,
         steps=sampling.steps, guidance_scale=sampling.guidance_scale, batch_size=count,
+        mixed_precision=sampling.precision,
     )
-
-    @torch.no_grad()
-    def draw_batch() -> Tensor:
-        with sampling.autocast():
-            return draw(list(range(count)))
-
-    return draw_batch
+    return lambda: draw(list(range(count)))
 
 
 def build_their_sampling(
