@@ -18,7 +18,9 @@ from unittest.mock import patch
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
+from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -145,6 +147,8 @@ def pretend_gpu() -> Iterator[None]:
         _register_guard()
     with (
         mode,
+        patch.object(torch._C, "_conv_determine_backend_memory_format", _cudnn_layout),
+        patch.object(functional, "scaled_dot_product_attention", _attend_in_one_kernel),
         patch.object(Tensor, "backward", compute_gradients),
         patch.object(FakeTensor, "tolist", lambda tensor: nest(tensor.cpu().shape)),
         # torch would handle pretended parameters one by one.
@@ -157,6 +161,21 @@ def pretend_gpu() -> Iterator[None]:
         patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
     ):
         yield
+
+
+def _cudnn_layout(images: Tensor, weight: Tensor, backend: Any) -> torch.memory_format:
+    """Return the layout of the result of a convolution by cuDNN: channels-last if one of its inputs is."""
+    last = torch.channels_last in (suggest_memory_format(images), suggest_memory_format(weight))
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _attend_in_one_kernel(q: Tensor, k: Tensor, v: Tensor, *_: Any, **options: Any) -> Tensor:
+    """Compute attention as a GPU does, with one operation; without a GPU, torch composes it of several."""
+    if torch.is_autocast_enabled("cuda"):
+        q, k, v = (x.to(torch.get_autocast_dtype("cuda")) for x in (q, k, v))
+    if q.dtype == torch.float32:
+        return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, torch.is_grad_enabled())[0]
+    return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]
 
 
 @cache

@@ -1,17 +1,12 @@
-"""A recording of the operators that are applied to tensors, and convolutions as on a GPU."""
+"""A recording of the operators that are applied to tensors."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch._prims_common import suggest_memory_format
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-
-from ddpm.lab.benchmark.launches import pretend_gpu
 
 # Operators that start nothing on a GPU.
 WITHOUT_KERNEL = {
@@ -68,16 +63,3 @@ class Recording(TorchDispatchMode):
 
     def named(self, name: str) -> list[Operation]:
         return [operation for operation in self.operations if operation.name == name]
-
-
-def cudnn_layout(images: Tensor, weight: Tensor, backend: Any) -> torch.memory_format:
-    """Return the layout of a convolution by cuDNN: channels-last if one of its inputs is."""
-    last = torch.channels_last in (suggest_memory_format(images), suggest_memory_format(weight))
-    return torch.channels_last if last else torch.contiguous_format
-
-
-@contextmanager
-def pretended_cudnn() -> Iterator[None]:
-    """Let tensors pretend to be on a GPU with cuDNN, which a build of torch for CPUs does not choose."""
-    with pretend_gpu(), patch.object(torch._C, "_conv_determine_backend_memory_format", cudnn_layout):
-        yield
