@@ -8,5 +8,7 @@ SHARE_CACHE = "set the environment variable DDPM_CACHE to a folder that all mach
 
 def cache_directory() -> Path:
     """Return the folder of the cache: DDPM_CACHE, or a folder in the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("DDPM_CACHE") or Path(base) / "adagn-ddpm")
+    if named := os.environ.get("DDPM_CACHE"):
+        return Path(named)
+    # Accounts of containers may have no home, which `Path.home` does not accept.
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~")) / ".cache") / "adagn-ddpm"

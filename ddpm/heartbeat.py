@@ -38,7 +38,7 @@ class Heartbeat:
         self._keys = [f"beat/{rank}" for rank in range(self.size)]
         self._clock = 0.0                   # seconds of watching, without those in which this process stood still
         self._heard = [0.0] * self.size     # when each count changed
-        self._ended: int | None = None      # the first process that has said that it ends
+        self._left: list[int] = []          # the processes that have said that they end
         self._meetings = 0
         self._leaving = threading.Event()
         self._ending = threading.Lock()
@@ -66,8 +66,8 @@ class Heartbeat:
                     self._store.delete_key(f"{key}/{self._meetings - 1}")
                 self._store.set(complete, "")
             while not self._has(complete):
-                if self._ended is not None and not self._store.check([complete]):
-                    self.end(self._describe(self._ended))
+                if self._left and not self._store.check([complete]):
+                    self.end(self._describe(self._left[0]))
         except RuntimeError as problem:
             self.end(f"{self._host}: the store that it keeps for all processes is gone ({problem}); {CONTINUE}")
 
@@ -79,8 +79,8 @@ class Heartbeat:
         """
         for _ in range(3 * MISSED):
             silent = self._find_silent(MISSED * self._interval)
-            if (gone := self._ended if silent is None else silent) is not None:
-                self.end(self._describe(gone))
+            if silent is not None or self._left:
+                self.end(self._describe(self._left[0] if silent is None else silent))
             time.sleep(self._interval)
         self.end(f"processes: a connection between them failed ({problem}); {CONTINUE}")
 
@@ -102,7 +102,8 @@ class Heartbeat:
     def _connect(self) -> Store:
         """Connect to the store of the process group."""
         store, *_ = next(torch.distributed.rendezvous("env://", self.rank, self.size))
-        return PrefixStore("ddpm", store)
+        restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")        # a launcher may keep the store
+        return PrefixStore(f"ddpm/{restarts}", store)
 
     def _has(self, key: str) -> bool:
         """Wait for a key of the store for one interval, so that signals are handled in between."""
@@ -113,13 +114,16 @@ class Heartbeat:
         return True
 
     def _find_silent(self, seconds: float) -> int | None:
-        """Return a process whose count has not changed for some seconds; this one itself if the store is silent."""
-        order = (self.rank, *range(self.size))
+        """Return a process whose count has not changed for some seconds; this one itself if the store is silent.
+
+        A process that has said that it ends is not silent: nobody may need it any more.
+        """
+        order = (self.rank, *(rank for rank in range(self.size) if rank not in self._left))
         return next((rank for rank in order if self._clock - self._heard[rank] > seconds), None)
 
     def _describe(self, rank: int) -> str:
         """Return what became of a process; of this one, what became of the store."""
-        if rank == self._ended:
+        if rank in self._left:
             return f"process {rank}: has ended while others wait for it; its output says why; {CONTINUE}"
         who = self._host if rank == self.rank else f"process {rank}"
         silence = self._clock - self._heard[rank]
@@ -139,8 +143,8 @@ class Heartbeat:
                 for rank, value in enumerate(self._beats.multi_get(self._keys)):
                     if value != known[rank]:
                         known[rank], self._heard[rank] = value, self._clock
-                    if value == ENDED.encode() and self._ended is None:
-                        self._ended = rank
+                    if value == ENDED.encode() and rank not in self._left:
+                        self._left.append(rank)
                 self._leaving.wait(self._interval)
             self._beats.set(self._keys[self.rank], ENDED)
         except RuntimeError:

@@ -15,6 +15,8 @@ import pytest
 import torch
 from filelock import FileLock
 
+from ddpm.lab.benchmark.pretended_gpu import register_guard
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -97,3 +99,10 @@ def cache(session_folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     os.environ["DDPM_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def guard() -> None:
+    """Let autograd know GPUs before it starts, for the tests that pretend to have one."""
+    if not torch.backends.cuda.is_built():
+        register_guard()

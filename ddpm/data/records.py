@@ -89,11 +89,9 @@ class ArrayPictures(Pictures):
 
     Attributes:
         arrays: numbers or truth values, gray (N, H, W) or with C channels, (N, H, W, C).
-        path: of their file, which says which of its arrays they are; None if they are not from a file.
     """
 
     arrays: np.ndarray
-    path: str | None = None
 
     def __len__(self) -> int:
         return len(self.arrays)
@@ -103,9 +101,6 @@ class ArrayPictures(Pictures):
 
     def open(self, index: int) -> Picture:
         return as_picture(self.arrays[index])
-
-    def origin(self, rows: Sequence[int]) -> Origin | None:
-        return None if self.path is None else Origin(None, [self.path])
 
 
 @dataclass(frozen=True)

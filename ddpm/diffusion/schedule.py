@@ -96,10 +96,15 @@ class NoiseSchedule:
         """Return the widest type of numbers that a device has."""
         return torch.float64 if float64_device(device) == device else torch.float32
 
+    def to(self, device: torch.device) -> "NoiseSchedule":
+        """Move the tables to a device, which otherwise happens when they are first used there."""
+        self._moved = {name: x.to(device, self._widest(device)) for name, x in self._tables.items()}
+        return self
+
     def _coefficient(self, table: str, t: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the entries of a table at t, (B, 1, 1, 1), after moving all tables to the device of t if necessary."""
         if self._moved[table].device != t.device:
-            self._moved = {name: x.to(t.device, self._widest(t.device)) for name, x in self._tables.items()}
+            self.to(t.device)
         return self._moved[table][t].to(dtype)[:, None, None, None]                                    # (B, 1, 1, 1)
 
     def _sqrt_alpha_bars(self, t: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

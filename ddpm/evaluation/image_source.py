@@ -29,7 +29,7 @@ from ddpm.evaluation.image_sets import abbreviate, read_images
 from ddpm.io.image_formats import FileLayout, NpzFile, PngFolders, Request
 from ddpm.io.image_writer import write_samples
 from ddpm.io.pipelines import compile_pipelines, load_guide, locate, process_digest
-from ddpm.io.provenance import weights_digest
+from ddpm.io.provenance import settings_on_record, weights_digest
 from ddpm.names import did_you_mean
 from ddpm.pipeline import PIL_CHANNELS, ClassConditionalPipeline
 
@@ -289,7 +289,7 @@ def images_from_model(
         "weights": weights_digest(directory),
         "process": process_digest(pipeline),
         "guide": guide_digest,
-        "settings": {**options, "seed": settings.seed, "compile": command.compile},
+        "settings": settings_on_record({**options, "seed": settings.seed, "compile": command.compile}),
         "count": count,
         "classes": json_digest([r.label for r in requests]),
     }

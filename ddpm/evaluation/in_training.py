@@ -24,6 +24,7 @@ from ddpm.evaluation.kernel import kernel_distance
 from ddpm.evaluation.metrics import METRICS, confusion, describe_shortage
 from ddpm.evaluation.reference_classifier import ReferenceClassifier, check_trainable, why_untrainable
 from ddpm.float64 import float64_device
+from ddpm.io.provenance import settings_on_record
 from ddpm.processes import check_same, first_on_main
 
 KERNEL_IMAGES = 2_000       # maximum number of real images, since all pairs are compared
@@ -130,7 +131,7 @@ class InTrainingMetrics:
             "metric": settings.metric,
             "count": settings.count,
             "seed": settings.seed,
-            **settings.sampling_options(),
+            **settings_on_record(settings.sampling_options()),
             "extractor": extractor.name,
             "features": feature_digest(extractor, classifier),
         }

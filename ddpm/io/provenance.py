@@ -17,6 +17,8 @@ from ddpm.config.changes import Change, change_kind
 from ddpm.config.values import spell_value
 
 SHOWN_CHANGES = 5       # maximum number of changes that a message lists
+# Settings that older results do not have on record, and their values then.
+ADDED = {"mixed_precision": "fp32", "compile": False}
 
 
 def weights_digest(directory: Path) -> str:
@@ -43,6 +45,11 @@ def git_commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def settings_on_record(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as they are recorded with a result: a value that is that of all older results is left out."""
+    return {key: value for key, value in settings.items() if key not in ADDED or value != ADDED[key]}
 
 
 def describe_changes(recorded: Any, present: Any) -> str:

@@ -24,7 +24,7 @@ from ddpm.io.pipelines import (
     locate,
     process_digest,
 )
-from ddpm.io.provenance import weights_digest
+from ddpm.io.provenance import settings_on_record, weights_digest
 from ddpm.names import lookup
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import broadcast_from_main, check_launch, check_same, first_on_main, join_processes
@@ -180,9 +180,7 @@ def sample_to_folder(command: SampleCommand, settings: SampleConfig) -> None:
             "model": weights_digest(directory),
             "process": process_digest(pipeline),
             "guide": guide_digest,
-            **dataclasses.asdict(settings),
-            **batch_size,
-            "compile": command.compile,
+            **settings_on_record({**dataclasses.asdict(settings), **batch_size, "compile": command.compile}),
         }
         labels, options = pipeline.labels(plan.labels), settings.sampling_options() | batch_size
         return plan, record, pipeline.class_names, pipeline.make_draw_batch(labels, plan.seeds, guide=guide, **options)

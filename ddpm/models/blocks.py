@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterator
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.models.norm import EPS, AdaptiveNorm, GroupNorm, normalize, num_groups
+from ddpm.models.norm import EPS, AdaptiveNorm, GroupNorm, normalize, num_groups, without_autocast
 
 
 class NoAttention(nn.Module):
@@ -29,7 +28,7 @@ def downsample(h: Tensor) -> Tensor:
 
 def upsample(h: Tensor) -> Tensor:
     """Double the resolution by repeating pixels: (B, C, H, W) -> (B, C, 2H, 2W)."""
-    with torch.autocast(h.device.type, enabled=False):      # it would convert to float32, for copies of values
+    with without_autocast(h):      # it would convert to float32, for copies of values
         return F.interpolate(h, scale_factor=2.0, mode="nearest")
 
 

@@ -112,6 +112,17 @@ def _empty_grads(  # type: ignore
 
 
 @torch.library.impl("ddpm::modulated_norm", "CompositeExplicitAutograd")
+def _forward_on_device(h, *arguments):  # type: ignore
+    with torch.cuda.device_of(h):       # Triton starts kernels on the current GPU
+        return _forward(h, *arguments)
+
+
+@torch.library.impl("ddpm::modulated_norm_backward", "CompositeExplicitAutograd")
+def _backward_on_device(grad, *arguments):  # type: ignore
+    with torch.cuda.device_of(grad):
+        return _backward(grad, *arguments)
+
+
 def _forward(h, weight, bias, modulation, groups, center, scale, shift, before, silu, eps, dtype):  # type: ignore
     h = h.contiguous(memory_format=torch.channels_last)
     y, mean, rstd = _empty_outputs(
@@ -138,7 +149,6 @@ def _forward(h, weight, bias, modulation, groups, center, scale, shift, before, 
     return y, mean, rstd
 
 
-@torch.library.impl("ddpm::modulated_norm_backward", "CompositeExplicitAutograd")
 def _backward(  # type: ignore
     grad, h, weight, bias, modulation, mean, rstd, groups, center, scale, shift, before, silu
 ):

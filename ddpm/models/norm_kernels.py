@@ -247,7 +247,7 @@ def backward_sums(
     CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):
     """Write p, q and the sum of x_hat of each chunk of ROWS pixels: (B, chunks, 3, C)."""
-    image, channel, real, _ = _lanes(C, CPG, GROUPS, BLOCK_C)
+    image, channel, real, _group = _lanes(C, CPG, GROUPS, BLOCK_C)
     w, b, factor, before, after = _coefficients(
         weight, bias, modulation, image, channel, real, C, SCALE, SHIFT, BEFORE
     )

@@ -9,10 +9,11 @@ from ddpm.models.unet import UNet
 
 def multiply_adds(unet: UNet) -> int:
     """Count the multiply-adds of one forward pass on one image, in convolutions, linear layers and attention."""
-    device = next(unet.parameters()).device
     c = unet.config
-    sample = torch.zeros(1, c.in_channels, c.resolution, c.resolution, device=device)
+    with torch.device("meta"):          # shapes suffice
+        twin = UNet(**{name: value for name, value in c.items() if not name.startswith("_")})
+        sample = torch.zeros(1, c.in_channels, c.resolution, c.resolution)
     # The counter knows the matrix products of plain attention, but not every fused kernel.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        unet(sample, 0, torch.zeros(1, dtype=torch.int64, device=device))
+        twin(sample, 0, torch.zeros(1, dtype=torch.int64, device="meta"))
     return counter.get_total_flops() // 2

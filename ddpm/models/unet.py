@@ -27,7 +27,7 @@ from ddpm.models.blocks import (
     upsample,
 )
 from ddpm.models.embedding import CONDITIONINGS, StageEmbedding, TimestepEmbedding
-from ddpm.models.norm import EPS, NORMS, GroupNorm, normalize, num_groups
+from ddpm.models.norm import EPS, NORMS, GroupNorm, normalize, num_groups, without_autocast
 from ddpm.models.shape import check_condition_at, check_shape, is_conditioned, matched_width
 from ddpm.names import lookup
 from ddpm.randomness import Purpose, generator
@@ -293,7 +293,7 @@ class UNet(ModelMixin, ConfigMixin):
         """
         timestep = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
         # As in ADM, 16 bits are only for what is between the embeddings and the output.
-        with torch.autocast(sample.device.type, enabled=False):
+        with without_autocast(sample):
             embs = self.embeddings(timestep, class_labels, augment_labels)
 
         # Convolutions are faster in this memory format, and every layer preserves it.
@@ -319,7 +319,7 @@ class UNet(ModelMixin, ConfigMixin):
                 h = self._run(resample, h, emb.for_norms)
 
         h = normalize(self.norm_out, h, dtype=self.conv_out.weight.dtype)
-        with torch.autocast(h.device.type, enabled=False):
+        with without_autocast(h):
             output = self.conv_out(h)
         return UNetOutput(sample=output) if return_dict else (output,)
 

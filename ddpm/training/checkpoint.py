@@ -132,7 +132,10 @@ class CheckpointWriter:
         try:
             self._publish(target, state)
             for old in list_checkpoints(self.folder)[: -self._keep]:
-                shutil.rmtree(old)
+                try:
+                    shutil.rmtree(old)
+                except OSError as problem:          # the next save tries again
+                    warn(f"{old}: an old checkpoint cannot be removed ({problem.strerror})")
         except BaseException as problem:
             self._problem = problem
 

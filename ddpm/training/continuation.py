@@ -179,7 +179,7 @@ def check_data(run: KnownRun, config: Config, data: ImageData, allowed: Collecti
     known = run.facts["data"]
     if known.get("fingerprint") == data.fingerprint:
         return True
-    summaries = known.get("summary"), data.summary()
+    summaries = [_without_place(summary) for summary in (known.get("summary") or "", data.summary())]
     there, here = (list(names) for names in (run.facts.get("class_names", data.class_names), data.class_names))
     options = differences(run.config, config, {Change.SAME_IMAGES})
     differing = [_list(options)] if options else []
@@ -238,6 +238,12 @@ def describe_unused(run: KnownRun, config: Config, data: ImageData, allowed: Col
 def _list(changed: Mapping[str, tuple[Any, Any]]) -> str:
     """Return options with their old and new values."""
     return ", ".join(f"{key} ({spell_value(old)} there, {spell_value(new)} now)" for key, (old, new) in changed.items())
+
+
+def _without_place(summary: str) -> str:
+    """Return a summary of images without where they are, which does not change them."""
+    places = "in memory", "in the cache", "decoded on demand"
+    return ", ".join(part for part in summary.split(", ") if not part.startswith(places))
 
 
 def _describe_classes(there: list[str], here: list[str]) -> list[str]:

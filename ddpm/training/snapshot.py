@@ -39,7 +39,7 @@ class Snapshot:
         self._files: dict[str, dict[str, Tensor]] = {}
         self._stream: torch.cuda.Stream | None = None
         self._copied: torch.cuda.Event | None = None
-        optimizer.register_step_pre_hook(self._delay_step)
+        self._optimizer = optimizer
 
     @torch.no_grad()
     def take(self, files: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -63,6 +63,7 @@ class Snapshot:
             return
         if self._stream is None:
             self._stream = torch.cuda.Stream(device)
+            self._optimizer.register_step_pre_hook(self._delay_step)
         self._stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(self._stream):
             for copy, tensor in pairs:

@@ -50,16 +50,26 @@ class InputQueue:
         prepare: Callable[[MicroBatch], StepInputs],
     ) -> None:
         self._micro_batches, self._per_step, self._prepare = micro_batches, per_step, prepare
-        self._ahead: list[StepInputs] | None = None
+        self._ahead: list[StepInputs] | Exception | None = None
 
     def prepare_ahead(self) -> None:
-        """Prepare the inputs of the next step, unless this has been done."""
-        if self._ahead is None:
+        """Prepare the inputs of the next step, unless this has been done; `take` raises an error that this causes."""
+        if self._ahead is not None:
+            return
+        try:
             self._ahead = [self._prepare(micro_batch) for micro_batch in islice(self._micro_batches, self._per_step)]
+        except Exception as problem:        # the present step can still be completed and saved
+            self._ahead = problem
 
     def take(self) -> list[StepInputs]:
-        """Return the inputs of the next step, one for each micro-batch."""
+        """Return the inputs of the next step, one for each micro-batch.
+
+        Raises:
+            ValueError: if an image cannot be read.
+        """
         self.prepare_ahead()
+        if isinstance(self._ahead, Exception):
+            raise self._ahead
         assert self._ahead, "there are no more steps"
         inputs, self._ahead = self._ahead, None
         return inputs

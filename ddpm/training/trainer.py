@@ -84,6 +84,7 @@ class Trainer:
         optimizer = build_optimizer(self.unet.parameters(), config.train)
         objective = DiffusionLoss(self.unet, schedule, config.diffusion.prediction, config.diffusion.weighting)
         if config.train.compile:
+            schedule.to(accelerator.device)         # otherwise the first step is compiled for tables on the CPU
             # Graphs keep gradients in memory of their own, which neither other micro-batches nor DDP may add to.
             alone = accelerator.num_processes == config.train.gradient_accumulation_steps == 1
             compile_network(objective, cuda_graphs=accelerator.device.type == "cuda" and alone)

@@ -134,10 +134,10 @@ def write_saved(root: Path, outside: bool = False) -> Path:
     return root / "saved"
 
 
-def write_npz(root: Path, save: Callable[..., None] = np.savez) -> Path:
+def write_npz(root: Path) -> Path:
     root.mkdir()
     images = np.stack([pixels_of(i) for i in range(COUNT)])
-    save(root / "a.npz", images=images, labels=np.arange(COUNT) % 3)
+    np.savez(root / "a.npz", images=images, labels=np.arange(COUNT) % 3)
     return root / "a.npz"
 
 
@@ -184,8 +184,7 @@ SOURCES: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
     "parquet": (write_parquet, {}),
     "saved": (write_saved, {}),
     "files of a table": (lambda root: write_saved(root, outside=True), {}),
-    "npz": (write_npz, {}),
-    "compressed npz": (lambda root: write_npz(root, np.savez_compressed), {"intensity": [10, 200]}),
+    "npz": (write_npz, {"intensity": [10, 200]}),
     "npy": (write_npy, {"labels": "none"}),
     "frames": (write_animations, {"frames": "all", "resolution": 8}),
     "damaged": (write_damaged, {"on_bad_image": "skip"}),

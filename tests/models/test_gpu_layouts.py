@@ -10,7 +10,7 @@ import yaml
 from recorded_operations import Facts, Recording
 from torch import nn
 
-from ddpm.lab.benchmark.launches import pretend_gpu
+from ddpm.lab.benchmark.pretended_gpu import pretend_gpu
 from ddpm.models import fused
 from ddpm.models.unet import UNet
 

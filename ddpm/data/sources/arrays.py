@@ -132,7 +132,7 @@ def open_npz(path: Path, with_labels: bool = True) -> Arrays:
                 while values.read(CHECKED_BYTES):
                     pass
             return Arrays(StoredPictures(str(path), begin, shape, headers[found].dtype.str), labels, names)
-        return Arrays(ArrayPictures(np.ascontiguousarray(arrays[found]).reshape(shape), str(path)), labels, names)
+        return Arrays(ArrayPictures(np.ascontiguousarray(arrays[found]).reshape(shape)), labels, names)
 
 
 @contextmanager
@@ -220,7 +220,7 @@ def load_npy(request: DataRequest) -> Records:
         pictures: Pictures
         if header.fortran_order:
             values = np.ascontiguousarray(np.load(request.source, allow_pickle=False))
-            pictures = ArrayPictures(values.reshape(shape), request.source)
+            pictures = ArrayPictures(values.reshape(shape))
         else:
             pictures = StoredPictures(request.source, header.size, shape, header.dtype.str)
     labels = None if request.labels in ("auto", "none") else _load_labels(request, len(pictures))

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.atomic import json_digest, read_json, write_json, write_text
+from ddpm.config.changes import Change, change_kind
 from ddpm.config.run_folders import run_of
+from ddpm.config.sections import Config, flatten
 from ddpm.config.study import Study
 from ddpm.data import ImageData
 from ddpm.io.provenance import describe_changes, git_commit, versions
 from ddpm.training.run_directory import ANOTHER, find_other_use
 
+OF_IMAGES = ("sample.", "evaluation.")      # the sections on which measured images may depend
 # Files and directories of the study's runs and of its sweep.
 RUNS = ("*/seed_*/run.json", "*/seed_*/diverged.json", "*/lr_*/seed_*")
 
@@ -90,7 +93,7 @@ def find_registration(study: Study, data: ImageData, path: Path) -> dict[str, An
     begun = _find_runs(path)    # before study.json is read: another shard may register and begin in between
     if (path / "study.json").exists():
         known = read_registration(path)
-        if changes := describe_changes(_without_source(known["study"]), _without_source(_resolve(study))):
+        if changes := describe_changes(_deciding_values(known["study"]), _deciding_values(_resolve(study))):
             raise ValueError(f"{path}: contains another study: {changes}; {ANOTHER}")
         # The images may have moved, as long as they are the same.
         if known["data"]["fingerprint"] != data.fingerprint:
@@ -112,11 +115,17 @@ def _resolve(study: Study) -> dict[str, Any]:
     return json.loads(json.dumps(study.to_dict()))
 
 
-def _without_source(study: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON values of a study without the place of its training images, which all arms share."""
+def _deciding_values(study: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON values of a study that its results depend on.
+
+    The place of the images may change, as they are compared themselves, and so may options of every run that may.
+    Options that are newer than the study have their defaults.
+    """
     study = copy.deepcopy(study)
     for arm in study["arms"]:
-        arm["config"]["data"].pop("source", None)
+        options = flatten(Config().with_options(flatten(arm["config"])).to_dict())
+        free = {option for option in options if change_kind(option) is Change.FREE and not option.startswith(OF_IMAGES)}
+        arm["config"] = {option: value for option, value in options.items() if option not in free | {"data.source"}}
     return study
 
 

@@ -92,7 +92,7 @@ def _measure(bench: Bench, part: Turn, result: dict[str, Any], deadline: float, 
         return
     try:
         found = COMPARISONS[name].compare(bench, compiled, now + (deadline - now) / left)
-    except RuntimeError as problem:         # the other parts do not depend on it
-        result["failed"][title] = str(problem)
+    except Exception as problem:            # compilers raise any; the other parts do not depend on it
+        result["failed"][title] = f"{type(problem).__name__}: {problem}"
         return
     result["comparisons"][title] = {**found, "seconds": round(time.monotonic() - now, 1)}
