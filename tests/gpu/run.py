@@ -90,8 +90,14 @@ def run_part(words: list[str], output: Path, limit: float, environment: dict[str
 
 
 def read_tests(text: str) -> dict[str, Any]:
-    """Return the number of tests of each outcome, and those that failed, as `pytest -v` prints them."""
-    found = re.findall(r"^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED)\b", text, re.MULTILINE)
+    """Return the number of tests of each outcome, and those that failed, as `pytest -v` prints them.
+
+    With pytest-xdist, the outcome comes before the name.
+    """
+    outcomes = "(PASSED|FAILED|ERROR|SKIPPED)"
+    found = re.findall(rf"^(\S+::.+?) {outcomes}\b", text, re.MULTILINE)
+    shared = re.findall(rf"^\[gw.+\] {outcomes} (\S+::.+?) *$", text, re.MULTILINE)
+    found += [(name, outcome) for outcome, name in shared]
     return {
         "counts": dict(Counter(outcome for _, outcome in found)),
         "failed": [name for name, outcome in found if outcome in ("FAILED", "ERROR")],
