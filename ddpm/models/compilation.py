@@ -22,12 +22,12 @@ def check_compiler(device: torch.device, option: str) -> None:
     Raises:
         ValueError: names what is missing.
     """
-    missing = _find_missing_tool(device)
+    missing = find_missing_tool(device)
     if missing is not None:
         raise ValueError(f"{option}: {missing}, or set {option} to false")
 
 
-def _find_missing_tool(device: torch.device) -> str | None:
+def find_missing_tool(device: torch.device) -> str | None:
     """Return what torch.compile lacks on a device and what to do about it; None if nothing."""
     if device.type not in ("cpu", "cuda"):
         return f"is possible on CPUs and CUDA GPUs, and the device is {device.type}; use one of these"

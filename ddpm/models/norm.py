@@ -4,21 +4,33 @@ To add a norm, see "Where to add things" in docs/design.md.
 """
 
 import importlib
+import warnings
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from importlib.util import find_spec
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPS = 1e-5
-LARGE = 2**18           # values of a tensor, from which on memory counts more than the time of a call
 
 try:
     KERNELS = importlib.import_module("ddpm.models.fused") if find_spec("triton") else None
 except ImportError:         # this is code that was exported with a model, and the package is not installed
     KERNELS = None
+
+
+@cache
+def check_kernels() -> None:
+    """Give up the kernels, with a warning, if Triton lacks what it needs on this machine, such as a C compiler."""
+    global KERNELS
+    if KERNELS is not None and torch.cuda.is_available():
+        missing = importlib.import_module("ddpm.models.compilation").find_missing_tool(torch.device("cuda"))
+        if missing is not None:
+            warnings.warn(f"norms are computed by torch's operators, which take longer: Triton {missing}", stacklevel=2)
+            KERNELS = None
 
 
 def num_groups(channels: int, max_groups: int = 32, min_group_channels: int = 4) -> int:
@@ -230,12 +242,9 @@ def normalize(
     if dtype is None:
         mixed = is_autocast(h) and h.dtype != torch.float64
         dtype = torch.get_autocast_dtype(h.device.type) if mixed else h.dtype
-    known = _is_known(norm) and h.dtype != torch.float64
-    if KERNELS is None or not h.is_cuda or not known:
-        large = h.numel() >= LARGE and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        if known and silu and large:
-            return Recomputed.apply(norm, dtype, h, emb, *norm.parameters())
-        return _compute(norm, h, emb, silu, dtype)
+    if KERNELS is None or not h.is_cuda or h.dtype == torch.float64 or not _is_known(norm):
+        h = norm(h) if emb is None else norm(h, emb)
+        return (F.silu(h) if silu else h).to(dtype)
     if not isinstance(norm, AdaptiveNorm):
         return KERNELS.modulated_norm(h, norm.weight, norm.bias, None, norm.num_groups, norm.eps, dtype, silu=silu)
     inner = norm.norm
@@ -245,41 +254,7 @@ def normalize(
     )
 
 
-def _compute(norm: nn.Module, h: Any, emb: Tensor | None, silu: bool, dtype: torch.dtype) -> Tensor:
-    h = norm(h) if emb is None else norm(h, emb)
-    return (F.silu(h) if silu else h).to(dtype)
-
-
-class Recomputed(torch.autograd.Function):
-    """A norm and SiLU that keep only their input for the backward pass, in which they are computed again.
-
-    This saves half of a network's activations, and costs a few percent of the time of a step. The numbers are the same.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, norm: nn.Module, dtype: torch.dtype, h: Tensor, emb: Tensor | None, *parameters: nn.Parameter
-    ) -> Tensor:
-        """Compute silu(norm(h, emb)); `parameters` are those of the norm, which get gradients in this way."""
-        ctx.save_for_backward(h, emb)
-        ctx.norm, ctx.dtype = norm, dtype
-        ctx.autocast = torch.get_autocast_dtype(h.device.type) if is_autocast(h) else None
-        return _compute(norm, h, emb, True, dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of the arguments of `forward`."""
-        h, emb = (None if x is None else x.detach().requires_grad_() for x in ctx.saved_tensors)
-        inputs = [x for x in (h, emb) if x is not None] + [p for p in ctx.norm.parameters() if p.requires_grad]
-        mixed = nullcontext() if ctx.autocast is None else torch.autocast(grad.device.type, ctx.autocast)
-        with torch.enable_grad(), mixed:
-            y = _compute(ctx.norm, h, emb, True, ctx.dtype)
-        found = iter(torch.autograd.grad(y, inputs, grad))
-        given = (h, emb, *ctx.norm.parameters())
-        return None, None, *(next(found) if x is not None and x.requires_grad else None for x in given)
-
-
-# What the kernels compute. A subclass with another `forward` is another equation, which may draw random numbers.
+# What the kernels compute. A subclass with another `forward` is another equation.
 _EQUATIONS = tuple(
     norm.forward for norm in (GroupNorm, RMSNorm, AdaGN, AdaGNScale, AdaGNShift, AdditiveGroupNorm)
 )

@@ -27,7 +27,7 @@ from ddpm.models.blocks import (
     upsample,
 )
 from ddpm.models.embedding import CONDITIONINGS, StageEmbedding, TimestepEmbedding
-from ddpm.models.norm import EPS, NORMS, GroupNorm, normalize, num_groups, without_autocast
+from ddpm.models.norm import EPS, NORMS, GroupNorm, check_kernels, normalize, num_groups, without_autocast
 from ddpm.models.shape import check_condition_at, check_shape, is_conditioned, matched_width
 from ddpm.names import lookup
 from ddpm.randomness import Purpose, generator
@@ -224,7 +224,10 @@ class UNet(ModelMixin, ConfigMixin):
             last = tensor.is_cuda and tensor.ndim == 4
             return tensor.to(memory_format=torch.channels_last) if last else tensor
 
-        return super()._apply(convert, recurse)
+        converted = super()._apply(convert, recurse)
+        if any(parameter.is_cuda for parameter in self.parameters()):
+            check_kernels()
+        return converted
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:

@@ -7,6 +7,8 @@ import torch
 from norm_formulas import formula
 from torch import Tensor, nn
 
+from ddpm.models import compilation
+from ddpm.models import norm as norm_module
 from ddpm.models.norm import NORMS, AdaGN, AdaIN, AdditiveGroupNorm, RMSNorm, num_groups
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -202,3 +204,15 @@ def randomize(module: nn.Module, seed: int) -> None:
             p.copy_(noise / math.sqrt(p[0].numel()))
         else:
             p.copy_(0.2 * noise + (1.0 if "norm" in name and name.endswith("weight") else 0.0))
+
+
+def test_without_a_compiler_norms_are_computed_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(norm_module, "KERNELS", object())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(compilation, "find_missing_tool", lambda device: "needs a C compiler")
+    norm_module.check_kernels.cache_clear()
+    with pytest.warns(UserWarning, match="needs a C compiler"):
+        norm_module.check_kernels()
+    assert norm_module.KERNELS is None
+    norm_module.check_kernels()         # once is enough
+    norm_module.check_kernels.cache_clear()

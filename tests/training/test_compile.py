@@ -121,7 +121,7 @@ def test_the_compiler_of_cpus_computes_the_same(tmp_path: Path) -> None:
 def test_a_missing_compiler_is_told_before_anything_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable
 ) -> None:
-    monkeypatch.setattr(compilation, "_find_missing_tool", lambda device: "needs a compiler, and there is none")
+    monkeypatch.setattr(compilation, "find_missing_tool", lambda device: "needs a compiler, and there is none")
     with refused("train.compile", "false"):
         train(SMALL, tmp_path / "run")
     assert not (tmp_path / "run").exists()
