@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import NoReturn
 
@@ -14,6 +15,8 @@ from ddpm.one_line import print_error
 
 ENDED = "ended"         # in place of the next heartbeat
 MISSED = 4              # number of heartbeats after which a process is suspected of having broken a connection
+# What this process does before a missing one ends it, such as completing a file; each takes a minute at most.
+BEFORE_END: list[Callable[[], object]] = []
 CONTINUE = "the same command continues with what is saved"
 
 
@@ -90,6 +93,8 @@ class Heartbeat:
         It ends at once, without exit handlers, because process groups that have lost a member could wait for it.
         """
         self._ending.acquire()              # for good, so that one of the threads prints
+        for act in BEFORE_END:
+            act()
         print_error(f"{problem} (train.timeout: {self.timeout:g} s)")
         sys.stdout.flush()
         os._exit(2)

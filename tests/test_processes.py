@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import torch
 
 import ddpm.launch_checks
 import ddpm.processes
+from ddpm import heartbeat
 from ddpm.launch_checks import Card, check_cards
 from ddpm.processes import acquire_lock, join_processes
 
@@ -108,3 +110,17 @@ def test_a_lock_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     with held() as first, held() as second:
         assert acquire_lock(first, fcntl.LOCK_EX)
         assert not acquire_lock(second, fcntl.LOCK_EX)
+
+
+def test_files_are_completed_before_a_missing_process_ends_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def leave(code: int) -> None:
+        done.append(f"exit {code}")
+        raise SystemExit(code)
+
+    monkeypatch.setattr(heartbeat, "BEFORE_END", [lambda: done.append("complete")])
+    monkeypatch.setattr(heartbeat.os, "_exit", leave)
+    with pytest.raises(SystemExit):
+        heartbeat.Heartbeat.end(SimpleNamespace(_ending=threading.Lock(), timeout=1.0), "process 1: is missing")
+    assert done == ["complete", "exit 2"]

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ddpm.atomic import digests, list_checkpoints, newest_intact, recover, write_directory_atomically
+from ddpm.heartbeat import BEFORE_END
 from ddpm.io.card import ModelCard
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import warn
@@ -69,11 +70,13 @@ class CheckpointWriter:
         self._problem: BaseException | None = None
 
     def __enter__(self) -> Self:
+        BEFORE_END.append(self._wait_briefly)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        BEFORE_END.remove(self._wait_briefly)
         if kind is None:
             self.wait()
         elif not issubclass(kind, KeyboardInterrupt):       # with which a person asks to end at once
@@ -114,6 +117,11 @@ class CheckpointWriter:
         problem, self._thread, self._problem = self._problem, None, None
         if problem is not None:
             raise problem
+
+    def _wait_briefly(self) -> None:
+        """Wait for up to a minute until the checkpoint that is being written is complete."""
+        if self._thread is not None:
+            self._thread.join(timeout=60)
 
     def _tensors(self) -> dict[str, dict[str, Tensor]]:
         """Return the tensors of each file of a checkpoint."""
