@@ -162,7 +162,7 @@ def test_a_guide_is_another_network(device: str) -> None:
     assert counters["stats"]["unique_graphs"] <= 2      # networks of one architecture share a graph
 
 
-@pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), DEVICES[1]])
+@pytest.mark.parametrize("device", DEVICES[1:])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.usefixtures("fresh_compiler")
 def test_a_compiled_network_draws_the_same_images(device: str, precision: str) -> None:
