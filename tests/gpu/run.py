@@ -37,10 +37,10 @@ BENCHMARK = ("scripts/benchmark.py", "--mixed-precision", "bf16")
 # Name -> limit in seconds and the words after `python`, the most important first; {out} is the folder of the part.
 PARTS = {
     "cifar": (70, (*BENCHMARK, "--preset", "cifar", "--rounds", "10", "--budget", "50", "--out", "{out}")),
-    # With other options than those of pyproject.toml. Most of the time, processors compile kernels, so six processes
-    # share the tests where pytest-xdist is installed.
+    # With other options than those of pyproject.toml. Most of the time, processors compile kernels, so up to six
+    # processes share the tests where pytest-xdist is installed.
     "tests": (150, ("-m", "pytest", "-o", "addopts=", "--import-mode=importlib", "-p", "no:cacheprovider", "-v",
-                    *(("-n", "6", "--dist", "worksteal") if find_spec("xdist") else ()),
+                    *(("-n", str(min(6, os.cpu_count() or 1)), "--dist", "worksteal") if find_spec("xdist") else ()),
                     "--tb=short", "--durations=10", "tests/gpu")),
     # A compilation cannot be ended before it is complete.
     "compiled": (120, (*BENCHMARK, "--preset", "cifar", "--only", "training,forward", "--compile", "--rounds", "10",

@@ -109,7 +109,7 @@ def test_a_part_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch, tm
     with pytest.raises(SystemExit) as exit_:
         main(["--only", "training,data", "--rounds", "3", "--out", str(tmp_path)])
     result = json.loads((tmp_path / "benchmark.json").read_text())
-    assert exit_.value.code == 1 and result["failed"] == {"training": "no memory left"}
+    assert exit_.value.code == 1 and result["failed"] == {"training": "RuntimeError: no memory left"}
     assert [*result["comparisons"]] == ["data"]
 
 

@@ -51,7 +51,7 @@ def test_memory_and_launches_are_measured_in_processes(tmp_path: Path, monkeypat
 @pytest.mark.slow
 def test_the_script_for_a_gpu_collects_what_its_parts_say(tmp_path: Path) -> None:
     """On a machine without a GPU the tests are skipped."""
-    words = [sys.executable, "tests/gpu/run.py", "--parts", "tests,cifar", "--limit", "75", "--out", str(tmp_path)]
+    words = [sys.executable, "tests/gpu/run.py", "--parts", "tests,cifar", "--limit", "200", "--out", str(tmp_path)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     result = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     found = json.loads((tmp_path / "results.json").read_text())
