@@ -110,14 +110,6 @@ def test_a_compiled_run_has_the_files_of_another(
         train(replace(plain, train=replace(plain.train, steps=6)), tmp_path / "compiled", allowed=["train.compile"])
 
 
-@pytest.mark.slow
-def test_the_compiler_of_cpus_computes_the_same(tmp_path: Path) -> None:
-    torch.compiler.reset()
-    expected = losses_of(replace(SMALL, train=replace(SMALL.train, compile=False)))
-    # Fused operations are rounded in another order.
-    assert losses_of(SMALL) == pytest.approx(expected, rel=1e-4)
-
-
 def test_a_missing_compiler_is_told_before_anything_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable
 ) -> None:

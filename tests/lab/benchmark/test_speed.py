@@ -50,12 +50,12 @@ def test_memory_and_launches_are_measured_in_processes(tmp_path: Path, monkeypat
 
 @pytest.mark.slow
 def test_the_script_for_a_gpu_collects_what_its_parts_say(tmp_path: Path) -> None:
-    """On a machine without a GPU the tests are skipped."""
+    """On a machine without a GPU most of the tests are skipped; some run on a CPU, too."""
     words = [sys.executable, "tests/gpu/run.py", "--parts", "tests,cifar", "--limit", "200", "--out", str(tmp_path)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     result = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     found = json.loads((tmp_path / "results.json").read_text())
     assert [*found] == ["tests", "cifar"] and (tmp_path / "results.txt").read_text() == result.stdout
-    assert found["tests"]["exit_code"] == 0 and {*found["tests"]["tests"]["counts"]} == {"SKIPPED"}
+    assert found["tests"]["exit_code"] == 0 and {*found["tests"]["tests"]["counts"]} == {"PASSED", "SKIPPED"}
     # A CPU may not do everything in this time.
     assert result.returncode == int(found["cifar"].get("exit_code") != 0 and "left_out" not in found["cifar"])
