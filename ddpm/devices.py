@@ -1,8 +1,10 @@
 """Properties of the devices that networks run on, and copies to them."""
 
+import platform
 import re
 import resource
 import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -45,3 +47,10 @@ def peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def processor_name() -> str:
+    """Return the name of the processor; on systems other than Linux, what Python knows of it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
+    return found[1] if found else platform.processor() or platform.machine()

@@ -38,9 +38,10 @@ def refuse_kind(kind: str) -> NoReturn:
     """
     leave_to_first()
     raise ValueError(
-        f"distributed_type: {kind.removesuffix('_CONFIG')} is not supported, because every process holds the whole "
-        f"model; allowed: {', '.join(ALLOWED)}; launch with: accelerate launch --multi_gpu --num_processes N "
-        "--num_machines 1 --mixed_precision no --dynamo_backend no, which does not read the file of accelerate config"
+        f"distributed_type: {kind.removesuffix('_CONFIG')} is not supported; every process holds the whole model, on a "
+        f"CUDA GPU or a CPU; allowed: {', '.join(ALLOWED)}; launch with: accelerate launch --multi_gpu "
+        "--num_processes N --num_machines 1 --mixed_precision no --dynamo_backend no, which does not read the file of "
+        "accelerate config"
     )
 
 
@@ -59,7 +60,7 @@ class Card(NamedTuple):
 
 
 def find_card(device: torch.device) -> Card | None:
-    """Return the GPU of this process; None if its device is none of CUDA."""
+    """Return the GPU of this process; None if its device is not a CUDA GPU."""
     if device.type != "cuda":
         return None
     found, boot = torch.cuda.get_device_properties(device), Path("/proc/sys/kernel/random/boot_id")

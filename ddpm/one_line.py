@@ -1,4 +1,4 @@
-"""How an error that ends a command is told: in one line."""
+"""Errors that end a command, printed as one line."""
 
 import os
 import sys

@@ -243,8 +243,9 @@ class TrainConfig(CheckedOptions, section="train"):
         checkpoint_every: number of steps between checkpoints; the last step and an interruption write one too.
         keep_checkpoints: number of checkpoints to keep, the newest ones.
         sample_every: number of steps between sample grids; 0 draws one at the end only.
-        timeout: how long, in seconds, several processes wait for one that gives no sign of life, before they end. A
-            process that works gives signs of life, and the others wait for it without a limit.
+        timeout: number of seconds without a heartbeat of one of several processes after which the others end, and the
+            maximum duration of an exchange of gradients. A process that works alone sends heartbeats, so the others
+            wait for it, however long.
     """
 
     steps: Annotated[PositiveInt, Derived("the images")] = NULL

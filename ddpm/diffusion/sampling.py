@@ -17,6 +17,7 @@ from ddpm.diffusion.divergence import Diverged
 from ddpm.diffusion.samplers import SAMPLERS
 from ddpm.diffusion.schedule import Denoiser, NoiseSchedule
 from ddpm.diffusion.timesteps import timestep_grid
+from ddpm.float64 import float64_device
 from ddpm.names import lookup
 from ddpm.randomness import Purpose, normal
 
@@ -55,7 +56,7 @@ def noise_source(
         shape: of the noise of one image.
         device: of the noise.
     """
-    place = "cpu" if torch.device(device).type == "mps" else device         # MPS has no float64
+    place = float64_device(torch.device(device))
     walks = [seed if isinstance(seed, BetweenSeeds) else BetweenSeeds(seed, seed, 0.0) for seed in seeds]
     moved = [i for i, w in enumerate(walks) if w.start != w.end]
     # Moved to the device only once: a transfer waits until the device has finished all other work.

@@ -17,8 +17,8 @@ from ddpm.config.changes import Change, change_kind
 from ddpm.config.values import spell_value
 
 SHOWN_CHANGES = 5       # maximum number of changes that a message lists
-# Settings that older results do not have on record, and their values then.
-ADDED = {"mixed_precision": "fp32", "compile": False}
+# Settings that results of older versions do not have on record, and the values that these had.
+LATER_SETTINGS = {"mixed_precision": "fp32", "compile": False}
 
 
 def weights_digest(directory: Path) -> str:
@@ -48,8 +48,12 @@ def git_commit() -> str | None:
 
 
 def settings_on_record(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as they are recorded with a result: a value that is that of all older results is left out."""
-    return {key: value for key, value in settings.items() if key not in ADDED or value != ADDED[key]}
+    """Return settings as they are recorded with a result, without LATER_SETTINGS that have the value of older results.
+
+    So equal settings have equal records and digests in all versions.
+    """
+    later = LATER_SETTINGS.items()
+    return {key: value for key, value in settings.items() if (key, value) not in later}
 
 
 def describe_changes(recorded: Any, present: Any) -> str:

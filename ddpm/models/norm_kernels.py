@@ -75,6 +75,13 @@ def _moments(x, inside, count, group, CENTER: tl.constexpr, CPG: tl.constexpr, G
 
 
 @triton.jit
+def _statistics(mean_in, rstd_in, image, channel, real, C, CPG: tl.constexpr):
+    """Return mean and 1 / std of the group of each lane, which forward has stored."""
+    statistic = image * (C // CPG) + channel // CPG
+    return tl.load(mean_in + statistic, mask=real, other=0.0), tl.load(rstd_in + statistic, mask=real, other=0.0)
+
+
+@triton.jit
 def _output(x_hat, a, b, SILU: tl.constexpr):
     """Return y."""
     z = a[None, :] * x_hat + b[None, :]
@@ -91,6 +98,16 @@ def _grad_z(grad, x_hat, a, b, SILU: tl.constexpr):
         s = tl.sigmoid(z)
         grad = grad * s * (1 + z * (1 - s))
     return grad
+
+
+@triton.jit
+def _mean_gradients(a, p, q, P, group, CENTER: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr):
+    """Return the means of dL/dx_hat, 0 unless CENTER, and of dL/dx_hat x_hat over the group of each lane."""
+    count = tl.zeros_like(a) + P * CPG
+    mean_grad = tl.zeros_like(a)
+    if CENTER:
+        mean_grad = _over_group(a * q, group, CPG, GROUPS) / count
+    return mean_grad, _over_group(a * p, group, CPG, GROUPS) / count
 
 
 @triton.jit
@@ -153,9 +170,7 @@ def backward_whole(
     w, b, factor, before, after = _coefficients(
         weight, bias, modulation, image, channel, real, C, SCALE, SHIFT, BEFORE
     )
-    statistic = image * (C // CPG) + channel // CPG
-    mean = tl.load(mean_in + statistic, mask=real, other=0.0)
-    rstd = tl.load(rstd_in + statistic, mask=real, other=0.0)
+    mean, rstd = _statistics(mean_in, rstd_in, image, channel, real, C, CPG)
     a = w * factor
     x, offsets, inside = _load(h, 0, P, P, channel, real, image, C, BLOCK_P)
     x_hat = tl.where(inside, (x + (before - mean)[None, :]) * rstd[None, :], 0.0)
@@ -164,10 +179,7 @@ def backward_whole(
     p, q, sum_x_hat = tl.sum(dz * x_hat, axis=0), tl.sum(dz, axis=0), tl.zeros_like(w)
     if BEFORE:
         sum_x_hat = tl.sum(x_hat, axis=0)
-    count = tl.zeros_like(w) + P * CPG
-    mean_grad, mean_product = tl.zeros_like(w), _over_group(a * p, group, CPG, GROUPS) / count
-    if CENTER:
-        mean_grad = _over_group(a * q, group, CPG, GROUPS) / count
+    mean_grad, mean_product = _mean_gradients(a, p, q, P, group, CENTER, CPG, GROUPS)
     dx = _grad_h(dz, x_hat, a, rstd, mean_grad, mean_product)
     tl.store(grad_h + offsets, dx.to(grad_h.dtype.element_ty), mask=inside)
     _store_grads(
@@ -214,7 +226,7 @@ def forward_apply(
     CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, CHUNKS: tl.constexpr,
 ):
     """Normalize one chunk of ROWS pixels with the moments of all: read h, write y."""
-    image, channel, real, _ = _lanes(C, CPG, GROUPS, BLOCK_C)
+    image, channel, real, _group = _lanes(C, CPG, GROUPS, BLOCK_C)
     w, b, factor, before, after = _coefficients(
         weight, bias, modulation, image, channel, real, C, SCALE, SHIFT, BEFORE
     )
@@ -251,9 +263,7 @@ def backward_sums(
     w, b, factor, before, after = _coefficients(
         weight, bias, modulation, image, channel, real, C, SCALE, SHIFT, BEFORE
     )
-    statistic = image * (C // CPG) + channel // CPG
-    mean = tl.load(mean_in + statistic, mask=real, other=0.0)
-    rstd = tl.load(rstd_in + statistic, mask=real, other=0.0)
+    mean, rstd = _statistics(mean_in, rstd_in, image, channel, real, C, CPG)
     a, b = w * factor, b * factor + after
     p, q, sum_x_hat = tl.zeros_like(w), tl.zeros_like(w), tl.zeros_like(w)
     start = tl.program_id(1) * ROWS
@@ -285,9 +295,7 @@ def backward_apply(
     w, b, factor, before, after = _coefficients(
         weight, bias, modulation, image, channel, real, C, SCALE, SHIFT, BEFORE
     )
-    statistic = image * (C // CPG) + channel // CPG
-    mean = tl.load(mean_in + statistic, mask=real, other=0.0)
-    rstd = tl.load(rstd_in + statistic, mask=real, other=0.0)
+    mean, rstd = _statistics(mean_in, rstd_in, image, channel, real, C, CPG)
     a = w * factor
     chunk = tl.arange(0, CHUNKS)[:, None]
     source = sums + (image * tl.num_programs(1) + chunk) * 3 * C + channel[None, :]
@@ -297,10 +305,7 @@ def backward_apply(
     sum_x_hat = tl.zeros_like(w)
     if BEFORE:
         sum_x_hat = tl.sum(tl.load(source + 2 * C, mask=known, other=0.0), axis=0)
-    count = tl.zeros_like(w) + P * CPG
-    mean_grad, mean_product = tl.zeros_like(w), _over_group(a * p, group, CPG, GROUPS) / count
-    if CENTER:
-        mean_grad = _over_group(a * q, group, CPG, GROUPS) / count
+    mean_grad, mean_product = _mean_gradients(a, p, q, P, group, CENTER, CPG, GROUPS)
     start = tl.program_id(1) * ROWS
     end = tl.minimum(start + ROWS, P)
     for first in range(start, end, BLOCK_P):

@@ -6,6 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm.models.unet import UNet
 
+FORWARD_PASSES = 3      # forward passes with as many operations as a training step: backward has twice those of forward
+
 
 def multiply_adds(unet: UNet) -> int:
     """Count the multiply-adds of one forward pass on one image, in convolutions, linear layers and attention."""

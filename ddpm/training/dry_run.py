@@ -12,7 +12,7 @@ from ddpm.data import ImageData
 from ddpm.data.notes import are_imbalanced, count_classes
 from ddpm.diffusion.objective import diffusion_loss
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.models.operations import multiply_adds
+from ddpm.models.operations import FORWARD_PASSES, multiply_adds
 from ddpm.models.unet import UNet
 from ddpm.processes import describe_devices
 from ddpm.training.batches import build_samples
@@ -22,7 +22,6 @@ from ddpm.training.timeline import Timeline
 
 TRIAL_IMAGES = 8
 AFFORDABLE_SECONDS = 10
-FORWARD_PASSES = 3      # a forward and a backward pass together take about as long as three forward passes
 
 
 def count_parameters(unet: UNet) -> int:

@@ -20,7 +20,7 @@ from ddpm.diffusion.objective import DiffusionLoss
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.evaluation.modulation import summarize_modulation
 from ddpm.models.compilation import compile_network
-from ddpm.models.operations import multiply_adds
+from ddpm.models.operations import FORWARD_PASSES, multiply_adds
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.processes import first_on_main, on_main
@@ -307,8 +307,8 @@ class Trainer:
         gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
         peak = find_peak(gpu, self.config.train.mixed_precision)
         if peak is not None:
-            # A multiply-add is two operations, and a backward pass has twice the products of a forward pass.
-            speed["mfu"] = round(3 * 2 * self.multiply_adds * images_per_s / processes / peak, 4)
+            operations = 2 * FORWARD_PASSES * self.multiply_adds        # per image
+            speed["mfu"] = round(operations * images_per_s / processes / peak, 4)
         return speed
 
     def save(self) -> None:

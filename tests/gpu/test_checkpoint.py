@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoint_stall import measure_checkpoint_stall
 from safetensors.torch import load_file
 from small_runs import DEVICE
 from torch import Tensor, nn
@@ -13,7 +14,6 @@ from ddpm.diffusion.schedule import SCHEDULES, NoiseSchedule
 from ddpm.models.unet import UNet
 from ddpm.pipeline import ClassConditionalPipeline
 from ddpm.training.checkpoint import AVERAGED_WEIGHTS, MOMENTS, WEIGHTS, CheckpointWriter
-from ddpm.training.checkpoint_stall import measure_checkpoint_stall
 from ddpm.training.snapshot import Snapshot
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from torch._dynamo.utils import counters
+from torch._inductor import config as inductor_config
 
 from ddpm.config.commands import SampleCommand
 from ddpm.config.sections import SampleConfig
@@ -243,11 +244,9 @@ def test_a_compiled_network_draws_the_same_images(
         draw(model, "cat", guided, tmp_path / "compiled")
 
 
-def test_a_missing_compiler_is_named_before_anything_is_drawn(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused
-) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
-    with refused("compile: ", "install g++"):
+def test_a_missing_compiler_is_named_before_anything_is_drawn(model: Path, tmp_path: Path, refused) -> None:
+    missing = inductor_config.patch({"cpp.cxx": (None, "no-such-compiler")})
+    with missing, refused("compile: ", "install g++"):
         draw(model, "cat", QUICK, tmp_path / "out", compile=True)
     assert not (tmp_path / "out").exists()
 

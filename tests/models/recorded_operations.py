@@ -8,11 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-# Operators that start nothing on a GPU.
-WITHOUT_KERNEL = {
-    "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias", "lift_fresh", "device",
-    "_unsafe_view",
-}
+from ddpm.lab.benchmark.launches import WITHOUT_KERNEL
 
 
 class Facts(NamedTuple):
@@ -57,8 +53,9 @@ class Recording(TorchDispatchMode):
         given = [describe(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         result = func(*args, **(kwargs or {}))
         made = [describe(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        kernel = func.namespace != "prim" and not func.is_view      # `prim` are questions of torch's C++ code
         name = func.name().partition("::")[2].partition(".")[0]
-        self.operations.append(Operation(name, given, made, int(not func.is_view and name not in WITHOUT_KERNEL)))
+        self.operations.append(Operation(name, given, made, int(kernel and name not in WITHOUT_KERNEL)))
         return result
 
     def named(self, name: str) -> list[Operation]:

@@ -1,11 +1,13 @@
 """Decoded pixels in files that all processes of a machine map, so that pictures are decoded once.
 
-Pictures are known by the paths and stamps of their files (`ddpm.data.pixels.stamps`), of which all are checked each
-time, by what is decoded of them, by the code of `ddpm.data`, and by the versions of the libraries that decode. Stamps
-are too coarse for a file that is written twice within a tick of the clock, so files that have just been written are
-given SETTLED_SECONDS to change again before they are decoded.
+Files are in the folder `images` of the cache. Their names begin with KEY, a digest of
 
-Files are in the folder `images` of the cache. Their names begin with the digest of all of this, KEY:
+- the path and the stamp (`ddpm.data.pixels.stamps`) of every image file, all of which are checked each time,
+- the rows that are used, and the options that change how they are decoded,
+- the code of `ddpm.data`, and the versions of the libraries that decode.
+
+A file that is written twice within a tick of the clock may keep its stamp. Files that have just been written are
+therefore given SETTLED_SECONDS to change again before they are decoded.
 
     KEY.json            what the pictures are like
     KEY-FORMAT.pixels   their pixels in a format
@@ -27,7 +29,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from math import prod
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 import PIL
@@ -247,7 +249,7 @@ class PixelCache:
         return self.folder / f"{self.key}-{json_digest(dataclasses.asdict(target), 2 * DIGEST_BYTES)}.pixels"
 
     def _settle(self) -> None:
-        """Wait until a file that is changed from now on is sure to have another time; raise `NotCached` if it has."""
+        """Wait until a later change of any file gives it another stamp; raise `NotCached` if one changed meanwhile."""
         wait = self._newest + SETTLED_SECONDS - time.time()
         if wait > 2 * SETTLED_SECONDS:
             raise NotCached("a file of the data was changed in the future, so the clock is wrong")
@@ -267,8 +269,11 @@ def _versions() -> list[str | None]:
     return [code.hexdigest(), np.__version__, PIL.__version__, *map(features.version, decoders)]
 
 
-def _acquire(file: Path) -> Any:
-    """Return the locked file, after other processes have released it; raise OSError if files cannot be locked."""
+def _acquire(file: Path) -> IO[str]:
+    """Return the locked file, after other processes have released it; raise OSError if files cannot be locked.
+
+    Unlike `acquire_lock`, it must not pretend a lock, because its owner removes unfinished files of others.
+    """
     told = False
     while True:
         lock = file.open("w")

@@ -15,7 +15,7 @@ from ddpm.data import ImageData
 from ddpm.io.provenance import describe_changes, git_commit, versions
 from ddpm.training.run_directory import ANOTHER, find_other_use
 
-OF_IMAGES = ("sample.", "evaluation.")      # the sections on which measured images may depend
+SAMPLING = ("sample.", "evaluation.")       # sections that do not affect training, but the images that are measured
 # Files and directories of the study's runs and of its sweep.
 RUNS = ("*/seed_*/run.json", "*/seed_*/diverged.json", "*/lr_*/seed_*")
 
@@ -116,15 +116,15 @@ def _resolve(study: Study) -> dict[str, Any]:
 
 
 def _deciding_values(study: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON values of a study that its results depend on.
+    """Return the JSON values of a study on which its results depend.
 
-    The place of the images may change, as they are compared themselves, and so may options of every run that may.
-    Options that are newer than the study have their defaults.
+    Those are all but the place of the images, whose content is compared separately, and the options of training that do
+    not affect a result. Options that did not exist when the study was registered have their defaults.
     """
     study = copy.deepcopy(study)
     for arm in study["arms"]:
         options = flatten(Config().with_options(flatten(arm["config"])).to_dict())
-        free = {option for option in options if change_kind(option) is Change.FREE and not option.startswith(OF_IMAGES)}
+        free = {option for option in options if change_kind(option) is Change.FREE and not option.startswith(SAMPLING)}
         arm["config"] = {option: value for option, value in options.items() if option not in free | {"data.source"}}
     return study
 

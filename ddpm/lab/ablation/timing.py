@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import platform
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
@@ -15,6 +14,7 @@ import torch
 from ddpm.atomic import write_json
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
+from ddpm.devices import processor_name
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.launch import start_accelerator
 from ddpm.training.trainer import Trainer
@@ -66,7 +66,7 @@ def describe_machine(device: torch.device) -> str:
     """Return the name of the GPU, or of the CPU with the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} thread(s)"
+    return f"{processor_name()}, {torch.get_num_threads()} thread(s)"
 
 
 def write_timing(path: Path, seconds: Mapping[str, list[float]], device: torch.device, processes: int) -> None:

@@ -34,14 +34,14 @@ from ddpm.lab.benchmark.sides import (
     build_their_sampling,
     compile_side,
 )
+from ddpm.models.operations import FORWARD_PASSES, multiply_adds
 from ddpm.models.unet import UNet
 from ddpm.training.batches import build_samples, load_micro_batches
 from ddpm.training.build import build_schedule
-from ddpm.training.dry_run import count_parameters, multiply_adds
+from ddpm.training.dry_run import count_parameters
 from ddpm.training.launch import start_accelerator
 from ddpm.training.timeline import Timeline
 
-PASSES = 3                  # forward passes with as many operations as a training step, as usual for MFU
 # Mean difference of the images in gray levels. Another step or label changes images by tens of levels.
 IMAGE_TOLERANCE = {"fp32": 1.0, "bf16": 8.0, "fp16": 4.0}
 
@@ -148,7 +148,7 @@ def compare_training(bench: Bench, compiled: bool, deadline: float) -> dict[str,
     gpu = torch.cuda.get_device_name() if bench.device.type == "cuda" else None
     peak = find_peak(gpu, bench.precision)
     if peak is not None:
-        operations = 2 * PASSES * multiply_adds(bench.unet) * bench.batch_size
+        operations = 2 * FORWARD_PASSES * multiply_adds(bench.unet) * bench.batch_size
         found["mfu"] = {side: operations / (found[side]["median"] / 1e3) / peak for side in steps}
     return found
 

@@ -27,7 +27,7 @@ from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.launch import start_accelerator
 
 # Operations on tensors of a GPU that start nothing there: they make tensors without values, or describe them.
-_WITHOUT_KERNEL = {
+WITHOUT_KERNEL = {
     "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias", "lift_fresh",
     "_reshape_alias", "_unsafe_view", "is_pinned", "set_", "resize_", "_local_scalar_dense", "record_stream",
 }
@@ -83,7 +83,7 @@ class OperationCounter(TorchDispatchMode):
         node = torch._C._current_autograd_node()
         # Without a kernel for pretended tensors, torch composes the gradient of SiLU of several operations.
         composed, self._node = node is not None and node.name() == "SiluBackward0" and node == self._node, node
-        if name not in _WITHOUT_KERNEL and not func.is_view and not composed:
+        if name not in WITHOUT_KERNEL and not func.is_view and not composed:
             self.by_name[name] += 1
         blocking = not (kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2]))
         if name in _VALUE_DEPENDENT or (name in _COPIES and "cpu" in devices and blocking) or _selects(name, args):

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ddpm.io.provenance import describe_history
+from ddpm.io.provenance import LATER_SETTINGS, describe_history
 from ddpm.lab.comparison.runs import Evaluation, Run, is_finite
 
 
@@ -99,7 +99,7 @@ def comparison_key(content: dict[str, Any]) -> dict[str, Any]:
     samples, extractor = content["samples"], content["extractor"]
     drawing = samples.get("settings") or {}
     if drawing:
-        drawing = {"mixed_precision": "fp32", **drawing}        # evaluations by older versions
+        drawing = {**LATER_SETTINGS, **drawing}
     return {
         "extractor": extractor["name"],
         "extractor.digest": extractor["digest"],
