@@ -14,6 +14,7 @@ import torch
 from ddpm.atomic import write_json
 from ddpm.config.sections import Config
 from ddpm.data import ImageData
+from ddpm.data.counts import format_count
 from ddpm.devices import processor_name
 from ddpm.training.build import build_schedule, build_unet
 from ddpm.training.launch import start_accelerator
@@ -66,7 +67,7 @@ def describe_machine(device: torch.device) -> str:
     """Return the name of the GPU, or of the CPU with the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{processor_name()}, {torch.get_num_threads()} thread(s)"
+    return f"{processor_name()}, {format_count(torch.get_num_threads(), 'thread')}"
 
 
 def write_timing(path: Path, seconds: Mapping[str, list[float]], device: torch.device, processes: int) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ddpm.data.counts import format_count
 from ddpm.evaluation.text_table import align_columns
 
 COLUMNS = ("", "ours", "quartiles", "diffusers", "quartiles", "diffusers / ours", "rounds", "unit")
@@ -34,7 +35,7 @@ def _figure(value: float) -> str:
 
 def _describe(result: Mapping[str, Any]) -> Iterator[str]:
     machine, setting = result["machine"], result["setting"]
-    where = machine["gpu"] or f"{machine['processor']}, {machine['threads']} threads"
+    where = machine["gpu"] or f"{machine['processor']}, {format_count(machine['threads'], 'thread')}"
     yield f"{where}; {', '.join(f'{name} {version}' for name, version in machine['versions'].items())}"
     yield (
         f"{setting['name']}: {setting['parameters']:,} parameters, {setting['multiply_adds'] / 1e6:,.1f} million "
