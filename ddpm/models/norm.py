@@ -75,9 +75,15 @@ class RMSNorm(nn.GroupNorm):
         return h * self.weight[:, None, None] + self.bias[:, None, None]
 
 
+@torch.compiler.assume_constant_result      # torch.compile cannot trace the question before torch 2.12
+def has_autocast(device_type: str) -> bool:
+    """Return whether a type of device has autocast; some, such as meta, have none."""
+    return torch.amp.is_autocast_available(device_type)
+
+
 def is_autocast(x: Tensor) -> bool:
-    """Return whether autocast is on for the device of a tensor; some devices, such as meta, have none."""
-    return torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
+    """Return whether autocast is on for the device of a tensor."""
+    return has_autocast(x.device.type) and torch.is_autocast_enabled(x.device.type)
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager:
