@@ -24,20 +24,24 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-TILE = 16384        # values of a tile of float32, in the registers of 512 threads; backward holds two
-LANES = 64          # channels of a tile, unless groups are larger: 128 bytes of a pixel in 16 bits
+LANES = 32          # channels of a tile, unless groups are larger: 64 bytes of a pixel in 16 bits
+WHOLE = 65536       # values that a program goes through twice, the second time in the cache, together with other programs
+VALUES = 128        # of each thread of a program, so that the sums over threads cost little next to them
+TILE = 16           # values of each thread at a time, so that registers suffice for many threads
 
 
 class Tiling(NamedTuple):
     """How the kernels divide an image.
 
     Attributes:
-        whole: whether a program holds its groups of an image at once, so that h is read only once in forward.
+        whole: whether a program handles all pixels of its groups, so that h is read only once from memory.
         groups: groups of a program.
         lanes: channels of a tile, a power of 2; those beyond the groups are idle.
         pixels: pixels of a tile, a power of 2.
         rows: pixels of a program.
         chunks: programs that share the same groups of an image.
+        warps: of a program.
+        even: whether all tiles are full.
     """
 
     whole: bool
@@ -46,11 +50,8 @@ class Tiling(NamedTuple):
     pixels: int
     rows: int
     chunks: int
-
-    @property
-    def warps(self) -> int:
-        """Warps of a program: 32 values per thread in the largest tile."""
-        return min(16, max(4, self.lanes * self.pixels // 1024))
+    warps: int
+    even: bool
 
     @property
     def launches(self) -> int:
@@ -60,16 +61,18 @@ class Tiling(NamedTuple):
 
 def divide(pixels: int, channels: int, groups: int) -> Tiling:
     """Divide images of some pixels and channels among programs."""
-    per_group, tile_pixels = channels // groups, _power_of_2(pixels)
-    whole = tile_pixels * _power_of_2(per_group) <= TILE
-    lanes = min(LANES, TILE // tile_pixels) if whole else LANES
-    together = min(groups, max(1, lanes // per_group))
+    per_group, all_pixels = channels // groups, _power_of_2(pixels)
+    lanes = max(LANES, _power_of_2(per_group))
+    together = min(groups, lanes // per_group)
     lanes = _power_of_2(together * per_group)
-    if whole:
-        return Tiling(True, together, lanes, tile_pixels, pixels, 1)
+    whole = all_pixels * lanes <= WHOLE
     # With 8 sqrt(P) rows, the sums of all chunks, which each program reads, are at most 3 % of the bytes of its rows.
-    rows = _power_of_2(int(8 * math.sqrt(pixels)))
-    return Tiling(False, together, lanes, max(1, min(rows, TILE // 2 // lanes)), rows, -(-pixels // rows))
+    rows = pixels if whole else _power_of_2(int(8 * math.sqrt(pixels)))
+    warps = min(16, max(1, _power_of_2(rows) * lanes // (32 * VALUES)))
+    tile = max(1, min(_power_of_2(rows), 32 * warps * TILE // lanes))
+    chunks = -(-pixels // rows)
+    even = pixels % tile == 0 and together * per_group == lanes and channels % lanes == 0
+    return Tiling(whole, together, lanes, tile, rows, chunks, warps, even)
 
 
 def _power_of_2(number: int) -> int:
@@ -81,7 +84,7 @@ def _grid(h: Tensor, groups: int) -> tuple[Tiling, tuple[int, int], dict[str, in
     """Return how an image is divided, the programs, and what all kernels are compiled for."""
     batch, channels = h.shape[:2]
     p = divide(h.shape[2:].numel(), channels, groups)
-    sizes = {"CPG": channels // groups, "GROUPS": p.groups, "BLOCK_P": p.pixels, "BLOCK_C": p.lanes}
+    sizes = {"CPG": channels // groups, "GROUPS": p.groups, "BLOCK_P": p.pixels, "BLOCK_C": p.lanes, "EVEN": p.even}
     return p, (batch * -(-groups // p.groups), p.chunks), {**sizes, "num_warps": p.warps}
 
 
@@ -143,13 +146,11 @@ def _forward(h, weight, bias, modulation, groups, center, scale, shift, before, 
             h, weight, bias, modulation, y, mean, rstd, pixels, channels, eps, CENTER=center, SILU=silu, **form, **sizes
         )
         return y, mean, rstd
-    moments = h.new_empty(len(h), p.chunks, 2, groups, dtype=torch.float32)
-    kernels.forward_moments[grid](
-        h, modulation, moments, pixels, channels, p.rows, CENTER=center, **form, **sizes
-    )
+    sums = h.new_empty(len(h), p.chunks, 2, channels, dtype=torch.float32)
+    kernels.forward_sums[grid](h, sums, pixels, channels, p.rows, **sizes)
     kernels.forward_apply[grid](
-        h, weight, bias, modulation, moments, y, mean, rstd, pixels, channels, eps, p.rows,
-        SILU=silu, CHUNKS=_power_of_2(p.chunks), **form, **sizes,
+        h, weight, bias, modulation, sums, y, mean, rstd, pixels, channels, eps, p.rows,
+        CENTER=center, SILU=silu, CHUNKS=_power_of_2(p.chunks), **form, **sizes,
     )
     return y, mean, rstd
 

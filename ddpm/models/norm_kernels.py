@@ -1,8 +1,12 @@
 """Triton kernels of `ddpm.models.fused`: normalization, modulation and SiLU of images in channels-last layout.
 
 An image is P pixels of C channels, in memory pixel by pixel. A program handles a block of whole groups of one image, as
-a tile of rows (pixels) and lanes (channels), so that neighboring addresses are read together although a group has few
-channels. All arithmetic is in float32; sums have a fixed order, so that results do not change from call to call.
+tiles of rows (pixels) and lanes (channels), so that neighboring addresses are read together although a group has few
+channels. It goes through its pixels twice, for sums and for results; the second time, they come from the cache. Images
+with too few blocks for all processors of a GPU are divided into chunks of pixels, with a kernel for each of the two.
+
+All arithmetic is in float32; sums have a fixed order, so that results do not change from call to call. A GPU copies the
+bytes of a value in the time of about 30 instructions per value, which is why formulas are arranged for few of them.
 
 With x_hat = (h + shift before the norm - mean) / std and z = a x_hat + b per channel, the output is z or silu(z). In
 backward, p and q are the sums over pixels of dL/dz x_hat and of dL/dz, from which all gradients of coefficients follow.
@@ -23,8 +27,9 @@ def _lanes(C, CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_C: tl.constexpr):
 
 
 @triton.jit
-def _over_group(values, group, CPG: tl.constexpr, GROUPS: tl.constexpr):
-    """Return in each lane the sum over the lanes of its group; lanes without a channel must be 0."""
+def _over_group(values, real, group, CPG: tl.constexpr, GROUPS: tl.constexpr):
+    """Return in each lane the sum over the channels of its group."""
+    values = tl.where(real, values, 0.0)
     if CPG == 1:
         total = values
     elif GROUPS == 1:
@@ -56,64 +61,229 @@ def _coefficients(
 
 
 @triton.jit
-def _load(values, first, end, P, channel, real, image, C, BLOCK_P: tl.constexpr):
-    """Return the pixels from `first` to `end` of an image in float32, with their offsets and their mask."""
+def _find_tile(first, end, channel, real, C, BLOCK_P: tl.constexpr):
+    """Return offsets within an image of the pixels from `first`, and whether each is before `end` and exists."""
     pixel = first + tl.arange(0, BLOCK_P)
-    offsets = image * P * C + pixel[:, None].to(tl.int64) * C + channel[None, :]
-    inside = (pixel < end)[:, None] & real[None, :]
-    return tl.load(values + offsets, mask=inside, other=0.0).to(tl.float32), offsets, inside
+    return pixel[:, None] * C + channel[None, :], (pixel < end)[:, None] & real[None, :]
 
 
 @triton.jit
-def _moments(x, inside, count, group, CENTER: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr):
-    """Return mean and sum of squared distances from it, of the group of each lane; the mean is 0 unless CENTER."""
-    mean = tl.zeros_like(count)
+def _load(values, offsets, inside, EVEN: tl.constexpr):
+    """Return a tile in float32, with 0 outside of the image."""
+    if EVEN:
+        tile = tl.load(values + offsets)
+    else:
+        tile = tl.load(values + offsets, mask=inside, other=0.0)
+    return tile.to(tl.float32)
+
+
+@triton.jit
+def _store(target, offsets, inside, tile, EVEN: tl.constexpr):
+    """Store a tile, without what is outside of the image."""
+    if EVEN:
+        tl.store(target + offsets, tile.to(target.dtype.element_ty))
+    else:
+        tl.store(target + offsets, tile.to(target.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _sigmoid(z):
+    """Return 1 / (1 + exp(-z)); a reciprocal root is one instruction, and a quotient is five."""
+    root = tl.rsqrt(1 + tl.exp2(z * -1.4426950408889634))         # exp(-z) = 2^(-z log2(e))
+    return root * root
+
+
+@triton.jit
+def _load_grad_z(grad, h, offsets, inside, a, b, SILU: tl.constexpr, EVEN: tl.constexpr):
+    """Return h and dL/dz of a tile, with z = a h + b."""
+    x, dz = _load(h, offsets, inside, EVEN), _load(grad, offsets, inside, EVEN)
+    if SILU:
+        z = a[None, :] * x + b[None, :]
+        s = _sigmoid(z)
+        dz = dz * (s + s * (z - z * s))
+    return x, dz
+
+
+# --------------------------------------------------------------------------------------------------------- forward
+
+
+@triton.jit
+def _power_sums(
+    h, start, end, channel, real, C, EVEN: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    """Return a value of each lane, and sum and sum of squares over pixels of the distances from it.
+
+    The value is that of the first pixel of the image. Sums of squares of the values themselves would lose the variance
+    of channels whose mean is large.
+    """
+    pivot = tl.load(h + channel, mask=real, other=0.0).to(tl.float32)
+    total, squares = tl.zeros([BLOCK_P, BLOCK_C], tl.float32), tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
+    for first in range(start, end, BLOCK_P):
+        offsets, inside = _find_tile(first, end, channel, real, C, BLOCK_P)
+        distance = _load(h, offsets, inside, EVEN) - pivot[None, :]
+        if not EVEN:
+            distance = tl.where(inside, distance, 0.0)
+        total += distance
+        squares += distance * distance
+    return pivot, tl.sum(total, axis=0), tl.sum(squares, axis=0)
+
+
+@triton.jit
+def _statistics(
+    pivot, total, squares, before, P, eps, real, group, CENTER: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr
+):
+    """Return mean and 1 / std of the group of each lane from the sums over all pixels; the mean is 0 unless CENTER."""
+    count, mean, base = tl.zeros_like(pivot) + P * CPG, tl.zeros_like(pivot), pivot + before
     if CENTER:
-        mean = _over_group(tl.sum(x, axis=0), group, CPG, GROUPS) / count
-    distance = tl.where(inside, x - mean[None, :], 0.0)
-    return mean, _over_group(tl.sum(distance * distance, axis=0), group, CPG, GROUPS)
+        mean = _over_group(total + P * base, real, group, CPG, GROUPS) / count
+    base -= mean
+    variance = _over_group(squares + base * (2 * total + P * base), real, group, CPG, GROUPS) / count
+    return mean, tl.rsqrt(tl.maximum(variance, 0.0) + eps)
 
 
 @triton.jit
-def _statistics(mean_in, rstd_in, image, channel, real, C, CPG: tl.constexpr):
+def _write_output(
+    h, y, start, end, channel, real, C, a, b,
+    SILU: tl.constexpr, EVEN: tl.constexpr, BLOCK_P: tl.constexpr,
+):
+    """Write z = a h + b or silu(z) of the pixels from `start` to `end`."""
+    for first in range(start, end, BLOCK_P):
+        offsets, inside = _find_tile(first, end, channel, real, C, BLOCK_P)
+        z = a[None, :] * _load(h, offsets, inside, EVEN) + b[None, :]
+        if SILU:
+            z = z * _sigmoid(z)
+        _store(y, offsets, inside, z, EVEN)
+
+
+@triton.jit
+def forward_whole(
+    h, weight, bias, modulation, y, mean_out, rstd_out, P, C, eps,
+    CENTER: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl.constexpr, BEFORE: tl.constexpr, SILU: tl.constexpr,
+    EVEN: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):
+    """Read h, write y, mean and 1 / std."""
+    image, channel, real, group = _lanes(C, CPG, GROUPS, BLOCK_C)
+    w, b, factor, before, after = _coefficients(
+        weight, bias, modulation, image, channel, real, C, SCALE, SHIFT, BEFORE
+    )
+    h += image * P * C
+    pivot, total, squares = _power_sums(h, 0, P, channel, real, C, EVEN, BLOCK_P, BLOCK_C)
+    mean, rstd = _statistics(pivot, total, squares, before, P, eps, real, group, CENTER, CPG, GROUPS)
+    a = w * factor * rstd
+    b = b * factor + after + a * (before - mean)
+    _write_output(h, y + image * P * C, 0, P, channel, real, C, a, b, SILU, EVEN, BLOCK_P)
+    statistic, once = image * (C // CPG) + channel // CPG, real & (channel % CPG == 0)
+    tl.store(mean_out + statistic, mean, mask=once)
+    tl.store(rstd_out + statistic, rstd, mask=once)
+
+
+@triton.jit
+def forward_sums(
+    h, sums, P, C, ROWS,
+    EVEN: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):
+    """Write the two sums of each chunk of ROWS pixels: (B, chunks, 2, C)."""
+    image, channel, real, _group = _lanes(C, CPG, GROUPS, BLOCK_C)
+    start = tl.program_id(1) * ROWS
+    _pivot, total, squares = _power_sums(
+        h + image * P * C, start, tl.minimum(start + ROWS, P), channel, real, C, EVEN, BLOCK_P, BLOCK_C
+    )
+    target = sums + (image * tl.num_programs(1) + tl.program_id(1)) * 2 * C + channel
+    tl.store(target, total, mask=real)
+    tl.store(target + C, squares, mask=real)
+
+
+@triton.jit
+def forward_apply(
+    h, weight, bias, modulation, sums, y, mean_out, rstd_out, P, C, eps, ROWS,
+    CENTER: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl.constexpr, BEFORE: tl.constexpr, SILU: tl.constexpr,
+    EVEN: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    CHUNKS: tl.constexpr,
+):
+    """Normalize one chunk of ROWS pixels with the sums of all: read h, write y."""
+    image, channel, real, group = _lanes(C, CPG, GROUPS, BLOCK_C)
+    w, b, factor, before, after = _coefficients(
+        weight, bias, modulation, image, channel, real, C, SCALE, SHIFT, BEFORE
+    )
+    h += image * P * C
+    source, known = _find_sums(sums, image, 2, channel, real, C, CHUNKS)
+    total = tl.sum(tl.load(source, mask=known, other=0.0), axis=0)
+    squares = tl.sum(tl.load(source + C, mask=known, other=0.0), axis=0)
+    pivot = tl.load(h + channel, mask=real, other=0.0).to(tl.float32)
+    mean, rstd = _statistics(pivot, total, squares, before, P, eps, real, group, CENTER, CPG, GROUPS)
+    a = w * factor * rstd
+    b = b * factor + after + a * (before - mean)
+    start = tl.program_id(1) * ROWS
+    end = tl.minimum(start + ROWS, P)
+    _write_output(h, y + image * P * C, start, end, channel, real, C, a, b, SILU, EVEN, BLOCK_P)
+    statistic = image * (C // CPG) + channel // CPG
+    once = real & (channel % CPG + tl.program_id(1) == 0)
+    tl.store(mean_out + statistic, mean, mask=once)
+    tl.store(rstd_out + statistic, rstd, mask=once)
+
+
+@triton.jit
+def _find_sums(sums, image, KINDS: tl.constexpr, channel, real, C, CHUNKS: tl.constexpr):
+    """Return the addresses of the first kind of sums of all chunks of an image, and whether each exists."""
+    chunk = tl.arange(0, CHUNKS)[:, None]
+    source = sums + (image * tl.num_programs(1) + chunk) * KINDS * C + channel[None, :]
+    return source, (chunk < tl.num_programs(1)) & real[None, :]
+
+
+# -------------------------------------------------------------------------------------------------------- backward
+
+
+@triton.jit
+def _load_statistics(mean_in, rstd_in, image, channel, real, C, CPG: tl.constexpr):
     """Return mean and 1 / std of the group of each lane, which forward has stored."""
     statistic = image * (C // CPG) + channel // CPG
     return tl.load(mean_in + statistic, mask=real, other=0.0), tl.load(rstd_in + statistic, mask=real, other=0.0)
 
 
 @triton.jit
-def _output(x_hat, a, b, SILU: tl.constexpr):
-    """Return y."""
-    z = a[None, :] * x_hat + b[None, :]
-    if SILU:
-        z = z * tl.sigmoid(z)
-    return z
+def _gradient_sums(
+    grad, h, start, end, channel, real, C, center, rstd, a, b,
+    BEFORE: tl.constexpr, SILU: tl.constexpr, EVEN: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):
+    """Return p, q and the sum of x_hat (0 unless BEFORE) of each lane, with x_hat = (h - center) rstd, z = a h + b."""
+    p, q = tl.zeros([BLOCK_P, BLOCK_C], tl.float32), tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
+    total = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
+    for first in range(start, end, BLOCK_P):
+        offsets, inside = _find_tile(first, end, channel, real, C, BLOCK_P)
+        x, dz = _load_grad_z(grad, h, offsets, inside, a, b, SILU, EVEN)        # dz is 0 outside of the image
+        distance = x - center[None, :]
+        p += dz * distance
+        q += dz
+        if BEFORE:
+            total += distance if EVEN else tl.where(inside, distance, 0.0)
+    return rstd * tl.sum(p, axis=0), tl.sum(q, axis=0), rstd * tl.sum(total, axis=0)
 
 
 @triton.jit
-def _grad_z(grad, x_hat, a, b, SILU: tl.constexpr):
-    """Return dL/dz from dL/dy."""
-    if SILU:
-        z = a[None, :] * x_hat + b[None, :]
-        s = tl.sigmoid(z)
-        grad = grad * s * (1 + z * (1 - s))
-    return grad
-
-
-@triton.jit
-def _mean_gradients(a, p, q, P, group, CENTER: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr):
+def _mean_gradients(a, p, q, P, real, group, CENTER: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr):
     """Return the means of dL/dx_hat, 0 unless CENTER, and of dL/dx_hat x_hat over the group of each lane."""
     count = tl.zeros_like(a) + P * CPG
     mean_grad = tl.zeros_like(a)
     if CENTER:
-        mean_grad = _over_group(a * q, group, CPG, GROUPS) / count
-    return mean_grad, _over_group(a * p, group, CPG, GROUPS) / count
+        mean_grad = _over_group(a * q, real, group, CPG, GROUPS) / count
+    return mean_grad, _over_group(a * p, real, group, CPG, GROUPS) / count
 
 
 @triton.jit
-def _grad_h(grad_z, x_hat, a, rstd, mean_grad, mean_product):
-    """Return dL/dh; the means are those of dL/dx_hat and of dL/dx_hat x_hat over the group."""
-    return rstd[None, :] * (a[None, :] * grad_z - mean_grad[None, :] - x_hat * mean_product[None, :])
+def _write_grad_h(
+    grad, h, grad_h, start, end, channel, real, C, center, rstd, a, b, mean_grad, mean_product,
+    SILU: tl.constexpr, EVEN: tl.constexpr, BLOCK_P: tl.constexpr,
+):
+    """Write dL/dh = a dL/dz - (mean_grad + x_hat mean_product) rstd of the pixels from `start` to `end`.
+
+    As above, x_hat = (h - center) rstd and z = a h + b.
+    """
+    slope = rstd * rstd * mean_product
+    constant = rstd * mean_grad - slope * center
+    for first in range(start, end, BLOCK_P):
+        offsets, inside = _find_tile(first, end, channel, real, C, BLOCK_P)
+        x, dz = _load_grad_z(grad, h, offsets, inside, a, b, SILU, EVEN)
+        _store(grad_h, offsets, inside, a[None, :] * dz - (slope[None, :] * x + constant[None, :]), EVEN)
 
 
 @triton.jit
@@ -136,52 +306,29 @@ def _store_grads(
 
 
 @triton.jit
-def forward_whole(
-    h, weight, bias, modulation, y, mean_out, rstd_out, P, C, eps,
-    CENTER: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl.constexpr, BEFORE: tl.constexpr, SILU: tl.constexpr,
-    CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
-):
-    """Normalize groups that fit on the chip: read h, write y."""
-    image, channel, real, group = _lanes(C, CPG, GROUPS, BLOCK_C)
-    w, b, factor, before, after = _coefficients(
-        weight, bias, modulation, image, channel, real, C, SCALE, SHIFT, BEFORE
-    )
-    x, offsets, inside = _load(h, 0, P, P, channel, real, image, C, BLOCK_P)
-    if BEFORE:
-        x = tl.where(inside, x + before[None, :], 0.0)
-    count = tl.zeros_like(w) + P * CPG
-    mean, squares = _moments(x, inside, count, group, CENTER, CPG, GROUPS)
-    rstd = 1 / tl.sqrt(squares / count + eps)
-    z = _output((x - mean[None, :]) * rstd[None, :], w * factor, b * factor + after, SILU)
-    tl.store(y + offsets, z.to(y.dtype.element_ty), mask=inside)
-    statistic, once = image * (C // CPG) + channel // CPG, real & (channel % CPG == 0)
-    tl.store(mean_out + statistic, mean, mask=once)
-    tl.store(rstd_out + statistic, rstd, mask=once)
-
-
-@triton.jit
 def backward_whole(
     grad, h, weight, bias, modulation, mean_in, rstd_in, grad_h, grad_affine, grad_modulation, P, C, BC,
     CENTER: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl.constexpr, BEFORE: tl.constexpr, SILU: tl.constexpr,
-    CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    EVEN: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):
-    """Compute all gradients of groups that fit on the chip: read grad and h, write grad_h."""
+    """Read grad and h, write all gradients."""
     image, channel, real, group = _lanes(C, CPG, GROUPS, BLOCK_C)
     w, b, factor, before, after = _coefficients(
         weight, bias, modulation, image, channel, real, C, SCALE, SHIFT, BEFORE
     )
-    mean, rstd = _statistics(mean_in, rstd_in, image, channel, real, C, CPG)
-    a = w * factor
-    x, offsets, inside = _load(h, 0, P, P, channel, real, image, C, BLOCK_P)
-    x_hat = tl.where(inside, (x + (before - mean)[None, :]) * rstd[None, :], 0.0)
-    dy, _, _ = _load(grad, 0, P, P, channel, real, image, C, BLOCK_P)
-    dz = _grad_z(dy, x_hat, a, b * factor + after, SILU)
-    p, q, sum_x_hat = tl.sum(dz * x_hat, axis=0), tl.sum(dz, axis=0), tl.zeros_like(w)
-    if BEFORE:
-        sum_x_hat = tl.sum(x_hat, axis=0)
-    mean_grad, mean_product = _mean_gradients(a, p, q, P, group, CENTER, CPG, GROUPS)
-    dx = _grad_h(dz, x_hat, a, rstd, mean_grad, mean_product)
-    tl.store(grad_h + offsets, dx.to(grad_h.dtype.element_ty), mask=inside)
+    mean, rstd = _load_statistics(mean_in, rstd_in, image, channel, real, C, CPG)
+    grad += image * P * C
+    h += image * P * C
+    center, a = mean - before, w * factor * rstd
+    shift = b * factor + after - a * center
+    p, q, sum_x_hat = _gradient_sums(
+        grad, h, 0, P, channel, real, C, center, rstd, a, shift, BEFORE, SILU, EVEN, BLOCK_P, BLOCK_C
+    )
+    mean_grad, mean_product = _mean_gradients(w * factor, p, q, P, real, group, CENTER, CPG, GROUPS)
+    _write_grad_h(
+        grad, h, grad_h + image * P * C, 0, P, channel, real, C, center, rstd, a, shift, mean_grad, mean_product,
+        SILU, EVEN, BLOCK_P,
+    )
     _store_grads(
         grad_affine, grad_modulation, p, q, sum_x_hat, mean_grad, mean_product, rstd, w, b, factor,
         image, channel, real, P, C, BC, SCALE, SHIFT, BEFORE,
@@ -189,94 +336,22 @@ def backward_whole(
 
 
 @triton.jit
-def forward_moments(
-    h, modulation, moments, P, C, ROWS,
-    CENTER: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl.constexpr, BEFORE: tl.constexpr,
-    CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
-):
-    """Write mean and sum of squared distances from it of each chunk of ROWS pixels: (B, chunks, 2, G)."""
-    image, channel, real, group = _lanes(C, CPG, GROUPS, BLOCK_C)
-    start = tl.program_id(1) * ROWS
-    end = tl.minimum(start + ROWS, P)
-    mean = tl.zeros([BLOCK_C], tl.float32)
-    squares, count, before = tl.zeros_like(mean), tl.zeros_like(mean), tl.zeros_like(mean)
-    if BEFORE:
-        row = modulation + image * C * (SCALE + SHIFT) + channel
-        before = tl.load(row + SCALE * C, mask=real, other=0.0).to(tl.float32)
-    for first in range(start, end, BLOCK_P):
-        x, _, inside = _load(h, first, end, P, channel, real, image, C, BLOCK_P)
-        x = tl.where(inside, x + before[None, :], 0.0)
-        here = tl.zeros_like(mean) + tl.minimum(end - first, BLOCK_P) * CPG
-        tile_mean, tile_squares = _moments(x, inside, here, group, CENTER, CPG, GROUPS)
-        distance, total = tile_mean - mean, count + here            # Chan, Golub & LeVeque 1983, equation 2.1
-        squares += tile_squares + distance * distance * (count * here / total)
-        mean += distance * (here / total)
-        count = total
-    groups = C // CPG
-    target = moments + (image * tl.num_programs(1) + tl.program_id(1)) * 2 * groups + channel // CPG
-    once = real & (channel % CPG == 0)
-    tl.store(target, mean, mask=once)
-    tl.store(target + groups, squares, mask=once)
-
-
-@triton.jit
-def forward_apply(
-    h, weight, bias, modulation, moments, y, mean_out, rstd_out, P, C, eps, ROWS,
-    SCALE: tl.constexpr, SHIFT: tl.constexpr, BEFORE: tl.constexpr, SILU: tl.constexpr,
-    CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, CHUNKS: tl.constexpr,
-):
-    """Normalize one chunk of ROWS pixels with the moments of all: read h, write y."""
-    image, channel, real, _group = _lanes(C, CPG, GROUPS, BLOCK_C)
-    w, b, factor, before, after = _coefficients(
-        weight, bias, modulation, image, channel, real, C, SCALE, SHIFT, BEFORE
-    )
-    chunk, groups = tl.arange(0, CHUNKS)[:, None], C // CPG
-    source = moments + (image * tl.num_programs(1) + chunk) * 2 * groups + (channel // CPG)[None, :]
-    known = (chunk < tl.num_programs(1)) & real[None, :]
-    means = tl.load(source, mask=known, other=0.0)
-    squares = tl.load(source + groups, mask=known, other=0.0)
-    counts = tl.maximum(tl.minimum(P - chunk * ROWS, ROWS), 0) * CPG
-    count = tl.zeros_like(w) + P * CPG
-    mean = tl.sum(means * counts, axis=0) / count
-    distance = means - mean[None, :]
-    rstd = 1 / tl.sqrt(tl.sum(squares + counts * distance * distance, axis=0) / count + eps)
-    a, b = w * factor, b * factor + after
-    start = tl.program_id(1) * ROWS
-    end = tl.minimum(start + ROWS, P)
-    for first in range(start, end, BLOCK_P):
-        x, offsets, inside = _load(h, first, end, P, channel, real, image, C, BLOCK_P)
-        z = _output((x + (before - mean)[None, :]) * rstd[None, :], a, b, SILU)
-        tl.store(y + offsets, z.to(y.dtype.element_ty), mask=inside)
-    statistic, once = image * groups + channel // CPG, real & (channel % CPG + tl.program_id(1) == 0)
-    tl.store(mean_out + statistic, mean, mask=once)
-    tl.store(rstd_out + statistic, rstd, mask=once)
-
-
-@triton.jit
 def backward_sums(
     grad, h, weight, bias, modulation, mean_in, rstd_in, sums, P, C, ROWS,
     SCALE: tl.constexpr, SHIFT: tl.constexpr, BEFORE: tl.constexpr, SILU: tl.constexpr,
-    CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    EVEN: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):
     """Write p, q and the sum of x_hat of each chunk of ROWS pixels: (B, chunks, 3, C)."""
     image, channel, real, _group = _lanes(C, CPG, GROUPS, BLOCK_C)
     w, b, factor, before, after = _coefficients(
         weight, bias, modulation, image, channel, real, C, SCALE, SHIFT, BEFORE
     )
-    mean, rstd = _statistics(mean_in, rstd_in, image, channel, real, C, CPG)
-    a, b = w * factor, b * factor + after
-    p, q, sum_x_hat = tl.zeros_like(w), tl.zeros_like(w), tl.zeros_like(w)
-    start = tl.program_id(1) * ROWS
-    end = tl.minimum(start + ROWS, P)
-    for first in range(start, end, BLOCK_P):
-        x, _, inside = _load(h, first, end, P, channel, real, image, C, BLOCK_P)
-        x_hat = tl.where(inside, (x + (before - mean)[None, :]) * rstd[None, :], 0.0)
-        dy, _, _ = _load(grad, first, end, P, channel, real, image, C, BLOCK_P)
-        dz = _grad_z(dy, x_hat, a, b, SILU)
-        p += tl.sum(dz * x_hat, axis=0)
-        q += tl.sum(dz, axis=0)
-        if BEFORE:
-            sum_x_hat += tl.sum(x_hat, axis=0)
+    mean, rstd = _load_statistics(mean_in, rstd_in, image, channel, real, C, CPG)
+    center, a, start = mean - before, w * factor * rstd, tl.program_id(1) * ROWS
+    p, q, sum_x_hat = _gradient_sums(
+        grad + image * P * C, h + image * P * C, start, tl.minimum(start + ROWS, P), channel, real, C,
+        center, rstd, a, b * factor + after - a * center, BEFORE, SILU, EVEN, BLOCK_P, BLOCK_C,
+    )
     target = sums + (image * tl.num_programs(1) + tl.program_id(1)) * 3 * C + channel
     tl.store(target, p, mask=real)
     tl.store(target + C, q, mask=real)
@@ -288,33 +363,28 @@ def backward_sums(
 def backward_apply(
     grad, h, weight, bias, modulation, mean_in, rstd_in, sums, grad_h, grad_affine, grad_modulation, P, C, BC, ROWS,
     CENTER: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl.constexpr, BEFORE: tl.constexpr, SILU: tl.constexpr,
-    CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, CHUNKS: tl.constexpr,
+    EVEN: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    CHUNKS: tl.constexpr,
 ):
     """Compute grad_h of one chunk of ROWS pixels from the sums of all: read grad and h, write grad_h."""
     image, channel, real, group = _lanes(C, CPG, GROUPS, BLOCK_C)
     w, b, factor, before, after = _coefficients(
         weight, bias, modulation, image, channel, real, C, SCALE, SHIFT, BEFORE
     )
-    mean, rstd = _statistics(mean_in, rstd_in, image, channel, real, C, CPG)
-    a = w * factor
-    chunk = tl.arange(0, CHUNKS)[:, None]
-    source = sums + (image * tl.num_programs(1) + chunk) * 3 * C + channel[None, :]
-    known = (chunk < tl.num_programs(1)) & real[None, :]
+    mean, rstd = _load_statistics(mean_in, rstd_in, image, channel, real, C, CPG)
+    center, a, start = mean - before, w * factor * rstd, tl.program_id(1) * ROWS
+    source, known = _find_sums(sums, image, 3, channel, real, C, CHUNKS)
     p = tl.sum(tl.load(source, mask=known, other=0.0), axis=0)
     q = tl.sum(tl.load(source + C, mask=known, other=0.0), axis=0)
     sum_x_hat = tl.zeros_like(w)
     if BEFORE:
         sum_x_hat = tl.sum(tl.load(source + 2 * C, mask=known, other=0.0), axis=0)
-    mean_grad, mean_product = _mean_gradients(a, p, q, P, group, CENTER, CPG, GROUPS)
-    start = tl.program_id(1) * ROWS
-    end = tl.minimum(start + ROWS, P)
-    for first in range(start, end, BLOCK_P):
-        x, offsets, inside = _load(h, first, end, P, channel, real, image, C, BLOCK_P)
-        x_hat = (x + (before - mean)[None, :]) * rstd[None, :]
-        dy, _, _ = _load(grad, first, end, P, channel, real, image, C, BLOCK_P)
-        dz = _grad_z(dy, x_hat, a, b * factor + after, SILU)
-        dx = _grad_h(dz, x_hat, a, rstd, mean_grad, mean_product)
-        tl.store(grad_h + offsets, dx.to(grad_h.dtype.element_ty), mask=inside)
+    mean_grad, mean_product = _mean_gradients(w * factor, p, q, P, real, group, CENTER, CPG, GROUPS)
+    _write_grad_h(
+        grad + image * P * C, h + image * P * C, grad_h + image * P * C, start, tl.minimum(start + ROWS, P),
+        channel, real, C, center, rstd, a, b * factor + after - a * center, mean_grad, mean_product,
+        SILU, EVEN, BLOCK_P,
+    )
     _store_grads(
         grad_affine, grad_modulation, p, q, sum_x_hat, mean_grad, mean_product, rstd, w, b, factor,
         image, channel, real & (tl.zeros_like(channel) + tl.program_id(1) == 0), P, C, BC, SCALE, SHIFT, BEFORE,

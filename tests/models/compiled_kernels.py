@@ -12,7 +12,7 @@ H100 = GPUTarget("cuda", 90, 32)
 IMAGES = {"h", "y", "grad", "grad_h"}
 NUMBERS = {"P": "i32", "C": "i32", "BC": "i32", "ROWS": "i32", "eps": "fp32"}
 WHOLE = ["forward_whole", "backward_whole"]
-PARTS = ["forward_moments", "forward_apply", "backward_sums", "backward_apply"]
+PARTS = ["forward_sums", "forward_apply", "backward_sums", "backward_apply"]
 # Pixels, channels and groups whose images are read whole, and in parts.
 SHAPES = [(32 * 32, 128, 32, WHOLE), (1, 12, 12, WHOLE), (35, 96, 1, WHOLE), (64 * 64, 192, 32, PARTS)]
 FORMS = [("SCALE", "SHIFT", "CENTER", "SILU"), ("SHIFT", "BEFORE", "CENTER", "SILU"), ()]
@@ -27,7 +27,7 @@ def test_kernels_compile(
     tiling = divide(pixels, channels, groups)
     assert tiling.whole == (names is WHOLE)
     sizes = {"CPG": channels // groups, "GROUPS": tiling.groups, "BLOCK_P": tiling.pixels, "BLOCK_C": tiling.lanes}
-    sizes["CHUNKS"] = 2 ** (tiling.chunks - 1).bit_length()
+    sizes["EVEN"], sizes["CHUNKS"] = tiling.even, 2 ** (tiling.chunks - 1).bit_length()
     for name in names:
         kernel = getattr(norm_kernels, name)
         constants = {p.name: sizes.get(p.name, p.name in form) for p in kernel.params if p.is_constexpr}

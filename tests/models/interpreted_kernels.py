@@ -21,9 +21,9 @@ from ddpm.models.norm import NORMS, GroupNorm, normalize
 # The largest relative error of a rounding. The interpreter cuts bits off for bfloat16; GPUs round to the nearest.
 ROUNDING = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-11}
 
-# Sizes of images, channels, groups and the limit of a tile. Small limits make images large: two passes, with several
-# tiles in a chunk, and with several chunks.
-WHOLE, TILES, CHUNKS = fused.TILE, 64, 1024
+# Sizes of images, channels, groups and the limit of a program. Small limits make images large: two kernels, with one
+# chunk, and with several chunks.
+WHOLE, TILES, CHUNKS = fused.WHOLE, 64, 1024
 SHAPES = {
     "odd": (2, 12, 3, 5, 3, WHOLE),
     "one_pixel": (2, 6, 1, 1, 3, WHOLE),
@@ -109,7 +109,7 @@ def images(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 )
 def test_adagn_in_every_shape(shape: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     batch, channels, height, width, groups, tile = SHAPES[shape]
-    monkeypatch.setattr(fused, "TILE", tile)
+    monkeypatch.setattr(fused, "WHOLE", tile)
     assert fused.divide(height * width, channels, groups).whole == (tile == WHOLE)
     layer = NORMS["adagn"](channels, 4, groups)
     randomize(layer, torch.Generator().manual_seed(2))
@@ -122,7 +122,7 @@ def test_adagn_in_every_shape(shape: str, dtype: torch.dtype, monkeypatch: pytes
     [(member, WHOLE) for member in NORMS] + [("groupnorm", TILES), ("adarms", TILES)],
 )
 def test_every_norm(member: str, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "TILE", tile)
+    monkeypatch.setattr(fused, "WHOLE", tile)
     layer = NORMS[member](12, 4, 3)
     randomize(layer, torch.Generator().manual_seed(2))
     compare(layer, images((2, 12, 3, 7), torch.float32), layer.norm.num_groups, takes_emb=True)
@@ -131,7 +131,7 @@ def test_every_norm(member: str, tile: int, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("silu", [True, False])
 @pytest.mark.parametrize("tile", [WHOLE, TILES], ids=["whole", "tiles"])
 def test_plain_group_norm(tile: int, silu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "TILE", tile)
+    monkeypatch.setattr(fused, "WHOLE", tile)
     layer = GroupNorm(3, 12)
     randomize(layer, torch.Generator().manual_seed(2))
     compare(layer, images((1, 12, 3, 7), torch.bfloat16), 3, takes_emb=False, silu=silu)
@@ -148,7 +148,7 @@ def test_other_layouts_are_copied(strides: str) -> None:
 
 
 def test_the_same_call_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "TILE", CHUNKS)
+    monkeypatch.setattr(fused, "WHOLE", CHUNKS)
     layer = NORMS["groupnorm"](6, 4, 2)
     h = images((1, 6, 16, 17), torch.float32)
     norm = partial(normalize, layer)
@@ -221,23 +221,28 @@ def test_gradients_of_gradients_are_refused() -> None:
 
 
 class Traffic:
-    """The bytes that kernels load and store in tensors of at least some size, from the interpreter's accesses.
+    """The bytes that kernels load and store, from the interpreter's accesses.
 
-    The lanes of one load that have the same address are served at once, so an access counts each address once.
+    A program counts each address once in its loads and once in its stores: what it loads again comes from the cache,
+    because `fused.WHOLE` limits how much that is.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from triton.runtime.interpreter import InterpreterBuilder
 
-        self.bytes = 0
+        self.bytes, self.program, self.known = 0, None, set()
         for name in ("create_masked_load", "create_masked_store"):
-            monkeypatch.setattr(InterpreterBuilder, name, self.counting(getattr(InterpreterBuilder, name)))
+            monkeypatch.setattr(InterpreterBuilder, name, self.counting(name, getattr(InterpreterBuilder, name)))
 
-    def counting(self, access: Callable[..., Any]) -> Callable[..., Any]:
+    def counting(self, name: str, access: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(builder: Any, pointers: Any, *args: Any) -> Any:
             mask = next(arg for arg in args if getattr(arg, "data", np.zeros(0)).dtype == bool)
             addresses = np.unique(pointers.data[np.broadcast_to(mask.data, pointers.data.shape)])
-            self.bytes += len(addresses) * (pointers.get_element_ty().primitive_bitwidth // 8)
+            if builder.grid_idx != self.program:        # one after the other
+                self.program, self.known = builder.grid_idx, set()
+            new = {(name, address) for address in addresses.tolist()} - self.known
+            self.known |= new
+            self.bytes += len(new) * (pointers.get_element_ty().primitive_bitwidth // 8)
             return access(builder, pointers, *args)
 
         return wrapped
@@ -252,12 +257,12 @@ def test_bytes_per_element_in_16_bits(
 
     Images that do not fit are read once more for the sums.
     """
-    monkeypatch.setattr(fused, "TILE", tile)
+    monkeypatch.setattr(fused, "WHOLE", tile)
     layer = NORMS[member](16, 4, 2)
-    h = images((1, 16, 32, 32), torch.bfloat16).requires_grad_()
+    h = images((2, 16, 32, 32), torch.bfloat16).requires_grad_()        # at least two programs
     assert fused.divide(32 * 32, 16, 2).whole == (tile == WHOLE)
     traffic = Traffic(monkeypatch)
-    y = normalize(layer, h, torch.ones(1, 4))
+    y = normalize(layer, h, torch.ones(2, 4))
     in_forward, traffic.bytes = traffic.bytes / h.numel(), 0
     y.backward(torch.ones_like(y))
     in_backward = traffic.bytes / h.numel()

@@ -52,7 +52,7 @@ def benchmark(command: BenchmarkCommand) -> dict[str, Any]:
         "failed": {},
     }
     deadline = math.inf if command.budget is None else start + command.budget
-    parts = plan_parts(command)
+    parts = plan_parts(command, bench.device.type)
     for i, part in enumerate(parts):
         _measure(bench, part, result, deadline, len(parts) - i)
         if command.out is not None:
@@ -64,13 +64,17 @@ def benchmark(command: BenchmarkCommand) -> dict[str, Any]:
     return result
 
 
-def plan_parts(command: BenchmarkCommand) -> list[Turn]:
+def plan_parts(command: BenchmarkCommand, device_type: str) -> list[Turn]:
     """Return what to measure, the most important first.
 
     What is compiled comes last, except for the first comparison, because compiling takes long and cannot be ended.
+
+    Args:
+        command: options of the benchmark.
+        device_type: cpu, cuda or mps.
     """
     chosen = [name for name in COMPARISONS if command.only is None or name in command.only]
-    compiled = [(name, True) for name in chosen if command.compile and COMPARISONS[name].takes_compiled]
+    compiled = [(name, True) for name in chosen if command.compile and device_type in COMPARISONS[name].compiled_on]
     eager = [(name, False) for name in chosen]
     return [*eager[:1], *compiled[:1], *eager[1:], *compiled[1:]]
 

@@ -175,14 +175,14 @@ def compare_memory(bench: Bench, compiled: bool, deadline: float) -> dict[str, A
 
 
 def compare_launches(bench: Bench, compiled: bool, deadline: float) -> dict[str, Any]:
-    """Count the kernels and copies of a training step, and how often the program waits for the GPU."""
+    """Count what a training step launches on the GPU, and how often the program waits for the GPU."""
     if bench.device.type == "cuda":
         counts = {}
         for side, step in build_training_steps(bench, compiled).items():
             for _ in range(3):      # the first makes the state of the optimizer
                 step()
             counts[side] = count_kernels(step)
-        unit = "kernels and copies"
+        unit = "launches by the host"
     else:
         calls = {side: (count_in_process, (bench.setting, side)) for side in TRAINING}
         counts = call_in_processes(calls, deadline)
@@ -240,21 +240,21 @@ class Contest(NamedTuple):
     Attributes:
         compare: function of what is measured, whether both sides are compiled, and the `time.monotonic()` until which
             rounds begin.
-        takes_compiled: whether it can compare compiled sides.
+        compiled_on: types of devices on which it can compare compiled sides.
     """
 
     compare: Callable[[Bench, bool, float], dict[str, Any]]
-    takes_compiled: bool
+    compiled_on: tuple[str, ...]
 
 
 # The most important first.
 COMPARISONS = {
-    "training": Contest(compare_training, True),
-    "forward": Contest(compare_forward, True),
-    "memory": Contest(compare_memory, True),
-    "launches": Contest(compare_launches, False),
-    "sampling": Contest(compare_sampling, True),
-    "data": Contest(compare_data, False),
+    "training": Contest(compare_training, ("cpu", "cuda")),
+    "forward": Contest(compare_forward, ("cpu", "cuda")),
+    "memory": Contest(compare_memory, ("cpu", "cuda")),
+    "launches": Contest(compare_launches, ("cuda",)),       # code for a GPU cannot be generated without one
+    "sampling": Contest(compare_sampling, ("cpu", "cuda")),
+    "data": Contest(compare_data, ()),
 }
 
 

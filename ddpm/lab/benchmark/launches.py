@@ -36,13 +36,18 @@ _VALUE_DEPENDENT = {"nonzero", "masked_select", "unique_dim", "_unique2", "equal
 _COPIES = {"_to_copy", "copy_"}
 
 
+# Calls of the CUDA library that start work on the GPU.
+_LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
+
+
 class Counts(NamedTuple):
     """What a step does on a GPU.
 
     Attributes:
-        launches: kernels and copies. Of a pretended GPU, the operations that start at least one.
+        launches: calls that start kernels, copies or a CUDA graph, which is one. Of a pretended GPU, the operations
+            that start at least one.
         waits: how often the program waits for the GPU: values that it reads, and copies that block.
-        by_name: the launches of each operation.
+        by_name: how often each operation or kernel ran.
     """
 
     launches: int
@@ -124,7 +129,7 @@ def count_pretended_step(side: str, config: Config, data: ImageData) -> Counts:
 
 
 def count_kernels(step: Callable[[], object]) -> Counts:
-    """Count the kernels and copies of one step on the GPU with the profiler, and then, in another step, the waits.
+    """Count the launches of one step on the GPU with the profiler, and then, in another step, the waits.
 
     Args:
         step: a training step that has been warmed up.
@@ -133,12 +138,13 @@ def count_kernels(step: Callable[[], object]) -> Counts:
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         step()
         torch.cuda.synchronize()
-    on_gpu = [
-        event
-        for event in profiler.events()
+    events = profiler.events()
+    launches = sum(event.name.startswith(_LAUNCHES) for event in events)
+    by_name = Counter(
+        event.name
+        for event in events
         if event.device_type == torch.autograd.DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
-    ]
-    by_name = Counter(event.name for event in on_gpu)
+    )
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -147,4 +153,4 @@ def count_kernels(step: Callable[[], object]) -> Counts:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     waits = sum("synchronizing CUDA operation" in str(warning.message) for warning in caught)
-    return Counts(by_name.total(), waits, dict(by_name.most_common()))
+    return Counts(launches, waits, dict(by_name.most_common()))

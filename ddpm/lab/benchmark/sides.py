@@ -84,9 +84,9 @@ def build_pipeline(config: Config, data: ImageData, schedule: NoiseSchedule, une
 
 
 def compile_side(network: Network) -> Network:
-    """Return a compiled copy of a network, for calls without gradients."""
+    """Return a compiled copy of a network, for calls without gradients, with CUDA graphs on a GPU."""
     copied = copy.deepcopy(network)
-    compile_network(copied)
+    compile_network(copied, cuda_graphs=next(copied.parameters()).is_cuda)
     return copied
 
 
@@ -117,7 +117,7 @@ def build_their_training(training: Training) -> Callable[[], object]:
     )
     model, optimizer = accelerator.prepare(model, optimizer)
     if compiled:
-        compile_network(model)
+        compile_network(model, cuda_graphs=device.type == "cuda")
     average = EMAModel(model.parameters(), decay=AVERAGE_DECAY)
     scheduler = DDPMScheduler.from_config(build_pipeline(config, data, schedule, unet).scheduler.config)
     targets = {

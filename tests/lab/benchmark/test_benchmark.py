@@ -143,7 +143,7 @@ def test_presets_are_those_that_their_names_say() -> None:
 
 
 def test_the_most_important_parts_come_first() -> None:
-    assert plan_parts(BenchmarkCommand(compile=True, only=["data", "forward", "training"])) == [
+    assert plan_parts(BenchmarkCommand(compile=True, only=["data", "forward", "training"]), "cpu") == [
         ("training", False), ("training", True), ("forward", False), ("data", False), ("forward", True)
     ]
-    assert [name for name, _ in plan_parts(BenchmarkCommand())] == [*COMPARISONS]
+    assert [name for name, _ in plan_parts(BenchmarkCommand(), "cpu")] == [*COMPARISONS]
