@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-LANES = 32          # channels of a tile, unless groups are larger: 64 bytes of a pixel in 16 bits
-WHOLE = 65536       # values that a program goes through twice, the second time in the cache, together with other programs
+LANES = 64          # channels of a tile, unless groups are larger: 128 bytes of a pixel in 16 bits
+WHOLE = 65536       # values that a program reads twice, the second time from the cache, which other programs share
 VALUES = 128        # of each thread of a program, so that the sums over threads cost little next to them
 TILE = 16           # values of each thread at a time, so that registers suffice for many threads
 
@@ -63,7 +63,8 @@ def divide(pixels: int, channels: int, groups: int) -> Tiling:
     """Divide images of some pixels and channels among programs."""
     per_group, all_pixels = channels // groups, _power_of_2(pixels)
     lanes = max(LANES, _power_of_2(per_group))
-    together = min(groups, lanes // per_group)
+    blocks = -(-groups // (lanes // per_group))
+    together = -(-groups // blocks)             # blocks of equal size
     lanes = _power_of_2(together * per_group)
     whole = all_pixels * lanes <= WHOLE
     # With 8 sqrt(P) rows, the sums of all chunks, which each program reads, are at most 3 % of the bytes of its rows.
@@ -84,7 +85,7 @@ def _grid(h: Tensor, groups: int) -> tuple[Tiling, tuple[int, int], dict[str, in
     """Return how an image is divided, the programs, and what all kernels are compiled for."""
     batch, channels = h.shape[:2]
     p = divide(h.shape[2:].numel(), channels, groups)
-    sizes = {"CPG": channels // groups, "GROUPS": p.groups, "BLOCK_P": p.pixels, "BLOCK_C": p.lanes, "EVEN": p.even}
+    sizes = {"WIDTH": p.groups * channels // groups, "BLOCK_P": p.pixels, "BLOCK_C": p.lanes, "EVEN": p.even}
     return p, (batch * -(-groups // p.groups), p.chunks), {**sizes, "num_warps": p.warps}
 
 
@@ -140,17 +141,18 @@ def _forward(h, weight, bias, modulation, groups, center, scale, shift, before, 
     modulation = weight if modulation is None else modulation.contiguous()
     kernels, channels, pixels = _kernels(), h.shape[1], h.shape[2:].numel()
     p, grid, sizes = _grid(h, groups)
-    form = {"SCALE": scale, "SHIFT": shift, "BEFORE": before}
+    form = channels // groups, int(center), int(scale), int(shift)
+    kind = {"BEFORE": before, "SILU": silu, "ONE_GROUP": p.groups == 1}
     if p.whole:
         kernels.forward_whole[grid](
-            h, weight, bias, modulation, y, mean, rstd, pixels, channels, eps, CENTER=center, SILU=silu, **form, **sizes
+            h, weight, bias, modulation, y, mean, rstd, pixels, channels, eps, *form, **kind, **sizes
         )
         return y, mean, rstd
     sums = h.new_empty(len(h), p.chunks, 2, channels, dtype=torch.float32)
-    kernels.forward_sums[grid](h, sums, pixels, channels, p.rows, **sizes)
+    kernels.forward_sums[grid](h, sums, pixels, channels, p.rows, form[0], **sizes)
     kernels.forward_apply[grid](
-        h, weight, bias, modulation, sums, y, mean, rstd, pixels, channels, eps, p.rows,
-        CENTER=center, SILU=silu, CHUNKS=_power_of_2(p.chunks), **form, **sizes,
+        h, weight, bias, modulation, sums, y, mean, rstd, pixels, channels, eps, p.rows, *form,
+        CHUNKS=_power_of_2(p.chunks), **kind, **sizes,
     )
     return y, mean, rstd
 
@@ -168,17 +170,21 @@ def _backward(  # type: ignore
     modulation = weight if modulation is None else modulation.contiguous()
     kernels, (batch, channels), pixels = _kernels(), h.shape[:2], h.shape[2:].numel()
     p, grid, sizes = _grid(h, groups)
-    form = {"SCALE": scale, "SHIFT": shift, "BEFORE": before, "SILU": silu}
+    form = channels // groups, int(center), int(scale), int(shift)
+    kind = {"BEFORE": before, "SILU": silu}
     inputs = grad, h, weight, bias, modulation, mean, rstd
     outputs = grad_h, grad_affine, grad_modulation
     numbers = pixels, channels, batch * channels
     if p.whole:
-        kernels.backward_whole[grid](*inputs, *outputs, *numbers, CENTER=center, **form, **sizes)
+        kernels.backward_whole[grid](*inputs, *outputs, *numbers, *form, ONE_GROUP=p.groups == 1, **kind, **sizes)
         return outputs
     sums = h.new_empty(batch, p.chunks, 3, channels, dtype=torch.float32)
-    kernels.backward_sums[grid](*inputs, sums, pixels, channels, p.rows, **form, **sizes)
+    kernels.backward_sums[grid](
+        *inputs, sums, pixels, channels, p.rows, form[0], int(scale), int(shift), **kind, **sizes
+    )
     kernels.backward_apply[grid](
-        *inputs, sums, *outputs, *numbers, p.rows, CENTER=center, CHUNKS=_power_of_2(p.chunks), **form, **sizes
+        *inputs, sums, *outputs, *numbers, p.rows, *form,
+        ONE_GROUP=p.groups == 1, CHUNKS=_power_of_2(p.chunks), **kind, **sizes,
     )
     return outputs
 

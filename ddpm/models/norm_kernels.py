@@ -15,24 +15,34 @@ backward, p and q are the sums over pixels of dL/dz x_hat and of dL/dz, from whi
 import triton
 import triton.language as tl
 
+# Arguments of the form of a norm. Every value would otherwise compile kernels of its own, which takes a second each.
+FORM = ["per_group", "centered", "scaled", "shifted"]
+
 
 @triton.jit
-def _lanes(C, CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Return the image, the channel of each lane, whether it exists, and the group of each lane within the block."""
-    blocks = tl.cdiv(C, GROUPS * CPG)
+def _lanes(C, per_group, WIDTH: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Return the image, and of each lane its channel, whether it exists, its group, and whether it is the first in it.
+
+    Args:
+        C: channels of the image.
+        per_group: channels of a group.
+        WIDTH: channels of the block, which are whole groups.
+        BLOCK_C: lanes.
+    """
+    blocks = tl.cdiv(C, WIDTH)
     image = (tl.program_id(0) // blocks).to(tl.int64)               # an offset of 32 bits would overflow
     lane = tl.arange(0, BLOCK_C)
-    first = (tl.program_id(0) % blocks) * (GROUPS * CPG)
-    return image, first + lane, (lane < GROUPS * CPG) & (first + lane < C), lane // CPG
+    within = ((lane + 0.5) / per_group).to(tl.int32)                # as a division of integers, with fewer instructions
+    first = (tl.program_id(0) % blocks) * WIDTH
+    channel = first + lane
+    return image, channel, (lane < WIDTH) & (channel < C), first // per_group + within, lane == within * per_group
 
 
 @triton.jit
-def _over_group(values, real, group, CPG: tl.constexpr, GROUPS: tl.constexpr):
+def _over_group(values, real, group, ONE_GROUP: tl.constexpr):
     """Return in each lane the sum over the channels of its group."""
     values = tl.where(real, values, 0.0)
-    if CPG == 1:
-        total = values
-    elif GROUPS == 1:
+    if ONE_GROUP:
         total = tl.zeros_like(values) + tl.sum(values, axis=0)
     else:
         total = tl.sum(tl.where(group[:, None] == group[None, :], values[None, :], 0.0), axis=1)
@@ -40,24 +50,21 @@ def _over_group(values, real, group, CPG: tl.constexpr, GROUPS: tl.constexpr):
 
 
 @triton.jit
-def _coefficients(
-    weight, bias, modulation, image, channel, real, C,
-    SCALE: tl.constexpr, SHIFT: tl.constexpr, BEFORE: tl.constexpr,
-):
-    """Return weight, bias, 1 + scale, and the shifts before and after the norm of each lane."""
+def _coefficients(weight, bias, modulation, image, channel, real, C, scaled, shifted, BEFORE: tl.constexpr):
+    """Return weight, bias, 1 + scale, and the shifts before and after the norm of each lane.
+
+    The modulation has a row of C scales if `scaled` is 1, and then one of C shifts if `shifted` is 1.
+    """
     w = tl.load(weight + channel, mask=real, other=0.0).to(tl.float32)
     b = tl.load(bias + channel, mask=real, other=0.0).to(tl.float32)
-    row = modulation + image * C * (SCALE + SHIFT) + channel
-    factor, before, after = tl.zeros_like(w) + 1, tl.zeros_like(w), tl.zeros_like(w)
-    if SCALE:
-        factor = 1 + tl.load(row, mask=real, other=0.0).to(tl.float32)
-    if SHIFT:
-        shift = tl.load(row + SCALE * C, mask=real, other=0.0).to(tl.float32)
-        if BEFORE:
-            before = shift
-        else:
-            after = shift
-    return w, b, factor, before, after
+    row = modulation + image * C * (scaled + shifted) + channel
+    factor = 1 + tl.load(row, mask=real & (channel < scaled * C), other=0.0).to(tl.float32)
+    shift = tl.load(row + scaled * C, mask=real & (channel < shifted * C), other=0.0).to(tl.float32)
+    none = tl.zeros_like(shift)
+    if BEFORE:
+        return w, b, factor, shift, none
+    else:
+        return w, b, factor, none, shift
 
 
 @triton.jit
@@ -130,15 +137,21 @@ def _power_sums(
 
 @triton.jit
 def _statistics(
-    pivot, total, squares, before, P, eps, real, group, CENTER: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr
+    pivot, total, squares, before, P, per_group, eps, real, group, centered, ONE_GROUP: tl.constexpr
 ):
-    """Return mean and 1 / std of the group of each lane from the sums over all pixels; the mean is 0 unless CENTER."""
-    count, mean, base = tl.zeros_like(pivot) + P * CPG, tl.zeros_like(pivot), pivot + before
-    if CENTER:
-        mean = _over_group(total + P * base, real, group, CPG, GROUPS) / count
+    """Return mean (0 unless `centered`) and 1 / std of the group of each lane from the sums over all pixels."""
+    count, base = tl.zeros_like(pivot) + P * per_group, pivot + before
+    mean = centered * _over_group(total + P * base, real, group, ONE_GROUP) / count
     base -= mean
-    variance = _over_group(squares + base * (2 * total + P * base), real, group, CPG, GROUPS) / count
+    variance = _over_group(squares + base * (2 * total + P * base), real, group, ONE_GROUP) / count
     return mean, tl.rsqrt(tl.maximum(variance, 0.0) + eps)
+
+
+@triton.jit
+def _store_statistics(mean_out, rstd_out, statistic, mean, rstd, once):
+    """Store mean and 1 / std of each group."""
+    tl.store(mean_out + statistic, mean, mask=once)
+    tl.store(rstd_out + statistic, rstd, mask=once)
 
 
 @triton.jit
@@ -155,35 +168,33 @@ def _write_output(
         _store(y, offsets, inside, z, EVEN)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=FORM)
 def forward_whole(
-    h, weight, bias, modulation, y, mean_out, rstd_out, P, C, eps,
-    CENTER: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl.constexpr, BEFORE: tl.constexpr, SILU: tl.constexpr,
-    EVEN: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    h, weight, bias, modulation, y, mean_out, rstd_out, P, C, eps, per_group, centered, scaled, shifted,
+    BEFORE: tl.constexpr, SILU: tl.constexpr, ONE_GROUP: tl.constexpr, EVEN: tl.constexpr, WIDTH: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):
     """Read h, write y, mean and 1 / std."""
-    image, channel, real, group = _lanes(C, CPG, GROUPS, BLOCK_C)
+    image, channel, real, group, leads = _lanes(C, per_group, WIDTH, BLOCK_C)
     w, b, factor, before, after = _coefficients(
-        weight, bias, modulation, image, channel, real, C, SCALE, SHIFT, BEFORE
+        weight, bias, modulation, image, channel, real, C, scaled, shifted, BEFORE
     )
     h += image * P * C
     pivot, total, squares = _power_sums(h, 0, P, channel, real, C, EVEN, BLOCK_P, BLOCK_C)
-    mean, rstd = _statistics(pivot, total, squares, before, P, eps, real, group, CENTER, CPG, GROUPS)
+    mean, rstd = _statistics(pivot, total, squares, before, P, per_group, eps, real, group, centered, ONE_GROUP)
     a = w * factor * rstd
     b = b * factor + after + a * (before - mean)
     _write_output(h, y + image * P * C, 0, P, channel, real, C, a, b, SILU, EVEN, BLOCK_P)
-    statistic, once = image * (C // CPG) + channel // CPG, real & (channel % CPG == 0)
-    tl.store(mean_out + statistic, mean, mask=once)
-    tl.store(rstd_out + statistic, rstd, mask=once)
+    _store_statistics(mean_out, rstd_out, image * (C // per_group) + group, mean, rstd, real & leads)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=FORM)
 def forward_sums(
-    h, sums, P, C, ROWS,
-    EVEN: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    h, sums, P, C, ROWS, per_group,
+    EVEN: tl.constexpr, WIDTH: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):
     """Write the two sums of each chunk of ROWS pixels: (B, chunks, 2, C)."""
-    image, channel, real, _group = _lanes(C, CPG, GROUPS, BLOCK_C)
+    image, channel, real, _group, _leads = _lanes(C, per_group, WIDTH, BLOCK_C)
     start = tl.program_id(1) * ROWS
     _pivot, total, squares = _power_sums(
         h + image * P * C, start, tl.minimum(start + ROWS, P), channel, real, C, EVEN, BLOCK_P, BLOCK_C
@@ -193,33 +204,30 @@ def forward_sums(
     tl.store(target + C, squares, mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=FORM)
 def forward_apply(
-    h, weight, bias, modulation, sums, y, mean_out, rstd_out, P, C, eps, ROWS,
-    CENTER: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl.constexpr, BEFORE: tl.constexpr, SILU: tl.constexpr,
-    EVEN: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
-    CHUNKS: tl.constexpr,
+    h, weight, bias, modulation, sums, y, mean_out, rstd_out, P, C, eps, ROWS, per_group, centered, scaled, shifted,
+    BEFORE: tl.constexpr, SILU: tl.constexpr, ONE_GROUP: tl.constexpr, EVEN: tl.constexpr, WIDTH: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, CHUNKS: tl.constexpr,
 ):
     """Normalize one chunk of ROWS pixels with the sums of all: read h, write y."""
-    image, channel, real, group = _lanes(C, CPG, GROUPS, BLOCK_C)
+    image, channel, real, group, leads = _lanes(C, per_group, WIDTH, BLOCK_C)
     w, b, factor, before, after = _coefficients(
-        weight, bias, modulation, image, channel, real, C, SCALE, SHIFT, BEFORE
+        weight, bias, modulation, image, channel, real, C, scaled, shifted, BEFORE
     )
     h += image * P * C
     source, known = _find_sums(sums, image, 2, channel, real, C, CHUNKS)
     total = tl.sum(tl.load(source, mask=known, other=0.0), axis=0)
     squares = tl.sum(tl.load(source + C, mask=known, other=0.0), axis=0)
     pivot = tl.load(h + channel, mask=real, other=0.0).to(tl.float32)
-    mean, rstd = _statistics(pivot, total, squares, before, P, eps, real, group, CENTER, CPG, GROUPS)
+    mean, rstd = _statistics(pivot, total, squares, before, P, per_group, eps, real, group, centered, ONE_GROUP)
     a = w * factor * rstd
     b = b * factor + after + a * (before - mean)
     start = tl.program_id(1) * ROWS
     end = tl.minimum(start + ROWS, P)
     _write_output(h, y + image * P * C, start, end, channel, real, C, a, b, SILU, EVEN, BLOCK_P)
-    statistic = image * (C // CPG) + channel // CPG
-    once = real & (channel % CPG + tl.program_id(1) == 0)
-    tl.store(mean_out + statistic, mean, mask=once)
-    tl.store(rstd_out + statistic, rstd, mask=once)
+    once = real & leads & (tl.zeros_like(channel) + tl.program_id(1) == 0)
+    _store_statistics(mean_out, rstd_out, image * (C // per_group) + group, mean, rstd, once)
 
 
 @triton.jit
@@ -234,9 +242,9 @@ def _find_sums(sums, image, KINDS: tl.constexpr, channel, real, C, CHUNKS: tl.co
 
 
 @triton.jit
-def _load_statistics(mean_in, rstd_in, image, channel, real, C, CPG: tl.constexpr):
+def _load_statistics(mean_in, rstd_in, image, group, real, C, per_group):
     """Return mean and 1 / std of the group of each lane, which forward has stored."""
-    statistic = image * (C // CPG) + channel // CPG
+    statistic = image * (C // per_group) + group
     return tl.load(mean_in + statistic, mask=real, other=0.0), tl.load(rstd_in + statistic, mask=real, other=0.0)
 
 
@@ -260,13 +268,11 @@ def _gradient_sums(
 
 
 @triton.jit
-def _mean_gradients(a, p, q, P, real, group, CENTER: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr):
-    """Return the means of dL/dx_hat, 0 unless CENTER, and of dL/dx_hat x_hat over the group of each lane."""
-    count = tl.zeros_like(a) + P * CPG
-    mean_grad = tl.zeros_like(a)
-    if CENTER:
-        mean_grad = _over_group(a * q, real, group, CPG, GROUPS) / count
-    return mean_grad, _over_group(a * p, real, group, CPG, GROUPS) / count
+def _mean_gradients(a, p, q, P, per_group, real, group, centered, ONE_GROUP: tl.constexpr):
+    """Return the means of dL/dx_hat, 0 unless `centered`, and of dL/dx_hat x_hat over the group of each lane."""
+    count = tl.zeros_like(a) + P * per_group
+    mean_grad = centered * _over_group(a * q, real, group, ONE_GROUP) / count
+    return mean_grad, _over_group(a * p, real, group, ONE_GROUP) / count
 
 
 @triton.jit
@@ -289,34 +295,32 @@ def _write_grad_h(
 @triton.jit
 def _store_grads(
     grad_affine, grad_modulation, p, q, sum_x_hat, mean_grad, mean_product, rstd, w, b, factor,
-    image, channel, real, P, C, BC,
-    SCALE: tl.constexpr, SHIFT: tl.constexpr, BEFORE: tl.constexpr,
+    image, channel, real, P, C, BC, scaled, shifted, BEFORE: tl.constexpr,
 ):
     """Store the gradients of the coefficients of one image: (2, B, C) of weight and bias, and of the modulation."""
     tl.store(grad_affine + image * C + channel, factor * p, mask=real)
     tl.store(grad_affine + BC + image * C + channel, factor * q, mask=real)
-    row = grad_modulation + image * C * (SCALE + SHIFT) + channel
-    if SCALE:
-        tl.store(row, (w * p + b * q).to(grad_modulation.dtype.element_ty), mask=real)
-    if SHIFT:
-        grad_shift = q
-        if BEFORE:
-            grad_shift = rstd * (w * factor * q - P * mean_grad - sum_x_hat * mean_product)
-        tl.store(row + SCALE * C, grad_shift.to(grad_modulation.dtype.element_ty), mask=real)
+    row = grad_modulation + image * C * (scaled + shifted) + channel
+    tl.store(row, (w * p + b * q).to(grad_modulation.dtype.element_ty), mask=real & (channel < scaled * C))
+    grad_shift = q
+    if BEFORE:
+        grad_shift = rstd * (w * factor * q - P * mean_grad - sum_x_hat * mean_product)
+    tl.store(row + scaled * C, grad_shift.to(grad_modulation.dtype.element_ty), mask=real & (channel < shifted * C))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=FORM)
 def backward_whole(
     grad, h, weight, bias, modulation, mean_in, rstd_in, grad_h, grad_affine, grad_modulation, P, C, BC,
-    CENTER: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl.constexpr, BEFORE: tl.constexpr, SILU: tl.constexpr,
-    EVEN: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    per_group, centered, scaled, shifted,
+    BEFORE: tl.constexpr, SILU: tl.constexpr, ONE_GROUP: tl.constexpr, EVEN: tl.constexpr, WIDTH: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):
     """Read grad and h, write all gradients."""
-    image, channel, real, group = _lanes(C, CPG, GROUPS, BLOCK_C)
+    image, channel, real, group, _leads = _lanes(C, per_group, WIDTH, BLOCK_C)
     w, b, factor, before, after = _coefficients(
-        weight, bias, modulation, image, channel, real, C, SCALE, SHIFT, BEFORE
+        weight, bias, modulation, image, channel, real, C, scaled, shifted, BEFORE
     )
-    mean, rstd = _load_statistics(mean_in, rstd_in, image, channel, real, C, CPG)
+    mean, rstd = _load_statistics(mean_in, rstd_in, image, group, real, C, per_group)
     grad += image * P * C
     h += image * P * C
     center, a = mean - before, w * factor * rstd
@@ -324,29 +328,29 @@ def backward_whole(
     p, q, sum_x_hat = _gradient_sums(
         grad, h, 0, P, channel, real, C, center, rstd, a, shift, BEFORE, SILU, EVEN, BLOCK_P, BLOCK_C
     )
-    mean_grad, mean_product = _mean_gradients(w * factor, p, q, P, real, group, CENTER, CPG, GROUPS)
+    mean_grad, mean_product = _mean_gradients(w * factor, p, q, P, per_group, real, group, centered, ONE_GROUP)
     _write_grad_h(
         grad, h, grad_h + image * P * C, 0, P, channel, real, C, center, rstd, a, shift, mean_grad, mean_product,
         SILU, EVEN, BLOCK_P,
     )
     _store_grads(
         grad_affine, grad_modulation, p, q, sum_x_hat, mean_grad, mean_product, rstd, w, b, factor,
-        image, channel, real, P, C, BC, SCALE, SHIFT, BEFORE,
+        image, channel, real, P, C, BC, scaled, shifted, BEFORE,
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=FORM)
 def backward_sums(
-    grad, h, weight, bias, modulation, mean_in, rstd_in, sums, P, C, ROWS,
-    SCALE: tl.constexpr, SHIFT: tl.constexpr, BEFORE: tl.constexpr, SILU: tl.constexpr,
-    EVEN: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    grad, h, weight, bias, modulation, mean_in, rstd_in, sums, P, C, ROWS, per_group, scaled, shifted,
+    BEFORE: tl.constexpr, SILU: tl.constexpr, EVEN: tl.constexpr, WIDTH: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):
     """Write p, q and the sum of x_hat of each chunk of ROWS pixels: (B, chunks, 3, C)."""
-    image, channel, real, _group = _lanes(C, CPG, GROUPS, BLOCK_C)
+    image, channel, real, group, _leads = _lanes(C, per_group, WIDTH, BLOCK_C)
     w, b, factor, before, after = _coefficients(
-        weight, bias, modulation, image, channel, real, C, SCALE, SHIFT, BEFORE
+        weight, bias, modulation, image, channel, real, C, scaled, shifted, BEFORE
     )
-    mean, rstd = _load_statistics(mean_in, rstd_in, image, channel, real, C, CPG)
+    mean, rstd = _load_statistics(mean_in, rstd_in, image, group, real, C, per_group)
     center, a, start = mean - before, w * factor * rstd, tl.program_id(1) * ROWS
     p, q, sum_x_hat = _gradient_sums(
         grad + image * P * C, h + image * P * C, start, tl.minimum(start + ROWS, P), channel, real, C,
@@ -359,19 +363,19 @@ def backward_sums(
         tl.store(target + 2 * C, sum_x_hat, mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=FORM)
 def backward_apply(
     grad, h, weight, bias, modulation, mean_in, rstd_in, sums, grad_h, grad_affine, grad_modulation, P, C, BC, ROWS,
-    CENTER: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl.constexpr, BEFORE: tl.constexpr, SILU: tl.constexpr,
-    EVEN: tl.constexpr, CPG: tl.constexpr, GROUPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
-    CHUNKS: tl.constexpr,
+    per_group, centered, scaled, shifted,
+    BEFORE: tl.constexpr, SILU: tl.constexpr, ONE_GROUP: tl.constexpr, EVEN: tl.constexpr, WIDTH: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, CHUNKS: tl.constexpr,
 ):
     """Compute grad_h of one chunk of ROWS pixels from the sums of all: read grad and h, write grad_h."""
-    image, channel, real, group = _lanes(C, CPG, GROUPS, BLOCK_C)
+    image, channel, real, group, _leads = _lanes(C, per_group, WIDTH, BLOCK_C)
     w, b, factor, before, after = _coefficients(
-        weight, bias, modulation, image, channel, real, C, SCALE, SHIFT, BEFORE
+        weight, bias, modulation, image, channel, real, C, scaled, shifted, BEFORE
     )
-    mean, rstd = _load_statistics(mean_in, rstd_in, image, channel, real, C, CPG)
+    mean, rstd = _load_statistics(mean_in, rstd_in, image, group, real, C, per_group)
     center, a, start = mean - before, w * factor * rstd, tl.program_id(1) * ROWS
     source, known = _find_sums(sums, image, 3, channel, real, C, CHUNKS)
     p = tl.sum(tl.load(source, mask=known, other=0.0), axis=0)
@@ -379,7 +383,7 @@ def backward_apply(
     sum_x_hat = tl.zeros_like(w)
     if BEFORE:
         sum_x_hat = tl.sum(tl.load(source + 2 * C, mask=known, other=0.0), axis=0)
-    mean_grad, mean_product = _mean_gradients(w * factor, p, q, P, real, group, CENTER, CPG, GROUPS)
+    mean_grad, mean_product = _mean_gradients(w * factor, p, q, P, per_group, real, group, centered, ONE_GROUP)
     _write_grad_h(
         grad + image * P * C, h + image * P * C, grad_h + image * P * C, start, tl.minimum(start + ROWS, P),
         channel, real, C, center, rstd, a, b * factor + after - a * center, mean_grad, mean_product,
@@ -387,5 +391,5 @@ def backward_apply(
     )
     _store_grads(
         grad_affine, grad_modulation, p, q, sum_x_hat, mean_grad, mean_product, rstd, w, b, factor,
-        image, channel, real & (tl.zeros_like(channel) + tl.program_id(1) == 0), P, C, BC, SCALE, SHIFT, BEFORE,
+        image, channel, real & (tl.zeros_like(channel) + tl.program_id(1) == 0), P, C, BC, scaled, shifted, BEFORE,
     )
