@@ -1,19 +1,21 @@
 """Run tests/gpu and the benchmark on a machine with one GPU, within a limit of time, and collect what they say.
 
 python tests/gpu/run.py --out gpu_results
-python tests/gpu/run.py --out gpu_results --wheels wheels --parts compiled,adm64 --limit 230
+python tests/gpu/run.py --out gpu_results --wheels wheels --parts adm64,sampling,stall --limit 230
+python tests/gpu/run.py --out gpu_results --wheels wheels --parts five_minutes --limit 460 --cifar10 train.parquet
 
 Each part is a process with a limit of its own, and is ended after it; the others do not depend on it. After each part,
 the folder has results.json and results.txt, and the output of each part as a text file. The exit code is 1 if a part
 failed or was ended.
 
-The machine needs the packages of pyproject.toml except `datasets` and `wandb`, and pytest. What it lacks can be in a
-folder of wheels, which --wheels installs into the output folder. On another machine with network access, for
-Python 3.12 on Linux, the folder is made with
+The machine needs the packages of pyproject.toml except `wandb`, and pytest; only `five_minutes` needs `datasets`. What
+it lacks can be in a folder of wheels, which --wheels installs into the output folder. On another machine with network
+access, for Python 3.12 on Linux, the folder is made with
 
 pip download --dest wheels --no-deps --only-binary :all: --python-version 3.12 --platform manylinux2014_x86_64 \
     "diffusers>=0.42,<0.43" docstring-parser importlib-metadata zipp pytest iniconfig pluggy pygments \
-    matplotlib contourpy cycler fonttools kiwisolver python-dateutil pyparsing six
+    matplotlib contourpy cycler fonttools kiwisolver python-dateutil pyparsing six \
+    datasets dill multiprocess xxhash
 """
 
 import argparse
@@ -33,21 +35,31 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 LEAST = 15          # seconds that a part must have
 
-BENCHMARK = ("scripts/benchmark.py", "--mixed-precision", "bf16")
-# Name -> limit in seconds and the words after `python`, the most important first; {out} is the folder of the part.
+BENCHMARK = ("scripts/benchmark.py", "--mixed-precision", "bf16", "--out", "{out}")
+# With other options than those of pyproject.toml.
+PYTEST = ("-m", "pytest", "-o", "addopts=", "--import-mode=importlib", "-p", "no:cacheprovider", "-v", "--tb=short",
+          "--durations=10")
+# Most of the time, processors compile kernels, so several processes share the tests where pytest-xdist is installed.
+SHARED = ("-n", str(min(12, os.cpu_count() or 1)), "--dist", "worksteal") if find_spec("xdist") else ()
+STALL = "stall_of_a_checkpoint"         # is timed, so that nothing else may run
+
+# Name -> limit in seconds and the words after `python`, with the folder of the part and the file of --cifar10.
 PARTS = {
-    "cifar": (70, (*BENCHMARK, "--preset", "cifar", "--rounds", "10", "--budget", "50", "--out", "{out}")),
-    # With other options than those of pyproject.toml. Most of the time, processors compile kernels, so up to six
-    # processes share the tests where pytest-xdist is installed.
-    "tests": (150, ("-m", "pytest", "-o", "addopts=", "--import-mode=importlib", "-p", "no:cacheprovider", "-v",
-                    *(("-n", str(min(6, os.cpu_count() or 1)), "--dist", "worksteal") if find_spec("xdist") else ()),
-                    "--tb=short", "--durations=10", "tests/gpu")),
+    "tests": (150, (*PYTEST, *SHARED, "-k", f"not {STALL}", "tests/gpu")),
+    "norms": (60, ("tests/gpu/norm_bandwidth.py", "--out", "{out}.json")),
+    "cifar": (70, (*BENCHMARK, "--preset", "cifar", "--rounds", "10", "--budget", "50")),
+    "stall": (90, (*PYTEST, "-s", "-k", STALL, "tests/gpu/test_checkpoint.py")),
+    "adm64": (150, (*BENCHMARK, "--preset", "adm64", "--only", "training,forward,launches", "--rounds", "5")),
+    "sampling": (120, (*BENCHMARK, "--preset", "adm64", "--only", "sampling", "--rounds", "3")),
     # A compilation cannot be ended before it is complete.
-    "compiled": (120, (*BENCHMARK, "--preset", "cifar", "--only", "training,forward", "--compile", "--rounds", "10",
-                       "--out", "{out}")),
-    "adm64": (60, (*BENCHMARK, "--preset", "adm64", "--only", "training,forward", "--rounds", "5", "--budget", "30",
-                   "--out", "{out}")),
+    "compiled": (120, (*BENCHMARK, "--preset", "cifar", "--only", "training,forward,launches", "--compile",
+                       "--rounds", "10")),
+    "compiled_adm64": (300, (*BENCHMARK, "--preset", "adm64", "--only", "training,launches", "--compile",
+                             "--rounds", "5")),
+    "compiled_sampling": (300, (*BENCHMARK, "--preset", "adm64", "--only", "sampling", "--compile", "--rounds", "3")),
+    "five_minutes": (440, ("tests/gpu/five_minutes.py", "--source", "{cifar10}", "--out", "{out}")),
 }
+USUAL = "tests,norms,cifar"
 
 
 def install_wheels(wheels: Path, folder: Path) -> None:
@@ -125,11 +137,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("gpu_results"))
     parser.add_argument("--wheels", type=Path)
-    parser.add_argument("--parts", default=",".join(PARTS), help="separated by commas, in this order")
+    parser.add_argument("--parts", default=USUAL, help=f"separated by commas, in this order: {', '.join(PARTS)}")
     parser.add_argument("--limit", type=float, default=235, help="seconds of everything together")
+    parser.add_argument("--cifar10", type=Path, help="parquet file of CIFAR-10's training images, for five_minutes")
     args = parser.parse_args()
     if unknown := {*args.parts.split(",")} - {*PARTS}:
         parser.error(f"--parts: {', '.join(sorted(unknown))} is none of {', '.join(PARTS)}")
+    if "five_minutes" in args.parts.split(",") and not (args.cifar10 and args.cifar10.is_file()):
+        parser.error("--cifar10: give the parquet file of CIFAR-10's training images, or leave out five_minutes")
     deadline = time.monotonic() + args.limit
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -148,8 +163,9 @@ def main() -> int:
             results[name] = {"left_out": f"fewer than {LEAST} s of {args.limit:g} s were left"}
         else:
             output, folder = out / f"{name}.txt", out / name
-            results[name] = run_part([word.format(out=folder) for word in words], output, limit, environment)
-            if name == "tests":
+            words = tuple(word.format(out=folder, cifar10=args.cifar10 and args.cifar10.resolve()) for word in words)
+            results[name] = run_part([*words], output, limit, environment)
+            if "pytest" in words:
                 results[name]["tests"] = read_tests(output.read_text())
             elif (folder / "benchmark.json").exists():
                 results[name]["benchmark"] = json.loads((folder / "benchmark.json").read_text())

@@ -6,6 +6,7 @@ from typing import Any
 from ddpm.data.counts import format_count
 from ddpm.evaluation.text_table import align_columns
 
+LONGEST, NAME = 12, 60        # kernels that are listed, and characters of their names
 COLUMNS = ("", "ours", "quartiles", "diffusers", "quartiles", "diffusers / ours", "rounds", "unit")
 
 
@@ -68,5 +69,8 @@ def _remarks(result: Mapping[str, Any]) -> Iterator[str]:
         if "waits" in found:
             waits = ", ".join(f"{side} {count}" for side, count in found["waits"].items())
             yield f"{name}: the program waits for the GPU in one step: {waits}"
+        for side, kernels in found.get("kernel_ms", {}).items():
+            longest = ", ".join(f"{_figure(ms)} {kernel[:NAME]}" for kernel, ms in [*kernels.items()][:LONGEST])
+            yield f"{name}: kernels of {side} take {_figure(sum(kernels.values()))} ms, most of all: {longest}"
     yield from (f"left out: {name}: {reason}" for name, reason in result["left_out"].items())
     yield from (f"failed: {name}: {reason}" for name, reason in result["failed"].items())

@@ -190,7 +190,8 @@ def compare_launches(bench: Bench, compiled: bool, deadline: float) -> dict[str,
     found = compare_sides({side: [count.launches] for side, count in counts.items()})
     waits = {side: count.waits for side, count in counts.items()}
     most = {side: dict([*count.by_name.items()][:20]) for side, count in counts.items()}
-    return {"unit": unit, **found, "waits": waits, "most_frequent": most}
+    kernels = {side: dict(count.milliseconds) for side, count in counts.items() if count.milliseconds}
+    return {"unit": unit, **found, "waits": waits, "most_frequent": most, "kernel_ms": kernels}
 
 
 def compare_sampling(bench: Bench, compiled: bool, deadline: float) -> dict[str, Any]:

@@ -48,11 +48,13 @@ class Counts(NamedTuple):
             that start at least one.
         waits: how often the program waits for the GPU: values that it reads, and copies that block.
         by_name: how often each operation or kernel ran.
+        milliseconds: of each kernel on a real GPU.
     """
 
     launches: int
     waits: int
     by_name: Mapping[str, int]
+    milliseconds: Mapping[str, float] = {}
 
 
 class OperationCounter(TorchDispatchMode):
@@ -140,11 +142,11 @@ def count_kernels(step: Callable[[], object]) -> Counts:
         torch.cuda.synchronize()
     events = profiler.events()
     launches = sum(event.name.startswith(_LAUNCHES) for event in events)
-    by_name = Counter(
-        event.name
-        for event in events
-        if event.device_type == torch.autograd.DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
-    )
+    by_name, milliseconds = Counter[str](), Counter[str]()
+    for event in events:
+        if event.device_type == torch.autograd.DeviceType.CUDA and not getattr(event, "is_user_annotation", False):
+            by_name[event.name] += 1
+            milliseconds[event.name] += event.device_time / 1e3
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -153,4 +155,4 @@ def count_kernels(step: Callable[[], object]) -> Counts:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     waits = sum("synchronizing CUDA operation" in str(warning.message) for warning in caught)
-    return Counts(launches, waits, dict(by_name.most_common()))
+    return Counts(launches, waits, dict(by_name.most_common()), dict(milliseconds.most_common()))

@@ -59,3 +59,23 @@ def test_the_script_for_a_gpu_collects_what_its_parts_say(tmp_path: Path) -> Non
     assert found["tests"]["exit_code"] == 0 and {*found["tests"]["tests"]["counts"]} == {"PASSED", "SKIPPED"}
     # A CPU may not do everything in this time.
     assert result.returncode == int(found["cifar"].get("exit_code") != 0 and "left_out" not in found["cifar"])
+
+
+@pytest.mark.slow
+def test_the_script_of_five_minutes_trains_and_evaluates(tmp_path: Path) -> None:
+    """With digits and a small network, on a CPU."""
+    options = {
+        "model.channels": 16, "model.head_channels": 16, "model.attention_resolutions": 4,
+        "data.horizontal_flip": "false", "train.steps": 4, "train.batch_size": 16, "train.warmup_steps": 1,
+        "train.log_every": 2, "train.mixed_precision": "fp32", "sample.mixed_precision": "fp32", "sample.per_class": 1,
+    }
+    words = [sys.executable, "tests/gpu/five_minutes.py", "--source", "digits", "--out", str(tmp_path)]
+    words += ["--count", "240", "--options", *(str(word) for option in options.items() for word in option)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found >= {"metrics.jsonl", "grid.png", "evaluation.json", "seconds.json"}
+    assert {*json.loads((tmp_path / "seconds.json").read_text())} == {"training", "evaluation"}
+    metrics = json.loads((tmp_path / "evaluation.json").read_text())["metrics"]
+    assert {"frechet_distance", "kernel_distance", "accuracy"} <= {*metrics}
