@@ -10,11 +10,14 @@ import yaml
 from recorded_operations import Facts, Recording
 from torch import nn
 
-from ddpm.lab.benchmark.pretended_gpu import pretend_gpu
+from ddpm.lab.benchmark.pretended_gpu import pretend_gpu, why_not_pretend
 from ddpm.models import fused
 from ddpm.models.unet import UNet
 
-pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="the operators of GPUs need Triton")
+pytestmark = [
+    pytest.mark.skipif(find_spec("triton") is None, reason="the operators of GPUs need Triton"),
+    pytest.mark.skipif(why_not_pretend() is not None, reason=str(why_not_pretend())),
+]
 
 GPU, BATCH, D = torch.device("cuda", 0), 16, 512
 

@@ -7,7 +7,7 @@ from typing import Any
 from ddpm.atomic import write_json, write_text
 from ddpm.config.commands import BenchmarkCommand
 from ddpm.lab.benchmark.benchmark_table import benchmark_table
-from ddpm.lab.benchmark.comparisons import COMPARISONS, Bench, set_up_bench
+from ddpm.lab.benchmark.comparisons import COMPARISONS, Bench, LeftOut, set_up_bench
 from ddpm.lab.benchmark.machine import describe_hardware
 from ddpm.lab.benchmark.setting import choose_setting
 from ddpm.models.compilation import check_compiler
@@ -96,6 +96,9 @@ def _measure(bench: Bench, part: Turn, result: dict[str, Any], deadline: float, 
         return
     try:
         found = COMPARISONS[name].compare(bench, compiled, now + (deadline - now) / left)
+    except LeftOut as reason:
+        result["left_out"][title] = str(reason)
+        return
     except Exception as problem:            # compilers raise any; the other parts do not depend on it
         result["failed"][title] = f"{type(problem).__name__}: {problem}"
         return

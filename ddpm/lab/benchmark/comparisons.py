@@ -14,6 +14,7 @@ from ddpm.devices import find_peak
 from ddpm.lab.benchmark.fresh_process import call_in_processes
 from ddpm.lab.benchmark.launches import Counts, count_kernels, count_pretended_step
 from ddpm.lab.benchmark.peak_memory import measure_peak_memory
+from ddpm.lab.benchmark.pretended_gpu import why_not_pretend
 from ddpm.lab.benchmark.rounds import compare_sides, time_alternately
 from ddpm.lab.benchmark.setting import (
     TOLERANCE,
@@ -44,6 +45,10 @@ from ddpm.training.timeline import Timeline
 
 # Mean difference of the images in gray levels. Another step or label changes images by tens of levels.
 IMAGE_TOLERANCE = {"fp32": 1.0, "bf16": 8.0, "fp16": 4.0}
+
+
+class LeftOut(Exception):
+    """A comparison is not possible here; says why."""
 
 
 class Bench(NamedTuple):
@@ -175,7 +180,11 @@ def compare_memory(bench: Bench, compiled: bool, deadline: float) -> dict[str, A
 
 
 def compare_launches(bench: Bench, compiled: bool, deadline: float) -> dict[str, Any]:
-    """Count what a training step launches on the GPU, and how often the program waits for the GPU."""
+    """Count what a training step launches on the GPU, and how often the program waits for the GPU.
+
+    Raises:
+        LeftOut: if there is no GPU, and torch cannot pretend to have one.
+    """
     if bench.device.type == "cuda":
         counts = {}
         for side, step in build_training_steps(bench, compiled).items():
@@ -183,6 +192,8 @@ def compare_launches(bench: Bench, compiled: bool, deadline: float) -> dict[str,
                 step()
             counts[side] = count_kernels(step)
         unit = "launches by the host"
+    elif (reason := why_not_pretend()) is not None:
+        raise LeftOut(reason)
     else:
         calls = {side: (count_in_process, (bench.setting, side)) for side in TRAINING}
         counts = call_in_processes(calls, deadline)

@@ -42,9 +42,20 @@ class PretendedGpu(FakeTensorMode):
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
+def why_not_pretend() -> str | None:
+    """Return why torch cannot pretend to have a GPU, and what to do about it; None if it can."""
+    if torch.backends.cuda.is_built() and not torch.cuda.is_available():
+        # Its autograd asks the driver about each device of a tensor.
+        return "without a GPU this needs a build of torch for CPUs, and the installed one is for CUDA"
+    return None
+
+
 @contextmanager
 def pretend_gpu() -> Iterator[None]:
-    """Make all tensors pretend, also under autocast. `tolist` is one copy from the device."""
+    """Make all tensors pretend, also under autocast. `tolist` is one copy from the device.
+
+    See `why_not_pretend` for where this is possible.
+    """
     mode, backward = PretendedGpu(), Tensor.backward
 
     def nest(shape: Sequence[int]) -> Any:

@@ -147,3 +147,11 @@ def test_the_most_important_parts_come_first() -> None:
         ("training", False), ("training", True), ("forward", False), ("data", False), ("forward", True)
     ]
     assert [name for name, _ in plan_parts(BenchmarkCommand(), "cpu")] == [*COMPARISONS]
+
+
+def test_what_is_not_possible_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build of torch for CUDA without a GPU cannot pretend to have one, and the rest is measured."""
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    main(["--only", "launches,data", "--rounds", "3", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "benchmark.json").read_text())
+    assert {*found["comparisons"]} == {"data"} and {*found["left_out"]} == {"launches"} and not found["failed"]

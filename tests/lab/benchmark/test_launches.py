@@ -11,7 +11,9 @@ from ddpm.config.sections import Config
 from ddpm.config.yaml_files import read_config
 from ddpm.data import ImageData
 from ddpm.lab.benchmark.launches import OperationCounter, count_pretended_step
-from ddpm.lab.benchmark.pretended_gpu import pretend_gpu
+from ddpm.lab.benchmark.pretended_gpu import pretend_gpu, why_not_pretend
+
+pytestmark = pytest.mark.skipif(why_not_pretend() is not None, reason=str(why_not_pretend()))
 
 ROOT = Path(__file__).parents[3]
 # Of one step of configs/cifar10.yaml, bf16, with the operations of torch 2.13 on a pretended GPU. An operation of this
