@@ -144,7 +144,7 @@ def _statistics(
     mean = centered * _over_group(total + P * base, real, group, ONE_GROUP) / count
     base -= mean
     variance = _over_group(squares + base * (2 * total + P * base), real, group, ONE_GROUP) / count
-    return mean, tl.rsqrt(tl.maximum(variance, 0.0) + eps)
+    return mean, tl.rsqrt(tl.maximum(variance, 0.0, propagate_nan=tl.PropagateNan.ALL) + eps)
 
 
 @triton.jit

@@ -137,6 +137,37 @@ def test_plain_group_norm(tile: int, silu: bool, monkeypatch: pytest.MonkeyPatch
     compare(layer, images((1, 12, 3, 7), torch.bfloat16), 3, takes_emb=False, silu=silu)
 
 
+@pytest.mark.parametrize("tile", [WHOLE, TILES], ids=["whole", "tiles"])
+@pytest.mark.parametrize("member", ["adagn", "adarms"])
+def test_a_value_that_is_not_a_number_spoils_its_group_alone(
+    member: str, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the plain form, so that a check of the loss sees it."""
+    monkeypatch.setattr(fused, "WHOLE", tile)
+    layer, emb = NORMS[member](12, 4, 3), torch.ones(2, 4)
+    h = images((2, 12, 3, 7), torch.float32)
+    h[1, 5, 1, 2] = torch.nan
+    found = normalize(layer, h, emb)
+    assert torch.equal(found.isnan(), layer(h, emb).isnan()) and found.isnan().any()
+
+
+@pytest.mark.parametrize("values", ["constant", "first_pixel_far_away", "mean_far_from_0"])
+def test_images_whose_variance_is_small_next_to_their_values(values: str) -> None:
+    """The pivot of the sums is the first pixel."""
+    h = images((2, 12, 5, 7), torch.float32)
+    if values == "constant":
+        h = torch.full_like(h, 3.3)
+    elif values == "first_pixel_far_away":
+        h[:, :, 0, 0] += 100
+    else:
+        h += 1000
+    layer = GroupNorm(3, 12)
+    found, expected = normalize(layer, h, silu=False), layer.double()(h.double())
+    # Float32 sums of distances from the first pixel or from 0: the variance is known to eps (distance / std)^2, and
+    # the mean to eps |mean| / std.
+    torch.testing.assert_close(found.double(), expected, rtol=2e-4, atol=2e-4)
+
+
 @pytest.mark.parametrize("strides", ["contiguous", "transposed", "every_second"])
 def test_other_layouts_are_copied(strides: str) -> None:
     h = images((2, 12, 4, 6), torch.float32).contiguous()
