@@ -1,5 +1,6 @@
 """What takes processes of their own, or time: peak memory, the speed of training, and the script for a GPU."""
 
+import importlib.util
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -48,17 +50,44 @@ def test_memory_and_launches_are_measured_in_processes(tmp_path: Path, monkeypat
     assert {*found["launches"]["waits"]} == {"ours", "diffusers"}
 
 
+@pytest.fixture
+def gpu_script() -> ModuleType:
+    """Import tests/gpu/run.py."""
+    spec = importlib.util.spec_from_file_location("gpu_run", ROOT / "tests" / "gpu" / "run.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.mark.slow
-def test_the_script_for_a_gpu_collects_what_its_parts_say(tmp_path: Path) -> None:
-    """On a machine without a GPU most of the tests are skipped; some run on a CPU, too."""
-    words = [sys.executable, "tests/gpu/run.py", "--parts", "tests,cifar", "--limit", "200", "--out", str(tmp_path)]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+def test_the_script_for_a_gpu_collects_what_its_parts_say(
+    gpu_script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """With parts that a CPU can do in seconds; there, tests that need a GPU are skipped."""
+    tests, benchmark = gpu_script.PARTS["tests"][1], gpu_script.PARTS["cifar"][1]
+    parts = {
+        "tests": (100, (*tests[:-1], "tests/gpu/test_one_of_several.py")),
+        "cifar": (100, (*benchmark, "--batch-size", "2", "--only", "data")),
+        "endless": (1, ("-c", "import time; time.sleep(60)")),
+        "late": (100, ("-c", "")),
+    }
+    monkeypatch.setattr(gpu_script, "PARTS", parts)
+    monkeypatch.setattr(gpu_script, "LEAST", 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(sys, "argv", ["run.py", "--parts", ",".join(parts), "--out", str(tmp_path), "--limit", "150"])
+    assert gpu_script.main() == 1           # a part was ended
     found = json.loads((tmp_path / "results.json").read_text())
-    assert [*found] == ["tests", "cifar"] and (tmp_path / "results.txt").read_text() == result.stdout
-    assert found["tests"]["exit_code"] == 0 and {*found["tests"]["tests"]["counts"]} == {"PASSED", "SKIPPED"}
-    # A CPU may not do everything in this time.
-    assert result.returncode == int(found["cifar"].get("exit_code") != 0 and "left_out" not in found["cifar"])
+    assert (tmp_path / "results.txt").read_text() == capsys.readouterr().out
+    assert found["tests"]["exit_code"] == 0 and found["tests"]["tests"]["counts"] == {"SKIPPED": 1}
+    assert found["cifar"]["exit_code"] == 0 and {*found["cifar"]["benchmark"]["comparisons"]} == {"data"}
+    assert found["endless"]["exit_code"] is None and found["late"]["exit_code"] == 0
+
+
+def test_every_part_for_a_gpu_runs_what_there_is(gpu_script: ModuleType) -> None:
+    for _, (script, *_) in gpu_script.PARTS.values():
+        assert script == "-m" or (ROOT / script).is_file()
+    assert {*gpu_script.USUAL.split(",")} <= {*gpu_script.PARTS}
 
 
 @pytest.mark.slow
