@@ -42,6 +42,7 @@ class Tiling(NamedTuple):
         chunks: programs that share the same groups of an image.
         warps: of a program.
         even: whether all tiles are full.
+        shared: how many neighboring lanes surely have the same group, a power of 2.
     """
 
     whole: bool
@@ -52,6 +53,7 @@ class Tiling(NamedTuple):
     chunks: int
     warps: int
     even: bool
+    shared: int
 
     @property
     def launches(self) -> int:
@@ -73,7 +75,8 @@ def divide(pixels: int, channels: int, groups: int) -> Tiling:
     tile = max(1, min(_power_of_2(rows), 32 * warps * TILE // lanes))
     chunks = -(-pixels // rows)
     even = pixels % tile == 0 and together * per_group == lanes and channels % lanes == 0
-    return Tiling(whole, together, lanes, tile, rows, chunks, warps, even)
+    shared = lanes if together == 1 else per_group & -per_group
+    return Tiling(whole, together, lanes, tile, rows, chunks, warps, even, shared)
 
 
 def _power_of_2(number: int) -> int:
@@ -142,7 +145,7 @@ def _forward(h, weight, bias, modulation, groups, center, scale, shift, before, 
     kernels, channels, pixels = _kernels(), h.shape[1], h.shape[2:].numel()
     p, grid, sizes = _grid(h, groups)
     form = channels // groups, int(center), int(scale), int(shift)
-    kind = {"BEFORE": before, "SILU": silu, "ONE_GROUP": p.groups == 1}
+    kind = {"BEFORE": before, "SILU": silu, "SHARED": p.shared}
     if p.whole:
         kernels.forward_whole[grid](
             h, weight, bias, modulation, y, mean, rstd, pixels, channels, eps, *form, **kind, **sizes
@@ -176,7 +179,7 @@ def _backward(  # type: ignore
     outputs = grad_h, grad_affine, grad_modulation
     numbers = pixels, channels, batch * channels
     if p.whole:
-        kernels.backward_whole[grid](*inputs, *outputs, *numbers, *form, ONE_GROUP=p.groups == 1, **kind, **sizes)
+        kernels.backward_whole[grid](*inputs, *outputs, *numbers, *form, SHARED=p.shared, **kind, **sizes)
         return outputs
     sums = h.new_empty(batch, p.chunks, 3, channels, dtype=torch.float32)
     kernels.backward_sums[grid](
@@ -184,7 +187,7 @@ def _backward(  # type: ignore
     )
     kernels.backward_apply[grid](
         *inputs, sums, *outputs, *numbers, p.rows, *form,
-        ONE_GROUP=p.groups == 1, CHUNKS=_power_of_2(p.chunks), **kind, **sizes,
+        SHARED=p.shared, CHUNKS=_power_of_2(p.chunks), **kind, **sizes,
     )
     return outputs
 

@@ -39,14 +39,17 @@ def _lanes(C, per_group, WIDTH: tl.constexpr, BLOCK_C: tl.constexpr):
 
 
 @triton.jit
-def _over_group(values, real, group, ONE_GROUP: tl.constexpr):
-    """Return in each lane the sum over the channels of its group."""
-    values = tl.where(real, values, 0.0)
-    if ONE_GROUP:
-        total = tl.zeros_like(values) + tl.sum(values, axis=0)
-    else:
-        total = tl.sum(tl.where(group[:, None] == group[None, :], values[None, :], 0.0), axis=1)
-    return total
+def _over_group(values, real, per_group, SHARED: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Return in each lane the sum over the channels of its group.
+
+    Runs of SHARED lanes, a power of 2, have the same group, and are summed first. Then all pairs of runs are compared.
+    """
+    RUNS: tl.constexpr = BLOCK_C // SHARED
+    total = tl.sum(tl.reshape(tl.where(real, values, 0.0), [RUNS, SHARED]), axis=1)
+    if RUNS > 1:
+        group = ((tl.arange(0, RUNS) * SHARED + 0.5) / per_group).to(tl.int32)
+        total = tl.sum(tl.where(group[:, None] == group[None, :], total[None, :], 0.0), axis=1)
+    return tl.reshape(tl.broadcast_to(total[:, None], [RUNS, SHARED]), [BLOCK_C])
 
 
 @triton.jit
@@ -137,13 +140,13 @@ def _power_sums(
 
 @triton.jit
 def _statistics(
-    pivot, total, squares, before, P, per_group, eps, real, group, centered, ONE_GROUP: tl.constexpr
+    pivot, total, squares, before, P, per_group, eps, real, centered, SHARED: tl.constexpr, BLOCK_C: tl.constexpr
 ):
     """Return mean (0 unless `centered`) and 1 / std of the group of each lane from the sums over all pixels."""
     count, base = tl.zeros_like(pivot) + P * per_group, pivot + before
-    mean = centered * _over_group(total + P * base, real, group, ONE_GROUP) / count
+    mean = centered * _over_group(total + P * base, real, per_group, SHARED, BLOCK_C) / count
     base -= mean
-    variance = _over_group(squares + base * (2 * total + P * base), real, group, ONE_GROUP) / count
+    variance = _over_group(squares + base * (2 * total + P * base), real, per_group, SHARED, BLOCK_C) / count
     return mean, tl.rsqrt(tl.maximum(variance, 0.0, propagate_nan=tl.PropagateNan.ALL) + eps)
 
 
@@ -171,7 +174,7 @@ def _write_output(
 @triton.jit(do_not_specialize=FORM)
 def forward_whole(
     h, weight, bias, modulation, y, mean_out, rstd_out, P, C, eps, per_group, centered, scaled, shifted,
-    BEFORE: tl.constexpr, SILU: tl.constexpr, ONE_GROUP: tl.constexpr, EVEN: tl.constexpr, WIDTH: tl.constexpr,
+    BEFORE: tl.constexpr, SILU: tl.constexpr, SHARED: tl.constexpr, EVEN: tl.constexpr, WIDTH: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):
     """Read h, write y, mean and 1 / std."""
@@ -181,7 +184,7 @@ def forward_whole(
     )
     h += image * P * C
     pivot, total, squares = _power_sums(h, 0, P, channel, real, C, EVEN, BLOCK_P, BLOCK_C)
-    mean, rstd = _statistics(pivot, total, squares, before, P, per_group, eps, real, group, centered, ONE_GROUP)
+    mean, rstd = _statistics(pivot, total, squares, before, P, per_group, eps, real, centered, SHARED, BLOCK_C)
     a = w * factor * rstd
     b = b * factor + after + a * (before - mean)
     _write_output(h, y + image * P * C, 0, P, channel, real, C, a, b, SILU, EVEN, BLOCK_P)
@@ -207,7 +210,7 @@ def forward_sums(
 @triton.jit(do_not_specialize=FORM)
 def forward_apply(
     h, weight, bias, modulation, sums, y, mean_out, rstd_out, P, C, eps, ROWS, per_group, centered, scaled, shifted,
-    BEFORE: tl.constexpr, SILU: tl.constexpr, ONE_GROUP: tl.constexpr, EVEN: tl.constexpr, WIDTH: tl.constexpr,
+    BEFORE: tl.constexpr, SILU: tl.constexpr, SHARED: tl.constexpr, EVEN: tl.constexpr, WIDTH: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, CHUNKS: tl.constexpr,
 ):
     """Normalize one chunk of ROWS pixels with the sums of all: read h, write y."""
@@ -220,7 +223,7 @@ def forward_apply(
     total = tl.sum(tl.load(source, mask=known, other=0.0), axis=0)
     squares = tl.sum(tl.load(source + C, mask=known, other=0.0), axis=0)
     pivot = tl.load(h + channel, mask=real, other=0.0).to(tl.float32)
-    mean, rstd = _statistics(pivot, total, squares, before, P, per_group, eps, real, group, centered, ONE_GROUP)
+    mean, rstd = _statistics(pivot, total, squares, before, P, per_group, eps, real, centered, SHARED, BLOCK_C)
     a = w * factor * rstd
     b = b * factor + after + a * (before - mean)
     start = tl.program_id(1) * ROWS
@@ -268,11 +271,11 @@ def _gradient_sums(
 
 
 @triton.jit
-def _mean_gradients(a, p, q, P, per_group, real, group, centered, ONE_GROUP: tl.constexpr):
+def _mean_gradients(a, p, q, P, per_group, real, centered, SHARED: tl.constexpr, BLOCK_C: tl.constexpr):
     """Return the means of dL/dx_hat, 0 unless `centered`, and of dL/dx_hat x_hat over the group of each lane."""
     count = tl.zeros_like(a) + P * per_group
-    mean_grad = centered * _over_group(a * q, real, group, ONE_GROUP) / count
-    return mean_grad, _over_group(a * p, real, group, ONE_GROUP) / count
+    mean_grad = centered * _over_group(a * q, real, per_group, SHARED, BLOCK_C) / count
+    return mean_grad, _over_group(a * p, real, per_group, SHARED, BLOCK_C) / count
 
 
 @triton.jit
@@ -312,7 +315,7 @@ def _store_grads(
 def backward_whole(
     grad, h, weight, bias, modulation, mean_in, rstd_in, grad_h, grad_affine, grad_modulation, P, C, BC,
     per_group, centered, scaled, shifted,
-    BEFORE: tl.constexpr, SILU: tl.constexpr, ONE_GROUP: tl.constexpr, EVEN: tl.constexpr, WIDTH: tl.constexpr,
+    BEFORE: tl.constexpr, SILU: tl.constexpr, SHARED: tl.constexpr, EVEN: tl.constexpr, WIDTH: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):
     """Read grad and h, write all gradients."""
@@ -328,7 +331,7 @@ def backward_whole(
     p, q, sum_x_hat = _gradient_sums(
         grad, h, 0, P, channel, real, C, center, rstd, a, shift, BEFORE, SILU, EVEN, BLOCK_P, BLOCK_C
     )
-    mean_grad, mean_product = _mean_gradients(w * factor, p, q, P, per_group, real, group, centered, ONE_GROUP)
+    mean_grad, mean_product = _mean_gradients(w * factor, p, q, P, per_group, real, centered, SHARED, BLOCK_C)
     _write_grad_h(
         grad, h, grad_h + image * P * C, 0, P, channel, real, C, center, rstd, a, shift, mean_grad, mean_product,
         SILU, EVEN, BLOCK_P,
@@ -367,7 +370,7 @@ def backward_sums(
 def backward_apply(
     grad, h, weight, bias, modulation, mean_in, rstd_in, sums, grad_h, grad_affine, grad_modulation, P, C, BC, ROWS,
     per_group, centered, scaled, shifted,
-    BEFORE: tl.constexpr, SILU: tl.constexpr, ONE_GROUP: tl.constexpr, EVEN: tl.constexpr, WIDTH: tl.constexpr,
+    BEFORE: tl.constexpr, SILU: tl.constexpr, SHARED: tl.constexpr, EVEN: tl.constexpr, WIDTH: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, CHUNKS: tl.constexpr,
 ):
     """Compute grad_h of one chunk of ROWS pixels from the sums of all: read grad and h, write grad_h."""
@@ -383,7 +386,7 @@ def backward_apply(
     sum_x_hat = tl.zeros_like(w)
     if BEFORE:
         sum_x_hat = tl.sum(tl.load(source + 2 * C, mask=known, other=0.0), axis=0)
-    mean_grad, mean_product = _mean_gradients(w * factor, p, q, P, per_group, real, group, centered, ONE_GROUP)
+    mean_grad, mean_product = _mean_gradients(w * factor, p, q, P, per_group, real, centered, SHARED, BLOCK_C)
     _write_grad_h(
         grad + image * P * C, h + image * P * C, grad_h + image * P * C, start, tl.minimum(start + ROWS, P),
         channel, real, C, center, rstd, a, b * factor + after - a * center, mean_grad, mean_product,

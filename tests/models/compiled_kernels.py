@@ -28,7 +28,7 @@ def test_kernels_compile(
     tiling = divide(pixels, channels, groups)
     assert tiling.whole == (names is WHOLE)
     sizes = {"WIDTH": tiling.groups * channels // groups, "BLOCK_P": tiling.pixels, "BLOCK_C": tiling.lanes}
-    sizes |= {"EVEN": tiling.even, "ONE_GROUP": tiling.groups == 1, "CHUNKS": 2 ** (tiling.chunks - 1).bit_length()}
+    sizes |= {"EVEN": tiling.even, "SHARED": tiling.shared, "CHUNKS": 2 ** (tiling.chunks - 1).bit_length()}
     for name in names:
         kernel = getattr(norm_kernels, name)
         constants = {p.name: sizes.get(p.name, p.name in kind) for p in kernel.params if p.is_constexpr}
