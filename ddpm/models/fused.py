@@ -24,10 +24,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-LANES = 64          # channels of a tile, unless groups are larger: 128 bytes of a pixel in 16 bits
-WHOLE = 65536       # values that a program reads twice, the second time from the cache, which other programs share
-VALUES = 128        # of each thread of a program, so that the sums over threads cost little next to them
-TILE = 16           # values of each thread at a time, so that registers suffice for many threads
+# Widths of tiles, unless groups are larger: 64 or 128 bytes of a pixel in 16 bits.
+LANES = 32, 64
+WHOLE = 32768       # values that a program reads twice, the second time from the cache, which other programs share
+VALUES = 64         # of each thread of a program, so that the sums over threads cost little next to them
+TILE = 16           # values of each thread at a time
+MAX_WARPS = 8
+# Registers of a thread, so that 32 or 16 warps run at the same time on a processor of a GPU.
+FORWARD_REGISTERS, BACKWARD_REGISTERS = 64, 96
 
 
 class Tiling(NamedTuple):
@@ -64,14 +68,15 @@ class Tiling(NamedTuple):
 def divide(pixels: int, channels: int, groups: int) -> Tiling:
     """Divide images of some pixels and channels among programs."""
     per_group, all_pixels = channels // groups, _power_of_2(pixels)
-    lanes = max(LANES, _power_of_2(per_group))
+    narrow, wide = (max(lanes, _power_of_2(per_group)) for lanes in LANES)
+    whole = all_pixels * narrow <= WHOLE
+    lanes = narrow if whole and all_pixels * wide > WHOLE else wide
     blocks = -(-groups // (lanes // per_group))
     together = -(-groups // blocks)             # blocks of equal size
     lanes = _power_of_2(together * per_group)
-    whole = all_pixels * lanes <= WHOLE
     # With 8 sqrt(P) rows, the sums of all chunks, which each program reads, are at most 3 % of the bytes of its rows.
     rows = pixels if whole else _power_of_2(int(8 * math.sqrt(pixels)))
-    warps = min(16, max(1, _power_of_2(rows) * lanes // (32 * VALUES)))
+    warps = min(MAX_WARPS, max(1, _power_of_2(rows) * lanes // (32 * VALUES)))
     tile = max(1, min(_power_of_2(rows), 32 * warps * TILE // lanes))
     chunks = -(-pixels // rows)
     even = pixels % tile == 0 and together * per_group == lanes and channels % lanes == 0
@@ -84,12 +89,13 @@ def _power_of_2(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-def _grid(h: Tensor, groups: int) -> tuple[Tiling, tuple[int, int], dict[str, int]]:
+def _grid(h: Tensor, groups: int, registers: int) -> tuple[Tiling, tuple[int, int], dict[str, int]]:
     """Return how an image is divided, the programs, and what all kernels are compiled for."""
     batch, channels = h.shape[:2]
     p = divide(h.shape[2:].numel(), channels, groups)
     sizes = {"WIDTH": p.groups * channels // groups, "BLOCK_P": p.pixels, "BLOCK_C": p.lanes, "EVEN": p.even}
-    return p, (batch * -(-groups // p.groups), p.chunks), {**sizes, "num_warps": p.warps}
+    options = {"num_warps": p.warps} | ({} if torch.version.hip else {"maxnreg": registers})       # CUDA has the limit
+    return p, (batch * -(-groups // p.groups), p.chunks), {**sizes, **options}
 
 
 def on_device_of_first(act: Callable[..., Any]) -> Callable[..., Any]:
@@ -143,7 +149,7 @@ def _forward(h, weight, bias, modulation, groups, center, scale, shift, before, 
     weight, bias = weight.contiguous(), bias.contiguous()
     modulation = weight if modulation is None else modulation.contiguous()
     kernels, channels, pixels = _kernels(), h.shape[1], h.shape[2:].numel()
-    p, grid, sizes = _grid(h, groups)
+    p, grid, sizes = _grid(h, groups, FORWARD_REGISTERS)
     form = channels // groups, int(center), int(scale), int(shift)
     kind = {"BEFORE": before, "SILU": silu, "SHARED": p.shared}
     if p.whole:
@@ -172,7 +178,7 @@ def _backward(  # type: ignore
     weight, bias = weight.contiguous(), bias.contiguous()
     modulation = weight if modulation is None else modulation.contiguous()
     kernels, (batch, channels), pixels = _kernels(), h.shape[:2], h.shape[2:].numel()
-    p, grid, sizes = _grid(h, groups)
+    p, grid, sizes = _grid(h, groups, BACKWARD_REGISTERS)
     form = channels // groups, int(center), int(scale), int(shift)
     kind = {"BEFORE": before, "SILU": silu}
     inputs = grad, h, weight, bias, modulation, mean, rstd

@@ -5,8 +5,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from ddpm.models import norm_kernels
-from ddpm.models.fused import divide
+from ddpm.models import fused, norm_kernels
 from ddpm.models.norm_kernels import FORM
 
 H100 = GPUTarget("cuda", 90, 32)
@@ -25,7 +24,7 @@ KINDS = [("SILU",), ("BEFORE", "SILU"), ()]
 def test_kernels_compile(
     pixels: int, channels: int, groups: int, names: list[str], kind: tuple[str, ...], image_type: str
 ) -> None:
-    tiling = divide(pixels, channels, groups)
+    tiling = fused.divide(pixels, channels, groups)
     assert tiling.whole == (names is WHOLE)
     sizes = {"WIDTH": tiling.groups * channels // groups, "BLOCK_P": tiling.pixels, "BLOCK_C": tiling.lanes}
     sizes |= {"EVEN": tiling.even, "SHARED": tiling.shared, "CHUNKS": 2 ** (tiling.chunks - 1).bit_length()}
@@ -35,4 +34,6 @@ def test_kernels_compile(
         types = {p.name: NUMBERS.get(p.name, f"*{image_type if p.name in IMAGES else 'fp32'}") for p in kernel.params}
         signature = types | dict.fromkeys(constants, "constexpr")
         source = ASTSource(kernel, signature, constants)
-        assert triton.compile(source, target=H100, options={"num_warps": tiling.warps}).asm["cubin"]
+        registers = fused.FORWARD_REGISTERS if name.startswith("forward") else fused.BACKWARD_REGISTERS
+        options = {"num_warps": tiling.warps, "maxnreg": registers}
+        assert triton.compile(source, target=H100, options=options).asm["cubin"]
