@@ -94,7 +94,8 @@ def _grid(h: Tensor, groups: int, registers: int) -> tuple[Tiling, tuple[int, in
     batch, channels = h.shape[:2]
     p = divide(h.shape[2:].numel(), channels, groups)
     sizes = {"WIDTH": p.groups * channels // groups, "BLOCK_P": p.pixels, "BLOCK_C": p.lanes, "EVEN": p.even}
-    options = {"num_warps": p.warps} | ({} if torch.version.hip else {"maxnreg": registers})       # CUDA has the limit
+    options = {"num_warps": p.warps, "enable_fp_fusion": True}
+    options |= {} if torch.version.hip else {"maxnreg": registers}          # an option for GPUs of NVIDIA
     return p, (batch * -(-groups // p.groups), p.chunks), {**sizes, **options}
 
 
