@@ -49,13 +49,15 @@ PARTS = {
     "norms": (60, ("tests/gpu/norm_bandwidth.py", "--out", "{out}.json")),
     "cifar": (70, (*BENCHMARK, "--preset", "cifar", "--rounds", "10", "--budget", "50")),
     "stall": (90, (*PYTEST, "-s", "-k", STALL, "tests/gpu/test_checkpoint.py")),
-    "adm64": (150, (*BENCHMARK, "--preset", "adm64", "--only", "training,forward,launches", "--rounds", "5")),
+    # With fewer images, programs wait for the processor that starts the kernels.
+    "adm64": (150, (*BENCHMARK, "--preset", "adm64", "--batch-size", "48", "--only", "training,forward,launches",
+                    "--rounds", "5")),
     "sampling": (120, (*BENCHMARK, "--preset", "adm64", "--only", "sampling", "--rounds", "3")),
     # A compilation cannot be ended before it is complete.
     "compiled": (120, (*BENCHMARK, "--preset", "cifar", "--only", "training,forward,launches", "--compile",
                        "--rounds", "10")),
-    "compiled_adm64": (300, (*BENCHMARK, "--preset", "adm64", "--only", "training,launches", "--compile",
-                             "--rounds", "5")),
+    "compiled_adm64": (300, (*BENCHMARK, "--preset", "adm64", "--batch-size", "48", "--only", "training,launches",
+                             "--compile", "--rounds", "5")),
     "compiled_sampling": (300, (*BENCHMARK, "--preset", "adm64", "--only", "sampling", "--compile", "--rounds", "3")),
     "five_minutes": (440, ("tests/gpu/five_minutes.py", "--source", "{cifar10}", "--out", "{out}")),
 }
