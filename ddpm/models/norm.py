@@ -5,6 +5,7 @@ To add a norm, see "Where to add things" in docs/design.md.
 
 import importlib
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib.util import find_spec
@@ -14,7 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddpm.models.recomputed_norm import recomputed_norm
+
 EPS = 1e-5
+LARGE = 2**18                                   # values, from which `recomputed_norm` saves time as well as memory
+FULL_PRECISION = torch.float32, torch.float64
 
 try:
     KERNELS = importlib.import_module("ddpm.models.fused") if find_spec("triton") else None
@@ -144,7 +149,7 @@ class AdaGN(AdaptiveNorm):
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
         """Normalize and modulate: (B, C, H, W), (B, D) -> (B, C, H, W)."""
         scale, shift = self.proj(emb)[:, :, None, None].chunk(2, dim=1)                                 # (B, C, 1, 1)
-        return self.norm(h) * (1 + scale) + shift
+        return torch.addcmul(shift, self.norm(h), 1 + scale)
 
 
 class AdaGNScale(AdaptiveNorm):
@@ -235,8 +240,9 @@ def normalize(
 ) -> Tensor:
     """Apply a norm, and then SiLU: (B, C, H, W) -> (B, C, H, W).
 
-    On GPUs with Triton, one kernel computes the equations of this file together with SiLU (see `ddpm.models.fused`).
-    Elsewhere, and for norms with a `forward` of their own or with hooks, torch's operators do.
+    On GPUs with Triton, one kernel computes the equations of this file together with SiLU (see `ddpm.models.fused`);
+    for large images on CPUs, `ddpm.models.recomputed_norm` does. Elsewhere, and for norms with a `forward` of their own
+    or with hooks, the equations are computed as they stand here.
 
     Args:
         norm: a GroupNorm, or a module (h, emb) -> h such as the members of NORMS.
@@ -248,19 +254,30 @@ def normalize(
     if dtype is None:
         mixed = is_autocast(h) and h.dtype != torch.float64
         dtype = torch.get_autocast_dtype(h.device.type) if mixed else h.dtype
-    if KERNELS is None or not h.is_cuda or h.dtype == torch.float64 or not _is_known(norm):
+    compute = _find_operator(norm, h)
+    if compute is None:
         h = norm(h) if emb is None else norm(h, emb)
         return (F.silu(h) if silu else h).to(dtype)
     if not isinstance(norm, AdaptiveNorm):
-        return KERNELS.modulated_norm(h, norm.weight, norm.bias, None, norm.num_groups, norm.eps, dtype, silu=silu)
+        return compute(h, norm.weight, norm.bias, None, norm.num_groups, norm.eps, dtype, silu=silu)
     inner = norm.norm
-    return KERNELS.modulated_norm(
+    return compute(
         h, inner.weight, inner.bias, norm.proj(emb), inner.num_groups, inner.eps, dtype, parts=norm.modulation,
         before=norm.shift_before_norm, center=not isinstance(inner, RMSNorm), silu=silu,
     )
 
 
-# What the kernels compute. A subclass with another `forward` is another equation.
+def _find_operator(norm: nn.Module, h: Tensor) -> Callable[..., Tensor] | None:
+    """Return the function that computes a norm with SiLU in one operator, or None if torch's operators are better."""
+    if not _is_known(norm):
+        return None
+    if h.is_cuda:
+        return None if KERNELS is None or h.dtype == torch.float64 else KERNELS.modulated_norm
+    on_cpu = h.device.type == "cpu" and not torch.compiler.is_compiling() and not is_autocast(h)
+    return recomputed_norm if on_cpu and h.dtype in FULL_PRECISION and h.numel() >= LARGE else None
+
+
+# What the operators compute. A subclass with another `forward` is another equation.
 _EQUATIONS = tuple(
     norm.forward for norm in (GroupNorm, RMSNorm, AdaGN, AdaGNScale, AdaGNShift, AdditiveGroupNorm)
 )

@@ -1,0 +1,114 @@
+"""Normalization, modulation by an embedding, and SiLU of large images on CPUs, as one operator made of torch's.
+
+    x = h + shift                       # a shift before the norm, or none
+    x_hat = (x - mean) / std            # of each image and group; mean 0 for the root mean square
+    z = (1 + scale) * (weight * x_hat + bias) + shift           # a shift after the norm, or none
+    y = silu(z) or z
+
+The plain form, `ddpm.models.norm`, stores x, weight * x_hat + bias and z for the backward pass. Here only x is stored:
+z is a multiple of x plus an offset, of each image and channel, which costs little to compute again.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+PIXELS = (2, 3)
+
+
+def recomputed_norm(
+    h: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    modulation: Tensor | None,
+    groups: int,
+    eps: float,
+    dtype: torch.dtype,
+    *,
+    parts: tuple[str, ...] = (),
+    before: bool = False,
+    center: bool = True,
+    silu: bool = True,
+) -> Tensor:
+    """Normalize, modulate and activate: (B, C, H, W) -> (B, C, H, W) in the layout of h.
+
+    The arguments are those of `ddpm.models.fused.modulated_norm`, which computes the same on GPUs.
+    """
+    part = {} if modulation is None else dict(zip(parts, modulation.chunk(len(parts), dim=1), strict=True))
+    form = groups, eps, before, center, silu
+    return _RecomputedNorm.apply(h, weight, bias, part.get("scale"), part.get("shift"), *form).to(dtype)
+
+
+class _RecomputedNorm(torch.autograd.Function):
+    """The operator. Small tensors are grouped: (B, G, C/G), or 1 in the place of B or C/G for equal values."""
+
+    @staticmethod
+    def forward(  # type: ignore
+        ctx, h, weight, bias, scale, shift, groups, eps, before, center, silu
+    ):
+        x = h + _on_pixels(shift) if before else h                                                      # (B, C, H, W)
+        if center:      # the variance of a group: the mean of those of its channels, and that of their means
+            means = _group(x.mean(PIXELS), groups)                                                      # (B, G, C/G)
+            mean, between = means.mean(2, keepdim=True), means.var(2, correction=0, keepdim=True)       # (B, G, 1)
+            z = x - _on_pixels(means)
+        else:
+            mean, between, z = x.new_zeros(1, 1, 1), x.new_zeros(1, 1, 1), x.clone()
+        within = _group(z.square_().mean(PIXELS), groups).mean(2, keepdim=True)                         # (B, G, 1)
+        rstd = (within + between + eps).rsqrt()
+
+        factor, offset = _group(weight[None], groups), _group(bias[None], groups)    # z = factor * x_hat + offset
+        if scale is not None:
+            factor, offset = factor * (1 + _group(scale, groups)), offset * (1 + _group(scale, groups))
+        if shift is not None and not before:
+            offset = offset + _group(shift, groups)
+        slope = factor * rstd                                                       # z = slope * x + constant
+        constant = offset - slope * mean
+        torch.addcmul(_on_pixels(constant), x, _on_pixels(slope), out=z)
+        ctx.save_for_backward(x, weight, bias, scale, mean, rstd, factor, slope, constant)
+        ctx.form = shift is not None, before, center, silu
+        return F.silu(z, inplace=True) if silu else z
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the arguments of `forward`."""
+        x, weight, bias, scale, mean, rstd, factor, slope, constant = ctx.saved_tensors
+        has_shift, before, center, silu = ctx.form
+        groups, values = slope.shape[1], x[0].numel() // slope.shape[1]             # values of a group
+
+        if silu:
+            z = torch.addcmul(_on_pixels(constant), x, _on_pixels(slope))
+            grad = torch.ops.aten.silu_backward.grad_input(grad, z, grad_input=z)   # from here on of z
+        grad_sum = _group(grad.sum(PIXELS), groups)
+        product_sum = rstd * (_group((grad * x).sum(PIXELS), groups) - mean * grad_sum)     # of grad * x_hat
+
+        # grad_x = rstd * (grad_x_hat - mean(grad_x_hat) - x_hat * mean(grad_x_hat * x_hat)), with means over a group
+        # and grad_x_hat = factor * grad
+        along_x = rstd.square() * (factor * product_sum).sum(2, keepdim=True) / values      # (B, G, 1)
+        along_1 = -along_x * mean
+        if center:
+            along_1 = along_1 + rstd * (factor * grad_sum).sum(2, keepdim=True) / values
+        grad_x = torch.addcmul(_on_pixels(-along_1.expand_as(slope)), x, _on_pixels(-along_x.expand_as(slope)))
+        grad_x.addcmul_(grad, _on_pixels(slope))
+
+        grad_shift = grad_scale = None
+        if has_shift:
+            grad_shift = grad_x.sum(PIXELS) if before else grad_sum.flatten(1)
+        if scale is not None:
+            grad_scale = (_group(weight, groups) * product_sum + _group(bias, groups) * grad_sum).flatten(1)
+            product_sum, grad_sum = (t * (1 + _group(scale, groups)) for t in (product_sum, grad_sum))
+        grad_weight, grad_bias = product_sum.sum(0).flatten(), grad_sum.sum(0).flatten()
+        return grad_x, grad_weight, grad_bias, grad_scale, grad_shift, None, None, None, None, None
+
+
+def _group(values: Tensor, groups: int) -> Tensor:
+    """Divide channels into groups: (..., C) -> (..., G, C/G)."""
+    return values.unflatten(-1, (groups, -1))
+
+
+def _on_pixels(values: Tensor) -> Tensor:
+    """Return what can be combined with images: (B, G, C/G) or (B, C) -> (B, C, 1, 1)."""
+    return values.flatten(1)[:, :, None, None]
