@@ -120,6 +120,7 @@ def estimate_cost(
         position, pixels, labels = sequence.__getitems__(range(images))
         taken = []
         for _ in range(2):
+            saved.clear()
             start = time.perf_counter()
             x_0, given, t, noise, augment_labels = prepare_inputs(
                 position, pixels.to(device), labels.to(device), config, unet.null_label, augmentation
@@ -136,9 +137,10 @@ def estimate_cost(
     images = min(micro_batch, TRIAL_IMAGES)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         per_image = seconds(images) / images
+        if per_image * micro_batch < AFFORDABLE_SECONDS:    # small batches use the device less efficiently, and norms
+            images = micro_batch                            # of few images are computed in another way
+            per_image = seconds(images) / images
     activations = sum(saved.values()) / images * micro_batch
-    if per_image * micro_batch < AFFORDABLE_SECONDS:       # small batches use the device less efficiently
-        per_image = seconds(micro_batch) / micro_batch
     per_step = per_image * train.batch_size / accelerator.num_processes
     unet.zero_grad(set_to_none=True)
     fixed = 5 * 4 * sum(p.numel() for p in unet.parameters())       # weights, gradient, two moments, average
