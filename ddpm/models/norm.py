@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from ddpm.models.recomputed_norm import recomputed_norm
 
 EPS = 1e-5
-LARGE = 2**18                                   # values, from which `recomputed_norm` saves time as well as memory
-FULL_PRECISION = torch.float32, torch.float64
+LARGE = 2**18           # values, from which `recomputed_norm` takes no longer than the plain form
 
 try:
     KERNELS = importlib.import_module("ddpm.models.fused") if find_spec("triton") else None
@@ -149,7 +148,7 @@ class AdaGN(AdaptiveNorm):
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
         """Normalize and modulate: (B, C, H, W), (B, D) -> (B, C, H, W)."""
         scale, shift = self.proj(emb)[:, :, None, None].chunk(2, dim=1)                                 # (B, C, 1, 1)
-        return torch.addcmul(shift, self.norm(h), 1 + scale)
+        return self.norm(h) * (1 + scale) + shift
 
 
 class AdaGNScale(AdaptiveNorm):
@@ -240,9 +239,9 @@ def normalize(
 ) -> Tensor:
     """Apply a norm, and then SiLU: (B, C, H, W) -> (B, C, H, W).
 
-    On GPUs with Triton, one kernel computes the equations of this file together with SiLU (see `ddpm.models.fused`);
-    for large images on CPUs, `ddpm.models.recomputed_norm` does. Elsewhere, and for norms with a `forward` of their own
-    or with hooks, the equations are computed as they stand here.
+    On GPUs with Triton, one kernel computes the equations of this file together with SiLU (see `ddpm.models.fused`).
+    On CPUs `ddpm.models.recomputed_norm` does, for large images in training. Elsewhere, and for norms with a `forward`
+    of their own or with hooks, the equations are computed as they stand here.
 
     Args:
         norm: a GroupNorm, or a module (h, emb) -> h such as the members of NORMS.
@@ -256,8 +255,9 @@ def normalize(
         dtype = torch.get_autocast_dtype(h.device.type) if mixed else h.dtype
     compute = _find_operator(norm, h)
     if compute is None:
+        in_place = _is_known(norm) and not torch.is_grad_enabled()      # another norm may return h itself
         h = norm(h) if emb is None else norm(h, emb)
-        return (F.silu(h) if silu else h).to(dtype)
+        return (F.silu(h, inplace=in_place) if silu else h).to(dtype)
     if not isinstance(norm, AdaptiveNorm):
         return compute(h, norm.weight, norm.bias, None, norm.num_groups, norm.eps, dtype, silu=silu)
     inner = norm.norm
@@ -273,8 +273,9 @@ def _find_operator(norm: nn.Module, h: Tensor) -> Callable[..., Tensor] | None:
         return None
     if h.is_cuda:
         return None if KERNELS is None or h.dtype == torch.float64 else KERNELS.modulated_norm
-    on_cpu = h.device.type == "cpu" and not torch.compiler.is_compiling() and not is_autocast(h)
-    return recomputed_norm if on_cpu and h.dtype in FULL_PRECISION and h.numel() >= LARGE else None
+    saves = torch.is_grad_enabled() and not torch.compiler.is_compiling() and h.numel() >= LARGE
+    full_precision = h.dtype in (torch.float32, torch.float64) and not is_autocast(h)
+    return recomputed_norm if saves and full_precision and h.device.type == "cpu" else None
 
 
 # What the operators compute. A subclass with another `forward` is another equation.

@@ -6,7 +6,7 @@
     y = silu(z) or z
 
 The plain form, `ddpm.models.norm`, stores x, weight * x_hat + bias and z for the backward pass. Here only x is stored:
-z is a multiple of x plus an offset, of each image and channel, which costs little to compute again.
+z is a multiple of x plus a constant, of each image and channel, which costs little to compute again.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ def recomputed_norm(
     center: bool = True,
     silu: bool = True,
 ) -> Tensor:
-    """Normalize, modulate and activate: (B, C, H, W) -> (B, C, H, W) in the layout of h.
+    """Normalize, modulate and activate: (B, C, H, W) -> (B, C, H, W) in channels-last layout.
 
     The arguments are those of `ddpm.models.fused.modulated_norm`, which computes the same on GPUs.
     """
@@ -49,24 +49,25 @@ class _RecomputedNorm(torch.autograd.Function):
     def forward(  # type: ignore
         ctx, h, weight, bias, scale, shift, groups, eps, before, center, silu
     ):
-        x = h + _on_pixels(shift) if before else h                                                      # (B, C, H, W)
-        if center:      # the variance of a group: the mean of those of its channels, and that of their means
-            means = _group(x.mean(PIXELS), groups)                                                      # (B, G, C/G)
-            mean, between = means.mean(2, keepdim=True), means.var(2, correction=0, keepdim=True)       # (B, G, 1)
-            z = x - _on_pixels(means)
+        x = (h + _on_pixels(shift) if before else h).contiguous(memory_format=torch.channels_last)      # (B, C, H, W)
+        if center:
+            (batch, channels), pixels = x.shape[:2], x.shape[2:].numel()
+            z, mean, rstd = torch.native_group_norm(x, weight, bias, batch, channels, pixels, groups, eps)
+            mean, rstd = mean[:, :, None], rstd[:, :, None]                                             # (B, G, 1)
         else:
-            mean, between, z = x.new_zeros(1, 1, 1), x.new_zeros(1, 1, 1), x.clone()
-        within = _group(z.square_().mean(PIXELS), groups).mean(2, keepdim=True)                         # (B, G, 1)
-        rstd = (within + between + eps).rsqrt()
-
-        factor, offset = _group(weight[None], groups), _group(bias[None], groups)    # z = factor * x_hat + offset
+            rstd = (x.square().mean(dim=(1, 2, 3), keepdim=True) + eps).rsqrt()
+            z = (x * rstd).mul_(weight[:, None, None]).add_(bias[:, None, None])
+            rstd = rstd.flatten(2)                                                                      # (B, 1, 1)
+            mean = torch.zeros_like(rstd)
+        factor, offset = _group(weight[None], groups), _group(bias[None], groups)       # z = factor * x_hat + offset
         if scale is not None:
             factor, offset = factor * (1 + _group(scale, groups)), offset * (1 + _group(scale, groups))
+            z.mul_(1 + _on_pixels(scale))
         if shift is not None and not before:
             offset = offset + _group(shift, groups)
-        slope = factor * rstd                                                       # z = slope * x + constant
+            z.add_(_on_pixels(shift))
+        slope = factor * rstd                                                           # z = slope * x + constant
         constant = offset - slope * mean
-        torch.addcmul(_on_pixels(constant), x, _on_pixels(slope), out=z)
         ctx.save_for_backward(x, weight, bias, scale, mean, rstd, factor, slope, constant)
         ctx.form = shift is not None, before, center, silu
         return F.silu(z, inplace=True) if silu else z
