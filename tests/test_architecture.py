@@ -11,7 +11,7 @@ PACKAGE = ROOT / "ddpm"
 # Each part imports only parts further to the right. Parts between the same two arrows do not import each other.
 ORDER = """
 scripts -> cli -> lab -> training -> evaluation -> io -> pipeline -> single_file
--> data, models, diffusion, config -> randomness, atomic, cache, processes, devices, allocator, names, text_encoding
+-> data, models, diffusion, config -> randomness, atomic, cache, processes, devices, names, text_encoding
 -> heartbeat, launch_checks, float64 -> one_line
 """
 RANK = {part: i for i, parts in enumerate(" ".join(ORDER.split()).split(" -> ")) for part in parts.split(", ")}

@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ddpm.allocator import keep_freed_memory
 from ddpm.atomic import read_json
 from ddpm.cli.errors import one_line_errors, reject_command_line
 from ddpm.cli.help import help_text
@@ -44,9 +43,7 @@ def from_command_line(command: type[Command]) -> Callable[[Callable[[Command], N
         def main(argv: Sequence[str] | None = None) -> None:
             line = CommandLine(command, f"{command.__name__.removesuffix('Command').lower()}.py")
             with one_line_errors(line.names):
-                parsed = line.read(argv)
-                keep_freed_memory()
-                run(parsed)
+                run(line.read(argv))
 
         return main
 

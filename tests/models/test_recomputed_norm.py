@@ -71,7 +71,7 @@ def compare(layer: nn.Module, h: Tensor, takes_emb: bool, silu: bool, tolerance:
     assert found["output"].is_contiguous(memory_format=torch.channels_last)
 
 
-# Sums over a group or an image. Where a group has few values, 1 / std can be a hundred times as large as they are.
+# Sums over a group or an image. Where a group has a few values, 1 / std can be a hundred times as large as their values.
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 3e-5)], ids=str)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape(shape: str, dtype: torch.dtype, tolerance: float) -> None:
