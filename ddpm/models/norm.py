@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ddpm.models.recomputed_norm import recomputed_norm
 
 EPS = 1e-5
-LARGE = 2**18           # values, from which `recomputed_norm` takes no longer than the plain form
+LARGE = 2**18           # number of values from which `recomputed_norm` takes no longer than the plain form
 
 try:
     KERNELS = importlib.import_module("ddpm.models.fused") if find_spec("triton") else None
@@ -240,8 +240,8 @@ def normalize(
     """Apply a norm, and then SiLU: (B, C, H, W) -> (B, C, H, W).
 
     On GPUs with Triton, one kernel computes the equations of this file together with SiLU (see `ddpm.models.fused`).
-    On CPUs `ddpm.models.recomputed_norm` does, for large images in training. Elsewhere, and for norms with a `forward`
-    of their own or with hooks, the equations are computed as they stand here.
+    In training on CPUs, one operator that stores less computes them if h is large (see `ddpm.models.recomputed_norm`).
+    Otherwise, and for norms with a `forward` of their own or with hooks, they are computed as they stand here.
 
     Args:
         norm: a GroupNorm, or a module (h, emb) -> h such as the members of NORMS.
@@ -253,29 +253,37 @@ def normalize(
     if dtype is None:
         mixed = is_autocast(h) and h.dtype != torch.float64
         dtype = torch.get_autocast_dtype(h.device.type) if mixed else h.dtype
-    compute = _find_operator(norm, h)
-    if compute is None:
-        in_place = _is_known(norm) and not torch.is_grad_enabled()      # another norm may return h itself
+    fused = _find_operator(norm, h, silu)
+    if fused is None:
+        # Another norm may return h itself, and a traced function is also called with gradients.
+        in_place = _is_known(norm) and not torch.is_grad_enabled() and not torch.jit.is_tracing()
         h = norm(h) if emb is None else norm(h, emb)
         return (F.silu(h, inplace=in_place) if silu else h).to(dtype)
     if not isinstance(norm, AdaptiveNorm):
-        return compute(h, norm.weight, norm.bias, None, norm.num_groups, norm.eps, dtype, silu=silu)
+        return fused(
+            h, norm.weight, norm.bias, None, norm.num_groups, norm.eps, dtype,
+            center=not isinstance(norm, RMSNorm), silu=silu,
+        )
     inner = norm.norm
-    return compute(
+    return fused(
         h, inner.weight, inner.bias, norm.proj(emb), inner.num_groups, inner.eps, dtype, parts=norm.modulation,
         before=norm.shift_before_norm, center=not isinstance(inner, RMSNorm), silu=silu,
     )
 
 
-def _find_operator(norm: nn.Module, h: Tensor) -> Callable[..., Tensor] | None:
-    """Return the function that computes a norm with SiLU in one operator, or None if torch's operators are better."""
+def _find_operator(norm: nn.Module, h: Tensor, silu: bool) -> Callable[..., Tensor] | None:
+    """Return the function that computes a norm and SiLU as one operator; None for the equations of this file."""
     if not _is_known(norm):
         return None
     if h.is_cuda:
         return None if KERNELS is None or h.dtype == torch.float64 else KERNELS.modulated_norm
-    saves = torch.is_grad_enabled() and not torch.compiler.is_compiling() and h.numel() >= LARGE
     full_precision = h.dtype in (torch.float32, torch.float64) and not is_autocast(h)
-    return recomputed_norm if saves and full_precision and h.device.type == "cpu" else None
+    if not (silu and h.device.type == "cpu" and full_precision and torch.is_grad_enabled() and h.ndim == 4):
+        return None
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():         # which see the plain operators
+        return None
+    large = h.numel() >= LARGE and h.is_contiguous(memory_format=torch.channels_last)
+    return recomputed_norm if large else None
 
 
 # What the operators compute. A subclass with another `forward` is another equation.
@@ -287,10 +295,10 @@ _EQUATIONS = tuple(
 def _is_known(norm: nn.Module) -> bool:
     """Return whether a norm and its inner norm are those of this file, and nobody listens to them or replaces them."""
     parts = (norm, norm.norm) if isinstance(norm, AdaptiveNorm) else (norm,)
-    return all(
+    return not nn.modules.module._has_any_global_hook() and all(
         type(part).forward in _EQUATIONS
         and "forward" not in part.__dict__          # accelerate loads offloaded weights in a function of its own
-        and not part._forward_hooks
-        and not part._forward_pre_hooks
+        and not (part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks)
+        and (isinstance(part, AdaptiveNorm) or (part.weight is not None and part.bias is not None))
         for part in parts
     )

@@ -1,12 +1,12 @@
-"""Normalization, modulation by an embedding, and SiLU of large images on CPUs, as one operator made of torch's.
+"""Normalization, modulation by an embedding, and SiLU of images as one operator that stores little, for CPUs.
 
     x = h + shift                       # a shift before the norm, or none
     x_hat = (x - mean) / std            # of each image and group; mean 0 for the root mean square
     z = (1 + scale) * (weight * x_hat + bias) + shift           # a shift after the norm, or none
     y = silu(z) or z
 
-The plain form, `ddpm.models.norm`, stores x, weight * x_hat + bias and z for the backward pass. Here only x is stored:
-z is a multiple of x plus a constant, of each image and channel, which costs little to compute again.
+For the backward pass the plain form, `ddpm.models.norm`, stores x, z, and what is between them. Here only x is stored:
+in each channel of an image, z is a multiple of x plus a constant, which costs little to compute again.
 """
 
 from typing import Any
@@ -14,9 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-PIXELS = (2, 3)
+PIXELS = (2, 3)         # the dimensions of pixels
 
 
 def recomputed_norm(
@@ -43,7 +42,10 @@ def recomputed_norm(
 
 
 class _RecomputedNorm(torch.autograd.Function):
-    """The operator. Small tensors are grouped: (B, G, C/G), or 1 in the place of B or C/G for equal values."""
+    """The operator.
+
+    Numbers of an image and channel have the shape (B, G, C/G), which is broadcast: a size is 1 where all are equal.
+    """
 
     @staticmethod
     def forward(  # type: ignore
@@ -73,25 +75,26 @@ class _RecomputedNorm(torch.autograd.Function):
         return F.silu(z, inplace=True) if silu else z
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the arguments of `forward`."""
+        if torch.is_grad_enabled():
+            raise RuntimeError("this gradient of a norm has no gradient of its own; call the norm itself instead")
         x, weight, bias, scale, mean, rstd, factor, slope, constant = ctx.saved_tensors
         has_shift, before, center, silu = ctx.form
-        groups, values = slope.shape[1], x[0].numel() // slope.shape[1]             # values of a group
+        groups, count = slope.shape[1], x[0].numel() // slope.shape[1]      # count of the values in a group
 
         if silu:
             z = torch.addcmul(_on_pixels(constant), x, _on_pixels(slope))
-            grad = torch.ops.aten.silu_backward.grad_input(grad, z, grad_input=z)   # from here on of z
+            grad = torch.ops.aten.silu_backward.grad_input(grad, z, grad_input=z)       # of y until here, now of z
         grad_sum = _group(grad.sum(PIXELS), groups)
         product_sum = rstd * (_group((grad * x).sum(PIXELS), groups) - mean * grad_sum)     # of grad * x_hat
 
         # grad_x = rstd * (grad_x_hat - mean(grad_x_hat) - x_hat * mean(grad_x_hat * x_hat)), with means over a group
         # and grad_x_hat = factor * grad
-        along_x = rstd.square() * (factor * product_sum).sum(2, keepdim=True) / values      # (B, G, 1)
+        along_x = rstd.square() * (factor * product_sum).sum(2, keepdim=True) / count      # (B, G, 1)
         along_1 = -along_x * mean
         if center:
-            along_1 = along_1 + rstd * (factor * grad_sum).sum(2, keepdim=True) / values
+            along_1 = along_1 + rstd * (factor * grad_sum).sum(2, keepdim=True) / count
         grad_x = torch.addcmul(_on_pixels(-along_1.expand_as(slope)), x, _on_pixels(-along_x.expand_as(slope)))
         grad_x.addcmul_(grad, _on_pixels(slope))
 
@@ -111,5 +114,5 @@ def _group(values: Tensor, groups: int) -> Tensor:
 
 
 def _on_pixels(values: Tensor) -> Tensor:
-    """Return what can be combined with images: (B, G, C/G) or (B, C) -> (B, C, 1, 1)."""
+    """Add dimensions for pixels: (B, G, C/G) or (B, C) -> (B, C, 1, 1)."""
     return values.flatten(1)[:, :, None, None]

@@ -137,8 +137,9 @@ def estimate_cost(
     images = min(micro_batch, TRIAL_IMAGES)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         per_image = seconds(images) / images
-        if per_image * micro_batch < AFFORDABLE_SECONDS:    # small batches use the device less efficiently, and norms
-            images = micro_batch                            # of few images are computed in another way
+        # Small batches use the device less efficiently, and their norms store more.
+        if per_image * micro_batch < AFFORDABLE_SECONDS:
+            images = micro_batch
             per_image = seconds(images) / images
     activations = sum(saved.values()) / images * micro_batch
     per_step = per_image * train.batch_size / accelerator.num_processes

@@ -1,6 +1,7 @@
-"""The norms of large images on CPUs against the plain form, and what they store for the backward pass."""
+"""The norms that CPUs compute in training against the plain form, and what they store for the backward pass."""
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm.models import norm as norm_module
-from ddpm.models.norm import NORMS, AdaGN, GroupNorm, normalize
+from ddpm.models.norm import NORMS, AdaGN, GroupNorm, RMSNorm, normalize
 from ddpm.models.unet import UNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -51,16 +52,15 @@ def gradients(
     return {"output": output.detach(), "h": h.grad, "emb": emb.grad, **of_parameters}
 
 
-def compare(layer: nn.Module, h: Tensor, takes_emb: bool, silu: bool, tolerance: float) -> None:
+def compare(layer: nn.Module, h: Tensor, takes_emb: bool, tolerance: float) -> None:
     """Compare with float64 autograd of the plain form; tolerances are relative to the largest value."""
     emb = torch.randn(len(h), 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
 
     def plain(h: Tensor, emb: Tensor) -> Tensor:
-        y = layer(h, emb) if takes_emb else layer(h)
-        return (F.silu(y) if silu else y) + 0 * emb.sum()
+        return F.silu(layer(h, emb) if takes_emb else layer(h)) + 0 * emb.sum()
 
     def recomputed(h: Tensor, emb: Tensor) -> Tensor:
-        return normalize(layer, h, emb if takes_emb else None, silu=silu) + 0 * emb.sum()
+        return normalize(layer, h, emb if takes_emb else None) + 0 * emb.sum()
 
     found = gradients(recomputed, layer.to(h.dtype), h, emb.to(h.dtype))
     expected = gradients(plain, layer.double(), h.double(), emb)
@@ -71,29 +71,27 @@ def compare(layer: nn.Module, h: Tensor, takes_emb: bool, silu: bool, tolerance:
     assert found["output"].is_contiguous(memory_format=torch.channels_last)
 
 
-# Sums over a group or an image. Where a group has a few values, 1 / std can be a hundred times as large as their values.
+# Sums over a group or an image. Where a group has few values, 1 / std can be a hundred times as large as they are.
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 3e-5)], ids=str)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape(shape: str, dtype: torch.dtype, tolerance: float) -> None:
     batch, channels, height, width, groups = SHAPES[shape]
     layer = AdaGN(channels, 4, groups)
     randomize(layer)
-    compare(layer, draw_images((batch, channels, height, width), dtype), True, True, tolerance)
+    compare(layer, draw_images((batch, channels, height, width), dtype), True, tolerance)
 
 
-@pytest.mark.parametrize("silu", [True, False])
 @pytest.mark.parametrize("member", NORMS)
-def test_every_norm(member: str, silu: bool) -> None:
+def test_every_norm(member: str) -> None:
     layer = NORMS[member](12, 4, 3)
     randomize(layer)
-    compare(layer, draw_images((2, 12, 3, 7), torch.float64), True, silu, 1e-11)
+    compare(layer, draw_images((2, 12, 3, 7), torch.float64), True, 1e-11)
 
 
-@pytest.mark.parametrize("silu", [True, False])
-def test_plain_group_norm(silu: bool) -> None:
-    layer = GroupNorm(3, 12)
+@pytest.mark.parametrize("layer", [GroupNorm(3, 12), RMSNorm(12)], ids=["group", "rms"])
+def test_norms_without_an_embedding(layer: nn.Module) -> None:
     randomize(layer)
-    compare(layer, draw_images((2, 12, 3, 7), torch.float64), False, silu, 1e-11)
+    compare(layer, draw_images((2, 12, 3, 7), torch.float64), False, 1e-11)
 
 
 @pytest.mark.parametrize("member", ["adagn", "adarms", "groupnorm"])
@@ -160,7 +158,66 @@ def test_networks_of_large_images_equal_those_of_the_plain_form(monkeypatch: pyt
         torch.testing.assert_close(value, results[1][name], rtol=0, atol=1e-10 * scale, msg=f"{name} differs")
 
 
-def test_hooks_and_other_equations_are_kept() -> None:
+@pytest.mark.parametrize("member", NORMS)
+def test_a_gradient_that_would_need_a_gradient_is_refused(member: str) -> None:
+    """Without this error, a gradient penalty would have no effect."""
+    layer, h = NORMS[member](12, 4, 3), draw_images((2, 12, 3, 7), torch.float32).requires_grad_()
+    with pytest.raises(RuntimeError, match="no gradient of its own"):
+        torch.autograd.grad(normalize(layer, h, torch.ones(2, 4)).sum(), h, create_graph=True)
+
+
+def is_recomputed(layer: nn.Module, h: Tensor, **options: bool) -> bool:
+    """Return whether the operator computes a norm."""
+    with patch.object(norm_module, "recomputed_norm", wraps=norm_module.recomputed_norm) as operator:
+        normalize(layer, h, **options)
+    return operator.called
+
+
+def test_what_the_operator_does_not_serve_is_computed_by_the_plain_form() -> None:
+    h = draw_images((2, 12, 3, 7), torch.float32)
+    assert is_recomputed(GroupNorm(3, 12), h)
+    assert not is_recomputed(GroupNorm(3, 12), h, silu=False)           # of which the plain form stores one image, too
+    assert not is_recomputed(GroupNorm(3, 12), h.contiguous())
+    assert not is_recomputed(GroupNorm(3, 12), h.flatten(2))
+    assert not is_recomputed(GroupNorm(3, 12, affine=False), h)
+    assert not is_recomputed(nn.GroupNorm(3, 12), h)
+    with torch.no_grad():
+        assert not is_recomputed(GroupNorm(3, 12), h)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not is_recomputed(GroupNorm(3, 12), h)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+def test_tracing_sees_the_plain_form() -> None:
+    class Normalized(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = GroupNorm(3, 12)
+
+        def forward(self, h: Tensor) -> Tensor:
+            return normalize(self.norm, h)
+
+    h = draw_images((2, 12, 3, 7), torch.float32)
+    traced = torch.jit.trace(Normalized(), h)
+    assert "group_norm" in str(traced.graph)
+    torch.testing.assert_close(traced(h), F.silu(F.group_norm(h, 3)))
+
+
+@pytest.mark.parametrize(
+    "listen", ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"]
+)
+def test_hooks_are_called(listen: str) -> None:
+    layer, h, calls = GroupNorm(3, 12), draw_images((2, 12, 3, 7), torch.float32).requires_grad_(), []
+    getattr(layer, f"register_{listen}")(lambda *values: calls.append(listen))
+    normalize(layer, h).sum().backward()
+    assert calls == [listen]
+
+
+def test_what_a_hook_of_all_modules_has_seen_is_not_overwritten() -> None:
+    seen: list[Tensor] = []
+    handle = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: seen.append(output))
     layer, h = GroupNorm(3, 12), draw_images((2, 12, 3, 7), torch.float32)
-    layer.register_forward_hook(lambda module, inputs, output: output + 1)
-    torch.testing.assert_close(normalize(layer, h, silu=False), F.group_norm(h, 3) + 1)
+    with torch.no_grad():
+        normalize(layer, h)
+    handle.remove()
+    torch.testing.assert_close(seen[0], F.group_norm(h, 3))
