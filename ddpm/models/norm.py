@@ -253,7 +253,7 @@ def normalize(
     if dtype is None:
         mixed = is_autocast(h) and h.dtype != torch.float64
         dtype = torch.get_autocast_dtype(h.device.type) if mixed else h.dtype
-    fused = _find_operator(norm, h, silu)
+    fused = _find_operator(norm, h)
     if fused is None:
         # Another norm may return h itself, and a traced function is also called with gradients.
         in_place = _is_known(norm) and not torch.is_grad_enabled() and not torch.jit.is_tracing()
@@ -271,16 +271,16 @@ def normalize(
     )
 
 
-def _find_operator(norm: nn.Module, h: Tensor, silu: bool) -> Callable[..., Tensor] | None:
+def _find_operator(norm: nn.Module, h: Tensor) -> Callable[..., Tensor] | None:
     """Return the function that computes a norm and SiLU as one operator; None for the equations of this file."""
     if not _is_known(norm):
         return None
     if h.is_cuda:
         return None if KERNELS is None or h.dtype == torch.float64 else KERNELS.modulated_norm
     full_precision = h.dtype in (torch.float32, torch.float64) and not is_autocast(h)
-    if not (silu and h.device.type == "cpu" and full_precision and torch.is_grad_enabled() and h.ndim == 4):
+    if not (h.device.type == "cpu" and full_precision and torch.is_grad_enabled() and h.ndim == 4):
         return None
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():         # which see the plain operators
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():         # they can do more with torch's own operators
         return None
     large = h.numel() >= LARGE and h.is_contiguous(memory_format=torch.channels_last)
     return recomputed_norm if large else None

@@ -76,35 +76,42 @@ class _RecomputedNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of the arguments of `forward`."""
+        """Return the gradients of the arguments of `forward`.
+
+        Raises:
+            RuntimeError: if these gradients would need gradients themselves.
+        """
         if torch.is_grad_enabled():
-            raise RuntimeError("this gradient of a norm has no gradient of its own; call the norm itself instead")
+            raise RuntimeError("second derivatives of norms need the plain form: set ddpm.models.norm.LARGE = math.inf")
         x, weight, bias, scale, mean, rstd, factor, slope, constant = ctx.saved_tensors
         has_shift, before, center, silu = ctx.form
         groups, count = slope.shape[1], x[0].numel() // slope.shape[1]      # count of the values in a group
 
+        grad_z = grad
         if silu:
             z = torch.addcmul(_on_pixels(constant), x, _on_pixels(slope))
-            grad = torch.ops.aten.silu_backward.grad_input(grad, z, grad_input=z)       # of y until here, now of z
-        grad_sum = _group(grad.sum(PIXELS), groups)
-        product_sum = rstd * (_group((grad * x).sum(PIXELS), groups) - mean * grad_sum)     # of grad * x_hat
+            grad_z = torch.ops.aten.silu_backward.grad_input(grad, z, grad_input=z)
+        grad_sum = _group(grad_z.sum(PIXELS), groups)
+        product_sum = rstd * (_group((grad_z * x).sum(PIXELS), groups) - mean * grad_sum)   # of grad_z * x_hat
 
         # grad_x = rstd * (grad_x_hat - mean(grad_x_hat) - x_hat * mean(grad_x_hat * x_hat)), with means over a group
-        # and grad_x_hat = factor * grad
-        along_x = rstd.square() * (factor * product_sum).sum(2, keepdim=True) / count      # (B, G, 1)
-        along_1 = -along_x * mean
+        # and grad_x_hat = factor * grad_z. This is slope * grad_z - a * x - b.
+        a = rstd.square() * (factor * product_sum).sum(2, keepdim=True) / count                         # (B, G, 1)
+        b = -a * mean
         if center:
-            along_1 = along_1 + rstd * (factor * grad_sum).sum(2, keepdim=True) / count
-        grad_x = torch.addcmul(_on_pixels(-along_1.expand_as(slope)), x, _on_pixels(-along_x.expand_as(slope)))
-        grad_x.addcmul_(grad, _on_pixels(slope))
+            b = b + rstd * (factor * grad_sum).sum(2, keepdim=True) / count
+        grad_x = torch.addcmul(_on_pixels(-b.expand_as(slope)), x, _on_pixels(-a.expand_as(slope)))
+        grad_x.addcmul_(grad_z, _on_pixels(slope))
 
         grad_shift = grad_scale = None
         if has_shift:
             grad_shift = grad_x.sum(PIXELS) if before else grad_sum.flatten(1)
+        grad_weight, grad_bias = product_sum, grad_sum                                                  # (B, G, C/G)
         if scale is not None:
             grad_scale = (_group(weight, groups) * product_sum + _group(bias, groups) * grad_sum).flatten(1)
-            product_sum, grad_sum = (t * (1 + _group(scale, groups)) for t in (product_sum, grad_sum))
-        grad_weight, grad_bias = product_sum.sum(0).flatten(), grad_sum.sum(0).flatten()
+            gain = 1 + _group(scale, groups)
+            grad_weight, grad_bias = gain * product_sum, gain * grad_sum
+        grad_weight, grad_bias = grad_weight.sum(0).flatten(), grad_bias.sum(0).flatten()               # (C,)
         return grad_x, grad_weight, grad_bias, grad_scale, grad_shift, None, None, None, None, None
 
 

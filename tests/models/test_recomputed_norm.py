@@ -53,15 +53,16 @@ def gradients(
     return {"output": output.detach(), "h": h.grad, "emb": emb.grad, **of_parameters}
 
 
-def compare(layer: nn.Module, h: Tensor, takes_emb: bool, tolerance: float) -> None:
+def compare(layer: nn.Module, h: Tensor, takes_emb: bool, tolerance: float, silu: bool = True) -> None:
     """Compare with float64 autograd of the plain form; tolerances are relative to the largest value."""
     emb = torch.randn(len(h), 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
 
     def plain(h: Tensor, emb: Tensor) -> Tensor:
-        return F.silu(layer(h, emb) if takes_emb else layer(h)) + 0 * emb.sum()
+        y = layer(h, emb) if takes_emb else layer(h)
+        return (F.silu(y) if silu else y) + 0 * emb.sum()
 
     def recomputed(h: Tensor, emb: Tensor) -> Tensor:
-        return normalize(layer, h, emb if takes_emb else None) + 0 * emb.sum()
+        return normalize(layer, h, emb if takes_emb else None, silu=silu) + 0 * emb.sum()
 
     found = gradients(recomputed, layer.to(h.dtype), h, emb.to(h.dtype))
     expected = gradients(plain, layer.double(), h.double(), emb)
@@ -82,17 +83,19 @@ def test_every_shape(shape: str, dtype: torch.dtype, tolerance: float) -> None:
     compare(layer, draw_images((batch, channels, height, width), dtype), True, tolerance)
 
 
+@pytest.mark.parametrize("silu", [True, False])
 @pytest.mark.parametrize("member", NORMS)
-def test_every_norm(member: str) -> None:
+def test_every_norm(member: str, silu: bool) -> None:
     layer = NORMS[member](12, 4, 3)
     randomize(layer)
-    compare(layer, draw_images((2, 12, 3, 7), torch.float64), True, 1e-11)
+    compare(layer, draw_images((2, 12, 3, 7), torch.float64), True, 1e-11, silu)
 
 
+@pytest.mark.parametrize("silu", [True, False])
 @pytest.mark.parametrize("layer", [GroupNorm(3, 12), RMSNorm(12)], ids=["group", "rms"])
-def test_norms_without_an_embedding(layer: nn.Module) -> None:
+def test_norms_without_an_embedding(layer: nn.Module, silu: bool) -> None:
     randomize(layer)
-    compare(layer, draw_images((2, 12, 3, 7), torch.float64), False, 1e-11)
+    compare(layer, draw_images((2, 12, 3, 7), torch.float64), False, 1e-11, silu)
 
 
 @pytest.mark.parametrize("member", ["adagn", "adarms", "groupnorm"])
@@ -163,21 +166,20 @@ def test_networks_of_large_images_equal_those_of_the_plain_form(monkeypatch: pyt
 def test_a_gradient_that_would_need_a_gradient_is_refused(member: str) -> None:
     """Without this error, a gradient penalty would have no effect."""
     layer, h = NORMS[member](12, 4, 3), draw_images((2, 12, 3, 7), torch.float32).requires_grad_()
-    with pytest.raises(RuntimeError, match="no gradient of its own"):
+    with pytest.raises(RuntimeError, match="LARGE"):
         torch.autograd.grad(normalize(layer, h, torch.ones(2, 4)).sum(), h, create_graph=True)
 
 
-def is_recomputed(layer: nn.Module, h: Tensor, **options: bool) -> bool:
+def is_recomputed(layer: nn.Module, h: Tensor) -> bool:
     """Return whether the operator computes a norm."""
     with patch.object(norm_module, "recomputed_norm", wraps=norm_module.recomputed_norm) as operator:
-        normalize(layer, h, **options)
+        normalize(layer, h)
     return operator.called
 
 
 def test_what_the_operator_does_not_serve_is_computed_by_the_plain_form() -> None:
     h = draw_images((2, 12, 3, 7), torch.float32)
     assert is_recomputed(GroupNorm(3, 12), h)
-    assert not is_recomputed(GroupNorm(3, 12), h, silu=False)           # of which the plain form stores one image, too
     assert not is_recomputed(GroupNorm(3, 12), h.contiguous())
     assert not is_recomputed(GroupNorm(3, 12), h.flatten(2))
     assert not is_recomputed(GroupNorm(3, 12, affine=False), h)
