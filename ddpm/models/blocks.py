@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,6 +31,15 @@ def upsample(h: Tensor) -> Tensor:
     """Double the resolution by repeating pixels: (B, C, H, W) -> (B, C, 2H, 2W)."""
     with without_autocast(h):      # it would convert to float32, for copies of values
         return F.interpolate(h, scale_factor=2.0, mode="nearest")
+
+
+def concatenate_channels(h: Tensor, skip: Tensor) -> Tensor:
+    """Concatenate in channels-last order: (B, C, H, W), (B, C', H, W) -> (B, C + C', H, W).
+
+    The order is written out because torch.compile does not keep the memory format of `torch.cat` along the channels:
+    on CPUs it would store the result channels-first, and convert it for the next convolution.
+    """
+    return torch.cat([h.permute(0, 2, 3, 1), skip.permute(0, 2, 3, 1)], dim=3).permute(0, 3, 1, 2)
 
 
 class ResBlock(nn.Module):

@@ -23,6 +23,7 @@ from ddpm.models.blocks import (
     SelfAttention,
     Stage,
     Upsample,
+    concatenate_channels,
     downsample,
     upsample,
 )
@@ -299,8 +300,9 @@ class UNet(ModelMixin, ConfigMixin):
         with without_autocast(sample):
             embs = self.embeddings(timestep, class_labels, augment_labels)
 
-        # Convolutions are faster in this memory format, and every layer preserves it.
-        h = self.conv_in(sample).contiguous(memory_format=torch.channels_last)
+        # Convolutions are faster in channels-last format, and every layer preserves it. It is written as an order of
+        # dimensions because torch.compile ignores `contiguous(memory_format=...)` here.
+        h = self.conv_in(sample).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         skips = [h]
         for i, stage in enumerate(self.down):
             emb = embs[f"down.{i}"]
@@ -317,7 +319,7 @@ class UNet(ModelMixin, ConfigMixin):
         for i, stage in enumerate(self.up):
             emb = embs[f"up.{i}"]
             for layers in stage.layers():
-                h = self._run_layers(layers, torch.cat([h, skips.pop()], dim=1), emb)
+                h = self._run_layers(layers, concatenate_channels(h, skips.pop()), emb)
             for resample in stage.resample:
                 h = self._run(resample, h, emb.for_norms)
 

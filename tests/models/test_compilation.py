@@ -1,4 +1,5 @@
 import os
+import re
 import sysconfig
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 from torch._inductor import config as inductor_config
+from torch._inductor.utils import run_and_get_code
 
 from ddpm.models import compilation
 from ddpm.models.compilation import check_compiler, compilation_seconds, compile_network
@@ -53,6 +55,21 @@ def test_a_compiled_network_is_one_graph_with_the_same_outputs_and_names(norm: s
     expected.square().mean().backward()
     for one, other in zip(compiled.parameters(), eager.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-6)      # sums of many rounded products
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(compilation.find_missing_tool(CPU) is not None, reason="torch.compile has no C++ compiler")
+def test_compiled_code_stores_images_channels_last() -> None:
+    network = unet(channels=16, channel_mult=(1, 1))        # with a skip connection that joins upsampled images
+    compile_network(network)
+    with torch.no_grad():
+        _, code = run_and_get_code(lambda: network(*inputs(2)).sample)
+    number = r"(\d+)"
+    four = r"\(" + ", ".join([number] * 4) + r"\)"
+    made = [[int(n) for n in one] for one in re.findall(rf"empty_strided_cpu\({four}, {four}", "".join(code))]
+    # Other sizes than 16 and 32 channels are statistics, or images as (B, H, W, C).
+    strides = [stride for _, channels, height, width, _, stride, _, _ in made if channels > 8 and height * width > 1]
+    assert strides and set(strides) == {1}
 
 
 def test_each_shape_is_compiled_once() -> None:
