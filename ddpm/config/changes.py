@@ -45,6 +45,7 @@ REASONS = {
     "model.pretrained": "the weights are those of the checkpoint since the first step",
     "diffusion.": "the weights were trained to predict something else",
     "train.compile": "compiled steps round differently, so the run would no longer be that of its settings",
+    "train.optimizer": "the state of the other optimizer does not fit",
     "train.seed": "the order of the samples and all other random numbers follow from it",
     "data.shuffle_labels": "the weights have learned the other labels",
     "data.augmentations": "the weights have learned the labels of the other transforms",

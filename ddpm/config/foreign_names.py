@@ -33,7 +33,7 @@ INSTEAD: dict[tuple[str, ...], str] = {
     ("the weights are always averaged; train.ema_half_life says over how many images",): "ema use_ema",
     ("train.mixed_precision", "mixed_precision"): "precision amp fp16 bf16 use_fp16 half dtype autocast",
     ("train.seed", "seed"): "random_seed manual_seed rng_seed",
-    ("the optimizer is AdamW; its options are train.weight_decay and train.beta2",): "optimizer",
+    ("train.optimizer",): "optim optimizer_type optimizer_name",
     ("diffusion.weighting",): "loss snr_gamma min_snr_gamma loss_type",
     ("data.source", "reference"): (
         "train_data_dir data_dir dataset dataset_name data_path dataset_path image_dir images_dir train_dir "

@@ -223,11 +223,13 @@ class TrainConfig(CheckedOptions, section="train"):
         batch_size: number of images per optimizer step, over all processes. Null derives it from the resolution and the
             number of images: fewer for larger images, and more for many.
         gradient_accumulation_steps: number of micro-batches per optimizer step; more of them need less memory.
+        optimizer: `adamw`, or `muon`, which needs fewer steps and more time per step: it gives the matrices between the
+            first and the last layer steps of equal size in all directions, and AdamW trains the other parameters.
         learning_rate: peak learning rate. Null derives it from the resolution and the network: lower for larger ones.
         warmup_steps: number of optimizer steps of linear warmup.
         lr_schedule: learning rate schedule after the warmup; `cosine` decays towards 0, which it would reach one
             step after the last.
-        weight_decay: weight decay of AdamW.
+        weight_decay: weight decay of the optimizer.
         beta2: second beta of AdamW.
         max_grad_norm: maximum norm of the gradient, to which it is clipped.
         ema_half_life: half-life of the moving average of the weights, in images.
@@ -251,6 +253,7 @@ class TrainConfig(CheckedOptions, section="train"):
     steps: Annotated[PositiveInt, Derived("the images")] = NULL
     batch_size: Annotated[PositiveInt, Derived("the images")] = NULL
     gradient_accumulation_steps: PositiveInt = 1
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: Annotated[PositiveFloat, Derived("the images and the network")] = NULL
     warmup_steps: NonNegativeInt = 50
     lr_schedule: Literal["cosine", "constant"] = "cosine"

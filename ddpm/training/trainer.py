@@ -81,7 +81,7 @@ class Trainer:
         if config.model.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         self.ema = EMA(self.unet, config.train.ema_half_life, config.train.ema_warmup)
-        optimizer = build_optimizer(self.unet.parameters(), config.train)
+        optimizer = build_optimizer(self.unet, config.train)
         objective = DiffusionLoss(self.unet, schedule, config.diffusion.prediction, config.diffusion.weighting)
         if config.train.compile:
             schedule.to(accelerator.device)         # otherwise the first step is compiled for tables on the CPU

@@ -53,8 +53,8 @@ CPUS = os.cpu_count() or 1
 OURS = Config().with_options(
     {
         "model.channels": 16, "model.head_channels": 16, "model.attention_resolutions": [], "model.resample": "conv",
-        "diffusion.class_dropout_prob": 0.0, "train.batch_size": 64, "train.learning_rate": 6e-3,
-        "train.warmup_steps": 20, "train.ema_warmup": 0.1,
+        "diffusion.class_dropout_prob": 0.0, "train.batch_size": 64, "train.optimizer": "muon",
+        "train.learning_rate": 1.2e-2, "train.warmup_steps": 20, "train.ema_warmup": 0.1,
     }
 )
 STEPS_AT_ONCE, ROUNDS, ATTEMPTS = 40, 7, 100

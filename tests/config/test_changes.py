@@ -93,7 +93,7 @@ def test_null_stands_for_the_value_of_the_run() -> None:
 @pytest.mark.parametrize("key", OF_KIND[Change.LENGTH] + OF_KIND[Change.BY_NAME] + OF_KIND[Change.NEVER])
 def test_every_other_option_is_allowed_or_has_a_reason_against_it(key: str, refused) -> None:
     """Architecture, objective and randomness stay; optimization, augmentation and regularization may change."""
-    kept = ("train.seed", "train.compile", "data.shuffle_labels", "data.augmentations")
+    kept = ("train.optimizer", "train.seed", "train.compile", "data.shuffle_labels", "data.augmentations")
     stays = key.startswith(("model.", "diffusion.")) or key in kept
     stays &= key not in (
         "model.dropout", "diffusion.weighting", "diffusion.timestep_sampler", "diffusion.class_dropout_prob"

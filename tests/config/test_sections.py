@@ -37,6 +37,7 @@ from ddpm.models.norm import NORMS
 from ddpm.models.shape import SIDES
 from ddpm.models.unet import RESAMPLERS
 from ddpm.training.augmentation import AUGMENTATIONS
+from ddpm.training.optim import OPTIMIZERS
 
 REGISTRIES: dict[str, Iterable[str]] = {
     "data.on_bad_image": ON_BAD_IMAGE,
@@ -51,6 +52,7 @@ REGISTRIES: dict[str, Iterable[str]] = {
     "diffusion.prediction": PREDICTIONS,
     "diffusion.weighting": WEIGHTINGS,
     "diffusion.timestep_sampler": TIMESTEP_SAMPLERS,
+    "train.optimizer": OPTIMIZERS,
     **dict.fromkeys(("train.mixed_precision", "sample.mixed_precision", "evaluation.mixed_precision"), PRECISIONS),
     "sample.sampler": SAMPLERS,
     "sample.timestep_spacing": SPACINGS,

@@ -1,0 +1,132 @@
+"""The optimizers, against torch's own and against the singular value decomposition."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from ddpm.config.sections import Config, TrainConfig
+from ddpm.models.unet import UNet
+from ddpm.training.optim import ENDS, OPTIMIZERS, Muon, build_optimizer, orthogonalize
+from ddpm.training.train import train
+
+
+def unet() -> UNet:
+    return UNet(
+        resolution=8, in_channels=1, out_channels=1, num_classes=3, channels=8, channel_mult=(1, 2), num_res_blocks=1,
+        attention_resolutions=(4,), head_channels=8, augment_channels=9,
+    )
+
+
+def give_gradients(model: nn.Module, seed: int = 0) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=draws)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 144), (1, 144, 16), (2, 5, 9), (2, 1, 5)])
+def test_orthogonalized_matrices_keep_their_directions_and_lose_their_scale(shape: tuple[int, int, int]) -> None:
+    draws = torch.Generator().manual_seed(0)
+    matrices = torch.randn(shape, generator=draws, dtype=torch.float64) * 1e3
+    u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
+    found = u.mT @ orthogonalize(matrices) @ vh.mT                                                  # (N, R, R)
+    diagonal = torch.diagonal(found, dim1=1, dim2=2)
+    torch.testing.assert_close(found, torch.diag_embed(diagonal), rtol=0, atol=1e-8)        # float64
+    # The polynomial maps singular values of 0.1 to 1 times the norm to this range; these are well inside.
+    assert s.min() > 0.03 * s.norm(dim=1).max()
+    assert diagonal.min() > 0.6
+    assert diagonal.max() < 1.3
+
+
+def test_zero_gradients_give_no_step() -> None:
+    assert torch.equal(orthogonalize(torch.zeros(2, 3, 4)), torch.zeros(2, 3, 4))
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has Muon since 2.9")
+def test_muon_is_that_of_torch_for_matrices() -> None:
+    draws = torch.Generator().manual_seed(0)
+    ours = [nn.Parameter(torch.randn(shape, generator=draws)) for shape in ((6, 20), (20, 6), (6, 20))]
+    theirs, rest = copy.deepcopy(ours), nn.Parameter(torch.zeros(3))
+    one = Muon(ours, [rest], lr=0.02, weight_decay=0.1)
+    other = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for step in range(5):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=torch.Generator().manual_seed(step))
+            b.grad = a.grad.clone()
+        one.step()
+        other.step()
+    for a, b in zip(ours, theirs, strict=True):
+        # torch iterates in bfloat16, which has 8 bits: steps of about 0.02 * 0.2, five times.
+        torch.testing.assert_close(a, b, rtol=0, atol=5 * 0.02 * 0.2 * 0.05)
+
+
+def test_a_convolution_is_the_matrix_of_its_output_channels() -> None:
+    draws = torch.Generator().manual_seed(0)
+    weight = nn.Parameter(torch.randn(4, 3, 3, 3, generator=draws))
+    matrix = nn.Parameter(weight.detach().reshape(4, 27).clone())
+    layers = [Muon([one], [nn.Parameter(torch.zeros(1))], lr=0.1) for one in (weight, matrix)]
+    weight.grad = torch.randn(4, 3, 3, 3, generator=draws).contiguous(memory_format=torch.channels_last)
+    matrix.grad = weight.grad.reshape(4, 27)
+    for one in layers:
+        one.step()
+    torch.testing.assert_close(weight.reshape(4, 27), matrix)
+
+
+def test_muon_trains_inner_matrices_and_adamw_the_rest() -> None:
+    config = TrainConfig(learning_rate=1e-2, optimizer="muon", weight_decay=0.1)
+    ours, theirs = unet(), unet()
+    muon, adamw = build_optimizer(ours, config), build_optimizer(theirs, replace(config, optimizer="adamw"))
+    for seed in range(3):
+        for model in (ours, theirs):
+            give_gradients(model, seed)
+        muon.step()
+        adamw.step()
+    equal = {name for name, p in ours.named_parameters() if torch.equal(p, theirs.get_parameter(name))}
+    expected = {name for name, p in ours.named_parameters() if p.ndim < 2 or name.split(".")[0] in ENDS}
+    assert equal == expected
+    assert {name.split(".")[0] for name in expected} > {"class_embed", "conv_in", "conv_out", "augment_embed"}
+    for name, parameter in ours.named_parameters():
+        kinds = {"step", "exp_avg", "exp_avg_sq"} if name in expected else {"momentum_buffer"}
+        assert {*muon.state[parameter]} == kinds and parameter.grad is not None
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_skips_parameters_without_a_gradient_and_steps_by_about_the_rate(name: str) -> None:
+    model = unet()
+    before = copy.deepcopy(model.state_dict())
+    optimizer = build_optimizer(model, TrainConfig(learning_rate=1e-2, optimizer=name))
+    optimizer.step()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    give_gradients(model)
+    optimizer.step()
+    for key, value in model.state_dict().items():
+        size = (value - before[key]).square().mean().sqrt()
+        # AdamW's first step has entries of +-1, and Muon's about 0.2, less for matrices with few rows.
+        assert 0.02 * 1e-2 < size < 1.3e-2, key
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_continued_run_equals_the_whole(name: str, tmp_path: Path, refused: Callable) -> None:
+    options = {
+        "model.channels": 8, "model.head_channels": 8, "train.optimizer": name, "train.lr_schedule": "constant",
+        "train.batch_size": 8, "train.warmup_steps": 0, "train.sample_every": 0, "tracking.wandb": "off",
+        "sample.steps": 1, "sample.per_class": 1,
+    }
+    config = Config().with_options(options)
+    train(config.with_options({"train.steps": 4}), tmp_path / "whole")
+    for steps in (2, 4):
+        train(config.with_options({"train.steps": steps}), tmp_path / "continued")
+    for file in ("training/model", "training/optimizer", "unet/diffusion_pytorch_model"):
+        whole, continued = (
+            load_file(tmp_path / run / "checkpoints" / "step_00000004" / f"{file}.safetensors")
+            for run in ("whole", "continued")
+        )
+        assert whole.keys() == continued.keys() and all(torch.equal(whole[key], continued[key]) for key in whole)
+    other = next(other for other in OPTIMIZERS if other != name)
+    with refused("train.optimizer"):
+        train(config.with_options({"train.steps": 6, "train.optimizer": other}), tmp_path / "continued")
