@@ -127,5 +127,10 @@ def permutations(seed: int, epochs: Tensor, n: int, purpose: Purpose) -> Tensor:
 
 def generator(seed: int, purpose: Purpose, index: int) -> torch.Generator:
     """Return a CPU generator for numbers that torch draws, such as the initial values of a weight."""
-    high, low = bits(seed, purpose, torch.tensor([index]), 2)[0].tolist()
-    return torch.Generator().manual_seed((high << 31) ^ low)
+    return generators(seed, purpose, torch.tensor([index]))[0]
+
+
+def generators(seed: int, purpose: Purpose, index: Tensor) -> list[torch.Generator]:
+    """Return a CPU generator for each index, (B,)."""
+    words = bits(seed, purpose, index, 2).tolist()
+    return [torch.Generator().manual_seed((high << 31) ^ low) for high, low in words]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.randomness import Purpose, bits, generator, normal, permutation, philox, uniform
+from ddpm.randomness import Purpose, bits, generator, generators, normal, permutation, philox, uniform
 
 ONES = 0xFFFFFFFF
 BIG = 2**63 - 1
@@ -164,6 +164,8 @@ def test_generators() -> None:
     drawn = [torch.randn(4, generator=generator(*a)) for a in arguments]
     assert len({tuple(x.tolist()) for x in drawn}) == len(arguments)
     assert all(torch.equal(torch.randn(4, generator=generator(*a)), x) for a, x in zip(arguments, drawn, strict=True))
+    together = generators(BIG, Purpose.DROPOUT, torch.tensor([0, 1, 2**32]))
+    assert all(torch.equal(torch.randn(4, generator=g), x) for g, x in zip(together, drawn[-3:], strict=True))
 
 
 def test_the_global_generator_is_left_alone() -> None:

@@ -31,7 +31,7 @@ from ddpm.models.embedding import CONDITIONINGS, StageEmbedding, TimestepEmbeddi
 from ddpm.models.norm import EPS, NORMS, GroupNorm, check_kernels, normalize, num_groups, without_autocast
 from ddpm.models.shape import check_condition_at, check_shape, is_conditioned, matched_width
 from ddpm.names import lookup
-from ddpm.randomness import Purpose, generator
+from ddpm.randomness import Purpose, generators
 
 RESAMPLERS = ("resblock", "conv")
 
@@ -247,23 +247,25 @@ class UNet(ModelMixin, ConfigMixin):
         not zero at the start: with the conditioning `none` it is all that the norms get, and two factors that are both
         zero have no gradient.
         """
-        for name, parameter in self.named_parameters():
+        parameters = dict(self.named_parameters())
+        checksums = torch.tensor([zlib.crc32(name.encode()) for name in parameters], device="cpu")
+        draws_of = dict(zip(parameters, generators(seed, Purpose.WEIGHTS, checksums), strict=True))
+        for name, parameter in parameters.items():
             if parameter.is_meta:                                           # from_pretrained loads the values later
                 continue
             if re.search(r"\.norm2\.(?!(norm|proj)\.(weight|bias)$)", name):      # a parameter that only this norm has
                 continue
             path, _, kind = name.rpartition(".")
             module = self.get_submodule(path)
-            draws = generator(seed, Purpose.WEIGHTS, zlib.crc32(name.encode()))
             if isinstance(module, nn.GroupNorm):
                 parameter.fill_(1.0 if kind == "weight" else 0.0)
             elif isinstance(module, nn.Embedding):
-                parameter.normal_(generator=draws)
+                parameter.normal_(generator=draws_of[name])
             elif path.rpartition(".")[2] in ("conv2", "proj", "conv_out"):
                 parameter.zero_()
             else:
                 bound = 1 / math.sqrt(module.weight[0].numel())
-                parameter.uniform_(-bound, bound, generator=draws)
+                parameter.uniform_(-bound, bound, generator=draws_of[name])
 
     @property
     def null_label(self) -> int | None:
