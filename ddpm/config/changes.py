@@ -18,7 +18,7 @@ class Change(Enum):
     SAME_IMAGES = "if the images stay the same: it says where they are or how they are read"
     LENGTH = "always, from the present step on, but not to fewer steps than are made"
     BY_NAME = "if --allow-change names it, from the present step on: it affects the result"
-    NEVER = "never: the weights do not survive it"
+    NEVER = "never within a run"
 
 
 # The options that may change; a name with a dot at its end is that of a section. The longest of these names and of the
@@ -45,7 +45,7 @@ REASONS = {
     "model.pretrained": "the weights are those of the checkpoint since the first step",
     "diffusion.": "the weights were trained to predict something else",
     "train.compile": "compiled steps round differently, so the run would no longer be that of its settings",
-    "train.optimizer": "the state of the other optimizer does not fit",
+    "train.optimizer": "the optimizers keep different averages of the gradients",
     "train.seed": "the order of the samples and all other random numbers follow from it",
     "data.shuffle_labels": "the weights have learned the other labels",
     "data.augmentations": "the weights have learned the labels of the other transforms",

@@ -223,14 +223,14 @@ class TrainConfig(CheckedOptions, section="train"):
         batch_size: number of images per optimizer step, over all processes. Null derives it from the resolution and the
             number of images: fewer for larger images, and more for many.
         gradient_accumulation_steps: number of micro-batches per optimizer step; more of them need less memory.
-        optimizer: `adamw`, or `muon`, which needs fewer steps and more time per step: it gives the matrices between the
-            first and the last layer steps of equal size in all directions, and AdamW trains the other parameters.
+        optimizer: `adamw`, or `muon`, which orthogonalizes the updates of the matrices between the first and the last
+            layer; AdamW trains the other parameters. On digits it needs fewer steps, each of which takes longer.
         learning_rate: peak learning rate. Null derives it from the resolution and the network: lower for larger ones.
         warmup_steps: number of optimizer steps of linear warmup.
         lr_schedule: learning rate schedule after the warmup; `cosine` decays towards 0, which it would reach one
             step after the last.
         weight_decay: weight decay of the optimizer.
-        beta2: second beta of AdamW.
+        beta2: second beta of AdamW, also with `muon`.
         max_grad_norm: maximum norm of the gradient, to which it is clipped.
         ema_half_life: half-life of the moving average of the weights, in images.
         ema_warmup: early in training, the half-life is limited to this fraction of the images seen so far.

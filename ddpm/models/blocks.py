@@ -33,12 +33,17 @@ def upsample(h: Tensor) -> Tensor:
         return F.interpolate(h, scale_factor=2.0, mode="nearest")
 
 
-def concatenate_channels(h: Tensor, skip: Tensor) -> Tensor:
-    """Concatenate in channels-last order: (B, C, H, W), (B, C', H, W) -> (B, C + C', H, W).
+def to_channels_last(h: Tensor) -> Tensor:
+    """Store images in the memory format channels-last, in which convolutions are faster: (B, C, H, W) -> (B, C, H, W).
 
-    The order is written out because torch.compile does not keep the memory format of `torch.cat` along the channels:
-    on CPUs it would store the result channels-first, and convert it for the next convolution.
+    Here and in `concatenate_channels`, the order of dimensions is written out because torch.compile (of torch 2.13)
+    ignores memory formats on CPUs: it would store the result channels-first, and convert it for the next convolution.
     """
+    return h.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def concatenate_channels(h: Tensor, skip: Tensor) -> Tensor:
+    """Concatenate images in channels-last order: (B, C, H, W), (B, C', H, W) -> (B, C + C', H, W)."""
     return torch.cat([h.permute(0, 2, 3, 1), skip.permute(0, 2, 3, 1)], dim=3).permute(0, 3, 1, 2)
 
 

@@ -66,7 +66,13 @@ class Tiling(NamedTuple):
 
 
 def divide(pixels: int, channels: int, groups: int) -> Tiling:
-    """Divide images of some pixels and channels among programs."""
+    """Divide images among the programs of the kernels.
+
+    Args:
+        pixels: P, the pixels of an image, height times width.
+        channels: C.
+        groups: G, a divisor of C.
+    """
     per_group, all_pixels = channels // groups, _power_of_2(pixels)
     narrow, wide = (max(lanes, _power_of_2(per_group)) for lanes in LANES)
     whole = all_pixels * narrow <= WHOLE
@@ -229,7 +235,7 @@ def _gradients(backward: Callable[..., tuple[Tensor, Tensor, Tensor]], ctx: Any,
 
 
 def _refuse(ctx: Any, *_: Tensor) -> None:
-    raise RuntimeError("the gradient of ddpm::modulated_norm has no gradient of its own; use the plain form for it")
+    raise RuntimeError("second derivatives of norms need the plain form: set ddpm.models.norm.KERNELS = None")
 
 
 torch.library.register_autograd("ddpm::modulated_norm", _differentiate, setup_context=_save)
@@ -272,7 +278,7 @@ def modulated_norm(
     Args:
         h: images in float32 or 16 bits; those in another layout are copied.
         weight, bias: of the norm, (C,).
-        modulation: outputs of the projection of the embedding, (B, PC) for P parts, or None.
+        modulation: outputs of the projection of the embedding, (B, KC) for K parts, or None.
         groups: G, a divisor of C.
         eps: added to the variance.
         dtype: of the result.
@@ -282,7 +288,7 @@ def modulated_norm(
         silu: whether SiLU follows.
     """
     form = groups, center, "scale" in parts, "shift" in parts, before, silu
-    # Compilers, and what watches operators, such as a pretended GPU, must see one.
+    # torch.compile and dispatch modes, such as those that count operators, need a registered operator.
     if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
         return torch.ops.ddpm.modulated_norm(h, weight, bias, modulation, *form, eps, dtype)[0]
     return EagerNorm.apply(h, weight, bias, modulation, *form, eps, dtype)

@@ -28,12 +28,12 @@ except ImportError:         # this is code that was exported with a model, and t
 
 @cache
 def check_kernels() -> None:
-    """Give up the kernels, with a warning, if Triton lacks what it needs on this machine, such as a C compiler."""
+    """Disable the kernels, with a warning, if Triton lacks what it needs on this machine, such as a C compiler."""
     global KERNELS
     if KERNELS is not None and torch.cuda.is_available():
         missing = importlib.import_module("ddpm.models.compilation").find_missing_tool(torch.device("cuda"))
         if missing is not None:
-            warnings.warn(f"norms are computed by torch's operators, which take longer: Triton {missing}", stacklevel=2)
+            warnings.warn(f"norms are computed by torch's operators, which is slower: a kernel {missing}", stacklevel=2)
             KERNELS = None
 
 
@@ -255,7 +255,7 @@ def normalize(
         dtype = torch.get_autocast_dtype(h.device.type) if mixed else h.dtype
     fused = _find_operator(norm, h)
     if fused is None:
-        # Another norm may return h itself, and a traced function is also called with gradients.
+        # In place only where norm(h) is a new tensor and no gradient is needed, also when a traced function is called.
         in_place = _is_known(norm) and not torch.is_grad_enabled() and not torch.jit.is_tracing()
         h = norm(h) if emb is None else norm(h, emb)
         return (F.silu(h, inplace=in_place) if silu else h).to(dtype)
@@ -280,7 +280,7 @@ def _find_operator(norm: nn.Module, h: Tensor) -> Callable[..., Tensor] | None:
     full_precision = h.dtype in (torch.float32, torch.float64) and not is_autocast(h)
     if not (h.device.type == "cpu" and full_precision and torch.is_grad_enabled() and h.ndim == 4):
         return None
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():         # they can do more with torch's own operators
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():         # they fuse torch's own operators
         return None
     large = h.numel() >= LARGE and h.is_contiguous(memory_format=torch.channels_last)
     return recomputed_norm if large else None
@@ -293,7 +293,7 @@ _EQUATIONS = tuple(
 
 
 def _is_known(norm: nn.Module) -> bool:
-    """Return whether a norm and its inner norm are those of this file, and nobody listens to them or replaces them."""
+    """Return whether a norm and its inner norm are those of this file, without hooks and with their own `forward`."""
     parts = (norm, norm.norm) if isinstance(norm, AdaptiveNorm) else (norm,)
     return not nn.modules.module._has_any_global_hook() and all(
         type(part).forward in _EQUATIONS

@@ -20,7 +20,7 @@ def multiply_adds(unet: UNet) -> int:
 
 @cache      # because tracing takes half a second, and a program asks several times
 def _count_multiply_adds(options: str) -> int:
-    """Count the multiply-adds of a U-Net from its options in JSON."""
+    """Count the multiply-adds of a U-Net from its options, in JSON because the keys of a cache must be hashable."""
     with torch.device("meta"):          # shapes suffice
         unet = UNet(**json.loads(options))
         sample = torch.zeros(1, unet.config.in_channels, unet.config.resolution, unet.config.resolution)

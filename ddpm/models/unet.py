@@ -25,6 +25,7 @@ from ddpm.models.blocks import (
     Upsample,
     concatenate_channels,
     downsample,
+    to_channels_last,
     upsample,
 )
 from ddpm.models.embedding import CONDITIONINGS, StageEmbedding, TimestepEmbedding
@@ -302,9 +303,7 @@ class UNet(ModelMixin, ConfigMixin):
         with without_autocast(sample):
             embs = self.embeddings(timestep, class_labels, augment_labels)
 
-        # Convolutions are faster in channels-last format, and every layer preserves it. It is written as an order of
-        # dimensions because torch.compile ignores `contiguous(memory_format=...)` here.
-        h = self.conv_in(sample).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        h = to_channels_last(self.conv_in(sample))      # every layer keeps this memory format
         skips = [h]
         for i, stage in enumerate(self.down):
             emb = embs[f"down.{i}"]

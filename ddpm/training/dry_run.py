@@ -17,6 +17,7 @@ from ddpm.models.unet import UNet
 from ddpm.processes import describe_devices
 from ddpm.training.batches import build_samples
 from ddpm.training.build import build_augmentation
+from ddpm.training.optim import build_optimizer, count_moments
 from ddpm.training.step_inputs import prepare_inputs
 from ddpm.training.timeline import Timeline
 
@@ -144,8 +145,9 @@ def estimate_cost(
     activations = sum(saved.values()) / images * micro_batch
     per_step = per_image * train.batch_size / accelerator.num_processes
     unet.zero_grad(set_to_none=True)
-    fixed = 5 * 4 * sum(p.numel() for p in unet.parameters())       # weights, gradient, two moments, average
-    copied = 4 * 4 * sum(p.numel() for p in unet.parameters())      # the same without the gradient
+    weights = sum(p.numel() for p in unet.parameters())
+    copied = 4 * (2 * weights + count_moments(build_optimizer(unet, train)))    # weights, average and moments
+    fixed = copied + 4 * weights                                                # and the gradient
     lines = [
         f"model        {parameters:,} parameters, {macs / 1e6:,.1f} million multiply-adds per image"
         f"{describe_architecture(config, unet)}",
@@ -156,7 +158,7 @@ def estimate_cost(
         f"gradient, moments and average, {activations / 1e9:.2f} for activations; and {copied / 1e9:.2f} of main "
         "memory in the first process, for a copy that is saved",
         f"time         about {per_step:.3f} s per step, {format_duration(per_step * steps)} for {steps} steps "
-        f"({samples / len(data):.1f} epochs), excluding sample grids and evaluations"
+        f"({samples / len(data):.1f} epochs), excluding the optimizer, sample grids and evaluations"
         f"{', and without train.compile' * train.compile}",
     ]
     if data.num_classes == 0:

@@ -4,18 +4,20 @@ import copy
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from ddpm.config.sections import TrainConfig
 from ddpm.training.timeline import Segment, StepSettings, Timeline
 
 BETA_1 = 0.9        # of AdamW
 MOMENTUM = 0.95     # of Muon
-# The layers at the ends of a U-Net: their weights map between pixels or ids and features.
-ENDS = ("conv_in", "conv_out", "class_embed", "augment_embed")
+# As by Jordan et al., AdamW trains the first and the last layer, and embeddings. The embedding of timesteps is not one
+# of them: it is a network, whose input has a value in each entry.
+ADAMW_LAYERS = ("conv_in", "conv_out", "class_embed", "augment_embed")
 
 _Model = TypeVar("_Model", bound=nn.Module)
 
@@ -28,7 +30,7 @@ def build_adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 def build_muon(model: nn.Module, config: TrainConfig) -> "Muon":
     """Build Muon for the matrices between the first and the last layer, with AdamW for the rest."""
     parameters = dict(model.named_parameters())
-    matrices = {n: p for n, p in parameters.items() if p.ndim >= 2 and n.partition(".")[0] not in ENDS}
+    matrices = {n: p for n, p in parameters.items() if p.ndim >= 2 and n.partition(".")[0] not in ADAMW_LAYERS}
     others = [p for name, p in parameters.items() if name not in matrices]
     return Muon([*matrices.values()], others, **_adamw_options(model, config))
 
@@ -53,62 +55,100 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     return OPTIMIZERS[config.optimizer](model, config)
 
 
-class Muon(torch.optim.AdamW):
+class Muon(torch.optim.Optimizer):
     """Muon for matrices, and AdamW for other parameters (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
 
-    AdamW scales each entry of a step on its own. Muon takes the momentum of a matrix, U S V^T, and steps by U V^T, so
-    that directions with small gradients are learned as fast as those with large ones. The weight of a convolution is
-    the matrix (C_out, C_in * k * k).
+    AdamW scales each entry of a step on its own. Muon takes the Nesterov momentum of a matrix, U S V^T, and steps by
+    about U V^T, so that directions with small gradients are learned as fast as those with large ones. The weight of a
+    convolution, (C_out, C_in, k, k), is the matrix (C_out, C_in * k * k).
 
-    The step is scaled by 0.2 * sqrt(max(rows, columns)), which gives its entries the size that those of AdamW have, so
-    that both can have one learning rate and one weight decay (Liu et al. 2025, arXiv 2502.16982, section 2.2).
+    The step is scaled by 0.2 * sqrt(max(rows, columns)). Its entries then have a root mean square of about 0.2, as
+    those of AdamW usually have, so that both can have one learning rate and one weight decay (Liu et al. 2025, arXiv
+    2502.16982, section 2.2).
 
     Args:
         matrices: parameters of two or more dimensions, for Muon.
         others: parameters for AdamW.
-        options: of AdamW.
+        lr: learning rate of both.
+        betas: of AdamW.
+        eps: of AdamW.
+        weight_decay: of both.
+        fused: whether AdamW is fused.
     """
 
-    def __init__(self, matrices: Sequence[nn.Parameter], others: Sequence[nn.Parameter], **options: Any) -> None:
-        groups: list[dict[str, Any]] = [{"params": matrices, "momentum": MOMENTUM}, {"params": others}]
-        super().__init__(groups, **options)
-        self._step_supports_amp_scaling = False         # a GradScaler skips steps itself
+    def __init__(
+        self,
+        matrices: Sequence[nn.Parameter],
+        others: Sequence[nn.Parameter],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (BETA_1, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        fused: bool = False,
+    ) -> None:
+        groups: list[dict[str, Any]] = [
+            {"params": matrices, "momentum": MOMENTUM},
+            {"params": others, "betas": betas, "eps": eps, "fused": fused},
+        ]
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:       # type: ignore[override]
         """Update all parameters that have a gradient."""
-        matrices, _ = self.param_groups
-        weights = [weight for weight in matrices["params"] if weight.grad is not None]
-        gradients = [weight.grad for weight in weights]
-        for weight in weights:
-            weight.grad = None                          # so that AdamW leaves them alone
-        super().step()
-        for weight, gradient in zip(weights, gradients, strict=True):
-            weight.grad = gradient
-        self._step_matrices(weights, matrices["lr"], matrices["weight_decay"], matrices["momentum"])
+        matrices, others = self.param_groups
+        self._step_muon(**matrices)
+        self._step_adamw(**others)
 
-    def _step_matrices(self, weights: list[nn.Parameter], lr: float, weight_decay: float, momentum: float) -> None:
-        """Update the matrices; those of one shape together, because each of them is small."""
-        by_shape: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
+    def _step_muon(
+        self, params: list[nn.Parameter], lr: float, weight_decay: float, momentum: float, **_: Any
+    ) -> None:
+        by_shape: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
+        for parameter in params:
+            if parameter.grad is not None:
+                by_shape[len(parameter), parameter[0].numel()].append(parameter)
+                if not self.state[parameter]:
+                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        for shape, weights in by_shape.items():         # together, because each of them is small
+            gradients = [cast("Tensor", weight.grad) for weight in weights]
+            averages = [self.state[weight]["momentum_buffer"] for weight in weights]
+            torch._foreach_lerp_(averages, gradients, 1 - momentum)
+            nesterov = torch._foreach_lerp(gradients, averages, momentum)
+            matrices = torch.stack([matrix.flatten(1) for matrix in nesterov])                  # (N, rows, columns)
+            # In bfloat16 as by Jordan et al., but not on CPUs, most of which are slower in it.
+            steps = orthogonalize(matrices.bfloat16() if matrices.is_cuda else matrices)
+            size = 0.2 * math.sqrt(max(shape))
+            torch._foreach_mul_(weights, 1 - lr * weight_decay)
+            for weight, step in zip(weights, steps, strict=True):
+                weight.sub_(step.view(weight.shape), alpha=lr * size)
+
+    def _step_adamw(self, params: list[nn.Parameter], **options: Any) -> None:
+        weights: list[Tensor] = [parameter for parameter in params if parameter.grad is not None]
         for weight in weights:
-            assert weight.grad is not None
             state = self.state[weight]
             if not state:
-                state["momentum_buffer"] = torch.zeros_like(weight)
-            average = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
-            nesterov = weight.grad.lerp(average, momentum).flatten(1)                              # (rows, columns)
-            by_shape[nesterov.shape].append((weight, nesterov))
-        for shape, members in by_shape.items():
-            steps = 0.2 * math.sqrt(max(shape)) * orthogonalize(torch.stack([matrix for _, matrix in members]))
-            for (weight, _), step in zip(members, steps, strict=True):
-                weight.mul_(1 - lr * weight_decay).sub_(step.view(weight.shape), alpha=lr)
+                # Only a fused step is counted on the device of the weight.
+                state["step"] = torch.zeros((), device=weight.device if options["fused"] else "cpu")
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+        gradients = [cast("Tensor", weight.grad) for weight in weights]
+        averages, squares, steps = (
+            [self.state[weight][kind] for weight in weights] for kind in ("exp_avg", "exp_avg_sq", "step")
+        )
+        beta1, beta2 = options.pop("betas")
+        options |= {"beta1": beta1, "beta2": beta2, "amsgrad": False, "maximize": False}
+        adamw(weights, gradients, averages, squares, [], steps, **options)
+
+
+def count_moments(optimizer: torch.optim.Optimizer) -> int:
+    """Return the number of values in the moments of an optimizer: one per entry with Muon, two with AdamW."""
+    groups = optimizer.param_groups
+    return sum((1 if "momentum" in group else 2) * p.numel() for group in groups for p in group["params"])
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
     """Return about U V^T for matrices U S V^T, by five Newton-Schulz iterations: (N, R, C) -> (N, R, C).
 
-    The singular values of the result are about 0.7 to 1.2, with the coefficients of Jordan et al. 2024, which were
-    chosen for speed.
+    Singular values of at least 0.003 times the Frobenius norm of their matrix become about 0.7 to 1.2, with the
+    coefficients of Jordan et al. 2024, which were chosen for speed; smaller ones become smaller.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[1] > matrices.shape[2]

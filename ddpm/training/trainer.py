@@ -3,7 +3,6 @@
 import math
 import signal
 from contextlib import closing, nullcontext
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +168,8 @@ class Trainer:
     def train_step(self, inputs: InputQueue, interruption: Interruption | None = None) -> bool:
         """Make one optimizer step on one global batch.
 
-        A GPU works behind this function until the loss is read, which is the only time that the function waits for it.
+        A GPU computes asynchronously. The function waits for it only when it reads the loss, and in fp16 with Muon also
+        when the gradient scaler checks for infinities.
 
         Args:
             inputs: this process's share of each batch.
@@ -289,11 +289,6 @@ class Trainer:
         shown = {"loss": record["loss"], "images/s": record["images_per_s"], "GB": record["memory_gb"]}
         progress.set_postfix(shown | ({"MFU": f"{record['mfu']:.1%}"} if "mfu" in record else {}))
 
-    @cached_property
-    def multiply_adds(self) -> int:
-        """The multiply-adds of one forward pass on one image."""
-        return multiply_adds(self.unet)
-
     def measure_speed(self, images_per_s: float) -> dict[str, float]:
         """Return what metrics.jsonl says about the speed, from the number of images per second of all processes.
 
@@ -307,7 +302,7 @@ class Trainer:
         gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
         peak = find_peak(gpu, self.config.train.mixed_precision)
         if peak is not None:
-            operations = 2 * FORWARD_PASSES * self.multiply_adds        # per image
+            operations = 2 * FORWARD_PASSES * multiply_adds(self.unet)    # per image
             speed["mfu"] = round(operations * images_per_s / processes / peak, 4)
         return speed
 

@@ -33,6 +33,7 @@ from ddpm.training.batches import build_samples, load_micro_batches
 from ddpm.training.build import build_data, build_schedule, build_unet
 from ddpm.training.derived_options import derive_config
 from ddpm.training.launch import start_accelerator
+from ddpm.training.optim import OPTIMIZERS
 from ddpm.training.timeline import Timeline
 from ddpm.training.trainer import Trainer
 
@@ -267,9 +268,10 @@ def test_images_held_on_the_gpu_give_the_batches_of_the_cpu(
             assert torch.equal(part.cpu(), same)
 
 
-def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path: Path, optimizer: str) -> None:
     options = "--model.dropout", "0.1", "--train.steps", "8", "--data.balance", "true", "--data.augment", "0.3"
-    options += "--train.deterministic", "true"
+    options += "--train.deterministic", "true", "--train.optimizer", optimizer
     whole, advance = build_trainer(tmp_path / "whole", *options)
     advance(4)
     expected = advance(4)
@@ -303,9 +305,11 @@ def test_offloading_layer_by_layer_keeps_the_samples(saved: Path) -> None:
     assert float(((found.int() - expected.int()).abs() <= 1).double().mean()) >= 0.99
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_trains(tmp_path: Path, precision: str) -> None:
-    made, advance = build_trainer(tmp_path, "--train.mixed_precision", precision, "--train.steps", "40")
+def test_half_precision_trains(tmp_path: Path, precision: str, optimizer: str) -> None:
+    options = "--train.mixed_precision", precision, "--train.steps", "40", "--train.optimizer", optimizer
+    made, advance = build_trainer(tmp_path, *options)
     losses = [loss for loss in advance(40) if loss > 0]
     assert made.skipped <= 20 and sum(losses[-5:]) / 5 < 0.8 * losses[0], (made.skipped, losses)
     # Gradients are unscaled; the loss scale is in the thousands.

@@ -67,7 +67,7 @@ def test_compiled_code_stores_images_channels_last() -> None:
     number = r"(\d+)"
     four = r"\(" + ", ".join([number] * 4) + r"\)"
     made = [[int(n) for n in one] for one in re.findall(rf"empty_strided_cpu\({four}, {four}", "".join(code))]
-    # Other sizes than 16 and 32 channels are statistics, or images as (B, H, W, C).
+    # The images of this network have 16 or 32 channels. Other tensors are statistics, or images as (B, H, W, C).
     strides = [stride for _, channels, height, width, _, stride, _, _ in made if channels > 8 and height * width > 1]
     assert strides and set(strides) == {1}
 
