@@ -13,6 +13,8 @@ from ddpm.one_line import print_error
 _OUT_OF_MEMORY = "out of memory|allocate memory|Storage size calculation overflowed"
 # What torch says about a kernel that has no deterministic form, or cuBLAS none because of a variable.
 _NOT_DETERMINISTIC = r"(\S+) does not have a deterministic implementation|CUBLAS_WORKSPACE_CONFIG"
+# What torch.compile says if the compiler of C++ fails, with its first line, or that of C, which Triton needs.
+_COMPILER_FAILED = r"CppCompileError: (?s:.*?)Output:\s*(.*)|CalledProcessError: (.*)"
 
 
 def fail(problem: object, names: Mapping[str, str] | None = None) -> NoReturn:
@@ -40,8 +42,8 @@ def one_line_errors(names: Mapping[str, str] | None = None) -> Iterator[None]:
     """Turn an error that the user can correct into one line and exit code 2.
 
     These are `ValueError`s that code of this package raises, files that cannot be read or written, too little memory,
-    kernels that train.deterministic excludes, and other processes that have died. Any other error is a bug and keeps
-    its traceback. Ctrl-C exits silently with code 130.
+    kernels that train.deterministic excludes, compilers that fail, and other processes that have died. Any other error
+    is a bug and keeps its traceback. Ctrl-C exits silently with code 130.
 
     Args:
         names: as for `fail`.
@@ -63,6 +65,14 @@ def one_line_errors(names: Mapping[str, str] | None = None) -> Iterator[None]:
         if found := re.search(_NOT_DETERMINISTIC, str(problem)):
             kernel = found[1] or "cuBLAS with this CUBLAS_WORKSPACE_CONFIG (unset it)"
             fail(f"train.deterministic: {kernel} has no deterministic form; use train.deterministic false", names)
+        if found := re.search(_COMPILER_FAILED, str(problem)):
+            option = "train.compile" if "train.compile" in (names or {}) else "compile"
+            said = found[1] or found[2]
+            fail(
+                f"{option}: the compiler fails: {said!r}; install g++ and gcc, name others in the environment "
+                f"variables CXX and CC, or leave {option} out",
+                names,
+            )
         if not isinstance(problem, MemoryError) and not re.search(_OUT_OF_MEMORY, str(problem)):
             from ddpm.processes import explain_disconnection  # imported only now, because it takes long
 

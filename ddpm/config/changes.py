@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Collection, Mapping
 from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ddpm.config.foreign_names import suggest_option
@@ -125,12 +126,13 @@ def list_allowed() -> list[str]:
     return [key for key in OPTIONS if key == OTHER_IMAGES or change_kind(key) is Change.BY_NAME]
 
 
-def check_allowed(keys: Collection[str], run: Path) -> None:
+def check_allowed(keys: Collection[str], run: Path, given: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Check the options that a user allows to change.
 
     Args:
         keys: the options.
         run: the run directory.
+        given: the options of the command, which the remedy repeats.
 
     Raises:
         ValueError: for an unknown option, one that the weights do not survive, or one on which it depends what the
@@ -142,7 +144,8 @@ def check_allowed(keys: Collection[str], run: Path) -> None:
             hint = suggest_option(key, known) or suggest_option(key, OPTIONS) or f"; allowed: {', '.join(known)}"
             raise ValueError(f"allow_change: {key} is not an option{hint}")
         if reason := reason_against(key):
-            raise ValueError(f"allow_change: {key} cannot change in a run, because {reason}; {suggest_run([key], run)}")
+            remedy = suggest_run([key], run) + spell_options({key: given[key]} if key in given else {})
+            raise ValueError(f"allow_change: {key} cannot change in a run, because {reason}; {remedy}")
         if change_kind(key) is Change.SAME_IMAGES and key != OTHER_IMAGES:
             raise ValueError(
                 f"allow_change: {key} may change without it as long as the images stay the same; only "

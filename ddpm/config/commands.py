@@ -54,7 +54,7 @@ class TrainCommand(CheckedOptions):
         super().__post_init__()
         if self.allow_change is not None and not self.allowed:
             raise ValueError(f"allow_change: {self.allow_change!r} names no option; give some, as train.batch_size")
-        check_allowed(self.allowed, self.directory)
+        check_allowed(self.allowed, self.directory, self.overrides)
 
     @property
     def allowed(self) -> list[str]:

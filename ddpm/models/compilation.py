@@ -24,7 +24,7 @@ def check_compiler(device: torch.device, option: str) -> None:
     """
     missing = find_missing_tool(device)
     if missing is not None:
-        raise ValueError(f"{option}: {missing}, or set {option} to false")
+        raise ValueError(f"{option}: {missing}, or leave {option} out")
 
 
 def find_missing_tool(device: torch.device) -> str | None:
@@ -45,7 +45,9 @@ def find_missing_tool(device: torch.device) -> str | None:
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler:
-        return "needs a C++ compiler, and there is none; install g++, or name one in the environment variable CXX"
+        named = os.environ.get("CXX")
+        which = "there is none" if named is None else f"{named!r}, which the environment variable CXX names, is none"
+        return f"needs a C++ compiler, and {which}; install g++, or name another compiler in CXX"
     return None
 
 

@@ -119,6 +119,8 @@ class Trainer:
             self.restore(checkpoint)
             accelerator.print(f"resuming from {checkpoint}")
         self.check_batches()
+        if config.compile:
+            accelerator.print("compiling    the network and the loss in the first step, which takes a minute or more")
         trackers = first_on_main(accelerator, lambda: open_trackers(self.config, self.path, self.step, run_id))
         hidden = not accelerator.is_main_process
         progress = tqdm(total=config.steps, initial=self.step, unit="step", disable=hidden, dynamic_ncols=True)
@@ -259,8 +261,9 @@ class Trainer:
         if self.skipped_in_a_row > self.config.train.max_skipped:
             raise Diverged(
                 f"train.max_skipped: the loss or its gradient was not finite in {self.skipped_in_a_row} consecutive "
-                f"steps up to step {self.step}; lower train.learning_rate, or use train.mixed_precision bf16 or fp32; "
-                "earlier checkpoints are kept",
+                f"steps up to step {self.step}; lower train.learning_rate"
+                f"{', or use train.mixed_precision bf16 or fp32' * (self.accelerator.scaler is not None)}; checkpoints "
+                "of earlier steps are kept",
                 self.step,
             )
 

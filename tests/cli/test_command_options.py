@@ -1,6 +1,7 @@
 """The command lines of the other scripts, their help, and how errors are printed."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from ddpm.config.commands import (
 )
 from ddpm.config.sections import SECTIONS
 from ddpm.config.values import convert_value
+from ddpm.models.compilation import find_missing_tool
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
@@ -160,6 +162,23 @@ def test_too_little_memory_is_one_line(refused: Callable[..., str]) -> None:
         assert "batch size" in refused(act)
     with pytest.raises(RuntimeError, match="size"), one_line_errors():
         torch.ones(2) + torch.ones(3)
+
+
+@pytest.mark.skipif(find_missing_tool(torch.device("cpu")) is not None, reason="torch.compile has no C++ compiler")
+@pytest.mark.parametrize("names", [{}, {"train.compile": "--train.compile"}])
+def test_a_compiler_that_fails_is_one_line(names: dict[str, str], tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\ncase $1 in --version) g++ --version;; *) echo broken compiler; exit 1;; esac\n")
+    broken.chmod(0o755)
+    compiles = (
+        "import torch; from ddpm.cli.errors import one_line_errors\n"
+        f"with one_line_errors({names}): torch.compile(torch.sin)(torch.ones(3))"
+    )
+    environment = {"CXX": str(broken), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    run = subprocess.run([sys.executable, "-c", compiles], env=os.environ | environment, capture_output=True, text=True)
+    assert run.returncode == 2 and run.stderr.count("\n") == 1, run.stderr
+    option = [*names.values(), "compile"][0]
+    assert f"error: {option}: " in run.stderr and "broken compiler" in run.stderr and "CXX" in run.stderr
 
 
 def test_files_that_cannot_be_read_are_one_line(refused: Callable[..., str]) -> None:

@@ -23,7 +23,7 @@ from ddpm.config.changes import (
     suggest_run,
     suggest_shape,
 )
-from ddpm.config.commands import TrainCommand
+from ddpm.config.commands import Overrides, TrainCommand
 from ddpm.config.sections import OPTIONS, SECTIONS, Config, DataConfig
 from ddpm.config.values import members
 
@@ -111,6 +111,11 @@ def test_every_other_option_is_allowed_or_has_a_reason_against_it(key: str, refu
 @pytest.mark.parametrize("key", ["diffusion.class_dropout_prob", "data.augment"])
 def test_the_null_class_and_the_labels_of_augmentation_stay(key: str) -> None:
     assert reason_against(key, 0.1, 0.2) is None and reason_against(key, 0.1, 0.0) and reason_against(key, 0.0, 0.1)
+
+
+def test_the_remedy_keeps_the_value_that_was_given(refused) -> None:
+    with refused("allow_change", FROM_WEIGHTS, " --train.optimizer muon"):
+        TrainCommand(run_dir=RUN, allow_change="train.optimizer", overrides=Overrides({"train.optimizer": "muon"}))
 
 
 def test_kinds_and_reasons_are_about_options() -> None:

@@ -114,7 +114,7 @@ def test_a_missing_compiler_is_told_before_anything_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable
 ) -> None:
     monkeypatch.setattr(compilation, "find_missing_tool", lambda device: "needs a compiler, and there is none")
-    with refused("train.compile", "false"):
+    with refused("train.compile", "leave train.compile out"):
         train(SMALL, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
