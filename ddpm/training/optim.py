@@ -93,11 +93,20 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:       # type: ignore[override]
-        """Update all parameters that have a gradient."""
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:     # type: ignore[override]
+        """Update all parameters that have a gradient.
+
+        Args:
+            closure: computes the gradients before, and returns the loss.
+
+        Returns:
+            The loss of the closure, if there is one.
+        """
+        loss = None if closure is None else torch.enable_grad()(closure)()
         matrices, others = self.param_groups
         self._step_muon(**matrices)
         self._step_adamw(**others)
+        return loss
 
     def _step_muon(
         self, params: list[nn.Parameter], lr: float, weight_decay: float, momentum: float, **_: Any

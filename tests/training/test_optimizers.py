@@ -67,9 +67,11 @@ def test_a_state_dict_continues_training_and_hooks_run_once_after_the_step(name:
     first, second = (build_optimizer(model, TrainConfig(learning_rate=1e-2, optimizer=name)) for model in models)
     seen = []
     first.register_step_post_hook(lambda *_: seen.append(copy.deepcopy(models[0].state_dict())))
-    give_gradients(models[0])
-    first.step()
-    assert len(seen) == 1
+    def differentiate() -> float:
+        give_gradients(models[0])
+        return 3.0
+
+    assert first.step(differentiate) == 3.0 and len(seen) == 1
     assert all(torch.equal(value, seen[0][key]) for key, value in models[0].state_dict().items())
     models[1].load_state_dict(models[0].state_dict())
     second.load_state_dict(copy.deepcopy(first.state_dict()))
