@@ -72,6 +72,10 @@ class Heartbeat:
                 if self._left and not self._store.check([complete]):
                     self.end(self._describe(self._left[0]))
         except RuntimeError as problem:
+            # The process that keeps the store may have been the first to end because of another one.
+            silent = self._find_silent(MISSED * self._interval)
+            if silent is not None and silent != self.rank:
+                self.end(self._describe(silent))
             self.end(f"{self._host}: the store that it keeps for all processes is gone ({problem}); {CONTINUE}")
 
     def explain(self, problem: BaseException) -> NoReturn:

@@ -124,3 +124,26 @@ def test_files_are_completed_before_a_missing_process_ends_this_one(monkeypatch:
     with pytest.raises(SystemExit):
         heartbeat.Heartbeat.end(SimpleNamespace(_ending=threading.Lock(), timeout=1.0), "process 1: is missing")
     assert done == ["complete", "exit 2"]
+
+
+@pytest.mark.parametrize(("silent", "named"), [([9.0, 9.0, 9.0], "process 0"), ([9.0, 1.0, 9.0], "process 1")])
+def test_the_first_that_died_is_named_when_the_store_ends_with_the_next(
+    silent: list[float], named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Process 0 keeps the store and may end first after process 1 has died, while process 2 waits for both."""
+
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(heartbeat.Heartbeat, "_connect", lambda self: torch.distributed.HashStore())
+    monkeypatch.setattr(heartbeat.os, "_exit", leave)
+    last = heartbeat.Heartbeat((2, 3), timeout=10.0)
+    last._clock, last._heard = 9.5, silent
+
+    def add(*_: object) -> int:
+        raise RuntimeError("connection closed")
+
+    last._store = SimpleNamespace(add=add)
+    with pytest.raises(SystemExit):
+        last.meet()
+    assert f"{named}:" in capsys.readouterr().err
