@@ -72,11 +72,7 @@ class Heartbeat:
                 if self._left and not self._store.check([complete]):
                     self.end(self._describe(self._left[0]))
         except RuntimeError as problem:
-            # The process that keeps the store may have been the first to end because of another one.
-            silent = self._find_silent(MISSED * self._interval)
-            if silent is not None and silent != self.rank:
-                self.end(self._describe(silent))
-            self.end(f"{self._host}: the store that it keeps for all processes is gone ({problem}); {CONTINUE}")
+            self.explain(problem)
 
     def explain(self, problem: BaseException) -> NoReturn:
         """End this process after a collective operation has failed, and say which process has broken the connection.
@@ -123,12 +119,18 @@ class Heartbeat:
         return True
 
     def _find_silent(self, seconds: float) -> int | None:
-        """Return a process whose count has not changed for some seconds; this one itself if the store is silent.
+        """Return the process that has not counted for the longest time, if that is more than some seconds.
 
-        A process that has said that it ends is not silent: nobody may need it any more.
+        If the store is silent, so are all. The process that keeps it may have ended because another one died before,
+        which is then returned, and otherwise this process itself. A process that has said that it ends is not silent:
+        nobody may need it any more.
         """
-        order = (self.rank, *(rank for rank in range(self.size) if rank not in self._left))
-        return next((rank for rank in order if self._clock - self._heard[rank] > seconds), None)
+        others = (rank for rank in range(self.size) if rank != self.rank and rank not in self._left)
+        first = min(others, key=self._heard.__getitem__, default=self.rank)
+        answered = self._heard[self.rank]               # when the store last did
+        if self._clock - answered > seconds:
+            return first if answered - self._heard[first] > MISSED * self._interval else self.rank
+        return first if self._clock - self._heard[first] > seconds else None
 
     def _describe(self, rank: int) -> str:
         """Return what became of a process; of this one, what became of the store."""

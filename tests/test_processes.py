@@ -126,24 +126,43 @@ def test_files_are_completed_before_a_missing_process_ends_this_one(monkeypatch:
     assert done == ["complete", "exit 2"]
 
 
-@pytest.mark.parametrize(("silent", "named"), [([9.0, 9.0, 9.0], "process 0"), ([9.0, 1.0, 9.0], "process 1")])
-def test_the_first_that_died_is_named_when_the_store_ends_with_the_next(
-    silent: list[float], named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("heard", "left", "named"), [
+    ([29.5, 29.5, 29.5, 29.5], [], None),
+    ([29.5, 29.5, 29.5, 10.0], [], "process 3"),
+    ([20.0, 29.5, 29.5, 10.0], [], "process 3"),
+    ([20.0, 20.1, 20.2, 19.9], [], "process 0"),        # all in one interval: with the store of process 0
+    ([20.0, 9.0, 20.2, 19.9], [], "process 1"),         # process 0 ended because of it
+    ([14.0, 9.0, 20.2, 19.9], [], "process 1"),
+    ([20.0, 9.0, 20.2, 19.9], [1], "process 0"),        # process 1 was not needed any more
+    ([29.5, 9.0, 29.5, 29.5], [1], None),
+])
+def test_the_first_of_several_processes_that_died_is_named(
+    heard: list[float], left: list[int], named: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Process 0 keeps the store and may end first after process 1 has died, while process 2 waits for both."""
+    """Process 2 looks at time 30. Counts come every second, and process 0 keeps the store."""
+    monkeypatch.setattr(heartbeat.Heartbeat, "_connect", lambda self: torch.distributed.HashStore())
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    mine = heartbeat.Heartbeat((2, 4), timeout=10.0)
+    mine._clock, mine._heard, mine._left = 30.0, heard, left
+    silent = mine._find_silent(4.0)
+    assert (silent is None) == (named is None) and (named is None or mine._describe(silent).startswith(f"{named}:"))
 
+
+@pytest.mark.parametrize("ended", [[], [1]])
+def test_a_process_that_waits_explains_that_the_store_is_gone(
+    ended: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def leave(code: int) -> None:
         raise SystemExit(code)
-
-    monkeypatch.setattr(heartbeat.Heartbeat, "_connect", lambda self: torch.distributed.HashStore())
-    monkeypatch.setattr(heartbeat.os, "_exit", leave)
-    last = heartbeat.Heartbeat((2, 3), timeout=10.0)
-    last._clock, last._heard = 9.5, silent
 
     def add(*_: object) -> int:
         raise RuntimeError("connection closed")
 
-    last._store = SimpleNamespace(add=add)
+    monkeypatch.setattr(heartbeat.Heartbeat, "_connect", lambda self: torch.distributed.HashStore())
+    monkeypatch.setattr(heartbeat.os, "_exit", leave)
+    mine = heartbeat.Heartbeat((2, 3), timeout=0.1)
+    mine._store, mine._left = SimpleNamespace(add=add), ended
     with pytest.raises(SystemExit):
-        last.meet()
-    assert f"{named}:" in capsys.readouterr().err
+        mine.meet()
+    said = capsys.readouterr().err
+    assert ("process 1: has ended" if ended else "connection closed") in said and said.count("\n") == 1

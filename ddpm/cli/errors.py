@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,8 +14,9 @@ from ddpm.one_line import print_error
 _OUT_OF_MEMORY = "out of memory|allocate memory|Storage size calculation overflowed"
 # What torch says about a kernel that has no deterministic form, or cuBLAS none because of a variable.
 _NOT_DETERMINISTIC = r"(\S+) does not have a deterministic implementation|CUBLAS_WORKSPACE_CONFIG"
-# What torch.compile says if the compiler of C++ fails, with its first line, or that of C, which Triton needs.
-_COMPILER_FAILED = r"CppCompileError: (?s:.*?)Output:\s*(.*)|CalledProcessError: (.*)"
+# Errors of the C++ compiler that torch.compile calls, with its output, and of the C compiler that Triton calls.
+_CXX_FAILED = r"(?s)CppCompileError: .*?Output:\s*(.*)"
+_CC_FAILED = r"Command '\['([^']*/)?[^'/]*(cc|clang)[^'/]*',.*returned non-zero exit status \d+"
 
 
 def fail(problem: object, names: Mapping[str, str] | None = None) -> NoReturn:
@@ -61,18 +63,26 @@ def one_line_errors(names: Mapping[str, str] | None = None) -> Iterator[None]:
         if problem.strerror is None:
             raise
         fail(f"{problem.filename or 'input/output'}: {problem.strerror}")
-    except (MemoryError, RuntimeError) as problem:
+    except (MemoryError, RuntimeError, subprocess.CalledProcessError) as problem:
         if found := re.search(_NOT_DETERMINISTIC, str(problem)):
             kernel = found[1] or "cuBLAS with this CUBLAS_WORKSPACE_CONFIG (unset it)"
             fail(f"train.deterministic: {kernel} has no deterministic form; use train.deterministic false", names)
-        if found := re.search(_COMPILER_FAILED, str(problem)):
+        if found := re.search(_CXX_FAILED, str(problem)):
             option = "train.compile" if "train.compile" in (names or {}) else "compile"
-            said = found[1] or found[2]
+            lines = found[1].splitlines() or [""]
+            said = next((line for line in lines if re.search("error|cannot find|No space", line)), lines[0])
             fail(
-                f"{option}: the compiler fails: {said!r}; install g++ and gcc, name others in the environment "
-                f"variables CXX and CC, or leave {option} out",
+                f"{option}: the C++ compiler fails: {said!r}; install g++, name another compiler in the environment "
+                f"variable CXX, or leave {option} out",
                 names,
             )
+        if re.search(_CC_FAILED, str(problem)):
+            fail(
+                "CC: the C compiler fails, with which Triton completes the kernels of norms and of torch.compile; "
+                "install gcc, or name another compiler in the environment variable CC"
+            )
+        if isinstance(problem, subprocess.CalledProcessError):
+            raise
         if not isinstance(problem, MemoryError) and not re.search(_OUT_OF_MEMORY, str(problem)):
             from ddpm.processes import explain_disconnection  # imported only now, because it takes long
 

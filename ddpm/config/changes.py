@@ -132,7 +132,7 @@ def check_allowed(keys: Collection[str], run: Path, given: Mapping[str, Any] = M
     Args:
         keys: the options.
         run: the run directory.
-        given: the options of the command, which the remedy repeats.
+        given: the options of the command; the remedy repeats the value of the option that cannot change.
 
     Raises:
         ValueError: for an unknown option, one that the weights do not survive, or one on which it depends what the

@@ -255,7 +255,7 @@ def normalize(
         dtype = torch.get_autocast_dtype(h.device.type) if mixed else h.dtype
     fused = _find_operator(norm, h)
     if fused is None:
-        # In place only where norm(h) is a new tensor and no gradient is needed, also when a traced function is called.
+        # In place only if norm(h) is a new tensor and nothing is differentiated; a trace may be differentiated later.
         in_place = _is_known(norm) and not torch.is_grad_enabled() and not torch.jit.is_tracing()
         h = norm(h) if emb is None else norm(h, emb)
         return (F.silu(h, inplace=in_place) if silu else h).to(dtype)
@@ -280,7 +280,7 @@ def _find_operator(norm: nn.Module, h: Tensor) -> Callable[..., Tensor] | None:
     full_precision = h.dtype in (torch.float32, torch.float64) and not is_autocast(h)
     if not (h.device.type == "cpu" and full_precision and torch.is_grad_enabled() and h.ndim == 4):
         return None
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():         # they fuse torch's own operators
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():         # they need torch's own operators
         return None
     large = h.numel() >= LARGE and h.is_contiguous(memory_format=torch.channels_last)
     return recomputed_norm if large else None

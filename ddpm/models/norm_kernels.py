@@ -253,16 +253,16 @@ def _load_statistics(mean_in, rstd_in, image, group, real, C, per_group):
 
 @triton.jit
 def _gradient_sums(
-    grad, h, start, end, channel, real, C, x_center, rstd, a, b,
+    grad, h, start, end, channel, real, C, h_center, rstd, a, b,
     BEFORE: tl.constexpr, SILU: tl.constexpr, EVEN: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):
-    """Return p, q and the sum of x_hat (0 unless BEFORE) of each lane; x_hat = (h - x_center) rstd, z = a h + b."""
+    """Return p, q and the sum of x_hat (0 unless BEFORE) of each lane; x_hat = (h - h_center) rstd, z = a h + b."""
     p, q = tl.zeros([BLOCK_P, BLOCK_C], tl.float32), tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
     total = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
     for first in range(start, end, BLOCK_P):
         offsets, inside = _find_tile(first, end, channel, real, C, BLOCK_P)
         x, dz = _load_grad_z(grad, h, offsets, inside, a, b, SILU, EVEN)        # dz is 0 outside of the image
-        distance = x - x_center[None, :]
+        distance = x - h_center[None, :]
         p += dz * distance
         q += dz
         if BEFORE:
@@ -280,15 +280,15 @@ def _mean_gradients(a, p, q, P, per_group, real, centered, SHARED: tl.constexpr,
 
 @triton.jit
 def _write_grad_h(
-    grad, h, grad_h, start, end, channel, real, C, x_center, rstd, a, b, mean_grad, mean_product,
+    grad, h, grad_h, start, end, channel, real, C, h_center, rstd, a, b, mean_grad, mean_product,
     SILU: tl.constexpr, EVEN: tl.constexpr, BLOCK_P: tl.constexpr,
 ):
     """Write dL/dh = a dL/dz - (mean_grad + x_hat mean_product) rstd of the pixels from `start` to `end`.
 
-    As above, x_hat = (h - x_center) rstd and z = a h + b.
+    As above, x_hat = (h - h_center) rstd and z = a h + b.
     """
     slope = rstd * rstd * mean_product
-    constant = rstd * mean_grad - slope * x_center
+    constant = rstd * mean_grad - slope * h_center
     for first in range(start, end, BLOCK_P):
         offsets, inside = _find_tile(first, end, channel, real, C, BLOCK_P)
         x, dz = _load_grad_z(grad, h, offsets, inside, a, b, SILU, EVEN)
@@ -326,14 +326,14 @@ def backward_whole(
     mean, rstd = _load_statistics(mean_in, rstd_in, image, group, real, C, per_group)
     grad += image * P * C
     h += image * P * C
-    x_center, a = mean - before, w * factor * rstd
-    b_z = b * factor + after - a * x_center
+    h_center, a = mean - before, w * factor * rstd
+    b_z = b * factor + after - a * h_center
     p, q, sum_x_hat = _gradient_sums(
-        grad, h, 0, P, channel, real, C, x_center, rstd, a, b_z, BEFORE, SILU, EVEN, BLOCK_P, BLOCK_C
+        grad, h, 0, P, channel, real, C, h_center, rstd, a, b_z, BEFORE, SILU, EVEN, BLOCK_P, BLOCK_C
     )
     mean_grad, mean_product = _mean_gradients(w * factor, p, q, P, per_group, real, centered, SHARED, BLOCK_C)
     _write_grad_h(
-        grad, h, grad_h + image * P * C, 0, P, channel, real, C, x_center, rstd, a, b_z, mean_grad, mean_product,
+        grad, h, grad_h + image * P * C, 0, P, channel, real, C, h_center, rstd, a, b_z, mean_grad, mean_product,
         SILU, EVEN, BLOCK_P,
     )
     _store_grads(
@@ -354,10 +354,10 @@ def backward_sums(
         weight, bias, modulation, image, channel, real, C, scaled, shifted, BEFORE
     )
     mean, rstd = _load_statistics(mean_in, rstd_in, image, group, real, C, per_group)
-    x_center, a, start = mean - before, w * factor * rstd, tl.program_id(1) * ROWS
+    h_center, a, start = mean - before, w * factor * rstd, tl.program_id(1) * ROWS
     p, q, sum_x_hat = _gradient_sums(
         grad + image * P * C, h + image * P * C, start, tl.minimum(start + ROWS, P), channel, real, C,
-        x_center, rstd, a, b * factor + after - a * x_center, BEFORE, SILU, EVEN, BLOCK_P, BLOCK_C,
+        h_center, rstd, a, b * factor + after - a * h_center, BEFORE, SILU, EVEN, BLOCK_P, BLOCK_C,
     )
     target = sums + (image * tl.num_programs(1) + tl.program_id(1)) * 3 * C + channel
     tl.store(target, p, mask=real)
@@ -379,7 +379,7 @@ def backward_apply(
         weight, bias, modulation, image, channel, real, C, scaled, shifted, BEFORE
     )
     mean, rstd = _load_statistics(mean_in, rstd_in, image, group, real, C, per_group)
-    x_center, a, start = mean - before, w * factor * rstd, tl.program_id(1) * ROWS
+    h_center, a, start = mean - before, w * factor * rstd, tl.program_id(1) * ROWS
     source, known = _find_sums(sums, image, 3, channel, real, C, CHUNKS)
     p = tl.sum(tl.load(source, mask=known, other=0.0), axis=0)
     q = tl.sum(tl.load(source + C, mask=known, other=0.0), axis=0)
@@ -389,7 +389,7 @@ def backward_apply(
     mean_grad, mean_product = _mean_gradients(w * factor, p, q, P, per_group, real, centered, SHARED, BLOCK_C)
     _write_grad_h(
         grad + image * P * C, h + image * P * C, grad_h + image * P * C, start, tl.minimum(start + ROWS, P),
-        channel, real, C, x_center, rstd, a, b * factor + after - a * x_center, mean_grad, mean_product,
+        channel, real, C, h_center, rstd, a, b * factor + after - a * h_center, mean_grad, mean_product,
         SILU, EVEN, BLOCK_P,
     )
     _store_grads(

@@ -99,8 +99,7 @@ def matched_width(parameters: Callable[[int], int], target: int, step: int = 1) 
     """Return the width, a multiple of `step`, at which `parameters` is nearest to `target`.
 
     Args:
-        parameters: width -> number of parameters, which takes long; an increasing polynomial of degree 2, and larger
-            than the square of the width.
+        parameters: width -> number of parameters; increasing, and larger than the square of the width.
         target: number of parameters to match.
         step: the width is a multiple of this.
 
@@ -108,13 +107,7 @@ def matched_width(parameters: Callable[[int], int], target: int, step: int = 1) 
         ValueError: if the nearest differs by more than MATCHED_WITHIN.
     """
     widths = range(step, math.isqrt(target) + 2 * step, step)
-    first, second, third = (parameters(i * step) for i in (1, 2, 3))
-
-    def interpolate(width: int) -> int:
-        i = width // step - 1
-        return first + i * (second - first) + i * (i - 1) // 2 * (third - 2 * second + first)
-
-    above = bisect_left(widths, target, key=interpolate)
+    above = bisect_left(widths, target, key=parameters)
     off = {width: abs(parameters(width) - target) / target for width in widths[max(0, above - 1) : above + 1]}
     nearest = min(off, key=off.__getitem__)
     if off[nearest] > MATCHED_WITHIN:

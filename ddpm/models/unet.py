@@ -249,6 +249,7 @@ class UNet(ModelMixin, ConfigMixin):
         zero have no gradient.
         """
         parameters = dict(self.named_parameters())
+        # One call for all: one per parameter would take most of the time in which a network is built.
         checksums = torch.tensor([zlib.crc32(name.encode()) for name in parameters], device="cpu")
         draws_of = dict(zip(parameters, generators(seed, Purpose.WEIGHTS, checksums), strict=True))
         for name, parameter in parameters.items():

@@ -145,9 +145,9 @@ def estimate_cost(
     activations = sum(saved.values()) / images * micro_batch
     per_step = per_image * train.batch_size / accelerator.num_processes
     unet.zero_grad(set_to_none=True)
-    weights = sum(p.numel() for p in unet.parameters())
-    copied = 4 * (2 * weights + count_moments(build_optimizer(unet, train)))    # weights, average and moments
-    fixed = copied + 4 * weights                                                # and the gradient
+    values = sum(p.numel() for p in unet.parameters())
+    copied = 4 * (2 * values + count_moments(build_optimizer(unet, train)))    # weights, average and moments
+    fixed = copied + 4 * values                                                 # and the gradient
     lines = [
         f"model        {parameters:,} parameters, {macs / 1e6:,.1f} million multiply-adds per image"
         f"{describe_architecture(config, unet)}",

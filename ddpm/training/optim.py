@@ -16,7 +16,7 @@ from ddpm.training.timeline import Segment, StepSettings, Timeline
 BETA_1 = 0.9        # of AdamW
 MOMENTUM = 0.95     # of Muon
 # As by Jordan et al., AdamW trains the first and the last layer, and embeddings. The embedding of timesteps is not one
-# of them: it is a network, whose input has a value in each entry.
+# of them: it is a network, whose input is dense.
 ADAMW_LAYERS = ("conv_in", "conv_out", "class_embed", "augment_embed")
 
 _Model = TypeVar("_Model", bound=nn.Module)
@@ -24,7 +24,7 @@ _Model = TypeVar("_Model", bound=nn.Module)
 
 def build_adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """Build AdamW for all parameters, fused on devices that support it."""
-    return torch.optim.AdamW(model.parameters(), **_adamw_options(model, config))
+    return torch.optim.AdamW(model.parameters(), **_shared_options(model, config))
 
 
 def build_muon(model: nn.Module, config: TrainConfig) -> "Muon":
@@ -32,10 +32,10 @@ def build_muon(model: nn.Module, config: TrainConfig) -> "Muon":
     parameters = dict(model.named_parameters())
     matrices = {n: p for n, p in parameters.items() if p.ndim >= 2 and n.partition(".")[0] not in ADAMW_LAYERS}
     others = [p for name, p in parameters.items() if name not in matrices]
-    return Muon([*matrices.values()], others, **_adamw_options(model, config))
+    return Muon([*matrices.values()], others, **_shared_options(model, config))
 
 
-def _adamw_options(model: nn.Module, config: TrainConfig) -> dict[str, Any]:
+def _shared_options(model: nn.Module, config: TrainConfig) -> dict[str, Any]:
     return {
         "lr": config.learning_rate,
         "betas": (BETA_1, config.beta2),
@@ -58,9 +58,9 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
 class Muon(torch.optim.Optimizer):
     """Muon for matrices, and AdamW for other parameters (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
 
-    AdamW scales each entry of a step on its own. Muon takes the Nesterov momentum of a matrix, U S V^T, and steps by
-    about U V^T, so that directions with small gradients are learned as fast as those with large ones. The weight of a
-    convolution, (C_out, C_in, k, k), is the matrix (C_out, C_in * k * k).
+    AdamW scales each entry of a step on its own. Muon takes the Nesterov momentum of a matrix, whose singular value
+    decomposition is U S V^T, and steps by about U V^T, so that directions with small gradients are learned as fast as
+    those with large ones. The weight of a convolution, (C_out, C_in, k, k), is the matrix (C_out, C_in * k * k).
 
     The step is scaled by 0.2 * sqrt(max(rows, columns)). Its entries then have a root mean square of about 0.2, as
     those of AdamW usually have, so that both can have one learning rate and one weight decay (Liu et al. 2025, arXiv
@@ -97,22 +97,26 @@ class Muon(torch.optim.Optimizer):
         """Update all parameters that have a gradient.
 
         Args:
-            closure: computes the gradients before, and returns the loss.
+            closure: reevaluates the model and returns the loss.
 
         Returns:
             The loss of the closure, if there is one.
         """
-        loss = None if closure is None else torch.enable_grad()(closure)()
-        matrices, others = self.param_groups
-        self._step_muon(**matrices)
-        self._step_adamw(**others)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if "momentum" in group:
+                self._step_muon(group)
+            else:
+                self._step_adamw(group)
         return loss
 
-    def _step_muon(
-        self, params: list[nn.Parameter], lr: float, weight_decay: float, momentum: float, **_: Any
-    ) -> None:
+    def _step_muon(self, group: dict[str, Any]) -> None:
+        lr = group["lr"]
         by_shape: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
-        for parameter in params:
+        for parameter in group["params"]:
             if parameter.grad is not None:
                 by_shape[len(parameter), parameter[0].numel()].append(parameter)
                 if not self.state[parameter]:
@@ -120,31 +124,33 @@ class Muon(torch.optim.Optimizer):
         for shape, weights in by_shape.items():         # together, because each of them is small
             gradients = [cast("Tensor", weight.grad) for weight in weights]
             averages = [self.state[weight]["momentum_buffer"] for weight in weights]
-            torch._foreach_lerp_(averages, gradients, 1 - momentum)
-            nesterov = torch._foreach_lerp(gradients, averages, momentum)
+            torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
+            nesterov = torch._foreach_lerp(gradients, averages, group["momentum"])
             matrices = torch.stack([matrix.flatten(1) for matrix in nesterov])                  # (N, rows, columns)
-            # In bfloat16 as by Jordan et al., but not on CPUs, most of which are slower in it.
+            # In bfloat16, as in Jordan et al.; on CPUs in the type of the weight, because most are slower in bfloat16.
             steps = orthogonalize(matrices.bfloat16() if matrices.is_cuda else matrices)
             size = 0.2 * math.sqrt(max(shape))
-            torch._foreach_mul_(weights, 1 - lr * weight_decay)
+            torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
             for weight, step in zip(weights, steps, strict=True):
                 weight.sub_(step.view(weight.shape), alpha=lr * size)
 
-    def _step_adamw(self, params: list[nn.Parameter], **options: Any) -> None:
-        weights: list[Tensor] = [parameter for parameter in params if parameter.grad is not None]
+    def _step_adamw(self, group: dict[str, Any]) -> None:
+        weights: list[Tensor] = [parameter for parameter in group["params"] if parameter.grad is not None]
         for weight in weights:
             state = self.state[weight]
             if not state:
                 # Only a fused step is counted on the device of the weight.
-                state["step"] = torch.zeros((), device=weight.device if options["fused"] else "cpu")
+                state["step"] = torch.zeros((), device=weight.device if group["fused"] else "cpu")
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
         gradients = [cast("Tensor", weight.grad) for weight in weights]
         averages, squares, steps = (
             [self.state[weight][kind] for weight in weights] for kind in ("exp_avg", "exp_avg_sq", "step")
         )
-        beta1, beta2 = options.pop("betas")
-        options |= {"beta1": beta1, "beta2": beta2, "amsgrad": False, "maximize": False}
-        adamw(weights, gradients, averages, squares, [], steps, **options)
+        beta1, beta2 = group["betas"]
+        adamw(
+            weights, gradients, averages, squares, [], steps, lr=group["lr"], beta1=beta1, beta2=beta2,
+            eps=group["eps"], weight_decay=group["weight_decay"], fused=group["fused"], amsgrad=False, maximize=False,
+        )
 
 
 def count_moments(optimizer: torch.optim.Optimizer) -> int:
@@ -175,7 +181,8 @@ def set_options(optimizer: torch.optim.Optimizer, timeline: Timeline, step: int)
     settings = timeline.at(step).settings
     for group in optimizer.param_groups:
         group["lr"], group["weight_decay"] = learning_rate(timeline, step), settings.weight_decay
-        group["betas"] = (BETA_1, settings.beta2)
+        if "betas" in group:
+            group["betas"] = (BETA_1, settings.beta2)
 
 
 def learning_rate(timeline: Timeline, step: int) -> float:

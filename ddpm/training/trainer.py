@@ -119,7 +119,7 @@ class Trainer:
             self.restore(checkpoint)
             accelerator.print(f"resuming from {checkpoint}")
         self.check_batches()
-        if config.compile:
+        if config.compile and self.step < config.steps:
             accelerator.print("compiling    the network and the loss in the first step, which takes a minute or more")
         trackers = first_on_main(accelerator, lambda: open_trackers(self.config, self.path, self.step, run_id))
         hidden = not accelerator.is_main_process

@@ -181,5 +181,29 @@ def test_a_compiler_that_fails_is_one_line(names: dict[str, str], tmp_path: Path
     assert f"error: {option}: " in run.stderr and "broken compiler" in run.stderr and "CXX" in run.stderr
 
 
+@pytest.mark.parametrize("compiler", ["false-gcc", "x86_64-linux-gnu-gcc-12", "clang"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_c_compiler_that_fails_is_one_line(
+    compiler: str, wrapped: bool, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    """Triton calls it for kernels of norms, and within torch.compile, which wraps the error in one of its own."""
+    broken = tmp_path / compiler
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+
+    def build() -> None:
+        try:
+            subprocess.check_call([str(broken), "main.c", "-o", "main.so"])
+        except subprocess.CalledProcessError as problem:
+            if not wrapped:
+                raise
+            raise RuntimeError(f"CalledProcessError: {problem}") from problem
+
+    said = refused(build)
+    assert said.startswith("CC: ") and "gcc" in said
+    with pytest.raises(subprocess.CalledProcessError), one_line_errors():
+        subprocess.check_call(["false"])
+
+
 def test_files_that_cannot_be_read_are_one_line(refused: Callable[..., str]) -> None:
     assert refused(Path("none.txt").read_text).startswith("none.txt: ")

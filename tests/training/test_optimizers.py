@@ -65,6 +65,8 @@ def test_bfloat16_is_enough_for_orthogonal_matrices() -> None:
 def test_a_state_dict_continues_training_and_hooks_run_once_after_the_step(name: str) -> None:
     models = unet(), unet()
     first, second = (build_optimizer(model, TrainConfig(learning_rate=1e-2, optimizer=name)) for model in models)
+    schedulers = [torch.optim.lr_scheduler.ConstantLR(optimizer, factor=0.5) for optimizer in (first, second)]
+    assert all(len(scheduler.get_last_lr()) == len(first.param_groups) for scheduler in schedulers)
     seen = []
     first.register_step_post_hook(lambda *_: seen.append(copy.deepcopy(models[0].state_dict())))
     def differentiate() -> float:
