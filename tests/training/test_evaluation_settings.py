@@ -87,8 +87,8 @@ def test_too_few_images_are_refused_before_anything_is_written(tmp_path: Path, r
 
 def test_the_plan_tells_the_cost() -> None:
     data = build_data(CONFIG)
-    parts = (data, build_unet(derive_config(CONFIG, data), data), build_schedule(CONFIG), Accelerator(cpu=True))
-    parts += (Timeline.of(CONFIG.train),)
-    lines = estimate_cost(replace(CONFIG, evaluation=replace(CONFIG.evaluation, every=16)), *parts).splitlines()
+    config = derive_config(CONFIG, data)
+    parts = (data, build_unet(config, data), build_schedule(config), Accelerator(cpu=True), Timeline.of(config.train))
+    lines = estimate_cost(replace(config, evaluation=replace(config.evaluation, every=16)), *parts).splitlines()
     assert lines[-1].startswith("evaluation   3, each of 230 images in 3 steps, about ")
-    assert "evaluation  " not in estimate_cost(replace(CONFIG, evaluation=EvaluationConfig()), *parts)
+    assert "evaluation  " not in estimate_cost(replace(config, evaluation=EvaluationConfig()), *parts)
