@@ -44,10 +44,13 @@ def test_few_evaluations_do_what_250_ancestral_steps_do(sampler: str, quality: d
 
 @pytest.mark.slow
 def test_solvers_agree_in_the_end(quality: dict) -> None:
-    for r in quality["solvers"]["rows"]:
-        if r["sampler"] != "ddpm" and r["steps"] == 50:
-            # Gray levels, 2.9 at most of 1,000 images; and two standard errors below 97 %, the least of 1,000.
-            assert r["difference"] < 4 and r["accuracy"] > 0.97 - 2 * math.sqrt(0.97 * 0.03 / IMAGES), r
+    rows = [r for r in quality["solvers"]["rows"] if r["sampler"] != "ddpm" and r["steps"] == 50]
+    most_exact = min(rows, key=lambda r: r["difference"])["accuracy"]
+    # It is 97 % of 1,000 images; three standard errors.
+    assert most_exact > 0.97 - 3 * math.sqrt(0.97 * 0.03 / IMAGES)
+    for r in rows:
+        # The images are almost the same: 2.9 gray levels at most of 1,000, and two of 100 are recognized or not.
+        assert r["difference"] < 4 and r["accuracy"] > most_exact - 0.03, r
 
 
 @pytest.mark.slow
