@@ -16,7 +16,7 @@ _OUT_OF_MEMORY = "out of memory|allocate memory|Storage size calculation overflo
 _NOT_DETERMINISTIC = r"(\S+) does not have a deterministic implementation|CUBLAS_WORKSPACE_CONFIG"
 # Errors of the C++ compiler that torch.compile calls, with its output, and of the C compiler that Triton calls.
 _CXX_FAILED = r"(?s)CppCompileError: .*?Output:\s*(.*)"
-_CC_FAILED = r"Command '\['([^']*/)?[^'/]*(cc|clang)[^'/]*',.*returned non-zero exit status \d+"
+_CC_FAILED = r"Command '\['([^']*/)?([^'/]+-)?(cc|gcc|clang)[-.\d]*',.*returned non-zero exit status \d+"
 
 
 def fail(problem: object, names: Mapping[str, str] | None = None) -> NoReturn:

@@ -236,8 +236,7 @@ class TrainConfig(CheckedOptions, section="train"):
         ema_warmup: early in training, the half-life is limited to this fraction of the images seen so far.
         mixed_precision: precision of the forward and backward pass; fp16 needs a GPU.
         compile: compile the network and the loss with torch.compile at the first step, which takes a minute or more and
-            makes the other steps faster. It needs a C++ compiler on a CPU, and Triton and a C
-            compiler on a GPU.
+            makes the other steps faster. It needs a C++ compiler on a CPU, and Triton and a C compiler on a GPU.
         deterministic: use only kernels that always sum in the same order, so that a GPU continues a run bit for bit; it
             is slower. CPUs do so anyway.
         seed: seed of all random numbers.

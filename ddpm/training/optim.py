@@ -15,7 +15,7 @@ from ddpm.training.timeline import Segment, StepSettings, Timeline
 
 BETA_1 = 0.9        # of AdamW
 MOMENTUM = 0.95     # of Muon
-# As by Jordan et al., AdamW trains the first and the last layer, and embeddings. The embedding of timesteps is not one
+# As in Jordan et al., AdamW trains the first and the last layer, and embeddings. The embedding of timesteps is not one
 # of them: it is a network, whose input is dense.
 ADAMW_LAYERS = ("conv_in", "conv_out", "class_embed", "augment_embed")
 

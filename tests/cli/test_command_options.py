@@ -201,8 +201,11 @@ def test_a_c_compiler_that_fails_is_one_line(
 
     said = refused(build)
     assert said.startswith("CC: ") and "gcc" in said
+    for other in (["false"], ["/bin/false", "gcc"], [sys.executable, "-c", "raise SystemExit(1)", "accelerate"]):
+        with pytest.raises(subprocess.CalledProcessError), one_line_errors():
+            subprocess.check_call(other)
     with pytest.raises(subprocess.CalledProcessError), one_line_errors():
-        subprocess.check_call(["false"])
+        raise subprocess.CalledProcessError(1, ["accelerate", "launch"])
 
 
 def test_files_that_cannot_be_read_are_one_line(refused: Callable[..., str]) -> None:

@@ -69,6 +69,7 @@ def test_a_state_dict_continues_training_and_hooks_run_once_after_the_step(name:
     assert all(len(scheduler.get_last_lr()) == len(first.param_groups) for scheduler in schedulers)
     seen = []
     first.register_step_post_hook(lambda *_: seen.append(copy.deepcopy(models[0].state_dict())))
+
     def differentiate() -> float:
         give_gradients(models[0])
         return 3.0
