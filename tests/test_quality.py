@@ -1,7 +1,6 @@
 """Solvers, guidance, inversion and the class swap on the digits of the first command, measured with a classifier."""
 
 import json
-import math
 import subprocess
 import sys
 from itertools import pairwise
@@ -12,14 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "tests" / "benchmarks" / "quality.py"
-IMAGES = 100
 
 
 @pytest.fixture(scope="module")
 def quality(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """Estimates of 100 images; docs/measurements.md has those of 1,000."""
+    """Estimates of 300 images; docs/measurements.md has those of 1,000."""
     out = tmp_path_factory.mktemp("quality")
-    command = [sys.executable, str(SCRIPT), str(digits_run), "--out", str(out), "--images", str(IMAGES)]
+    command = [sys.executable, str(SCRIPT), str(digits_run), "--out", str(out), "--images", "300"]
     command += ["--budgets", "5", "10", "15", "20", "50"]
     subprocess.run(command, cwd=ROOT, check=True, timeout=2400)
     return json.loads((out / "quality.json").read_text())
@@ -38,19 +36,15 @@ def test_few_evaluations_do_what_250_ancestral_steps_do(sampler: str, quality: d
     assert ancestral["sampler"] == "ddpm" and ancestral["steps"] == 250
     of = {r["steps"]: r["accuracy"] for r in rows if (r["sampler"], r["timestep_spacing"]) == (sampler, "trailing")}
     for steps in AS_GOOD[sampler]:
-        # One point, and two standard errors of the difference between two samples whose accuracy is 0.98.
-        assert of[steps] >= ancestral["accuracy"] - 0.01 - 2 * math.sqrt(2 * 0.98 * 0.02 / IMAGES), steps
+        # One point, and two standard errors of the difference between two samples of 300 images.
+        assert of[steps] >= ancestral["accuracy"] - 0.028, steps
 
 
 @pytest.mark.slow
 def test_solvers_agree_in_the_end(quality: dict) -> None:
-    rows = [r for r in quality["solvers"]["rows"] if r["sampler"] != "ddpm" and r["steps"] == 50]
-    most_exact = min(rows, key=lambda r: r["difference"])["accuracy"]
-    # It is 97 % of 1,000 images; three standard errors.
-    assert most_exact > 0.97 - 3 * math.sqrt(0.97 * 0.03 / IMAGES)
-    for r in rows:
-        # The images are almost the same: 2.9 gray levels at most of 1,000, and two of 100 are recognized or not.
-        assert r["difference"] < 4 and r["accuracy"] > most_exact - 0.03, r
+    for r in quality["solvers"]["rows"]:
+        if r["sampler"] != "ddpm" and r["steps"] == 50:
+            assert r["difference"] < 4 and r["accuracy"] > 0.94, r      # gray levels; 2.9 at most of 1,000 images
 
 
 @pytest.mark.slow
@@ -69,7 +63,7 @@ def test_guidance_gives_accuracy_for_diversity(quality: dict) -> None:
     rows = quality["guidance"]["rows"]
     assert [r["scale"] for r in rows] == [0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0]
     for low, high in pairwise(rows):
-        assert high["accuracy"] >= low["accuracy"] - 1.01 / IMAGES, high        # one image
+        assert high["accuracy"] >= low["accuracy"] - 0.0034, high       # one image of 300
         assert high["diversity"] < low["diversity"], high
     assert rows[0]["accuracy"] < 0.3 and rows[4]["accuracy"] >= 0.99
 

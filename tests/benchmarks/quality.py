@@ -137,7 +137,7 @@ def guidance(setup: Model, out: Path) -> dict:
     few = setup.labels[:100]
     options = {"everywhere": {"guidance_scale": 2.0}, "nowhere": {},
                "interval": {"guidance_scale": 2.0, "guidance_interval": INTERVAL}}
-    for _ in range(3):
+    for _ in range(5):
         for name, how in options.items():
             begin = time.perf_counter()
             setup.draw(few.tolist(), steps=TIMED_STEPS, **how)
@@ -160,8 +160,7 @@ def guidance(setup: Model, out: Path) -> dict:
 
 
 def inversion(setup: Model, out: Path) -> dict:
-    count = min(200, len(setup.labels))
-    images, labels = setup.images[:count], setup.classes[:count].tolist()
+    images, labels = setup.images[:200], setup.classes[:200].tolist()
     result = {}
     for iterations in (1, 3):
         noise = setup.pipeline.invert(images, labels, 100, iterations=iterations)
